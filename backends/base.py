@@ -1,0 +1,279 @@
+"""What a backend is, and how its table becomes a plan. Pure: the same recipe and target give the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from backends.kit import LOCKS, SHIMS
+from backends.models import MODELS
+from backends.plan import Environment, File, Input, Plan, Promise, Step
+from backends.report import Line, Report
+from backends.rows import Flat, Row, Scene, cross, nest
+from backends.shapes import DATA, MODEL, input_path, is_hub, rate, warmup_steps
+
+if TYPE_CHECKING:
+    from backends.points import Point
+    from backends.recipe import Recipe
+    from backends.target import Target
+
+LAUNCH = "launch"
+"""Rows write what becomes a command, not a config key, under `launch:`."""
+
+HF_LAYOUT = ("checkpoint/config.json", "checkpoint/*.safetensors", "checkpoint/tokenizer.json")
+"""What every finished job leaves: a folder that transformers loads."""
+
+
+class Inexpressible(Exception):
+    """The backend cannot express the recipe: choose another one, or accept the losses by name."""
+
+    def __init__(self, backend: str, report: Report) -> None:
+        super().__init__(f"{backend} cannot express this recipe: {', '.join(line.leaf for line in report.refused)}")
+        self.backend, self.report = backend, report
+
+
+@dataclass
+class Progress:
+    """What a reader remembers of one attempt between two looks at its files. Plain values only: it is kept as JSON."""
+
+    last: int = 0
+    """Last optimizer step seen."""
+    bad: str = ""
+    """The first loss that is not a number: `step 12: nan`."""
+    nonzero: bool = False
+    """Some loss was not 0."""
+    unlabelled: bool = False
+    """Some step had no token with loss, by the trainer's own count."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """The backend's own notes."""
+
+    def step(self, step: int, loss: float) -> None:
+        """Note one optimizer step."""
+        self.last = max(self.last, step)
+        self.nonzero |= loss != 0
+        if not self.bad and not math.isfinite(loss):
+            self.bad = f"step {step}: {loss}"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is known of an attempt whose steps all ended with exit code 0."""
+
+    steps: int | None
+    """Planned optimizer steps."""
+    progress: Progress
+    missing: Sequence[str]
+    """Promised files that do not exist or are empty."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A trainer: its table of rows, its launch steps, how its metrics are read, when it has really trained."""
+
+    name: str
+    package: str
+    """The pinned release, for people: `litgpt 0.5.13`."""
+    requires: str
+    """The supported range, checked on an interpreter of the user's."""
+    config: str
+    """Name of the main config file."""
+    table: Callable[[Flat], tuple[Row, ...]]
+    """Rows for a recipe, in the schema's order; which rows depends on the adapter and on data.rendering only."""
+    steps: Callable[[Flat, str], tuple[Step, ...]]
+    """(what rows wrote under `launch:`, interpreter) -> steps after the model and data steps."""
+    shims: tuple[str, ...]
+    """Scripts and modules of ours that its steps need, besides the model and data steps."""
+    watch: tuple[str, ...]
+    """Files with metrics, relative to the job's folder."""
+    read: Callable[[Mapping[str, Any], Progress, str], list[Point]]
+    """(reading, progress, whole new lines of a watched file) -> points of every step. `progress` is changed."""
+    judge: Callable[[Ending], tuple[str, str] | None]
+    """(reason word, detail) when the attempt has not trained, although every step ended with exit code 0."""
+    python: str = "3.11"
+    accelerators: tuple[str, ...] = ("cpu", "cuda")
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str] = ()) -> Plan:
+    """Decide everything about one job.
+
+    Args:
+        backend: the trainer.
+        recipe: the wish.
+        target: the machine, as facts.
+        accept: leaves whose loss is accepted by name.
+
+    Raises:
+        Inexpressible: with the report of all leaves.
+    """
+    flat = recipe.flat()
+    crossing = cross(backend.table(flat), flat, _scene(flat, target), written=recipe.written, accepted=accept)
+    native, over = _override(crossing.native, recipe.native.get(backend.name, {}))
+    lines = crossing.lines + over + _misplaced(backend, flat, target)
+    report = Report(lines)
+    if report.refused:
+        raise Inexpressible(backend.name, report)
+    specs = _by_file(native, backend.config)
+    python = target.python or "env/bin/python"
+    launch = specs.pop(LAUNCH, {})
+    shared = flat["data.rendering"] == "shared"
+    return Plan(
+        recipe=recipe.name,
+        backend=backend.name,
+        environment=_environment(backend, target),
+        files=_files(backend, recipe, specs, shared),
+        steps=(*_first_steps(python, shared), *backend.steps(launch, python)),
+        inputs=_inputs(flat, recipe.base),
+        env=tuple(sorted({**_ENV, **backend.env, **_hub(flat), **_threads(target)}.items())),
+        secrets=_secrets(flat),
+        promise=Promise(flat["train.steps"], HF_LAYOUT),
+        watch=backend.watch,
+        reading=_reading(flat, launch, shared),
+        devices=flat["resources.devices"],
+        report=report,
+    )
+
+
+_ENV = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+
+
+def _scene(flat: Flat, target: Target) -> Scene:
+    entry = MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
+    return Scene(target.accelerator, flat["resources.devices"] * flat["resources.hosts"], entry._asdict() if entry else {},
+                 flat["train.steps"], flat["data.eval"] is not None, flat["method.adapter"])
+
+
+def _override(native: Flat, verbatim: Mapping[str, Any]) -> tuple[Flat, tuple[Line, ...]]:
+    """The escape hatch: keys of the user's over everything else, each in the report."""
+    lines = []
+    for key, value in _dotted(verbatim):
+        above = [name for name in native if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")]
+        why = f"set over what {', '.join(above)} had been given" if above else "set as it is"
+        native = {k: v for k, v in native.items() if k not in above or key.startswith(f"{k}.")} | {key: value}
+        lines.append(Line(f"native.{key}", "native", {key: value}, why))
+    return native, tuple(lines)
+
+
+def _dotted(value: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from _dotted(item, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", item
+
+
+def _misplaced(backend: Backend, flat: Flat, target: Target) -> tuple[Line, ...]:
+    """The machine must be what the recipe asks for, and one that the trainer can use."""
+    wanted = flat["resources.accelerator"]
+    out = []
+    if wanted not in ("any", target.accelerator):
+        out.append(Line("resources.accelerator", "lost", {}, f"target {target.name} has {target.accelerator}, the recipe asks for {wanted}",
+                        "never"))
+    if target.accelerator not in backend.accelerators:
+        out.append(Line("resources.accelerator", "lost", {}, f"{backend.name} does not run on {target.accelerator}", "never"))
+    if flat["resources.devices"] > target.devices:
+        out.append(Line("resources.devices", "lost", {}, f"target {target.name} has {target.devices}", "never"))
+    memory = flat["resources.memory_gib"]
+    if memory and target.memory_gib and memory > target.memory_gib:
+        out.append(Line("resources.memory_gib", "lost", {}, f"a device of target {target.name} has {target.memory_gib} GiB", "never"))
+    return tuple(out)
+
+
+def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
+    """Native keys, file by file, nested."""
+    flat: dict[str, Flat] = {config: {}}
+    for name, value in native.items():
+        file, colon, key = name.partition(":")
+        if not colon:
+            file, key = config, name
+        place = flat.setdefault(file, {})
+        place.update(value if not key else {key: value})
+    return {file: nest(keys) for file, keys in flat.items()}
+
+
+def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any], shared: bool) -> tuple[File, ...]:
+    head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
+    out = [File(path, head + _yaml(spec) if path.endswith(".yaml") else json.dumps(spec, indent=1) + "\n")
+           for path, spec in specs.items()]
+    shims = ("tune_model.py", *(("tune_data.py",) if shared else ()), *backend.shims)
+    return tuple(out) + tuple(File(name, SHIMS[name]) for name in shims)
+
+
+def _yaml(spec: Any) -> str:
+    import yaml  # noqa: PLC0415  # heavy: the controller imports this module and never plans
+
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return str(yaml.dump(spec, Dumper=dumper, sort_keys=False, default_flow_style=None, width=1000, allow_unicode=True))
+
+
+def _first_steps(python: str, shared: bool) -> tuple[Step, ...]:
+    model = Step("model", (python, "tune_model.py", MODEL))
+    return (model, Step("data", (python, "tune_data.py", DATA))) if shared else (model,)
+
+
+def _environment(backend: Backend, target: Target) -> Environment:
+    if target.python:
+        return Environment(backend.name, target.python, "", target.accelerator, backend.requires)
+    lock = LOCKS.get(f"{backend.name}-{target.accelerator}", "")
+    return Environment(backend.name, backend.python, lock, target.accelerator, backend.requires)
+
+
+def _inputs(flat: Flat, base: str) -> tuple[Input, ...]:
+    out = []
+    if flat["model.init"] == "pretrained" and not is_hub(flat["model.id"]):
+        out.append(Input("inputs/model", _absolute(flat["model.id"], base)))
+    for leaf in ("data.train", "data.eval"):
+        if flat[leaf] is not None and not is_hub(flat[leaf]):
+            out.append(Input(input_path(leaf, flat[leaf]), _absolute(flat[leaf], base)))
+    return tuple(out)
+
+
+def _absolute(name: str, base: str) -> str:
+    """Textual only: `~` is left to whoever opens the file."""
+    return name if name.startswith(("/", "~")) else f"{base}/{name.removeprefix('./')}"
+
+
+def _hub(flat: Flat) -> dict[str, str]:
+    pretrained = flat["model.init"] == "pretrained"
+    online = (pretrained and is_hub(flat["model.id"])) or any(flat[d] and is_hub(flat[d]) for d in ("data.train", "data.eval"))
+    return {} if online else {"HF_HUB_OFFLINE": "1"}
+
+
+def _threads(target: Target) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(target.threads)} if target.threads else {}
+
+
+def _secrets(flat: Flat) -> tuple[str, ...]:
+    entry = MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
+    return tuple(dict.fromkeys([*flat["secrets"], *(["HF_TOKEN"] if entry and entry.gated else [])]))
+
+
+def _reading(flat: Flat, launch: Flat, shared: bool) -> dict[str, Any]:
+    """What readers need: the first rate, since two trainers log each step's next one; how often; the accumulation."""
+    warm = warmup_steps(flat["train.steps"], flat["optim.warmup_steps"], flat["optim.warmup_share"])
+    first = rate(1, flat["train.steps"] or 2, lr=flat["optim.lr"], schedule=flat["optim.schedule"], warmup=1 if warm is None else warm,
+                 min_lr=flat["optim.min_lr"])
+    total, micro = flat["train.batch.global"], flat["train.batch.micro"]
+    devices = flat["resources.devices"] * flat["resources.hosts"]
+    return {"shared": shared, "every": flat["log.every"], "first_lr": first, "accumulation": total // devices // (micro or total // devices),
+            "rendering": flat["data.rendering"], **launch.get("reading", {})}
+
+
+def judge(ending: Ending) -> tuple[str, str] | None:
+    """The checks that hold for every trainer: some step was taken, some token carried loss, no loss is NaN, the last step is
+    the planned one, the promised files exist. In this order: an early cause explains the later ones."""
+    seen = ending.progress
+    if not seen.last:
+        return "no_steps", "the trainer ended with exit code 0 and took no optimizer step"
+    if seen.unlabelled or not seen.nonzero:
+        return "no_loss_tokens", "no token carried loss" + ("" if not seen.bad else f"; loss of {seen.bad}")
+    if seen.bad:
+        return "nan_loss", f"loss of {seen.bad}"
+    if ending.steps is not None and seen.last < ending.steps:
+        return "too_few_steps", f"step {seen.last} is the last, {ending.steps} were planned"
+    if ending.missing:
+        return "no_checkpoint", f"missing or empty: {', '.join(ending.missing)}"
+    return None

@@ -1,0 +1,14 @@
+"""Texts that plans carry: the steps' scripts and the locks. Read once, when this module is imported, so that planning
+itself touches no file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+SHIMS: dict[str, str] = {p.name: p.read_text("utf-8") for p in sorted((_HERE / "shims").glob("tune_*.py"))}
+"""File name -> text of the scripts and modules that run in a trainer's environment."""
+
+LOCKS: dict[str, str] = {p.stem: p.read_text("utf-8") for p in sorted((_HERE / "envs").glob("*-*.txt"))}
+"""`<trainer>-<accelerator>` -> text of the lock."""

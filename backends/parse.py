@@ -1,0 +1,241 @@
+"""Text into a checked recipe, or every complaint at once, each with its line and the nearest known name."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from backends.recipe import Recipe, Section, leaves
+from backends.source import Problem, Source, read
+
+
+class RecipeError(Exception):
+    """The recipe must be mended; carries everything that is wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(f"{len(problems)} problem(s) in the recipe")
+        self.problems = tuple(problems)
+
+
+def parse(text: str, *, name: str = "<recipe>", base: str = "", sets: Sequence[str] = (), trainers: Iterable[str] = ()) -> Recipe:
+    """The recipe that a text says.
+
+    Args:
+        text: YAML.
+        name: how errors call the text.
+        base: folder (absolute) to which paths in it are relative.
+        sets: `path=value` that replace leaves; the value is YAML (`optim.lr=3e-4`).
+        trainers: names that `native` may hold; empty: any.
+
+    Raises:
+        RecipeError: with all problems.
+    """
+    source = read(text, name)
+    problems = list(source.problems)
+    values = source.values
+    changed = _apply(values, sets, problems)
+    if not values and problems:
+        raise RecipeError(problems)
+    recipe: Recipe | None = None
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        problems += [_problem(each, source, changed) for each in error.errors(include_url=False)]
+    seen = {problem.path for problem in problems}
+    problems += [p for p in _rules(values, source, changed, tuple(trainers)) if p.path not in seen]
+    if problems or recipe is None:
+        raise RecipeError(sorted(problems, key=lambda p: (p.line is None, p.line or 0)))
+    recipe._written = frozenset(_written(values))
+    recipe._base = base
+    return recipe
+
+
+def _written(values: dict[str, Any]) -> set[str]:
+    known = set(leaves())
+    return {leaf for leaf in known if _at(values, leaf) is not ...}
+
+
+def _at(values: Any, path: str) -> Any:
+    """Value at a dotted path, or `...` where nothing is written."""
+    for part in path.split("."):
+        if not isinstance(values, dict) or part not in values:
+            return ...
+        values = values[part]
+    return values
+
+
+def _apply(values: dict[str, Any], sets: Sequence[str], problems: list[Problem]) -> set[str]:
+    """Put `path=value` settings into the values; the paths that were set."""
+    changed: set[str] = set()
+    known = leaves()
+    for text in sets:
+        path, equals, value = text.partition("=")
+        if not equals:
+            problems.append(Problem(path, "should be path=value", text, file="--set"))
+            continue
+        if not any(path == leaf or path.startswith(("native.", "model.architecture.")) for leaf in known):
+            problems.append(Problem(path, "is not a leaf of the recipe", ..., hint=_nearest(path, known), file="--set"))
+            continue
+        item = read(f"value: {value}", "--set")
+        problems += [Problem(path, p.rule, value, file="--set") for p in item.problems]
+        place = values
+        *above, last = path.split(".")
+        for part in above:
+            if not isinstance(place.get(part), dict):
+                place[part] = {}
+            place = place[part]
+        place[last] = item.values.get("value")
+        changed.add(path)
+    return changed
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {found[0]}?" if found else ""
+
+
+def _place(path: str, source: Source, changed: set[str]) -> dict[str, Any]:
+    if path in changed:
+        return {"line": None, "file": "--set"}
+    return {"line": source.line(path), "file": source.name}
+
+
+_RULES: dict[str, Callable[[dict[str, Any]], str]] = {
+    "missing": lambda c: "is required",
+    "greater_than": lambda c: f"should be greater than {c['gt']}",
+    "greater_than_equal": lambda c: f"should be {c['ge']} or more",
+    "less_than": lambda c: f"should be less than {c['lt']}",
+    "less_than_equal": lambda c: f"should be {c['le']} or less",
+    "literal_error": lambda c: f"should be {c['expected']}",
+    "int_type": lambda c: "should be a whole number",
+    "int_from_float": lambda c: "should be a whole number",
+    "float_type": lambda c: "should be a number",
+    "bool_type": lambda c: "should be true or false",
+    "string_type": lambda c: "should be text",
+    "list_type": lambda c: "should be a list",
+    "dict_type": lambda c: "should be a mapping",
+    "model_type": lambda c: "should be a section of keys",
+    "string_pattern_mismatch": lambda c: f"should match {c['pattern']}",
+    "too_short": lambda c: f"should have at least {c['min_length']} item(s)",
+    "too_long": lambda c: f"should have at most {c['max_length']} item(s)",
+    "string_too_short": lambda c: "should not be empty",
+    "string_too_long": lambda c: f"should have at most {c['max_length']} characters",
+}
+
+
+def _problem(error: Any, source: Source, changed: set[str]) -> Problem:
+    """One of pydantic's errors in our words."""
+    parts = [str(part) for part in error["loc"]]
+    path = ".".join(parts)
+    kind = error["type"]
+    where = _place(path, source, changed)
+    if kind == "extra_forbidden":
+        siblings = _names(parts[:-1])
+        hint = _nearest(parts[-1], siblings) or f"known here: {', '.join(siblings)}"
+        return Problem(path, "is not a key of the recipe", error["input"], hint=hint, **where)
+    if kind == "missing":
+        return Problem(path, "is required", ..., **where)
+    make = _RULES.get(kind)
+    rule = make(error.get("ctx", {})) if make else str(error["msg"]).lower()
+    hint = ""
+    if kind == "literal_error" and isinstance(error["input"], str):
+        hint = _nearest(error["input"], re.findall(r"'([^']+)'", rule))
+    return Problem(path, rule, error["input"], hint=hint, **where)
+
+
+def _names(path: Sequence[str]) -> list[str]:
+    """Keys that a section knows."""
+    section: type[BaseModel] = Recipe
+    for part in path:
+        for name, info in section.model_fields.items():
+            if part == (info.alias or name):
+                kinds = [k for k in (info.annotation, *getattr(info.annotation, "__args__", ())) if isinstance(k, type)]
+                section = next((k for k in kinds if issubclass(k, Section)), section)
+    return [info.alias or name for name, info in section.model_fields.items()]
+
+
+def _rules(values: dict[str, Any], source: Source, changed: set[str], trainers: tuple[str, ...]) -> Iterable[Problem]:
+    """What no single leaf can tell."""
+
+    def at(path: str) -> Any:
+        value = _at(values, path)
+        return None if value is ... else value
+
+    def problem(path: str, rule: str, hint: str = "") -> Problem:
+        return Problem(path, rule, _at(values, path), hint=hint, **_place(path, source, changed))
+
+    if isinstance(at("train"), dict) and (at("train.epochs") is None) == (at("train.steps") is None):
+        yield problem("train.steps", "either train.steps or train.epochs is required, and not both")
+    if at("optim.warmup_steps") is not None and at("optim.warmup_share") is not None:
+        yield problem("optim.warmup_share", "should not be given together with optim.warmup_steps")
+    total, micro = at("train.batch.global"), at("train.batch.micro")
+    if isinstance(total, int) and isinstance(micro, int) and micro > 0 and total % micro:
+        yield problem("train.batch.micro", f"should divide train.batch.global, which is {total}")
+    steps, warm = at("train.steps"), at("optim.warmup_steps")
+    if isinstance(steps, int) and isinstance(warm, int) and warm > steps:
+        yield problem("optim.warmup_steps", f"should be at most train.steps, which is {steps}")
+    lr, floor = at("optim.lr"), at("optim.min_lr")
+    if isinstance(lr, int | float) and isinstance(floor, int | float) and floor > lr:
+        yield problem("optim.min_lr", f"should be at most optim.lr, which is {lr}")
+    if at("method.adapter") in (None, "none") and isinstance(at("method.lora"), dict):
+        yield problem("method.lora", "has no effect with method.adapter: none", "set method.adapter: lora")
+    yield from _model_rules(at, problem)
+    yield from _data_rules(at, problem)
+    native = at("native")
+    for name in native if isinstance(native, dict) and trainers else ():
+        if name not in trainers:
+            yield problem(f"native.{name}", "is not a trainer", _nearest(name, trainers) or f"known: {', '.join(trainers)}")
+
+
+def _model_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+    random, shape = at("model.init") == "random", at("model.architecture")
+    if random and shape is None and at("model.id"):
+        yield problem("model.architecture", "is required with model.init: random")
+    if not random and shape is not None:
+        yield problem("model.architecture", "is only for model.init: random")
+    heads, keys, width = (at(f"model.architecture.{k}") for k in ("heads", "kv_heads", "hidden_size"))
+    if isinstance(heads, int) and isinstance(keys, int) and keys > 0 and heads % keys:
+        yield problem("model.architecture.heads", f"should be a multiple of kv_heads, which is {keys}")
+    if isinstance(heads, int) and isinstance(width, int) and heads > 0 and not at("model.architecture.head_dim") and width % heads:
+        yield problem("model.architecture.hidden_size", f"should be a multiple of heads, which is {heads}, or head_dim given")
+    name = at("model.id")
+    if isinstance(name, str) and not random and not is_path(name) and not HUB.fullmatch(name):
+        yield problem("model.id", "should be a Hugging Face id (org/name) or a folder that begins with ./ ../ / or ~")
+
+
+def _data_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+    for leaf in ("data.train", "data.eval"):
+        name = at(leaf)
+        if isinstance(name, str) and not is_file(name) and not HUB.fullmatch(name):
+            yield problem(leaf, f"should be a file ({', '.join(FILES)}) or a Hugging Face data set id (org/name)")
+    template, form = at("data.template"), at("data.format")
+    if isinstance(template, str):
+        if form == "instruct" and template not in TEMPLATES and "{instruction}" not in template:
+            yield problem("data.template", f"should be {', '.join(TEMPLATES)} or a text with {{instruction}}")
+        if form == "chat" and template != "chat":
+            yield problem("data.template", "should be chat, the model's own template, with data.format: chat")
+        if form == "text":
+            yield problem("data.template", "has no effect with data.format: text")
+    if at("data.system") and form != "chat" and template != "chat":
+        yield problem("data.system", "needs the chat template: data.template: chat")
+    if at("data.eval") is None and (at("eval.every") is not None or at("eval.batches") is not None):
+        yield problem("eval.every", "needs data.eval")
+
+
+HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+FILES = (".jsonl", ".json", ".parquet", ".txt")
+TEMPLATES = ("alpaca", "plain", "chat")
+
+
+def is_path(name: str) -> bool:
+    """A folder or file, by how it is written: nothing is looked up, so a mistyped folder never becomes a hub id."""
+    return name.startswith(("/", "./", "../", "~"))
+
+
+def is_file(name: str) -> bool:
+    """A data file, by how it is written."""
+    return is_path(name) or name.endswith(FILES)

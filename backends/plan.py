@@ -1,0 +1,99 @@
+"""What was decided, as one frozen value: files, steps, promises. It can be printed, hashed, stored and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from backends.report import Report
+
+
+@dataclass(frozen=True)
+class File:
+    """A text file of the job's folder."""
+
+    path: str
+    """Relative to the folder in which the steps run; never absolute, never with `..`."""
+    text: str
+
+    def __post_init__(self) -> None:
+        if self.path.startswith("/") or ".." in self.path.split("/"):
+            raise ValueError(f"a plan writes only inside the job's folder, not to {self.path!r}")
+
+
+@dataclass(frozen=True)
+class Input:
+    """Something of the user's that the job reads: a data file, a model folder."""
+
+    path: str
+    """Where the job finds it, relative to its folder."""
+    source: str
+    """Where it lies on the machine that submits (absolute)."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One program to run in the job's folder. Steps run one after another; the first that fails ends the job."""
+
+    name: str
+    argv: tuple[str, ...]
+    """`env/...` is the trainer's environment and `cache/...` the cache of the host: both are links in the job's folder."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """The trainer's environment: a lock to build it from, or an interpreter that has it already."""
+
+    name: str
+    """The trainer."""
+    python: str
+    """Version wanted (`3.11`) when built from a lock; a path when `lock` is empty."""
+    lock: str = ""
+    """Text of the lock file: exact pins, no index, no host."""
+    accelerator: str = "cpu"
+    requires: str = ""
+    """The supported range of the trainer, `litgpt>=0.5.13,<0.6`: an interpreter of the user's is checked against it."""
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What must be true at the end for the job to have trained."""
+
+    steps: int | None
+    """Optimizer steps, when the recipe alone fixes them; otherwise the data step's manifest does."""
+    files: tuple[str, ...]
+    """Files that must exist and not be empty, relative to the job's folder; `*` stands for any text."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be sent, and nothing else."""
+
+    recipe: str
+    """The recipe's name."""
+    backend: str
+    environment: Environment
+    files: tuple[File, ...]
+    steps: tuple[Step, ...]
+    inputs: tuple[Input, ...]
+    env: tuple[tuple[str, str], ...]
+    """Environment variables of all steps."""
+    secrets: tuple[str, ...]
+    """Names only. The values are looked up by whoever acts, and travel by the runner's standard input."""
+    promise: Promise
+    watch: tuple[str, ...]
+    """Files (relative to the job's folder) in which the trainer reports its metrics; `*` stands for any text."""
+    reading: dict[str, Any] = field(hash=False)
+    """What the backend's reader needs to turn those files into points."""
+    devices: int = 1
+    report: Report = field(default_factory=Report, hash=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, in a fixed order: what is stored, and what the digest is made of."""
+        return asdict(self)
+
+    def digest(self) -> str:
+        """Name of this decision: equal plans have equal digests."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,39 @@
+"""What crossed from the recipe to the trainer, how, and what did not: one line a leaf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["same", "converted", "defaulted", "approximated", "lost", "native"]
+Kind = Literal["", "todo", "waiting", "never"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One leaf of the recipe in one trainer."""
+
+    leaf: str
+    status: Status
+    """`defaulted`: the recipe is silent and our default was written out; `native`: a key of the escape hatch."""
+    native: dict[str, Any] = field(default_factory=dict)
+    """The trainer's keys and the values written; a key outside the main config carries its file: `data.json:max_length`."""
+    why: str = ""
+    kind: Kind = ""
+    """Of a loss: `todo` (we could), `waiting` (upstream must first), `never`."""
+    see: str = ""
+    """Upstream source, where a quirk of the trainer decides."""
+    accepted: bool = False
+    """The user accepted this loss by name."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All lines of one translation, in the order of the schema."""
+
+    lines: tuple[Line, ...] = ()
+
+    @property
+    def refused(self) -> tuple[Line, ...]:
+        """Losses that nobody accepted: with any of these there is no plan."""
+        return tuple(line for line in self.lines if line.status == "lost" and not line.accepted)

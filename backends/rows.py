@@ -1,0 +1,189 @@
+"""A row crosses between our name and theirs. A backend is a table of rows, usable in both directions.
+
+Configs are flat on both sides: dotted names, lists are values. A native name is a key of the trainer's main config, or
+`file:key` for a key of another file of the plan (`data.json:max_length`); `launch:key` holds what becomes a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.report import Kind, Line, Status
+
+Flat = dict[str, Any]
+"""A config as dotted names: `{"method.lora.rank": 16}`."""
+
+ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
+"""A native key that is not written for this value."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What rows may know besides the values they cross: facts of the target and the model."""
+
+    accelerator: str = "cpu"
+    devices: int = 1
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Each trainer's names for the model, when it is in the model table."""
+    steps: int | None = None
+    """Optimizer steps, when the recipe alone fixes them."""
+    evaluates: bool = False
+    """The recipe has rows for evaluation."""
+    adapter: str = "none"
+
+
+class Lost(Exception):
+    """A value that the trainer cannot honour."""
+
+    def __init__(self, leaf: str, why: str, *, kind: Kind = "never", see: str = "", instead: Mapping[str, Any] | None = None) -> None:
+        super().__init__(f"{leaf}: {why}")
+        self.leaf, self.why, self.kind, self.see = leaf, why, kind, see
+        self.instead = dict(instead or {})
+        """What is written when the user accepts the loss: no trainer default ever decides."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One crossing."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    to: Callable[..., Sequence[Any]]
+    """(*our values, scene) -> their values; raises `Lost`."""
+    back: Callable[..., Sequence[Any]]
+    """(*their values, scene) -> our values."""
+    status: Status = "same"
+    why: str = ""
+    see: str = ""
+    """Upstream source, where a quirk of the trainer decides."""
+
+
+def same(ours: str, theirs: str) -> Row:
+    """The trainer means the same by another name."""
+    return Row((ours,), (theirs,), lambda v, _: (v,), lambda v, _: (v,))
+
+
+def words(ours: str, theirs: str, pairs: Mapping[Any, Any], *, otherwise: Mapping[Any, tuple[Kind, str]] | None = None,
+          instead: Any = ABSENT, why: str = "", see: str = "") -> Row:
+    """A choice with another vocabulary.
+
+    Args:
+        ours: our leaf.
+        theirs: native key.
+        pairs: our word -> native word; no two of ours share one of theirs.
+        otherwise: our words that the trainer has not: kind of loss and reason.
+        instead: native word to write when such a loss is accepted.
+        why: said in the report.
+        see: upstream source.
+    """
+    turned = {native: word for word, native in pairs.items()}
+    if len(turned) != len(pairs):
+        raise ValueError(f"{theirs}: two of our words share one of theirs")
+    refused = dict(otherwise or {})
+
+    def to(value: Any, _: Scene) -> Sequence[Any]:
+        if value in refused:
+            kind, reason = refused[value]
+            raise Lost(ours, reason, kind=kind, see=see, instead={theirs: instead})
+        return (pairs[value],)
+
+    return Row((ours,), (theirs,), to, lambda v, _: (turned[v],), "converted" if why else "same", why, see)
+
+
+def couple(ours: Sequence[str], theirs: Sequence[str], to: Callable[..., Sequence[Any]], back: Callable[..., Sequence[Any]],
+           *, why: str = "", see: str = "", status: Status = "converted") -> Row:
+    """Values that only cross together, or in another unit."""
+    return Row(tuple(ours), tuple(theirs), to, back, status, why, see)
+
+
+def const(theirs: str, value: Any, why: str, see: str = "") -> Row:
+    """A native key that carries meaning and has no leaf: written out, so that no default decides. `value` may be a function
+    of the scene.
+    """
+    make = value if callable(value) else lambda _: value
+    return Row((), (theirs,), lambda scene: (make(scene),), lambda _v, _s: (), "converted", why, see)
+
+
+def cannot(ours: str, why: str, *, unless: Any = None, kind: Kind = "never", see: str = "", instead: Mapping[str, Any] | None = None) -> Row:
+    """A leaf that the trainer has not; lost unless its value asks for nothing (`unless`)."""
+
+    def to(value: Any, _: Scene) -> Sequence[Any]:
+        if value != unless:
+            raise Lost(ours, why, kind=kind, see=see, instead=instead)
+        return ()
+
+    return Row((ours,), (), to, lambda _: (unless,))
+
+
+def kept(ours: str, why: str, default: Any = None) -> Row:
+    """A leaf that is honoured by us, or has no effect in this shape of recipe: nothing crosses, nothing is lost."""
+    return Row((ours,), (), lambda _v, _s: (), lambda _: (default,), "same", why)
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """A whole config carried across."""
+
+    native: Flat
+    lines: tuple[Line, ...]
+    unread: frozenset[str]
+    """Leaves that no row read. On export it must be empty."""
+
+
+def cross(table: Iterable[Row], ours: Flat, scene: Scene, *, written: Iterable[str] = (), accepted: Iterable[str] = ()) -> Crossing:
+    """Carry a flat config across a table.
+
+    Args:
+        table: the backend's rows.
+        ours: leaf -> value.
+        scene: facts of target and model.
+        written: leaves that the user wrote; the others' lines say `defaulted`.
+        accepted: leaves whose loss is accepted.
+    """
+    native: Flat = {}
+    lines: list[Line] = []
+    unread = set(ours)
+    said, taken = frozenset(written), frozenset(accepted)
+    for row in table:
+        if not ours.keys() >= set(row.ours):
+            continue
+        unread -= set(row.ours)
+        lost: Lost | None = None
+        try:
+            values = dict(zip(row.theirs, row.to(*(ours[name] for name in row.ours), scene), strict=True))
+        except Lost as loss:
+            lost, values = loss, loss.instead
+        values = {key: value for key, value in values.items() if value is not ABSENT}
+        native |= values
+        lines += _lines(row, values, lost, said, taken)
+    return Crossing(native, tuple(lines), frozenset(unread))
+
+
+def _lines(row: Row, values: Flat, lost: Lost | None, written: frozenset[str], accepted: frozenset[str]) -> list[Line]:
+    out = []
+    for name in row.ours:
+        if lost and name == lost.leaf:
+            out.append(Line(name, "lost", values, lost.why, lost.kind, lost.see, name in accepted))
+        else:
+            status: Status = row.status if name in written or row.status == "approximated" else "defaulted"
+            out.append(Line(name, status, values, row.why, "", row.see))
+    return out
+
+
+def reverse(table: Iterable[Row]) -> tuple[Row, ...]:
+    """The same table from their side."""
+    return tuple(Row(row.theirs, row.ours, row.back, row.to, row.status, row.why, row.see) for row in table if row.theirs)
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names into nested mappings, in the order given."""
+    out: dict[str, Any] = {}
+    for name, value in flat.items():
+        *above, last = name.split(".")
+        place = out
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return out

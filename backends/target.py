@@ -1,0 +1,24 @@
+"""What a plan may know of a machine: facts, no address, no connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Accelerator = Literal["cpu", "cuda", "tpu"]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place to run, as facts."""
+
+    name: str = "local"
+    accelerator: Accelerator = "cpu"
+    devices: int = 1
+    """Accelerators of the host; on a CPU host the number of jobs that may run side by side."""
+    memory_gib: float | None = None
+    """Memory of one device in GiB, if known."""
+    python: str = ""
+    """An interpreter that already has the trainer, instead of an environment built from a lock."""
+    threads: int | None = None
+    """CPU threads a job may use; None leaves it to the libraries."""

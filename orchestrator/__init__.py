@@ -1,0 +1,1 @@
+"""Acts: carries plans to machines, follows them, keeps what happened."""

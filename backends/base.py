@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from backends.kit import LOCKS, SHIMS
+from backends.kit import LOCKS, carried
 from backends.models import MODELS
 from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.report import Line, Report
@@ -85,7 +86,7 @@ class Backend:
     steps: Callable[[Flat, str], tuple[Step, ...]]
     """(what rows wrote under `launch:`, interpreter) -> steps after the model and data steps."""
     shims: tuple[str, ...]
-    """Scripts and modules of ours that its steps need, besides the model and data steps."""
+    """Scripts and modules of ours that its steps name, besides the model and data steps; what these import comes along."""
     watch: tuple[str, ...]
     """Files with metrics, relative to the job's folder."""
     read: Callable[[Mapping[str, Any], Progress, str], list[Point]]
@@ -142,8 +143,14 @@ _ENV = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISA
 
 def _scene(flat: Flat, target: Target) -> Scene:
     entry = MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
-    return Scene(target.accelerator, flat["resources.devices"] * flat["resources.hosts"], entry._asdict() if entry else {},
-                 flat["train.steps"], flat["data.eval"] is not None, flat["method.adapter"])
+    return Scene(
+        target.accelerator,
+        flat["resources.devices"] * flat["resources.hosts"],
+        entry._asdict() if entry else {},
+        flat["train.steps"],
+        flat["data.eval"] is not None,
+        flat["method.adapter"],
+    )
 
 
 def _override(native: Flat, verbatim: Mapping[str, Any]) -> tuple[Flat, tuple[Line, ...]]:
@@ -170,15 +177,24 @@ def _misplaced(backend: Backend, flat: Flat, target: Target) -> tuple[Line, ...]
     wanted = flat["resources.accelerator"]
     out = []
     if wanted not in ("any", target.accelerator):
-        out.append(Line("resources.accelerator", "lost", {}, f"target {target.name} has {target.accelerator}, the recipe asks for {wanted}",
-                        "never"))
+        out.append(
+            Line(
+                "resources.accelerator",
+                "lost",
+                {},
+                f"target {target.name} has {target.accelerator}, the recipe asks for {wanted}",
+                "never",
+            )
+        )
     if target.accelerator not in backend.accelerators:
         out.append(Line("resources.accelerator", "lost", {}, f"{backend.name} does not run on {target.accelerator}", "never"))
     if flat["resources.devices"] > target.devices:
         out.append(Line("resources.devices", "lost", {}, f"target {target.name} has {target.devices}", "never"))
     memory = flat["resources.memory_gib"]
     if memory and target.memory_gib and memory > target.memory_gib:
-        out.append(Line("resources.memory_gib", "lost", {}, f"a device of target {target.name} has {target.memory_gib} GiB", "never"))
+        out.append(
+            Line("resources.memory_gib", "lost", {}, f"a device of target {target.name} has {target.memory_gib} GiB", "never")
+        )
     return tuple(out)
 
 
@@ -196,17 +212,30 @@ def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
 
 def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any], shared: bool) -> tuple[File, ...]:
     head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
-    out = [File(path, head + _yaml(spec) if path.endswith(".yaml") else json.dumps(spec, indent=1) + "\n")
-           for path, spec in specs.items()]
-    shims = ("tune_model.py", *(("tune_data.py",) if shared else ()), *backend.shims)
-    return tuple(out) + tuple(File(name, SHIMS[name]) for name in shims)
+    out = [
+        File(path, head + _yaml(spec) if path.endswith(".yaml") else json.dumps(spec, indent=1) + "\n")
+        for path, spec in specs.items()
+    ]
+    shims = carried(("tune_model.py", *(("tune_data.py",) if shared else ()), *backend.shims))
+    return tuple(out) + tuple(File(name, text) for name, text in shims.items())
 
 
 def _yaml(spec: Any) -> str:
     import yaml  # noqa: PLC0415  # heavy: the controller imports this module and never plans
 
-    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    return str(yaml.dump(spec, Dumper=dumper, sort_keys=False, default_flow_style=None, width=1000, allow_unicode=True))
+    return str(yaml.dump(spec, Dumper=_dumper(), sort_keys=False, default_flow_style=False, width=1000, allow_unicode=True))
+
+
+@cache
+def _dumper() -> Any:
+    """Mappings in blocks, lists in brackets, no aliases: as people write these configs."""
+    import yaml  # noqa: PLC0415
+
+    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    dumper: Any = type("Dumper", (base,), {"ignore_aliases": lambda *_: True})
+    for kind in (list, tuple):
+        dumper.add_representer(kind, lambda d, items: d.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True))
+    return dumper
 
 
 def _first_steps(python: str, shared: bool) -> tuple[Step, ...]:
@@ -254,17 +283,30 @@ def _secrets(flat: Flat) -> tuple[str, ...]:
 def _reading(flat: Flat, launch: Flat, shared: bool) -> dict[str, Any]:
     """What readers need: the first rate, since two trainers log each step's next one; how often; the accumulation."""
     warm = warmup_steps(flat["train.steps"], flat["optim.warmup_steps"], flat["optim.warmup_share"])
-    first = rate(1, flat["train.steps"] or 2, lr=flat["optim.lr"], schedule=flat["optim.schedule"], warmup=1 if warm is None else warm,
-                 min_lr=flat["optim.min_lr"])
+    first = rate(
+        1,
+        flat["train.steps"] or 2,
+        lr=flat["optim.lr"],
+        schedule=flat["optim.schedule"],
+        warmup=1 if warm is None else warm,
+        min_lr=flat["optim.min_lr"],
+    )
     total, micro = flat["train.batch.global"], flat["train.batch.micro"]
     devices = flat["resources.devices"] * flat["resources.hosts"]
-    return {"shared": shared, "every": flat["log.every"], "first_lr": first, "accumulation": total // devices // (micro or total // devices),
-            "rendering": flat["data.rendering"], **launch.get("reading", {})}
+    return {
+        "shared": shared,
+        "every": flat["log.every"],
+        "first_lr": first,
+        "accumulation": total // devices // (micro or total // devices),
+        "rendering": flat["data.rendering"],
+        **launch.get("reading", {}),
+    }
 
 
 def judge(ending: Ending) -> tuple[str, str] | None:
     """The checks that hold for every trainer: some step was taken, some token carried loss, no loss is NaN, the last step is
-    the planned one, the promised files exist. In this order: an early cause explains the later ones."""
+    the planned one, the promised files exist. In this order: an early cause explains the later ones.
+    """
     seen = ending.progress
     if not seen.last:
         return "no_steps", "the trainer ended with exit code 0 and took no optimizer step"

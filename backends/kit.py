@@ -1,8 +1,11 @@
 """Texts that plans carry: the steps' scripts and the locks. Read once, when this module is imported, so that planning
-itself touches no file."""
+itself touches no file.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 _HERE = Path(__file__).parent
@@ -12,3 +15,17 @@ SHIMS: dict[str, str] = {p.name: p.read_text("utf-8") for p in sorted((_HERE / "
 
 LOCKS: dict[str, str] = {p.stem: p.read_text("utf-8") for p in sorted((_HERE / "envs").glob("*-*.txt"))}
 """`<trainer>-<accelerator>` -> text of the lock."""
+
+_IMPORT = re.compile(r"^\s*(?:import|from) (tune_\w+)", re.MULTILINE)
+
+
+def carried(names: Iterable[str]) -> dict[str, str]:
+    """Scripts by name with all of ours that they import, in a fixed order."""
+    out: dict[str, str] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop(0)
+        if name not in out:
+            out[name] = SHIMS[name]
+            waiting += [f"{module}.py" for module in _IMPORT.findall(SHIMS[name])]
+    return out

@@ -33,15 +33,22 @@ NEVER = 1_000_000_000
 """An eval interval that no run reaches: LitGPT cannot switch evaluation off."""
 
 ADAPTER = words(
-    "method.adapter", f"{LAUNCH}:command", {"none": "finetune_full", "lora": "finetune_lora"},
+    "method.adapter",
+    f"{LAUNCH}:command",
+    {"none": "finetune_full", "lora": "finetune_lora"},
     otherwise={"qlora": ("todo", "LitGPT's quantize is not translated yet"), "dora": ("never", "LitGPT has no DoRA")},
-    instead="finetune_lora", why="LitGPT has a command for each adapter")
+    instead="finetune_lora",
+    why="LitGPT has a command for each adapter",
+)
 
 
 def _model(*also: str, shared: bool = True) -> Row:
     """The Hugging Face folder becomes a LitGPT checkpoint in a step of its own. `also` are keys that get the folder."""
-    return model(shared=shared, theirs=("convert.json:model", "convert.json:name", "export.json:model", *also),
-                 to=lambda folder, scene: (folder, scene.model.get("litgpt") or None, folder, *(folder for _ in also)))
+    return model(
+        shared=shared,
+        theirs=("convert.json:model", "convert.json:name", "export.json:model", *also),
+        to=lambda folder, scene: (folder, scene.model.get("litgpt") or None, folder, *(folder for _ in also)),
+    )
 
 
 FILES = (
@@ -60,17 +67,24 @@ def _lora() -> tuple[Row, ...]:
 
     def alpha(value: float, _: Scene) -> Sequence[Any]:
         if value != int(value):
-            raise Lost("method.lora.alpha", f"lora_alpha is a whole number in LitGPT, {value} is none", see=_SEE + "finetune/lora.py",
-                       instead={"lora_alpha": round(value)})
+            raise Lost(
+                "method.lora.alpha",
+                f"lora_alpha is a whole number in LitGPT, {value} is none",
+                see=_SEE + "finetune/lora.py",
+                instead={"lora_alpha": round(value)},
+            )
         return (int(value),)
 
     def targets(wanted: list[str], _: Scene) -> Sequence[Any]:
         chosen = [m for m in mlp if m in wanted]
         values = [t in wanted for t in switches]
         if chosen and len(chosen) < len(mlp):
-            raise Lost("method.lora.targets", f"lora_mlp is gate, up and down together; {', '.join(chosen)} alone is not possible",
-                       see=_SEE + "lora.py",
-                       instead={**dict(zip(switches.values(), values, strict=True)), "lora_mlp": True, "lora.json:targets": wanted})
+            raise Lost(
+                "method.lora.targets",
+                f"lora_mlp is gate, up and down together; {', '.join(chosen)} alone is not possible",
+                see=_SEE + "lora.py",
+                instead={**dict(zip(switches.values(), values, strict=True)), "lora_mlp": True, "lora.json:targets": wanted},
+            )
         return *values, bool(chosen), wanted
 
     def wanted(*values: Any) -> Sequence[Any]:
@@ -82,8 +96,13 @@ def _lora() -> tuple[Row, ...]:
         couple(("method.lora.rank",), ("lora_r", "lora.json:rank"), lambda v, _: (v, v), lambda v, *_: (v,), status="same"),
         couple(("method.lora.alpha",), ("lora_alpha",), alpha, lambda v, _: (float(v),), status="same"),
         same("method.lora.dropout", "lora_dropout"),
-        couple(("method.lora.targets",), (*switches.values(), "lora_mlp", "lora.json:targets"), targets, wanted,
-               why="six switches; lora_mlp is gate, up and down together"),
+        couple(
+            ("method.lora.targets",),
+            (*switches.values(), "lora_mlp", "lora.json:targets"),
+            targets,
+            wanted,
+            why="six switches; lora_mlp is gate, up and down together",
+        ),
         const("convert.json:lora.start", "lora/start.safetensors", "every trainer starts from the same A and B"),
     )
 
@@ -92,14 +111,26 @@ def _warmup(steps: int | None, share: float | None, scene: Scene) -> Sequence[An
     count = warmup_steps(scene.steps, steps, share)
     see = _SEE + "finetune/lora.py#L494"
     if count is None:
-        raise Lost("optim.warmup_share", "LitGPT wants warm-up in steps; give optim.warmup_steps, or train.steps", see=see,
-                   instead={"train.lr_warmup_steps": 1})
+        raise Lost(
+            "optim.warmup_share",
+            "LitGPT wants warm-up in steps; give optim.warmup_steps, or train.steps",
+            see=see,
+            instead={"train.lr_warmup_steps": 1},
+        )
     if count == 0:
-        raise Lost("optim.warmup_steps", "LitGPT divides by the warm-up steps; give 1 or more (step 1 then has learning rate 0)", see=see,
-                   instead={"train.lr_warmup_steps": 1})
+        raise Lost(
+            "optim.warmup_steps",
+            "LitGPT divides by the warm-up steps; give 1 or more (step 1 then has learning rate 0)",
+            see=see,
+            instead={"train.lr_warmup_steps": 1},
+        )
     if count == scene.steps:
-        raise Lost("optim.warmup_steps", "LitGPT divides by the steps after the warm-up; give fewer than train.steps", see=see,
-                   instead={"train.lr_warmup_steps": max(1, count - 1)})
+        raise Lost(
+            "optim.warmup_steps",
+            "LitGPT divides by the steps after the warm-up; give fewer than train.steps",
+            see=see,
+            instead={"train.lr_warmup_steps": max(1, count - 1)},
+        )
     return (count,)
 
 
@@ -107,34 +138,62 @@ def _train(seeds: Sequence[str], shared: bool) -> tuple[Row, ...]:
     lora = "LitGPT saves no optimizer state with an adapter"
     return (
         batch_global("train.global_batch_size", "train.micro_batch_size", f"{DATA}:batch") if shared else _unweighted_batch(),
-        words("train.precision", "precision", {"fp32": "32-true", "bf16": "bf16-true", "bf16-mixed": "bf16-mixed", "fp16-mixed": "16-mixed"}),
+        words(
+            "train.precision",
+            "precision",
+            {"fp32": "32-true", "bf16": "bf16-true", "bf16-mixed": "bf16-mixed", "fp16-mixed": "16-mixed"},
+        ),
         everywhere("train.seed", *seeds),
         cannot("train.grad_clip", "LitGPT's fine-tuning has no gradient clipping and refuses train.max_norm", see=FINETUNE),
-        cannot("train.activation_checkpointing", "LitGPT switches it on by itself with several devices only", unless=False, see=FINETUNE),
+        cannot(
+            "train.activation_checkpointing",
+            "LitGPT switches it on by itself with several devices only",
+            unless=False,
+            see=FINETUNE,
+        ),
         cannot("train.compile", "LitGPT's fine-tuning does not compile", unless=False, see=FINETUNE),
-        couple(("optim.name", "optim.decay_on"), ("optimizer.class_path", "optimizer.init_args.decay_on"),
-               lambda _n, on, _s: ("torch.optim.AdamW", ABSENT) if on == "all" else ("tune_litgpt.AdamW", on),
-               lambda path, *on: ("adamw", "all" if path.startswith("torch") else on[0]), status="same"),
+        couple(
+            ("optim.name", "optim.decay_on"),
+            ("optimizer.class_path", "optimizer.init_args.decay_on"),
+            lambda _n, on, _s: ("torch.optim.AdamW", ABSENT) if on == "all" else ("tune_litgpt.adamw", on),
+            lambda path, *on: ("adamw", "all" if path.startswith("torch") else on[0]),
+            status="same",
+        ),
         same("optim.lr", "optimizer.init_args.lr"),
         same("optim.betas", "optimizer.init_args.betas"),
         same("optim.eps", "optimizer.init_args.eps"),
         same("optim.weight_decay", "optimizer.init_args.weight_decay"),
         const("optimizer.init_args.fused", lambda scene: scene.accelerator == "cuda", "faster on CUDA, the same result"),
-        cannot("optim.schedule", "LitGPT's fine-tuning has cosine with warm-up only", unless="cosine", see=_SEE + "finetune/lora.py#L494"),
+        cannot(
+            "optim.schedule",
+            "LitGPT's fine-tuning has cosine with warm-up only",
+            unless="cosine",
+            see=_SEE + "finetune/lora.py#L494",
+        ),
         couple(("optim.warmup_steps", "optim.warmup_share"), ("train.lr_warmup_steps",), _warmup, lambda n, _: (n, None)),
         cannot("optim.min_lr", "LitGPT's fine-tuning ignores train.min_lr: its cosine ends at 0", unless=0.0, see=FINETUNE),
-        couple(("eval.every",), ("eval.interval",), lambda v, _: (v or NEVER,), lambda v, _: (None if v == NEVER else v,),
-               why="no evaluation during training is an interval that is never reached"),
+        couple(
+            ("eval.every",),
+            ("eval.interval",),
+            lambda v, _: (v or NEVER,),
+            lambda v, _: (None if v == NEVER else v,),
+            why="no evaluation during training is an interval that is never reached",
+        ),
         couple(("eval.batches",), ("eval.max_iters",), lambda v, _: (v or NEVER,), lambda v, _: (None if v == NEVER else v,)),
-        const("eval.max_new_tokens", 1, "LitGPT generates a sample at each evaluation; skipping it would leave dropout off",
-              FINETUNE),
+        const("eval.max_new_tokens", 1, "LitGPT wants it; no sample is generated, tune_litgpt takes that out", FINETUNE),
         const("eval.initial_validation", False, "no evaluation before training"),
         const("eval.final_validation", lambda scene: scene.evaluates, "evaluation at the end when there are rows for it"),
         same("checkpoint.every", "train.save_interval"),
         cannot("checkpoint.keep", "LitGPT keeps every checkpoint", see=FINETUNE),
         *_resume(lora),
-        couple(("log.every",), ("train.log_interval",), lambda v, _: (1,), lambda v, _: (v,),
-               why="LitGPT writes no metrics file at all with more than 1; we keep every n-th point", see=_SEE + "utils.py"),
+        couple(
+            ("log.every",),
+            ("train.log_interval",),
+            lambda v, _: (1,),
+            lambda v, _: (v,),
+            why="LitGPT writes no metrics file at all with more than 1; we keep every n-th point",
+            see=_SEE + "utils.py",
+        ),
         cannot("log.trackers", "trackers are not translated yet", unless=[], kind="todo"),
         const("logger_name", "csv", "where our metrics are read"),
         const("out_dir", "out", "in the job's folder"),
@@ -149,9 +208,13 @@ def _unweighted_batch() -> Row:
     def to(total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
         crossed = row.to(total, micro, scene)
         if total != crossed[1] * scene.devices:
-            raise Lost("train.batch.micro", "LitGPT averages the means of micro-batches instead of all tokens; "
-                       "leave train.batch.micro unset, or use data.rendering: shared", see=FINETUNE,
-                       instead=dict(zip(row.theirs, crossed, strict=True)))
+            raise Lost(
+                "train.batch.micro",
+                "LitGPT averages the means of micro-batches instead of all tokens; "
+                "leave train.batch.micro unset, or use data.rendering: shared",
+                see=FINETUNE,
+                instead=dict(zip(row.theirs, crossed, strict=True)),
+            )
         return crossed
 
     return replace(row, to=to)
@@ -162,8 +225,12 @@ def _resume(lora: str) -> tuple[Row, ...]:
         if wanted and scene.adapter != "none":
             raise Lost("checkpoint.resume", lora, see=_SEE + "finetune/lora.py")
         if wanted:
-            raise Lost("checkpoint.resume", "resuming LitGPT's full fine-tuning is not translated yet", kind="todo",
-                       instead={"resume": False})
+            raise Lost(
+                "checkpoint.resume",
+                "resuming LitGPT's full fine-tuning is not translated yet",
+                kind="todo",
+                instead={"resume": False},
+            )
         return (False if scene.adapter == "none" else ABSENT,)
 
     return (couple(("checkpoint.resume",), ("resume",), to, lambda v, _: (v,), status="same"),)
@@ -181,8 +248,13 @@ def _shared(adapter: str) -> tuple[Row, ...]:
         *shared_data("train.max_seq_length"),
         const("data.class_path", "tune_litgpt.Rows", "rows come from the data step, in its order"),
         const("data.init_args.folder", "data", "made by the data step"),
-        const("data.init_args.token_weighted", True, "the gradient is the mean over all tokens of the global batch; LitGPT alone would "
-              "average the means of the micro-batches", FINETUNE),
+        const(
+            "data.init_args.token_weighted",
+            True,
+            "the gradient is the mean over all tokens of the global batch; LitGPT alone would "
+            "average the means of the micro-batches",
+            FINETUNE,
+        ),
         const("train.epochs", 1, "epochs are unrolled in the data step's order"),
         const("train.max_steps", None, "the data step fixes the number of steps"),
         *_train(("seed", f"{DATA}:seed", *(("lora.json:seed",) if lora else ())), shared=True),
@@ -203,13 +275,27 @@ def _native_data() -> tuple[Row, ...]:
         return "litgpt.data.JSON", "inputs" if other else input_path("data.train", name), None if other else 0.0, name, other
 
     return (
-        couple(("data.train", "data.eval"), ("data.class_path", "data.init_args.json_path", "data.init_args.val_split_fraction",
-                                             f"{LAUNCH}:train", f"{LAUNCH}:eval"),
-               rows, lambda *v: (v[3], v[4]), why="the file is linked into the job's folder", see=see),
+        couple(
+            ("data.train", "data.eval"),
+            (
+                "data.class_path",
+                "data.init_args.json_path",
+                "data.init_args.val_split_fraction",
+                f"{LAUNCH}:train",
+                f"{LAUNCH}:eval",
+            ),
+            rows,
+            lambda *v: (v[3], v[4]),
+            why="the file is linked into the job's folder",
+            see=see,
+        ),
         kept("data.train_split", "local files have no splits", "train"),
         kept("data.eval_split", "local files have no splits", "validation"),
         only("data.format", "instruct", "LitGPT's JSON data has no chat and no plain text; use data.rendering: shared"),
-        *(only(f"data.columns.{c}", c, f"LitGPT's JSON data wants the column to be called {c}") for c in ("instruction", "input", "output")),
+        *(
+            only(f"data.columns.{c}", c, f"LitGPT's JSON data wants the column to be called {c}")
+            for c in ("instruction", "input", "output")
+        ),
         kept("data.columns.messages", "not for instruct rows", "messages"),
         kept("data.columns.text", "not for instruct rows", "text"),
         couple(("data.template",), ("data.init_args.prompt_style",), _style, lambda v, _: (None if v == "alpaca" else v,)),
@@ -223,16 +309,24 @@ def _native_data() -> tuple[Row, ...]:
         only("data.shuffle", True, "LitGPT's JSON data always shuffles"),
         const("data.init_args.ignore_index", -100, "labels without loss"),
         const("data.init_args.num_workers", 0, "no loader processes"),
-        couple(("train.epochs", "train.steps"), ("train.epochs", "train.max_steps"),
-               lambda epochs, steps, _: (epochs or steps, steps), lambda epochs, steps, _: (None if steps else epochs, steps),
-               why="LitGPT wants epochs in any case; train.max_steps ends the run"),
+        couple(
+            ("train.epochs", "train.steps"),
+            ("train.epochs", "train.max_steps"),
+            lambda epochs, steps, _: (epochs or steps, steps),
+            lambda epochs, steps, _: (None if steps else epochs, steps),
+            why="LitGPT wants epochs in any case; train.max_steps ends the run",
+        ),
     )
 
 
 def _style(template: str | None, _: Scene) -> Sequence[Any]:
     if template not in (None, "alpaca"):
-        raise Lost("data.template", "only alpaca is translated to LitGPT's prompt styles; use data.rendering: shared", kind="todo",
-                   instead={"data.init_args.prompt_style": "alpaca"})
+        raise Lost(
+            "data.template",
+            "only alpaca is translated to LitGPT's prompt styles; use data.rendering: shared",
+            kind="todo",
+            instead={"data.init_args.prompt_style": "alpaca"},
+        )
     return ("alpaca",)
 
 
@@ -256,8 +350,11 @@ def table(flat: Flat) -> tuple[Row, ...]:
     return TABLES[flat["method.adapter"] != "none", flat["data.rendering"]]
 
 
-TABLES = {(lora, rendering): make("lora" if lora else "none")
-          for lora in (False, True) for rendering, make in (("shared", _shared), ("native", _native))}
+TABLES = {
+    (lora, rendering): make("lora" if lora else "none")
+    for lora in (False, True)
+    for rendering, make in (("shared", _shared), ("native", _native))
+}
 
 
 def steps(launch: Flat, python: str) -> tuple[Step, ...]:
@@ -266,15 +363,18 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     lora = (Step("lora", (python, "tune_lora.py", "lora.json")),) if command == "finetune_lora" else ()
     return (
         *lora,
-        Step("convert", (python, "tune_litgpt.py", "convert.json")),
+        Step("convert", (python, "tune_convert.py", "convert.json")),
         Step("train", (python, "-m", "litgpt", command, "--config", "litgpt.yaml")),
         Step("export", (python, "tune_export.py", "export.json")),
     )
 
 
 def read(reading: Mapping[str, Any], progress: Progress, text: str) -> list[Point]:
-    """Lines of its metrics.csv. `step` there is the micro-batch, the rate logged is the next step's, and LoRA writes two rows
-    for each: https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/finetune/lora.py"""
+    """Lines of its metrics.csv.
+
+    `step` there is the micro-batch, the rate logged is the next step's, and LoRA writes two rows for each (0.5.13:
+    https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/finetune/lora.py).
+    """
     points: list[Point] = []
     for line in text.splitlines():
         cells = line.split(",")
@@ -300,8 +400,12 @@ def _step(reading: Mapping[str, Any], progress: Progress, row: Mapping[str, str]
         return []
     if step == 1:
         kept["lr"] = reading["first_lr"]
-    points = [Point(step, "loss", loss, "loss"), Point(step, "lr", kept["lr"], "learning_rate"), Point(step, "tokens", tokens, "total_tokens"),
-              Point(step, "tokens_per_second", (tokens - kept.get("tokens", 0.0)) / max(kept["seconds"], 1e-9), "iter_time")]
+    points = [
+        Point(step, "loss", loss, "loss"),
+        Point(step, "lr", kept["lr"], "learning_rate"),
+        Point(step, "tokens", tokens, "total_tokens"),
+        Point(step, "tokens_per_second", (tokens - kept.get("tokens", 0.0)) / max(kept["seconds"], 1e-9), "iter_time"),
+    ]
     kept["lr"], kept["tokens"], kept["seconds"] = float(row["learning_rate"]), tokens, 0.0
     progress.step(step, loss)
     return points
@@ -314,7 +418,7 @@ LITGPT = Backend(
     config="litgpt.yaml",
     table=table,
     steps=steps,
-    shims=("tune_litgpt.py", "tune_lora.py", "tune_export.py"),
+    shims=("tune_litgpt.py", "tune_lora.py", "tune_convert.py", "tune_export.py"),
     watch=("out/logs/csv/version_*/metrics.csv",),
     read=read,
     judge=judge,

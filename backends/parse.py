@@ -200,7 +200,13 @@ def _model_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> I
     heads, keys, width = (at(f"model.architecture.{k}") for k in ("heads", "kv_heads", "hidden_size"))
     if isinstance(heads, int) and isinstance(keys, int) and keys > 0 and heads % keys:
         yield problem("model.architecture.heads", f"should be a multiple of kv_heads, which is {keys}")
-    if isinstance(heads, int) and isinstance(width, int) and heads > 0 and not at("model.architecture.head_dim") and width % heads:
+    if (
+        isinstance(heads, int)
+        and isinstance(width, int)
+        and heads > 0
+        and not at("model.architecture.head_dim")
+        and width % heads
+    ):
         yield problem("model.architecture.hidden_size", f"should be a multiple of heads, which is {heads}, or head_dim given")
     name = at("model.id")
     if isinstance(name, str) and not random and not is_path(name) and not HUB.fullmatch(name):

@@ -37,7 +37,9 @@ class Scene:
 class Lost(Exception):
     """A value that the trainer cannot honour."""
 
-    def __init__(self, leaf: str, why: str, *, kind: Kind = "never", see: str = "", instead: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, leaf: str, why: str, *, kind: Kind = "never", see: str = "", instead: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(f"{leaf}: {why}")
         self.leaf, self.why, self.kind, self.see = leaf, why, kind, see
         self.instead = dict(instead or {})
@@ -65,8 +67,16 @@ def same(ours: str, theirs: str) -> Row:
     return Row((ours,), (theirs,), lambda v, _: (v,), lambda v, _: (v,))
 
 
-def words(ours: str, theirs: str, pairs: Mapping[Any, Any], *, otherwise: Mapping[Any, tuple[Kind, str]] | None = None,
-          instead: Any = ABSENT, why: str = "", see: str = "") -> Row:
+def words(
+    ours: str,
+    theirs: str,
+    pairs: Mapping[Any, Any],
+    *,
+    otherwise: Mapping[Any, tuple[Kind, str]] | None = None,
+    instead: Any = ABSENT,
+    why: str = "",
+    see: str = "",
+) -> Row:
     """A choice with another vocabulary.
 
     Args:
@@ -92,8 +102,16 @@ def words(ours: str, theirs: str, pairs: Mapping[Any, Any], *, otherwise: Mappin
     return Row((ours,), (theirs,), to, lambda v, _: (turned[v],), "converted" if why else "same", why, see)
 
 
-def couple(ours: Sequence[str], theirs: Sequence[str], to: Callable[..., Sequence[Any]], back: Callable[..., Sequence[Any]],
-           *, why: str = "", see: str = "", status: Status = "converted") -> Row:
+def couple(
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    to: Callable[..., Sequence[Any]],
+    back: Callable[..., Sequence[Any]],
+    *,
+    why: str = "",
+    see: str = "",
+    status: Status = "converted",
+) -> Row:
     """Values that only cross together, or in another unit."""
     return Row(tuple(ours), tuple(theirs), to, back, status, why, see)
 
@@ -106,7 +124,9 @@ def const(theirs: str, value: Any, why: str, see: str = "") -> Row:
     return Row((), (theirs,), lambda scene: (make(scene),), lambda _v, _s: (), "converted", why, see)
 
 
-def cannot(ours: str, why: str, *, unless: Any = None, kind: Kind = "never", see: str = "", instead: Mapping[str, Any] | None = None) -> Row:
+def cannot(
+    ours: str, why: str, *, unless: Any = None, kind: Kind = "never", see: str = "", instead: Mapping[str, Any] | None = None
+) -> Row:
     """A leaf that the trainer has not; lost unless its value asks for nothing (`unless`)."""
 
     def to(value: Any, _: Scene) -> Sequence[Any]:
@@ -132,7 +152,9 @@ class Crossing:
     """Leaves that no row read. On export it must be empty."""
 
 
-def cross(table: Iterable[Row], ours: Flat, scene: Scene, *, written: Iterable[str] = (), accepted: Iterable[str] = ()) -> Crossing:
+def cross(
+    table: Iterable[Row], ours: Flat, scene: Scene, *, written: Iterable[str] = (), accepted: Iterable[str] = ()
+) -> Crossing:
     """Carry a flat config across a table.
 
     Args:

@@ -39,9 +39,13 @@ def batch_per_device(size: str, accumulation: str, *also: str) -> Row:
         one, times = _split(total, micro, scene)
         return one, times, *(total for _ in also)
 
-    return couple(("train.batch.global", "train.batch.micro"), (size, accumulation, *also), to,
-                  lambda one, times, *rest: (one * times * rest[-1].devices, one),
-                  why=f"{size} x {accumulation} x devices = train.batch.global")
+    return couple(
+        ("train.batch.global", "train.batch.micro"),
+        (size, accumulation, *also),
+        to,
+        lambda one, times, *rest: (one * times * rest[-1].devices, one),
+        why=f"{size} x {accumulation} x devices = train.batch.global",
+    )
 
 
 def batch_global(size: str, micro_size: str, *also: str) -> Row:
@@ -50,8 +54,13 @@ def batch_global(size: str, micro_size: str, *also: str) -> Row:
     def to(total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
         return total, _split(total, micro, scene)[0], *(total for _ in also)
 
-    return couple(("train.batch.global", "train.batch.micro"), (size, micro_size, *also), to, lambda total, one, *_: (total, one),
-                  why=f"{micro_size} is per device; unset means the whole share of a device")
+    return couple(
+        ("train.batch.global", "train.batch.micro"),
+        (size, micro_size, *also),
+        to,
+        lambda total, one, *_: (total, one),
+        why=f"{micro_size} is per device; unset means the whole share of a device",
+    )
 
 
 def _split(total: int, micro: int | None, scene: Scene) -> tuple[int, int]:
@@ -82,9 +91,14 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
     return (
         _rows_from("data.train", "data.train_split", "train"),
         _rows_from("data.eval", "data.eval_split", "eval"),
-        couple(("data.format",), (f"{DATA}:format",), lambda v, _: (v,), lambda v, _: (v,), status="same"),
+        couple(
+            ("data.format", "data.template"),
+            (f"{DATA}:format", f"{DATA}:template"),
+            lambda form, text, _: (form, text or TEMPLATES[form]),
+            lambda form, text, _: (form, None if text == TEMPLATES[form] else text),
+            why="unset means alpaca for instruct rows and the model's chat template for chat rows",
+        ),
         *(same(f"data.columns.{c}", f"{DATA}:columns.{c}") for c in ("instruction", "input", "output", "messages", "text")),
-        same("data.template", f"{DATA}:template"),
         same("data.system", f"{DATA}:system"),
         kept("data.rendering", "rows become tokens once, in the data step, the same for every trainer", "shared"),
         everywhere("data.max_length", f"{DATA}:max_length", *lengths),
@@ -98,20 +112,28 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
     )
 
 
+TEMPLATES = {"instruct": "alpaca", "chat": "chat", "text": "plain"}
+"""Template of a format when the recipe names none."""
+
+
 def _rows_from(leaf: str, split: str, key: str) -> Row:
     """A source of rows: a file of the user's, linked into the job's folder, or a data set of the hub."""
 
     def to(name: str | None, part: str, _: Scene) -> Sequence[Any]:
         if name is None:
             return (None,)
-        return ({"hub": name, "split": part},) if is_hub(name) else ({"path": input_path(leaf, name), "name": name, "split": part},)
+        return (
+            ({"hub": name, "split": part},) if is_hub(name) else ({"path": input_path(leaf, name), "name": name, "split": part},)
+        )
 
     def back(spec: Flat | None, _: Scene) -> Sequence[Any]:
         if spec is None:
             return None, "validation"
         return spec.get("hub", spec.get("name")), spec["split"]
 
-    return couple((leaf, split), (f"{DATA}:{key}",), to, back, why="a file is brought to the host, a hub data set downloaded there")
+    return couple(
+        (leaf, split), (f"{DATA}:{key}",), to, back, why="a file is brought to the host, a hub data set downloaded there"
+    )
 
 
 def input_path(leaf: str, name: str) -> str:
@@ -153,7 +175,6 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Scene], Sequence[Any]], s
         to: (model folder, scene) -> their values.
         shared: the data step needs the folder too, for its tokenizer.
     """
-
     keys = (f"{DATA}:tokenizer",) if shared else ()
 
     def own(folder: str) -> Sequence[str]:
@@ -162,8 +183,12 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Scene], Sequence[Any]], s
     def crossing(name: str, revision: str | None, init: str, shape: Flat | None, scene: Scene) -> Sequence[Any]:
         folder = model_folder(init, name, revision, shape)
         if init == "random" and shape is not None:
-            spec: Flat = {"init": "random", "folder": folder, "seed": shape["seed"],
-                          "architecture": {k: v for k, v in shape.items() if k != "seed"}}
+            spec: Flat = {
+                "init": "random",
+                "folder": folder,
+                "seed": shape["seed"],
+                "architecture": {k: v for k, v in shape.items() if k != "seed"},
+            }
         elif is_hub(name):
             spec = {"init": "pretrained", "id": name, "revision": revision or "main", "folder": folder}
         else:
@@ -176,8 +201,13 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Scene], Sequence[Any]], s
         revision = spec.get("revision")
         return spec["id"], None if revision == "main" else revision, "pretrained", None
 
-    return couple(("model.id", "model.revision", "model.init", "model.architecture"), (f"{MODEL}:", *keys, *theirs),
-                  crossing, back, why="a folder in Hugging Face layout, made, downloaded or linked by the model step")
+    return couple(
+        ("model.id", "model.revision", "model.init", "model.architecture"),
+        (f"{MODEL}:", *keys, *theirs),
+        crossing,
+        back,
+        why="a folder in Hugging Face layout, made, downloaded or linked by the model step",
+    )
 
 
 def lora_idle() -> tuple[Row, ...]:

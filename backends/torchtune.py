@@ -12,6 +12,7 @@ from typing import Any
 from backends.base import LAUNCH, Backend, Progress, judge
 from backends.plan import Step
 from backends.points import Point
+from backends.report import Kind
 from backends.rows import ABSENT, Flat, Lost, Row, Scene, cannot, const, couple, kept, same, words
 from backends.shapes import (
     DATA,
@@ -32,9 +33,16 @@ FULL = _SEE + "recipes/full_finetune_single_device.py"
 NO_EVAL = "torchtune 0.6.1 has no validation"
 
 ADAPTER = words(
-    "method.adapter", f"{LAUNCH}:recipe", {"none": "full_finetune_single_device", "lora": "lora_finetune_single_device"},
-    otherwise={"qlora": ("todo", "torchtune's quantize_base is not translated yet"), "dora": ("todo", "use_dora is not translated yet")},
-    instead="lora_finetune_single_device", why="torchtune has a recipe for each adapter")
+    "method.adapter",
+    f"{LAUNCH}:recipe",
+    {"none": "full_finetune_single_device", "lora": "lora_finetune_single_device"},
+    otherwise={
+        "qlora": ("todo", "torchtune's quantize_base is not translated yet"),
+        "dora": ("todo", "use_dora is not translated yet"),
+    },
+    instead="lora_finetune_single_device",
+    why="torchtune has a recipe for each adapter",
+)
 
 
 def _model(lora: bool, native: bool) -> Row:
@@ -51,8 +59,11 @@ def _model(lora: bool, native: bool) -> Row:
         tokenizer = (component or ABSENT, f"{folder}/{path}", f"{folder}/{merges}" if merges else ABSENT) if native else ()
         return (folder, f"torchtune.models.{name}" if name else ABSENT, folder, folder, *(folder for _ in also), *tokenizer)
 
-    return model(theirs=("model.path", "model.builder", "checkpointer.checkpoint_dir", "export.json:model", *also, *tokens), to=to,
-                 shared=not native)
+    return model(
+        theirs=("model.path", "model.builder", "checkpointer.checkpoint_dir", "export.json:model", *also, *tokens),
+        to=to,
+        shared=not native,
+    )
 
 
 _TOKENIZERS = {
@@ -69,10 +80,18 @@ def _family(scene: Scene) -> str:
 
 def _components(lora: bool) -> tuple[Row, ...]:
     return (
-        const("model._component_", "tune_torchtune.lora_model" if lora else "tune_torchtune.model",
-              "builds the model of a Hugging Face folder, or the named builder"),
-        const("checkpointer._component_", "tune_torchtune.checkpointer", "torchtune's own, with the files and type read from the folder"),
+        const(
+            "model._component_",
+            "tune_torchtune.lora_model" if lora else "tune_torchtune.model",
+            "builds the model of a Hugging Face folder, or the named builder",
+        ),
+        const(
+            "checkpointer._component_",
+            "tune_torchtune.checkpointer",
+            "torchtune's own, with the files and type read from the folder",
+        ),
         const("checkpointer.output_dir", "out", "in the job's folder"),
+        const("checkpointer.model_type", "AUTO", "read from config.json"),
         const("output_dir", "out", "in the job's folder"),
         const("export.json:from", "torchtune", "whose checkpoint it is"),
         const("export.json:out", "checkpoint", "a folder in Hugging Face layout"),
@@ -88,13 +107,24 @@ def _lora() -> tuple[Row, ...]:
         chosen = [m for m in mlp if m in wanted]
         modules = [native for ours, native in attention.items() if ours in wanted]
         if chosen and len(chosen) < len(mlp):
-            raise Lost("method.lora.targets", f"apply_lora_to_mlp is gate, up and down together; {', '.join(chosen)} alone is not possible",
-                       see=see, instead={"model.lora_attn_modules": modules, "model.apply_lora_to_mlp": True, "lora.json:targets": wanted})
+            raise Lost(
+                "method.lora.targets",
+                f"apply_lora_to_mlp is gate, up and down together; {', '.join(chosen)} alone is not possible",
+                see=see,
+                instead={"model.lora_attn_modules": modules, "model.apply_lora_to_mlp": True, "lora.json:targets": wanted},
+            )
         head = "head" in wanted
         if head and scene.model.get("tied"):
-            raise Lost("method.lora.targets", "the output embedding of this model is tied to the input; torchtune puts no adapter there",
-                       see=see, instead={"model.lora_attn_modules": modules, "model.apply_lora_to_mlp": bool(chosen),
-                                         "lora.json:targets": [t for t in wanted if t != "head"]})
+            raise Lost(
+                "method.lora.targets",
+                "the output embedding of this model is tied to the input; torchtune puts no adapter there",
+                see=see,
+                instead={
+                    "model.lora_attn_modules": modules,
+                    "model.apply_lora_to_mlp": bool(chosen),
+                    "lora.json:targets": [t for t in wanted if t != "head"],
+                },
+            )
         return modules, bool(chosen), head or ABSENT, wanted
 
     def wanted(modules: list[str], all_mlp: bool, *rest: Any) -> Sequence[Any]:
@@ -103,25 +133,36 @@ def _lora() -> tuple[Row, ...]:
         return ([*named, *(mlp if all_mlp else ()), *(("head",) if head else ())],)
 
     return (
-        couple(("method.lora.rank",), ("model.lora_rank", "lora.json:rank"), lambda v, _: (v, v), lambda v, *_: (v,), status="same"),
+        couple(
+            ("method.lora.rank",), ("model.lora_rank", "lora.json:rank"), lambda v, _: (v, v), lambda v, *_: (v,), status="same"
+        ),
         same("method.lora.alpha", "model.lora_alpha"),
         same("method.lora.dropout", "model.lora_dropout"),
-        couple(("method.lora.targets",), ("model.lora_attn_modules", "model.apply_lora_to_mlp", "model.apply_lora_to_output",
-                                          "lora.json:targets"), targets, wanted,
-               why="attention by name; the MLP's three together", see=see),
+        couple(
+            ("method.lora.targets",),
+            ("model.lora_attn_modules", "model.apply_lora_to_mlp", "model.apply_lora_to_output", "lora.json:targets"),
+            targets,
+            wanted,
+            why="attention by name; the MLP's three together",
+            see=see,
+        ),
         const("model.start", "lora/start.safetensors", "every trainer starts from the same A and B"),
         const("save_adapter_weights_only", False, "merged weights and the adapter"),
     )
 
 
 def _parts(every: int | None, scene: Scene) -> Sequence[Any]:
-    """torchtune saves at the end of an epoch only: the run is cut into as many of its epochs as checkpoints are wanted."""
+    """Torchtune saves at the end of an epoch only: the run is cut into as many of its epochs as checkpoints are wanted."""
     if every is None:
         return 1, 1, "out/epoch_0"
     single = {"epochs": 1, "dataset.parts": 1, "export.json:trained": "out/epoch_0"}
     if scene.steps is None or scene.steps % every:
-        raise Lost("checkpoint.every", "torchtune saves at the end of an epoch: train.steps must be given and be a multiple", see=FULL,
-                   instead=single)
+        raise Lost(
+            "checkpoint.every",
+            "torchtune saves at the end of an epoch: train.steps must be given and be a multiple",
+            see=FULL,
+            instead=single,
+        )
     parts = scene.steps // every
     return parts, parts, f"out/epoch_{parts - 1}"
 
@@ -135,30 +176,54 @@ def _schedule() -> tuple[Row, ...]:
         return (ABSENT, share) if count is None else (count, ABSENT)
 
     return (
-        const("lr_scheduler._component_", "tune_torchtune.schedule", "torchtune has only a cosine that ends at 0",
-              _SEE + "torchtune/training/lr_schedulers.py"),
+        const(
+            "lr_scheduler._component_",
+            "tune_torchtune.schedule",
+            "torchtune has only a cosine that ends at 0",
+            _SEE + "torchtune/training/lr_schedulers.py",
+        ),
         same("optim.schedule", kind),
-        couple(("optim.warmup_steps", "optim.warmup_share"), (warm, "lr_scheduler.warmup_share"), warmup,
-               lambda *v: (v[0], None), why="a share is counted on the host when the steps are known there only"),
-        couple(("optim.min_lr",), ("lr_scheduler.min_lr",), lambda v, _: (v,), lambda v, _: (v,), status="same"),
+        couple(
+            ("optim.warmup_steps", "optim.warmup_share"),
+            (warm, "lr_scheduler.warmup_share"),
+            warmup,
+            lambda *v: (v[0], None),
+            why="a share is counted on the host when the steps are known there only",
+        ),
     )
 
 
 def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
-    mixed = ("never", "torchtune has no mixed precision: weights, gradients and optimizer share one type")
+    mixed: tuple[Kind, str] = ("never", "torchtune has no mixed precision: weights, gradients and optimizer share one type")
     return (
         batch_per_device("batch_size", "gradient_accumulation_steps", *also),
-        words("train.precision", "dtype", {"fp32": "fp32", "bf16": "bf16"}, otherwise={"bf16-mixed": mixed, "fp16-mixed": mixed},
-              instead="bf16", see=FULL),
+        words(
+            "train.precision",
+            "dtype",
+            {"fp32": "fp32", "bf16": "bf16"},
+            otherwise={"bf16-mixed": mixed, "fp16-mixed": mixed},
+            instead="bf16",
+            see=FULL,
+        ),
         everywhere("train.seed", *seeds),
         same("train.grad_clip", "clip_grad_norm"),
         same("train.activation_checkpointing", "enable_activation_checkpointing"),
         const("enable_activation_offloading", False, "no leaf asks for it"),
         same("train.compile", "compile"),
-        couple(("optim.name", "optim.decay_on"), ("optimizer._component_", "optimizer.decay_on"),
-               lambda _n, on, _s: ("torch.optim.AdamW", ABSENT) if on == "all" else ("tune_torchtune.adamw", on),
-               lambda path, *on: ("adamw", "all" if path.startswith("torch.") else on[0]), status="same"),
-        same("optim.lr", "optimizer.lr"),
+        couple(
+            ("optim.name", "optim.decay_on"),
+            ("optimizer._component_", "optimizer.decay_on"),
+            lambda _n, on, _s: ("torch.optim.AdamW", ABSENT) if on == "all" else ("tune_torchtune.adamw", on),
+            lambda path, *on: ("adamw", "all" if path.startswith("torch.") else on[0]),
+            status="same",
+        ),
+        couple(
+            ("optim.lr", "optim.min_lr"),
+            ("optimizer.lr", "lr_scheduler.min_ratio"),
+            lambda lr, low, _: (lr, low / lr),
+            lambda lr, ratio, _: (lr, lr * ratio),
+            why="the schedule's factor ends at min_lr / lr",
+        ),
         same("optim.betas", "optimizer.betas"),
         same("optim.eps", "optimizer.eps"),
         same("optim.weight_decay", "optimizer.weight_decay"),
@@ -166,20 +231,42 @@ def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
         *_schedule(),
         cannot("eval.every", NO_EVAL, see=FULL),
         cannot("eval.batches", NO_EVAL, see=FULL),
-        couple(("checkpoint.every",), ("epochs", "dataset.parts", "export.json:trained"), _parts, lambda *_: (None,),
-               why="torchtune saves at the end of an epoch: the steps are cut into that many", see=FULL)
-        if also else _epochs_end(),
+        couple(
+            ("checkpoint.every",),
+            ("epochs", "dataset.parts", "export.json:trained"),
+            _parts,
+            lambda *_: (None,),
+            why="torchtune saves at the end of an epoch: the steps are cut into that many",
+            see=FULL,
+        )
+        if also
+        else _epochs_end(),
         cannot("checkpoint.keep", "torchtune keeps every checkpoint", see=FULL),
-        cannot("checkpoint.resume", "resuming torchtune is not translated yet", unless=False, kind="todo",
-               instead={"resume_from_checkpoint": False}),
+        cannot(
+            "checkpoint.resume",
+            "resuming torchtune is not translated yet",
+            unless=False,
+            kind="todo",
+            instead={"resume_from_checkpoint": False},
+        ),
         const("resume_from_checkpoint", False, "each attempt starts anew"),
-        couple(("log.every",), ("log_every_n_steps",), lambda v, _: (1,), lambda v, _: (v,), why="every step is checked; we keep every n-th point"),
+        couple(
+            ("log.every",),
+            ("log_every_n_steps",),
+            lambda v, _: (1,),
+            lambda v, _: (v,),
+            why="every step is checked; we keep every n-th point",
+        ),
         cannot("log.trackers", "trackers are not translated yet", unless=[], kind="todo"),
         const("metric_logger._component_", "torchtune.training.metric_logging.DiskLogger", "where our metrics are read"),
         const("metric_logger.log_dir", "out/logs", "in the job's folder"),
         const("metric_logger.filename", "train.log", "a fixed name: torchtune's own has the time in it"),
         const("log_peak_memory_stats", lambda scene: scene.accelerator == "cuda", "memory_gib; not on a CPU"),
-        const("loss._component_", "torchtune.modules.loss.CEWithChunkedOutputLoss", "mean over all tokens with loss of the global batch"),
+        const(
+            "loss._component_",
+            "torchtune.modules.loss.CEWithChunkedOutputLoss",
+            "mean over all tokens with loss of the global batch",
+        ),
         const("device", lambda scene: scene.accelerator, "the target's"),
     )
 
@@ -192,8 +279,8 @@ def _head(adapter: str, *, native: bool = False) -> tuple[Row, ...]:
     lora = adapter != "none"
     return (
         *identity(),
-        _model(lora, native),
         *_components(lora),
+        _model(lora, native),
         kept("method.kind", "fine-tuning recipes", "sft"),
         ADAPTER,
         *(_lora() if lora else (*lora_idle(), const("optimizer_in_bwd", False, "it excludes accumulation and clipping"))),
@@ -205,8 +292,8 @@ def _shared(adapter: str) -> tuple[Row, ...]:
     rows = shared_data()
     return (
         *_head(adapter),
-        *(row if row.ours[0] != "data.eval" else _no_eval() for row in rows),
         const("dataset._component_", "tune_torchtune.rows", "rows come from the data step, in its order"),
+        *(row if row.ours[0] != "data.eval" else _no_eval() for row in rows),
         const("dataset.folder", "data", "made by the data step"),
         const("tokenizer._component_", "tune_torchtune.PadOnly", "torchtune reads nothing of it but the padding id"),
         const("shuffle", False, "the order is in the data step's file"),
@@ -232,7 +319,16 @@ def _native_rows() -> Row:
     """The data set component of the format, with its own names for files and columns."""
     see = _SEE + "torchtune/datasets/"
     ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in _COLUMNS), "data.train_on_prompt")
-    theirs = ("_component_", "source", "data_files", "column_map", "conversation_column", "conversation_style", "column", "train_on_input")
+    theirs = (
+        "_component_",
+        "source",
+        "data_files",
+        "column_map",
+        "conversation_column",
+        "conversation_style",
+        "column",
+        "train_on_input",
+    )
 
     def to(name: str, form: str, *rest: Any) -> Sequence[Any]:
         columns, prompt = dict(zip(_COLUMNS, rest[:5], strict=True)), rest[5]
@@ -251,14 +347,17 @@ def _native_rows() -> Row:
 
 
 def _native_data() -> tuple[Row, ...]:
-    """torchtune's own data sets and tokenizers, for models of the table."""
+    """Torchtune's own data sets and tokenizers, for models of the table."""
     see = _SEE + "torchtune/datasets/"
 
     def rendering(_value: str, scene: Scene) -> Sequence[Any]:
         if _family(scene) not in _TOKENIZERS:
-            raise Lost("data.rendering", "torchtune has tokenizers for its own models only, and this model is none of them; "
-                       "use data.rendering: shared", see=_SEE + "torchtune/models/",
-                       instead={"tokenizer._component_": "tune_torchtune.PadOnly"})
+            raise Lost(
+                "data.rendering",
+                "torchtune has tokenizers for its own models only, and this model is none of them; use data.rendering: shared",
+                see=_SEE + "torchtune/models/",
+                instead={"tokenizer._component_": "tune_torchtune.PadOnly"},
+            )
         return ()
 
     return (
@@ -268,16 +367,36 @@ def _native_data() -> tuple[Row, ...]:
         kept("data.eval_split", "no validation", "validation"),
         cannot("data.template", "torchtune's alpaca text is fixed; chat formats are in its tokenizers", see=see),
         cannot("data.system", "torchtune's data sets take a system text from the rows", kind="todo", see=see),
-        couple(("data.rendering",), (), rendering, lambda _: ("native",), status="approximated",
-               why="torchtune's own template and tokenizer: the header before an answer carries loss", see=see),
+        couple(
+            ("data.rendering",),
+            (),
+            rendering,
+            lambda _: ("native",),
+            status="approximated",
+            why="torchtune's own template and tokenizer: the header before an answer carries loss",
+            see=see,
+        ),
         same("data.max_length", "tokenizer.max_seq_len"),
         same("data.pack", "dataset.packed"),
         cannot("data.add_eos", "torchtune always ends a row with the end token", unless=True, see=see),
         cannot("data.drop_empty", "torchtune keeps rows without loss tokens, in silence", unless=False, see=see),
-        couple(("data.shuffle",), ("shuffle",), lambda v, _: (v,), lambda v, _: (v,), status="approximated",
-               why="torchtune's order does not depend on train.seed: its sampler's seed is 0", see=FULL),
-        couple(("train.epochs", "train.steps"), ("epochs", "max_steps_per_epoch"), lambda epochs, steps, _: (epochs or 1, steps),
-               lambda epochs, steps, _: (None if steps else epochs, steps), why="torchtune caps the steps of each epoch", see=FULL),
+        couple(
+            ("data.shuffle",),
+            ("shuffle",),
+            lambda v, _: (v,),
+            lambda v, _: (v,),
+            status="approximated",
+            why="torchtune's order does not depend on train.seed: its sampler's seed is 0",
+            see=FULL,
+        ),
+        couple(
+            ("train.epochs", "train.steps"),
+            ("epochs", "max_steps_per_epoch"),
+            lambda epochs, steps, _: (epochs or 1, steps),
+            lambda epochs, steps, _: (None if steps else epochs, steps),
+            why="torchtune caps the steps of each epoch",
+            see=FULL,
+        ),
     )
 
 
@@ -297,8 +416,11 @@ def table(flat: Flat) -> tuple[Row, ...]:
     return TABLES[flat["method.adapter"] != "none", flat["data.rendering"]]
 
 
-TABLES = {(lora, rendering): make("lora" if lora else "none")
-          for lora in (False, True) for rendering, make in (("shared", _shared), ("native", _native))}
+TABLES = {
+    (lora, rendering): make("lora" if lora else "none")
+    for lora in (False, True)
+    for rendering, make in (("shared", _shared), ("native", _native))
+}
 
 
 def steps(launch: Flat, python: str) -> tuple[Step, ...]:
@@ -330,8 +452,11 @@ def read(reading: Mapping[str, Any], progress: Progress, text: str) -> list[Poin
         lr = reading["first_lr"] if step == 1 else progress.kept.get("lr", reading["first_lr"])
         speed = row.get("tokens_per_second_per_gpu", 0.0)
         progress.unlabelled |= speed == 0
-        points += [Point(step, "loss", row["loss"], "loss"), Point(step, "lr", lr, "lr"),
-                   Point(step, "loss_tokens_per_second", speed, "tokens_per_second_per_gpu")]
+        points += [
+            Point(step, "loss", row["loss"], "loss"),
+            Point(step, "lr", lr, "lr"),
+            Point(step, "loss_tokens_per_second", speed, "tokens_per_second_per_gpu"),
+        ]
         points += [Point(step, ours, row[native], native) for native, ours in _NAMES.items() if native in row]
         progress.kept["lr"] = row.get("lr", lr)
         progress.step(step, row["loss"])

@@ -1,0 +1,205 @@
+"""What was trained -> a Hugging Face folder. `python tune_export.py export.json`, in the job's folder.
+
+export.json: `{"from": "litgpt"|"torchtune", "model": folder of the base model, "trained": folder, "out": "checkpoint"}`.
+Leaves `out/` with merged weights as safetensors, config.json and the tokenizer. A LoRA adapter goes to `adapter/` in PEFT
+form, apart: transformers applies an adapter that lies beside merged weights a second time.
+On failure: exit 1, a message, and reason.json.
+"""
+# ruff: noqa: PLC0415 - yaml and torch come with one trainer or the other
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tune_convert
+import tune_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import torch
+
+    Source = dict[str, Callable[[], torch.Tensor]]
+    Adapter = tuple[dict[str, torch.Tensor], int, float]
+    Pieces = Iterator[tuple[str, torch.Tensor]]
+
+SHARD = 5 * 10**9
+"""Bytes of weights in one safetensors file at most."""
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_AROUND = (
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+
+
+def main(path: str) -> int:
+    """Export. 0, or 1 with a message and reason.json."""
+    return tune_shared.guarded("no_checkpoint", lambda: _export(json.loads(Path(path).read_text())))
+
+
+def _export(wish: dict[str, str]) -> None:
+    shape, trained = tune_shared.shape(wish["model"]), Path(wish["trained"])
+    weights, adapter = {"litgpt": _litgpt, "torchtune": _torchtune}[wish["from"]](trained, shape)
+    _check(weights, wish["model"], trained)
+    _whole(wish["out"], lambda place: _write_model(wish["model"], weights, shape, place))
+    if adapter:
+        _whole("adapter", lambda place: _write_adapter(*adapter, place))
+
+
+def _torchtune(trained: Path, shape: tune_shared.Shape) -> tuple[Source, Adapter | None]:
+    """Merged weights are in Hugging Face names already; so is the adapter."""
+    weights = _stored(tune_shared.weight_files(str(trained)))
+    file, settings = trained / "adapter_model.safetensors", trained / "adapter_config.json"
+    if not file.exists() or not settings.exists():
+        return weights, None
+    facts = json.loads(settings.read_text())
+    adapter = {name.removeprefix("base_model.model."): get() for name, get in _stored([file]).items()}
+    if any("magnitude" in name for name in adapter):  # DoRA's does not survive torchtune's own conversion to PEFT
+        return weights, None
+    for name, value in adapter.items():
+        # 0.6.1 re-orders q and k of every adapter, also of Qwen2, whose rows are in order (_checkpointer.py); put back
+        if shape.family == "qwen2" and name.endswith(("q_proj.lora_B.weight", "k_proj.lora_B.weight")):
+            adapter[name] = tune_shared.interleaved(value, shape.head)
+    return weights, (adapter, facts["r"], facts["lora_alpha"])
+
+
+def _stored(files: list[Path]) -> Source:
+    from safetensors import safe_open
+
+    opened = [safe_open(file, "pt") for file in files]
+    return {name: (lambda f=file, n=name: f.get_tensor(n)) for file in opened for name in file.keys()}  # noqa: SIM118
+
+
+def _litgpt(trained: Path, shape: tune_shared.Shape) -> tuple[Source, Adapter | None]:
+    """LitGPT's names back to Hugging Face's, tensor by tensor from the file."""
+    state = _load(trained / "lit_model.pth")
+    pieces = (piece for name, weight in state.items() for piece in tune_convert.to_hf(name, weight, shape))
+    weights = {name: (lambda w=weight: w) for name, weight in pieces}
+    if not (trained / "lit_model.pth.lora").exists():
+        return weights, None
+    import yaml
+
+    facts = yaml.safe_load((trained / "hyperparameters.yaml").read_text())
+    parts = [part for part, word in zip("qkv", ("query", "key", "value"), strict=True) if facts[f"lora_{word}"]]
+    adapter = dict(_unstacked(_load(trained / "lit_model.pth.lora"), parts, shape))
+    return weights, (adapter, facts["lora_r"], facts["lora_alpha"])
+
+
+def _load(file: Path) -> dict[str, torch.Tensor]:
+    import torch
+
+    state = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    return state.get("model", state)
+
+
+def _unstacked(state: dict[str, torch.Tensor], parts: list[str], shape: tune_shared.Shape) -> Pieces:
+    """A and B in Hugging Face names; those of q, k and v, which LitGPT stacks, one by one."""
+    wide = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
+    for name, value in state.items():
+        if ".attn.qkv." not in name:
+            yield from ((f"{hf}.weight", piece) for hf, piece in tune_convert.to_hf(name, value, shape))
+            continue
+        layer, side = name.split(".")[2], name[-1]
+        a_part = value.shape[0] // len(parts)
+        sizes = [a_part if side == "A" else wide[p] * shape.head for p in parts]
+        for part, piece in zip(parts, value.split(sizes), strict=True):
+            yield f"model.layers.{layer}.{tune_shared.TARGETS[part]}.lora_{side}.weight", piece
+
+
+def _check(weights: Source, model: str, trained: Path) -> None:
+    """The same weights as in the base model, none missing, none new. A tied head may be there or not."""
+    base = {name for name in _stored(tune_shared.weight_files(model)) if not name.endswith("rotary_emb.inv_freq")}
+    if odd := sorted((base ^ weights.keys()) - {_HEAD}):
+        raise ValueError(f"{trained}: {odd[0]} and {len(odd) - 1} others are in it or in {model}, not in both")
+
+
+def _whole(out: str, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a folder aside, and only then give it its name."""
+    aside = Path(f"{out}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write(aside)
+    shutil.rmtree(out, ignore_errors=True)
+    aside.replace(out)
+
+
+def _write_model(model: str, weights: Source, shape: tune_shared.Shape, place: Path) -> None:
+    import torch
+
+    tied = shape.tied and (_HEAD not in weights or torch.equal(weights[_HEAD](), weights[_EMBEDDING]()))
+    if tied:
+        weights.pop(_HEAD, None)
+    _write_shards(weights, place)
+    config = json.loads(Path(model, "config.json").read_text())
+    # the base's dtype would have the weights cast when they are loaded
+    config["dtype" if "dtype" in config else "torch_dtype"] = str(weights[_EMBEDDING]().dtype).removeprefix("torch.")
+    config["tie_word_embeddings"] = tied
+    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    for name in _AROUND:
+        if (file := Path(model, name)).exists():
+            shutil.copyfile(file, place / name)
+
+
+def _write_shards(weights: Source, place: Path) -> None:
+    """One model.safetensors, or several of SHARD bytes at most with their index; one of them in memory at a time."""
+    shards = list(_planned(weights))
+    where = {}
+    for number, names in enumerate(shards, 1):
+        file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
+        _save({name: weights[name]() for name in names}, place / file)
+        where |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = sum(get().nbytes for get in weights.values())
+        index = {"metadata": {"total_size": total}, "weight_map": where}
+        (place / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _planned(weights: Source) -> Iterator[list[str]]:
+    names: list[str] = []
+    size = 0
+    for name in sorted(weights):
+        more = weights[name]().nbytes
+        if names and size + more > SHARD:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += more
+    yield names
+
+
+def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:
+    from safetensors.torch import save_file
+
+    # pieces of one storage (q, k and v; an mmapped file) are written each on its own
+    save_file({name: value.contiguous().clone() for name, value in tensors.items()}, str(file), {"format": "pt"})
+
+
+def _write_adapter(adapter: dict[str, torch.Tensor], rank: int, alpha: float, place: Path) -> None:
+    """PEFT's form: adapter_model.safetensors and adapter_config.json."""
+    _save({f"base_model.model.{name}": value for name, value in adapter.items()}, place / "adapter_model.safetensors")
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": alpha,
+        "target_modules": sorted({name.split(".")[-3] for name in adapter}),
+        "bias": "none",
+        "inference_mode": True,
+    }
+    (place / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,50 @@
+"""One start of LoRA for all trainers. `python tune_lora.py lora.json`, in the job's folder.
+
+lora.json: `{"model": folder, "rank": 8, "seed": 0, "targets": ["q", "v"]}`. Leaves `lora/start.safetensors` (a link into
+the cache) with A and B in Hugging Face names, float32. The same seed in two trainers gives two different A, because they
+draw in different orders; so A is drawn here, in a fixed order, and B is zero.
+"""
+# ruff: noqa: PLC0415 - what lies in the cache must be found without waiting for torch
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tune_shared
+
+
+def main(path: str) -> int:
+    """Draw the start, or find it drawn. 0, or 1 with a message and reason.json."""
+    return tune_shared.guarded("bad_model", lambda: _start(json.loads(Path(path).read_text())))
+
+
+def _start(wish: dict[str, Any]) -> None:
+    shape = tune_shared.shape(wish["model"])
+    layers = shape.linear(wish["targets"])
+    if wish["rank"] < 1 or not layers:
+        raise ValueError(f"lora: rank should be 1 or more and targets not empty, got {wish['rank']}, {wish['targets']}")
+    key = tune_shared.key(asdict(shape), wish["rank"], wish["seed"], layers)
+    tune_shared.cached("lora", key, lambda place: _draw(wish, layers, place), "lora")
+
+
+def _draw(wish: dict[str, Any], layers: list[tuple[str, int, int]], place: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    draw = torch.Generator().manual_seed(wish["seed"])
+    start = {}
+    for name, inputs, outputs in layers:
+        a = torch.empty(wish["rank"], inputs)
+        # as PEFT, torchtune and LitGPT begin: uniform within sqrt(6 / ((1 + 5) x inputs))
+        start[f"{name}.lora_A.weight"] = torch.nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=draw)
+        start[f"{name}.lora_B.weight"] = torch.zeros(outputs, wish["rank"])
+    save_file(start, str(place / "start.safetensors"), metadata={"format": "pt"})
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

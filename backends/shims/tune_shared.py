@@ -1,0 +1,297 @@
+"""What the trainers' sides have in common: the rows, the learning rate, the optimizer's groups, the model's shape, the cache.
+
+Runs in the trainer's environment, from the job's folder. Importing it costs the standard library only: numpy and torch come
+in where they are used, so that a step whose work lies in the cache already ends at once.
+"""
+# ruff: noqa: PLC0415 - what lies in the cache must be found without waiting for torch
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    import torch
+
+NO_LOSS = -100
+"""Label of a token that carries no loss."""
+
+TARGETS = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+    "head": "lm_head",
+}
+"""Our name of a LoRA target -> its name in a Hugging Face checkpoint. The order is the order of the random draws."""
+
+
+class Rows:
+    """The rows that the data step wrote: token ids and labels (unshifted), in one flat file each."""
+
+    def __init__(self, folder: str, split: str = "train") -> None:
+        import numpy as np
+
+        base = Path(folder) / split
+        self.ids = np.load(f"{base}.ids.npy", mmap_mode="r")
+        self.labels = np.load(f"{base}.labels.npy", mmap_mode="r")
+        self.starts = np.load(f"{base}.starts.npy")
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def row(self, number: int) -> tuple[Any, Any]:
+        """Ids and labels of one row, as int64 arrays of its own length."""
+        place = slice(self.starts[number], self.starts[number + 1])
+        return self.ids[place].astype("int64"), self.labels[place].astype("int64")
+
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max((self.starts[1:] - self.starts[:-1]).tolist(), default=0)
+
+    def learned(self) -> Any:
+        """For each row, how many of its tokens carry loss."""
+        import numpy as np
+
+        spans = zip(self.starts[:-1], self.starts[1:], strict=True)
+        return np.array([np.count_nonzero(self.labels[a:b] != NO_LOSS) for a, b in spans], dtype="int64")
+
+
+def guarded(reason: str, act: Callable[[], None]) -> int:
+    """Do a step of a plan. 0; or 1, with a message, and `{"reason", "detail"}` in reason.json."""
+    try:
+        act()
+    except Exception as error:  # files that others wrote can be broken in any way, and each way has its exception
+        detail = f"{error}" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+        Path("reason.json").write_text(json.dumps({"reason": reason, "detail": detail}))
+        print(f"{reason}: {detail}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def manifest(folder: str) -> dict[str, Any]:
+    """What the data step says of its rows: `steps`, `batch` (rows an optimizer step), `pad_id`, and more."""
+    return json.loads((Path(folder) / "manifest.json").read_text())
+
+
+def order(folder: str) -> Any:
+    """Which row comes when: `steps x batch` row numbers, all epochs unrolled."""
+    import numpy as np
+
+    return np.load(Path(folder) / "train.order.npy", mmap_mode="r")
+
+
+def lr_factor(
+    *, steps: int, kind: str, warmup_steps: int = 0, warmup_share: float | None = None, min_ratio: float = 0.0
+) -> Callable[[int], float]:
+    """The learning rate's factor f(s); optimizer step k (from 1) runs with f(k - 1).
+
+    f(s) = s/W for s < W; from there down to `min_ratio` over the other `steps - W`, or 1 throughout for `constant`.
+    `warmup_share` gives W as a share of all steps, rounded up; it replaces `warmup_steps`.
+    """
+    if kind not in ("constant", "linear", "cosine"):
+        raise ValueError(f"schedule: kind should be constant, linear or cosine, got {kind!r}")
+    # round: 0.07 * 100 is a little more than 7 in binary, and must not become 8
+    warm = warmup_steps if warmup_share is None else math.ceil(round(warmup_share * steps, 9))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return step / warm
+        if kind == "constant":
+            return 1.0
+        done = min(1.0, (step - warm) / max(1, steps - warm))
+        left = 1.0 - done if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+        return min_ratio + (1.0 - min_ratio) * left
+
+    return factor
+
+
+def adamw(params: Iterable[torch.nn.Parameter], *, decay_on: str = "all", **settings: Any) -> torch.optim.AdamW:
+    """AdamW of torch; `decay_on="matrices"` spares every weight of fewer than two dimensions (norms, biases) from decay."""
+    import torch
+
+    every = list(params)
+    if decay_on == "all":
+        return torch.optim.AdamW(every, **settings)
+    if decay_on != "matrices":
+        raise ValueError(f"decay_on should be all or matrices, got {decay_on!r}")
+    matrices = [p for p in every if p.ndim > 1]
+    if not matrices:  # FSDP1 hands out flat pieces: what was a matrix can no longer be told
+        raise ValueError("decay_on: matrices cannot be told from vectors here, the weights arrive flattened; use all")
+    spared = {"params": [p for p in every if p.ndim < 2], "weight_decay": 0.0}
+    return torch.optim.AdamW([{"params": matrices}, spared], **settings)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a Llama-like model, as its config.json gives them."""
+
+    family: str
+    """llama, or qwen2: the same with biases on q, k and v."""
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head: int
+    """Width of one attention head."""
+    inner: int
+    """Width inside the feed-forward block."""
+    positions: int
+    eps: float
+    theta: int
+    """Base of the rotary embedding."""
+    tied: bool
+    """Input and output embedding are one matrix."""
+    scaling: dict[str, float] | None
+    """Llama-3 scaling of the rotary embedding: factor, low_freq_factor, high_freq_factor, original_max_position_embeddings."""
+
+    def linear(self, targets: Iterable[str]) -> list[tuple[str, int, int]]:
+        """Name, inputs and outputs of each linear layer that `targets` (our names) mean: layer by layer, the head last."""
+        query, key = self.heads * self.head, self.kv_heads * self.head
+        sizes = {
+            "q": (self.width, query),
+            "k": (self.width, key),
+            "v": (self.width, key),
+            "o": (query, self.width),
+            "gate": (self.width, self.inner),
+            "up": (self.width, self.inner),
+            "down": (self.inner, self.width),
+        }
+        wanted = set(targets)
+        if unknown := wanted - TARGETS.keys():
+            raise ValueError(f"targets: no such layer: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+        if "head" in wanted and self.tied:
+            raise ValueError("targets: head is the embedding itself in this model (tie_word_embeddings), leave it out")
+        names = [t for t in TARGETS if t in wanted and t != "head"]
+        inside = [(f"model.layers.{n}.{TARGETS[t]}", *sizes[t]) for n in range(self.layers) for t in names]
+        return inside + ([("lm_head", self.width, self.vocab)] if "head" in wanted else [])
+
+
+def shape(folder: str) -> Shape:
+    """Shape of the model in a Hugging Face folder.
+
+    Raises:
+        ValueError: not a plain Llama or Qwen2: what is different, all at once.
+    """
+    path = Path(folder) / "config.json"
+    raw = json.loads(path.read_text())
+    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    theta = rope.get("rope_theta", raw.get("rope_theta", 10000))
+    if problems := _unlike(raw, kind, theta):
+        raise ValueError(f"{path}: cannot build this model: {'; '.join(problems)}")
+    return Shape(
+        family=raw["model_type"],
+        vocab=raw["vocab_size"],
+        width=raw["hidden_size"],
+        layers=raw["num_hidden_layers"],
+        heads=raw["num_attention_heads"],
+        kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
+        head=raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"],
+        inner=raw["intermediate_size"],
+        positions=raw["max_position_embeddings"],
+        eps=raw.get("rms_norm_eps", 1e-6),
+        theta=int(theta),
+        tied=bool(raw.get("tie_word_embeddings", False)),
+        scaling={name: rope[name] for name in _SCALING} if kind == "llama3" else None,
+    )
+
+
+_SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+
+
+def _unlike(raw: dict[str, Any], kind: str, theta: float) -> list[str]:
+    """In what a config.json is neither a plain Llama nor a plain Qwen2."""
+    plain = {
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "use_sliding_window": False,
+        "partial_rotary_factor": 1.0,
+        "quantization_config": None,
+    }
+    problems = [f"{k} is {raw[k]!r}, not {v!r}" for k, v in plain.items() if k in raw and raw[k] not in (v, None)]
+    if raw.get("model_type") not in ("llama", "qwen2"):
+        problems.append(f"model_type is {raw.get('model_type')!r}, not llama or qwen2")
+    if kind not in ("default", "llama3"):
+        problems.append(f"the rotary embedding is scaled by {kind!r}, only llama3 is known")
+    if theta != int(theta):
+        problems.append(f"rope_theta is {theta}, not a whole number")
+    return problems
+
+
+def interleaved(rows_of_b: torch.Tensor, head: int) -> torch.Tensor:
+    """Rows of a Hugging Face q or k in torchtune's order for Llama: rotary pairs side by side, not half a head apart."""
+    pairs = rows_of_b.view(-1, 2, head // 2, rows_of_b.shape[-1])
+    return pairs.transpose(1, 2).reshape(rows_of_b.shape).contiguous()
+
+
+def weight_files(folder: str) -> list[Path]:
+    """The safetensors files of a Hugging Face folder: those of its index, or all that lie there.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    base = Path(folder)
+    index = base / "model.safetensors.index.json"
+    if index.exists():
+        names = set(json.loads(index.read_text())["weight_map"].values())
+    else:
+        names = {p.name for p in base.glob("*.safetensors")}
+    if not names:
+        raise FileNotFoundError(f"{base}: no *.safetensors file; export the model as safetensors first")
+    return [base / name for name in sorted(names)]
+
+
+def identity(folder: str) -> str:
+    """What a model folder is known by: its name within the cache, or the names, sizes and times of its files."""
+    real = Path(folder).resolve()
+    cache = Path("cache").resolve()
+    if real.is_relative_to(cache):
+        return str(real.relative_to(cache))
+    files = sorted((p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in real.iterdir() if p.is_file())
+    return json.dumps([str(real), files])
+
+
+def key(*facts: Any) -> str:
+    """Name in the cache for something made from these facts."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:24]
+
+
+def cached(room: str, name: str, build: Callable[[Path], None], link: str) -> None:
+    """Have `cache/<room>/<name>`, built by `build(folder)` unless it is there, and link it as `link` in the job's folder.
+
+    One builder at a time on a host (flock); `.ready` is written last, so that a half-built folder is never taken for a whole.
+    """
+    place = Path("cache", room, name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not (place / ".ready").exists():
+        with Path(f"{place}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (place / ".ready").exists():
+                shutil.rmtree(place, ignore_errors=True)
+                place.mkdir()
+                build(place)
+                (place / ".ready").touch()
+    point(link, place)
+
+
+def point(link: str, place: Path) -> None:
+    """Make `link` point at `place`, replacing an older link at once."""
+    aside = Path(f"{link}.{os.getpid()}")
+    aside.symlink_to(place)
+    aside.replace(link)

@@ -1,0 +1,124 @@
+"""`tune submit`: decide, check, hand over."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets as randomness
+import sys
+import time
+from dataclasses import asdict
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import DONE, WRONG, Stop
+from orchestrator.cli.reading import check_inputs, decide, recipe, target
+from orchestrator.home import Home, read_secrets
+
+if TYPE_CHECKING:
+    import argparse
+
+    from backends.plan import Plan
+    from backends.target import Target
+
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def submit(said: argparse.Namespace) -> int:
+    """Plan a recipe and run it; prints the job's id."""
+    wish, where = recipe(said), target(said)
+    if said.id and not JOB_ID.fullmatch(said.id):
+        raise Stop(WRONG, f"--id {said.id}: should be letters, digits, . _ and -, beginning with a letter or digit")
+    decided = decide(said, wish, where)
+    if said.dry_run:
+        _show(decided, said)
+        return DONE
+    check_inputs(decided, wish)
+    home = Home.find().make()
+    values = secret_values(decided.secrets, home)
+    _check_python(decided)
+    if not said.to:
+        print(f"trainer: {decided.backend} (the first that can express this recipe; --to chooses)", file=sys.stderr)
+    job = said.id or f"{wish.name}-{randomness.token_hex(3)}"
+    added = enqueue(home, job, decided, where, values, said.priority)
+    if not added:
+        print(f"{job} was submitted before; nothing new is started", file=sys.stderr)
+    if said.json:
+        print(json.dumps({"id": job, "new": added, "backend": decided.backend, "target": where.name, "digest": decided.digest()}))
+    else:
+        print(job, flush=True)
+    if said.follow:
+        from orchestrator.cli.follow import follow  # noqa: PLC0415  # rich is heavy
+
+        return follow(home, job)
+    return DONE
+
+
+def _show(decided: Plan, said: argparse.Namespace) -> None:
+    from orchestrator.render.plan import plan_text  # noqa: PLC0415
+
+    if said.json:
+        print(json.dumps(decided.as_dict(), indent=1))
+    else:
+        print(plan_text(decided, verbose=said.verbose))
+
+
+def _check_python(decided: Plan) -> None:
+    """An interpreter of the user's must have the trainer, in the supported range."""
+    if decided.environment.lock:
+        return
+    from orchestrator.interpreter import check_interpreter  # noqa: PLC0415
+    from orchestrator.provision import ProvisionError  # noqa: PLC0415
+
+    if not decided.environment.python.startswith("/"):
+        raise Stop(
+            WRONG, f"there is no lock for {decided.backend} on {decided.environment.accelerator}: name a `python:` of the target"
+        )
+    try:
+        check_interpreter(decided.environment.python, decided.environment.requires)
+    except ProvisionError as error:
+        raise Stop(WRONG, str(error)) from None
+
+
+def secret_values(names: tuple[str, ...], home: Home) -> dict[str, str]:
+    """Values of the secrets that a job needs, from the environment or the secrets file.
+
+    Raises:
+        Stop: one has no value; named before anything starts.
+    """
+    try:
+        kept = read_secrets(home.secrets) if names else {}
+    except PermissionError as error:
+        raise Stop(WRONG, str(error)) from None
+    values = {name: os.environ.get(name) or kept.get(name, "") for name in names}
+    missing = [name for name, value in values.items() if not value]
+    if missing:
+        why = (
+            "the model is gated: accept its licence on the hub and set a token"
+            if "HF_TOKEN" in missing
+            else "the recipe names it"
+        )
+        raise Stop(
+            WRONG,
+            f"secret {missing[0]}: has no value ({why})\n\nhint: export {missing[0]}=..., or a line in {home.secrets} (mode 0600)",
+        )
+    return values
+
+
+def enqueue(home: Home, job: str, decided: Plan, where: Target, values: dict[str, str], priority: int) -> bool:
+    """Put a job into the store and see that a controller takes it; False when it was there already."""
+    from orchestrator.handover import packed  # noqa: PLC0415
+    from orchestrator.service import wake  # noqa: PLC0415
+    from orchestrator.store import Duplicate, NewJob, open_store  # noqa: PLC0415
+
+    request = {"plan": decided.as_dict(), "target": asdict(where)}
+    digest = sha256(f"{decided.digest()} {where.name}".encode()).hexdigest()
+    new = NewJob(job, decided.recipe, decided.backend, where.name, digest, packed(request), priority, {}, decided.promise.steps)
+    with open_store(home.store) as store:
+        try:
+            added = store.add_job(new, time.time())
+        except Duplicate as error:
+            raise Stop(WRONG, f"--id {job}: {error}\n\nhint: choose another --id") from None
+    wake(home, {job: values} if values and added else None)
+    return added

@@ -1,0 +1,193 @@
+"""`tune status`, `logs`, `metrics`, `wait`: looking at jobs. Reads the store; a dead controller is noticed and replaced."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import DONE, FAILED, TROUBLE, WRONG, Stop
+from orchestrator.home import Home
+from orchestrator.store import open_store
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable
+
+    from orchestrator.store import Job, PointRow, Store
+
+ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "LOST")
+PACE = 0.1
+
+
+def find(store: Store, words: Iterable[str]) -> list[Job]:
+    """Jobs that the words mean, each one job.
+
+    Raises:
+        Stop: a word means none, or several.
+    """
+    out = []
+    for word in words:
+        found = store.find(word)
+        if not found:
+            raise Stop(WRONG, f"{word}: no such job; `tune status` lists them")
+        if len(found) > 1:
+            raise Stop(
+                WRONG, f"{word}: means {len(found)} jobs: {', '.join(job.id for job in found[:5])}{', ...' * (len(found) > 5)}"
+            )
+        out.append(found[0])
+    return list({job.id: job for job in out}.values())
+
+
+def opened() -> tuple[Home, Store]:
+    """The state folder and its store.
+
+    Raises:
+        Stop: nothing was submitted yet.
+    """
+    home = Home.find()
+    if not home.exists():
+        raise Stop(WRONG, f"nothing was submitted yet (no store in {home.path})")
+    return home, open_store(home.store)
+
+
+def keep_alive(home: Home, store: Store) -> None:
+    """When jobs are active and nobody looks after them: look once, so that what is shown is true, and start a controller."""
+    if any(
+        job.state not in ENDED for job in store.jobs(states=("QUEUED", "STARTING", "PREPARING", "RUNNING", "STOPPING"), limit=1)
+    ):
+        from orchestrator.service import alive, wake  # noqa: PLC0415
+
+        if not alive(home):
+            from orchestrator.controller import catch_up  # noqa: PLC0415  # heavier, and seldom needed
+
+            catch_up(home, store)
+            wake(home)
+
+
+def status(said: argparse.Namespace) -> int:
+    """Jobs and where they are."""
+    from orchestrator.render.status import status_json, status_table  # noqa: PLC0415
+    from orchestrator.render.text import may_colour  # noqa: PLC0415
+
+    if not Home.find().exists() and not said.jobs:
+        print("[]" if said.json else "nothing was submitted yet")
+        return DONE
+    home, store = opened()
+    colour = may_colour(sys.stdout.isatty(), os.environ)
+    with store:
+        while True:
+            keep_alive(home, store)
+            jobs = find(store, said.jobs) if said.jobs else store.jobs()
+            width = os.get_terminal_size().columns if sys.stdout.isatty() else None
+            text = (
+                json.dumps(status_json(jobs, time.time()), indent=1)
+                if said.json
+                else status_table(jobs, time.time(), width=width, colour=colour)
+            )
+            print(("\x1b[H\x1b[J" if said.watch and colour else "") + text, flush=True)
+            if said.events and not said.json:
+                _events(store, jobs)
+            if not said.watch or all(job.state in ENDED for job in jobs):
+                return DONE
+            time.sleep(1)
+
+
+def _events(store: Store, jobs: Iterable[Job]) -> None:
+    from orchestrator.render.text import clean, table  # noqa: PLC0415
+
+    rows = [
+        (time.strftime("%F %T", time.localtime(e.time)), e.job, str(e.attempt), e.state, e.reason, clean(e.detail))
+        for job in jobs
+        for e in store.events(job.id)
+    ]
+    print("\n" + table(("TIME", "JOB", "ATTEMPT", "STATE", "REASON", "DETAIL"), rows))
+
+
+def logs(said: argparse.Namespace) -> int:
+    """A job's output, as it is or until it ends."""
+    from orchestrator.transports.local import Local  # noqa: PLC0415
+
+    home, store = opened()
+    out, offset = sys.stdout.buffer, 0
+    with store:
+        [job] = find(store, [said.job])
+        attempt = said.attempt or job.attempt
+        if not 1 <= attempt <= job.attempt:
+            raise Stop(WRONG, f"--attempt {attempt}: {job.id} has {job.attempt}")
+        transport = Local(home.path)
+        while True:
+            if said.follow:
+                keep_alive(home, store)
+            ended = attempt < job.attempt or job.state in ENDED  # the state before the data: then what follows is all
+            while data := transport.read(job.id, attempt, "log", offset, 1 << 20):
+                out.write(data)
+                offset += len(data)
+            out.flush()
+            if ended or not said.follow:
+                return DONE
+            time.sleep(PACE)
+            [job] = find(store, [job.id])
+
+
+def metrics(said: argparse.Namespace) -> int:
+    """Points of jobs: as a table, curves, JSON or CSV."""
+    from orchestrator.render.points import metrics_csv, metrics_json, metrics_table  # noqa: PLC0415
+
+    home, store = opened()
+    with store:
+        keep_alive(home, store)
+        jobs = find(store, said.jobs)
+        names = said.name or (["loss"] if said.plot else None)
+        found = {job.id: store.points(job.id, attempt=said.attempt, names=names) for job in jobs}
+    if said.plot:
+        print(_plot(found, names or ["loss"]))
+    elif said.json:
+        documents = [metrics_json(id, points) for id, points in found.items()]
+        print(json.dumps(documents[0] if len(documents) == 1 else documents))
+    elif said.csv:
+        print("\n".join(metrics_csv(points) for points in found.values()))
+    else:
+        for id, points in found.items():
+            print(f"{id}\n{metrics_table(points, names, said.last or None)}" if points else f"{id}\nno metrics yet")
+    return DONE
+
+
+def _plot(found: dict[str, list[PointRow]], names: Iterable[str]) -> str:
+    import shutil  # noqa: PLC0415
+
+    from orchestrator.render.plot import metrics_plot  # noqa: PLC0415
+    from orchestrator.render.text import may_colour  # noqa: PLC0415
+
+    size = shutil.get_terminal_size((100, 30))
+    colour = may_colour(sys.stdout.isatty(), os.environ)
+    return "\n\n".join(metrics_plot(found, name, size.columns, min(24, max(10, size.lines - 6)), colour=colour) for name in names)
+
+
+def wait(said: argparse.Namespace) -> int:
+    """Wait until jobs end; 0 when all SUCCEEDED."""
+    home, store = opened()
+    until = None if said.timeout is None else time.monotonic() + said.timeout
+    with store:
+        ids = [job.id for job in find(store, said.jobs)]
+        jobs = until_ended(home, store, ids, until)
+    for job in jobs:
+        print(f"{job.id} {job.state}" + (f" {job.reason}: {job.detail}" if job.reason else ""))
+    if any(job.state not in ENDED for job in jobs):
+        raise Stop(TROUBLE, f"not ended after {said.timeout:g} s")
+    return DONE if all(job.state == "SUCCEEDED" for job in jobs) else FAILED
+
+
+def until_ended(home: Home, store: Store, ids: list[str], until: float | None) -> list[Job]:
+    """The jobs, when all have ended or the time (monotonic) has come."""
+    looked = 0.0
+    while True:
+        if time.monotonic() - looked > 1:
+            looked = time.monotonic()
+            keep_alive(home, store)
+        jobs = store.jobs(ids=ids)
+        if all(job.state in ENDED for job in jobs) or (until is not None and time.monotonic() > until):
+            return sorted(jobs, key=lambda job: ids.index(job.id))
+        time.sleep(PACE / 2)

@@ -1,0 +1,109 @@
+"""What can be said on the command line. No heavy import: `tune --help` is the first thing that people see."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+ABOUT = "Write a fine-tune once; run it on any of several trainers; know exactly what was translated."
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands. Each names the module below `orchestrator.cli` and the function that does it."""
+    top = argparse.ArgumentParser(
+        prog="tune",
+        description=ABOUT,
+        allow_abbrev=False,
+        epilog="exit codes: 0 done, 1 failed, 2 wrong words or recipe, 3 not expressible, 4 host trouble, 130 interrupted",
+    )
+    top.add_argument("--version", action="store_const", const="version", dest="command", help="print the version")
+    top.set_defaults(module="around", function="version")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    _compiling(commands)
+    _tracking(commands)
+    _around(commands)
+    return top
+
+
+def _command(commands: Any, name: str, module: str, about: str, function: str = "") -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=about, description=about[0].upper() + about[1:] + ".", allow_abbrev=False
+    )
+    made.set_defaults(module=module, function=function or name)
+    return made
+
+
+def _recipe(command: argparse.ArgumentParser) -> None:
+    command.add_argument("recipe", metavar="RECIPE", help="a recipe file")
+    command.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="replace a leaf: --set optim.lr=3e-4")
+    command.add_argument(
+        "--accept", action="append", default=[], metavar="LEAF", help="go on although the trainer cannot honour this leaf"
+    )
+    command.add_argument("--on", default="local", metavar="TARGET", help="a target of clusters.yaml (default: local)")
+
+
+def _compiling(commands: Any) -> None:
+    submit = _command(commands, "submit", "submit", "plan a recipe and run it; prints the job's id")
+    _recipe(submit)
+    submit.add_argument("--to", metavar="TRAINER", help="the trainer (default: the first that can express the recipe)")
+    submit.add_argument("--id", metavar="ID", help="name the job yourself: the same id submitted twice runs once")
+    submit.add_argument("--priority", type=int, default=0, metavar="N", help="higher starts earlier (default: 0)")
+    submit.add_argument("--dry-run", action="store_true", help="print what would be sent; nothing is written, nothing asked")
+    submit.add_argument("--follow", action="store_true", help="show progress until the job ends; its end is the exit code")
+    submit.add_argument("--verbose", action="store_true", help="with --dry-run: every leaf and every file in full")
+    submit.add_argument("--json", action="store_true", help="one JSON document")
+    translate = _command(commands, "translate", "translate", "native config files, commands and the report of what crossed")
+    _recipe(translate)
+    translate.add_argument("--to", default="all", metavar="TRAINER|all", help="default: all")
+    translate.add_argument("--out", metavar="DIR", help="write the files there, a folder a trainer")
+    translate.add_argument("--verbose", action="store_true", help="every leaf and every file in full")
+    translate.add_argument("--json", action="store_true", help="one JSON document")
+    preview = _command(commands, "preview", "preview", "rows as the model sees them, tokens with loss marked; runs nothing")
+    _recipe(preview)
+    preview.add_argument("--rows", type=int, default=3, metavar="N", help="how many (default: 3)")
+    preview.add_argument("--json", action="store_true", help="one JSON document")
+    explain = _command(commands, "explain", "explain", "one leaf in all trainers' spellings, or a recipe leaf by leaf")
+    explain.add_argument("what", metavar="LEAF|RECIPE", help="optim.lr, or a recipe file")
+    explain.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def _tracking(commands: Any) -> None:
+    status = _command(commands, "status", "track", "jobs and where they are")
+    status.add_argument("jobs", nargs="*", metavar="JOB", help="ids, beginnings of ids, names, or latest (default: all)")
+    status.add_argument("--watch", action="store_true", help="again and again")
+    status.add_argument("--events", action="store_true", help="what happened to them, too")
+    status.add_argument("--json", action="store_true", help="one JSON document")
+    logs = _command(commands, "logs", "track", "a job's output")
+    logs.add_argument("job", metavar="JOB")
+    logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
+    logs.add_argument("--attempt", type=int, metavar="N", help="default: the latest")
+    metrics = _command(commands, "metrics", "track", "loss, learning rate, speed by optimizer step")
+    metrics.add_argument("jobs", nargs="+", metavar="JOB")
+    metrics.add_argument("--name", action="append", metavar="METRIC", help="only these (default: all; with --plot: loss)")
+    metrics.add_argument("--last", type=int, default=20, metavar="N", help="steps in the table (default: 20; 0: all)")
+    metrics.add_argument("--attempt", type=int, metavar="N", help="default: the latest")
+    shape = metrics.add_mutually_exclusive_group()
+    shape.add_argument("--plot", action="store_true", help="curves in the terminal")
+    shape.add_argument("--json", action="store_true", help="one JSON document")
+    shape.add_argument("--csv", action="store_true", help="all points as CSV")
+    wait = _command(commands, "wait", "track", "wait until jobs end; 0 when all SUCCEEDED")
+    wait.add_argument("jobs", nargs="+", metavar="JOB")
+    wait.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after so long (exit code 4)")
+    cancel = _command(commands, "cancel", "act", "end jobs, with all their processes")
+    cancel.add_argument("jobs", nargs="+", metavar="JOB")
+    cancel.add_argument("--no-wait", action="store_true", help="only ask")
+    retry = _command(commands, "retry", "act", "run an ended job again, as a new attempt")
+    retry.add_argument("jobs", nargs="+", metavar="JOB")
+    retry.add_argument("--follow", action="store_true", help="show progress until the job ends")
+
+
+def _around(commands: Any) -> None:
+    recipes = _command(commands, "recipes", "around", "the recipes that come along")
+    recipes.add_argument("action", nargs="?", choices=("ls", "show", "cp"), default="ls")
+    recipes.add_argument("name", nargs="?", metavar="NAME", help="of show and cp")
+    recipes.add_argument("folder", nargs="?", metavar="DIR", default=".", help="of cp (default: here)")
+    targets = _command(commands, "targets", "around", "where jobs can run")
+    targets.add_argument("action", nargs="?", choices=("ls", "check"), default="ls")
+    targets.add_argument("--json", action="store_true", help="one JSON document")
+    _command(commands, "schema", "around", "JSON Schema of recipes, for editors")
+    _command(commands, "doctor", "around", "what this installation is and has")

@@ -1,0 +1,82 @@
+"""From a plan to what a host is given: the request of an attempt, and how the store keeps a job's."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.home import Home
+from orchestrator.provision import address, ready
+from orchestrator.transports.base import Request
+
+GRACE = 10.0
+"""Seconds between asking a job's processes to end and killing them."""
+
+
+def packed(request: Mapping[str, Any]) -> str:
+    """A job's request as the store keeps it."""
+    return b64encode(zlib.compress(json.dumps(request, sort_keys=True).encode(), 6)).decode()
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """The request again."""
+    return dict(json.loads(zlib.decompress(b64decode(text))))
+
+
+def request(
+    home: Home,
+    job: str,
+    attempt: int,
+    plan: Mapping[str, Any],
+    target: Mapping[str, Any],
+    devices: Sequence[int],
+    secrets: Mapping[str, str],
+) -> Request:
+    """What the runner is told: the plan, with this host's environment and folders put in."""
+    environment = plan["environment"]
+    files = {file["path"]: file["text"] for file in plan["files"]}
+    links = {"cache": str(home.cache), **{i["path"]: os.path.expanduser(i["source"]) for i in plan["inputs"]}}  # noqa: PTH111  # text only
+    steps = [{"name": step["name"], "argv": list(step["argv"])} for step in plan["steps"]]
+    if environment["lock"]:
+        wanted = _Wanted(**{k: environment[k] for k in ("name", "python", "lock", "accelerator")})
+        place = address(home.envs, wanted)
+        links["env"] = str(place)
+        if not ready(place):
+            files["env.lock"] = environment["lock"]
+            steps.insert(
+                0,
+                {
+                    "name": "environment",
+                    "argv": [
+                        sys.executable,
+                        "-I",
+                        str(Path(__file__).with_name("provision.py")),
+                        str(home.envs),
+                        wanted.name,
+                        "env.lock",
+                        "--python",
+                        wanted.python,
+                        "--accelerator",
+                        wanted.accelerator,
+                    ],
+                },
+            )
+    env = dict(plan["env"])
+    if target["accelerator"] == "cuda":
+        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+    return Request(job, attempt, tuple(steps), files, links, env, GRACE, str(home.socket), secrets)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    name: str
+    python: str
+    lock: str
+    accelerator: str

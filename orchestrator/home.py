@@ -1,0 +1,85 @@
+"""The state folder: where everything of tune's own lies. Private to the user."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Home(NamedTuple):
+    """`TUNE_HOME`, by default `~/.tune`, and the places in it."""
+
+    path: Path
+
+    @classmethod
+    def find(cls) -> Home:
+        """The user's state folder; nothing is made."""
+        return cls(Path(os.environ.get("TUNE_HOME") or "~/.tune").expanduser().absolute())
+
+    def make(self) -> Home:
+        """Make the folder and its rooms, private to the user."""
+        for folder in (self.path, self.jobs, self.cache, self.envs):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self
+
+    @property
+    def store(self) -> str:
+        """Path of the SQLite file, or the URL in `TUNE_STORE`."""
+        return os.environ.get("TUNE_STORE") or str(self.path / "store.db")
+
+    @property
+    def jobs(self) -> Path:
+        """One folder a job, in it one an attempt."""
+        return self.path / "jobs"
+
+    @property
+    def cache(self) -> Path:
+        """Models and data by content."""
+        return self.path / "cache"
+
+    @property
+    def envs(self) -> Path:
+        """The trainers' environments by lock."""
+        return self.path / "envs"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one controller."""
+        return self.path / "controller.lock"
+
+    @property
+    def socket(self) -> Path:
+        """Where the controller hears that something changed."""
+        return self.path / "controller.sock"
+
+    @property
+    def log(self) -> Path:
+        """What the controller has to say when something goes wrong."""
+        return self.path / "controller.log"
+
+    @property
+    def secrets(self) -> Path:
+        """`NAME=value` lines, mode 0600: secrets for jobs that start when nobody is there."""
+        return self.path / "secrets.env"
+
+    def exists(self) -> bool:
+        """Somebody has submitted something here."""
+        return bool(os.environ.get("TUNE_STORE")) or (self.path / "store.db").exists()
+
+
+def read_secrets(path: Path) -> dict[str, str]:
+    """`NAME=value` lines of a file that only its owner may read; empty when there is none.
+
+    Raises:
+        PermissionError: others may read it.
+    """
+    try:
+        if path.stat().st_mode & 0o077:
+            raise PermissionError(f"{path}: others may read it; run chmod 600 {path}")
+        pairs = (
+            line.partition("=") for line in path.read_text("utf-8").splitlines() if line.strip() and not line.startswith("#")
+        )
+        return {name.strip(): value.strip() for name, _, value in pairs}
+    except FileNotFoundError:
+        return {}

@@ -1,0 +1,88 @@
+"""New bytes of the trainer's files -> points, and what must be remembered between two looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from backends.base import Backend, Progress
+from backends.points import Point
+from orchestrator.transports.base import Chunk
+
+
+@dataclass
+class Reading:
+    """How far one attempt's files have been read. Kept as JSON in the same transaction as the points."""
+
+    files: dict[str, list[Any]] = field(default_factory=dict)
+    """Path -> [offset reached, head, text of an unfinished last line]."""
+    progress: Progress = field(default_factory=Progress)
+    devices: list[int] = field(default_factory=list)
+    """Devices that the attempt holds."""
+
+    @classmethod
+    def load(cls, kept: Mapping[str, Any]) -> Reading:
+        """What was kept; empty at first."""
+        return cls(dict(kept.get("files", {})), Progress(**kept.get("progress", {})), list(kept.get("devices", [])))
+
+    def dump(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"files": self.files, "progress": asdict(self.progress), "devices": self.devices}
+
+    def offsets(self) -> dict[str, tuple[int, str]]:
+        """What the next look at the files starts from."""
+        return {path: (offset, head) for path, (offset, head, _) in self.files.items()}
+
+    def lines(self, chunk: Chunk) -> str:
+        """Whole new lines of a chunk. A file that begins anew makes everything noted void."""
+        _, _, tail = self.files.get(chunk.path, (0, "", ""))
+        if chunk.offset == 0:
+            tail, self.progress = "", Progress()
+        text = tail + chunk.data.decode("utf-8", "surrogateescape")
+        whole, newline, rest = text.rpartition("\n")
+        self.files[chunk.path] = [chunk.offset + len(chunk.data), chunk.head, rest]
+        return whole + newline
+
+
+def points(
+    backend: Backend,
+    plan: Mapping[str, Any],
+    reading: Reading,
+    chunks: Iterable[Chunk],
+    manifest: Mapping[str, Any] | None,
+) -> list[Point]:
+    """Points in the new bytes, in our one schema; `reading` moves on."""
+    found: list[Point] = []
+    for chunk in chunks:
+        text = reading.lines(chunk)  # first: a file that begins anew gets a new progress
+        found += backend.read(plan["reading"], reading.progress, text)
+    return thin(enrich(found, manifest), plan["reading"]["every"])
+
+
+def enrich(found: Sequence[Point], manifest: Mapping[str, Any] | None) -> list[Point]:
+    """Add what the data step knows: tokens so far, and the speed in all tokens where a trainer counts only those with loss."""
+    if not manifest:
+        return list(found)
+    per_step, with_loss = manifest["tokens_per_step"], manifest["loss_tokens_per_step"]
+    so_far = manifest.get("tokens_so_far") or list(accumulate(per_step))
+    out = []
+    for point in found:
+        if not 0 < point.step <= len(per_step):
+            out.append(point)
+        elif point.name == "loss_tokens_per_second":
+            value = point.value * per_step[point.step - 1] / max(1, with_loss[point.step - 1])
+            out.append(point._replace(name="tokens_per_second", value=value))
+        elif point.name != "tokens":
+            out.append(point)
+        if point.name == "loss" and 0 < point.step <= len(per_step):
+            out.append(Point(point.step, "tokens", float(so_far[point.step - 1]), ""))
+            if manifest.get("epochs"):
+                out.append(Point(point.step, "epoch", point.step * manifest["epochs"] / manifest["steps"], ""))
+    return out
+
+
+def thin(found: Sequence[Point], every: int) -> list[Point]:
+    """Every n-th step's points, and all evaluations."""
+    return [p for p in found if p.step % every == 0 or p.name.startswith("eval")] if every > 1 else list(found)

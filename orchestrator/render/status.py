@@ -1,0 +1,92 @@
+"""Jobs as a person and as a script read them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.render.text import ago, duration, number, table
+
+if TYPE_CHECKING:
+    from orchestrator.store import Job
+
+HEADERS = ("ID", "NAME", "TRAINER", "TARGET", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "AGE")
+FLUSH = ("STEP", "LOSS", "TOK/S", "ETA", "AGE")
+LOOSE = ("NAME", "TARGET", "")
+DOCUMENT = (
+    *("id", "name", "backend", "target", "state", "reason", "detail", "attempt", "step", "steps", "phase_step", "eta_s"),
+    *("loss", "tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels"),
+)
+"""Keys of a job in `tune status --json`: scripts rely on them."""
+_COLOURS = {"SUCCEEDED": 32, "FAILED": 31, "LOST": 31, "RUNNING": 36, "STOPPING": 33, "CANCELLED": 33}
+
+
+def status_table(jobs: Iterable[Job], now: float, *, width: int | None = None, colour: bool = False) -> str:
+    """One line a job. What needs more words than a column has stands at the line's end, without a header.
+
+    Args:
+        jobs: the jobs, in the order to show them.
+        now: seconds since the epoch.
+        width: columns of the terminal, to which names and notes are cut, never an id or a figure; None cuts nothing.
+        colour: colour the state, which is a word all the same.
+    """
+    lines = [(*_cells(job, now), _note(job, now)) for job in jobs]
+    headers: Sequence[str] = (*HEADERS, "")
+    if not any(line[-1] for line in lines):
+        headers, lines = HEADERS, [line[:-1] for line in lines]
+    return table(headers, lines, width=width, loose=LOOSE, right=FLUSH, paint={"STATE": _painted} if colour else None)
+
+
+def _cells(job: Job, now: float) -> tuple[str, ...]:
+    left = eta_seconds(job, now)
+    figures = (number(job.loss), number(job.tokens_per_second), duration(left), ago(now - job.submitted))
+    return (job.id, job.name, job.backend, job.target, job.state, _progress(job), *figures)
+
+
+def _progress(job: Job) -> str:
+    """`37/150` while training and after; before and after it, the name of the step that runs."""
+    if job.state == "RUNNING" and job.phase_step not in ("", "train"):
+        return job.phase_step
+    if job.step is None:
+        return "-"
+    return f"{job.step}/{'?' if job.steps is None else job.steps}"
+
+
+def _note(job: Job, now: float) -> str:
+    if job.state in {"FAILED", "LOST"}:
+        return ": ".join(text for text in (job.reason, job.detail) if text)
+    if not job.reachable and job.ended is None:
+        return "unreachable" if job.seen_at is None else f"unreachable for {ago(now - job.seen_at)}"
+    return ""
+
+
+def _painted(cell: str) -> str:
+    colour = _COLOURS.get(cell.rstrip())
+    return cell if colour is None else f"\x1b[{colour}m{cell}\x1b[0m"
+
+
+def eta_seconds(job: Job, now: float) -> float | None:
+    """Seconds that the rest of the training takes at the pace so far; None where that cannot be told."""
+    if job.state != "RUNNING" or job.started is None or job.seen_at is None or not job.step or not job.steps:
+        return None
+    if job.step >= job.steps:
+        return None
+    spent = max(job.seen_at - job.started, 0)
+    return max(spent / job.step * (job.steps - job.step) - (now - job.seen_at), 0)
+
+
+def status_json(jobs: Iterable[Job], now: float) -> list[dict[str, Any]]:
+    """The document of `tune status --json`: times in seconds since the epoch, null for what is unknown or not finite."""
+    return [_document(job, now) for job in jobs]
+
+
+def _document(job: Job, now: float) -> dict[str, Any]:
+    left = eta_seconds(job, now)
+    values = {**job._asdict(), "eta_s": None if left is None else round(left, 1)}
+    return {key: None if _odd(values[key]) else values[key] for key in DOCUMENT}
+
+
+def _odd(value: object) -> bool:
+    """Whether JSON has no word for it."""
+    return isinstance(value, float) and not math.isfinite(value)

@@ -1,0 +1,47 @@
+"""The store: jobs, attempts, events, points, and how far files have been read.
+
+SQLite by the standard library, or PostgreSQL by URL; one class, one set of promises, the same SQL. Whatever is written
+together is written together or not at all, so killing the process at any moment loses nothing and doubles nothing.
+States are words whose meaning the controller owns; the store knows only that a job is active until `ended` is set.
+Every value travels as a parameter, never as SQL text. Secrets never come here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, StoreError, UnknownJob
+from .sqlite import Sqlite
+from .store import Store
+
+__all__ = [
+    "Active",
+    "Changes",
+    "Duplicate",
+    "Event",
+    "Job",
+    "NewJob",
+    "PointRow",
+    "Store",
+    "StoreError",
+    "UnknownJob",
+    "open_store",
+]
+
+
+def open_store(where: str | Path) -> Store:
+    """Open the store at a path, or at a URL `postgresql://user@host/database`; it is made when it is not there.
+
+    A password belongs into `~/.pgpass` or `PGPASSWORD`, where libpq finds it, rather than into the URL.
+
+    Raises:
+        StoreError: it cannot be reached, is not ours, or was made by a later version.
+    """
+    scheme, found, _ = str(where).partition("://")
+    if not found:
+        return Store(Sqlite(Path(where)))
+    if scheme not in ("postgresql", "postgres"):
+        raise StoreError(f"store: should be a path or postgresql://user@host/database, got {scheme}://...")
+    from .postgres import Postgres  # noqa: PLC0415 - psycopg costs 100 ms, and is optional
+
+    return Store(Postgres(str(where)))

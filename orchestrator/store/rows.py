@@ -1,0 +1,138 @@
+"""What the store takes and gives, as values, and the ways it says no."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypedDict
+
+Want = Literal["", "cancel"]
+"""What the user asked for and has not got yet."""
+
+Reading = tuple[int, str, float, str]
+"""Step, name, value, native name: what `backends.points.Point` is."""
+
+
+class StoreError(Exception):
+    """The database could not be used, or is not ours. The text says where, and what to do."""
+
+
+class Duplicate(StoreError):
+    """A job with this id is there already, and it is another job."""
+
+
+class UnknownJob(StoreError):
+    """No job has this id."""
+
+
+class NewJob(NamedTuple):
+    """A job as it is submitted."""
+
+    id: str
+    name: str
+    backend: str
+    target: str
+    digest: str
+    """Of everything that makes this job what it is: the same id with the same digest is the same job."""
+    request: str
+    """JSON text: all that is needed to start it. No secrets."""
+    priority: int = 0
+    """Higher is earlier."""
+    labels: Mapping[str, str] = {}
+    planned_steps: int | None = None
+    """Optimizer steps, where the plan knows them."""
+
+
+class Job(NamedTuple):
+    """A job as it is now: its latest attempt. Times are seconds since the epoch. Fields are the columns of `jobs`."""
+
+    id: str
+    name: str
+    backend: str
+    target: str
+    state: str
+    """The controller owns the meaning; here it is a word."""
+    reason: str
+    detail: str
+    attempt: int
+    """From 1."""
+    step: int | None
+    """The highest optimizer step that this attempt has reported a point of."""
+    steps: int | None
+    """Optimizer steps planned."""
+    phase_step: str
+    """Name of the plan's step that runs, or ran last."""
+    submitted: float
+    started: float | None
+    ended: float | None
+    """None means active, whatever the state."""
+    seen_at: float | None
+    """When the host was last heard of it."""
+    priority: int
+    want: Want
+    reachable: bool
+    """False while the host does not answer. It says nothing about the job."""
+    labels: dict[str, str]
+    tokens_per_second: float | None
+    loss: float | None
+    """Of the highest step that has one; NaN where that is what the trainer reported."""
+
+
+class Changes(TypedDict, total=False):
+    """The fields of a job that `Store.change` may set."""
+
+    state: str
+    reason: str
+    detail: str
+    steps: int | None
+    phase_step: str
+    started: float | None
+    ended: float | None
+    seen_at: float | None
+    priority: int
+    want: Want
+    reachable: bool
+
+
+class Active(NamedTuple):
+    """A job that has not ended, and how far the files of its attempt have been read."""
+
+    job: Job
+    positions: dict[str, Any]
+
+
+class Event(NamedTuple):
+    """One thing that happened to a job."""
+
+    job: str
+    attempt: int
+    time: float
+    """Seconds since the epoch."""
+    old: str
+    """The state before; empty when the job was submitted."""
+    state: str
+    reason: str = ""
+    detail: str = ""
+
+
+class PointRow(NamedTuple):
+    """One value of one metric at one optimizer step, as recorded."""
+
+    step: int
+    name: str
+    value: float
+    time: float
+    """When it was recorded, seconds since the epoch."""
+    attempt: int
+    native: str
+    """The trainer's own name for it."""
+
+
+def as_job(row: Sequence[Any]) -> Job:
+    """A row of `jobs`, columns in the order of the fields."""
+    *plain, reachable, labels, tokens_per_second, loss = row
+    return Job._make((*plain, bool(reachable), json.loads(labels), _number(tokens_per_second), _number(loss)))
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)  # a word, where SQLite holds NaN

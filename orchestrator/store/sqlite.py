@@ -1,0 +1,124 @@
+"""SQLite by the standard library: write-ahead log, one file on a local disk (not NFS), private to the user."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from .database import KEEP_LATEST, TABLES, VERSION, check_version, storables
+from .rows import StoreError
+
+MARK = 0x74756E65
+"""SQLite's application_id: "tune". Tells our file from anybody else's."""
+
+PATIENCE = 60.0
+"""Seconds to wait for other writers. SQLite polls, so an unlucky one among many may wait long for a short turn."""
+
+
+class Sqlite:
+    """One connection to one file, which is made when it is not there."""
+
+    lock = ""  # BEGIN IMMEDIATE has locked out every other writer already
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._durable: bool | None = None
+        try:
+            if not path.exists():
+                _create(path)
+            self._connection = _connect(path)
+            self._check()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{path}: cannot open the store: {_reason(error)}") from error
+
+    def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """In WAL mode readers never wait."""
+        return list(self.each(sql, values))
+
+    def each(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Straight from SQLite, which steps through the rows."""
+        try:
+            yield from self._connection.execute(sql, storables(values))
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: cannot read the store: {error}") from error
+
+    @contextmanager
+    def write(self, *, durable: bool) -> Iterator[None]:
+        """Waits for its turn first, up to `PATIENCE`."""
+        try:
+            self._sync(durable)
+            # A plain BEGIN would fail at once when another writer came between our first read and our first write.
+            self._connection.execute("BEGIN IMMEDIATE")
+            yield
+            self._connection.commit()
+        except sqlite3.Error as error:
+            self._connection.rollback()
+            raise StoreError(f"{self._path}: cannot write the store: {error}") from error
+        except BaseException:
+            self._connection.rollback()
+            raise
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Of SQLite's own count."""
+        return self._connection.execute(sql, storables(values)).rowcount
+
+    def put(self, points: Iterable[tuple[int, int, float, float]]) -> int:
+        """One prepared statement, row by row: within SQLite nothing is faster."""
+        before = self._connection.total_changes
+        self._connection.executemany(
+            f"INSERT INTO points (series, step, value, time) VALUES (?, ?, ?, ?) {KEEP_LATEST}",  # noqa: S608 - ours
+            # SQLite turns NaN into NULL, which would say that there is no value; the word stays, and float() reads it.
+            (
+                (series, step, value if value == value else "nan", time)  # noqa: PLR0124 - only NaN is not itself
+                for series, step, value, time in points
+            ),
+        )
+        return self._connection.total_changes - before
+
+    def close(self) -> None:
+        """The last one out moves the log into the file."""
+        self._connection.close()
+
+    def _sync(self, durable: bool) -> None:
+        """Wait for the disk at commit or not; cannot be switched inside a transaction."""
+        if durable is not self._durable:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+
+    def _check(self) -> None:
+        [(mark,)] = self.read("PRAGMA application_id")
+        [(version,)] = self.read("PRAGMA user_version")
+        if mark != MARK:
+            raise StoreError(f"{self._path}: this file is not a store of tunesmith; move it away, or name another store")
+        check_version(str(self._path), version)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+
+
+def _create(path: Path) -> None:
+    """Fill the file aside and link it into place: whoever sees it sees it whole, and of two makers one wins."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    os.close(os.open(aside, os.O_CREAT | os.O_EXCL, 0o600))  # SQLite gives its side files the same mode
+    try:
+        with closing(_connect(aside)) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.executescript(TABLES.format(key="INTEGER PRIMARY KEY", clustered="WITHOUT ROWID"))
+            connection.execute(f"PRAGMA application_id = {MARK}")
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+        path.hardlink_to(aside)
+    except FileExistsError:
+        pass
+    finally:
+        aside.unlink()
+
+
+def _reason(error: Exception) -> str:
+    """Without the path, which the caller says."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

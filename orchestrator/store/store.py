@@ -1,0 +1,302 @@
+"""One class over either database; what it promises is in its methods."""
+
+# ruff: noqa: S608 - what is put into SQL text here are names of our own columns; values are parameters
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .database import Database, storable, uncollected
+from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
+
+COLUMNS = ", ".join(f"jobs.{field}" for field in Job._fields)
+CHANGEABLE = frozenset(Changes.__annotations__)
+LATER = "SELECT step, value, time FROM points WHERE series = ? AND step >= ? ORDER BY step"
+SHOWN = ("loss", "tokens_per_second")
+"""Metrics whose latest value is kept beside the job, so that a list of jobs is one query."""
+
+
+class Store:
+    """One connection to the store. For one thread; open another for another, it is cheap."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database. Twice is fine."""
+        self._database.close()
+
+    # What the user wishes
+
+    def add_job(self, job: NewJob, now: float) -> bool:
+        """Queue a job. False when it is there already: submitting twice submits once.
+
+        Raises:
+            Duplicate: the id belongs to a job with another digest.
+        """
+        new = (job.id, job.name, job.backend, job.target, job.digest, now, job.priority, job.planned_steps)
+        with self._database.write(durable=True):
+            added = self._database.execute(
+                "INSERT INTO jobs (id, name, backend, target, digest, submitted, priority, steps, labels, state)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'QUEUED') ON CONFLICT (id) DO NOTHING",
+                (*new, json.dumps(dict(job.labels))),
+            )
+            [(key, digest)] = self._database.read("SELECT key, digest FROM jobs WHERE id = ?", (job.id,))
+            if added:
+                self._database.execute("INSERT INTO requests (job, text) VALUES (?, ?)", (key, job.request))
+                self._append(key, Event(job.id, 1, now, "", "QUEUED"))
+        if digest != job.digest:
+            raise Duplicate(f"job {job.id}: this id belongs to another job (digest {digest}, not {job.digest})")
+        return bool(added)
+
+    def ask(self, id: str, want: Want) -> bool:
+        """Note what the user wants of an active job; False when it has ended or is unknown."""
+        with self._database.write(durable=True):
+            return bool(
+                self._database.execute("UPDATE jobs SET want = ? WHERE id = ? AND ended IS NULL", (want, id)),
+            )
+
+    def new_attempt(self, id: str, expect_states: Collection[str], now: float) -> int | None:
+        """Queue a job again and forget how the last attempt went (its events and points stay); the attempt's number.
+
+        None when the job is not in one of `expect_states`, or unknown.
+        """
+        with self._database.write(durable=True):
+            found = self._lock(id)
+            if found is None or found[1] not in expect_states:
+                return None
+            key, state, attempt, _ = found
+            self._database.execute(
+                "UPDATE jobs SET state = 'QUEUED', attempt = ?, reason = '', detail = '', phase_step = '', want = '',"
+                " reachable = 1, step = NULL, started = NULL, ended = NULL, seen_at = NULL, loss = NULL,"
+                " tokens_per_second = NULL WHERE key = ?",
+                (attempt + 1, key),
+            )
+            self._append(key, Event(id, attempt + 1, now, state, "QUEUED"))
+            return attempt + 1
+
+    # What happened
+
+    def change(
+        self,
+        id: str,
+        *,
+        expect: Collection[str] | None,
+        now: float,
+        attempt: int | None = None,
+        event: bool = False,
+        **fields: Unpack[Changes],
+    ) -> bool:
+        """Set fields of a job, but only while it is in one of the states `expect` and, if given, at this attempt.
+
+        `None` expects nothing. A new state is an event; `event` makes one of any change. False when it did not happen:
+        somebody else was first, or the attempt is an old one, or there is no such job.
+        """
+        if not fields or not fields.keys() <= CHANGEABLE:
+            raise TypeError(f"change: should set some of {', '.join(sorted(CHANGEABLE))}, got {', '.join(fields) or 'none'}")
+        values: dict[str, Any] = {**fields}
+        if "reachable" in values:
+            values["reachable"] = int(values["reachable"])
+        with self._database.write(durable=event or not fields.keys().isdisjoint(("state", "want", "ended"))):
+            found = self._lock(id)
+            if found is None or (expect is not None and found[1] not in expect) or attempt not in (None, found[2]):
+                return False
+            key, old, present, _ = found
+            self._set(key, values)
+            state = values.get("state", old)
+            if event or state != old:
+                told = Event(id, present, now, old, state, values.get("reason", ""), values.get("detail", ""))
+                self._append(key, told)
+            return True
+
+    def record(self, id: str, attempt: int, points: Iterable[Reading], now: float, positions: Mapping[str, Any]) -> int:
+        """Keep points and how far the files they came from have been read, in one transaction; how many are news.
+
+        A second value for the same name and step takes the place of the first: a file that was rewritten, or a trainer
+        that went back to a checkpoint, has the last word, and reading the same file again changes nothing. Points of an
+        old attempt are kept; only those of the present one show in the job's step, loss, speed and `seen_at`.
+
+        Raises:
+            UnknownJob: there is no such job.
+            ValueError: a step that is negative, or 2**63 or more.
+        """
+        latest = {(storable(name), step): (float(value), native) for step, name, value, native in points}
+        for name, step in latest:
+            if not 0 <= step < 1 << 63:
+                raise ValueError(f"job {id}: {name}: step should be from 0 to 2**63 - 1, got {step}")
+        text = json.dumps(dict(positions))
+        with self._database.write(durable=False):
+            found = self._lock(id)
+            if found is None:
+                raise UnknownJob(f"no job {id}")
+            key, _, present, reached = found
+            natives = {name: native for (name, _), (_, native) in latest.items()}
+            series = self._series(key, attempt, natives)
+            news = self._database.put((series[name], step, value, now) for (name, step), (value, _) in latest.items())
+            self._database.execute(
+                "INSERT INTO positions (job, attempt, text) VALUES (?, ?, ?)"
+                " ON CONFLICT (job, attempt) DO UPDATE SET text = excluded.text",
+                (key, attempt, text),
+            )
+            if attempt == present:
+                steps = [step for _, step in latest]
+                self._set(key, {"seen_at": now, "step": max(steps if reached is None else [reached, *steps], default=None)})
+                self._show(key, {name: series[name] for name in SHOWN if name in natives})
+        return news
+
+    # What is known
+
+    def job(self, id: str) -> Job | None:
+        """The job with exactly this id."""
+        return next(iter(self._jobs("WHERE jobs.id = ?", (id,))), None)
+
+    def find(self, word: str) -> list[Job]:
+        """Jobs that a user may mean, newest first: `latest`, an exact id, or the start of an id or an exact name."""
+        if word == "latest":
+            return self.jobs(limit=1)
+        if not word:
+            return []
+        like = self._jobs("WHERE substr(jobs.id, 1, ?) = ? OR jobs.name = ? ORDER BY jobs.key DESC", (len(word), word, word))
+        return [job for job in like if job.id == word] or like
+
+    def jobs(
+        self,
+        *,
+        states: Collection[str] | None = None,
+        name: str | None = None,
+        ids: Collection[str] | None = None,
+        limit: int | None = None,
+        newest_first: bool = True,
+    ) -> list[Job]:
+        """Jobs that pass every filter given, in the order of submission, backwards unless told otherwise."""
+        wanted = {"state": states, "name": None if name is None else [name], "id": ids}
+        filters = {column: list(values) for column, values in wanted.items() if values is not None}
+        if not all(filters.values()):
+            return []
+        where = " AND ".join(f"jobs.{column} IN ({_marks(values)})" for column, values in filters.items())
+        values: list[str | int] = [value for values in filters.values() for value in values]
+        order = f"ORDER BY jobs.key {'DESC' if newest_first else 'ASC'}"
+        if limit is not None:
+            order += " LIMIT ?"
+            values.append(limit)
+        return self._jobs(f"{'WHERE' if where else ''} {where} {order}", values)
+
+    def active(self) -> list[Active]:
+        """Jobs that have not ended, with the reading positions of their attempt; by priority, then oldest first."""
+        rows = self._database.read(
+            f"SELECT positions.text, {COLUMNS} FROM jobs LEFT JOIN positions"
+            " ON positions.job = jobs.key AND positions.attempt = jobs.attempt"
+            " WHERE jobs.ended IS NULL ORDER BY jobs.priority DESC, jobs.key"
+        )
+        return [Active(as_job(row), json.loads(text) if text else {}) for text, *row in rows]
+
+    def request(self, id: str) -> str:
+        """The request that a job was submitted with.
+
+        Raises:
+            UnknownJob: there is no such job.
+        """
+        rows = self._database.read(
+            "SELECT requests.text FROM requests JOIN jobs ON jobs.key = requests.job WHERE jobs.id = ?", (id,)
+        )
+        if not rows:
+            raise UnknownJob(f"no job {id}")
+        return str(rows[0][0])
+
+    def events(self, id: str) -> list[Event]:
+        """What happened to a job, in order."""
+        rows = self._database.read(
+            "SELECT jobs.id, events.attempt, events.time, events.old, events.state, events.reason, events.detail"
+            " FROM events JOIN jobs ON jobs.key = events.job WHERE jobs.id = ? ORDER BY events.key",
+            (id,),
+        )
+        return [Event(*row) for row in rows]
+
+    def positions(self, id: str, attempt: int) -> dict[str, Any]:
+        """How far the files of an attempt have been read; empty before the first `record`."""
+        rows = self._database.read(
+            "SELECT positions.text FROM positions JOIN jobs ON jobs.key = positions.job"
+            " WHERE jobs.id = ? AND positions.attempt = ?",
+            (id, attempt),
+        )
+        return dict(json.loads(rows[0][0])) if rows else {}
+
+    def points(
+        self,
+        id: str,
+        *,
+        attempt: int | None = None,
+        names: Collection[str] | None = None,
+        after_step: int | None = None,
+    ) -> list[PointRow]:
+        """Points of one attempt (the latest unless given), name by name, each by step."""
+        series = self._database.read(
+            "SELECT series.name, series.key, series.attempt, series.native FROM series JOIN jobs ON jobs.key = series.job"
+            " WHERE jobs.id = ? AND series.attempt = coalesce(?, jobs.attempt)",
+            (id, attempt),
+        )
+        first = 0 if after_step is None else after_step + 1
+        with uncollected():
+            return [
+                PointRow._make((step, name, float(value), time, number, native))
+                for name, key, number, native in sorted(series)
+                if names is None or name in names
+                for step, value, time in self._database.each(LATER, (key, first))
+            ]
+
+    # Inside
+
+    def _jobs(self, rest: str, values: Sequence[Any]) -> list[Job]:
+        with uncollected():
+            return [as_job(row) for row in self._database.read(f"SELECT {COLUMNS} FROM jobs {rest}", values)]
+
+    def _lock(self, id: str) -> tuple[int, str, int, int | None] | None:
+        """Key, state, attempt and step of a job, which nobody else changes until the transaction ends."""
+        sql = "SELECT jobs.key, jobs.state, jobs.attempt, jobs.step FROM jobs WHERE jobs.id = ?" + self._database.lock
+        rows = self._database.read(sql, (id,))
+        return (rows[0][0], rows[0][1], rows[0][2], rows[0][3]) if rows else None
+
+    def _set(self, key: int, values: Mapping[str, Any]) -> None:
+        """Set columns of a job; their names are ours."""
+        columns = ", ".join(f"{column} = ?" for column in values)
+        self._database.execute(f"UPDATE jobs SET {columns} WHERE key = ?", (*values.values(), key))
+
+    def _show(self, key: int, series: Mapping[str, int]) -> None:
+        """Bring the columns beside a job up to the latest points of these series."""
+        for column, number in series.items():
+            latest = "SELECT value FROM points WHERE series = ? ORDER BY step DESC LIMIT 1"
+            self._database.execute(f"UPDATE jobs SET {column} = ({latest}) WHERE key = ?", (number, key))
+
+    def _append(self, key: int, event: Event) -> None:
+        self._database.execute(
+            "INSERT INTO events (job, attempt, time, old, state, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (key, *event[1:]),
+        )
+
+    def _series(self, key: int, attempt: int, natives: Mapping[str, str]) -> dict[str, int]:
+        """Keys of an attempt's series by name, those of `natives` made where they are missing."""
+        known = self._known(key, attempt)
+        missing = natives.keys() - known.keys()
+        for name in sorted(missing):
+            self._database.execute(
+                "INSERT INTO series (job, attempt, name, native) VALUES (?, ?, ?, ?)", (key, attempt, name, natives[name])
+            )
+        return self._known(key, attempt) if missing else known
+
+    def _known(self, key: int, attempt: int) -> dict[str, int]:
+        return dict(self._database.read("SELECT name, key FROM series WHERE job = ? AND attempt = ?", (key, attempt)))
+
+
+def _marks(values: Collection[Any]) -> str:
+    return ", ".join("?" * len(values))

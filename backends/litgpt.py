@@ -156,7 +156,8 @@ def _train(seeds: Sequence[str], shared: bool) -> tuple[Row, ...]:
             ("optim.name", "optim.decay_on"),
             ("optimizer.class_path", "optimizer.init_args.decay_on"),
             lambda _n, on, _s: ("torch.optim.AdamW", ABSENT) if on == "all" else ("tune_litgpt.adamw", on),
-            lambda path, *on: ("adamw", "all" if path.startswith("torch") else on[0]),
+            lambda _path, on, _s: ("adamw", "all" if on is ABSENT else on),
+            absent=("optimizer.init_args.decay_on",),
             status="same",
         ),
         same("optim.lr", "optimizer.init_args.lr"),
@@ -186,14 +187,8 @@ def _train(seeds: Sequence[str], shared: bool) -> tuple[Row, ...]:
         same("checkpoint.every", "train.save_interval"),
         cannot("checkpoint.keep", "LitGPT keeps every checkpoint", see=FINETUNE),
         *_resume(lora),
-        couple(
-            ("log.every",),
-            ("train.log_interval",),
-            lambda v, _: (1,),
-            lambda v, _: (v,),
-            why="LitGPT writes no metrics file at all with more than 1; we keep every n-th point",
-            see=_SEE + "utils.py",
-        ),
+        kept("log.every", "we keep every n-th point of what is read", 1),
+        const("train.log_interval", 1, "with more, LitGPT writes no metrics file at all", _SEE + "utils.py"),
         cannot("log.trackers", "trackers are not translated yet", unless=[], kind="todo"),
         const("logger_name", "csv", "where our metrics are read"),
         const("out_dir", "out", "in the job's folder"),
@@ -233,7 +228,8 @@ def _resume(lora: str) -> tuple[Row, ...]:
             )
         return (False if scene.adapter == "none" else ABSENT,)
 
-    return (couple(("checkpoint.resume",), ("resume",), to, lambda v, _: (v,), status="same"),)
+    back = lambda value, _: (value is not ABSENT and value,)  # noqa: E731  # as short as its neighbours
+    return (couple(("checkpoint.resume",), ("resume",), to, back, status="same", absent=("resume",)),)
 
 
 def _shared(adapter: str) -> tuple[Row, ...]:

@@ -106,10 +106,10 @@ def _place(path: str, source: Source, changed: set[str]) -> dict[str, Any]:
 
 _RULES: dict[str, Callable[[dict[str, Any]], str]] = {
     "missing": lambda c: "is required",
-    "greater_than": lambda c: f"should be greater than {c['gt']}",
-    "greater_than_equal": lambda c: f"should be {c['ge']} or more",
-    "less_than": lambda c: f"should be less than {c['lt']}",
-    "less_than_equal": lambda c: f"should be {c['le']} or less",
+    "greater_than": lambda c: f"should be greater than {c['gt']:g}",
+    "greater_than_equal": lambda c: f"should be {c['ge']:g} or more",
+    "less_than": lambda c: f"should be less than {c['lt']:g}",
+    "less_than_equal": lambda c: f"should be {c['le']:g} or less",
     "literal_error": lambda c: f"should be {c['expected']}",
     "int_type": lambda c: "should be a whole number",
     "int_from_float": lambda c: "should be a whole number",

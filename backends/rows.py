@@ -60,6 +60,10 @@ class Row:
     why: str = ""
     see: str = ""
     """Upstream source, where a quirk of the trainer decides."""
+    optional: tuple[str, ...] = ()
+    """Of `ours`, names that may be missing; they are handed over as ABSENT."""
+    absent: tuple[str, ...] = ()
+    """Of `theirs`, names that are not written for every value."""
 
 
 def same(ours: str, theirs: str) -> Row:
@@ -111,9 +115,10 @@ def couple(
     why: str = "",
     see: str = "",
     status: Status = "converted",
+    absent: Sequence[str] = (),
 ) -> Row:
     """Values that only cross together, or in another unit."""
-    return Row(tuple(ours), tuple(theirs), to, back, status, why, see)
+    return Row(tuple(ours), tuple(theirs), to, back, status, why, see, (), tuple(absent))
 
 
 def const(theirs: str, value: Any, why: str, see: str = "") -> Row:
@@ -169,12 +174,12 @@ def cross(
     unread = set(ours)
     said, taken = frozenset(written), frozenset(accepted)
     for row in table:
-        if not ours.keys() >= set(row.ours):
+        if not ours.keys() >= set(row.ours) - set(row.optional):
             continue
         unread -= set(row.ours)
         lost: Lost | None = None
         try:
-            values = dict(zip(row.theirs, row.to(*(ours[name] for name in row.ours), scene), strict=True))
+            values = dict(zip(row.theirs, row.to(*(ours.get(name, ABSENT) for name in row.ours), scene), strict=True))
         except Lost as loss:
             lost, values = loss, loss.instead
         values = {key: value for key, value in values.items() if value is not ABSENT}
@@ -195,8 +200,10 @@ def _lines(row: Row, values: Flat, lost: Lost | None, written: frozenset[str], a
 
 
 def reverse(table: Iterable[Row]) -> tuple[Row, ...]:
-    """The same table from their side."""
-    return tuple(Row(row.theirs, row.ours, row.back, row.to, row.status, row.why, row.see) for row in table if row.theirs)
+    """The same table from their side. Keys that are not written for every value may be missing."""
+    return tuple(
+        Row(row.theirs, row.ours, row.back, row.to, row.status, row.why, row.see, row.absent) for row in table if row.theirs
+    )
 
 
 def nest(flat: Mapping[str, Any]) -> dict[str, Any]:

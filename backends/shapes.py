@@ -167,13 +167,16 @@ def model_folder(init: str, name: str, revision: str | None, shape: Flat | None)
     return "inputs/model"
 
 
-def model(*, theirs: Sequence[str], to: Callable[[str, Scene], Sequence[Any]], shared: bool = True) -> Row:
+def model(
+    *, theirs: Sequence[str], to: Callable[[str, Scene], Sequence[Any]], shared: bool = True, absent: Sequence[str] = ()
+) -> Row:
     """The model section: a spec for the model step, and what the trainer needs to find the result.
 
     Args:
         theirs: the trainer's keys.
         to: (model folder, scene) -> their values.
         shared: the data step needs the folder too, for its tokenizer.
+        absent: of their keys, those not written for every model.
     """
     keys = (f"{DATA}:tokenizer",) if shared else ()
 
@@ -207,6 +210,7 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Scene], Sequence[Any]], s
         crossing,
         back,
         why="a folder in Hugging Face layout, made, downloaded or linked by the model step",
+        absent=absent,
     )
 
 

@@ -16,6 +16,8 @@ MOST_NODES = 20_000
 """A recipe has about 100 nodes. Aliases that unfold to more than this are an attack or a mistake."""
 DEEPEST = 50
 
+PLAIN = frozenset(f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map"))
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -116,6 +118,9 @@ class _Walk:
             self.count += MOST_NODES
             return None
         self.lines.setdefault(path, node.start_mark.line + 1)
+        if node.tag not in PLAIN:
+            self.wrong(path, f"should be a plain value, not one tagged {node.tag}", node)
+            return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -123,9 +128,6 @@ class _Walk:
         return self.scalar(node, path)
 
     def scalar(self, node: yaml.Node, path: str) -> Any:
-        if not node.tag.startswith("tag:yaml.org,2002:"):
-            self.wrong(path, f"should be a plain value, not one tagged {node.tag}", node)
-            return None
         try:
             if node.tag.endswith(":float"):  # the 1.1 constructor handles sexagesimals; Python's float is the core schema
                 return float(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", node.value.replace("_", "").lower()))

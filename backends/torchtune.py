@@ -63,6 +63,7 @@ def _model(lora: bool, native: bool) -> Row:
         theirs=("model.path", "model.builder", "checkpointer.checkpoint_dir", "export.json:model", *also, *tokens),
         to=to,
         shared=not native,
+        absent=("model.builder", "tokenizer._component_", "tokenizer.merges_file"),
     )
 
 
@@ -127,10 +128,9 @@ def _lora() -> tuple[Row, ...]:
             )
         return modules, bool(chosen), head or ABSENT, wanted
 
-    def wanted(modules: list[str], all_mlp: bool, *rest: Any) -> Sequence[Any]:
-        head = len(rest) == 3 and rest[0]
+    def wanted(modules: list[str], all_mlp: bool, head: Any, *_: Any) -> Sequence[Any]:
         named = [t for t, native in attention.items() if native in modules]
-        return ([*named, *(mlp if all_mlp else ()), *(("head",) if head else ())],)
+        return ([*named, *(mlp if all_mlp else ()), *(("head",) if head is True else ())],)
 
     return (
         couple(
@@ -145,6 +145,7 @@ def _lora() -> tuple[Row, ...]:
             wanted,
             why="attention by name; the MLP's three together",
             see=see,
+            absent=("model.apply_lora_to_output",),
         ),
         const("model.start", "lora/start.safetensors", "every trainer starts from the same A and B"),
         const("save_adapter_weights_only", False, "merged weights and the adapter"),
@@ -152,7 +153,7 @@ def _lora() -> tuple[Row, ...]:
 
 
 def _parts(every: int | None, scene: Scene) -> Sequence[Any]:
-    """Torchtune saves at the end of an epoch only: the run is cut into as many of its epochs as checkpoints are wanted."""
+    """torchtune saves at the end of an epoch only: the run is cut into as many of its epochs as checkpoints are wanted."""
     if every is None:
         return 1, 1, "out/epoch_0"
     single = {"epochs": 1, "dataset.parts": 1, "export.json:trained": "out/epoch_0"}
@@ -187,7 +188,8 @@ def _schedule() -> tuple[Row, ...]:
             ("optim.warmup_steps", "optim.warmup_share"),
             (warm, "lr_scheduler.warmup_share"),
             warmup,
-            lambda *v: (v[0], None),
+            lambda count, share, _: (None if count is ABSENT else count, None if share is ABSENT else share),
+            absent=(warm, "lr_scheduler.warmup_share"),
             why="a share is counted on the host when the steps are known there only",
         ),
     )
@@ -214,7 +216,8 @@ def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
             ("optim.name", "optim.decay_on"),
             ("optimizer._component_", "optimizer.decay_on"),
             lambda _n, on, _s: ("torch.optim.AdamW", ABSENT) if on == "all" else ("tune_torchtune.adamw", on),
-            lambda path, *on: ("adamw", "all" if path.startswith("torch.") else on[0]),
+            lambda _path, on, _s: ("adamw", "all" if on is ABSENT else on),
+            absent=("optimizer.decay_on",),
             status="same",
         ),
         couple(
@@ -250,13 +253,8 @@ def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
             instead={"resume_from_checkpoint": False},
         ),
         const("resume_from_checkpoint", False, "each attempt starts anew"),
-        couple(
-            ("log.every",),
-            ("log_every_n_steps",),
-            lambda v, _: (1,),
-            lambda v, _: (v,),
-            why="every step is checked; we keep every n-th point",
-        ),
+        kept("log.every", "we keep every n-th point of what is read", 1),
+        const("log_every_n_steps", 1, "every step is checked"),
         cannot("log.trackers", "trackers are not translated yet", unless=[], kind="todo"),
         const("metric_logger._component_", "torchtune.training.metric_logging.DiskLogger", "where our metrics are read"),
         const("metric_logger.log_dir", "out/logs", "in the job's folder"),
@@ -343,11 +341,12 @@ def _native_rows() -> Row:
             keys = ("torchtune.datasets.text_completion_dataset", *source, ABSENT, ABSENT, ABSENT, columns["text"], ABSENT)
         return *keys, [name, form, *rest[:6]]
 
-    return couple(ours, (*(f"dataset.{key}" for key in theirs), f"{LAUNCH}:data"), to, lambda *values: tuple(values[-2]), see=see)
+    keys = tuple(f"dataset.{key}" for key in theirs)
+    return couple(ours, (*keys, f"{LAUNCH}:data"), to, lambda *values: tuple(values[-2]), see=see, absent=keys)
 
 
 def _native_data() -> tuple[Row, ...]:
-    """Torchtune's own data sets and tokenizers, for models of the table."""
+    """torchtune's own data sets and tokenizers, for models of the table."""
     see = _SEE + "torchtune/datasets/"
 
     def rendering(_value: str, scene: Scene) -> Sequence[Any]:

@@ -40,18 +40,8 @@ from tune_rows import READERS, Refused, chat_renderer, download, rendered, token
 NO_LOSS = -100
 REQUIRED = ("train", "format", "max_length", "batch", "tokenizer")
 DEFAULTS = {
-    "eval": None,
-    "columns": {},
-    "template": "alpaca",
-    "system": None,
-    "pack": False,
-    "train_on_prompt": False,
-    "add_eos": True,
-    "shuffle": True,
-    "seed": 0,
-    "epochs": None,
-    "steps": None,
-    "drop_empty": False,
+    "eval": None, "columns": {}, "template": "alpaca", "system": None, "pack": False, "train_on_prompt": False, "add_eos": True,
+    "shuffle": True, "seed": 0, "epochs": None, "steps": None, "drop_empty": False,
 }
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json")
 AT_ONCE = 256  # rows tokenized in one call: enough for every core, little in memory
@@ -86,7 +76,8 @@ def read_spec(path):
     if spec.format not in ("instruct", "chat", "text"):
         wrong.append(f"format: should be instruct, chat or text, got {spec.format!r}")
     for key in ("train", "eval"):
-        if (source := given.get(key)) and not (isinstance(source, dict) and (source.get("path") or source.get("hub"))):
+        source = given.get(key)
+        if source is not None and not (isinstance(source, dict) and (source.get("path") or source.get("hub"))):
             wrong.append(f'{key}: should be {{"path": FILE}} or {{"hub": NAME}}, got {source!r}')
     for key, least in {"max_length": 2, "batch": 1, "epochs": 1, "steps": 1}.items():
         if (value := given.get(key)) is not None and (type(value) is not int or value < least):
@@ -211,11 +202,10 @@ def load_tokenizer(spec):
         tokenizer = Tokenizer.from_file(os.path.join(folder, "tokenizer.json"))
     except Exception as error:  # the library raises bare Exception
         raise Refused("bad_model", f"{folder}/tokenizer.json: {error}") from None
-    opening = opening_ids(tokenizer)
-    # The post-processor would also trim white space off the tokens' places in the text; truncation and padding are ours.
-    tokenizer.post_processor = None
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    opening = opening_ids(tokenizer)
+    tokenizer.post_processor = None  # it would trim white space off the tokens' places in the text
     config, model, ids = special_ids(folder, tokenizer)
     if isinstance(config.get("add_bos_token"), bool):  # decides over the post-processor, as in transformers 5
         opening = [ids["bos"]] if config["add_bos_token"] and ids["bos"] is not None else []
@@ -227,7 +217,7 @@ def load_tokenizer(spec):
         name=tokenizer.id_to_token,
         opening=[] if chat else opening,
         closing=[ids["eos"]] if spec.add_eos and not chat else [],
-        pad=next(id for id in (ids["pad"], ids["eos"], 0) if id is not None),
+        pad=next(one for one in (ids["pad"], ids["eos"], 0) if one is not None),
         chat=chat_renderer(folder, config) if chat else None,
         vocabulary=model.get("vocab_size"),
         positions=model.get("max_position_embeddings"),
@@ -242,17 +232,20 @@ def opening_ids(tokenizer):
 
 def special_ids(folder, tokenizer):
     """The tokenizer's and the model's configuration, and the ids of bos, eos and pad by the first file that names them."""
-    def read(name, reason="bad_model"):
+    def read(name):
         path = os.path.join(folder, name)
-        return read_json(path, reason) if os.path.exists(path) else {}
+        return read_json(path, "bad_model") if os.path.exists(path) else {}
 
-    config, generation, model = read("tokenizer_config.json"), read("generation_config.json"), read("config.json")
-    ids = {}
+    config, model, ids = read("tokenizer_config.json"), read("config.json"), {}
+    try:
+        generation = read("generation_config.json")
+    except Refused:  # Llama 3.2's was published with a comma too many
+        generation = {}
     for kind in ("bos", "eos", "pad"):
         text = token_text(config.get(f"{kind}_token"))
         found = [tokenizer.token_to_id(text) if text else None, *(facts.get(f"{kind}_token_id") for facts in (generation, model))]
-        found = [id[0] if isinstance(id, list) and id else id for id in found]
-        ids[kind] = next((id for id in found if isinstance(id, int)), None)
+        found = [one[0] if isinstance(one, list) and one else one for one in found]
+        ids[kind] = next((one for one in found if isinstance(one, int)), None)
     return config, model, ids
 
 
@@ -288,12 +281,12 @@ def token_at(encoding, position, text):
 
 def pieces(row, tokenizer):
     """Each token's (text, id, carries loss); a character of several tokens is shown with the first of them."""
-    texts, done = [tokenizer.name(id) for id in row.ids[: row.opened]], 0
+    texts, done = [tokenizer.name(token) for token in row.ids[: row.opened]], 0
     for _, end in row.encoding.offsets:
         texts.append(row.text[done:end])
         done = max(done, end)
-    texts += [tokenizer.name(id) for id in tokenizer.closing]
-    return [(text, id, label != NO_LOSS) for text, id, label in zip(texts, row.ids, row.labels, strict=False)]
+    texts += [tokenizer.name(token) for token in tokenizer.closing]
+    return [(text, token, label != NO_LOSS) for text, token, label in zip(texts, row.ids, row.labels, strict=False)]
 
 
 def previewed(spec, most):
@@ -432,8 +425,8 @@ def report(manifest, spec, sample):
 
     sets = [line("train", manifest), *([line("eval", manifest["eval"])] if manifest["eval"] else [])]
     steps = (
-        f"steps: {manifest['steps']:,} of {spec.batch:,} rows, {manifest['epochs']:.4g} epochs, "
-        f"{manifest['left_out_per_epoch']:,} rows left out of each"
+        f"steps: {manifest['steps']:,}, each of {spec.batch:,} rows; epochs: {manifest['epochs']:.4g}; "
+        f"rows left out of each epoch: {manifest['left_out_per_epoch']:,}"
     )
     return "\n".join([*sets, steps, f"one row, loss between ⟦ ⟧: {sample}"])
 

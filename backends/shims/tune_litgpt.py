@@ -15,8 +15,8 @@ if __name__ == "__main__":  # before the imports: a conversion that lies in the 
 
     sys.exit(tune_convert.main(sys.argv[1]))
 
-import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -129,6 +129,8 @@ class Rows(DataModule):
                 _replace(module, "chunked_cross_entropy", self.loss)
             if self.schedule:
                 _replace(module, "get_lr_scheduler", self._scheduler)
+        if self.world > 1:
+            _replace(_LORA, "load_checkpoint", _keeping(_own(_LORA, "load_checkpoint")))
         if tune_shared.shape(self.checkpoint).tied:  # finetuning refuses `train.tie_embeddings`; pretraining has it
             _replace(_FULL, "GPT", _tied(_own(_FULL, "GPT")))
 
@@ -136,9 +138,12 @@ class Rows(DataModule):
         batch, step = self.facts["batch"], self.batch_size * self.world
         if batch % step:
             raise ValueError(f"the batch of {batch} rows is no multiple of micro_batch_size x processes = {step}")
-        longest = tune_shared.Rows(self.folder).longest()
+        longest = max(tune_shared.Rows(self.folder, split).longest() for split in self._splits())
         if max_seq_length and max_seq_length < longest:
             raise ValueError(f"train.max_seq_length: {max_seq_length} would cut rows of {longest} tokens; use null")
+
+    def _splits(self) -> list[str]:
+        return [split for split in ("train", "eval") if Path(self.folder, f"{split}.starts.npy").exists()]
 
     def _scheduler(self, optimizer: torch.optim.Optimizer, warmup_steps: int, max_steps: int) -> LambdaLR:
         del warmup_steps  # LitGPT's key, which knows neither 0 nor a share
@@ -149,7 +154,7 @@ class Rows(DataModule):
         rows, order = tune_shared.Rows(self.folder), tune_shared.order(self.folder)
         self.train_dataset = _Items(rows, order, self._train_rates(rows, order))
         self.test_dataset = _Items(None, [], [])
-        if os.path.exists(f"{self.folder}/eval.starts.npy"):
+        if "eval" in self._splits():
             rows = tune_shared.Rows(self.folder, "eval")
             self.test_dataset = _Items(rows, range(len(rows)), self._eval_rates(rows))
 
@@ -203,6 +208,24 @@ def _replace(module: ModuleType, name: str, new: Any) -> None:
 
 def _no_example(*_: Any, **__: Any) -> None:
     """In place of generating a text after each evaluation."""
+
+
+def _keeping(load: Any) -> Any:
+    """LitGPT's `load_checkpoint`, after which the optimizer still holds the weights that are trained.
+
+    With several devices it puts new parameters in place of the old (utils.py, load_from_full_model_state_dict: assign=True),
+    also for the A and B that our checkpoint begins with; the optimizer, built before, would train the old ones in vain.
+    """
+
+    def loaded(fabric: Any, model: torch.nn.Module, *args: Any, **kw: Any) -> None:
+        held = [(m, n, p) for m in model.modules() for n, p in m.named_parameters(recurse=False) if p.requires_grad]
+        load(fabric, model, *args, **kw)
+        for module, name, mine in held:
+            with torch.no_grad():
+                mine.to_local().copy_(getattr(module, name).to_local())
+            setattr(module, name, mine)
+
+    return loaded
 
 
 def _tied(base: type) -> type:

@@ -119,20 +119,38 @@ def lr_factor(
     return factor
 
 
-def adamw(params: Iterable[torch.nn.Parameter], *, decay_on: str = "all", **settings: Any) -> torch.optim.AdamW:
-    """AdamW of torch; `decay_on="matrices"` spares every weight of fewer than two dimensions (norms, biases) from decay."""
+def adamw(
+    params: Iterable[torch.nn.Parameter], *, decay_on: str = "all", clip: float | None = None, **settings: Any
+) -> torch.optim.AdamW:
+    """AdamW of torch; `decay_on="matrices"` spares every weight of fewer than two dimensions (norms, biases) from decay.
+
+    `clip` is the largest norm of the whole gradient, for a trainer that does not clip by itself (LitGPT's finetuning).
+    """
     import torch
 
     every = list(params)
+    optimizer = torch.optim.AdamW(_groups(every, decay_on), **settings)
+    if clip is not None:
+        if _flattened(every):
+            raise ValueError("clip: the gradient's norm cannot be had here, each process holds a flattened piece of it")
+        optimizer.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_norm_(every, clip) and None)
+    return optimizer
+
+
+def _groups(every: list[torch.nn.Parameter], decay_on: str) -> list[dict[str, Any]]:
     if decay_on == "all":
-        return torch.optim.AdamW(every, **settings)
+        return [{"params": every}]
     if decay_on != "matrices":
         raise ValueError(f"decay_on should be all or matrices, got {decay_on!r}")
-    matrices = [p for p in every if p.ndim > 1]
-    if not matrices:  # FSDP1 hands out flat pieces: what was a matrix can no longer be told
+    if _flattened(every):
         raise ValueError("decay_on: matrices cannot be told from vectors here, the weights arrive flattened; use all")
-    spared = {"params": [p for p in every if p.ndim < 2], "weight_decay": 0.0}
-    return torch.optim.AdamW([{"params": matrices}, spared], **settings)
+    matrices, spared = ([p for p in every if (p.ndim > 1) is matrix] for matrix in (True, False))
+    return [{"params": matrices}, {"params": spared, "weight_decay": 0.0}]
+
+
+def _flattened(every: list[torch.nn.Parameter]) -> bool:
+    """FSDP1 hands out flat pieces; FSDP2, which LitGPT's LoRA and torchtune use, leaves shapes alone."""
+    return all(p.ndim < 2 for p in every)
 
 
 @dataclass(frozen=True)

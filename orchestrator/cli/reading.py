@@ -9,6 +9,7 @@ from backends.base import Backend, Inexpressible, plan
 from backends.parse import RecipeError, is_file, parse
 from backends.recipe import Recipe, leaves
 from backends.registry import BACKENDS
+from backends.report import Report
 from orchestrator import clusters
 from orchestrator.cli import INEXPRESSIBLE, WRONG, Stop
 from orchestrator.render.plan import problem_text, report_text
@@ -96,7 +97,7 @@ def planned(each: Backend, wish: Recipe, where: Target, accept: Iterable[str]) -
 
 def refusal(error: Inexpressible) -> str:
     """Each leaf that the trainer cannot honour, and why."""
-    return f"{error.backend} cannot express this recipe\n\n{report_text(error.report)}"
+    return f"{error.backend} cannot express this recipe\n\n{report_text(Report(error.report.refused))}"
 
 
 def check_inputs(decided: Plan, wish: Recipe) -> None:

@@ -62,7 +62,7 @@ def _compiling(commands: Any) -> None:
     _recipe(preview)
     preview.add_argument("--rows", type=int, default=3, metavar="N", help="how many (default: 3)")
     preview.add_argument("--json", action="store_true", help="one JSON document")
-    explain = _command(commands, "explain", "explain", "one leaf in all trainers' spellings, or a recipe leaf by leaf")
+    explain = _command(commands, "explain", "translate", "one leaf in all trainers' spellings, or a recipe leaf by leaf")
     explain.add_argument("what", metavar="LEAF|RECIPE", help="optim.lr, or a recipe file")
     explain.add_argument("--json", action="store_true", help="one JSON document")
 

@@ -170,18 +170,16 @@ print(said(lambda: [data[i] for _ in range(51) for i in range(8)]))
 def test_two_processes_share_each_batch(job, case, call, python):
     """With parts and two processes, each takes its half of every global batch, in every part."""
     script = """
-import json, tune_torchtune as t
-data = t.rows(None, parts=2)
-rank = int(__import__("os").environ["RANK"])
-print(json.dumps([data[i]["tokens"].tolist() for _ in range(2) for i in range(rank, 200, 2)]))
+import json, os, tune_torchtune as t
+def served(parts, rank, world):
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(world)}
+    data = t.rows(None, parts=parts)
+    return [data[i]["tokens"].tolist() for _ in range(parts) for i in range(rank, len(data), world)]
+print(json.dumps([served(1, 0, 1), served(2, 0, 2), served(2, 1, 2)]))
 """
-    work, halves = job(case("full")), []
-    for rank in "01":
-        argv = ["env", f"RANK={rank}", "WORLD_SIZE=2", python("torchtune"), "-c", script]
-        halves.append(json.loads(call(argv, work).stdout.splitlines()[-1]))
-    whole = "import json, tune_torchtune as t; d = t.rows(None); print(json.dumps([d[i]['tokens'].tolist() for i in range(400)]))"
-    want = json.loads(call([python("torchtune"), "-c", whole], work).stdout.splitlines()[-1])
-    assert [row for pair in zip(*halves, strict=True) for row in pair] == want
+    said = call([python("torchtune"), "-c", script], job(case("full"))).stdout
+    whole, *halves = json.loads(said.splitlines()[-1])
+    assert [row for pair in zip(*halves, strict=True) for row in pair] == whole
 
 
 def test_a_start_is_drawn_once_and_alike(job, case, call, python):

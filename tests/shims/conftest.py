@@ -9,6 +9,7 @@ import subprocess
 import threading
 from array import array
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,7 +70,7 @@ class Job:
         """What the data step left: rows of ids and labels, order, manifest."""
         room = self.folder / "data"
         ids, labels, starts = (npy(room / f"{name}.{kind}.npy") for kind in ("ids", "labels", "starts"))
-        spans = list(zip(starts, starts[1:], strict=False))
+        spans = list(pairwise(starts))
         return SimpleNamespace(
             ids=[ids[a:b].tolist() for a, b in spans],
             labels=[labels[a:b].tolist() for a, b in spans],
@@ -141,7 +142,7 @@ class Hub(BaseHTTPRequestHandler):
             parts = parts[1:] if parts[0] == "datasets" else parts
             self.file("/".join(parts[:2]), "/".join(parts[4:]))
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 
     def about(self, name):
         if name not in self.server.repositories:

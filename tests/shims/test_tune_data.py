@@ -5,6 +5,7 @@ import json
 import random
 import struct
 from array import array
+from itertools import chain
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -79,8 +80,7 @@ def test_what_carries_loss_is_the_answers(data_job, triples):
 
 
 def test_merged_tokens_and_white_space(data_job):
-    """A token that straddles prompt and answer belongs to the answer, and white space carries loss like any other token, also
-    with a tokenizer that merges and trims (as Llama 3's does)."""
+    """A token that straddles belongs to the answer, and white space carries loss, also where a tokenizer trims as Llama 3's."""
     path = data_job.folder / data_job.spec["tokenizer"] / "tokenizer.json"
     raw = json.loads(path.read_text())
     vocab = raw["model"]["vocab"]
@@ -145,7 +145,7 @@ def test_packing(data_job, sizes):
             bins.append([])
         bins[-1] = bins[-1] + row
     assert joined.ids == bins
-    assert sum(joined.labels, []) == sum(loose.labels, [])
+    assert list(chain(*joined.labels)) == list(chain(*loose.labels))
     assert (joined.manifest["rows_in"], joined.manifest["rows"]) == (len(sizes), len(bins))
 
 
@@ -177,7 +177,7 @@ def test_manifest_counts(data_job):
     assert manifest["pad_id"] == PAD
     assert manifest["eval"] == {"rows": 2, "rows_in": 2, "tokens": 10, "loss_tokens": 8, "truncated": 0, "dropped_empty": 0, "longest": 7}
     assert data_job.data("eval").ids == data.ids[:2]
-    ids, labels = array("i", sum(data.ids, [])), array("i", sum(data.labels, []))
+    ids, labels = array("i", chain(*data.ids)), array("i", chain(*data.labels))
     assert manifest["sha256"] == hashlib.sha256(array("q", data.order).tobytes() + ids.tobytes() + labels.tobytes()).hexdigest()
 
 
@@ -186,8 +186,8 @@ def test_report(data_job):
     source = data_job.write("t.jsonl", [{"instruction": "a\x1b[2J", "output": "b ☃"}, {"instruction": "c", "output": "d"}])
     said = data_job.run("tune_data", data_job.spec | {"train": source, "template": "plain", "system": "s\tt"})
     assert said.splitlines() == [
-        "train: 2 rows of 2, 29 tokens, 8 with loss, 0 rows truncated at 4,096, 0 dropped without loss, longest 19",
-        "steps: 2 of 1 rows, 2 epochs, 0 rows left out of each".replace("2 epochs", "1 epochs"),
+        "train: 2 rows of 2, 28 tokens, 8 with loss, 0 rows truncated at 4,096, 0 dropped without loss, longest 18",
+        "steps: 2, each of 1 rows; epochs: 1; rows left out of each epoch: 0",
         "one row, loss between ⟦ ⟧: t.jsonl:1",
         "<s>s\\tt", "", "a\\x1b[2J", "⟦b ☃</s>⟧",
     ]
@@ -201,7 +201,7 @@ def test_ready_data_cost_nothing(data_job, light):
     assert data_job.run("tune_data", spec, **light) == said
     assert (data_job.folder / "data").readlink() == first
     made = {str(first)}
-    for changed in ({"seed": 1}, {"train": data_job.write("t.jsonl", ROWS[1:])}, {"max_length": 99}):
+    for changed in ({"seed": 1}, {"train": data_job.write("t.jsonl", ROWS[1:])}, {"max_length": 999}):
         data_job.run("tune_data", spec | changed)
         made.add(str((data_job.folder / "data").readlink()))
     with (data_job.folder / spec["tokenizer"] / "tokenizer_config.json").open("a") as file:
@@ -265,7 +265,7 @@ def test_preview(data_job):
     (ROWS, {"tokenizer": "nowhere"}, "bad_model", "nowhere/tokenizer.json"),
     ([{"text": "x" * 5000}], {"format": "text", "max_length": 9999}, "too_long", "5002 tokens, but the model holds 4096 positions"),
     (ROWS, {"colour": 1, "batch": 0, "format": "x", "steps": 2}, "bad_spec", "data.json: colour: unknown key"),
-    (ROWS, {"train": {}}, "bad_spec", "train: is missing"),
+    (ROWS, {"train": None}, "bad_spec", "train: is missing"),
     (ROWS, {"train": {"file": 1}}, "bad_spec", 'train: should be {"path": FILE} or {"hub": NAME}'),
     (ROWS, {"template": "no words"}, "bad_spec", "template: should be alpaca, plain, chat or a text with {instruction}"),
 ])
@@ -321,7 +321,7 @@ def test_a_tokenizer_that_does_not_fit_the_model(data_job):
 
 
 def test_eos_must_have_a_name(data_job):
-    """Without any EOS the job stops, unless the recipe wants none; generation_config.json may name it."""
+    """Without any EOS the job stops, unless the recipe wants none; generation_config.json may name it, or be no JSON."""
     folder = data_job.folder / data_job.spec["tokenizer"]
     for name in ("tokenizer_config.json", "config.json", "generation_config.json"):
         content = json.loads((folder / name).read_text())
@@ -329,6 +329,8 @@ def test_eos_must_have_a_name(data_job):
     spec = data_job.spec | {"train": data_job.write("t.jsonl", [{"text": "a"}]), "format": "text"}
     assert data_job.refused("tune_data", spec)[0] == "bad_model"
     data_job.run("tune_data", spec | {"add_eos": False})
+    (folder / "generation_config.json").write_text('{"eos_token_id": 1,}')
+    assert data_job.refused("tune_data", spec)[0] == "bad_model"
     (folder / "generation_config.json").write_text('{"eos_token_id": [260, 257]}')
     data_job.run("tune_data", spec)
     assert data_job.data().ids == [[BOS, *b"a", END]]

@@ -44,6 +44,7 @@ WIPED = "env -i setsid sh -c 'echo $$ >>pids; exec sleep 600' & sleep 0.1"
 
 
 def sh(text: str) -> list[str]:
+    """A shell that runs a text."""
     return ["sh", "-c", text]
 
 
@@ -62,7 +63,7 @@ def test_eight_racing_starters_start_one(host: Host) -> None:
     assert {each.phase for each in seen} <= {"running", "exited"}
     assert host.end("race").rc == 0
     assert host.file("race", "count") == "x\n"
-    assert os.listdir(host.home / "jobs/race") == ["1"]
+    assert [path.name for path in (host.home / "jobs/race").iterdir()] == ["1"]
 
 
 def test_the_same_again_starts_nothing(host: Host) -> None:
@@ -109,7 +110,7 @@ def test_files_and_links_are_placed(host: Host) -> None:
     assert "through the link" in host.log("placed")
     work = host.folder("placed") / "work"
     assert (work / "a.yaml").read_bytes() == files["a.yaml"].encode()
-    assert os.readlink(work / "cache") == str(host.home / "cache")
+    assert (work / "cache").readlink() == host.home / "cache"
     own = [path for path in (host.home / "jobs").rglob("*") if not path.is_symlink() and "etc/" not in str(path)]
     assert {path.stat().st_mode & 0o777 for path in own if path.is_file()} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in own if path.is_dir()} == {0o700}
@@ -204,8 +205,9 @@ def test_a_program_that_cannot_start(host: Host, program: str, reason: str) -> N
 
 def test_a_step_starts_as_from_a_shell(host: Host) -> None:
     """A step leads a session of its own, reads nothing, holds no file of ours, and no signal is blocked or ignored."""
-    text = "ls -l /proc/$$/fd; cat; grep -E 'Sig(Blk|Ign)' /proc/$$/status; echo session $(cut -d' ' -f6 /proc/$$/stat) $$; env"
-    assert host.run("shell", sh(text), env={"A": "1 2", "LANG": "C"}).rc == 0
+    text = "ls -l /proc/$$/fd; cat; echo session $(cut -d' ' -f6 /proc/$$/stat) $$; env"
+    masks = ["grep", "-E", "Sig(Blk|Ign)", "/proc/self/status"]
+    assert host.run("shell", masks, sh(text), env={"A": "1 2", "LANG": "C"}).rc == 0
     log = host.log("shell")
     assert len(re.findall(r" \d+ -> ", log)) == 3
     assert "0 -> /dev/null" in log
@@ -228,6 +230,7 @@ def test_secrets_reach_the_process_and_no_file(host: Host) -> None:
 
 
 def commandline(path: Path) -> str:
+    """The words of a process that may be gone."""
     try:
         return path.read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
@@ -281,7 +284,7 @@ def test_a_stop_lets_the_program_finish(host: Host) -> None:
     """A program that handles TERM ends in its own way, in time; its exit code is kept, and no further step runs."""
     handles = sh("trap 'echo saved; exit 0' TERM; touch ready; while :; do sleep 0.05; done")
     host.start("saves", handles, sh("touch never"))
-    host.until(lambda: (host.folder("saves") / "work/ready").exists())
+    host.until((host.folder("saves") / "work/ready").exists)
     host.transport.stop("saves", 1, 30.0)
     seen = host.end("saves")
     assert (seen.rc, seen.signal, seen.why, seen.step) == (0, None, "stopped", "s1")
@@ -291,10 +294,10 @@ def test_a_stop_lets_the_program_finish(host: Host) -> None:
 
 def test_a_second_stop_may_be_more_impatient(host: Host) -> None:
     """A later stop with a shorter grace takes over from an earlier one."""
-    host.start("twice", sh("trap '' TERM; touch ready; while :; do sleep 0.05; done"))
-    host.until(lambda: (host.folder("twice") / "work/ready").exists())
+    host.start("twice", sh("trap 'touch asked' TERM; touch ready; while :; do sleep 0.05; done"))
+    host.until((host.folder("twice") / "work/ready").exists)
     host.transport.stop("twice", 1, 600.0)
-    host.until(lambda: host.look("twice").phase == "stopping")
+    host.until((host.folder("twice") / "work/asked").exists)
     host.transport.stop("twice", 1, 0.0)
     assert (host.end("twice").signal, host.look("twice").why) == (signal.SIGKILL, "killed after grace")
 
@@ -319,6 +322,19 @@ def test_a_dead_supervisor_is_noticed_and_its_orphans_reaped(host: Host) -> None
     assert host.transport.reap("orphans", 1) == 5
     host.until(lambda: not [pid for pid in tree if host.living(pid)])
     assert host.look("orphans").orphans == 0
+
+
+def test_an_orphan_is_known_by_its_session(host: Host) -> None:
+    """Without supervisor, parent and mark, a process is still known by the session of its step."""
+    host.start("session", sh("env -i sh -c 'echo $$ >>pids; exec sleep 600' & sleep 0.1; exec sleep 600"))
+    (orphan,) = pids(host, "session", 1)
+    run = host.written("session", "run.json")
+    os.kill(run["supervisor"], signal.SIGKILL)
+    host.until(lambda: not host.living(run["supervisor"]))
+    os.kill(run["pid"], signal.SIGKILL)
+    host.until(lambda: host.look("session").orphans == 1)
+    assert host.transport.reap("session", 1) == 1
+    host.until(lambda: not host.living(orphan))
 
 
 def test_a_reboot_is_told_from_a_killed_supervisor(host: Host) -> None:
@@ -427,6 +443,7 @@ def test_promised_files_exist_when_they_hold_something(host: Host) -> None:
         "cache/d.bin",
         "out/a.bin",
     ]
+    assert host.transport.read("promise", 1, "work/out/p.pipe", 0, 10) == b"", "a pipe holds nobody up"
 
 
 @pytest.mark.parametrize("name", ["../log", "/etc/passwd", "a/../../log", ""])

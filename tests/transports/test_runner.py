@@ -6,6 +6,7 @@ import ast
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,12 +28,14 @@ PLAIN = st.recursive(
 )
 
 
-def call(*words: str, text: str = "", python: str = sys.executable) -> subprocess.CompletedProcess[str]:
+def call(*words: str, text: str = "", python: str = sys.executable, **rest: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command line of the runner as a host would."""
     argv = [python, "-I", "-S", "-E", str(RUNNER), *words]
-    return subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+    return subprocess.run(argv, input=text, capture_output=True, text=True, check=False, **rest)
 
 
 def document(job: str, *argvs: list[str], **rest: Any) -> str:
+    """What `start` reads, for the first attempt of a job."""
     steps = [{"name": "s", "argv": argv} for argv in argvs]
     return json.dumps({"spec": {"job": job, "attempt": 1, "steps": steps}, **rest})
 
@@ -95,8 +98,7 @@ def test_bad_words_get_an_exit_code_and_a_sentence(
     tmp_path: Path, words: tuple[str, ...], text: str, code: int
 ) -> None:
     """Wrong words or documents end with their code and a line on stderr, without a traceback and without a job."""
-    argv = [sys.executable, "-I", "-S", "-E", str(RUNNER), *words]
-    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False, cwd=tmp_path)
+    done = call(*words, text=text, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, "")
     assert done.stderr.startswith("runner: ")
     assert "Traceback" not in done.stderr
@@ -113,15 +115,14 @@ def test_a_conflict_has_its_own_exit_code(tmp_path: Path) -> None:
 def test_inherited_files_are_let_go(tmp_path: Path) -> None:
     """A descriptor that the starter inherited is held neither by the supervisor nor by a step."""
     reading, writing = os.pipe()
-    argv = [sys.executable, "-I", "-S", "-E", str(RUNNER), "start", str(tmp_path / "jobs/a/1")]
-    subprocess.run(
-        argv, input=document("a", ["sleep", "600"]), text=True, pass_fds=(writing,), stdout=subprocess.DEVNULL
-    )
+    folder = str(tmp_path / "jobs/a/1")
+    call("start", folder, text=document("a", ["sleep", "600"]), pass_fds=(writing,))
     os.close(writing)
     assert os.read(reading, 1) == b""
     os.close(reading)
-    assert json.loads(call("stop", str(tmp_path / "jobs/a/1"), "0").stdout)["phase"] in ("stopping", "exited")
-    call("wait", str(tmp_path / "jobs/a/1"), "60")
+    assert json.loads(call("status", folder).stdout)["phase"] == "running"
+    call("stop", folder, "0")
+    assert json.loads(call("wait", folder, "60").stdout)["phase"] == "exited"
 
 
 def test_it_is_lawful_python_3_8() -> None:
@@ -151,12 +152,12 @@ def test_other_pythons_run_it(tmp_path: Path, version: str) -> None:
 
 
 def interpreter(version: str) -> str:
-    """A Python of a version, as uv finds it without fetching one; empty when there is none."""
-    argv = ["uv", "python", "find", "--no-python-downloads", "--system", version]
-    try:
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+    """A Python of a version that runs here, from the PATH or kept by pyenv; empty when there is none."""
+    kept = Path.home().glob(f".pyenv/versions/{version}.*/bin/python")
+    for found in (shutil.which(f"python{version}"), *map(str, kept)):
+        if found and subprocess.call([found, "-c", "pass"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0:
+            return found
+    return ""
 
 
 def test_a_supervisor_is_small(host: Host) -> None:

@@ -1,0 +1,141 @@
+"""Laws that every backend keeps, by reading the tables: no test here names a trainer."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backends.base import Inexpressible, plan
+from backends.parse import parse
+from backends.recipe import leaves
+from backends.registry import BACKENDS
+from backends.rows import Scene, cross, reverse
+from backends.target import Target
+
+SHAPES = [(name, adapter, rendering) for name in BACKENDS for adapter in ("none", "lora") for rendering in ("shared", "native")]
+
+
+def table(name, adapter, rendering):
+    return BACKENDS[name].table({"method.adapter": adapter, "data.rendering": rendering})
+
+
+@pytest.mark.parametrize(("name", "adapter", "rendering"), SHAPES)
+def test_every_leaf_is_read_once(name, adapter, rendering):
+    """Each leaf of the schema is read by exactly one row, and no row reads anything else."""
+    read = [leaf for row in table(name, adapter, rendering) for leaf in row.ours]
+    assert sorted(read) == sorted(leaves())
+
+
+@pytest.mark.parametrize(("name", "adapter", "rendering"), SHAPES)
+def test_rows_follow_the_schema(name, adapter, rendering):
+    """Rows stand in the order of the schema by their first leaf, so that two backends can be read side by side."""
+    order = {leaf: n for n, leaf in enumerate(leaves())}
+    firsts = [order[row.ours[0]] for row in table(name, adapter, rendering) if row.ours]
+    assert firsts == sorted(firsts), [leaves()[n] for n in firsts]
+
+
+@pytest.mark.parametrize(("name", "adapter", "rendering"), SHAPES)
+def test_no_key_is_written_twice(name, adapter, rendering):
+    """No two rows write the same native key."""
+    written = [key for row in table(name, adapter, rendering) for key in row.theirs]
+    assert len(written) == len(set(written)), {key for key in written if written.count(key) > 1}
+
+
+@pytest.mark.parametrize(("name", "adapter", "rendering"), SHAPES)
+def test_quirks_have_a_source(name, adapter, rendering):
+    """A loss that upstream decides cites upstream."""
+    for row in table(name, adapter, rendering):
+        for value in (0, 1, 7, "text", ["head", "up"], 3.5):
+            try:
+                row.to(*([value] * len(row.ours)), Scene(steps=7, adapter="lora", model={"tied": True}))
+            except Exception as loss:
+                if getattr(loss, "kind", "") == "never" and hasattr(loss, "see") and "divide" not in loss.why and "split" not in loss.why:
+                    assert loss.see.startswith("https://"), loss
+
+
+positive = st.integers(1, 64)
+rates = st.floats(1e-7, 1.0)
+
+
+@st.composite
+def recipes(draw):
+    """Recipes over all leaves that these backends cross."""
+    lora = draw(st.booleans())
+    micro = draw(st.sampled_from([None, 1, 2, 4]))
+    steps = draw(st.one_of(st.none(), st.integers(12, 500)))
+    targets = draw(st.lists(st.sampled_from(["q", "k", "v", "o"]), min_size=1, unique=True))
+    mlp = ["gate", "up", "down"] if draw(st.booleans()) else []
+    model = draw(
+        st.sampled_from(
+            [
+                {"id": "random", "init": "random", "architecture": {"hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "kv_heads": 2}},
+                {"id": "meta-llama/Llama-3.2-1B"},
+                {"id": "Qwen/Qwen2.5-0.5B", "revision": "abc"},
+                {"id": "./folder"},
+            ]
+        )
+    )
+    return {
+        "version": 1,
+        "name": "law",
+        "model": model,
+        "method": {"adapter": "lora", "lora": {"rank": draw(positive), "alpha": float(draw(positive)), "dropout": draw(st.sampled_from([0.0, 0.1])),
+                                               "targets": [t for t in ("q", "k", "v", "o") if t in targets] + mlp}} if lora else {},
+        "data": {
+            "train": draw(st.sampled_from(["rows.jsonl", "a/b.parquet", "org/name"])),
+            "format": draw(st.sampled_from(["instruct", "text"])),
+            "max_length": draw(positive),
+            "pack": draw(st.booleans()),
+            "train_on_prompt": draw(st.booleans()),
+            "shuffle": draw(st.booleans()),
+            "add_eos": draw(st.booleans()),
+        },
+        "train": {
+            **({"steps": steps} if steps else {"epochs": draw(positive)}),
+            "batch": {"global": 8 * draw(positive), **({"micro": micro} if micro else {})},
+            "precision": draw(st.sampled_from(["fp32", "bf16"])),
+            "seed": draw(st.integers(0, 2**32 - 1)),
+        },
+        "log": {"every": draw(positive)},
+        "optim": {"lr": draw(rates), "betas": [draw(st.floats(0, 0.999)), 0.95], "eps": draw(st.floats(1e-12, 1e-3)), "warmup_steps": draw(st.integers(1, 11)),
+                  "weight_decay": draw(st.floats(0, 1)), "decay_on": draw(st.sampled_from(["all", "matrices"]))},
+    }
+
+
+@pytest.mark.parametrize("name", list(BACKENDS))
+@given(values=recipes())
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_out_and_back(name, values):
+    """Across and back is the same recipe: what a backend can express, its native keys say in full."""
+    recipe = parse(json.dumps(values), base="/somewhere")
+    flat = recipe.flat()
+    rows = BACKENDS[name].table(flat)
+    scene = Scene(steps=flat["train.steps"], adapter=flat["method.adapter"])
+    out = cross(rows, flat, scene)
+    assert not out.unread
+    back = cross(reverse(rows), out.native, replace(scene))
+    assert set(back.native) == {leaf for row in rows if row.theirs for leaf in row.ours} - {line.leaf for line in out.lines if line.status == "lost"}
+    for leaf, value in back.native.items():
+        if leaf in ("train.batch.micro",):  # unset means the whole batch, and comes back as that number
+            value = None if value == flat["train.batch.global"] and flat[leaf] is None else value
+        expected = flat[leaf]
+        assert value == pytest.approx(expected, rel=1e-12) if isinstance(expected, float) else value == expected, leaf
+
+
+@pytest.mark.parametrize("name", list(BACKENDS))
+@given(values=recipes())
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_a_plan_is_a_pure_function(name, values):
+    """The same recipe and target give the same bytes, and no file is opened on the way."""
+    recipe = parse(json.dumps(values), base="/somewhere")
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.open", lambda *_, **__: pytest.fail("a plan opened a file"))
+        for _ in range(2):
+            try:
+                made.append(plan(BACKENDS[name], recipe, Target()).digest())
+            except Inexpressible as error:
+                made.append(str(error))
+    assert made[0] == made[1]

@@ -138,7 +138,14 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     )
 
 
-_ENV = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+_ENV = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONPATH": "",  # what the user has there is not for the trainer's environment
+    "PYTHONNOUSERSITE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
 
 
 def _scene(flat: Flat, target: Target) -> Scene:

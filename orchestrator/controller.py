@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import sys
 import time
 import traceback
 from collections import defaultdict
@@ -278,32 +277,33 @@ def catch_up(home: Home, store: Store) -> None:
 
 def serve(home: Home) -> None:
     """Be the controller until there is nothing to do."""
+    secrets: dict[str, dict[str, str]] = {}
     again = True
     while again:
-        again = False
-        with only_one(home) as mine, open_store(home.store) as store:
+        with only_one(home, patience=1.0) as mine, open_store(home.store) as store:
             if not mine:
                 return
-            _loop(home, store)
+            _loop(Controller(home, store, secrets=secrets))
         with open_store(home.store) as store:  # a job that came after our last look and saw us alive
             again = bool(store.active())
 
 
-def _loop(home: Home, store: Store) -> None:
-    controller = Controller(home, store)
-    home.socket.unlink(missing_ok=True)
+def _loop(controller: Controller) -> None:
+    place = controller.home.socket
+    place.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(near(home.socket))
-        home.socket.chmod(0o600)
-        idle_since = time.monotonic()
+        ear.bind(near(place))
+        place.chmod(0o600)
+        busy = time.monotonic()
         while True:
             left = _look_safely(controller)
             if left:
-                idle_since = time.monotonic()
-            elif time.monotonic() - idle_since > PATIENCE:
+                busy = time.monotonic()
+            elif time.monotonic() - busy > PATIENCE:
                 break
-            _listen(ear, controller, PACE if left else 1.0)
-        home.socket.unlink(missing_ok=True)
+            if _listen(ear, controller, PACE if left else 1.0):
+                busy = time.monotonic()
+        place.unlink(missing_ok=True)
 
 
 def _look_safely(controller: Controller) -> int:
@@ -317,18 +317,20 @@ def _look_safely(controller: Controller) -> int:
         return 1
 
 
-def _listen(ear: socket.socket, controller: Controller, seconds: float) -> None:
-    """Sleep until somebody says that something changed, at most so many seconds."""
+def _listen(ear: socket.socket, controller: Controller, seconds: float) -> bool:
+    """Sleep until somebody says that something changed, at most so many seconds; did somebody?"""
     ear.settimeout(seconds)
+    heard = False
     try:
         while True:
-            data = ear.recv(1 << 20)
+            data, heard = ear.recv(1 << 20), True
             with suppress(ValueError, AttributeError):
                 controller.secrets.update(json.loads(data).get("secrets", {}))
             ear.settimeout(0.002)  # what comes together is looked at together
     except (TimeoutError, BlockingIOError):
-        return
+        return heard
 
 
-if __name__ == "__main__":
-    serve(Home(Path(sys.argv[1])))
+def main(folder: str) -> None:
+    """What `service` starts."""
+    serve(Home(Path(folder)))

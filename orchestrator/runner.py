@@ -1,4 +1,4 @@
-"""Supervises attempts on a host: one file, Linux, the standard library of Python 3.8 or newer, no root, no agent.
+"""Supervises attempts on a host: one file, Linux, the standard library of CPython 3.8 or newer, no root, no agent.
 
     runner.py start DIR < DOCUMENT         start the attempt, once; answers when the first step was started
     runner.py status DIR...                a line of JSON for each

@@ -15,18 +15,30 @@ from orchestrator.home import Home
 
 
 @contextmanager
-def only_one(home: Home) -> Iterator[bool]:
-    """Hold the state folder's lock: True when we are the controller now."""
+def only_one(home: Home, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the state folder's lock: True when we are the controller now.
+
+    Args:
+        home: the state folder.
+        patience: seconds to try; who only looks whether there is a controller holds the lock for a moment.
+    """
     fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        yield _locked(fd, time.monotonic() + patience)
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int, until: float) -> bool:
+    while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
         else:
-            yield True
-    finally:
-        os.close(fd)
+            return True
 
 
 def alive(home: Home) -> bool:
@@ -39,13 +51,15 @@ def alive(home: Home) -> bool:
 
 def wake(home: Home, secrets: Mapping[str, Mapping[str, str]] | None = None) -> None:
     """See that a controller is at work, and tell it to look; hand it secrets' values, which it keeps in memory."""
-    if not alive(home):
+    running = alive(home)
+    if not running:
         _spawn(home)
+    if not running and not secrets:
+        return  # a new one looks before it listens
     message = json.dumps({"secrets": secrets or {}}).encode()
-    for _ in range(100 if secrets else 20):
-        if _send(home, message):
-            return
-        time.sleep(0.02)
+    until = time.monotonic() + (5.0 if secrets else 0.1)
+    while not _send(home, message) and time.monotonic() < until:
+        time.sleep(0.01)
 
 
 def _send(home: Home, message: bytes) -> bool:
@@ -67,16 +81,16 @@ def near(path: Path) -> str:
     return f"/proc/self/fd/{fd}/{path.name}"
 
 
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.controller import main; main(sys.argv[2])"
+"""Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment."""
+
+
 def _spawn(home: Home) -> None:
     """A controller of its own session, which outlives us and our terminal."""
     log = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
-    argv = [sys.executable, "-m", "orchestrator.controller", str(home.path)]
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])),
-    }
+    argv = [sys.executable, "-c", BOOT, str(Path(__file__).parents[1]), str(home.path)]
     actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
-    os.posix_spawn(sys.executable, argv, env, file_actions=actions, setsid=True)
+    os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
     os.close(log)
     os.close(null)

@@ -41,10 +41,12 @@ def retry(said: argparse.Namespace) -> int:
         for job in jobs:
             plan = unpacked(store.request(job.id))["plan"]
             values = secret_values(tuple(plan["secrets"]), home)
+            if values:
+                wake(home, {job.id: values})
             attempt = store.new_attempt(job.id, ("FAILED", "CANCELLED", "LOST", "SUCCEEDED"), time.time())
             if attempt is None:
                 raise Stop(FAILED, f"{job.id}: is {job.state}; only an ended job can be tried again")
-            wake(home, {job.id: values} if values else None)
+            wake(home)
             print(f"{job.id} attempt {attempt}", flush=True)
     if said.follow:
         from orchestrator.cli.follow import follow  # noqa: PLC0415

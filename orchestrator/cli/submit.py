@@ -115,10 +115,12 @@ def enqueue(home: Home, job: str, decided: Plan, where: Target, values: dict[str
     request = {"plan": decided.as_dict(), "target": asdict(where)}
     digest = sha256(f"{decided.digest()} {where.name}".encode()).hexdigest()
     new = NewJob(job, decided.recipe, decided.backend, where.name, digest, packed(request), priority, {}, decided.promise.steps)
+    if values:  # before the job can be seen: whoever starts it has them then
+        wake(home, {job: values})
     with open_store(home.store) as store:
         try:
             added = store.add_job(new, time.time())
         except Duplicate as error:
             raise Stop(WRONG, f"--id {job}: {error}\n\nhint: choose another --id") from None
-    wake(home, {job: values} if values and added else None)
+    wake(home)
     return added

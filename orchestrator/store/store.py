@@ -247,9 +247,10 @@ class Store:
             (id, attempt),
         )
         first = 0 if after_step is None else after_step + 1
+        row = tuple.__new__  # as `_make`, without counting to six: a tenth of the time, with the look before float()
         with uncollected():
             return [
-                PointRow._make((step, name, float(value), time, number, native))
+                row(PointRow, (step, name, value if value.__class__ is float else float(value), time, number, native))
                 for name, key, number, native in sorted(series)
                 if names is None or name in names
                 for step, value, time in self._database.each(LATER, (key, first))

@@ -111,7 +111,8 @@ class Transport(Protocol):
 
     def poll(self, watches: Sequence[Watch]) -> list[Seen]:
         """Look at many attempts at once, in one round trip. The phase is read before the files: `exited` and no more
-        bytes means that there will be none."""
+        bytes means that there will be none.
+        """
         ...
 
     def stop(self, job: str, attempt: int, grace: float) -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
 
 
 def everything(folder):
+    """Paths below a folder, but for the shared rooms."""
     return sorted(str(p) for p in folder.rglob("*") if "/envs/" not in str(p) and "/cache/" not in str(p))
 
 

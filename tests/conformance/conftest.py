@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -34,10 +34,17 @@ class Case:
     parts: int = 1
     targets: tuple[str, ...] = ()
     dropout: float = 0.0
-    evals: bool = field(default=False)
+    evals: bool = False
+    devices: int = 1
+
+    @property
+    def accumulation(self):
+        """Micro-batches of one process that make a step; the batch has 8 rows."""
+        return 8 // self.micro // self.devices
 
     @property
     def schedule(self):
+        """The learning rate's course, as both trainers take it."""
         warm = {"warmup_steps": self.warmup} if self.share is None else {"warmup_share": self.share}
         return {"kind": self.kind, "min_ratio": self.min_ratio, **warm}
 
@@ -188,7 +195,7 @@ def torchtune_config(case, start):
         "seed": 42,
         "shuffle": False,
         "batch_size": case.micro,
-        "gradient_accumulation_steps": 8 // case.micro,
+        "gradient_accumulation_steps": case.accumulation,
         "epochs": case.parts,
         "max_steps_per_epoch": None,
         "optimizer": {"_component_": "tune_torchtune.adamw", "decay_on": case.decay_on, "fused": False, **ADAMW},
@@ -219,7 +226,7 @@ def litgpt_config(case, eval_every):
         "checkpoint_dir": "lit",
         "out_dir": "out",
         "precision": "32-true",
-        "devices": 1,
+        "devices": case.devices,
         "num_nodes": 1,
         **(lora if case.targets else {}),
         "data": {
@@ -282,11 +289,11 @@ def trained(job, start):
         (work / "litgpt.yaml").write_text(yaml.safe_dump(litgpt_config(case, eval_every)))
         command = "finetune_lora" if case.targets else "finetune_full"
         call([python, "-m", "litgpt", command, "--config", "litgpt.yaml"], work)
-        return litgpt_curves(work, 8 // case.micro), "out/final"
+        return litgpt_curves(work, case.accumulation), "out/final"
 
     @cache
-    def run(trainer, name, dropout=0.0):
-        case = Case(**{**CASES[name].__dict__, "dropout": dropout})
+    def run(trainer, name, **changes):
+        case = replace(CASES[name], **changes)
         work = job(case)
         first = start(name) if case.targets else None
         train = {"torchtune": with_torchtune, "litgpt": with_litgpt}[trainer]

@@ -148,6 +148,16 @@ def test_litgpts_dropout_survives_its_evaluations(trained, yardstick):
     assert min(after) > 1e-4
 
 
+def test_litgpt_on_two_processes_is_the_same_run(trained, yardstick, call, python):
+    """LoRA on two processes with accumulation: the yardstick's losses, evaluations and weights, and no hang."""
+    curves, work = trained("litgpt", "lora", devices=2, micro=2)
+    want = yardstick("lora")
+    assert largest(curves["loss"], want["loss"]) < SAME
+    assert largest(curves["eval"].values(), want["eval"].values()) < SAME
+    argv = [python("torchtune"), str(HERE / "yardstick.py"), "diff", str(want["weights"]), "checkpoint"]
+    assert json.loads(call(argv, work).stdout)["largest"] < SAME
+
+
 def test_a_stream_refuses_what_would_change_its_order(job, case, call, python):
     """Shuffling, more epochs than parts, parts that do not divide the steps: an error, never other rows."""
     script = """

@@ -23,6 +23,7 @@ optim:
 
 
 def problems(text, **kw):
+    """What is wrong, by line and path."""
     with pytest.raises(RecipeError) as caught:
         parse(text, name="r.yaml", **kw)
     return {(p.line, p.path): p for p in caught.value.problems}

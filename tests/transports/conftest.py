@@ -100,6 +100,8 @@ def small_disk(tmp_path: Path) -> Iterator[Host]:
     if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], stderr=subprocess.DEVNULL):
         pytest.skip("this root may not mount")
     host = Host(Local(disk), disk)
-    yield host
-    host.close()
-    subprocess.call(["umount", "-l", str(disk)])
+    try:
+        yield host
+        host.close()
+    finally:
+        subprocess.call(["umount", "-l", str(disk)])

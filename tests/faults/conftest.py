@@ -1,0 +1,153 @@
+"""Jobs that take milliseconds: real runner, real controller, real store; only the trainer is a shell script."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backends.plan import Environment, Plan, Promise, Step
+from backends.target import Target
+from orchestrator.cli.submit import enqueue
+from orchestrator.home import Home
+from orchestrator.store import open_store
+
+METRICS = "out/logs/csv/version_0/metrics.csv"
+HEADER = "epoch,iter,iter_time,learning_rate,loss,step,tokens,total_tokens"
+
+
+def training(steps, pause=0.0, loss="2.5", files="checkpoint/model.safetensors checkpoint/config.json checkpoint/tokenizer.json"):
+    """A script that reports steps as LitGPT does, and leaves files."""
+    return f"""
+mkdir -p $(dirname {METRICS}) checkpoint
+echo {HEADER} > {METRICS}
+i=0
+while [ $i -lt {steps} ]; do
+  i=$((i+1)); sleep {pause}
+  echo "0,$i,0.01,0.001,{loss},$i,$((i*10)),$((i*10))" >> {METRICS}
+done
+for f in {files}; do echo x > $f; done
+"""
+
+
+def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault"):
+    """A plan whose steps are shell scripts; the last is called train."""
+    names = [f"step{n}" for n in range(1, len(scripts))] + ["train"]
+    return Plan(
+        recipe=name,
+        backend="litgpt",
+        environment=Environment("litgpt", "/bin/sh", "", "cpu"),
+        files=(),
+        steps=tuple(Step(n, ("/bin/sh", "-c", script)) for n, script in zip(names, scripts, strict=True)),
+        inputs=(),
+        env=(),
+        secrets=tuple(secrets),
+        promise=Promise(steps, ("checkpoint/config.json", "checkpoint/*.safetensors", "checkpoint/tokenizer.json")),
+        watch=("out/logs/csv/version_*/metrics.csv",),
+        reading={"every": 1, "first_lr": 0.0, "accumulation": 1},
+        devices=devices,
+    )
+
+
+class Lab:
+    """One state folder, and what can be done to it."""
+
+    training = staticmethod(training)
+
+    def __init__(self, home: Path) -> None:
+        self.home = Home(home).make()
+
+    def submit(self, job, *scripts, slots=1, secrets=None, priority=0, **kw):
+        """Queue a job and wake a controller."""
+        decided = shell_plan(*scripts, secrets=tuple(secrets or ()), **kw)
+        return enqueue(self.home, job, decided, replace(Target(), devices=slots), secrets or {}, priority)
+
+    def job(self, id):
+        with open_store(self.home.store) as store:
+            return store.job(id)
+
+    def wait(self, id, seconds=30, **fields):
+        """The job, when it has ended, or when its fields are these."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            job = self.job(id)
+            if all(getattr(job, k) == v for k, v in fields.items()) if fields else job.ended:
+                return job
+            time.sleep(0.02)
+        raise AssertionError(f"{self.job(id)}\n{self.log()}")
+
+    def log(self):
+        return self.home.log.read_text() if self.home.log.exists() else ""
+
+    def points(self, id, name="loss"):
+        with open_store(self.home.store) as store:
+            return store.points(id, names=[name])
+
+    def events(self, id):
+        with open_store(self.home.store) as store:
+            return [event.state for event in store.events(id)]
+
+    def controllers(self):
+        """Pids of this folder's controllers."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if any(b"orchestrator.controller" in word for word in words) and os.fsencode(self.home.path) in words:
+                    found.append(int(entry.name))
+        return found
+
+    def kill_controllers(self):
+        for pid in self.controllers():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+    def processes(self, id):
+        """Pids that carry the job's mark."""
+        mark, found = f"TUNE_JOB={id}".encode(), []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if mark in (entry / "environ").read_bytes() and (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+    def tune(self, *words, code=0):
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", *words],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done
+        return done.stdout
+
+
+@pytest.fixture
+def lab(home):
+    """A state folder of its own; its controllers are gone afterwards."""
+    made = Lab(home)
+    yield made
+    made.kill_controllers()
+
+
+@pytest.fixture
+def seed():
+    """A seed for random moments; printed, so that a failure can be repeated with TUNE_TEST_SEED."""
+    value = int(os.environ.get("TUNE_TEST_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"TUNE_TEST_SEED={value}")
+    return value

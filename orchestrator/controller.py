@@ -12,7 +12,7 @@ import socket
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from orchestrator.home import Home, read_secrets
 from orchestrator.metrics import Reading, points
 from orchestrator.service import near, only_one
 from orchestrator.store import Active, Store, open_store
-from orchestrator.transports.base import Conflict, Seen, Transport, TransportError, Watch
+from orchestrator.transports.base import Conflict, Request, Seen, Transport, TransportError, Watch
 from orchestrator.transports.local import Local
 
 PACE = 0.5
@@ -134,7 +134,7 @@ class Controller:
             if isinstance(action, Become):
                 self._become(each, action, seen)
             elif action.what == "start":
-                self._start(transport, each, case)
+                self._start([each])
             elif action.what == "stop":
                 transport.stop(job.id, job.attempt, GRACE)
             else:
@@ -208,30 +208,54 @@ class Controller:
             for a in active
         ]
         by_id = {each.job.id: each for each in active}
+        begun = []
         for id, devices in admit(queue, capacity).items():
             each, case = by_id[id], cases[id]
             case.reading.devices = list(devices)
             self.store.record(id, each.job.attempt, (), time.time(), case.reading.dump())
             if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), state="STARTING"):
-                each = Active(each.job._replace(state="STARTING"), each.positions)
-                self._start(self.transport(case.target), each, case)
+                begun.append(Active(each.job._replace(state="STARTING"), each.positions))
+        self._start(begun)
 
-    def _start(self, transport: Transport, each: Active, case: Case) -> None:
-        """Give an attempt to its host. A second time does nothing there."""
-        job = each.job
-        values, missing = _secrets(case.plan["secrets"], self.secrets.get(job.id, {}), self.home)
-        if missing:
-            detail = f"no value for {', '.join(missing)}: set it and `tune retry {job.id}`, or write it into {self.home.secrets.name} there"
-            self._become(each, Become("FAILED", "missing_secret", detail))
-            return
+    def _start(self, begun: Sequence[Active]) -> None:
+        """Give attempts to their hosts, several at a time: a start waits for another process. A second time does nothing there."""
+        asked = [(each, wanted) for each in begun if (wanted := self._request(each))]
+        for each, answer in zip((each for each, _ in asked), _together(self._give, [wanted for _, wanted in asked]), strict=True):
+            if isinstance(answer, Exception):
+                self._become(each, Become("FAILED", "cannot_start", str(answer)))
+            elif answer.phase == "running":
+                for action in decide(Facts(each.job.state, each.job.want, answer.phase, answer.step)):
+                    if isinstance(action, Become):
+                        self._become(each, action, answer)
+
+    def _give(self, wanted: Request) -> Seen | Exception:
         try:
-            seen = transport.start(request(self.home, job.id, job.attempt, case.plan, case.target, case.reading.devices, values))
+            return self.transport({}).start(wanted)
         except (Conflict, TransportError, ValueError) as error:
-            self._become(each, Become("FAILED", "cannot_start", str(error)))
-            return
-        for action in decide(Facts(each.job.state, each.job.want, seen.phase, seen.step)) if seen.phase == "running" else ():
-            if isinstance(action, Become):
-                self._become(each, action, seen)
+            return error
+
+    def _request(self, each: Active) -> Request | None:
+        """What the host is told; None when a secret has no value, which ends the attempt."""
+        job, case = each.job, self.case(each)
+        try:
+            values, missing = _secrets(case.plan["secrets"], self.secrets.get(job.id, {}), self.home)
+            detail = f"no value for {', '.join(missing)}: export it and `tune retry {job.id}`, or write it into {self.home.secrets}"
+        except PermissionError as error:
+            values, missing, detail = {}, ["?"], str(error)
+        if missing:
+            self._become(each, Become("FAILED", "missing_secret", detail))
+            return None
+        return request(self.home, job.id, job.attempt, case.plan, case.target, case.reading.devices, values)
+
+
+def _together(call: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
+    """A function's values in order, a few calls at a time."""
+    if len(values) < 2:
+        return [call(value) for value in values]
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 10 ms, for those who start many
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(call, values))
 
 
 def _watch(each: Active, case: Case) -> Watch:

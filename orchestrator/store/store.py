@@ -63,9 +63,7 @@ class Store:
     def ask(self, id: str, want: Want) -> bool:
         """Note what the user wants of an active job; False when it has ended or is unknown."""
         with self._database.write(durable=True):
-            return bool(
-                self._database.execute("UPDATE jobs SET want = ? WHERE id = ? AND ended IS NULL", (want, id)),
-            )
+            return bool(self._database.execute("UPDATE jobs SET want = ? WHERE id = ? AND ended IS NULL", (want, id)))
 
     def new_attempt(self, id: str, expect_states: Collection[str], now: float) -> int | None:
         """Queue a job again and forget how the last attempt went (its events and points stay); the attempt's number.
@@ -116,8 +114,7 @@ class Store:
             self._set(key, values)
             state = values.get("state", old)
             if event or state != old:
-                told = Event(id, present, now, old, state, values.get("reason", ""), values.get("detail", ""))
-                self._append(key, told)
+                self._append(key, Event(id, present, now, old, state, values.get("reason", ""), values.get("detail", "")))
             return True
 
     def record(self, id: str, attempt: int, points: Iterable[Reading], now: float, positions: Mapping[str, Any]) -> int:

@@ -85,7 +85,7 @@ def real() -> str:
         id = done.stdout.strip()
         ended(home, {id})
         history = json.loads((home.jobs / id / "1" / "exit.json").read_text())["history"]
-        times.append(next(step for step in history if step["name"] == "train")["started"] - began)
+        times.append(next(step for step in history if step["step"] == "train")["step_started"] - began)
     return f"{statistics.median(times[1:]) * 1e3:.0f} ms (after one that fills the caches; of it 3 preparing steps)"
 
 

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_shape
 import tune_shared
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _convert(wish: Mapping[str, Any]) -> None:
 def _build(wish: Mapping[str, Any], start: str | None, place: Path) -> None:
     from litgpt.utils import incremental_save, save_config
 
-    shape = tune_shared.shape(wish["model"])
+    shape = tune_shape.read(wish["model"])
     save_config(_config(shape, wish.get("name")), place)
     _copy_around(wish["model"], place)
     with incremental_save(place / "lit_model.pth") as saver:  # writes weight after weight: a model need not fit in memory
@@ -66,7 +67,7 @@ def _build(wish: Mapping[str, Any], start: str | None, place: Path) -> None:
         saver.save(state)
 
 
-def _config(shape: tune_shared.Shape, name: str | None) -> Any:
+def _config(shape: tune_shape.Shape, name: str | None) -> Any:
     """LitGPT's description of this shape; one that it has under `name` must say the same."""
     from litgpt.config import Config
 
@@ -98,7 +99,7 @@ def _config(shape: tune_shared.Shape, name: str | None) -> Any:
     return known
 
 
-def _adjustments(shape: tune_shared.Shape) -> dict[str, float] | None:
+def _adjustments(shape: tune_shape.Shape) -> dict[str, float] | None:
     if not shape.scaling:
         return None
     names = ("factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len")
@@ -117,12 +118,12 @@ def _copy_around(model: str, place: Path) -> None:
     settings.write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **known}))  # LitGPT reads that key
 
 
-def to_lit(model: str, shape: tune_shared.Shape, precision: str | None = None) -> Iterator[tuple[str, torch.Tensor]]:
+def to_lit(model: str, shape: tune_shape.Shape, precision: str | None = None) -> Iterator[tuple[str, torch.Tensor]]:
     """LitGPT's names and weights of a Hugging Face folder, one by one."""
     import torch
     from safetensors import safe_open
 
-    files = [safe_open(path, "pt") for path in tune_shared.weight_files(model)]
+    files = [safe_open(path, "pt") for path in tune_shape.weight_files(model)]
     where = {name: file for file in files for name in file.keys()}  # noqa: SIM118 - not a dict
     dtype = getattr(torch, precision) if precision else None
 
@@ -154,7 +155,7 @@ def lit_name(name: str) -> str:
     return f"transformer.h.{found[1]}.{_LAYER[found[2]]}.{leaf}"
 
 
-def to_hf(name: str, weight: torch.Tensor, shape: tune_shared.Shape) -> Iterator[tuple[str, torch.Tensor]]:
+def to_hf(name: str, weight: torch.Tensor, shape: tune_shape.Shape) -> Iterator[tuple[str, torch.Tensor]]:
     """Hugging Face names and weights of one of LitGPT's."""
     stem, _, leaf = name.rpartition(".")
     found = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", stem)
@@ -170,13 +171,13 @@ def to_hf(name: str, weight: torch.Tensor, shape: tune_shared.Shape) -> Iterator
     yield (f"model.layers.{found[1]}.{back[inside]}.{leaf}" if found else f"{back[inside]}.{leaf}"), weight
 
 
-def _lora(start: str | None, shape: tune_shared.Shape) -> Iterator[tuple[str, torch.Tensor]]:
+def _lora(start: str | None, shape: tune_shape.Shape) -> Iterator[tuple[str, torch.Tensor]]:
     """A and B in LitGPT's names. q, k and v are one layer there: those that are trained are stacked in that order."""
     import torch
     from safetensors.torch import load_file
 
     new = load_file(start) if start else {}
-    targets = [target for target in tune_shared.TARGETS if target != "head" or not shape.tied]
+    targets = [target for target in tune_shape.TARGETS if target != "head" or not shape.tied]
     layers: dict[str, list[str]] = {}
     for name, *_ in shape.linear(targets):
         if f"{name}.lora_A.weight" in new:

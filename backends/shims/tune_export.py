@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tune_convert
+import tune_shape
 import tune_shared
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def main(path: str) -> int:
 
 
 def _export(wish: dict[str, str]) -> None:
-    shape, trained = tune_shared.shape(wish["model"]), Path(wish["trained"])
+    shape, trained = tune_shape.read(wish["model"]), Path(wish["trained"])
     weights, adapter = {"litgpt": _litgpt, "torchtune": _torchtune}[wish["from"]](trained, shape)
     _check(weights, wish["model"], trained)
     _whole(wish["out"], lambda place: _write_model(wish["model"], weights, shape, place))
@@ -58,9 +59,9 @@ def _export(wish: dict[str, str]) -> None:
         _whole("adapter", lambda place: _write_adapter(*adapter, place))
 
 
-def _torchtune(trained: Path, shape: tune_shared.Shape) -> tuple[Source, Adapter | None]:
+def _torchtune(trained: Path, shape: tune_shape.Shape) -> tuple[Source, Adapter | None]:
     """Merged weights are in Hugging Face names already; so is the adapter."""
-    weights = _stored(tune_shared.weight_files(str(trained)))
+    weights = _stored(tune_shape.weight_files(str(trained)))
     file, settings = trained / "adapter_model.safetensors", trained / "adapter_config.json"
     if not file.exists() or not settings.exists():
         return weights, None
@@ -71,7 +72,7 @@ def _torchtune(trained: Path, shape: tune_shared.Shape) -> tuple[Source, Adapter
     for name, value in adapter.items():
         # 0.6.1 re-orders q and k of every adapter, also of Qwen2, whose rows are in order (_checkpointer.py); put back
         if shape.family == "qwen2" and name.endswith(("q_proj.lora_B.weight", "k_proj.lora_B.weight")):
-            adapter[name] = tune_shared.interleaved(value, shape.head)
+            adapter[name] = tune_shape.interleaved(value, shape.head)
     return weights, (adapter, facts["r"], facts["lora_alpha"])
 
 
@@ -82,7 +83,7 @@ def _stored(files: list[Path]) -> Source:
     return {name: (lambda f=file, n=name: f.get_tensor(n)) for file in opened for name in file.keys()}  # noqa: SIM118
 
 
-def _litgpt(trained: Path, shape: tune_shared.Shape) -> tuple[Source, Adapter | None]:
+def _litgpt(trained: Path, shape: tune_shape.Shape) -> tuple[Source, Adapter | None]:
     """LitGPT's names back to Hugging Face's, tensor by tensor from the file."""
     state = _load(trained / "lit_model.pth")
     pieces = (piece for name, weight in state.items() for piece in tune_convert.to_hf(name, weight, shape))
@@ -104,7 +105,7 @@ def _load(file: Path) -> dict[str, torch.Tensor]:
     return state.get("model", state)
 
 
-def _unstacked(state: dict[str, torch.Tensor], parts: list[str], shape: tune_shared.Shape) -> Pieces:
+def _unstacked(state: dict[str, torch.Tensor], parts: list[str], shape: tune_shape.Shape) -> Pieces:
     """A and B in Hugging Face names; those of q, k and v, which LitGPT stacks, one by one."""
     wide = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
     for name, value in state.items():
@@ -115,12 +116,12 @@ def _unstacked(state: dict[str, torch.Tensor], parts: list[str], shape: tune_sha
         a_part = value.shape[0] // len(parts)
         sizes = [a_part if side == "A" else wide[p] * shape.head for p in parts]
         for part, piece in zip(parts, value.split(sizes), strict=True):
-            yield f"model.layers.{layer}.{tune_shared.TARGETS[part]}.lora_{side}.weight", piece
+            yield f"model.layers.{layer}.{tune_shape.TARGETS[part]}.lora_{side}.weight", piece
 
 
 def _check(weights: Source, model: str, trained: Path) -> None:
     """The same weights as in the base model, none missing, none new. A tied head may be there or not."""
-    base = {name for name in _stored(tune_shared.weight_files(model)) if not name.endswith("rotary_emb.inv_freq")}
+    base = {name for name in _stored(tune_shape.weight_files(model)) if not name.endswith("rotary_emb.inv_freq")}
     if odd := sorted((base ^ weights.keys()) - {_HEAD}):
         raise ValueError(f"{trained}: {odd[0]} and {len(odd) - 1} others are in it or in {model}, not in both")
 
@@ -135,7 +136,7 @@ def _whole(out: str, write: Callable[[Path], None]) -> None:
     aside.replace(out)
 
 
-def _write_model(model: str, weights: Source, shape: tune_shared.Shape, place: Path) -> None:
+def _write_model(model: str, weights: Source, shape: tune_shape.Shape, place: Path) -> None:
     import torch
 
     tied = shape.tied and (_HEAD not in weights or torch.equal(weights[_HEAD](), weights[_EMBEDDING]()))

@@ -23,6 +23,7 @@ from typing import Any
 import litgpt.finetune.full
 import litgpt.finetune.lora
 import torch
+import tune_shape
 import tune_shared
 from litgpt.data import DataModule, get_sft_collate_fn
 from litgpt.prompts import Default
@@ -131,7 +132,7 @@ class Rows(DataModule):
                 _replace(module, "get_lr_scheduler", self._scheduler)
         if self.world > 1:
             _replace(_LORA, "load_checkpoint", _keeping(_own(_LORA, "load_checkpoint")))
-        if tune_shared.shape(self.checkpoint).tied:  # finetuning refuses `train.tie_embeddings`; pretraining has it
+        if tune_shape.read(self.checkpoint).tied:  # finetuning refuses `train.tie_embeddings`; pretraining has it
             _replace(_FULL, "GPT", _tied(_own(_FULL, "GPT")))
 
     def _check(self, max_seq_length: int | None) -> None:
@@ -177,6 +178,7 @@ class Rows(DataModule):
             sampler=DistributedSampler(items, self.world, self.rank, shuffle=False) if several else None,
             collate_fn=_Collate(self.facts["pad_id"], self.loss),
             drop_last=drop_last,
+            generator=torch.Generator(),  # or each evaluation would shift the random numbers of the dropout that follows
         )
 
     def train_dataloader(self) -> DataLoader:

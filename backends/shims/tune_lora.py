@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import tune_shape
 import tune_shared
 
 
@@ -24,7 +25,7 @@ def main(path: str) -> int:
 
 
 def _start(wish: dict[str, Any]) -> None:
-    shape = tune_shared.shape(wish["model"])
+    shape = tune_shape.read(wish["model"])
     layers = shape.linear(wish["targets"])
     if wish["rank"] < 1 or not layers:
         raise ValueError(f"lora: rank should be 1 or more and targets not empty, got {wish['rank']}, {wish['targets']}")

@@ -1,4 +1,4 @@
-"""What the trainers' sides have in common: the rows, the learning rate, the optimizer's groups, the model's shape, the cache.
+"""What the trainers' sides have in common: the rows, the learning rate, the optimizer, the cache.
 
 Runs in the trainer's environment, from the job's folder. Importing it costs the standard library only: numpy and torch come
 in where they are used, so that a step whose work lies in the cache already ends at once.
@@ -14,7 +14,6 @@ import math
 import os
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,18 +24,6 @@ if TYPE_CHECKING:
 
 NO_LOSS = -100
 """Label of a token that carries no loss."""
-
-TARGETS = {
-    "q": "self_attn.q_proj",
-    "k": "self_attn.k_proj",
-    "v": "self_attn.v_proj",
-    "o": "self_attn.o_proj",
-    "gate": "mlp.gate_proj",
-    "up": "mlp.up_proj",
-    "down": "mlp.down_proj",
-    "head": "lm_head",
-}
-"""Our name of a LoRA target -> its name in a Hugging Face checkpoint. The order is the order of the random draws."""
 
 
 class Rows:
@@ -151,128 +138,6 @@ def _groups(every: list[torch.nn.Parameter], decay_on: str) -> list[dict[str, An
 def _flattened(every: list[torch.nn.Parameter]) -> bool:
     """FSDP1 hands out flat pieces; FSDP2, which LitGPT's LoRA and torchtune use, leaves shapes alone."""
     return all(p.ndim < 2 for p in every)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a Llama-like model, as its config.json gives them."""
-
-    family: str
-    """llama, or qwen2: the same with biases on q, k and v."""
-    vocab: int
-    width: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head: int
-    """Width of one attention head."""
-    inner: int
-    """Width inside the feed-forward block."""
-    positions: int
-    eps: float
-    theta: int
-    """Base of the rotary embedding."""
-    tied: bool
-    """Input and output embedding are one matrix."""
-    scaling: dict[str, float] | None
-    """Llama-3 scaling of the rotary embedding: factor, low_freq_factor, high_freq_factor, original_max_position_embeddings."""
-
-    def linear(self, targets: Iterable[str]) -> list[tuple[str, int, int]]:
-        """Name, inputs and outputs of each linear layer that `targets` (our names) mean: layer by layer, the head last."""
-        query, key = self.heads * self.head, self.kv_heads * self.head
-        sizes = {
-            "q": (self.width, query),
-            "k": (self.width, key),
-            "v": (self.width, key),
-            "o": (query, self.width),
-            "gate": (self.width, self.inner),
-            "up": (self.width, self.inner),
-            "down": (self.inner, self.width),
-        }
-        wanted = set(targets)
-        if unknown := wanted - TARGETS.keys():
-            raise ValueError(f"targets: no such layer: {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
-        if "head" in wanted and self.tied:
-            raise ValueError("targets: head is the embedding itself in this model (tie_word_embeddings), leave it out")
-        names = [t for t in TARGETS if t in wanted and t != "head"]
-        inside = [(f"model.layers.{n}.{TARGETS[t]}", *sizes[t]) for n in range(self.layers) for t in names]
-        return inside + ([("lm_head", self.width, self.vocab)] if "head" in wanted else [])
-
-
-def shape(folder: str) -> Shape:
-    """Shape of the model in a Hugging Face folder.
-
-    Raises:
-        ValueError: not a plain Llama or Qwen2: what is different, all at once.
-    """
-    path = Path(folder) / "config.json"
-    raw = json.loads(path.read_text())
-    rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
-    kind = rope.get("rope_type", rope.get("type", "default"))
-    theta = rope.get("rope_theta", raw.get("rope_theta", 10000))
-    if problems := _unlike(raw, kind, theta):
-        raise ValueError(f"{path}: cannot build this model: {'; '.join(problems)}")
-    return Shape(
-        family=raw["model_type"],
-        vocab=raw["vocab_size"],
-        width=raw["hidden_size"],
-        layers=raw["num_hidden_layers"],
-        heads=raw["num_attention_heads"],
-        kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
-        head=raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"],
-        inner=raw["intermediate_size"],
-        positions=raw["max_position_embeddings"],
-        eps=raw.get("rms_norm_eps", 1e-6),
-        theta=int(theta),
-        tied=bool(raw.get("tie_word_embeddings", False)),
-        scaling={name: rope[name] for name in _SCALING} if kind == "llama3" else None,
-    )
-
-
-_SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
-
-
-def _unlike(raw: dict[str, Any], kind: str, theta: float) -> list[str]:
-    """In what a config.json is neither a plain Llama nor a plain Qwen2."""
-    plain = {
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "use_sliding_window": False,
-        "partial_rotary_factor": 1.0,
-        "quantization_config": None,
-    }
-    problems = [f"{k} is {raw[k]!r}, not {v!r}" for k, v in plain.items() if k in raw and raw[k] not in (v, None)]
-    if raw.get("model_type") not in ("llama", "qwen2"):
-        problems.append(f"model_type is {raw.get('model_type')!r}, not llama or qwen2")
-    if kind not in ("default", "llama3"):
-        problems.append(f"the rotary embedding is scaled by {kind!r}, only llama3 is known")
-    if theta != int(theta):
-        problems.append(f"rope_theta is {theta}, not a whole number")
-    return problems
-
-
-def interleaved(rows_of_b: torch.Tensor, head: int) -> torch.Tensor:
-    """Rows of a Hugging Face q or k in torchtune's order for Llama: rotary pairs side by side, not half a head apart."""
-    pairs = rows_of_b.view(-1, 2, head // 2, rows_of_b.shape[-1])
-    return pairs.transpose(1, 2).reshape(rows_of_b.shape).contiguous()
-
-
-def weight_files(folder: str) -> list[Path]:
-    """The safetensors files of a Hugging Face folder: those of its index, or all that lie there.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
-    base = Path(folder)
-    index = base / "model.safetensors.index.json"
-    if index.exists():
-        names = set(json.loads(index.read_text())["weight_map"].values())
-    else:
-        names = {p.name for p in base.glob("*.safetensors")}
-    if not names:
-        raise FileNotFoundError(f"{base}: no *.safetensors file; export the model as safetensors first")
-    return [base / name for name in sorted(names)]
 
 
 def identity(folder: str) -> str:

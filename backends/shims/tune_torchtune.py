@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+import tune_shape
 import tune_shared
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -119,7 +120,7 @@ def model(*, path: str, builder: str | None = None, folder: str = "data") -> Tra
     """The model of a Hugging Face folder, built from its config.json, or by a builder of torchtune's that is named."""
     if builder:
         return _component(builder)()
-    name, sizes = _builder(tune_shared.shape(path), folder)
+    name, sizes = _builder(tune_shape.read(path), folder)
     return _component(name)(**sizes)
 
 
@@ -142,7 +143,7 @@ def lora_model(
     `builder` names the LoRA builder (`torchtune.models.llama3_2.lora_llama3_2_1b`). `more` is handed on to it:
     `use_dora`, `quantize_base`.
     """
-    shape = tune_shared.shape(path)
+    shape = tune_shape.read(path)
     name, sizes = (builder, {}) if builder else _builder(shape, folder, "lora_")
     build = _component(name)
     if apply_lora_to_output and (shape.tied or "apply_lora_to_output" not in inspect.signature(build).parameters):
@@ -166,7 +167,7 @@ def lora_model(
     return built
 
 
-def _builder(shape: tune_shared.Shape, folder: str, prefix: str = "") -> tuple[str, dict[str, Any]]:
+def _builder(shape: tune_shape.Shape, folder: str, prefix: str = "") -> tuple[str, dict[str, Any]]:
     """The component builder of this shape, and every size it takes: no default of the builder's decides."""
     if shape.head * shape.heads != shape.width:
         raise ValueError(f"torchtune builds no model whose heads ({shape.heads} x {shape.head}) differ from its width")
@@ -187,7 +188,7 @@ def _builder(shape: tune_shared.Shape, folder: str, prefix: str = "") -> tuple[s
     return f"torchtune.models.{room}.{prefix}{room}", sizes | more
 
 
-def _family(shape: tune_shared.Shape) -> tuple[str, dict[str, Any]]:
+def _family(shape: tune_shape.Shape) -> tuple[str, dict[str, Any]]:
     """What torchtune calls the family, and the arguments that only this family's builder takes."""
     if shape.family == "qwen2":
         if shape.scaling:
@@ -200,7 +201,7 @@ def _family(shape: tune_shared.Shape) -> tuple[str, dict[str, Any]]:
     return "llama3", {}
 
 
-def _scale(shape: tune_shared.Shape) -> float:
+def _scale(shape: tune_shape.Shape) -> float:
     """The factor of the Llama-3 scaling. Its other figures are fixed in torchtune (llama3_1/_position_embeddings.py)."""
     if not shape.scaling:
         return 1
@@ -217,7 +218,7 @@ def _component(dotted: str) -> Any:
     return getattr(importlib.import_module(room), name)
 
 
-def _preset(built: TransformerDecoder, start: str, shape: tune_shared.Shape) -> None:
+def _preset(built: TransformerDecoder, start: str, shape: tune_shape.Shape) -> None:
     new = load_file(start)
     for name, layer in built.named_modules():
         if not isinstance(layer, LoRALinear | DoRALinear):
@@ -227,7 +228,7 @@ def _preset(built: TransformerDecoder, start: str, shape: tune_shared.Shape) -> 
             raise ValueError(f"{start}: nothing for {hf}, which the config trains")
         a, b = (new.pop(f"{hf}.lora_{x}.weight") for x in "AB")
         if shape.family == "llama" and hf.endswith(("q_proj", "k_proj")):
-            b = tune_shared.interleaved(b, shape.head)
+            b = tune_shape.interleaved(b, shape.head)
         # Distributed recipes build on the meta device and call this again on the sharded layer
         layer.initialize_parameters = partial(_fill, layer, a, b)
         if not layer.lora_a.weight.is_meta:
@@ -267,7 +268,7 @@ def _fill(layer: Any, a: torch.Tensor, b: torch.Tensor) -> None:
 class _Checkpointer(FullModelHFCheckpointer):
     """Fills in what older config.json files leave out, and drops the copy of a tied head that some files carry."""
 
-    def __init__(self, *, shape: tune_shared.Shape, **settings: Any) -> None:
+    def __init__(self, *, shape: tune_shape.Shape, **settings: Any) -> None:
         super().__init__(**settings)
         self._config |= {"tie_word_embeddings": shape.tied, "num_key_value_heads": shape.kv_heads}
         self._tied = shape.tied
@@ -297,12 +298,12 @@ def checkpointer(
         raise ValueError(f"checkpointer.model_type should be AUTO, it is read from config.json; got {model_type!r}")
     if should_load_recipe_state or recipe_checkpoint:
         raise ValueError("resume_from_checkpoint should be False: the place in the rows cannot be restored; start again")
-    shape = tune_shared.shape(checkpoint_dir)
+    shape = tune_shape.read(checkpoint_dir)
     types = {"qwen2": "QWEN2", "llama": "LLAMA3_2" if shape.tied else "LLAMA3"}
     return _Checkpointer(
         shape=shape,
         checkpoint_dir=checkpoint_dir,
-        checkpoint_files=[p.name for p in tune_shared.weight_files(checkpoint_dir)],
+        checkpoint_files=[p.name for p in tune_shape.weight_files(checkpoint_dir)],
         model_type=types[shape.family],
         output_dir=output_dir,
     )

@@ -88,12 +88,9 @@ def npy(path):
 
 
 @pytest.fixture(scope="session")
-def shim_python():
+def shim_python(trainer_python):
     """The interpreter of a trainer's environment."""
-    path = os.environ.get("TUNE_TEST_PYTHON")
-    if not path:
-        pytest.skip("TUNE_TEST_PYTHON names no trainer's interpreter (torch, tokenizers, jinja2, numpy)")
-    return path
+    return trainer_python("litgpt")
 
 
 @pytest.fixture

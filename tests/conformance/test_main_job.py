@@ -1,0 +1,195 @@
+"""The main job as a user runs it: one recipe really trains, by each trainer, and what is said about it is true."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+QUICKSTART = str(ROOT / "recipes" / "quickstart.yaml")
+TRAINERS = ("litgpt", "torchtune")
+SAME = 1e-5
+
+pytestmark = pytest.mark.trainer
+
+LOADS = """
+import json, sys
+from pathlib import Path
+from safetensors import safe_open
+found = {}
+for file in Path(sys.argv[1]).glob("*.safetensors"):
+    with safe_open(file, "pt") as weights:
+        found |= {name: list(weights.get_slice(name).get_shape()) for name in weights.keys()}
+print(json.dumps(found))
+"""
+
+RECIPE = """\
+version: 1
+name: same
+model:
+  id: tiny
+  init: random
+  architecture: {hidden_size: 64, intermediate_size: 176, layers: 2, heads: 4, kv_heads: 2, max_length: 256}
+data: {train: rows.jsonl, format: chat, max_length: 160}
+train: {steps: 50, batch: {global: 8, micro: 4}, precision: fp32}
+optim: {lr: 1e-3, weight_decay: 0.1, warmup_steps: 5}
+"""
+
+
+def folder(home, job):
+    """The work folder of a job's first attempt."""
+    return home / "jobs" / job / "1" / "work"
+
+
+def curve(tune, job, name):
+    """Values of a metric by step."""
+    return {p["step"]: p["value"] for p in tune.json("metrics", job, "--name", name)["points"]}
+
+
+def shapes(python, path):
+    """Names and shapes of the weights in a folder, as safetensors reads them."""
+    return json.loads(subprocess.run([python, "-c", LOADS, str(path)], capture_output=True, text=True, check=True).stdout)
+
+
+def write_chat(path, rows=120):
+    """Conversations of several turns, some with a system message, of unequal lengths."""
+    lines = []
+    for n in range(rows):
+        turns = [{"role": "system", "content": "Be short."}] if n % 3 == 0 else []
+        for k in range(1 + n % 2):
+            turns += [
+                {"role": "user", "content": f"Add {n} and {k}" + " please" * (n % 4)},
+                {"role": "assistant", "content": f"It is {n + k}."},
+            ]
+        lines.append(json.dumps({"messages": turns}))
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_the_quickstart_trains(tune, home, trainer_python, trainer):
+    """The quickstart ends SUCCEEDED with exit code 0, its loss falls below 60 %, and the checkpoint it names loads."""
+    said = tune("submit", QUICKSTART, "--to", trainer, "--follow")
+    job = said.stdout.strip()
+    [row] = tune.json("status", job)
+    assert (row["state"], row["step"], row["steps"]) == ("SUCCEEDED", 150, 150)
+    losses = curve(tune, job, "loss")
+    assert list(losses) == list(range(1, 151))
+    assert losses[150] < 0.6 * losses[1]
+    assert str(folder(home, job) / "checkpoint") in said.stderr
+    python = trainer_python(trainer)
+    [base] = (home / "cache" / "models").glob(
+        f"{json.loads((folder(home, job) / 'model.json').read_text())['folder'].rsplit('/')[-1]}"
+    )
+    assert shapes(python, folder(home, job) / "checkpoint") == shapes(python, base)
+    assert json.loads((folder(home, job) / "checkpoint" / "config.json").read_text())["model_type"] == "llama"
+    assert {p["name"] for p in tune.json("metrics", job)["points"]} >= {"loss", "lr", "tokens_per_second", "tokens"}
+    assert "step 150/150" in said.stderr
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_one_recipe_is_the_same_training(tune, home, trainer_python, tmp_path, method):
+    """Chat rows, accumulation, 50 steps in fp32: both trainers' losses lie within 1e-5 of a plain PyTorch loop at every step,
+    with the same rate at every step and the same tokens, full and LoRA.
+    """
+    write_chat(tune.cwd / "rows.jsonl")
+    lora = "method: {adapter: lora, lora: {rank: 8, alpha: 16}}\n" if method == "lora" else ""
+    (tune.cwd / "r.yaml").write_text(RECIPE + lora)
+    jobs = {t: tune("submit", "r.yaml", "--to", t).stdout.strip() for t in TRAINERS}
+    tune("wait", *jobs.values())
+    work = folder(home, jobs["torchtune"])
+    model = work / json.loads((work / "model.json").read_text())["folder"]
+    wish = {
+        "model": str(model),
+        "data": str(work / "data"),
+        "lr": 1e-3,
+        "betas": [0.9, 0.95],
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "decay_on": "all",
+        "schedule": {"kind": "cosine", "warmup": 5, "min_ratio": 0.0},
+        "micro": 4,
+        "clip": None,
+        "lora": {"start": str(work / "lora" / "start.safetensors"), "alpha": 16} if lora else None,
+    }
+    (tmp_path / "run.json").write_text(json.dumps(wish))
+    argv = [trainer_python("torchtune"), str(HERE / "yardstick.py"), "run.json", "out.json"]
+    subprocess.run(argv, cwd=tmp_path, check=True)
+    want = json.loads((tmp_path / "out.json").read_text())
+    assert want["loss"][-1] < want["loss"][0] - (0.02 if lora else 1), "nothing was learned, so nothing was compared"
+    for trainer, job in jobs.items():
+        losses, rates = curve(tune, job, "loss"), curve(tune, job, "lr")
+        gap = max(abs(losses[k + 1] - loss) for k, loss in enumerate(want["loss"]))
+        print(f"{method} {trainer}: largest loss difference over {len(losses)} steps {gap:.2e}")
+        assert gap < SAME
+        assert [rates[k + 1] for k in range(50)] == pytest.approx(want["lr"], rel=1e-9, abs=1e-18)
+        assert (folder(home, job) / "data").resolve() == (work / "data").resolve(), "both read the very same rows"
+
+
+def failed(tune, *words):
+    """A job that fails; its reason."""
+    job = tune("submit", *words, "--follow", code=1).stdout.strip()
+    [row] = tune.json("status", job)
+    assert row["state"] == "FAILED", row
+    return row["reason"], row["detail"], job
+
+
+def small(*more):
+    """A few steps of the quickstart."""
+    return (QUICKSTART, "--set", "train.steps=12", "--set", "optim.warmup_steps=2", *more)
+
+
+def ended_with_0(home, job, step="train"):
+    """The trainer's own step ended with exit code 0."""
+    history = json.loads((home / "jobs" / job / "1" / "exit.json").read_text())["history"]
+    return next(s["rc"] for s in history if s["step"] == step) == 0
+
+
+def test_torchtune_with_a_batch_larger_than_the_data(tune, home):
+    """torchtune ends with 0 without a step when the batch is larger than the data: FAILED, no_steps."""
+    reason, _, job = failed(tune, *small("--to", "torchtune", "--set", "native.torchtune.batch_size=5000"))
+    assert reason == "no_steps"
+    assert ended_with_0(home, job)
+
+
+def test_litgpt_with_prompts_that_fill_max_length(tune, home):
+    """LitGPT's own data path trains on rows without any loss token and ends with 0: FAILED, no_loss_tokens."""
+    words = ("--set", "data.rendering=native", "--set", "data.template=alpaca", "--set", "data.max_length=32")
+    reason, _, job = failed(tune, *small("--to", "litgpt", *words))
+    assert reason == "no_loss_tokens"
+    assert ended_with_0(home, job)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_prompts_that_fill_max_length_are_refused_before_training(tune, trainer):
+    """With shared rendering the data step names the rows without a loss token, and no trainer starts."""
+    reason, detail, _ = failed(tune, *small("--to", trainer, "--set", "data.template=alpaca", "--set", "data.max_length=32"))
+    assert reason == "no_loss_tokens"
+    assert "row" in detail
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_loss_that_is_not_a_number(tune, home, trainer):
+    """A diverged run ends with 0: FAILED, nan_loss, with the step."""
+    reason, detail, job = failed(tune, *small("--to", trainer, "--set", "optim.lr=1e30", "--set", "optim.weight_decay=1e30"))
+    assert reason == "nan_loss"
+    assert "step" in detail
+    assert ended_with_0(home, job)
+
+
+@pytest.mark.parametrize("trainer", TRAINERS)
+def test_a_missing_checkpoint(tune, home, trainer):
+    """The trainer ended with 0 and its checkpoint is not where it should be: FAILED, no_checkpoint."""
+    keys = {"litgpt": "native.litgpt.out_dir=elsewhere/../../out2", "torchtune": "native.torchtune.checkpointer.output_dir=out2"}
+    reason, _, job = failed(tune, *small("--to", trainer, "--set", keys[trainer]))
+    assert reason in ("no_checkpoint", "no_steps")
+    assert ended_with_0(home, job)
+
+
+def test_preview(tune):
+    """Rows are shown as the model will see them, loss tokens marked, without running anything."""
+    said = tune("preview", QUICKSTART, "--rows", "2").stdout
+    assert said.count("⟦") == 2
+    rows = tune.json("preview", QUICKSTART, "--rows", "2")
+    assert [r["row"] for r in rows] == [1, 2]

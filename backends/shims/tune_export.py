@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tune_convert
 import tune_shape
 import tune_shared
 
@@ -85,6 +84,8 @@ def _stored(files: list[Path]) -> Source:
 
 def _litgpt(trained: Path, shape: tune_shape.Shape) -> tuple[Source, Adapter | None]:
     """LitGPT's names back to Hugging Face's, tensor by tensor from the file."""
+    import tune_convert
+
     state = _load(trained / "lit_model.pth")
     pieces = (piece for name, weight in state.items() for piece in tune_convert.to_hf(name, weight, shape))
     weights = {name: (lambda w=weight: w) for name, weight in pieces}
@@ -107,6 +108,8 @@ def _load(file: Path) -> dict[str, torch.Tensor]:
 
 def _unstacked(state: dict[str, torch.Tensor], parts: list[str], shape: tune_shape.Shape) -> Pieces:
     """A and B in Hugging Face names; those of q, k and v, which LitGPT stacks, one by one."""
+    import tune_convert
+
     wide = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
     for name, value in state.items():
         if ".attn.qkv." not in name:

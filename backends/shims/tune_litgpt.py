@@ -40,7 +40,7 @@ class _Items(Dataset):
     """Rows in the order wanted, as LitGPT's collate function takes them."""
 
     def __init__(self, rows: tune_shared.Rows | None, order: Any, rates: Any) -> None:
-        self._rows, self._order, self._rates = rows, order, rates
+        self._rows, self._order, self.rates = rows, order, rates
         """`rates[i]`: what one token of item i counts for, in units of its micro-batch's mean."""
 
     def __len__(self) -> int:
@@ -53,7 +53,7 @@ class _Items(Dataset):
             "input_ids": torch.from_numpy(ids),
             "labels": torch.from_numpy(labels),
             "token_counts": {"raw": learned, "raw_plus_prompt_template": len(ids)},
-            "weight": learned * float(self._rates[index]),
+            "weight": learned * float(self.rates[index]),
         }
 
 
@@ -128,6 +128,7 @@ class Rows(DataModule):
             if self.token_weighted:
                 self.loss = self.loss or _TokenMean(_own(module, "chunked_cross_entropy"), self.world)
                 _replace(module, "chunked_cross_entropy", self.loss)
+                _replace(module, "validate", self._weighing(_own(module, "validate")))
             if self.schedule:
                 _replace(module, "get_lr_scheduler", self._scheduler)
         if self.world > 1:
@@ -157,7 +158,8 @@ class Rows(DataModule):
         self.test_dataset = _Items(None, [], [])
         if "eval" in self._splits():
             rows = tune_shared.Rows(self.folder, "eval")
-            self.test_dataset = _Items(rows, range(len(rows)), self._eval_rates(rows))
+            self.test_dataset = _Items(rows, range(len(rows)), [0.0] * len(rows))
+            self.test_learned = rows.learned()
 
     def _train_rates(self, rows: tune_shared.Rows, order: Any) -> Any:
         """One token of a batch with n learned tokens, met in c micro-batches, counts for c / n."""
@@ -165,9 +167,17 @@ class Rows(DataModule):
         learned = rows.learned()[order].reshape(-1, batch).sum(1).clip(1)
         return (batch // self.batch_size / learned).repeat(batch)
 
-    def _eval_rates(self, rows: tune_shared.Rows) -> Any:
-        batches = -(-len(rows) // (self.batch_size * self.world)) * self.world
-        return [batches / max(1, int(rows.learned().sum()))] * len(rows)
+    def _weighing(self, validate: Any) -> Any:
+        """LitGPT's `validate`; the batches that it is going to look at are weighed against each other first."""
+
+        def weighed(fabric: Any, model: Any, loader: Any, settings: Any, *args: Any, **kw: Any) -> torch.Tensor:
+            if items := len(self.test_dataset):
+                batches = min(len(loader), settings.max_iters) * self.world
+                seen = int(self.test_learned[: batches * self.batch_size].sum())
+                self.test_dataset.rates = [batches / max(1, seen)] * items
+            return validate(fabric, model, loader, settings, *args, **kw)
+
+        return weighed
 
     def _loader(self, items: _Items, *, drop_last: bool) -> DataLoader:
         several = self.world > 1 and len(items)

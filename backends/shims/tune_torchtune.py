@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -178,14 +179,18 @@ def _builder(shape: tune_shape.Shape, folder: str, prefix: str = "") -> tuple[st
         "num_kv_heads": shape.kv_heads,
         "embed_dim": shape.width,
         "intermediate_dim": shape.inner,
-        # the LoRA builders keep one table of positions a layer: as long as the rows, not as long as the model could
-        "max_seq_len": tune_shared.Rows(folder).longest(),
+        "max_seq_len": _positions(shape, folder),
         "attn_dropout": 0.0,
         "rope_base": shape.theta,
         "norm_eps": shape.eps,
     }
     room, more = _family(shape)
     return f"torchtune.models.{room}.{prefix}{room}", sizes | more
+
+
+def _positions(shape: tune_shape.Shape, folder: str) -> int:
+    """As many as the rows have, where they are ours: the LoRA builders keep one table of positions a layer."""
+    return tune_shared.Rows(folder).longest() if Path(folder, "manifest.json").exists() else shape.positions
 
 
 def _family(shape: tune_shape.Shape) -> tuple[str, dict[str, Any]]:

@@ -35,6 +35,7 @@ class Case:
     targets: tuple[str, ...] = ()
     dropout: float = 0.0
     evals: bool = False
+    eval_rows: int = 30
     devices: int = 1
 
     @property
@@ -53,7 +54,7 @@ ALL = ("q", "k", "v", "o", "gate", "up", "down")
 CASES = {
     "full": Case("llama", micro=4, decay_on="matrices", parts=5, evals=True),
     "tied": Case("qwen2", kind="linear", share=0.1, min_ratio=0.2),
-    "lora": Case("llama", kind="constant", warmup=4, targets=(*ALL, "head"), evals=True),
+    "lora": Case("llama", kind="constant", warmup=4, targets=(*ALL, "head"), evals=True, eval_rows=24),
     "some": Case("qwen2", micro=4, targets=("q", "v"), warmup=0, parts=2),
 }
 RANK, ALPHA = 4, 8
@@ -157,6 +158,7 @@ def yardstick(tiny, start, tmp_path_factory):
             "micro": case.micro,
             "lora": {"start": str(start(name)), "alpha": ALPHA} if case.targets else None,
             "eval_every": 10 if case.evals else None,
+            "eval_rows": case.eval_rows,
             "save": str(out / "final.safetensors"),
         }
         (out / "run.json").write_text(json.dumps(wish))
@@ -246,7 +248,7 @@ def litgpt_config(case, eval_every):
         "eval": {
             "interval": eval_every or 10**9,
             "max_new_tokens": 1,
-            "max_iters": 10**9,
+            "max_iters": -(-case.eval_rows // (case.micro * case.devices)),
             "initial_validation": False,
             "final_validation": False,
         },

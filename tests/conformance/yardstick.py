@@ -8,7 +8,7 @@
     micro               rows of a micro-batch; the loss is the mean over the tokens of the whole batch all the same
     lora                null or {start, alpha}: A and B as in `start` are trained, everything else is frozen
     clip                null or the largest norm of the gradient
-    eval_every          null or steps between evaluations
+    eval_every          null or steps between evaluations, of the first `eval_rows` rows
     save                null or a file for the final weights (LoRA merged), in Hugging Face names
 
 out.json: `loss`, `lr` (that of the step itself) and `batches` (a hash of ids and labels), one a step, and `eval` by step.
@@ -147,12 +147,12 @@ def digest(ids, labels):
     return hashlib.sha256(ids.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()[:16]
 
 
-def evaluate(model, data, rows=8):
-    """Mean loss of a token over a whole split."""
+def evaluate(model, data, rows):
+    """Mean loss of a token over the first rows of a split."""
     total = count = 0
     with torch.no_grad():
-        for first in range(0, len(data.starts) - 1, rows):
-            ids, labels = data.batch(range(first, min(first + rows, len(data.starts) - 1)))
+        for row in range(rows):
+            ids, labels = data.batch([row])
             total += model.loss_sum(ids, labels).item()
             count += (labels[:, 1:] != -100).sum().item()
     return total / count
@@ -198,7 +198,7 @@ def train(wish):
         out["lr"].append(lr)
         out["batches"] += [digest(*micro) for micro in micros]
         if wish.get("eval_every") and (step + 1) % wish["eval_every"] == 0:
-            out["eval"][step + 1] = evaluate(model, Data(wish["data"], "eval"))
+            out["eval"][step + 1] = evaluate(model, Data(wish["data"], "eval"), wish["eval_rows"])
     if wish.get("save"):
         save_file({k: v.contiguous() for k, v in model.merged().items()}, wish["save"])
     return out

@@ -296,7 +296,15 @@ def _native_data() -> tuple[Row, ...]:
         kept("data.columns.text", "not for instruct rows", "text"),
         couple(("data.template",), ("data.init_args.prompt_style",), _style, lambda v, _: (None if v == "alpaca" else v,)),
         only("data.system", None, "LitGPT's JSON data takes a system text from each row only"),
-        kept("data.rendering", "LitGPT reads the file itself", "native"),
+        couple(
+            ("data.rendering",),
+            (),
+            _untied,
+            lambda _: ("native",),
+            why="LitGPT reads the file itself",
+            status="approximated",
+            see=see,
+        ),
         same("data.max_length", "train.max_seq_length"),
         only("data.pack", False, "LitGPT pads every sample; it has no packing"),
         couple(("data.train_on_prompt",), ("data.init_args.mask_prompt",), lambda v, _: (not v,), lambda v, _: (not v,)),
@@ -313,6 +321,16 @@ def _native_data() -> tuple[Row, ...]:
             why="LitGPT wants epochs in any case; train.max_steps ends the run",
         ),
     )
+
+
+def _untied(_value: str, scene: Scene) -> Sequence[Any]:
+    if scene.model.get("tied") and scene.adapter == "none":
+        raise Lost(
+            "data.rendering",
+            "LitGPT's full fine-tuning trains this model's tied embeddings as two matrices; data.rendering: shared keeps them one",
+            see=FINETUNE,
+        )
+    return ()
 
 
 def _style(template: str | None, _: Scene) -> Sequence[Any]:

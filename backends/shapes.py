@@ -27,7 +27,7 @@ def warmup_steps(steps: int | None, count: int | None, share: float | None) -> i
     """Warm-up in optimizer steps; None when the share of an unknown number of steps."""
     if share is None or share == 0:
         return count or 0
-    return None if steps is None else math.ceil(share * steps)
+    return None if steps is None else math.ceil(round(share * steps, 9))  # 0.07 of 100 is 7, whatever binary says
 
 
 def batch_per_device(size: str, accumulation: str, *also: str) -> Row:

@@ -1,6 +1,6 @@
 """How long commands take, as multiples of a bare `python -c pass` in the same run. Budgets: DESIGN: help 5, status 8, translate 25.
 
-    uv run python benchmarks/commands.py [ROUNDS]
+uv run python benchmarks/commands.py [ROUNDS]
 """
 
 import os
@@ -10,6 +10,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from orchestrator.store import open_store
 
 ROOT = Path(__file__).parents[1]
 RECIPE = str(ROOT / "recipes" / "quickstart.yaml")
@@ -27,9 +29,10 @@ BUDGET = {"tune --help": 5, "tune status": 8, "tune translate": 25}
 def measure(rounds: int) -> dict[str, list[float]]:
     """Seconds of each command, one of each a round, after a round that does not count."""
     with tempfile.TemporaryDirectory() as home:
-        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {"PYTHONPATH": str(ROOT), "TUNE_HOME": home}
-        from orchestrator.store import open_store
-
+        env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | {
+            "PYTHONPATH": str(ROOT),
+            "TUNE_HOME": home,
+        }
         open_store(f"{home}/store.db").close()
         times: dict[str, list[float]] = {name: [] for name in COMMANDS}
         for n in range(rounds + 1):

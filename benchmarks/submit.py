@@ -81,7 +81,9 @@ def real() -> str:
     for _ in range(4):
         began = time.time()
         words = ("submit", str(ROOT / "recipes" / "quickstart.yaml"), "--to", "litgpt", "--set", "train.steps=11")
-        done = subprocess.run([sys.executable, "-m", "orchestrator.cli", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", *words], cwd=ROOT, capture_output=True, text=True, check=True
+        )
         id = done.stdout.strip()
         ended(home, {id})
         history = json.loads((home.jobs / id / "1" / "exit.json").read_text())["history"]
@@ -100,7 +102,9 @@ def main() -> None:
         print(f"hand over -> running, controller there  {statistics.median(p[0] for p in pairs) * 1e3:8.0f} ms")
         print(f"end -> known                            {statistics.median(p[1] for p in pairs) * 1e3:8.0f} ms")
         for slots in (1, 4, 16):
-            print(f"{count} trivial jobs, {slots:2} at a time         {many(Home(Path(folder) / f'h{slots}').make(), count, slots):8.1f} a second")
+            print(
+                f"{count} trivial jobs, {slots:2} at a time         {many(Home(Path(folder) / f'h{slots}').make(), count, slots):8.1f} a second"
+            )
     print(f"tune submit -> trainer's process        {real()}")
 
 

@@ -239,7 +239,9 @@ class Controller:
         job, case = each.job, self.case(each)
         try:
             values, missing = _secrets(case.plan["secrets"], self.secrets.get(job.id, {}), self.home)
-            detail = f"no value for {', '.join(missing)}: export it and `tune retry {job.id}`, or write it into {self.home.secrets}"
+            detail = (
+                f"no value for {', '.join(missing)}: export it and `tune retry {job.id}`, or write it into {self.home.secrets}"
+            )
         except PermissionError as error:
             values, missing, detail = {}, ["?"], str(error)
         if missing:

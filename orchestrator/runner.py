@@ -493,9 +493,7 @@ def look(folder: str, watch: Mapping[str, Any]) -> Json:
     files = {name: (0, "") for pattern in watch["patterns"] for name in matching(work, pattern)}
     files.update(watch["files"])
     seen["chunks"] = [chunk for name in files for chunk in news(work, name, *files[name])]
-    seen["exist"] = [
-        each for each in watch["promised"] if any(part(work + "/" + name, 0, 1) for name in matching(work, each))
-    ]
+    seen["exist"] = [each for each in watch["promised"] if any(part(work + "/" + name, 0, 1) for name in matching(work, each))]
     return seen
 
 

@@ -61,7 +61,9 @@ class Tune:
     def __init__(self, cwd: Path) -> None:
         self.cwd = cwd
 
-    def __call__(self, *words: str, code: int | None = 0, prefix: tuple[str, ...] = (), timeout: float = 600, **kw) -> subprocess.CompletedProcess:
+    def __call__(
+        self, *words: str, code: int | None = 0, prefix: tuple[str, ...] = (), timeout: float = 600, **kw
+    ) -> subprocess.CompletedProcess:
         argv = [*prefix, sys.executable, "-m", "orchestrator.cli", *map(str, words)]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(argv, cwd=self.cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False, **kw)

@@ -40,8 +40,18 @@ from tune_rows import READERS, Refused, chat_renderer, download, rendered, token
 NO_LOSS = -100
 REQUIRED = ("train", "format", "max_length", "batch", "tokenizer")
 DEFAULTS = {
-    "eval": None, "columns": {}, "template": "alpaca", "system": None, "pack": False, "train_on_prompt": False, "add_eos": True,
-    "shuffle": True, "seed": 0, "epochs": None, "steps": None, "drop_empty": False,
+    "eval": None,
+    "columns": {},
+    "template": "alpaca",
+    "system": None,
+    "pack": False,
+    "train_on_prompt": False,
+    "add_eos": True,
+    "shuffle": True,
+    "seed": 0,
+    "epochs": None,
+    "steps": None,
+    "drop_empty": False,
 }
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json")
 AT_ONCE = 256  # rows tokenized in one call: enough for every core, little in memory
@@ -129,8 +139,11 @@ def made(spec):
 def key_of(spec, sources):
     """Hash of all that decides the result: the spec, the rows, the tokenizer, and the code."""
     here = os.path.dirname(os.path.abspath(__file__))
-    parts = {**sources, "tokenizer": [os.path.join(spec.tokenizer, name) for name in TOKENIZER_FILES],
-             "code": [os.path.join(here, name) for name in ("tune_data.py", "tune_rows.py")]}
+    parts = {
+        **sources,
+        "tokenizer": [os.path.join(spec.tokenizer, name) for name in TOKENIZER_FILES],
+        "code": [os.path.join(here, name) for name in ("tune_data.py", "tune_rows.py")],
+    }
     wish = {key: value for key, value in vars(spec).items() if key not in ("train", "eval", "tokenizer")}
     digest = hashlib.sha256(json.dumps(wish, sort_keys=True).encode())
     for part, path in [(part, path) for part, paths in parts.items() for path in paths if os.path.exists(path)]:
@@ -232,6 +245,7 @@ def opening_ids(tokenizer):
 
 def special_ids(folder, tokenizer):
     """The tokenizer's and the model's configuration, and the ids of bos, eos and pad by the first file that names them."""
+
     def read(name):
         path = os.path.join(folder, name)
         return read_json(path, "bad_model") if os.path.exists(path) else {}
@@ -338,9 +352,12 @@ def collected(name, paths, spec, tokenizer):
     if not data.rows_in:
         raise Refused("bad_data", f"{', '.join(paths)}: no rows")
     if len(data.empty) == data.rows_in or (data.empty and not spec.drop_empty):
-        raise Refused("no_loss_tokens", f"{name}: {len(data.empty)} of {data.rows_in} rows have no token with loss within "
-                      f"max_length, {spec.max_length}: {', '.join(data.empty[:10])}: raise data.max_length, mend the rows, "
-                      "or let such rows be dropped (drop_empty), unless it is all of them")
+        raise Refused(
+            "no_loss_tokens",
+            f"{name}: {len(data.empty)} of {data.rows_in} rows have no token with loss within "
+            f"max_length, {spec.max_length}: {', '.join(data.empty[:10])}: raise data.max_length, mend the rows, "
+            "or let such rows be dropped (drop_empty), unless it is all of them",
+        )
     if spec.pack:
         data.starts = packed(data.starts, spec.max_length)
     return data
@@ -362,8 +379,11 @@ def ordered(rows, spec):
 
     per_epoch = rows // spec.batch * spec.batch
     if not per_epoch:
-        raise Refused("no_steps", f"{rows} {'packed ' * spec.pack}rows do not fill one batch of {spec.batch}: set "
-                      f"train.batch.global to at most {rows}, or give more rows")
+        raise Refused(
+            "no_steps",
+            f"{rows} {'packed ' * spec.pack}rows do not fill one batch of {spec.batch}: set "
+            f"train.batch.global to at most {rows}, or give more rows",
+        )
     total = spec.steps * spec.batch if spec.steps else spec.epochs * per_epoch
     order = array("q")
     for epoch in range(-(-total // per_epoch)):
@@ -380,12 +400,18 @@ def counted(data, tokenizer, name):
 
     longest = int(np.diff(data.starts).max())
     if tokenizer.positions and longest > tokenizer.positions:
-        raise Refused("too_long", f"{name}: a row has {longest} tokens, but the model holds {tokenizer.positions} positions: "
-                      f"set data.max_length to at most {tokenizer.positions}")
+        raise Refused(
+            "too_long",
+            f"{name}: a row has {longest} tokens, but the model holds {tokenizer.positions} positions: "
+            f"set data.max_length to at most {tokenizer.positions}",
+        )
     largest = int(np.asarray(data.ids).max())
     if tokenizer.vocabulary and largest >= tokenizer.vocabulary:
-        raise Refused("bad_model", f"{name}: the tokenizer makes id {largest}, but the model's vocab_size is "
-                      f"{tokenizer.vocabulary}: tokenizer and model do not belong together")
+        raise Refused(
+            "bad_model",
+            f"{name}: the tokenizer makes id {largest}, but the model's vocab_size is "
+            f"{tokenizer.vocabulary}: tokenizer and model do not belong together",
+        )
     return {
         "rows": len(data.starts) - 1,
         "rows_in": data.rows_in,
@@ -416,6 +442,7 @@ def by_step(data, order, spec):
 
 def report(manifest, spec, sample):
     """The figures for people, and one row with what carries loss between brackets."""
+
     def line(name, one):
         return (
             f"{name}: {one['rows']:,} {'packed ' * spec.pack}rows of {one['rows_in']:,}, {one['tokens']:,} tokens, "

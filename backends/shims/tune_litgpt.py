@@ -27,7 +27,6 @@ import tune_shape
 import tune_shared
 from litgpt.data import DataModule, get_sft_collate_fn
 from litgpt.prompts import Default
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tune_shared import adamw
 
@@ -100,8 +99,6 @@ class Rows(DataModule):
     """The converted model; its config.json says whether the embeddings are tied."""
     token_weighted: bool = True
     """Weigh micro-batches (and processes) by their tokens, in the gradient and in the logged loss; see `_TokenMean`."""
-    schedule: dict[str, Any] | None = None
-    """`{kind, warmup_steps | warmup_share, min_ratio}` in place of LitGPT's own schedule; see `tune_shared.lr_factor`."""
 
     batch_size: int = field(default=1, init=False, repr=False)
     loss: Any = field(default=None, init=False, repr=False)
@@ -129,8 +126,6 @@ class Rows(DataModule):
                 self.loss = self.loss or _TokenMean(_own(module, "chunked_cross_entropy"), self.world)
                 _replace(module, "chunked_cross_entropy", self.loss)
                 _replace(module, "validate", self._weighing(_own(module, "validate")))
-            if self.schedule:
-                _replace(module, "get_lr_scheduler", self._scheduler)
         if self.world > 1:
             _replace(_LORA, "load_checkpoint", _keeping(_own(_LORA, "load_checkpoint")))
         if tune_shape.read(self.checkpoint).tied:  # finetuning refuses `train.tie_embeddings`; pretraining has it
@@ -146,10 +141,6 @@ class Rows(DataModule):
 
     def _splits(self) -> list[str]:
         return [split for split in ("train", "eval") if Path(self.folder, f"{split}.starts.npy").exists()]
-
-    def _scheduler(self, optimizer: torch.optim.Optimizer, warmup_steps: int, max_steps: int) -> LambdaLR:
-        del warmup_steps  # LitGPT's key, which knows neither 0 nor a share
-        return LambdaLR(optimizer, tune_shared.lr_factor(steps=max_steps, **self.schedule))
 
     def setup(self, stage: str = "") -> None:  # noqa: ARG002
         """Open the files. A split that was not written is empty."""

@@ -137,8 +137,11 @@ def check(folder):
         missing.append("*.safetensors")
     missing += sorted(shards(folder) - there)
     if missing:
-        raise Refused("bad_model", f"{folder}: has no {', '.join(missing)}; a model folder holds config.json, tokenizer.json "
-                      "and its weights as safetensors (transformers writes all three by save_pretrained)")
+        raise Refused(
+            "bad_model",
+            f"{folder}: has no {', '.join(missing)}; a model folder holds config.json, tokenizer.json "
+            "and its weights as safetensors (transformers writes all three by save_pretrained)",
+        )
 
 
 def shards(folder):
@@ -170,12 +173,16 @@ def fill_random(spec, folder, tokenizer_only):
 
 def problems(facts):
     """Everything wrong with an architecture block, a line each."""
+
     def positive(key):
         return type(facts.get(key)) is int and facts[key] > 0
 
     wrong = [f"{key}: should be a positive integer, got {facts.get(key)!r}" for key in COUNTS if not positive(key)]
-    wrong += [f"{key}: should be a positive number, got {facts.get(key)!r}" for key in ("rope_theta", "norm_eps")
-              if type(facts.get(key)) not in (int, float) or facts[key] <= 0]
+    wrong += [
+        f"{key}: should be a positive number, got {facts.get(key)!r}"
+        for key in ("rope_theta", "norm_eps")
+        if type(facts.get(key)) not in (int, float) or facts[key] <= 0
+    ]
     if facts.get("family") not in FAMILIES:
         wrong.append(f"family: should be one of {', '.join(FAMILIES)}, got {facts.get('family')!r}")
     if positive("vocab_size") and facts["vocab_size"] < 256 + len(SPECIAL):
@@ -362,16 +369,25 @@ def from_hub(name, call):
     try:
         return call()
     except GatedRepoError:
-        raise Refused("gated_model", f"{name}: is gated: accept its terms at https://huggingface.co/{name}, then set HF_TOKEN "
-                      "to a token of that account and name it under `secrets`") from None
+        raise Refused(
+            "gated_model",
+            f"{name}: is gated: accept its terms at https://huggingface.co/{name}, then set HF_TOKEN "
+            "to a token of that account and name it under `secrets`",
+        ) from None
     except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        raise Refused("no_model", f"{name}: not on the hub, or private: mind the spelling of model.id and model.revision, or "
-                      f"name HF_TOKEN under `secrets` ({first_line(error)})") from None
+        raise Refused(
+            "no_model",
+            f"{name}: not on the hub, or private: mind the spelling of model.id and model.revision, or "
+            f"name HF_TOKEN under `secrets` ({first_line(error)})",
+        ) from None
     except Exception as error:  # the client's HTTP library, and so its errors, differ by version
         if getattr(error, "errno", None):  # the disk's, not the hub's
             raise
-        raise Refused("no_model", f"{name}: the hub is out of reach: give a folder of this machine as model.id, or fill its "
-                      f"Hugging Face cache beforehand ({first_line(error)})") from None
+        raise Refused(
+            "no_model",
+            f"{name}: the hub is out of reach: give a folder of this machine as model.id, or fill its "
+            f"Hugging Face cache beforehand ({first_line(error)})",
+        ) from None
 
 
 def first_line(error):

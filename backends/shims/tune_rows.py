@@ -63,14 +63,20 @@ def download(name, revision, split, folder):
         if lost := [file for file in files if not os.path.exists(os.path.join(folder, file))]:
             raise ConnectionError(f"the download broke off before {lost[0]}")
     except errors.GatedRepoError:
-        raise Refused("gated_data", f"{name}: is gated: accept its terms at https://huggingface.co/datasets/{name}, then set "
-                      "HF_TOKEN to a token of that account and name it under `secrets`") from None
+        raise Refused(
+            "gated_data",
+            f"{name}: is gated: accept its terms at https://huggingface.co/datasets/{name}, then set "
+            "HF_TOKEN to a token of that account and name it under `secrets`",
+        ) from None
     except Exception as error:  # unknown, private, out of reach: the client's errors differ by version
         if getattr(error, "errno", None):  # the disk's, not the hub's
             raise
         line = str(error).strip().partition("\n")[0]
-        raise Refused("no_data", f"{name}: not on the hub, or private, or the hub is out of reach: mind the spelling, name "
-                      f"HF_TOKEN under `secrets`, or give a path ({line})") from None
+        raise Refused(
+            "no_data",
+            f"{name}: not on the hub, or private, or the hub is out of reach: mind the spelling, name "
+            f"HF_TOKEN under `secrets`, or give a path ({line})",
+        ) from None
     if len({os.path.dirname(file) for file in files}) != 1:
         where = f"lies in several folders: {', '.join(files[:9])}" if files else "is in no .jsonl, .json or .parquet file"
         raise Refused("no_data", f"{name}: split {split!r} {where}; download the files wanted and give a path")
@@ -79,6 +85,7 @@ def download(name, revision, split, folder):
 
 def split_files(files, split):
     """A split's files, in one format: those which it names, or whose folder it names; a lone file is `train`."""
+
     def belongs(file):
         return any(part.partition(mark)[0] == split for part in file.split("/") for mark in ".-_")
 
@@ -230,8 +237,10 @@ def chat_text(messages, chat):
         if message["role"] == "assistant":
             header, end = chat(messages[:at], True), chat(messages[: at + 1])
             if not (text.startswith(end) and end.startswith(header)):
-                raise BadRow(f"message {at + 1}: the chat template writes this turn otherwise when more follows or when it is "
-                             "to be generated, so where its loss lies is open: one turn a row, or another template")
+                raise BadRow(
+                    f"message {at + 1}: the chat template writes this turn otherwise when more follows or when it is "
+                    "to be generated, so where its loss lies is open: one turn a row, or another template"
+                )
             spans.append((len(header), len(end)))
     return text, spans
 
@@ -279,8 +288,11 @@ def template_source(folder, config):
         with open(path, encoding="utf-8") as file:
             source = file.read()
     if not isinstance(source, str):
-        raise Refused("no_template", f"{folder}: the tokenizer has no chat template: choose a model trained for chat, or for "
-                      "instruct rows data.template alpaca, plain or a text of yours")
+        raise Refused(
+            "no_template",
+            f"{folder}: the tokenizer has no chat template: choose a model trained for chat, or for "
+            "instruct rows data.template alpaca, plain or a text of yours",
+        )
     # {% generation %} is transformers' own tag for what we find by the turns; the text is the same without it
     source = re.sub(r"(\{%-?\s*)generation(\s*-?%\})", r"\1if true\2", source)
     return re.sub(r"(\{%-?\s*)endgeneration(\s*-?%\})", r"\1endif\2", source)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import math
 import os
 import shutil
 import sys
@@ -81,47 +80,11 @@ def order(folder: str) -> Any:
     return np.load(Path(folder) / "train.order.npy", mmap_mode="r")
 
 
-def lr_factor(
-    *, steps: int, kind: str, warmup_steps: int = 0, warmup_share: float | None = None, min_ratio: float = 0.0
-) -> Callable[[int], float]:
-    """The learning rate's factor f(s); optimizer step k (from 1) runs with f(k - 1).
-
-    f(s) = s/W for s < W; from there down to `min_ratio` over the other `steps - W`, or 1 throughout for `constant`.
-    `warmup_share` gives W as a share of all steps, rounded up; it replaces `warmup_steps`.
-    """
-    if kind not in ("constant", "linear", "cosine"):
-        raise ValueError(f"schedule: kind should be constant, linear or cosine, got {kind!r}")
-    # round: 0.07 * 100 is a little more than 7 in binary, and must not become 8
-    warm = warmup_steps if warmup_share is None else math.ceil(round(warmup_share * steps, 9))
-
-    def factor(step: int) -> float:
-        if step < warm:
-            return step / warm
-        if kind == "constant":
-            return 1.0
-        done = min(1.0, (step - warm) / max(1, steps - warm))
-        left = 1.0 - done if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
-        return min_ratio + (1.0 - min_ratio) * left
-
-    return factor
-
-
-def adamw(
-    params: Iterable[torch.nn.Parameter], *, decay_on: str = "all", clip: float | None = None, **settings: Any
-) -> torch.optim.AdamW:
-    """AdamW of torch; `decay_on="matrices"` spares every weight of fewer than two dimensions (norms, biases) from decay.
-
-    `clip` is the largest norm of the whole gradient, for a trainer that does not clip by itself (LitGPT's finetuning).
-    """
+def adamw(params: Iterable[torch.nn.Parameter], *, decay_on: str = "all", **settings: Any) -> torch.optim.AdamW:
+    """AdamW of torch; `decay_on="matrices"` spares every weight of fewer than two dimensions (norms, biases) from decay."""
     import torch
 
-    every = list(params)
-    optimizer = torch.optim.AdamW(_groups(every, decay_on), **settings)
-    if clip is not None:
-        if _flattened(every):
-            raise ValueError("clip: the gradient's norm cannot be had here, each process holds a flattened piece of it")
-        optimizer.register_step_pre_hook(lambda *_: torch.nn.utils.clip_grad_norm_(every, clip) and None)
-    return optimizer
+    return torch.optim.AdamW(_groups(list(params), decay_on), **settings)
 
 
 def _groups(every: list[torch.nn.Parameter], decay_on: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -106,14 +107,26 @@ def schedule(
     warmup_share: float | None = None,
     min_ratio: float = 0.0,
 ) -> LambdaLR:
-    """constant, linear or cosine after a linear warm-up; the recipe supplies the first three arguments."""
-    factor = tune_shared.lr_factor(
-        steps=num_training_steps,
-        kind=kind,
-        warmup_steps=warmup_steps,
-        warmup_share=warmup_share,
-        min_ratio=min_ratio,
-    )
+    """constant, linear or cosine after a linear warm-up; the recipe supplies the first three arguments.
+
+    Optimizer step k (from 1) runs with the factor f(k - 1): f(s) = s/W for s < W; from there down to `min_ratio` over the
+    other N - W steps, or 1 throughout for `constant`. `warmup_share` gives W as a share of N, rounded up; it replaces
+    `warmup_steps`.
+    """
+    if kind not in ("constant", "linear", "cosine"):
+        raise ValueError(f"lr_scheduler.kind: should be constant, linear or cosine, got {kind!r}")
+    # round: 0.07 * 100 is a little more than 7 in binary, and must not become 8
+    warm = warmup_steps if warmup_share is None else math.ceil(round(warmup_share * num_training_steps, 9))
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return step / warm
+        if kind == "constant":
+            return 1.0
+        done = min(1.0, (step - warm) / max(1, num_training_steps - warm))
+        left = 1.0 - done if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
+        return min_ratio + (1.0 - min_ratio) * left
+
     return LambdaLR(optimizer, factor, last_epoch)
 
 

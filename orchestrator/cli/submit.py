@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets as randomness
 import sys
 import time
 from dataclasses import asdict
@@ -13,8 +12,8 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, WRONG, Stop
-from orchestrator.cli.reading import check_inputs, decide, recipe, target
 from orchestrator.home import Home, read_secrets
+from orchestrator.service import wake
 
 if TYPE_CHECKING:
     import argparse
@@ -27,6 +26,11 @@ JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 def submit(said: argparse.Namespace) -> int:
     """Plan a recipe and run it; prints the job's id."""
+    home = Home.find()
+    if home.exists() and not said.dry_run:
+        wake(home)  # it starts while we read the recipe
+    from orchestrator.cli.reading import check_inputs, decide, recipe, target  # noqa: PLC0415  # pydantic is heavy
+
     wish, where = recipe(said), target(said)
     if said.id and not JOB_ID.fullmatch(said.id):
         raise Stop(WRONG, f"--id {said.id}: should be letters, digits, . _ and -, beginning with a letter or digit")
@@ -35,12 +39,12 @@ def submit(said: argparse.Namespace) -> int:
         _show(decided, said)
         return DONE
     check_inputs(decided, wish)
-    home = Home.find().make()
+    home.make()
     values = secret_values(decided.secrets, home)
     _check_python(decided)
     if not said.to:
         print(f"trainer: {decided.backend} (the first that can express this recipe; --to chooses)", file=sys.stderr)
-    job = said.id or f"{wish.name}-{randomness.token_hex(3)}"
+    job = said.id or f"{wish.name}-{os.urandom(3).hex()}"
     added = enqueue(home, job, decided, where, values, said.priority)
     if not added:
         print(f"{job} was submitted before; nothing new is started", file=sys.stderr)
@@ -109,7 +113,6 @@ def secret_values(names: tuple[str, ...], home: Home) -> dict[str, str]:
 def enqueue(home: Home, job: str, decided: Plan, where: Target, values: dict[str, str], priority: int) -> bool:
     """Put a job into the store and see that a controller takes it; False when it was there already."""
     from orchestrator.handover import packed  # noqa: PLC0415
-    from orchestrator.service import wake  # noqa: PLC0415
     from orchestrator.store import Duplicate, NewJob, open_store  # noqa: PLC0415
 
     request = {"plan": decided.as_dict(), "target": asdict(where)}

@@ -58,7 +58,13 @@ def test_five_mistakes_are_five_lines(tune):
         "version: 1\nname: bad name\nmodel: {id: org/name}\ndata:\n  train: a.jsonl\n  formt: text\ntrain:\n  steps: 1.5\n  batch: {global: 0}\noptim: {lr: fast}\n"
     )
     said = tune("submit", "r.yaml", code=2).stderr
-    for place in ("r.yaml:2: name:", "r.yaml:6: data.formt:", "r.yaml:8: train.steps:", "r.yaml:9: train.batch.global:", "r.yaml:10: optim.lr:"):
+    for place in (
+        "r.yaml:2: name:",
+        "r.yaml:6: data.formt:",
+        "r.yaml:8: train.steps:",
+        "r.yaml:9: train.batch.global:",
+        "r.yaml:10: optim.lr:",
+    ):
         assert place in said, said
     assert "did you mean format?" in said
 

@@ -25,10 +25,7 @@ class Case:
     """One fine-tune, said once."""
 
     model: str
-    kind: str = "cosine"
     warmup: int = 5
-    share: float | None = None
-    min_ratio: float = 0.0
     micro: int = 8
     decay_on: str = "all"
     parts: int = 1
@@ -43,19 +40,13 @@ class Case:
         """Micro-batches of one process that make a step; the batch has 8 rows."""
         return 8 // self.micro // self.devices
 
-    @property
-    def schedule(self):
-        """The learning rate's course, as both trainers take it."""
-        warm = {"warmup_steps": self.warmup} if self.share is None else {"warmup_share": self.share}
-        return {"kind": self.kind, "min_ratio": self.min_ratio, **warm}
-
 
 ALL = ("q", "k", "v", "o", "gate", "up", "down")
 CASES = {
     "full": Case("llama", micro=4, decay_on="matrices", parts=5, evals=True),
-    "tied": Case("qwen2", kind="linear", share=0.1, min_ratio=0.2),
-    "lora": Case("llama", kind="constant", warmup=4, targets=(*ALL, "head"), evals=True, eval_rows=24),
-    "some": Case("qwen2", micro=4, targets=("q", "v"), warmup=0, parts=2),
+    "tied": Case("qwen2"),
+    "lora": Case("llama", warmup=4, targets=(*ALL, "head"), evals=True, eval_rows=24),
+    "some": Case("qwen2", micro=4, targets=("q", "v"), warmup=1, parts=2),
 }
 RANK, ALPHA = 4, 8
 
@@ -67,12 +58,17 @@ def call(argv, cwd, check=True):
     return done
 
 
-def interpreter(name):
-    """The trainer's Python, or a skip."""
-    python = os.environ.get(f"TUNE_TEST_{name.upper()}")
-    if not python:
-        pytest.skip(f"TUNE_TEST_{name.upper()} names no interpreter with {name}")
-    return python
+PYTHONS: dict[str, str] = {}
+"""Trainer -> its interpreter, once `interpreters` has made them ready."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interpreters(trainer_python):
+    """Both trainers' environments are there before any test of this room."""
+    PYTHONS.update({name: trainer_python(name) for name in ("torchtune", "litgpt")})
+
+
+interpreter = PYTHONS.__getitem__
 
 
 @pytest.fixture(scope="session", name="call")
@@ -148,13 +144,12 @@ def yardstick(tiny, start, tmp_path_factory):
     @cache
     def measure(name):
         case, out = CASES[name], tmp_path_factory.mktemp("yardstick")
-        warm = case.warmup if case.share is None else round(case.share * 50)
         wish = {
             "model": str(tiny / case.model),
             "data": str(tiny / "data"),
             **ADAMW,
             "decay_on": case.decay_on,
-            "schedule": {"kind": case.kind, "warmup": warm, "min_ratio": case.min_ratio},
+            "schedule": {"kind": "cosine", "warmup": case.warmup},
             "micro": case.micro,
             "lora": {"start": str(start(name)), "alpha": ALPHA} if case.targets else None,
             "eval_every": 10 if case.evals else None,
@@ -202,7 +197,7 @@ def torchtune_config(case, start):
         "max_steps_per_epoch": None,
         "optimizer": {"_component_": "tune_torchtune.adamw", "decay_on": case.decay_on, "fused": False, **ADAMW},
         "optimizer_in_bwd": False,
-        "lr_scheduler": {"_component_": "tune_torchtune.schedule", **case.schedule},
+        "lr_scheduler": {"_component_": "tune_torchtune.schedule", "kind": "cosine", "warmup_steps": case.warmup},
         "loss": {"_component_": "torchtune.modules.loss.CEWithChunkedOutputLoss"},
         "clip_grad_norm": None,
         "compile": False,
@@ -233,12 +228,12 @@ def litgpt_config(case, eval_every):
         **(lora if case.targets else {}),
         "data": {
             "class_path": "tune_litgpt.Rows",
-            "init_args": {"folder": "data", "checkpoint": "lit", "token_weighted": True, "schedule": case.schedule},
+            "init_args": {"folder": "data", "checkpoint": "lit", "token_weighted": True},
         },
         "train": {
             "global_batch_size": 8,
             "micro_batch_size": case.micro,
-            "lr_warmup_steps": 1,
+            "lr_warmup_steps": case.warmup,
             "epochs": 1,
             "max_steps": None,
             "max_seq_length": None,

@@ -177,6 +177,36 @@ print(said(lambda: [data[i] for _ in range(51) for i in range(8)]))
     assert "epochs must equal parts" in said[2]
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"kind": "constant", "warmup": 4},
+        {"kind": "linear", "warmup": 5, "min_ratio": 0.2},
+        {"kind": "cosine", "warmup": 0, "min_ratio": 0.1},
+    ],
+)
+def test_torchtune_has_every_schedule(job, case, call, python, schedule):
+    """The rate of every step is the yardstick's, for the schedules that torchtune alone has not; a share is rounded up."""
+    script = f"""
+import json, sys, torch, tune_torchtune as t
+sys.path.insert(0, {str(HERE)!r})
+from yardstick import factor
+wish = {schedule!r}
+def rates(**warm):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    plan = t.schedule(optimizer, num_training_steps=50, kind=wish["kind"], min_ratio=wish.get("min_ratio", 0.0), **warm)
+    out = []
+    for _ in range(50):
+        out.append(plan.get_last_lr()[0]); optimizer.step(); plan.step()
+    return out
+print(json.dumps([rates(warmup_steps=wish["warmup"]), rates(warmup_share=(wish["warmup"] - 0.4) / 50 if wish["warmup"] else 0.0),
+                  [factor(s, 50, **wish) for s in range(50)]]))
+"""
+    steps, share, want = json.loads(call([python("torchtune"), "-c", script], job(case("full"))).stdout.splitlines()[-1])
+    assert steps == pytest.approx(want, rel=1e-12)
+    assert share == pytest.approx(want, rel=1e-12)
+
+
 def test_two_processes_share_each_batch(job, case, call, python):
     """With parts and two processes, each takes its half of every global batch, in every part."""
     script = """

@@ -118,7 +118,10 @@ class Lab:
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if mark in (entry / "environ").read_bytes() and (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+                    if (
+                        mark in (entry / "environ").read_bytes()
+                        and (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+                    ):
                         found.append(int(entry.name))
                 except OSError:
                     continue

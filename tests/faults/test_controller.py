@@ -121,7 +121,11 @@ def test_the_same_id_twice(lab):
 
 def test_cancel_leaves_no_process(lab):
     """Cancel ends the whole tree: own sessions, own children, one that ignores TERM."""
-    tree = "(trap '' TERM; sleep 300 & sleep 300) & setsid sleep 300 & setsid sh -c 'sleep 300; true' & " + lab.training(3) + " sleep 300"
+    tree = (
+        "(trap '' TERM; sleep 300 & sleep 300) & setsid sleep 300 & setsid sh -c 'sleep 300; true' & "
+        + lab.training(3)
+        + " sleep 300"
+    )
     lab.submit("tree", tree, steps=3)
     lab.wait("tree", state="RUNNING")
     time.sleep(0.3)

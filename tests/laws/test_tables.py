@@ -52,7 +52,12 @@ def test_quirks_have_a_source(name, adapter, rendering):
             try:
                 row.to(*([value] * len(row.ours)), Scene(steps=7, adapter="lora", model={"tied": True}))
             except Exception as loss:
-                if getattr(loss, "kind", "") == "never" and hasattr(loss, "see") and "divide" not in loss.why and "split" not in loss.why:
+                if (
+                    getattr(loss, "kind", "") == "never"
+                    and hasattr(loss, "see")
+                    and "divide" not in loss.why
+                    and "split" not in loss.why
+                ):
                     assert loss.see.startswith("https://"), loss
 
 
@@ -71,7 +76,11 @@ def recipes(draw):
     model = draw(
         st.sampled_from(
             [
-                {"id": "random", "init": "random", "architecture": {"hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "kv_heads": 2}},
+                {
+                    "id": "random",
+                    "init": "random",
+                    "architecture": {"hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "kv_heads": 2},
+                },
                 {"id": "meta-llama/Llama-3.2-1B"},
                 {"id": "Qwen/Qwen2.5-0.5B", "revision": "abc"},
                 {"id": "./folder"},
@@ -82,8 +91,17 @@ def recipes(draw):
         "version": 1,
         "name": "law",
         "model": model,
-        "method": {"adapter": "lora", "lora": {"rank": draw(positive), "alpha": float(draw(positive)), "dropout": draw(st.sampled_from([0.0, 0.1])),
-                                               "targets": [t for t in ("q", "k", "v", "o") if t in targets] + mlp}} if lora else {},
+        "method": {
+            "adapter": "lora",
+            "lora": {
+                "rank": draw(positive),
+                "alpha": float(draw(positive)),
+                "dropout": draw(st.sampled_from([0.0, 0.1])),
+                "targets": [t for t in ("q", "k", "v", "o") if t in targets] + mlp,
+            },
+        }
+        if lora
+        else {},
         "data": {
             "train": draw(st.sampled_from(["rows.jsonl", "a/b.parquet", "org/name"])),
             "format": draw(st.sampled_from(["instruct", "text"])),
@@ -100,8 +118,14 @@ def recipes(draw):
             "seed": draw(st.integers(0, 2**32 - 1)),
         },
         "log": {"every": draw(positive)},
-        "optim": {"lr": draw(rates), "betas": [draw(st.floats(0, 0.999)), 0.95], "eps": draw(st.floats(1e-12, 1e-3)), "warmup_steps": draw(st.integers(1, 11)),
-                  "weight_decay": draw(st.floats(0, 1)), "decay_on": draw(st.sampled_from(["all", "matrices"]))},
+        "optim": {
+            "lr": draw(rates),
+            "betas": [draw(st.floats(0, 0.999)), 0.95],
+            "eps": draw(st.floats(1e-12, 1e-3)),
+            "warmup_steps": draw(st.integers(1, 11)),
+            "weight_decay": draw(st.floats(0, 1)),
+            "decay_on": draw(st.sampled_from(["all", "matrices"])),
+        },
     }
 
 
@@ -117,7 +141,9 @@ def test_out_and_back(name, values):
     out = cross(rows, flat, scene)
     assert not out.unread
     back = cross(reverse(rows), out.native, replace(scene))
-    assert set(back.native) == {leaf for row in rows if row.theirs for leaf in row.ours} - {line.leaf for line in out.lines if line.status == "lost"}
+    assert set(back.native) == {leaf for row in rows if row.theirs for leaf in row.ours} - {
+        line.leaf for line in out.lines if line.status == "lost"
+    }
     for leaf, value in back.native.items():
         if leaf == "train.batch.micro" and flat[leaf] is None:  # unset means the whole batch, and comes back as that number
             assert value == flat["train.batch.global"]

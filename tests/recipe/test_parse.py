@@ -39,7 +39,9 @@ def test_the_least_recipe():
     assert tuple(recipe.flat()) == leaves()
 
 
-@pytest.mark.parametrize(("text", "value"), [("3e-4", 3e-4), ("3E-4", 3e-4), (".5", 0.5), ("1_0.0", 10.0), ("1", 1), ("0.0003", 3e-4)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("3e-4", 3e-4), ("3E-4", 3e-4), (".5", 0.5), ("1_0.0", 10.0), ("1", 1), ("0.0003", 3e-4)]
+)
 def test_numbers(text, value):
     """What looks like a number is one: PyYAML alone reads 3e-4 as text."""
     assert parse(GOOD.replace("3e-4", text)).optim.lr == value
@@ -47,7 +49,11 @@ def test_numbers(text, value):
 
 def test_five_mistakes():
     """Five different mistakes are five lines, each with its line number, rule, value and the nearest known name."""
-    text = GOOD.replace("name: good", "name: bad name").replace("format: instruct", "format: instrct").replace("steps: 10", "stpes: 10")
+    text = (
+        GOOD.replace("name: good", "name: bad name")
+        .replace("format: instruct", "format: instrct")
+        .replace("steps: 10", "stpes: 10")
+    )
     text = text.replace("global: 8", "global: 16x").replace("lr: 3e-4", "lr: -1")
     found = problems(text)
     assert {(2, "name"), (7, "data.format"), (9, "train.stpes"), (11, "train.batch.global"), (13, "optim.lr")} <= set(found)
@@ -97,7 +103,19 @@ def test_set_replaces_and_is_checked():
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "a: [", "- 1", "\x00", "a: &a [*a]", "x: " + "[" * 5000, "a: b: c", "? {a: 1}\n: 2", "%YAML 9.9\n---\na: 1", "version: 1\n\tname: x"],
+    [
+        "",
+        "[]",
+        "a: [",
+        "- 1",
+        "\x00",
+        "a: &a [*a]",
+        "x: " + "[" * 5000,
+        "a: b: c",
+        "? {a: 1}\n: 2",
+        "%YAML 9.9\n---\na: 1",
+        "version: 1\n\tname: x",
+    ],
 )
 def test_hostile_text(text):
     """No text brings more than a list of problems."""
@@ -106,7 +124,9 @@ def test_hostile_text(text):
 
 def test_a_bomb_is_defused():
     """Aliases that unfold into billions end early, with a word about it."""
-    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"] + [f"{c}: &{c} [{', '.join([f'*{p}'] * 9)}]" for p, c in zip("abcdefgh", "bcdefghi", strict=True)]
+    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]"] + [
+        f"{c}: &{c} [{', '.join([f'*{p}'] * 9)}]" for p, c in zip("abcdefgh", "bcdefghi", strict=True)
+    ]
     assert any("smaller" in p.rule for p in problems("\n".join(lines)).values())
 
 

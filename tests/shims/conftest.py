@@ -19,8 +19,18 @@ SHIMS = Path(__file__).parents[2] / "backends" / "shims"
 SCRIPTS = ("tune_model.py", "tune_data.py", "tune_rows.py")
 HEAVY = ("torch", "numpy", "tokenizers", "jinja2", "safetensors", "huggingface_hub")
 TINY = {
-    "family": "llama", "vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 4, "kv_heads": 2,
-    "head_dim": None, "max_length": 4096, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False,
+    "family": "llama",
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": None,
+    "max_length": 4096,
+    "rope_theta": 10000.0,
+    "norm_eps": 1e-5,
+    "tied": False,
 }
 COMMIT = "c0ffee" * 6 + "c0ff"
 
@@ -39,8 +49,14 @@ class Job:
         (self.folder / name).write_text(json.dumps(spec))
         path = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTHON"))}
         env = {**path, "HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hf"), "OMP_NUM_THREADS": "1", **env}
-        return subprocess.Popen([self.python, f"{script}.py", name, *map(str, words)], cwd=self.folder, env=env, text=True,
-                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            [self.python, f"{script}.py", name, *map(str, words)],
+            cwd=self.folder,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def run(self, script, spec, *words, **env):
         """The script's stdout, after a success."""
@@ -145,10 +161,15 @@ class Hub(BaseHTTPRequestHandler):
         if name not in self.server.repositories:
             return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
         siblings = [{"rfilename": file} for file in self.server.repositories[name]]
-        return self.answer(200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}).encode())
+        return self.answer(
+            200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}).encode()
+        )
 
     def tree(self, name):
-        files = [{"type": "file", "path": file, "size": len(body), "oid": "0" * 40} for file, body in self.server.repositories[name].items()]
+        files = [
+            {"type": "file", "path": file, "size": len(body), "oid": "0" * 40}
+            for file, body in self.server.repositories[name].items()
+        ]
         self.answer(200, json.dumps(files).encode())
 
     def file(self, name, file):
@@ -174,8 +195,13 @@ def hub(monkeypatch):
     """A hub on this machine: `repositories` {name: {file: bytes}}, `asked` paths, `env` that leads the client to it."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.repositories, server.asked = {}, []
-    server.env = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1",
-                  "NO_PROXY": "127.0.0.1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    server.env = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server

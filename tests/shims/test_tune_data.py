@@ -42,7 +42,13 @@ def test_instruct_tokens(data_job):
 
 def test_chat_tokens(data_job):
     """A chat has the template's tokens and no others; each answer and its end of turn carry loss, headers do not."""
-    rows = [{"messages": [{"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "é"), ("user", "r"), ("assistant", "s"))]}]
+    rows = [
+        {
+            "messages": [
+                {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "é"), ("user", "r"), ("assistant", "s"))
+            ]
+        }
+    ]
     data = make(data_job, rows, format="chat")
     header = [START, *b"assistant\n"]
     turn = [*"é".encode(), END, *b"\n"]
@@ -99,8 +105,14 @@ def test_tokenizer_settings_of_others_do_not_cut(data_job):
     path = data_job.folder / data_job.spec["tokenizer"] / "tokenizer.json"
     raw = json.loads(path.read_text())
     raw["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
-    raw["padding"] = {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
-                      "pad_token": "!"}
+    raw["padding"] = {
+        "strategy": {"Fixed": 9},
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": "!",
+    }
     path.write_text(json.dumps(raw))
     assert make(data_job, [{"text": "abcd"}], format="text").ids == [[BOS, *b"abcd", EOS]]
 
@@ -151,6 +163,7 @@ def test_packing(data_job, sizes):
 
 def test_order_by_seed(data_job):
     """Epoch E is the rows shuffled by Random("seed:E"), less the remainder; epochs follow one another until the steps are done."""
+
     def epoch(seed, number):
         rows = list(range(10))
         random.Random(f"{seed}:{number}").shuffle(rows)
@@ -175,7 +188,15 @@ def test_manifest_counts(data_job):
     assert manifest["loss_tokens_per_step"] == [sum(len(data.ids[row]) - 1 for row in step) for step in steps]
     assert (manifest["tokens"], manifest["loss_tokens"]) == (19 + 10, 19 + 5)
     assert manifest["pad_id"] == PAD
-    assert manifest["eval"] == {"rows": 2, "rows_in": 2, "tokens": 10, "loss_tokens": 8, "truncated": 0, "dropped_empty": 0, "longest": 7}
+    assert manifest["eval"] == {
+        "rows": 2,
+        "rows_in": 2,
+        "tokens": 10,
+        "loss_tokens": 8,
+        "truncated": 0,
+        "dropped_empty": 0,
+        "longest": 7,
+    }
     assert data_job.data("eval").ids == data.ids[:2]
     ids, labels = array("i", chain(*data.ids)), array("i", chain(*data.labels))
     assert manifest["sha256"] == hashlib.sha256(array("q", data.order).tobytes() + ids.tobytes() + labels.tobytes()).hexdigest()
@@ -189,7 +210,10 @@ def test_report(data_job):
         "train: 2 rows of 2, 28 tokens, 8 with loss, 0 rows truncated at 4,096, 0 dropped without loss, longest 18",
         "steps: 2, each of 1 rows; epochs: 1; rows left out of each epoch: 0",
         "one row, loss between ⟦ ⟧: t.jsonl:1",
-        "<s>s\\tt", "", "a\\x1b[2J", "⟦b ☃</s>⟧",
+        "<s>s\\tt",
+        "",
+        "a\\x1b[2J",
+        "⟦b ☃</s>⟧",
     ]
 
 
@@ -216,7 +240,8 @@ def test_eight_at_once_make_one(data_job, tmp_path):
     (tmp_path / "spy").mkdir()
     (tmp_path / "spy/sitecustomize.py").write_text(
         "import atexit, os, sys\n"
-        f"atexit.register(lambda: open({str(tmp_path)!r} + f'/spy/{{os.getpid()}}', 'w').write(str('tokenizers' in sys.modules)))\n")
+        f"atexit.register(lambda: open({str(tmp_path)!r} + f'/spy/{{os.getpid()}}', 'w').write(str('tokenizers' in sys.modules)))\n"
+    )
     spec = data_job.spec | {"train": data_job.write("t.jsonl", ROWS)}
     started = [data_job.start("tune_data", spec, PYTHONPATH=str(tmp_path / "spy")) for _ in range(8)]
     said = {process.communicate() for process in started}
@@ -253,22 +278,30 @@ def test_preview(data_job):
     assert [token[1] for token in shown[0]["tokens"]] == [BOS, *"Say 0\nnumber 0 ☃".encode(), EOS]
 
 
-@pytest.mark.parametrize(("rows", "changes", "reason", "says"), [
-    (ROWS, {"batch": 11}, "no_steps", "10 rows do not fill one batch of 11: set train.batch.global to at most 10"),
-    (ROWS, {"pack": True, "batch": 2}, "no_steps", "1 packed rows do not fill"),
-    ([], {}, "bad_data", "t.jsonl: no rows"),
-    ([{"instruction": "a"}, {"output": "b"}], {}, "bad_data", "t.jsonl:2: has no column 'instruction'"),
-    (ROWS, {"train": {"path": "none.jsonl"}}, "no_data", "none.jsonl: no such file"),
-    (ROWS, {"train": {"path": "data.csv"}}, "no_data", "data.csv: no such file"),
-    (ROWS, {"train": {"path": "tune_data.py"}}, "bad_data", "should end in one of .jsonl, .json, .parquet, .txt"),
-    (ROWS, {"train": {"hub": "org/rows"}}, "no_data", "org/rows: not on the hub"),
-    (ROWS, {"tokenizer": "nowhere"}, "bad_model", "nowhere/tokenizer.json"),
-    ([{"text": "x" * 5000}], {"format": "text", "max_length": 9999}, "too_long", "5002 tokens, but the model holds 4096 positions"),
-    (ROWS, {"colour": 1, "batch": 0, "format": "x", "steps": 2}, "bad_spec", "data.json: colour: unknown key"),
-    (ROWS, {"train": None}, "bad_spec", "train: is missing"),
-    (ROWS, {"train": {"file": 1}}, "bad_spec", 'train: should be {"path": FILE} or {"hub": NAME}'),
-    (ROWS, {"template": "no words"}, "bad_spec", "template: should be alpaca, plain, chat or a text with {instruction}"),
-])
+@pytest.mark.parametrize(
+    ("rows", "changes", "reason", "says"),
+    [
+        (ROWS, {"batch": 11}, "no_steps", "10 rows do not fill one batch of 11: set train.batch.global to at most 10"),
+        (ROWS, {"pack": True, "batch": 2}, "no_steps", "1 packed rows do not fill"),
+        ([], {}, "bad_data", "t.jsonl: no rows"),
+        ([{"instruction": "a"}, {"output": "b"}], {}, "bad_data", "t.jsonl:2: has no column 'instruction'"),
+        (ROWS, {"train": {"path": "none.jsonl"}}, "no_data", "none.jsonl: no such file"),
+        (ROWS, {"train": {"path": "data.csv"}}, "no_data", "data.csv: no such file"),
+        (ROWS, {"train": {"path": "tune_data.py"}}, "bad_data", "should end in one of .jsonl, .json, .parquet, .txt"),
+        (ROWS, {"train": {"hub": "org/rows"}}, "no_data", "org/rows: not on the hub"),
+        (ROWS, {"tokenizer": "nowhere"}, "bad_model", "nowhere/tokenizer.json"),
+        (
+            [{"text": "x" * 5000}],
+            {"format": "text", "max_length": 9999},
+            "too_long",
+            "5002 tokens, but the model holds 4096 positions",
+        ),
+        (ROWS, {"colour": 1, "batch": 0, "format": "x", "steps": 2}, "bad_spec", "data.json: colour: unknown key"),
+        (ROWS, {"train": None}, "bad_spec", "train: is missing"),
+        (ROWS, {"train": {"file": 1}}, "bad_spec", 'train: should be {"path": FILE} or {"hub": NAME}'),
+        (ROWS, {"template": "no words"}, "bad_spec", "template: should be alpaca, plain, chat or a text with {instruction}"),
+    ],
+)
 def test_refusals(data_job, rows, changes, reason, says):
     """Each thing that can be wrong has its word, and says what to do."""
     found = data_job.refused("tune_data", data_job.spec | {"train": data_job.write("t.jsonl", rows)} | changes)
@@ -277,13 +310,16 @@ def test_refusals(data_job, rows, changes, reason, says):
     assert not (data_job.folder / "data").exists()
 
 
-@pytest.mark.parametrize(("template", "reason", "says"), [
-    (None, "no_template", "has no chat template"),
-    ("{% for", "no_template", "line 1 of the chat template"),
-    ("{{ raise_exception('only in pairs') }}", "bad_data", "t.jsonl:1: the chat template refuses the row: only in pairs"),
-    ("{{ messages[0].__class__.__mro__[1].__subclasses__() }}", "bad_data", "t.jsonl:1: the chat template refuses the row"),
-    ("{{ messages[-1].content }}", "bad_data", "t.jsonl:1: message 2: the chat template writes this turn otherwise"),
-])
+@pytest.mark.parametrize(
+    ("template", "reason", "says"),
+    [
+        (None, "no_template", "has no chat template"),
+        ("{% for", "no_template", "line 1 of the chat template"),
+        ("{{ raise_exception('only in pairs') }}", "bad_data", "t.jsonl:1: the chat template refuses the row: only in pairs"),
+        ("{{ messages[0].__class__.__mro__[1].__subclasses__() }}", "bad_data", "t.jsonl:1: the chat template refuses the row"),
+        ("{{ messages[-1].content }}", "bad_data", "t.jsonl:1: message 2: the chat template writes this turn otherwise"),
+    ],
+)
 def test_chat_templates_that_do_not_serve(data_job, template, reason, says):
     """A template that is missing, broken, unwilling, curious or unsteady is refused, naming the row where there is one."""
     path = data_job.folder / data_job.spec["tokenizer"] / "tokenizer_config.json"
@@ -299,9 +335,14 @@ def test_chat_template_sources(data_job):
     folder = data_job.folder / data_job.spec["tokenizer"]
     config = json.loads((folder / "tokenizer_config.json").read_text())
     rows = [{"messages": [{"role": "user", "content": "q<"}, {"role": "assistant", "content": "a"}]}]
-    loop = "{% for m in messages %}%s{% if m.role == 'user' %}{{ m.content | tojson }}{% continue %}{% endif %}" \
-           "{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}\n{% endfor %}"
-    named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": loop.replace("%s", "{{ strftime_now('%Y') }}")}]
+    loop = (
+        "{% for m in messages %}%s{% if m.role == 'user' %}{{ m.content | tojson }}{% continue %}{% endif %}"
+        "{% generation %}{{ m.content }}{{ eos_token }}{% endgeneration %}\n{% endfor %}"
+    )
+    named = [
+        {"name": "tool_use", "template": "x"},
+        {"name": "default", "template": loop.replace("%s", "{{ strftime_now('%Y') }}")},
+    ]
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"chat_template": named, "eos_token": {"content": "</s>"}}))
     data = make(data_job, rows, format="chat", name="a.jsonl")
     assert data.ids == [[*b'2024"q<"2024a', EOS]]
@@ -350,11 +391,20 @@ def test_parquet_needs_pyarrow(data_job, light, tmp_path):
 
 def test_hub_data(data_job, hub):
     """A split of a hub data set is downloaded once, its files in order, and read like any others; then without network."""
+
     def lines(*numbers):
         return "".join(json.dumps(ROWS[n]) + "\n" for n in numbers).encode()
 
-    hub.repositories["org/rows"] = {"README.md": b"", "data/train-1.jsonl": lines(2), "data/train-0.jsonl": lines(0, 1), "data/test-0.jsonl": lines(3)}
-    spec = data_job.spec | {"train": {"hub": "org/rows", "split": "train", "revision": None}, "eval": {"hub": "org/rows", "split": "test"}}
+    hub.repositories["org/rows"] = {
+        "README.md": b"",
+        "data/train-1.jsonl": lines(2),
+        "data/train-0.jsonl": lines(0, 1),
+        "data/test-0.jsonl": lines(3),
+    }
+    spec = data_job.spec | {
+        "train": {"hub": "org/rows", "split": "train", "revision": None},
+        "eval": {"hub": "org/rows", "split": "test"},
+    }
     data_job.run("tune_data", spec, **hub.env)
     assert answers(data_job.data()) == [ROWS[n]["output"] for n in (0, 1, 2)]
     assert answers(data_job.data("eval")) == [ROWS[3]["output"]]
@@ -364,10 +414,17 @@ def test_hub_data(data_job, hub):
 
 def test_hub_data_that_cannot_be_had(data_job, hub):
     """Unknown, gated and ambiguous data sets each say what to do."""
-    hub.repositories |= {"org/gated": {"train.jsonl": b"{}"}, "org/many": {"en/train.jsonl": b"", "fr/train.jsonl": b""}, "org/odd": {"a.csv": b""}}
-    for name, reason, says in (("unknown", "no_data", "not on the hub"), ("gated", "gated_data", "datasets/org/gated"),
-                               ("many", "no_data", "lies in several folders: en/train.jsonl, fr/train.jsonl"),
-                               ("odd", "no_data", "is in no .jsonl, .json or .parquet file")):
+    hub.repositories |= {
+        "org/gated": {"train.jsonl": b"{}"},
+        "org/many": {"en/train.jsonl": b"", "fr/train.jsonl": b""},
+        "org/odd": {"a.csv": b""},
+    }
+    for name, reason, says in (
+        ("unknown", "no_data", "not on the hub"),
+        ("gated", "gated_data", "datasets/org/gated"),
+        ("many", "no_data", "lies in several folders: en/train.jsonl, fr/train.jsonl"),
+        ("odd", "no_data", "is in no .jsonl, .json or .parquet file"),
+    ):
         found = data_job.refused("tune_data", data_job.spec | {"train": {"hub": f"org/{name}"}}, **hub.env)
         assert found[0] == reason
         assert says in found[1]

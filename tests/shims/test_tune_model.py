@@ -9,10 +9,20 @@ import pytest
 FILES = {"config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json", "special_tokens_map.json"}
 COMMIT = "c0ffee" * 6 + "c0ff"
 REPOSITORY = {
-    "config.json": b"{}", "tokenizer.json": b"{}", "tokenizer_config.json": b"{}", "model.safetensors": b"weights",
-    "chat_template.jinja": b"x", "original/tokenizer.model": b"t", "merges.txt": b"m",
-    "consolidated.safetensors": b"twice", "pytorch_model.bin": b"pickle", "original/consolidated.00.pth": b"pickle",
-    "README.md": b"read", "model.gguf": b"g", "onnx/model.safetensors": b"o", "original/params.json": b"{}",
+    "config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "tokenizer_config.json": b"{}",
+    "model.safetensors": b"weights",
+    "chat_template.jinja": b"x",
+    "original/tokenizer.model": b"t",
+    "merges.txt": b"m",
+    "consolidated.safetensors": b"twice",
+    "pytorch_model.bin": b"pickle",
+    "original/consolidated.00.pth": b"pickle",
+    "README.md": b"read",
+    "model.gguf": b"g",
+    "onnx/model.safetensors": b"o",
+    "original/params.json": b"{}",
 }
 
 
@@ -116,11 +126,14 @@ def test_every_problem_of_an_architecture_at_once(job, tiny):
     ]
 
 
-@pytest.mark.parametrize(("change", "rule"), [
-    ({"heads": 3, "kv_heads": 3}, "32 is not a multiple of heads"),
-    ({"kv_heads": 3}, "3 does not divide heads"),
-    ({"head_dim": 7}, "should be even"),
-])
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"heads": 3, "kv_heads": 3}, "32 is not a multiple of heads"),
+        ({"kv_heads": 3}, "3 does not divide heads"),
+        ({"head_dim": 7}, "should be even"),
+    ],
+)
 def test_shapes_that_do_not_divide(job, tiny, change, rule):
     """Heads that do not fit are refused before anything is written."""
     tiny["architecture"] |= change
@@ -130,14 +143,17 @@ def test_shapes_that_do_not_divide(job, tiny, change, rule):
     assert not (job.folder / "cache/models/tiny").exists()
 
 
-@pytest.mark.parametrize("spec", [
-    {"init": "random", "folder": "../outside", "architecture": {}},
-    {"init": "random", "folder": "/tmp/outside", "architecture": {"vocab_size": 1}},
-    {"init": "magic", "folder": "cache/x"},
-    {"init": "pretrained", "folder": "cache/x"},
-    {"folder": "cache/x"},
-    [],
-])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"init": "random", "folder": "../outside", "architecture": {}},
+        {"init": "random", "folder": "/tmp/outside", "architecture": {"vocab_size": 1}},
+        {"init": "magic", "folder": "cache/x"},
+        {"init": "pretrained", "folder": "cache/x"},
+        {"folder": "cache/x"},
+        [],
+    ],
+)
 def test_bad_specs(job, spec):
     """A spec that says nothing sensible, or leads outside the job's folder, is refused as such."""
     assert job.refused("tune_model", spec)[0] == "bad_spec"
@@ -150,8 +166,14 @@ def test_the_tokenizer_is_bytes(job, tiny):
     assert sorted(raw["model"]["vocab"].values()) == list(range(256))
     assert [token["content"] for token in raw["added_tokens"]] == ["<s>", "</s>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
     job.write("t.jsonl", [{"text": "naïve ☃ 😀\x00\n"}])
-    spec = {"train": {"path": "t.jsonl"}, "format": "text", "max_length": 99, "batch": 1, "epochs": 1,
-            "tokenizer": "cache/models/tiny-tokenizer"}
+    spec = {
+        "train": {"path": "t.jsonl"},
+        "format": "text",
+        "max_length": 99,
+        "batch": 1,
+        "epochs": 1,
+        "tokenizer": "cache/models/tiny-tokenizer",
+    }
     job.run("tune_data", spec)
     assert job.data().ids == [[256, *"naïve ☃ 😀\x00\n".encode(), 257]]
 
@@ -180,8 +202,15 @@ def test_download_takes_what_training_needs(job, hub):
     hub.repositories["org/good"] = REPOSITORY
     job.run("tune_model", pretrained(), **hub.env)
     folder = job.folder / "cache/models/hub"
-    assert names(folder) == {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "chat_template.jinja",
-                             "original/tokenizer.model", "merges.txt"}
+    assert names(folder) == {
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors",
+        "chat_template.jinja",
+        "original/tokenizer.model",
+        "merges.txt",
+    }
     assert (folder / "model.safetensors").read_bytes() == b"weights"
     assert (folder / ".revision").read_text() == COMMIT
     asked = len(hub.asked)
@@ -193,8 +222,13 @@ def test_download_of_the_tokenizer(job, hub):
     """--tokenizer-only leaves the weights on the hub."""
     hub.repositories["org/good"] = REPOSITORY
     job.run("tune_model", pretrained(), "--tokenizer-only", **hub.env)
-    assert names(job.folder / "cache/models/hub-tokenizer") == {"config.json", "tokenizer.json", "tokenizer_config.json",
-                                                              "chat_template.jinja", "merges.txt"}
+    assert names(job.folder / "cache/models/hub-tokenizer") == {
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "chat_template.jinja",
+        "merges.txt",
+    }
     assert not any("safetensors" in path for path in hub.asked)
 
 

@@ -32,10 +32,14 @@ def test_alpaca():
     assert learned(row) == (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3", ["3"])
+        "### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:\n3",
+        ["3"],
+    )
     assert learned({"instruction": "Add {given}.", "output": "3", "input": None}) == (
         "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-        "### Instruction:\nAdd {given}.\n\n### Response:\n3", ["3"])
+        "### Instruction:\nAdd {given}.\n\n### Response:\n3",
+        ["3"],
+    )
 
 
 def test_plain_and_system():
@@ -82,21 +86,35 @@ def test_column_names():
     assert learned({"q": "Q", "a": "A", "output": "no"}, template="plain", columns=columns) == ("Q\nA", ["A"])
 
 
-@pytest.mark.parametrize(("row", "changes", "says"), [
-    ([1], {}, "should be an object with columns, got list"),
-    ({"instruction": "a"}, {}, "has no column 'output', only 'instruction'"),
-    ({"instruction": 5, "output": "b"}, {}, "column 'instruction': should be text, got int"),
-    ({"instruction": "a", "input": [], "output": "b"}, {}, "column 'input': should be text, got list"),
-    ({"instruction": "a", "output": None}, {}, "column 'output': should be text, got NoneType"),
-    ({"messages": "hi"}, {"format": "chat"}, "column 'messages': should be a list of messages, got 'hi'"),
-    ({"messages": []}, {"format": "chat"}, "should be a list of messages"),
-    ({"messages": ["hi"]}, {"format": "chat"}, "message 1: should be an object, got 'hi'"),
-    ({"messages": [{"role": "user", "content": 1}]}, {"format": "chat"}, "message 1: content should be text, got int"),
-    ({"messages": [{"role": "assistant", "content": "x"}]}, {"format": "chat"},
-     "message 1: role should be system or user here, got 'assistant'"),
-    ({"messages": [{"role": "user", "content": "x"}] * 2}, {"format": "chat"}, "message 2: role should be assistant here, got 'user'"),
-    ({"messages": [{"role": ["user"], "content": "x"}]}, {"format": "chat"}, "role should be system or user here, got ['user']"),
-])
+@pytest.mark.parametrize(
+    ("row", "changes", "says"),
+    [
+        ([1], {}, "should be an object with columns, got list"),
+        ({"instruction": "a"}, {}, "has no column 'output', only 'instruction'"),
+        ({"instruction": 5, "output": "b"}, {}, "column 'instruction': should be text, got int"),
+        ({"instruction": "a", "input": [], "output": "b"}, {}, "column 'input': should be text, got list"),
+        ({"instruction": "a", "output": None}, {}, "column 'output': should be text, got NoneType"),
+        ({"messages": "hi"}, {"format": "chat"}, "column 'messages': should be a list of messages, got 'hi'"),
+        ({"messages": []}, {"format": "chat"}, "should be a list of messages"),
+        ({"messages": ["hi"]}, {"format": "chat"}, "message 1: should be an object, got 'hi'"),
+        ({"messages": [{"role": "user", "content": 1}]}, {"format": "chat"}, "message 1: content should be text, got int"),
+        (
+            {"messages": [{"role": "assistant", "content": "x"}]},
+            {"format": "chat"},
+            "message 1: role should be system or user here, got 'assistant'",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x"}] * 2},
+            {"format": "chat"},
+            "message 2: role should be assistant here, got 'user'",
+        ),
+        (
+            {"messages": [{"role": ["user"], "content": "x"}]},
+            {"format": "chat"},
+            "role should be system or user here, got ['user']",
+        ),
+    ],
+)
 def test_bad_rows_say_what_is_wrong(row, changes, says):
     """A row that cannot be rendered says which column or message breaks which rule."""
     with pytest.raises(BadRow) as caught:
@@ -106,6 +124,7 @@ def test_bad_rows_say_what_is_wrong(row, changes, says):
 
 def test_a_template_that_rewrites_earlier_turns_is_refused():
     """Where a turn reads otherwise once more follows, its loss would have no place: refused, naming the message."""
+
     def forgetful(messages, add_generation_prompt=False):
         return chat([*messages[-1:]], add_generation_prompt)
 
@@ -146,7 +165,9 @@ def test_all_bad_rows_at_once(tmp_path):
     assert str(caught.value).endswith("(there may be more)")
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.json", b"{}"), ("a.json", b"[1"), ("a.json", b"[" * 100_000), ("a.txt", b"\xff\n")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", b"{}"), ("a.json", b"[1"), ("a.json", b"[" * 100_000), ("a.txt", b"\xff\n")]
+)
 def test_files_that_are_not_what_they_are_called(tmp_path, name, content):
     """A file that does not hold what its suffix says is refused, not half read."""
     with pytest.raises(Refused) as caught:
@@ -163,16 +184,22 @@ def test_the_first_rows_only(tmp_path):
         list(rendered([str(path)], spec(format="text"), chat, 3))
 
 
-@pytest.mark.parametrize(("files", "split", "chosen"), [
-    (["train.jsonl", "test.jsonl", "README.md"], "train", ["train.jsonl"]),
-    (["data/train-00001-of-2.parquet", "data/train-00000-of-2.parquet", "data/test-0.parquet"], "train",
-     ["data/train-00000-of-2.parquet", "data/train-00001-of-2.parquet"]),
-    (["train/0.parquet", "validation/0.parquet"], "validation", ["validation/0.parquet"]),
-    (["train.parquet", "train.jsonl"], "train", ["train.jsonl"]),
-    (["all.json", "x.txt"], "train", ["all.json"]),
-    (["all.json"], "test", []),
-    (["training.jsonl", "b.jsonl"], "train", []),
-])
+@pytest.mark.parametrize(
+    ("files", "split", "chosen"),
+    [
+        (["train.jsonl", "test.jsonl", "README.md"], "train", ["train.jsonl"]),
+        (
+            ["data/train-00001-of-2.parquet", "data/train-00000-of-2.parquet", "data/test-0.parquet"],
+            "train",
+            ["data/train-00000-of-2.parquet", "data/train-00001-of-2.parquet"],
+        ),
+        (["train/0.parquet", "validation/0.parquet"], "validation", ["validation/0.parquet"]),
+        (["train.parquet", "train.jsonl"], "train", ["train.jsonl"]),
+        (["all.json", "x.txt"], "train", ["all.json"]),
+        (["all.json"], "test", []),
+        (["training.jsonl", "b.jsonl"], "train", []),
+    ],
+)
 def test_the_files_of_a_split(files, split, chosen):
     """A split is the files or folders named after it, in one format; a lone file is `train`."""
     assert split_files(files, split) == chosen

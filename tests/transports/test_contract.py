@@ -73,9 +73,7 @@ def test_the_same_again_starts_nothing(host: Host) -> None:
     assert host.file("again", "count") == "x\n"
 
 
-@pytest.mark.parametrize(
-    "other", [{"files": {"a": "2"}}, {"links": {"b": "cache"}}, {"env": {"A": "2"}}, {"grace": 6.0}]
-)
+@pytest.mark.parametrize("other", [{"files": {"a": "2"}}, {"links": {"b": "cache"}}, {"env": {"A": "2"}}, {"grace": 6.0}])
 def test_other_contents_are_refused(host: Host, other: dict[str, object]) -> None:
     """An attempt that exists with other contents is a conflict that names it, and is left alone."""
     host.run("taken", ["true"], files={"a": "1"})

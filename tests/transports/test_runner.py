@@ -94,9 +94,7 @@ def test_the_command_line_stops(tmp_path: Path) -> None:
         (("start", "/proc/jobs/a/1"), document("a", ["true"]), 4),
     ],
 )
-def test_bad_words_get_an_exit_code_and_a_sentence(
-    tmp_path: Path, words: tuple[str, ...], text: str, code: int
-) -> None:
+def test_bad_words_get_an_exit_code_and_a_sentence(tmp_path: Path, words: tuple[str, ...], text: str, code: int) -> None:
     """Wrong words or documents end with their code and a line on stderr, without a traceback and without a job."""
     done = call(*words, text=text, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (code, "")
@@ -164,12 +162,8 @@ def test_a_supervisor_is_small(host: Host) -> None:
     """A supervisor takes less than 20 MB, and imports none of the modules that would make a start slow."""
     host.start("small", ["sleep", "600"], notify="/nowhere")
     run = host.until(lambda: host.written("small", "run.json"))
-    resident = next(
-        line for line in Path(f"/proc/{run['supervisor']}/status").read_text().splitlines() if "VmRSS" in line
-    )
+    resident = next(line for line in Path(f"/proc/{run['supervisor']}/status").read_text().splitlines() if "VmRSS" in line)
     assert int(resident.split()[1]) < 20 * 1024
     text = f"import sys; sys.path.append({str(RUNNER.parent)!r}); import runner; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-E", "-c", text], capture_output=True, text=True, check=True)
-    assert not {"re", "enum", "typing", "json", "subprocess", "socket", "ctypes", "hashlib"} & set(
-        loaded.stdout.split()
-    )
+    assert not {"re", "enum", "typing", "json", "subprocess", "socket", "ctypes", "hashlib"} & set(loaded.stdout.split())

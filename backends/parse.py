@@ -186,6 +186,9 @@ def _rules(values: dict[str, Any], source: Source, changed: set[str], trainers: 
     yield from _model_rules(at, problem)
     yield from _data_rules(at, problem)
     native = at("native")
+    for name, keys in native.items() if isinstance(native, dict) else ():
+        if any(":" in str(key) for key in (keys if isinstance(keys, dict) else ())):
+            yield problem(f"native.{name}", "should hold keys of the trainer's config, which have no colon in them")
     for name in native if isinstance(native, dict) and trainers else ():
         if name not in trainers:
             yield problem(f"native.{name}", "is not a trainer", _nearest(name, trainers) or f"known: {', '.join(trainers)}")

@@ -55,4 +55,11 @@ def main() -> NoReturn:
     except OSError as error:
         print(f"{error.filename or 'tune'}: {error.strerror or error}", file=sys.stderr)
         code = TROUBLE
+    except Exception as error:
+        from orchestrator.store import StoreError  # noqa: PLC0415  # not for --help
+
+        if not isinstance(error, StoreError):
+            raise
+        print(error, file=sys.stderr)
+        code = TROUBLE
     sys.exit(code)

@@ -166,3 +166,11 @@ def test_a_wrong_clusters_file(tune):
     assert "clusters.yaml:5: targets.box.devics" in tune("targets", code=2).stderr
     (tune.cwd / "clusters.yaml").write_text("version: 1\ntargets:\n  box: {kind: local, accelerator: cpu, devices: 2}\n")
     assert [t["name"] for t in tune.json("targets")] == ["local", "box"]
+
+
+def test_a_store_that_cannot_be_reached(tune, monkeypatch):
+    """A store that does not answer ends with 4 and a sentence."""
+    monkeypatch.setenv("TUNE_STORE", "postgresql://nobody@127.0.0.1:1/none")
+    assert tune("status", code=4).stderr
+    monkeypatch.setenv("TUNE_STORE", "mysql://x")
+    assert "postgresql://" in tune("status", code=4).stderr

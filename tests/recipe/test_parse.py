@@ -78,6 +78,7 @@ def test_five_mistakes():
         ("id: org/name", "id: x\n  init: random", (3, "model.architecture"), "is required"),
         ("train: rows.jsonl", "train: rows", (6, "data.train"), "should be a file"),
         ("optim:", "native: {axolotle: {a: 1}}\noptim:", (12, "native.axolotle"), "is not a trainer"),
+        ("optim:", "native: {axolotl: {'a:b': 1}}\noptim:", (12, "native.axolotl"), "no colon"),
         ("format: instruct", "format: chat\n  template: alpaca", (8, "data.template"), "should be chat"),
         ("format: instruct", "format: instruct\n  template: 'no place'", (8, "data.template"), "{instruction}"),
         ("optim:", "method: {lora: {rank: 4}}\noptim:", (12, "method.lora"), "no effect"),

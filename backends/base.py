@@ -90,7 +90,8 @@ class Backend:
     watch: tuple[str, ...]
     """Files with metrics, relative to the job's folder."""
     read: Callable[[Mapping[str, Any], Progress, str], list[Point]]
-    """(reading, progress, whole new lines of a watched file) -> points of every step. `progress` is changed."""
+    """(reading, progress, a line of a watched file) -> points of that step. `progress` is changed. A line that is not what
+    the trainer writes may raise ValueError."""
     judge: Callable[[Ending], tuple[str, str] | None]
     """(reason word, detail) when the attempt has not trained, although every step ended with exit code 0."""
     python: str = "3.11"

@@ -383,23 +383,20 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     )
 
 
-def read(reading: Mapping[str, Any], progress: Progress, text: str) -> list[Point]:
-    """Lines of its metrics.csv.
+def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
+    """A line of its metrics.csv.
 
     `step` there is the micro-batch, the rate logged is the next step's, and LoRA writes two rows for each (0.5.13:
     https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/finetune/lora.py).
     """
-    points: list[Point] = []
-    for line in text.splitlines():
-        cells = line.split(",")
-        if "iter" in cells or "val_loss" in cells:
-            progress.kept["header"] = cells
-            continue
-        row = {name: cell for name, cell in zip(progress.kept.get("header", ()), cells, strict=False) if cell}
-        if "loss" in row and "iter" in row:
-            points += _step(reading, progress, row)
-        if "val_loss" in row:
-            points.append(Point(progress.last, "eval_loss", float(row["val_loss"]), "val_loss"))
+    cells = line.split(",")
+    if "iter" in cells or "val_loss" in cells:
+        progress.kept["header"] = cells
+        return []
+    row = {name: cell for name, cell in zip(progress.kept.get("header", ()), cells, strict=False) if cell}
+    points = _step(reading, progress, row) if "loss" in row and "iter" in row else []
+    if "val_loss" in row:
+        points.append(Point(progress.last, "eval_loss", float(row["val_loss"]), "val_loss"))
     return points
 
 

@@ -437,29 +437,26 @@ _LINE = re.compile(r"^Step (\d+) \| (.*)$")
 _NAMES = {"grad_norm": "grad_norm", "peak_memory_alloc": "memory_gib"}
 
 
-def read(reading: Mapping[str, Any], progress: Progress, text: str) -> list[Point]:
-    """Lines of its DiskLogger. The rate logged is the next step's; tokens_per_second_per_gpu counts tokens with loss only."""
-    points: list[Point] = []
-    for line in text.splitlines():
-        found = _LINE.match(line)
-        if not found or int(found[1]) <= progress.last:
-            continue
-        step = int(found[1])
-        row = {name: float(value) for name, _, value in (pair.rpartition(":") for pair in found[2].split()) if name}
-        if "loss" not in row:
-            continue
-        lr = reading["first_lr"] if step == 1 else progress.kept.get("lr", reading["first_lr"])
-        speed = row.get("tokens_per_second_per_gpu", 0.0)
-        progress.unlabelled |= speed == 0
-        points += [
-            Point(step, "loss", row["loss"], "loss"),
-            Point(step, "lr", lr, "lr"),
-            Point(step, "loss_tokens_per_second", speed, "tokens_per_second_per_gpu"),
-        ]
-        points += [Point(step, ours, row[native], native) for native, ours in _NAMES.items() if native in row]
-        progress.kept["lr"] = row.get("lr", lr)
-        progress.step(step, row["loss"])
-    return points
+def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
+    """A line of its DiskLogger. The rate logged is the next step's; tokens_per_second_per_gpu counts tokens with loss only."""
+    found = _LINE.match(line)
+    if not found or int(found[1]) <= progress.last:
+        return []
+    step = int(found[1])
+    row = {name: float(value) for name, _, value in (pair.rpartition(":") for pair in found[2].split()) if name}
+    if "loss" not in row:
+        return []
+    lr = reading["first_lr"] if step == 1 else progress.kept.get("lr", reading["first_lr"])
+    speed = row.get("tokens_per_second_per_gpu", 0.0)
+    progress.unlabelled |= speed == 0
+    progress.kept["lr"] = row.get("lr", lr)
+    progress.step(step, row["loss"])
+    return [
+        Point(step, "loss", row["loss"], "loss"),
+        Point(step, "lr", lr, "lr"),
+        Point(step, "loss_tokens_per_second", speed, "tokens_per_second_per_gpu"),
+        *(Point(step, ours, row[native], native) for native, ours in _NAMES.items() if native in row),
+    ]
 
 
 TORCHTUNE = Backend(

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.base import Backend, Ending
 from backends.registry import BACKENDS
@@ -49,10 +49,14 @@ class Case:
     manifest: dict[str, Any] | None = None
     said: tuple[str, str] | None = None
 
-    @property
-    def devices(self) -> int:
-        """How many the job needs."""
-        return int(self.plan["devices"])
+
+class Size(NamedTuple):
+    """What is kept of a job that waits: thousands may."""
+
+    devices: int
+    """That it needs."""
+    capacity: int
+    """Of its target."""
 
 
 @dataclass
@@ -65,6 +69,7 @@ class Controller:
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     """Job -> values, as heard from whoever submitted it; in memory only."""
     cases: dict[str, Case] = field(default_factory=dict)
+    sizes: dict[str, Size] = field(default_factory=dict)
 
     def transport(self, _target: Mapping[str, Any]) -> Transport:
         """The way to a target; only this machine in this version."""
@@ -80,6 +85,13 @@ class Controller:
             self.cases[job.id] = known
         return known
 
+    def size(self, id: str) -> Size:
+        """What a job takes, and of how much."""
+        if id not in self.sizes:
+            request = unpacked(self.store.request(id))
+            self.sizes[id] = Size(int(request["plan"]["devices"]), int(request["target"]["devices"]))
+        return self.sizes[id]
+
     def look(self, *, start: bool = True) -> int:
         """One pass over everything that is not ended.
 
@@ -90,7 +102,9 @@ class Controller:
             How many jobs are not ended afterwards.
         """
         active = self.store.active()
-        self.cases = {a.job.id: self.cases[a.job.id] for a in active if a.job.id in self.cases}
+        present = {each.job.id for each in active}
+        self.cases = {id: case for id, case in self.cases.items() if id in present}
+        self.sizes = {id: size for id, size in self.sizes.items() if id in present}
         groups = defaultdict(list)
         for each in active:
             if each.job.state in ALIVE:
@@ -118,7 +132,11 @@ class Controller:
                     self.store.change(each.job.id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
             return
         for each, case, now in zip(group, cases, seen, strict=True):
-            self._follow(transport, each, case, now)
+            try:
+                self._follow(transport, each, case, now)
+            except Exception:  # one job's trouble is not the others'; the log has the trace, and the next look tries again
+                traceback.print_exc()
+                self.cases.pop(each.job.id, None)  # what was read and not recorded is read again
 
     def _follow(self, transport: Transport, each: Active, case: Case, seen: Seen) -> None:
         """Take in what was seen of one job, until there is no more, and decide."""
@@ -199,18 +217,18 @@ class Controller:
 
     def _admit(self, active: Sequence[Active]) -> None:
         """Start queued jobs for which there are devices."""
-        cases = {each.job.id: self.case(each) for each in active}
-        capacity = {each.job.target: int(cases[each.job.id].target["devices"]) for each in active}
+        sizes = {each.job.id: self.size(each.job.id) for each in active}
+        capacity = {each.job.target: sizes[each.job.id].capacity for each in active}
         queue = [
             Queued(
-                a.job.id, a.job.target, cases[a.job.id].devices, a.job.state, a.job.want, tuple(cases[a.job.id].reading.devices)
+                a.job.id, a.job.target, sizes[a.job.id].devices, a.job.state, a.job.want, tuple(a.positions.get("devices", ()))
             )
             for a in active
         ]
         by_id = {each.job.id: each for each in active}
         begun = []
         for id, devices in admit(queue, capacity).items():
-            each, case = by_id[id], cases[id]
+            each, case = by_id[id], self.case(by_id[id])
             case.reading.devices = list(devices)
             self.store.record(id, each.job.attempt, (), time.time(), case.reading.dump())
             if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), state="STARTING"):

@@ -56,8 +56,11 @@ def points(
     """Points in the new bytes, in our one schema; `reading` moves on."""
     found: list[Point] = []
     for chunk in chunks:
-        text = reading.lines(chunk)  # first: a file that begins anew gets a new progress
-        found += backend.read(plan["reading"], reading.progress, text)
+        for line in reading.lines(chunk).splitlines():  # a file that begins anew gets a new progress with its first line
+            try:
+                found += backend.read(plan["reading"], reading.progress, line)
+            except (ValueError, KeyError, IndexError):  # a line that is not what the trainer writes: half of one, or another's
+                reading.progress.kept["unreadable"] = reading.progress.kept.get("unreadable", 0) + 1
     return thin(enrich(found, manifest), plan["reading"]["every"])
 
 

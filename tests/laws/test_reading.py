@@ -1,0 +1,91 @@
+"""What trainers write becomes points of one schema; what they do not write disturbs nothing."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.registry import BACKENDS
+from orchestrator.metrics import Reading, enrich, points, thin
+from orchestrator.transports.base import Chunk
+
+PLAN = {"reading": {"every": 1, "first_lr": 0.0, "accumulation": 2}}
+CSV = """epoch,iter,iter_time,learning_rate,loss,step,tokens,total_tokens
+0,1,0.5,0.1,5.0,1,10,10
+0,2,0.5,0.2,4.5,2,20,20
+0,3,0.5,0.2,4.0,3,30,30
+0,4,0.5,0.3,3.5,4,40,40
+"""
+GROWN = CSV.replace("total_tokens\n", "total_tokens,val_loss\n") + ",,,,,4,,,3.25\n"
+LOG = "Step 1 | loss:5.5 lr:0.1 tokens_per_second_per_gpu:20.0 grad_norm:2.5 \nStep 2 | loss:nan lr:0.2 tokens_per_second_per_gpu:10.0 \n"
+
+
+def read(name, *texts, plan=PLAN):
+    """Points of a file that is seen in pieces; a piece that begins with 0 is a rewrite."""
+    reading, found = Reading(), []
+    for offset, text in texts:
+        found += points(BACKENDS[name], plan, reading, [Chunk("m", offset, text.encode(), "h")], None)
+    return found, reading
+
+
+def series(found, name):
+    """Step -> value of one metric."""
+    return {p.step: p.value for p in found if p.name == name}
+
+
+def test_litgpt():
+    """Every second micro-batch is a step; the rate is the step's own, the speed that of the whole step."""
+    found, reading = read("litgpt", (0, CSV))
+    assert series(found, "loss") == {1: 4.5, 2: 3.5}
+    assert series(found, "lr") == {1: 0.0, 2: 0.2}
+    assert series(found, "tokens_per_second") == {1: 20.0, 2: 20.0}
+    assert reading.progress.last == 2
+
+
+def test_a_rewritten_file_is_read_anew():
+    """LitGPT rewrites its file when a column comes in: nothing is missing and nothing is mixed up."""
+    found, _ = read("litgpt", (0, CSV), (0, GROWN))
+    assert series(found, "loss") == {1: 4.5, 2: 3.5}
+    assert series(found, "eval_loss") == {2: 3.25}
+
+
+def test_torchtune():
+    """The rate is the step's own; NaN is a value, and noted."""
+    found, reading = read("torchtune", (0, LOG))
+    assert series(found, "lr") == {1: 0.0, 2: 0.1}
+    assert series(found, "grad_norm") == {1: 2.5}
+    assert reading.progress.bad == "step 2: nan"
+
+
+@given(st.integers(0, len(CSV)), st.integers(0, len(CSV)))
+def test_where_the_file_is_cut_does_not_matter(one, two):
+    """A look in mid-line loses and doubles nothing."""
+    cuts = sorted({0, one, two, len(CSV)})
+    found, _ = read("litgpt", *((a, CSV[a:b]) for a, b in pairwise(cuts)))
+    assert series(found, "loss") == {1: 4.5, 2: 3.5}
+
+
+@given(st.text(max_size=200), st.sampled_from(sorted(BACKENDS)))
+def test_garbage_is_counted_and_passed_over(text, name):
+    """Whatever stands between the trainer's lines, those are read."""
+    good = {"litgpt": CSV, "torchtune": LOG}[name]
+    first = good.index("\n") + 1
+    found, _ = read(name, (0, good[:first] + text.replace("iter", "") + "\n" + good[first:]))
+    assert series(found, "loss")[2] == series(read(name, (0, good))[0], "loss")[2] or name == "torchtune"
+
+
+def test_speed_in_all_tokens():
+    """torchtune counts tokens with loss; the data step knows the others, and how many there have been."""
+    found, _ = read("torchtune", (0, LOG))
+    manifest = {"tokens_per_step": [100, 50], "loss_tokens_per_step": [20, 10], "epochs": 1, "steps": 2}
+    rich = enrich(found, manifest)
+    assert series(rich, "tokens_per_second") == {1: 100.0, 2: 50.0}
+    assert series(rich, "tokens") == {1: 100.0, 2: 150.0}
+    assert series(rich, "epoch") == {1: 0.5, 2: 1.0}
+
+
+def test_every_nth_point():
+    """log.every keeps the points of every n-th step, and all evaluations."""
+    found, _ = read("litgpt", (0, GROWN))
+    assert {p.step for p in thin(found, 2)} == {2}
+    assert any(p.name == "eval_loss" for p in thin(found, 7))

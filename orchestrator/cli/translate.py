@@ -122,7 +122,8 @@ def _leaf(name: str) -> dict[str, Any]:
 
 
 def _leaf_text(entry: dict[str, Any]) -> str:
-    lines = [f"{entry['leaf']}: {entry['type']}, default {entry['default']}", entry["meaning"], ""]
+    default = "null" if entry["default"] is None else entry["default"]
+    lines = [f"{entry['leaf']}: {entry['type']}, default {default}", entry["meaning"], ""]
     for trainer, spellings in entry["trainers"].items():
         for each in spellings:
             when = "" if len(spellings) == 1 else f"  ({'; '.join(each['when'])})"

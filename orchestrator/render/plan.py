@@ -11,8 +11,9 @@ import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
-from itertools import groupby
+from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.render.text import columns, cut, visible
@@ -90,13 +91,20 @@ def _group(line: Line) -> str:
 
 
 def _entries(lines: Sequence[Line], width: int) -> Iterator[str]:
-    """Each line of a report: its leaf on the left, everything about it on the right."""
-    heads = [f"  {line.kind:<9}{visible(line.leaf)}" if line.status == "lost" else f"  {visible(line.leaf)}" for line in lines]
-    indent = max(map(columns, heads)) + 2
-    for head, line in zip(heads, lines, strict=True):
-        first, *more = _about(line, max(width - indent, NARROW)) or [""]
-        yield f"{head}{' ' * (indent - columns(head))}{first}".rstrip()
-        yield from (" " * indent + text for text in more)
+    """Each line of a report: its leaf on the left, everything about it on the right; what crosses as one stands as one."""
+    couples = [
+        list(same) for _, same in groupby(lines, key=lambda line: replace(line, leaf=line.leaf if line.status == "lost" else ""))
+    ]
+    heads = [[_head(line) for line in same] for same in couples]
+    indent = max(columns(head) for same in heads for head in same) + 2
+    for same, left in zip(couples, heads, strict=True):
+        right = _about(same[0], max(width - indent, NARROW))
+        for head, text in zip_longest(left, right, fillvalue=""):
+            yield f"{head}{' ' * (indent - columns(head))}{text}".rstrip()
+
+
+def _head(line: Line) -> str:
+    return f"  {line.kind:<9}{visible(line.leaf)}" if line.status == "lost" else f"  {visible(line.leaf)}"
 
 
 def _about(line: Line, room: int) -> list[str]:

@@ -11,7 +11,6 @@ import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any
@@ -92,15 +91,18 @@ def _group(line: Line) -> str:
 
 def _entries(lines: Sequence[Line], width: int) -> Iterator[str]:
     """Each line of a report: its leaf on the left, everything about it on the right; what crosses as one stands as one."""
-    couples = [
-        list(same) for _, same in groupby(lines, key=lambda line: replace(line, leaf=line.leaf if line.status == "lost" else ""))
-    ]
+    couples = [list(same) for _, same in groupby(lines, key=_crossing)]
     heads = [[_head(line) for line in same] for same in couples]
     indent = max(columns(head) for same in heads for head in same) + 2
     for same, left in zip(couples, heads, strict=True):
         right = _about(same[0], max(width - indent, NARROW))
         for head, text in zip_longest(left, right, fillvalue=""):
             yield f"{head}{' ' * (indent - columns(head))}{text}".rstrip()
+
+
+def _crossing(line: Line) -> tuple[Any, ...]:
+    """Equal for leaves that cross as one value; a loss is always its own."""
+    return line.native, line.why, line.see, line.leaf if line.status == "lost" else ""
 
 
 def _head(line: Line) -> str:

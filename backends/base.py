@@ -81,8 +81,8 @@ class Backend:
     """The supported range, checked on an interpreter of the user's."""
     config: str
     """Name of the main config file."""
-    table: Callable[[Flat], tuple[Row, ...]]
-    """Rows for a recipe, in the schema's order; which rows depends on the adapter and on data.rendering only."""
+    rows: Callable[[bool, bool], tuple[Row, ...]]
+    """(is there an adapter, is data.rendering native) -> rows in the schema's order. Nothing else chooses rows."""
     steps: Callable[[Flat, str], tuple[Step, ...]]
     """(what rows wrote under `launch:`, interpreter) -> steps after the model and data steps."""
     shims: tuple[str, ...]
@@ -97,6 +97,15 @@ class Backend:
     python: str = "3.11"
     accelerators: tuple[str, ...] = ("cpu", "cuda")
     env: Mapping[str, str] = field(default_factory=dict)
+
+    def table(self, flat: Flat) -> tuple[Row, ...]:
+        """The rows for a recipe."""
+        return _table(self.rows, flat["method.adapter"] != "none", flat["data.rendering"] == "native")
+
+
+@cache
+def _table(rows: Callable[[bool, bool], tuple[Row, ...]], lora: bool, native: bool) -> tuple[Row, ...]:
+    return rows(lora, native)
 
 
 def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str] = ()) -> Plan:

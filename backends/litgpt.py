@@ -232,15 +232,9 @@ def _resume(lora: str) -> tuple[Row, ...]:
     return (couple(("checkpoint.resume",), ("resume",), to, back, status="same", absent=("resume",)),)
 
 
-def _shared(adapter: str) -> tuple[Row, ...]:
-    lora = adapter != "none"
+def _shared_data() -> tuple[Row, ...]:
+    """Rows of the data step, through the data module that LitGPT lets a config name."""
     return (
-        *identity(),
-        _model(*(("lora.json:model",) if lora else ())),
-        *FILES,
-        kept("method.kind", "fine-tuning commands", "sft"),
-        ADAPTER,
-        *(_lora() if lora else lora_idle()),
         *shared_data("train.max_seq_length"),
         const("data.class_path", "tune_litgpt.Rows", "rows come from the data step, in its order"),
         const("data.init_args.folder", "data", "made by the data step"),
@@ -253,8 +247,6 @@ def _shared(adapter: str) -> tuple[Row, ...]:
         ),
         const("train.epochs", 1, "epochs are unrolled in the data step's order"),
         const("train.max_steps", None, "the data step fixes the number of steps"),
-        *_train(("seed", f"{DATA}:seed", *(("lora.json:seed",) if lora else ())), shared=True),
-        *resources("devices"),
     )
 
 
@@ -265,7 +257,7 @@ def _native_data() -> tuple[Row, ...]:
     def only(leaf: str, value: Any, why: str) -> Row:
         return cannot(leaf, why, unless=value, see=see)
 
-    def rows(name: str, other: str | None, _: Scene) -> Sequence[Any]:
+    def files(name: str, other: str | None, _: Scene) -> Sequence[Any]:
         if is_hub(name):
             raise Lost("data.train", "LitGPT's JSON data reads local files; use data.rendering: shared", see=see)
         return "litgpt.data.JSON", "inputs" if other else input_path("data.train", name), None if other else 0.0, name, other
@@ -280,7 +272,7 @@ def _native_data() -> tuple[Row, ...]:
                 f"{LAUNCH}:train",
                 f"{LAUNCH}:eval",
             ),
-            rows,
+            files,
             lambda *v: (v[3], v[4]),
             why="the file is linked into the job's folder",
             see=see,
@@ -344,31 +336,20 @@ def _style(template: str | None, _: Scene) -> Sequence[Any]:
     return ("alpaca",)
 
 
-def _native(adapter: str) -> tuple[Row, ...]:
-    lora = adapter != "none"
+def rows(lora: bool, native: bool) -> tuple[Row, ...]:
+    """All rows, in the schema's order."""
+    seed = "data.init_args.seed" if native else f"{DATA}:seed"
     return (
         *identity(),
-        _model(*(("lora.json:model",) if lora else ()), shared=False),
+        _model(*(("lora.json:model",) if lora else ()), shared=not native),
         *FILES,
         kept("method.kind", "fine-tuning commands", "sft"),
         ADAPTER,
         *(_lora() if lora else lora_idle()),
-        *_native_data(),
-        *_train(("seed", "data.init_args.seed", *(("lora.json:seed",) if lora else ())), shared=False),
+        *(_native_data() if native else _shared_data()),
+        *_train(("seed", seed, *(("lora.json:seed",) if lora else ())), shared=not native),
         *resources("devices"),
     )
-
-
-def table(flat: Flat) -> tuple[Row, ...]:
-    """Rows in the schema's order, chosen by the adapter and data.rendering."""
-    return TABLES[flat["method.adapter"] != "none", flat["data.rendering"]]
-
-
-TABLES = {
-    (lora, rendering): make("lora" if lora else "none")
-    for lora in (False, True)
-    for rendering, make in (("shared", _shared), ("native", _native))
-}
 
 
 def steps(launch: Flat, python: str) -> tuple[Step, ...]:
@@ -427,7 +408,7 @@ LITGPT = Backend(
     package="litgpt 0.5.13",
     requires="litgpt>=0.5.13,<0.6",
     config="litgpt.yaml",
-    table=table,
+    rows=rows,
     steps=steps,
     shims=("tune_litgpt.py", "tune_lora.py", "tune_convert.py", "tune_export.py"),
     watch=("out/logs/csv/version_*/metrics.csv",),

@@ -273,31 +273,15 @@ def _epochs_end() -> Row:
     return cannot("checkpoint.every", "torchtune saves at the end of each epoch of its own; use data.rendering: shared", see=FULL)
 
 
-def _head(adapter: str, *, native: bool = False) -> tuple[Row, ...]:
-    lora = adapter != "none"
+def _shared_data() -> tuple[Row, ...]:
+    """Rows of the data step, through a data set component."""
     return (
-        *identity(),
-        *_components(lora),
-        _model(lora, native),
-        kept("method.kind", "fine-tuning recipes", "sft"),
-        ADAPTER,
-        *(_lora() if lora else (*lora_idle(), const("optimizer_in_bwd", False, "it excludes accumulation and clipping"))),
-    )
-
-
-def _shared(adapter: str) -> tuple[Row, ...]:
-    seeds = ("seed", f"{DATA}:seed", *(("lora.json:seed",) if adapter != "none" else ()))
-    rows = shared_data()
-    return (
-        *_head(adapter),
         const("dataset._component_", "tune_torchtune.rows", "rows come from the data step, in its order"),
-        *(row if row.ours[0] != "data.eval" else _no_eval() for row in rows),
+        *(row if row.ours[0] != "data.eval" else _no_eval() for row in shared_data()),
         const("dataset.folder", "data", "made by the data step"),
         const("tokenizer._component_", "tune_torchtune.PadOnly", "torchtune reads nothing of it but the padding id"),
         const("shuffle", False, "the order is in the data step's file"),
         const("max_steps_per_epoch", None, "the data step fixes the number of steps"),
-        *_train(seeds, (f"{DATA}:batch",)),
-        *resources(""),
     )
 
 
@@ -390,36 +374,29 @@ def _native_data() -> tuple[Row, ...]:
         ),
         couple(
             ("train.epochs", "train.steps"),
-            ("epochs", "max_steps_per_epoch"),
-            lambda epochs, steps, _: (epochs or 1, steps),
-            lambda epochs, steps, _: (None if steps else epochs, steps),
+            ("epochs", "max_steps_per_epoch", "export.json:trained"),
+            lambda epochs, steps, _: (epochs or 1, steps, f"out/epoch_{(epochs or 1) - 1}"),
+            lambda epochs, steps, *_: (None if steps else epochs, steps),
             why="torchtune caps the steps of each epoch",
             see=FULL,
         ),
     )
 
 
-def _native(adapter: str) -> tuple[Row, ...]:
-    seeds = ("seed", *(("lora.json:seed",) if adapter != "none" else ()))
+def rows(lora: bool, native: bool) -> tuple[Row, ...]:
+    """All rows, in the schema's order."""
+    seeds = ("seed", *(() if native else (f"{DATA}:seed",)), *(("lora.json:seed",) if lora else ()))
     return (
-        *_head(adapter, native=True),
-        *_native_data(),
-        const("export.json:trained", "out/epoch_0", "the last epoch"),
-        *_train(seeds, ()),
+        *identity(),
+        *_components(lora),
+        _model(lora, native),
+        kept("method.kind", "fine-tuning recipes", "sft"),
+        ADAPTER,
+        *(_lora() if lora else (*lora_idle(), const("optimizer_in_bwd", False, "it excludes accumulation and clipping"))),
+        *(_native_data() if native else _shared_data()),
+        *_train(seeds, () if native else (f"{DATA}:batch",)),
         *resources(""),
     )
-
-
-def table(flat: Flat) -> tuple[Row, ...]:
-    """Rows in the schema's order, chosen by the adapter and data.rendering."""
-    return TABLES[flat["method.adapter"] != "none", flat["data.rendering"]]
-
-
-TABLES = {
-    (lora, rendering): make("lora" if lora else "none")
-    for lora in (False, True)
-    for rendering, make in (("shared", _shared), ("native", _native))
-}
 
 
 def steps(launch: Flat, python: str) -> tuple[Step, ...]:
@@ -464,7 +441,7 @@ TORCHTUNE = Backend(
     package="torchtune 0.6.1",
     requires="torchtune>=0.6.1,<0.7",
     config="torchtune.yaml",
-    table=table,
+    rows=rows,
     steps=steps,
     shims=("tune_torchtune.py", "tune_lora.py", "tune_export.py"),
     watch=("out/logs/train.log",),

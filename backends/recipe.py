@@ -12,9 +12,11 @@ Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Section(BaseModel):
-    """A part of the recipe. Unknown keys are errors, values keep their type."""
+    """A part of the recipe. Unknown keys are errors, values keep their type. What a field means stands below it; `schema` reads
+    that, and only when it is asked for.
+    """
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class Architecture(Section):
@@ -288,21 +290,3 @@ def _flatten(section: Section, above: str, out: dict[str, Any]) -> None:
                 _flatten(value, f"{path}.", out)
         else:
             out[path] = value
-
-
-def about(leaf: str) -> dict[str, Any]:
-    """Meaning, type and default of a leaf, as the schema says it."""
-    section: type[Section] = Recipe
-    info: Any = None
-    for part in leaf.split("."):
-        info = next(i for n, i in section.model_fields.items() if part == (i.alias or n))
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            section = info.annotation
-    kind = str(info.annotation).replace("typing.", "").replace("NoneType", "null").replace("None", "null")
-    if isinstance(info.annotation, type):
-        kind = info.annotation.__name__
-    return {
-        "meaning": info.description or "",
-        "type": kind.split("Annotated[")[-1].split(",")[0] if "Annotated" in kind else kind,
-        "default": "required" if info.is_required() else info.default,
-    }

@@ -17,7 +17,7 @@ from backends.target import Target
 class Local(BaseModel):
     """This machine."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: Literal["local"] = "local"
     accelerator: Literal["detect", "cpu", "cuda"] = "detect"

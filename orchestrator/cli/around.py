@@ -133,9 +133,9 @@ def _fault(python: str) -> str:
 
 def schema(_said: argparse.Namespace) -> int:
     """JSON Schema of recipes."""
-    from backends.recipe import Recipe  # noqa: PLC0415
+    from backends.schema import json_schema  # noqa: PLC0415
 
-    print(json.dumps(Recipe.model_json_schema(), indent=1))
+    print(json.dumps(json_schema(), indent=1))
     return DONE
 
 

@@ -105,7 +105,7 @@ def explain(said: argparse.Namespace) -> int:
 
 def _leaf(name: str) -> dict[str, Any]:
     """What a leaf means, and how each trainer spells it in each shape of recipe."""
-    from backends.recipe import about  # noqa: PLC0415
+    from backends.schema import about  # noqa: PLC0415
 
     spellings: dict[str, list[dict[str, Any]]] = {}
     for each in BACKENDS.values():

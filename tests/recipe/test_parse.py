@@ -3,7 +3,8 @@
 import pytest
 
 from backends.parse import RecipeError, parse
-from backends.recipe import about, leaves
+from backends.recipe import leaves
+from backends.schema import about, json_schema, meanings
 
 GOOD = """\
 version: 1
@@ -132,6 +133,10 @@ def test_a_bomb_is_defused():
 
 
 def test_every_leaf_is_documented():
-    """Each leaf has a type and a default; what is not plain from its name has a meaning."""
+    """Each leaf has a type and a default; the schema for editors says what the source says."""
     for leaf in leaves():
-        assert {"meaning", "type", "default"} <= about(leaf).keys()
+        assert about(leaf).keys() == {"meaning", "type", "default"}
+    assert about("train.batch.global")["meaning"].startswith("Sequences per optimizer step over all devices.")
+    assert about("optim.lr") == {"meaning": "Highest learning rate.", "type": "number > 0", "default": "required"}
+    assert about("method.adapter")["type"] == "none|lora|qlora|dora"
+    assert json_schema()["$defs"]["Batch"]["properties"]["global"]["description"] == meanings()["Batch", "global_"]

@@ -124,6 +124,6 @@ def enqueue(home: Home, job: str, decided: Plan, where: Target, values: dict[str
         try:
             added = store.add_job(new, time.time())
         except Duplicate as error:
-            raise Stop(WRONG, f"--id {job}: {error}\n\nhint: choose another --id") from None
+            raise Stop(WRONG, f"{error}\n\nhint: choose another --id") from None
     wake(home)
     return added

@@ -70,7 +70,7 @@ def test_submit_twice(store: Store):
 def test_submit_another_under_the_same_id(store: Store):
     """An id that belongs to another job is refused, and that job stays as it is."""
     store.add_job(new(), 1.0)
-    with pytest.raises(Duplicate, match=r"job-1: this id belongs to another job \(digest d1, not d2\)"):
+    with pytest.raises(Duplicate, match=r"job-1: this id belongs to another job \(its plan is d1, this one d2\)"):
         store.add_job(new(digest="d2"), 2.0)
     assert [job.submitted for job in store.jobs()] == [1.0]
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 LAUNCH = "launch"
 """Rows write what becomes a command, not a config key, under `launch:`."""
 
+DEVICES = 1
+"""Of a job, in this version: more are refused, and whoever accepts that gets one."""
+
 HF_LAYOUT = ("checkpoint/config.json", "checkpoint/*.safetensors", "checkpoint/tokenizer.json")
 """What every finished job leaves: a folder that transformers loads."""
 
@@ -121,9 +124,10 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         Inexpressible: with the report of all leaves.
     """
     flat = recipe.flat()
-    crossing = cross(backend.table(flat), flat, _scene(flat, target), written=recipe.written, accepted=accept)
+    accepted = frozenset(accept)
+    crossing = cross(backend.table(flat), flat, _scene(flat, target), written=recipe.written, accepted=accepted)
     native, over = _override(crossing.native, recipe.native.get(backend.name, {}))
-    lines = crossing.lines + over + _misplaced(backend, flat, target)
+    lines = crossing.lines + over + _misplaced(backend, flat, target, accepted)
     report = Report(lines)
     if report.refused:
         raise Inexpressible(backend.name, report)
@@ -143,7 +147,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         promise=Promise(flat["train.steps"], HF_LAYOUT),
         watch=backend.watch,
         reading=_reading(flat, launch, shared),
-        devices=flat["resources.devices"],
+        devices=DEVICES,
         report=report,
     )
 
@@ -162,7 +166,7 @@ def _scene(flat: Flat, target: Target) -> Scene:
     entry = MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
     return Scene(
         target.accelerator,
-        flat["resources.devices"] * flat["resources.hosts"],
+        DEVICES,
         entry._asdict() if entry else {},
         flat["train.steps"],
         flat["data.eval"] is not None,
@@ -189,30 +193,17 @@ def _dotted(value: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, An
             yield f"{above}{key}", item
 
 
-def _misplaced(backend: Backend, flat: Flat, target: Target) -> tuple[Line, ...]:
+def _misplaced(backend: Backend, flat: Flat, target: Target, accept: frozenset[str]) -> tuple[Line, ...]:
     """The machine must be what the recipe asks for, and one that the trainer can use."""
-    wanted = flat["resources.accelerator"]
-    out = []
+    wanted, memory = flat["resources.accelerator"], flat["resources.memory_gib"]
+    faults = []
     if wanted not in ("any", target.accelerator):
-        out.append(
-            Line(
-                "resources.accelerator",
-                "lost",
-                {},
-                f"target {target.name} has {target.accelerator}, the recipe asks for {wanted}",
-                "never",
-            )
-        )
+        faults.append(("resources.accelerator", f"target {target.name} has {target.accelerator}, the recipe asks for {wanted}"))
     if target.accelerator not in backend.accelerators:
-        out.append(Line("resources.accelerator", "lost", {}, f"{backend.name} does not run on {target.accelerator}", "never"))
-    if flat["resources.devices"] > target.devices:
-        out.append(Line("resources.devices", "lost", {}, f"target {target.name} has {target.devices}", "never"))
-    memory = flat["resources.memory_gib"]
+        faults.append(("resources.accelerator", f"{backend.name} does not run on {target.accelerator}"))
     if memory and target.memory_gib and memory > target.memory_gib:
-        out.append(
-            Line("resources.memory_gib", "lost", {}, f"a device of target {target.name} has {target.memory_gib} GiB", "never")
-        )
-    return tuple(out)
+        faults.append(("resources.memory_gib", f"a device of target {target.name} has {target.memory_gib} GiB"))
+    return tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accept) for leaf, why in faults)
 
 
 def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
@@ -309,12 +300,11 @@ def _reading(flat: Flat, launch: Flat, shared: bool) -> dict[str, Any]:
         min_lr=flat["optim.min_lr"],
     )
     total, micro = flat["train.batch.global"], flat["train.batch.micro"]
-    devices = flat["resources.devices"] * flat["resources.hosts"]
     return {
         "shared": shared,
         "every": flat["log.every"],
         "first_lr": first,
-        "accumulation": total // devices // (micro or total // devices),
+        "accumulation": total // (micro or total),
         "rendering": flat["data.rendering"],
         **launch.get("reading", {}),
     }

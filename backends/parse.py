@@ -229,8 +229,8 @@ def _data_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> It
             yield problem("data.template", "should be chat, the model's own template, with data.format: chat")
         if form == "text":
             yield problem("data.template", "has no effect with data.format: text")
-    if at("data.system") and form != "chat" and template != "chat":
-        yield problem("data.system", "needs the chat template: data.template: chat")
+    if at("data.system") and form == "text":
+        yield problem("data.system", "has no effect with data.format: text")
     if at("data.eval") is None and (at("eval.every") is not None or at("eval.batches") is not None):
         yield problem("eval.every", "needs data.eval")
 

@@ -112,7 +112,7 @@ class Data(Section):
     """How a row becomes text. For instruct: `alpaca` (the default), `plain`, `chat` (the model's own chat template), or a
     text with {instruction} and maybe {input}, after which the output follows. Chat always uses the chat template."""
     system: str | None = None
-    """System message put before each row that has none; needs a chat template."""
+    """System text put before each row that has none of its own."""
     rendering: Literal["shared", "native"] = "shared"
     """`shared`: rows become token ids once, on the host, and every trainer gets exactly those. `native`: each trainer reads
     the file in its own way; what then differs is in the report."""

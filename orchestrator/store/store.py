@@ -57,7 +57,9 @@ class Store:
                 self._database.execute("INSERT INTO requests (job, text) VALUES (?, ?)", (key, job.request))
                 self._append(key, Event(job.id, 1, now, "", "QUEUED"))
         if digest != job.digest:
-            raise Duplicate(f"job {job.id}: this id belongs to another job (its plan is {digest[:12]}, this one {job.digest[:12]})")
+            raise Duplicate(
+                f"job {job.id}: this id belongs to another job (its plan is {digest[:12]}, this one {job.digest[:12]})"
+            )
         return bool(added)
 
     def ask(self, id: str, want: Want) -> bool:

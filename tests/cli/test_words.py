@@ -174,3 +174,20 @@ def test_a_store_that_cannot_be_reached(tune, monkeypatch):
     assert tune("status", code=4).stderr
     monkeypatch.setenv("TUNE_STORE", "mysql://x")
     assert "postgresql://" in tune("status", code=4).stderr
+
+
+def test_several_devices_are_refused_and_never_half_done(tune):
+    """Several devices are not translated yet: refused by name; whoever accepts gets one device with the whole batch."""
+    words = ("submit", QUICKSTART, "--to", "litgpt", "--set", "resources.devices=2")
+    assert "resources.devices" in tune(*words, code=3).stderr
+    plan = tune.json(*words, "--accept", "resources.devices", "--dry-run")
+    assert plan["devices"] == 1
+    config = next(f["text"] for f in plan["files"] if f["path"] == "litgpt.yaml")
+    assert "micro_batch_size: 16" in config
+    assert "devices: 1" in config
+
+
+def test_another_accelerator_is_refused(tune):
+    """A recipe that asks for CUDA does not quietly run on a CPU."""
+    words = ("submit", QUICKSTART, "--set", "resources.accelerator=cuda")
+    assert "target local has cpu, the recipe asks for cuda" in tune(*words, code=3).stderr

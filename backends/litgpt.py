@@ -250,6 +250,25 @@ def _shared_data() -> tuple[Row, ...]:
     )
 
 
+def _native_files(see: str) -> Row:
+    """One file, or a folder with a file for training and one for evaluation."""
+    keys = ("class_path", "init_args.json_path", "init_args.val_split_fraction")
+
+    def to(name: str, other: str | None, _: Scene) -> Sequence[Any]:
+        if is_hub(name):
+            raise Lost("data.train", "LitGPT's JSON data reads local files; use data.rendering: shared", see=see)
+        return "litgpt.data.JSON", "inputs" if other else input_path("data.train", name), None if other else 0.0, name, other
+
+    return couple(
+        ("data.train", "data.eval"),
+        (*(f"data.{key}" for key in keys), f"{LAUNCH}:train", f"{LAUNCH}:eval"),
+        to,
+        lambda *v: (v[3], v[4]),
+        why="the file is linked into the job's folder",
+        see=see,
+    )
+
+
 def _native_data() -> tuple[Row, ...]:
     """LitGPT's own JSON data module: one instruction, one answer."""
     see = _SEE + "data/json_data.py"
@@ -257,26 +276,8 @@ def _native_data() -> tuple[Row, ...]:
     def only(leaf: str, value: Any, why: str) -> Row:
         return cannot(leaf, why, unless=value, see=see)
 
-    def files(name: str, other: str | None, _: Scene) -> Sequence[Any]:
-        if is_hub(name):
-            raise Lost("data.train", "LitGPT's JSON data reads local files; use data.rendering: shared", see=see)
-        return "litgpt.data.JSON", "inputs" if other else input_path("data.train", name), None if other else 0.0, name, other
-
     return (
-        couple(
-            ("data.train", "data.eval"),
-            (
-                "data.class_path",
-                "data.init_args.json_path",
-                "data.init_args.val_split_fraction",
-                f"{LAUNCH}:train",
-                f"{LAUNCH}:eval",
-            ),
-            files,
-            lambda *v: (v[3], v[4]),
-            why="the file is linked into the job's folder",
-            see=see,
-        ),
+        _native_files(see),
         kept("data.train_split", "local files have no splits", "train"),
         kept("data.eval_split", "local files have no splits", "validation"),
         only("data.format", "instruct", "LitGPT's JSON data has no chat and no plain text; use data.rendering: shared"),

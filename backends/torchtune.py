@@ -232,18 +232,27 @@ def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
         same("optim.weight_decay", "optimizer.weight_decay"),
         const("optimizer.fused", lambda scene: scene.accelerator == "cuda", "faster on CUDA, the same result"),
         *_schedule(),
+        *_around(shared=bool(also)),
+    )
+
+
+def _around(*, shared: bool) -> tuple[Row, ...]:
+    """Evaluation, checkpoints, logs, and what has no leaf."""
+    return (
         cannot("eval.every", NO_EVAL, see=FULL),
         cannot("eval.batches", NO_EVAL, see=FULL),
         couple(
             ("checkpoint.every",),
             ("epochs", "dataset.parts", "export.json:trained"),
             _parts,
-            lambda *_: (None,),
+            lambda _epochs, parts, _trained, scene: (None if parts == 1 else scene.steps // parts,),
             why="torchtune saves at the end of an epoch: the steps are cut into that many",
             see=FULL,
         )
-        if also
-        else _epochs_end(),
+        if shared
+        else cannot(
+            "checkpoint.every", "torchtune saves at the end of each epoch of its own; use data.rendering: shared", see=FULL
+        ),
         cannot("checkpoint.keep", "torchtune keeps every checkpoint", see=FULL),
         cannot(
             "checkpoint.resume",
@@ -267,10 +276,6 @@ def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
         ),
         const("device", lambda scene: scene.accelerator, "the target's"),
     )
-
-
-def _epochs_end() -> Row:
-    return cannot("checkpoint.every", "torchtune saves at the end of each epoch of its own; use data.rendering: shared", see=FULL)
 
 
 def _shared_data() -> tuple[Row, ...]:

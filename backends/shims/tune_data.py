@@ -25,7 +25,6 @@ no_data, gated_data, bad_data, bad_model, no_template, no_loss_tokens, too_long,
 """
 # ruff: noqa: PLC0415 - what is ready needs neither numpy nor tokenizers, and must be found in milliseconds
 
-import fcntl
 import hashlib
 import json
 import os
@@ -35,6 +34,7 @@ from collections import namedtuple
 from itertools import groupby, islice, pairwise
 from types import SimpleNamespace
 
+from tune_cache import made_once
 from tune_rows import READERS, Refused, chat_renderer, download, rendered, token_text
 
 NO_LOSS = -100
@@ -152,27 +152,6 @@ def key_of(spec, sources):
             while chunk := file.read(1 << 20):
                 digest.update(chunk)
     return digest.hexdigest()[:32]
-
-
-def made_once(folder, fill):
-    """Call `fill(aside)` unless the folder is ready: under a lock, `.ready` last, then renamed into place."""
-    parent, name = os.path.split(folder)
-    aside, ready = os.path.join(parent, f".{name}.part"), os.path.join(folder, ".ready")
-    os.makedirs(parent, exist_ok=True)
-    with open(os.path.join(parent, f".{name}.lock"), "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.exists(ready):
-            return
-        import shutil
-
-        os.makedirs(aside, exist_ok=True)
-        fill(aside)
-        for path in [os.path.join(place, name) for place, _, names in os.walk(aside) for name in names]:
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())  # after a power cut, `.ready` must not be there without the rest
-        write_json(os.path.join(aside, ".ready"), True)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.rename(aside, folder)
 
 
 # Where the files are

@@ -15,10 +15,11 @@ bad_model (architecture or folder), no_model (unknown, private or out of reach),
 """
 # ruff: noqa: PLC0415 - torch and the hub client take seconds to import, and a folder that is ready needs neither
 
-import fcntl
 import json
 import os
 import sys
+
+from tune_cache import made_once, remove
 
 SPECIAL = ("<s>", "</s>", "<|pad|>", "<|im_start|>", "<|im_end|>")  # ids 256 to 260; the ids below are the bytes
 CHAT_TEMPLATE = (  # ChatML, opened by <s>
@@ -82,46 +83,6 @@ def read_spec(path):
     if spec["init"] != "folder" and (os.path.isabs(folder) or ".." in folder.split("/")):
         raise Refused("bad_spec", f"{path}: folder: should lie inside the job's folder, got {folder!r}")
     return spec
-
-
-def made_once(folder, fill):
-    """Call `fill(aside)` unless the folder is ready; True when this call made it.
-
-    What `fill` leaves in the aside folder when it fails stays for the next try, so a download goes on where it stopped.
-    """
-    ready = os.path.join(folder, ".ready")
-    if os.path.exists(ready):
-        return False
-    parent, name = os.path.split(folder)
-    aside = os.path.join(parent, f".{name}.part")
-    os.makedirs(parent, exist_ok=True)
-    with open(os.path.join(parent, f".{name}.lock"), "w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if os.path.exists(ready):
-            return False
-        os.makedirs(aside, exist_ok=True)
-        fill(aside)
-        on_disk(aside)
-        with open(os.path.join(aside, ".ready"), "w", encoding="utf-8"):
-            pass
-        remove(folder)
-        os.rename(aside, folder)
-    return True
-
-
-def on_disk(folder):
-    """Flush the folder's files, so that after a power cut `.ready` is not there without them."""
-    for path in [os.path.join(place, name) for place, _, names in os.walk(folder) for name in names]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-
-
-def remove(folder):
-    """Remove a folder, should it be there."""
-    import shutil
-
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 # A folder of the user's

@@ -7,14 +7,14 @@ in where they are used, so that a step whose work lies in the cache already ends
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import tune_cache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -119,20 +119,9 @@ def key(*facts: Any) -> str:
 
 
 def cached(room: str, name: str, build: Callable[[Path], None], link: str) -> None:
-    """Have `cache/<room>/<name>`, built by `build(folder)` unless it is there, and link it as `link` in the job's folder.
-
-    One builder at a time on a host (flock); `.ready` is written last, so that a half-built folder is never taken for a whole.
-    """
+    """Have `cache/<room>/<name>`, built by `build(folder)` unless it is there, and link it as `link` in the job's folder."""
     place = Path("cache", room, name)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if not (place / ".ready").exists():
-        with Path(f"{place}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not (place / ".ready").exists():
-                shutil.rmtree(place, ignore_errors=True)
-                place.mkdir()
-                build(place)
-                (place / ".ready").touch()
+    tune_cache.made_once(str(place), lambda aside: build(Path(aside)))
     point(link, place)
 
 

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 SHIMS = Path(__file__).parents[2] / "backends" / "shims"
-SCRIPTS = ("tune_model.py", "tune_data.py", "tune_rows.py")
+SCRIPTS = ("tune_model.py", "tune_data.py", "tune_rows.py", "tune_cache.py")
 HEAVY = ("torch", "numpy", "tokenizers", "jinja2", "safetensors", "huggingface_hub")
 TINY = {
     "family": "llama",

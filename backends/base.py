@@ -140,7 +140,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         backend=backend.name,
         environment=_environment(backend, target),
         files=_files(backend, recipe, specs, shared),
-        steps=(*_first_steps(python, shared), *backend.steps(launch, python)),
+        steps=(*_first_steps(python, specs[MODEL]["folder"], shared=shared), *backend.steps(launch, python)),
         inputs=_inputs(flat, recipe.base),
         env=tuple(sorted({**_ENV, **backend.env, **_hub(flat), **_threads(target)}.items())),
         secrets=_secrets(flat),
@@ -246,8 +246,10 @@ def _dumper() -> Any:
     return dumper
 
 
-def _first_steps(python: str, shared: bool) -> tuple[Step, ...]:
-    model = Step("model", (python, "tune_model.py", MODEL))
+def _first_steps(python: str, folder: str, *, shared: bool) -> tuple[Step, ...]:
+    """The model, and the rows. A model in the cache is made once; one of the user's is looked at each time."""
+    made = f"{folder}/.ready" if folder.startswith("cache/") else ""
+    model = Step("model", (python, "tune_model.py", MODEL), made)
     return (model, Step("data", (python, "tune_data.py", DATA))) if shared else (model,)
 
 

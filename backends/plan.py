@@ -40,6 +40,9 @@ class Step:
     name: str
     argv: tuple[str, ...]
     """`env/...` is the trainer's environment and `cache/...` the cache of the host: both are links in the job's folder."""
+    made: str = ""
+    """A file that, once it is there, makes the step needless; relative to the job's folder. Saves the start of a program that
+    would find out the same."""
 
 
 @dataclass(frozen=True)

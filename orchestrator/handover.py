@@ -43,7 +43,7 @@ def request(
     environment = plan["environment"]
     files = {file["path"]: file["text"] for file in plan["files"]}
     links = {"cache": str(home.cache), **{i["path"]: os.path.expanduser(i["source"]) for i in plan["inputs"]}}  # noqa: PTH111  # text only
-    steps = [{"name": step["name"], "argv": list(step["argv"])} for step in plan["steps"]]
+    steps = [{**step, "argv": list(step["argv"])} for step in plan["steps"]]
     if environment["lock"]:
         wanted = _Wanted(**{k: environment[k] for k in ("name", "python", "lock", "accelerator")})
         place = address(home.envs, wanted)

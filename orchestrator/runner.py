@@ -8,7 +8,7 @@
     runner.py reap DIR                     kill what a dead supervisor left behind
     runner.py wait DIR SECONDS             answer when the attempt ended, or after SECONDS
 
-DIR is `HOME/jobs/JOB/ATTEMPT`. DOCUMENT is `{"spec": {"job", "attempt", "steps": [{"name", "argv"}], "env": {},
+DIR is `HOME/jobs/JOB/ATTEMPT`. DOCUMENT is `{"spec": {"job", "attempt", "steps": [{"name", "argv", "made"}], "env": {},
 "grace": 10, "notify": ""}, "files": {name: text}, "links": {name: target}, "secrets": {NAME: value}}`; names are relative
 to `DIR/work`, where the steps run, and relative targets to HOME. WATCHES is a list of `transports.base.Watch`, each with
 `dir`; answers are `transports.base.Seen`, bytes in base64. Exit codes: 0 done; 2 wrong words or document; 3 the attempt
@@ -238,6 +238,8 @@ def check(folder: str, document: Json) -> None:
         raise ValueError("%s: the document is for attempt %s of %r" % (folder, spec["attempt"], spec["job"]))
     if not spec["steps"] or not all(step["argv"] and "\0" not in "".join(step["argv"]) for step in spec["steps"]):
         raise ValueError("%s: there is a step, and each has an argv without zero bytes" % folder)
+    for made in filter(None, (step.get("made") for step in spec["steps"])):
+        inside(made)
     for name in names:
         parts = inside(name).split("/")
         if names.count(name) > 1 or any("/".join(parts[:depth]) in names for depth in range(1, len(parts))):
@@ -341,11 +343,21 @@ class Supervisor:
         end: Json = {"step": "", "step_started": None, "rc": None, "signal": None, "left_behind": 0}
         for index, step in enumerate(self.spec["steps"], 1):
             self.heed()
+            if self.needless(index, step):
+                continue
             if not self.why:
                 end = self.step(index, step["name"], step["argv"])
             if self.why or end["rc"] != 0:
                 break
         self.finish(dict(end, why=self.why, ended=time.time(), history=self.state["history"]))
+
+    def needless(self, index: int, step: Mapping[str, Any]) -> bool:
+        """Is what the step makes there already? The last step always runs: the attempt ends as it does."""
+        made = step.get("made")
+        if self.why or not made or index == len(self.spec["steps"]) or not os.path.exists("%s/work/%s" % (self.folder, made)):
+            return False
+        self.say("step %d/%d %s: not needed, %s is there" % (index, len(self.spec["steps"]), step["name"], made))
+        return True
 
     def step(self, index: int, name: str, argv: Sequence[str]) -> Json:
         """Run one step, to its end and the end of all that it started."""

@@ -12,19 +12,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tune_shape
 import tune_shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import torch
+    import tune_shape
 
 _LAYER = {
     "input_layernorm": "norm_1",
@@ -53,6 +51,7 @@ def _convert(wish: Mapping[str, Any]) -> None:
 
 
 def _build(wish: Mapping[str, Any], start: str | None, place: Path) -> None:
+    import tune_shape
     from litgpt.utils import incremental_save, save_config
 
     shape = tune_shape.read(wish["model"])
@@ -110,7 +109,7 @@ def _copy_around(model: str, place: Path) -> None:
     """config.json and the tokenizer's files: LitGPT opens the tokenizer even when it has nothing to tokenize."""
     for name in _FILES:
         if (file := Path(model, name)).exists():
-            shutil.copyfile(file, place / name)
+            (place / name).write_bytes(file.read_bytes())
     if not (place / "tokenizer.json").exists() and not (place / "tokenizer.model").exists():
         raise ValueError(f"{model}: LitGPT needs tokenizer.json or tokenizer.model")
     settings = place / "tokenizer_config.json"
@@ -121,6 +120,7 @@ def _copy_around(model: str, place: Path) -> None:
 def to_lit(model: str, shape: tune_shape.Shape, precision: str | None = None) -> Iterator[tuple[str, torch.Tensor]]:
     """LitGPT's names and weights of a Hugging Face folder, one by one."""
     import torch
+    import tune_shape
     from safetensors import safe_open
 
     files = [safe_open(path, "pt") for path in tune_shape.weight_files(model)]
@@ -147,6 +147,8 @@ def lit_name(name: str) -> str:
     stem, _, leaf = name.rpartition(".")
     if stem in _AROUND:
         return f"{_AROUND[stem]}.{leaf}"
+    import re
+
     found = re.fullmatch(r"model\.layers\.(\d+)\.(.+)", stem)
     if found and found[2].removeprefix("self_attn.") in _QKV:
         return f"transformer.h.{found[1]}.attn.qkv.{leaf}"
@@ -158,6 +160,8 @@ def lit_name(name: str) -> str:
 def to_hf(name: str, weight: torch.Tensor, shape: tune_shape.Shape) -> Iterator[tuple[str, torch.Tensor]]:
     """Hugging Face names and weights of one of LitGPT's."""
     stem, _, leaf = name.rpartition(".")
+    import re
+
     found = re.fullmatch(r"transformer\.h\.(\d+)\.(.+)", stem)
     if found and found[2] == "attn.qkv":
         key = shape.kv_heads * shape.head
@@ -177,6 +181,8 @@ def _lora(start: str | None, shape: tune_shape.Shape) -> Iterator[tuple[str, tor
     from safetensors.torch import load_file
 
     new = load_file(start) if start else {}
+    import tune_shape
+
     targets = [target for target in tune_shape.TARGETS if target != "head" or not shape.tied]
     layers: dict[str, list[str]] = {}
     for name, *_ in shape.linear(targets):

@@ -28,7 +28,7 @@ class Stop(Exception):  # not an error: the end of a command, with its code
 
 def run(words: Sequence[str]) -> int:
     """Run one command; its exit code."""
-    said = parser().parse_args(words)
+    said = parser(*words[:1]).parse_args(words)
     if not said.command:
         parser().print_help()
         return DONE

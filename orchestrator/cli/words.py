@@ -8,8 +8,10 @@ from typing import Any
 ABOUT = "Write a fine-tune once; run it on any of several trainers; know exactly what was translated."
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands. Each names the module below `orchestrator.cli` and the function that does it."""
+def parser(first: str = "") -> argparse.ArgumentParser:
+    """All commands, or when the first word of the line is one, those of its group: making them all takes 15 ms. Each names the
+    module below `orchestrator.cli` and the function that does it.
+    """
     top = argparse.ArgumentParser(
         prog="tune",
         description=ABOUT,
@@ -19,10 +21,16 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_const", const="version", dest="command", help="print the version")
     top.set_defaults(module="around", function="version")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    _compiling(commands)
-    _tracking(commands)
-    _around(commands)
+    groups = ((_compiling, COMPILING), (_tracking, TRACKING), (_around, AROUND))
+    chosen = [add for add, names in groups if first in names] or [add for add, _ in groups]
+    for add in chosen:
+        add(commands)
     return top
+
+
+COMPILING = ("submit", "translate", "preview", "explain")
+TRACKING = ("status", "logs", "metrics", "wait", "cancel", "retry")
+AROUND = ("recipes", "targets", "schema", "doctor")
 
 
 def _command(commands: Any, name: str, module: str, about: str, function: str = "") -> argparse.ArgumentParser:

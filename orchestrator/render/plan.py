@@ -174,7 +174,8 @@ def _steps(plan: Plan) -> Iterator[str]:
     room = max((columns(visible(step.name)) for step in plan.steps), default=0)
     for step in plan.steps:
         name = visible(step.name)
-        yield f"{name}{' ' * (room - columns(name))}  {visible(shlex.join(step.argv))}"
+        unless = f"  # unless {visible(step.made)} is there" if step.made else ""
+        yield f"{name}{' ' * (room - columns(name))}  {visible(shlex.join(step.argv))}{unless}"
 
 
 def _promise(promise: Promise) -> list[str]:

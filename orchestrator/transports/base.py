@@ -30,7 +30,7 @@ class Request:
     job: str
     attempt: int
     steps: tuple[Mapping[str, Any], ...]
-    """In order: `{"name": str, "argv": [str, ...]}`."""
+    """In order: `{"name": str, "argv": [str, ...], "made": str}`; with a file `made` in place the step is left out."""
     files: Mapping[str, str]
     """Path relative to the work folder -> text."""
     links: Mapping[str, str]

@@ -23,6 +23,18 @@ def test_help(tune):
     assert "submit" in tune("--help").stdout
 
 
+def test_every_command_is_in_one_group():
+    """The groups by which commands are made name exactly the commands there are."""
+    from orchestrator.cli import words  # noqa: PLC0415
+
+    def names(first=""):
+        return set(words.parser(first)._subparsers._group_actions[0].choices)
+
+    groups = [words.COMPILING, words.TRACKING, words.AROUND]
+    assert names() == {name for group in groups for name in group}
+    assert all(names(name) == set(group) for group in groups for name in group)
+
+
 def test_a_dry_run_is_pure(tune, home):
     """A dry run without any network prints files, commands and report, writes nothing, and twice the same bytes."""
     prefix = ("unshare", "-n") if shutil.which("unshare") and os.geteuid() == 0 else ()

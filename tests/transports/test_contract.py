@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -169,6 +170,21 @@ def test_steps_run_in_order_in_the_work_folder(host: Host) -> None:
     assert host.log("order") == "=== tune: step 1/3 s1: sh -c printf a >>f; printf one\n" + "\n".join(said)
     assert (seen.step, seen.rc, seen.log_size) == ("s3", 0, len(host.log("order")))
     assert [each["step"] for each in host.written("order", "exit.json")["history"]] == ["s1", "s2", "s3"]
+
+
+def test_what_is_made_already_is_not_made_again(host: Host) -> None:
+    """A step whose file is there is left out, and the log says so; the last step always runs; no path leads outside."""
+    first, last = sh("echo x >made"), sh("echo last; touch made")
+    request = host.request("made", first, first, last)
+    steps = tuple({**step, "made": "made"} for step in request.steps)
+    host.transport.start(replace(request, steps=steps))
+    assert host.end("made").rc == 0
+    assert "=== tune: step 2/3 s2: not needed, made is there" in host.log("made")
+    assert host.log("made").endswith("last\n")
+    assert [each["step"] for each in host.written("made", "exit.json")["history"]] == ["s1", "s3"]
+    outside = tuple({**step, "made": "../../x"} for step in request.steps)
+    with pytest.raises(ValueError, match="x"):
+        host.transport.start(replace(host.request("out", first), steps=outside[:1]))
 
 
 def test_the_first_failure_ends_the_attempt(host: Host) -> None:

@@ -14,14 +14,6 @@ from backends.target import Target
 from orchestrator.provision import build
 
 ROOT = Path(__file__).parents[1]
-REQUIRED = os.environ.get("TUNE_REQUIRE", "").split(",")
-
-
-def absent(what: str, why: str):
-    """Skip because something is missing here; a failure where TUNE_REQUIRE names it."""
-    if what in REQUIRED:
-        pytest.fail(f"{why}, and TUNE_REQUIRE names {what}")
-    pytest.skip(why)
 
 
 @pytest.fixture(scope="session")

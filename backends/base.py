@@ -225,7 +225,7 @@ def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any], shared: b
         for path, spec in specs.items()
     ]
     shims = carried(("tune_model.py", *(("tune_data.py",) if shared else ()), *backend.shims))
-    return tuple(out) + tuple(File(name, text) for name, text in shims.items())
+    return (*out, *shims)
 
 
 def _yaml(spec: Any) -> str:

@@ -5,8 +5,10 @@ itself touches no file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
+
+from backends.plan import File
 
 _HERE = Path(__file__).parent
 
@@ -19,13 +21,14 @@ LOCKS: dict[str, str] = {p.stem: p.read_text("utf-8") for p in sorted((_HERE / "
 _IMPORT = re.compile(r"^\s*(?:import|from) (tune_\w+)", re.MULTILINE)
 
 
-def carried(names: Iterable[str]) -> dict[str, str]:
+@cache
+def carried(names: tuple[str, ...]) -> tuple[File, ...]:
     """Scripts by name with all of ours that they import, in a fixed order."""
-    out: dict[str, str] = {}
+    out: dict[str, File] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop(0)
         if name not in out:
-            out[name] = SHIMS[name]
+            out[name] = File(name, SHIMS[name])
             waiting += [f"{module}.py" for module in _IMPORT.findall(SHIMS[name])]
-    return out
+    return tuple(out.values())

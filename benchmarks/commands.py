@@ -1,4 +1,6 @@
-"""How long commands take, as multiples of a bare `python -c pass` in the same run. Budgets: DESIGN: help 5, status 8, translate 25.
+"""How long commands take, as multiples of a bare `python -c pass` in the same run, and a plan in process.
+
+Budgets: help 5, status 8, translate 25 times; recipe -> plan 1 ms, median.
 
 uv run python benchmarks/commands.py [ROUNDS]
 """
@@ -11,6 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from backends.base import plan
+from backends.parse import parse
+from backends.registry import BACKENDS
+from backends.target import Target
 from orchestrator.store import open_store
 
 ROOT = Path(__file__).parents[1]
@@ -44,13 +50,29 @@ def measure(rounds: int) -> dict[str, list[float]]:
         return times
 
 
+def planning(rounds: int = 300) -> dict[str, float]:
+    """Milliseconds from recipe to plan, the median, of each trainer."""
+    recipe = parse(Path(RECIPE).read_text(), base="/nowhere")
+    out = {}
+    for name, backend in BACKENDS.items():
+        times = []
+        for _ in range(rounds):
+            began = time.perf_counter()
+            plan(backend, recipe, Target())
+            times.append(time.perf_counter() - began)
+        out[name] = statistics.median(times) * 1e3
+    return out
+
+
 def main() -> None:
     times = measure(int(sys.argv[1]) if sys.argv[1:] else 9)
     bare = statistics.median(times["python -c pass"])
     print(f"{'command':24} {'median ms':>10} {'min':>7} {'x bare':>7}  budget")
-    for name, each in times.items():
-        middle = statistics.median(each)
-        print(f"{name:24} {middle * 1e3:10.0f} {min(each) * 1e3:7.0f} {middle / bare:7.1f}  {BUDGET.get(name, '')}")
+    for name, seconds in times.items():
+        middle = statistics.median(seconds)
+        print(f"{name:24} {middle * 1e3:10.0f} {min(seconds) * 1e3:7.0f} {middle / bare:7.1f}  {BUDGET.get(name, '')}")
+    for name, each in planning().items():
+        print(f"recipe -> plan, {name:8} {each:10.2f} ms, in process (budget 1)")
 
 
 if __name__ == "__main__":

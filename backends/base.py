@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from backends.kit import LOCKS, carried
-from backends.models import MODELS
+from backends.models import MODELS, Model
 from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.report import Line, Report
 from backends.rows import Flat, Row, Scene, cross, nest
@@ -146,7 +146,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         secrets=_secrets(flat),
         promise=Promise(flat["train.steps"], HF_LAYOUT),
         watch=backend.watch,
-        reading=_reading(flat, launch, shared),
+        reading=_reading(flat),
         devices=DEVICES,
         report=report,
     )
@@ -162,8 +162,13 @@ _ENV = {
 }
 
 
+def _entry(flat: Flat) -> Model | None:
+    """The model table's line, if the model is in it."""
+    return MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
+
+
 def _scene(flat: Flat, target: Target) -> Scene:
-    entry = MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
+    entry = _entry(flat)
     return Scene(
         target.accelerator,
         DEVICES,
@@ -286,11 +291,11 @@ def _threads(target: Target) -> dict[str, str]:
 
 
 def _secrets(flat: Flat) -> tuple[str, ...]:
-    entry = MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
+    entry = _entry(flat)
     return tuple(dict.fromkeys([*flat["secrets"], *(["HF_TOKEN"] if entry and entry.gated else [])]))
 
 
-def _reading(flat: Flat, launch: Flat, shared: bool) -> dict[str, Any]:
+def _reading(flat: Flat) -> dict[str, Any]:
     """What readers need: the first rate, since two trainers log each step's next one; how often; the accumulation."""
     warm = warmup_steps(flat["train.steps"], flat["optim.warmup_steps"], flat["optim.warmup_share"])
     first = rate(
@@ -303,12 +308,9 @@ def _reading(flat: Flat, launch: Flat, shared: bool) -> dict[str, Any]:
     )
     total, micro = flat["train.batch.global"], flat["train.batch.micro"]
     return {
-        "shared": shared,
         "every": flat["log.every"],
         "first_lr": first,
         "accumulation": total // (micro or total),
-        "rendering": flat["data.rendering"],
-        **launch.get("reading", {}),
     }
 
 

@@ -23,7 +23,7 @@ from backends.registry import BACKENDS
 from orchestrator.decisions import ALIVE, ENDED, Become, Facts, Queued, admit, decide
 from orchestrator.handover import GRACE, request, unpacked
 from orchestrator.home import Home, read_secrets
-from orchestrator.metrics import Reading, points
+from orchestrator.metrics import Reading, points, summed
 from orchestrator.service import near, only_one
 from orchestrator.store import Active, Store, open_store
 from orchestrator.transports.base import Conflict, Request, Seen, Transport, TransportError, Watch
@@ -175,7 +175,8 @@ class Controller:
         """New bytes into points."""
         job = each.job
         if case.manifest is None and MANIFEST in seen.exist:
-            case.manifest = _json(transport.read(job.id, job.attempt, f"work/{MANIFEST}", 0, 256 << 20))
+            manifest = _json(transport.read(job.id, job.attempt, f"work/{MANIFEST}", 0, 256 << 20))
+            case.manifest = summed(manifest) if manifest else None
         if REASON in seen.exist and case.said is None:
             said = _json(transport.read(job.id, job.attempt, f"work/{REASON}", 0, 1 << 16)) or {}
             case.said = str(said.get("reason", "step_failed")), str(said.get("detail", ""))

@@ -8,10 +8,10 @@ import sys
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.plan import Environment
 from orchestrator.home import Home
 from orchestrator.provision import address, ready
 from orchestrator.transports.base import Request
@@ -40,16 +40,15 @@ def request(
     secrets: Mapping[str, str],
 ) -> Request:
     """What the runner is told: the plan, with this host's environment and folders put in."""
-    environment = plan["environment"]
+    environment = Environment(**plan["environment"])
     files = {file["path"]: file["text"] for file in plan["files"]}
     links = {"cache": str(home.cache), **{i["path"]: os.path.expanduser(i["source"]) for i in plan["inputs"]}}  # noqa: PTH111  # text only
     steps = [{**step, "argv": list(step["argv"])} for step in plan["steps"]]
-    if environment["lock"]:
-        wanted = _Wanted(**{k: environment[k] for k in ("name", "python", "lock", "accelerator")})
-        place = address(home.envs, wanted)
+    if environment.lock:
+        place = address(home.envs, environment)
         links["env"] = str(place)
         if not ready(place):
-            files["env.lock"] = environment["lock"]
+            files["env.lock"] = environment.lock
             steps.insert(
                 0,
                 {
@@ -59,12 +58,12 @@ def request(
                         "-I",
                         str(Path(__file__).with_name("provision.py")),
                         str(home.envs),
-                        wanted.name,
+                        environment.name,
                         "env.lock",
                         "--python",
-                        wanted.python,
+                        environment.python,
                         "--accelerator",
-                        wanted.accelerator,
+                        environment.accelerator,
                     ],
                 },
             )
@@ -72,11 +71,3 @@ def request(
     if target["accelerator"] == "cuda":
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
     return Request(job, attempt, tuple(steps), files, links, env, GRACE, str(home.socket), secrets)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    name: str
-    python: str
-    lock: str
-    accelerator: str

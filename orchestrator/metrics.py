@@ -64,12 +64,17 @@ def points(
     return thin(enrich(found, manifest), plan["reading"]["every"])
 
 
+def summed(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The data step's manifest with the tokens up to each step: once an attempt, since every look at its metrics needs them."""
+    return {**manifest, "tokens_so_far": list(accumulate(manifest["tokens_per_step"]))}
+
+
 def enrich(found: Sequence[Point], manifest: Mapping[str, Any] | None) -> list[Point]:
     """Add what the data step knows: tokens so far, and the speed in all tokens where a trainer counts only those with loss."""
     if not manifest:
         return list(found)
     per_step, with_loss = manifest["tokens_per_step"], manifest["loss_tokens_per_step"]
-    so_far = manifest.get("tokens_so_far") or list(accumulate(per_step))
+    so_far = manifest["tokens_so_far"]
     out = []
     for point in found:
         if not 0 < point.step <= len(per_step):

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from orchestrator.store import Job, PointRow, Store
 
-ENDED = ("SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 PACE = 0.1
 
 
@@ -55,9 +54,7 @@ def opened() -> tuple[Home, Store]:
 
 def keep_alive(home: Home, store: Store) -> None:
     """When jobs are active and nobody looks after them: look once, so that what is shown is true, and start a controller."""
-    if any(
-        job.state not in ENDED for job in store.jobs(states=("QUEUED", "STARTING", "PREPARING", "RUNNING", "STOPPING"), limit=1)
-    ):
+    if store.jobs(states=("QUEUED", "STARTING", "PREPARING", "RUNNING", "STOPPING"), limit=1):
         from orchestrator.service import alive, wake  # noqa: PLC0415
 
         if not alive(home):
@@ -90,7 +87,7 @@ def status(said: argparse.Namespace) -> int:
             print(("\x1b[H\x1b[J" if said.watch and colour else "") + text, flush=True)
             if said.events and not said.json:
                 _events(store, jobs)
-            if not said.watch or all(job.state in ENDED for job in jobs):
+            if not said.watch or all(job.ended for job in jobs):
                 return DONE
             time.sleep(1)
 
@@ -121,7 +118,7 @@ def logs(said: argparse.Namespace) -> int:
         while True:
             if said.follow:
                 keep_alive(home, store)
-            ended = attempt < job.attempt or job.state in ENDED  # the state before the data: then what follows is all
+            ended = attempt < job.attempt or job.ended is not None  # the state before the data: then what follows is all
             while data := transport.read(job.id, attempt, "log", offset, 1 << 20):
                 out.write(data)
                 offset += len(data)
@@ -175,7 +172,7 @@ def wait(said: argparse.Namespace) -> int:
         jobs = until_ended(home, store, ids, until)
     for job in jobs:
         print(f"{job.id} {job.state}" + (f" {job.reason}: {job.detail}" if job.reason else ""))
-    if any(job.state not in ENDED for job in jobs):
+    if not all(job.ended for job in jobs):
         raise Stop(TROUBLE, f"not ended after {said.timeout:g} s")
     return DONE if all(job.state == "SUCCEEDED" for job in jobs) else FAILED
 
@@ -188,6 +185,6 @@ def until_ended(home: Home, store: Store, ids: list[str], until: float | None) -
             looked = time.monotonic()
             keep_alive(home, store)
         jobs = store.jobs(ids=ids)
-        if all(job.state in ENDED for job in jobs) or (until is not None and time.monotonic() > until):
+        if all(job.ended for job in jobs) or (until is not None and time.monotonic() > until):
             return sorted(jobs, key=lambda job: ids.index(job.id))
         time.sleep(PACE / 2)

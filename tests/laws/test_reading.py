@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.registry import BACKENDS
-from orchestrator.metrics import Reading, enrich, points, thin
+from orchestrator.metrics import Reading, enrich, points, summed, thin
 from orchestrator.transports.base import Chunk
 
 PLAN = {"reading": {"every": 1, "first_lr": 0.0, "accumulation": 2}}
@@ -78,7 +78,7 @@ def test_speed_in_all_tokens():
     """torchtune counts tokens with loss; the data step knows the others, and how many there have been."""
     found, _ = read("torchtune", (0, LOG))
     manifest = {"tokens_per_step": [100, 50], "loss_tokens_per_step": [20, 10], "epochs": 1, "steps": 2}
-    rich = enrich(found, manifest)
+    rich = enrich(found, summed(manifest))
     assert series(rich, "tokens_per_second") == {1: 100.0, 2: 50.0}
     assert series(rich, "tokens") == {1: 100.0, 2: 150.0}
     assert series(rich, "epoch") == {1: 0.5, 2: 1.0}

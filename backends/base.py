@@ -13,19 +13,16 @@ from backends.kit import LOCKS, carried
 from backends.models import MODELS, Model
 from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.report import Line, Report
-from backends.rows import Flat, Row, Scene, cross, nest
-from backends.shapes import DATA, MODEL, input_path, is_hub, rate, warmup_steps
+from backends.rows import Flat, Row, Scene, Shape, cross, nest
+from backends.shapes import DATA, LAUNCH, MODEL, is_hub, rate, reward_files, sources, warmup_steps
 
 if TYPE_CHECKING:
     from backends.points import Point
     from backends.recipe import Recipe
     from backends.target import Target
 
-LAUNCH = "launch"
-"""Rows write what becomes a command, not a config key, under `launch:`."""
-
-DEVICES = 1
-"""Of a job, in this version: more are refused, and whoever accepts that gets one."""
+FIRM = frozenset({"method.kind", "data.format", "resources.devices", "resources.hosts"})
+"""Leaves whose loss cannot be accepted: without them it would be another job, or none."""
 
 HF_LAYOUT = ("checkpoint/config.json", "checkpoint/*.safetensors", "checkpoint/tokenizer.json")
 """What every finished job leaves: a folder that transformers loads."""
@@ -84,8 +81,8 @@ class Backend:
     """The supported range, checked on an interpreter of the user's."""
     config: str
     """Name of the main config file."""
-    rows: Callable[[bool, bool], tuple[Row, ...]]
-    """(is there an adapter, is data.rendering native) -> rows in the schema's order. Nothing else chooses rows."""
+    rows: Callable[[Shape], tuple[Row, ...]]
+    """Rows in the schema's order, for every shape: those that the trainer has not, too."""
     steps: Callable[[Flat, str], tuple[Step, ...]]
     """(what rows wrote under `launch:`, interpreter) -> steps after the model and data steps."""
     shims: tuple[str, ...]
@@ -100,15 +97,22 @@ class Backend:
     python: str = "3.11"
     accelerators: tuple[str, ...] = ("cpu", "cuda")
     env: Mapping[str, str] = field(default_factory=dict)
+    room: Callable[[Shape, str], str] = lambda shape, accelerator: accelerator
+    """(shape, accelerator) -> which of the trainer's locks: `envs/<name>-<room>.txt`."""
 
-    def table(self, flat: Flat) -> tuple[Row, ...]:
-        """The rows for a recipe."""
-        return _table(self.rows, flat["method.adapter"] != "none", flat["data.rendering"] == "native")
+    def table(self, shape: Shape) -> tuple[Row, ...]:
+        """The rows for a shape of recipe."""
+        return _table(self.rows, shape)
 
 
 @cache
-def _table(rows: Callable[[bool, bool], tuple[Row, ...]], lora: bool, native: bool) -> tuple[Row, ...]:
-    return rows(lora, native)
+def _table(rows: Callable[[Shape], tuple[Row, ...]], shape: Shape) -> tuple[Row, ...]:
+    return rows(shape)
+
+
+def shape(flat: Flat) -> Shape:
+    """What of a recipe chooses the rows."""
+    return Shape(flat["method.kind"], flat["method.adapter"], flat["data.rendering"] == "native")
 
 
 def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str] = ()) -> Plan:
@@ -124,8 +128,9 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         Inexpressible: with the report of all leaves.
     """
     flat = recipe.flat()
-    accepted = frozenset(accept)
-    crossing = cross(backend.table(flat), flat, _scene(flat, target), written=recipe.written, accepted=accepted)
+    accepted = frozenset(accept) - FIRM
+    scene = _scene(flat, target)
+    crossing = cross(backend.table(scene.shape), flat, scene, written=recipe.written, accepted=accepted)
     native, over = _override(crossing.native, recipe.native.get(backend.name, {}))
     lines = crossing.lines + over + _misplaced(backend, flat, target, accepted)
     report = Report(lines)
@@ -138,7 +143,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     return Plan(
         recipe=recipe.name,
         backend=backend.name,
-        environment=_environment(backend, target),
+        environment=_environment(backend, scene.shape, target),
         files=_files(backend, recipe, specs, shared),
         steps=(*_first_steps(python, specs[MODEL]["folder"], shared=shared), *backend.steps(launch, python)),
         inputs=_inputs(flat, recipe.base),
@@ -147,7 +152,8 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         promise=Promise(flat["train.steps"], HF_LAYOUT),
         watch=backend.watch,
         reading=_reading(flat),
-        devices=DEVICES,
+        devices=flat["resources.devices"],
+        hosts=flat["resources.hosts"],
         report=report,
     )
 
@@ -171,11 +177,12 @@ def _scene(flat: Flat, target: Target) -> Scene:
     entry = _entry(flat)
     return Scene(
         target.accelerator,
-        DEVICES,
+        flat["resources.devices"] * flat["resources.hosts"],
+        flat["resources.hosts"],
         entry._asdict() if entry else {},
         flat["train.steps"],
         flat["data.eval"] is not None,
-        flat["method.adapter"],
+        shape(flat),
     )
 
 
@@ -206,9 +213,15 @@ def _misplaced(backend: Backend, flat: Flat, target: Target, accept: frozenset[s
         faults.append(("resources.accelerator", f"target {target.name} has {target.accelerator}, the recipe asks for {wanted}"))
     if target.accelerator not in backend.accelerators:
         faults.append(("resources.accelerator", f"{backend.name} does not run on {target.accelerator}"))
+    for leaf, wish, has in (
+        ("devices", flat["resources.devices"], target.devices),
+        ("hosts", flat["resources.hosts"], target.hosts),
+    ):
+        if wish > has:
+            faults.append((f"resources.{leaf}", f"target {target.name} has {has}, the recipe asks for {wish}"))
     if memory and target.memory_gib and memory > target.memory_gib:
         faults.append(("resources.memory_gib", f"a device of target {target.name} has {target.memory_gib} GiB"))
-    return tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accept) for leaf, why in faults)
+    return tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accept - FIRM) for leaf, why in faults)
 
 
 def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
@@ -226,7 +239,7 @@ def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
 def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any], shared: bool) -> tuple[File, ...]:
     head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
     out = [
-        File(path, head + _yaml(spec) if path.endswith(".yaml") else json.dumps(spec, indent=1) + "\n")
+        File(path, head + _yaml(spec) if path.endswith((".yaml", ".yml")) else json.dumps(spec, indent=1) + "\n")
         for path, spec in specs.items()
     ]
     shims = carried(("tune_model.py", *(("tune_data.py",) if shared else ()), *backend.shims))
@@ -258,10 +271,10 @@ def _first_steps(python: str, folder: str, *, shared: bool) -> tuple[Step, ...]:
     return (model, Step("data", (python, "tune_data.py", DATA))) if shared else (model,)
 
 
-def _environment(backend: Backend, target: Target) -> Environment:
+def _environment(backend: Backend, shape: Shape, target: Target) -> Environment:
     if target.python:
         return Environment(backend.name, target.python, "", target.accelerator, backend.requires)
-    lock = LOCKS.get(f"{backend.name}-{target.accelerator}", "")
+    lock = LOCKS.get(f"{backend.name}-{backend.room(shape, target.accelerator)}", "")
     return Environment(backend.name, backend.python, lock, target.accelerator, backend.requires)
 
 
@@ -269,9 +282,12 @@ def _inputs(flat: Flat, base: str) -> tuple[Input, ...]:
     out = []
     if flat["model.init"] == "pretrained" and not is_hub(flat["model.id"]):
         out.append(Input("inputs/model", _absolute(flat["model.id"], base)))
-    for leaf in ("data.train", "data.eval"):
-        if flat[leaf] is not None and not is_hub(flat[leaf]):
-            out.append(Input(input_path(leaf, flat[leaf]), _absolute(flat[leaf], base)))
+    files = [each for leaf in ("data.train", "data.eval") for each in sources(leaf, flat[leaf], "") if "path" in each]
+    out += [Input(each["path"], _absolute(each["name"], base)) for each in files]
+    out += [Input(place, _absolute(path, base)) for place, path in reward_files(flat["method.grpo.rewards"]).items()]
+    teacher = flat["method.distill.teacher"]
+    if teacher and not is_hub(teacher):
+        out.append(Input("inputs/teacher", _absolute(teacher, base)))
     return tuple(out)
 
 
@@ -281,8 +297,9 @@ def _absolute(name: str, base: str) -> str:
 
 
 def _hub(flat: Flat) -> dict[str, str]:
-    pretrained = flat["model.init"] == "pretrained"
-    online = (pretrained and is_hub(flat["model.id"])) or any(flat[d] and is_hub(flat[d]) for d in ("data.train", "data.eval"))
+    models = [flat["model.id"] if flat["model.init"] == "pretrained" else None, flat["method.distill.teacher"]]
+    data = [each for leaf in ("data.train", "data.eval") for each in sources(leaf, flat[leaf], "")]
+    online = any(name and is_hub(name) for name in models) or any("hub" in each for each in data)
     return {} if online else {"HF_HUB_OFFLINE": "1"}
 
 
@@ -292,7 +309,8 @@ def _threads(target: Target) -> dict[str, str]:
 
 def _secrets(flat: Flat) -> tuple[str, ...]:
     entry = _entry(flat)
-    return tuple(dict.fromkeys([*flat["secrets"], *(["HF_TOKEN"] if entry and entry.gated else [])]))
+    wanted = {"HF_TOKEN": bool(entry and entry.gated), "WANDB_API_KEY": "wandb" in flat["log.trackers"]}
+    return tuple(dict.fromkeys([*flat["secrets"], *(name for name, is_wanted in wanted.items() if is_wanted)]))
 
 
 def _reading(flat: Flat) -> dict[str, Any]:
@@ -307,10 +325,11 @@ def _reading(flat: Flat) -> dict[str, Any]:
         min_lr=flat["optim.min_lr"],
     )
     total, micro = flat["train.batch.global"], flat["train.batch.micro"]
+    devices = flat["resources.devices"] * flat["resources.hosts"]
     return {
         "every": flat["log.every"],
         "first_lr": first,
-        "accumulation": total // (micro or total),
+        "accumulation": total // ((micro or total // devices) * devices),
     }
 
 

@@ -9,19 +9,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from backends.base import LAUNCH, Backend, Progress, judge
+from backends.base import Backend, Progress, judge
 from backends.plan import Step
 from backends.points import Point
-from backends.rows import ABSENT, Flat, Lost, Row, Scene, cannot, const, couple, kept, same, words
+from backends.rows import ABSENT, Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same, usual, words
 from backends.shapes import (
+    COLUMNS,
     DATA,
+    LAUNCH,
     batch_global,
+    distill_idle,
     everywhere,
+    grpo_idle,
     identity,
     input_path,
     is_hub,
+    kinds,
     lora_idle,
     model,
+    no_qat,
+    no_trackers,
+    one_device,
+    preference_idle,
     resources,
     shared_data,
     warmup_steps,
@@ -31,6 +40,13 @@ _SEE = "https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/"
 FINETUNE = _SEE + "finetune/full.py"
 NEVER = 1_000_000_000
 """An eval interval that no run reaches: LitGPT cannot switch evaluation off."""
+
+KINDS = kinds(
+    "sft",
+    lacks=dict.fromkeys(
+        ("pretrain", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo", "distill"), ("todo", "not translated yet", FINETUNE)
+    ),
+)
 
 ADAPTER = words(
     "method.adapter",
@@ -151,7 +167,15 @@ def _train(seeds: Sequence[str], shared: bool) -> tuple[Row, ...]:
             unless=False,
             see=FINETUNE,
         ),
-        cannot("train.compile", "LitGPT's fine-tuning does not compile", unless=False, see=FINETUNE),
+        cannot("train.offload", "LitGPT has no activation offloading", unless=False, see=FINETUNE),
+        cannot(
+            "train.attention",
+            "LitGPT calls torch's scaled_dot_product_attention",
+            unless="auto",
+            nor=("sdpa",),
+            see=_SEE + "model.py",
+        ),
+        cannot("train.compile", "LitGPT's fine-tuning does not compile", nor=(False,), see=FINETUNE),
         couple(
             ("optim.name", "optim.decay_on"),
             ("optimizer.class_path", "optimizer.init_args.decay_on"),
@@ -160,11 +184,11 @@ def _train(seeds: Sequence[str], shared: bool) -> tuple[Row, ...]:
             absent=("optimizer.init_args.decay_on",),
             status="same",
         ),
+        usual("optim.fused", "optimizer.init_args.fused", lambda scene: scene.accelerator == "cuda", "on for CUDA"),
         same("optim.lr", "optimizer.init_args.lr"),
         same("optim.betas", "optimizer.init_args.betas"),
         same("optim.eps", "optimizer.init_args.eps"),
         same("optim.weight_decay", "optimizer.init_args.weight_decay"),
-        const("optimizer.init_args.fused", lambda scene: scene.accelerator == "cuda", "faster on CUDA, the same result"),
         cannot(
             "optim.schedule",
             "LitGPT's fine-tuning has cosine with warm-up only",
@@ -189,7 +213,7 @@ def _train(seeds: Sequence[str], shared: bool) -> tuple[Row, ...]:
         *_resume(lora),
         kept("log.every", "we keep every n-th point of what is read", 1),
         const("train.log_interval", 1, "with more, LitGPT writes no metrics file at all", _SEE + "utils.py"),
-        cannot("log.trackers", "trackers are not translated yet", unless=[], kind="todo"),
+        *no_trackers("todo", "trackers are not translated yet"),
         const("logger_name", "csv", "where our metrics are read"),
         const("out_dir", "out", "in the job's folder"),
         const("num_nodes", 1, "one host"),
@@ -217,7 +241,7 @@ def _unweighted_batch() -> Row:
 
 def _resume(lora: str) -> tuple[Row, ...]:
     def to(wanted: bool, scene: Scene) -> Sequence[Any]:
-        if wanted and scene.adapter != "none":
+        if wanted and scene.shape.adapter != "none":
             raise Lost("checkpoint.resume", lora, see=_SEE + "finetune/lora.py")
         if wanted:
             raise Lost(
@@ -226,7 +250,7 @@ def _resume(lora: str) -> tuple[Row, ...]:
                 kind="todo",
                 instead={"resume": False},
             )
-        return (False if scene.adapter == "none" else ABSENT,)
+        return (False if scene.shape.adapter == "none" else ABSENT,)
 
     back = lambda value, _: (value is not ABSENT and value,)  # noqa: E731  # as short as its neighbours
     return (couple(("checkpoint.resume",), ("resume",), to, back, status="same", absent=("resume",)),)
@@ -286,8 +310,9 @@ def _native_data() -> tuple[Row, ...]:
             for c in ("instruction", "input", "output")
         ),
         kept("data.columns.messages", "not for instruct rows", "messages"),
-        kept("data.columns.text", "not for instruct rows", "text"),
+        *(kept(f"data.columns.{c}", "not for instruct rows", c) for c in COLUMNS[4:]),
         couple(("data.template",), ("data.init_args.prompt_style",), _style, lambda v, _: (None if v == "alpaca" else v,)),
+        kept("data.loss_roles", "not for instruct rows", ["assistant"]),
         only("data.system", None, "LitGPT's JSON data takes a system text from each row only"),
         couple(
             ("data.rendering",),
@@ -317,7 +342,7 @@ def _native_data() -> tuple[Row, ...]:
 
 
 def _untied(_value: str, scene: Scene) -> Sequence[Any]:
-    if scene.model.get("tied") and scene.adapter == "none":
+    if scene.model.get("tied") and scene.shape.adapter == "none":
         raise Lost(
             "data.rendering",
             "LitGPT's full fine-tuning trains this model's tied embeddings as two matrices; data.rendering: shared keeps them one",
@@ -337,19 +362,24 @@ def _style(template: str | None, _: Scene) -> Sequence[Any]:
     return ("alpaca",)
 
 
-def rows(lora: bool, native: bool) -> tuple[Row, ...]:
+def rows(shape: Shape) -> tuple[Row, ...]:
     """All rows, in the schema's order."""
+    lora, native = shape.lora, shape.native
     seed = "data.init_args.seed" if native else f"{DATA}:seed"
     return (
         *identity(),
         _model(*(("lora.json:model",) if lora else ()), shared=not native),
         *FILES,
-        kept("method.kind", "fine-tuning commands", "sft"),
+        KINDS,
         ADAPTER,
         *(_lora() if lora else lora_idle()),
+        *preference_idle(),
+        *grpo_idle(),
+        *distill_idle(),
+        *no_qat("todo", "not translated yet"),
         *(_native_data() if native else _shared_data()),
         *_train(("seed", seed, *(("lora.json:seed",) if lora else ())), shared=not native),
-        *resources("devices"),
+        *resources(*one_device(FINETUNE)),
     )
 
 

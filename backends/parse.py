@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from backends.recipe import Recipe, Section, leaves
+from backends.recipe import FORMATS, PREFERENCE, Recipe, Section, leaves
 from backends.source import Problem, Source, read
 
 
@@ -44,7 +44,7 @@ def parse(text: str, *, name: str = "<recipe>", base: str = "", sets: Sequence[s
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        problems += [_problem(each, source, changed) for each in error.errors(include_url=False)]
+        problems += [_problem(each, source, changed) for each in _fitting(error.errors(include_url=False), values)]
     seen = {problem.path for problem in problems}
     problems += [p for p in _rules(values, source, changed, tuple(trainers)) if p.path not in seen]
     if problems or recipe is None:
@@ -104,6 +104,15 @@ def _place(path: str, source: Source, changed: set[str]) -> dict[str, Any]:
     return {"line": source.line(path), "file": source.name}
 
 
+def _fitting(errors: Iterable[Any], values: dict[str, Any]) -> Iterable[Any]:
+    """Of a leaf that may be a text or a list, the complaints about what was written."""
+    for error in errors:
+        tag = next((part for part in error["loc"] if str(part).startswith(("constrained-str", "list["))), None)
+        written = _at(values, ".".join(map(str, error["loc"][: error["loc"].index(tag)]))) if tag else None
+        if tag is None or isinstance(written, list) == tag.startswith("list["):
+            yield error
+
+
 _RULES: dict[str, Callable[[dict[str, Any]], str]] = {
     "missing": lambda c: "is required",
     "greater_than": lambda c: f"should be greater than {c['gt']:g}",
@@ -129,7 +138,7 @@ _RULES: dict[str, Callable[[dict[str, Any]], str]] = {
 
 def _problem(error: Any, source: Source, changed: set[str]) -> Problem:
     """One of pydantic's errors in our words."""
-    parts = [str(part) for part in error["loc"]]
+    parts = [str(part) for part in error["loc"] if not str(part).startswith(("constrained-str", "list["))]
     path = ".".join(parts)
     kind = error["type"]
     where = _place(path, source, changed)
@@ -165,8 +174,9 @@ def _rules(values: dict[str, Any], source: Source, changed: set[str], trainers: 
         value = _at(values, path)
         return None if value is ... else value
 
-    def problem(path: str, rule: str, hint: str = "") -> Problem:
-        return Problem(path, rule, _at(values, path), hint=hint, **_place(path, source, changed))
+    def problem(path: str, rule: str, hint: str = "", value: Any = ...) -> Problem:
+        got = _at(values, path) if value is ... else value
+        return Problem(path, rule, got, hint=hint, **_place(path, source, changed))
 
     if isinstance(at("train"), dict) and (at("train.epochs") is None) == (at("train.steps") is None):
         yield problem("train.steps", "either train.steps or train.epochs is required, and not both")
@@ -183,8 +193,10 @@ def _rules(values: dict[str, Any], source: Source, changed: set[str], trainers: 
         yield problem("optim.min_lr", f"should be at most optim.lr, which is {lr}")
     if at("method.adapter") in (None, "none") and isinstance(at("method.lora"), dict):
         yield problem("method.lora", "has no effect with method.adapter: none", "set method.adapter: lora")
+    yield from _method_rules(at, problem)
     yield from _model_rules(at, problem)
     yield from _data_rules(at, problem)
+    yield from _machine_rules(at, problem)
     native = at("native")
     for name, keys in native.items() if isinstance(native, dict) else ():
         if any(":" in str(key) for key in (keys if isinstance(keys, dict) else ())):
@@ -192,6 +204,45 @@ def _rules(values: dict[str, Any], source: Source, changed: set[str], trainers: 
     for name in native if isinstance(native, dict) and trainers else ():
         if name not in trainers:
             yield problem(f"native.{name}", "is not a trainer", _nearest(name, trainers) or f"known: {', '.join(trainers)}")
+
+
+def _method_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+    kind = at("method.kind") or "sft"
+    owners = {"preference": PREFERENCE, "grpo": {"grpo"}, "distill": {"distill"}}
+    for section, kinds in owners.items():
+        if isinstance(at(f"method.{section}"), dict) and kind not in kinds:
+            yield problem(f"method.{section}", f"has no effect with method.kind: {kind}")
+    for leaf, kinds in _PREFERENCE_LEAVES.items():
+        if kind in PREFERENCE and at(f"method.preference.{leaf}") is not None and kind not in kinds:
+            yield problem(f"method.preference.{leaf}", f"has no effect with method.kind: {kind}")
+    if kind == "distill" and not at("method.distill.teacher"):
+        yield problem("method.distill.teacher", "is required with method.kind: distill")
+    if kind == "grpo" and not at("method.grpo.rewards"):
+        yield problem("method.grpo.rewards", "is required with method.kind: grpo")
+    if at("method.qat.group") is not None and at("method.qat.scheme") in (None, "none"):
+        yield problem("method.qat.group", "has no effect without method.qat.scheme")
+    form = at("data.format")
+    if isinstance(form, str) and kind in FORMATS and form not in FORMATS[kind]:
+        fitting = [k for k, forms in FORMATS.items() if form in forms]
+        rule = f"should be {' or '.join(sorted(FORMATS[kind]))} with method.kind: {kind}"
+        yield problem("data.format", rule, f"{form} is for {', '.join(fitting)}" if fitting else "")
+
+
+_PREFERENCE_LEAVES = {"label_smoothing": {"dpo"}, "margin": {"simpo"}, "desirable": {"kto"}, "undesirable": {"kto"}}
+
+
+def _machine_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+    devices, hosts, tensor = (at(f"resources.{leaf}") or 1 for leaf in ("devices", "hosts", "tensor"))
+    if not all(isinstance(count, int) for count in (devices, hosts, tensor)):
+        return
+    if devices * hosts % tensor:
+        yield problem("resources.tensor", f"should divide all devices, which are {devices * hosts}")
+    if devices * hosts == 1 and at("resources.strategy") not in (None, "auto"):
+        yield problem("resources.strategy", "has no effect with one device")
+    services = at("log.trackers") or []
+    for leaf, needs in (("project", services), ("run", services), ("mlflow_uri", "mlflow" in services)):
+        if at(f"log.{leaf}") is not None and not needs:
+            yield problem(f"log.{leaf}", f"has no effect without {'mlflow in ' if leaf == 'mlflow_uri' else ''}log.trackers")
 
 
 def _model_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
@@ -217,10 +268,19 @@ def _model_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> I
 
 
 def _data_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
-    for leaf in ("data.train", "data.eval"):
-        name = at(leaf)
+    many = at("data.train") if isinstance(at("data.train"), list) else []
+    parts = [(f"data.train.{n}.path", part.get("path")) for n, part in enumerate(many) if isinstance(part, dict)]
+    for leaf, name in (*((leaf, at(leaf)) for leaf in ("data.train", "data.eval")), *parts):
         if isinstance(name, str) and not is_file(name) and not HUB.fullmatch(name):
-            yield problem(leaf, f"should be a file ({', '.join(FILES)}) or a Hugging Face data set id (org/name)")
+            yield problem(leaf, f"should be a file ({', '.join(FILES)}) or a Hugging Face data set id (org/name)", value=name)
+    yield from _template_rules(at, problem)
+    if at("data.eval") is None and (at("eval.every") is not None or at("eval.batches") is not None):
+        yield problem("eval.every", "needs data.eval")
+    if many and at("data.train_split") is not None:
+        yield problem("data.train_split", "has no effect with a list in data.train: each has its own split")
+
+
+def _template_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
     template, form = at("data.template"), at("data.format")
     if isinstance(template, str):
         if form == "instruct" and template not in TEMPLATES and "{instruction}" not in template:
@@ -229,10 +289,17 @@ def _data_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> It
             yield problem("data.template", "should be chat, the model's own template, with data.format: chat")
         if form == "text":
             yield problem("data.template", "has no effect with data.format: text")
+        if form in ("completion", "preference", "rated", "prompts") and template not in ("plain", "chat"):
+            yield problem("data.template", f"should be plain or chat with data.format: {form}")
+    if at("data.loss_roles") is not None and (form != "chat" or at("data.train_on_prompt")):
+        rule = "data.train_on_prompt, which gives loss to all" if form == "chat" else f"data.format: {form}"
+        yield problem("data.loss_roles", f"has no effect with {rule}")
+    if form in ("preference", "rated", "prompts"):
+        for leaf in ("data.pack", "data.train_on_prompt"):
+            if at(leaf):
+                yield problem(leaf, f"should be false with data.format: {form}")
     if at("data.system") and form == "text":
         yield problem("data.system", "has no effect with data.format: text")
-    if at("data.eval") is None and (at("eval.every") is not None or at("eval.batches") is not None):
-        yield problem("eval.every", "needs data.eval")
 
 
 HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")

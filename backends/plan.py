@@ -9,6 +9,11 @@ from typing import Any
 
 from backends.report import Report
 
+RANK, HEAD, PORT, JOB = "@RANK@", "@HEAD@", "@PORT@", "@JOB@"
+"""Stand in argv and environment for what is known only when the job is placed: the number of the host (from 0), the address of
+the first host, a free port there, the job's id. Whoever starts the steps puts the values in.
+"""
+
 
 @dataclass(frozen=True)
 class File:
@@ -43,6 +48,8 @@ class Step:
     made: str = ""
     """A file that, once it is there, makes the step needless; relative to the job's folder. Saves the start of a program that
     would find out the same."""
+    everywhere: bool = True
+    """On every host of the job; otherwise on the first only."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,8 @@ class Plan:
     reading: dict[str, Any] = field(hash=False)
     """What the backend's reader needs to turn those files into points."""
     devices: int = 1
+    """Accelerators on each host."""
+    hosts: int = 1
     report: Report = field(default_factory=Report, hash=False)
 
     def as_dict(self) -> dict[str, Any]:

@@ -22,8 +22,8 @@ class Section(BaseModel):
 class Architecture(Section):
     """Shape of a model with random weights and a byte-level tokenizer: for tests, rehearsals and races."""
 
-    family: Literal["llama", "qwen2"] = "llama"
-    """`qwen2` has biases on query, key and value."""
+    family: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
+    """`qwen2` has biases on query, key and value; `qwen3` norms on query and key."""
     vocab_size: Annotated[int, Field(ge=261)] = 320
     """Ids. The tokenizer uses 261: 256 bytes and 5 special tokens."""
     hidden_size: Positive
@@ -74,14 +74,73 @@ class Lora(Section):
     """Which linear layers get an adapter; `head` is the output embedding."""
 
 
+class Preference(Section):
+    """Of the kinds that learn from preferences: dpo, ipo, orpo, simpo, kto."""
+
+    beta: Annotated[float, Field(gt=0)] | None = None
+    """dpo, ipo, kto: how strongly the model is held near its start. simpo: scale of the rewards. orpo: weight of the odds ratio
+    beside the loss of the chosen answer. Null means 0.1, for simpo 2.0."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    """dpo: share of pairs that are taken to be labelled the wrong way round."""
+    margin: Annotated[float, Field(ge=0)] = 0.5
+    """simpo: by how much the chosen answer's reward should lead (gamma in the paper)."""
+    desirable: Annotated[float, Field(gt=0)] = 1.0
+    """kto: weight of the rows with a good verdict."""
+    undesirable: Annotated[float, Field(gt=0)] = 1.0
+    """kto: weight of the rows with a bad verdict."""
+
+
+class Grpo(Section):
+    """Of method.kind grpo: the model answers each prompt several times and learns from how its answers compare."""
+
+    rewards: list[Annotated[str, Field(pattern=r"^(\.{1,2}/|/|~).*\.py:[A-Za-z_][A-Za-z0-9_]*$")]] = []
+    """Functions that score answers, as `./rewards.py:function`: your own Python, which the trainer imports and calls."""
+    generations: Annotated[int, Field(ge=2)] = 8
+    """Answers per prompt."""
+    max_new_tokens: Positive = 256
+    """Tokens of an answer."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    kl: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the divergence from the start model."""
+    clip: Annotated[float, Field(gt=0)] = 0.2
+    """How far the probability ratio may move in one step."""
+
+
+class Distill(Section):
+    """Of method.kind distill: the loss looks at a teacher's token probabilities too."""
+
+    teacher: Word | None = None
+    """A Hugging Face id or a folder, written like model.id."""
+    ratio: Share = 0.5
+    """Share of the teacher in the loss: (1 - ratio) x cross entropy + ratio x forward KL, both a mean over tokens with loss."""
+
+
+class Qat(Section):
+    """Quantization-aware training: the forward pass sees rounded numbers."""
+
+    scheme: Literal["none", "int8-int4"] = "none"
+    """`int8-int4`: activations int8 per token, weights int4 per group."""
+    group: Positive = 32
+    """Weights that share one scale."""
+
+
+Kind = Literal["sft", "pretrain", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo", "distill"]
+
+
 class Method(Section):
     """How it is trained."""
 
-    kind: Literal["sft"] = "sft"
-    """`sft`: next-token loss on the answers."""
+    kind: Kind = "sft"
+    """`sft`: next-token loss on the answers. `pretrain`: next-token loss on plain text, from random or given weights. `dpo`,
+    `ipo`, `orpo`, `simpo`: from pairs of a chosen and a rejected answer. `kto`: from single answers with a verdict. `reward`: a
+    model that scores answers, from pairs. `grpo`: from the model's own answers. `distill`: sft beside a teacher."""
     adapter: Literal["none", "lora", "qlora", "dora"] = "none"
-    """`none` trains all weights."""
+    """`none` trains all weights. `qlora`: LoRA over a base in 4 bits (NF4). `dora`: LoRA with a trained magnitude."""
     lora: Lora = Lora()
+    preference: Preference = Preference()
+    grpo: Grpo = Grpo()
+    distill: Distill = Distill()
+    qat: Qat = Qat()
 
 
 class Columns(Section):
@@ -93,24 +152,44 @@ class Columns(Section):
     output: Word = "output"
     messages: Word = "messages"
     text: Word = "text"
+    prompt: Word = "prompt"
+    completion: Word = "completion"
+    chosen: Word = "chosen"
+    rejected: Word = "rejected"
+    label: Word = "label"
+    """The verdict: true or false, or 1 or 0."""
+
+
+class Part(Section):
+    """One of several data sets."""
+
+    path: Word
+    """As `data.train`."""
+    split: Word = "train"
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often each of its rows comes in an epoch: 2.0 is twice; 0.5 is half of the rows, drawn anew each epoch."""
 
 
 class Data(Section):
     """What it is trained on."""
 
-    train: Word
-    """A file (.jsonl, .json, .parquet, .txt; relative to the recipe's file) or a Hugging Face data set id (`org/name`)."""
+    train: Word | Annotated[list[Part], Field(min_length=1, max_length=100)]
+    """A file (.jsonl, .json, .parquet, .txt; relative to the recipe's file), a Hugging Face data set id (`org/name`), or a list
+    of them: `[{path, split, weight}]`."""
     train_split: Word = "train"
-    """Split of a Hugging Face data set."""
+    """Split of a Hugging Face data set; in a list each has its own."""
     eval: Word | None = None
     """Rows for evaluation, named like `train`; null: no evaluation."""
     eval_split: Word = "validation"
-    format: Literal["instruct", "chat", "text"]
-    """`instruct`: instruction, input, output. `chat`: a list of messages. `text`: plain text."""
+    format: Literal["instruct", "chat", "text", "completion", "preference", "rated", "prompts"]
+    """`instruct`: instruction, input, output. `chat`: a list of messages. `text`: plain text. `completion`: prompt, completion.
+    `preference`: prompt, chosen, rejected, each a text or messages. `rated`: prompt, completion, label. `prompts`: prompt."""
     columns: Columns = Columns()
     template: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
     """How a row becomes text. For instruct: `alpaca` (the default), `plain`, `chat` (the model's own chat template), or a
     text with {instruction} and maybe {input}, after which the output follows. Chat always uses the chat template."""
+    loss_roles: Annotated[list[Literal["system", "user", "assistant", "tool"]], Field(min_length=1)] = ["assistant"]
+    """Whose messages carry loss, with format chat."""
     system: str | None = None
     """System text put before each row that has none of its own."""
     rendering: Literal["shared", "native"] = "shared"
@@ -155,8 +234,12 @@ class Train(Section):
     """Largest norm of the whole gradient; null: no clipping."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time, the same result."""
-    compile: bool = False
-    """torch.compile the model."""
+    offload: bool = False
+    """Keep the activations that the backward pass needs in main memory: less device memory, more time, the same result."""
+    attention: Literal["auto", "eager", "sdpa", "flash"] = "auto"
+    """Attention kernel; `auto` is the trainer's best for the accelerator. The same result but for rounding."""
+    compile: bool | None = None
+    """Compile the model. Null: where it pays, which is on CUDA in torchtune (1.7 times as fast on one H100)."""
 
 
 class Optim(Section):
@@ -164,7 +247,10 @@ class Optim(Section):
     schedule from 1 down to min_lr / lr over the other N - W.
     """
 
-    name: Literal["adamw"] = "adamw"
+    name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "muon", "sgd"] = "adamw"
+    """`*_8bit`: state in 8 bits; `paged`: moved to main memory under pressure."""
+    fused: bool | None = None
+    """One kernel for the whole step; null: on CUDA. The same result."""
     lr: Annotated[float, Field(gt=0)]
     """Highest learning rate."""
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
@@ -208,7 +294,13 @@ class Log(Section):
     every: Positive = 1
     """Optimizer steps between points."""
     trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
-    """Services that get the metrics besides tune itself."""
+    """Services that get the metrics besides tune itself. wandb wants WANDB_API_KEY, which then is a secret of the job."""
+    project: Word | None = None
+    """What the services call the project; null: `tunesmith`."""
+    run: Word | None = None
+    """What they call the run; null: the recipe's name."""
+    mlflow_uri: Word | None = None
+    """Address of the MLflow server; null: files in the job's folder."""
 
 
 class Resources(Section):
@@ -218,6 +310,11 @@ class Resources(Section):
     devices: Positive = 1
     """Accelerators on each host."""
     hosts: Positive = 1
+    strategy: Literal["auto", "ddp", "fsdp", "zero1", "zero2", "zero3"] = "auto"
+    """How several devices share the work. `ddp`: each has the whole model. `fsdp`, `zero3`: weights, gradients and optimizer
+    state are split; `zero2`: gradients and state; `zero1`: state. `auto`: fsdp; nothing on one device."""
+    tensor: Positive = 1
+    """Devices that share each matrix product (tensor parallelism); divides all devices."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """Memory that a device must have, in GiB."""
 
@@ -279,6 +376,20 @@ def leaves(section: type[Section] = Recipe, above: str = "") -> tuple[str, ...]:
     return tuple(out)
 
 
+PREFERENCE = frozenset({"dpo", "ipo", "orpo", "simpo", "kto"})
+"""Kinds that method.preference belongs to."""
+
+FORMATS: dict[str, frozenset[str]] = {
+    "sft": frozenset({"instruct", "chat", "text", "completion"}),
+    "distill": frozenset({"instruct", "chat", "text", "completion"}),
+    "pretrain": frozenset({"text"}),
+    **dict.fromkeys(("dpo", "ipo", "orpo", "simpo", "reward"), frozenset({"preference"})),
+    "kto": frozenset({"rated"}),
+    "grpo": frozenset({"prompts"}),
+}
+"""Kind -> formats of data that it can learn from."""
+
+
 def _flatten(section: Section, above: str, out: dict[str, Any]) -> None:
     for name, info in type(section).model_fields.items():
         path = f"{above}{info.alias or name}"
@@ -288,5 +399,7 @@ def _flatten(section: Section, above: str, out: dict[str, Any]) -> None:
                 out[path] = value.model_dump(by_alias=True)
             else:
                 _flatten(value, f"{path}.", out)
+        elif isinstance(value, list) and value and isinstance(value[0], Section):
+            out[path] = [item.model_dump() for item in value]
         else:
             out[path] = value

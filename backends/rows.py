@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from backends.report import Kind, Line, Status
 
@@ -19,19 +19,35 @@ ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
 """A native key that is not written for this value."""
 
 
+class Shape(NamedTuple):
+    """What chooses a backend's rows. Nothing else does."""
+
+    kind: str = "sft"
+    adapter: str = "none"
+    native: bool = False
+    """data.rendering is native: the trainer reads the files itself."""
+
+    @property
+    def lora(self) -> bool:
+        """Some adapter is trained instead of the weights."""
+        return self.adapter != "none"
+
+
 @dataclass(frozen=True)
 class Scene:
     """What rows may know besides the values they cross: facts of the target and the model."""
 
     accelerator: str = "cpu"
     devices: int = 1
+    """Accelerators of the job, over all hosts."""
+    hosts: int = 1
     model: Mapping[str, Any] = field(default_factory=dict)
     """Each trainer's names for the model, when it is in the model table."""
     steps: int | None = None
     """Optimizer steps, when the recipe alone fixes them."""
     evaluates: bool = False
     """The recipe has rows for evaluation."""
-    adapter: str = "none"
+    shape: Shape = field(default_factory=Shape)
 
 
 class Lost(Exception):
@@ -69,6 +85,15 @@ class Row:
 def same(ours: str, theirs: str) -> Row:
     """The trainer means the same by another name."""
     return Row((ours,), (theirs,), lambda v, _: (v,), lambda v, _: (v,))
+
+
+def usual(ours: str, theirs: str, default: Callable[[Scene], Any], why: str = "") -> Row:
+    """A leaf whose null leaves the choice to us: the scene decides, and the choice is written out."""
+
+    def back(value: Any, scene: Scene) -> Sequence[Any]:
+        return (None if value == default(scene) else value,)
+
+    return Row((ours,), (theirs,), lambda v, scene: (default(scene) if v is None else v,), back, "same", why)
 
 
 def words(
@@ -130,12 +155,19 @@ def const(theirs: str, value: Any, why: str, see: str = "") -> Row:
 
 
 def cannot(
-    ours: str, why: str, *, unless: Any = None, kind: Kind = "never", see: str = "", instead: Mapping[str, Any] | None = None
+    ours: str,
+    why: str,
+    *,
+    unless: Any = None,
+    nor: Sequence[Any] = (),
+    kind: Kind = "never",
+    see: str = "",
+    instead: Mapping[str, Any] | None = None,
 ) -> Row:
-    """A leaf that the trainer has not; lost unless its value asks for nothing (`unless`)."""
+    """A leaf that the trainer has not; lost unless its value asks for nothing (`unless`, and what of `nor`)."""
 
     def to(value: Any, _: Scene) -> Sequence[Any]:
-        if value != unless:
+        if value != unless and value not in nor:
             raise Lost(ours, why, kind=kind, see=see, instead=instead)
         return ()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from backends.rows import Flat, Lost, Row, Scene, couple, kept, same
+from backends.plan import HEAD, PORT, RANK
+from backends.report import Kind as Lack
+from backends.rows import Flat, Lost, Row, Scene, cannot, couple, kept, same
 
 
 def rate(step: int, steps: int, *, lr: float, schedule: str, warmup: int, min_lr: float) -> float:
@@ -74,6 +76,9 @@ def _split(total: int, micro: int | None, scene: Scene) -> tuple[int, int]:
     return one, share // one
 
 
+LAUNCH = "launch"
+"""Rows write what becomes a command, not a config key, under `launch:`."""
+
 DATA = "data.json"
 """The spec of the step that renders rows to tokens."""
 
@@ -98,7 +103,8 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
             lambda form, text, _: (form, None if text == TEMPLATES[form] else text),
             why="unset means alpaca for instruct rows and the model's chat template for chat rows",
         ),
-        *(same(f"data.columns.{c}", f"{DATA}:columns.{c}") for c in ("instruction", "input", "output", "messages", "text")),
+        *(same(f"data.columns.{c}", f"{DATA}:columns.{c}") for c in COLUMNS),
+        same("data.loss_roles", f"{DATA}:loss_roles"),
         same("data.system", f"{DATA}:system"),
         kept("data.rendering", "rows become tokens once, in the data step, the same for every trainer", "shared"),
         everywhere("data.max_length", f"{DATA}:max_length", *lengths),
@@ -112,33 +118,73 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
     )
 
 
-TEMPLATES = {"instruct": "alpaca", "chat": "chat", "text": "plain"}
-"""Template of a format when the recipe names none."""
+COLUMNS = ("instruction", "input", "output", "messages", "text", "prompt", "completion", "chosen", "rejected", "label")
+
+TEMPLATES = {
+    "instruct": "alpaca",
+    "chat": "chat",
+    "text": "plain",
+    **dict.fromkeys(("completion", "preference", "rated", "prompts"), "plain"),
+}
+"""Template of a format when the recipe names none. Rows that are lists of messages always use the chat template."""
 
 
 def _rows_from(leaf: str, split: str, key: str) -> Row:
-    """A source of rows: a file of the user's, linked into the job's folder, or a data set of the hub."""
+    """A source of rows: files of the user's, linked into the job's folder, or data sets of the hub."""
 
-    def to(name: str | None, part: str, _: Scene) -> Sequence[Any]:
-        if name is None:
-            return (None,)
-        return (
-            ({"hub": name, "split": part},) if is_hub(name) else ({"path": input_path(leaf, name), "name": name, "split": part},)
-        )
+    def to(wish: Wish, part: str, _: Scene) -> Sequence[Any]:
+        specs = sources(leaf, wish, part)
+        return (specs if isinstance(wish, list) else specs[0] if specs else None,)
 
-    def back(spec: Flat | None, _: Scene) -> Sequence[Any]:
+    def back(spec: list[Flat] | Flat | None, _: Scene) -> Sequence[Any]:
         if spec is None:
             return None, "validation"
-        return spec.get("hub", spec.get("name")), spec["split"]
+        if isinstance(spec, list):
+            return [{"path": _source_name(s), "split": s["split"], "weight": s["weight"]} for s in spec], "train"
+        return _source_name(spec), spec["split"]
 
     return couple(
         (leaf, split), (f"{DATA}:{key}",), to, back, why="a file is brought to the host, a hub data set downloaded there"
     )
 
 
-def input_path(leaf: str, name: str) -> str:
+Wish = str | list[Flat] | None
+"""Value of `data.train` or `data.eval`."""
+
+
+def sources(leaf: str, wish: Wish, split: str) -> list[Flat]:
+    """Each source of a leaf: `{"hub", "split"}` or `{"path": where the job finds it, "name": as written, "split"}`, in a list
+    also `weight`.
+    """
+    if wish is None:
+        return []
+    if isinstance(wish, str):
+        return [{"hub": wish, "split": split} if is_hub(wish) else {"path": input_path(leaf, wish), "name": wish, "split": split}]
+    return [
+        {
+            **({"hub": s["path"]} if is_hub(s["path"]) else {"path": input_path(leaf, s["path"], f"-{n}"), "name": s["path"]}),
+            "split": s["split"],
+            "weight": s["weight"],
+        }
+        for n, s in enumerate(wish)
+    ]
+
+
+def _source_name(spec: Flat) -> str:
+    return str(spec.get("hub", spec.get("name")))
+
+
+def input_path(leaf: str, name: str, number: str = "") -> str:
     """Where the job finds a data file of the user's, relative to its folder."""
-    return f"inputs/{'train' if leaf == 'data.train' else 'val'}{suffix(name)}"
+    return f"inputs/{'train' if leaf == 'data.train' else 'val'}{number}{suffix(name)}"
+
+
+def reward_files(rewards: Sequence[str]) -> dict[str, str]:
+    """Where the job finds the files with reward functions -> the files as written. Each keeps no name of its own: what is
+    imported is ours to name.
+    """
+    files = dict.fromkeys(each.rpartition(":")[0] for each in rewards)
+    return {f"tune_rewards_{n}.py": file for n, file in enumerate(files)}
 
 
 def everywhere(leaf: str, *keys: str) -> Row:
@@ -214,6 +260,47 @@ def model(
     )
 
 
+def idle(section: str, why: str, defaults: Flat) -> tuple[Row, ...]:
+    """Leaves of a section that has no effect in this shape of recipe; the parser lets nobody write them then."""
+    return tuple(kept(f"{section}.{leaf}", why, value) for leaf, value in defaults.items())
+
+
+def preference_idle() -> tuple[Row, ...]:
+    """method.preference, for other kinds."""
+    usual = {"beta": None, "label_smoothing": 0.0, "margin": 0.5, "desirable": 1.0, "undesirable": 1.0}
+    return idle("method.preference", "not learning from preferences", usual)
+
+
+def grpo_idle() -> tuple[Row, ...]:
+    """method.grpo, for other kinds."""
+    usual = {"rewards": [], "generations": 8, "max_new_tokens": 256, "temperature": 1.0, "kl": 0.0, "clip": 0.2}
+    return idle("method.grpo", "no answers of its own are scored", usual)
+
+
+def distill_idle() -> tuple[Row, ...]:
+    """method.distill, for other kinds."""
+    return idle("method.distill", "no teacher", {"teacher": None, "ratio": 0.5})
+
+
+def no_qat(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:
+    """method.qat, of a trainer that has none for this shape."""
+    return (
+        cannot("method.qat.scheme", why, unless="none", kind=kind, see=see),
+        kept("method.qat.group", "only with a scheme", 32),
+    )
+
+
+def beta(kind: str, value: float | None) -> float:
+    """method.preference.beta, with what null means."""
+    return (2.0 if kind == "simpo" else 0.1) if value is None else value
+
+
+def preferring(*matter: Row) -> tuple[Row, ...]:
+    """method.preference for a kind that learns from preferences: rows of what matters to it; the other leaves have no effect."""
+    table = {row.ours[0]: row for row in matter}
+    return tuple(table.get(row.ours[0], row) for row in preference_idle())
+
+
 def lora_idle() -> tuple[Row, ...]:
     """The LoRA leaves of a recipe that trains all weights."""
     why = "no adapter: all weights are trained"
@@ -234,23 +321,67 @@ def identity() -> tuple[Row, ...]:
     )
 
 
-def resources(devices: str, hosts: str = "") -> tuple[Row, ...]:
-    """What the machine must have: matched by us when the job is placed. One device of one host in this version."""
-    why = "several devices are not translated yet in this version"
-
-    def one(leaf: str, key: str) -> Row:
-        def to(count: int, _: Scene) -> Sequence[Any]:
-            if count != 1:
-                raise Lost(leaf, why, kind="todo", instead={key: 1} if key else {})
-            return (1,) if key else ()
-
-        return couple((leaf,), (key,) if key else (), to, (lambda v, _: (v,)) if key else (lambda _: (1,)), status="same")
-
+def resources(*between: Row) -> tuple[Row, ...]:
+    """What the machine must have: matched by us when the job is placed. `between` are the trainer's rows for devices, hosts,
+    strategy and tensor.
+    """
     return (
         kept("resources.accelerator", "matched when the job is placed", "any"),
-        one("resources.devices", devices),
-        one("resources.hosts", hosts),
+        *between,
         kept("resources.memory_gib", "matched when the job is placed"),
         kept("secrets", "into the environment of the steps, by the runner's standard input", []),
         kept("native", "written over everything else; one line a key", {}),
     )
+
+
+def one_device(see: str, why: str = "several devices are not translated yet", kind: Lack = "todo") -> tuple[Row, ...]:
+    """For shapes of recipe that run on one device only."""
+    return (
+        cannot("resources.devices", why, unless=1, kind=kind, see=see),
+        cannot("resources.hosts", why, unless=1, kind=kind, see=see),
+        kept("resources.strategy", "one device shares with nobody", "auto"),
+        cannot("resources.tensor", why, unless=1, kind=kind, see=see),
+    )
+
+
+def torchrun(python: str, devices: int, hosts: int) -> tuple[str, ...]:
+    """What starts one process per device on each host, before `-m MODULE` or a script. One device needs no launcher.
+
+    Static rendezvous, so that host 0 has rank 0 and what rank 0 writes lies there.
+    """
+    if devices * hosts == 1:
+        return (python,)
+    where = (
+        ("--nnodes", str(hosts), "--node-rank", RANK, "--master-addr", HEAD, "--master-port", PORT)
+        if hosts > 1
+        else ("--standalone",)
+    )
+    return (python, "-m", "torch.distributed.run", "--nproc-per-node", str(devices), *where)
+
+
+def no_trackers(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:
+    """The trackers, of a trainer or shape without them."""
+    return (
+        cannot("log.trackers", why, unless=[], kind=kind, see=see),
+        kept("log.project", "only with trackers"),
+        kept("log.run", "only with trackers"),
+        kept("log.mlflow_uri", "only with trackers"),
+    )
+
+
+def kinds(*has: str, lacks: Mapping[str, tuple[Lack, str, str]], why: str = "") -> Row:
+    """method.kind, where the rest of the table says how each kind crosses.
+
+    Args:
+        has: kinds that this trainer has.
+        lacks: the other kinds: what is in the way, the reason, upstream's word on it.
+        why: said in the report.
+    """
+
+    def to(kind: str, _: Scene) -> Sequence[Any]:
+        if kind not in has:
+            lack, reason, see = lacks[kind]
+            raise Lost("method.kind", reason, kind=lack, see=see, instead={f"{LAUNCH}:kind": "sft"})
+        return (kind,)
+
+    return couple(("method.kind",), (f"{LAUNCH}:kind",), to, lambda kind, _: (kind,), status="same", why=why)

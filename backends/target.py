@@ -15,10 +15,11 @@ class Target:
     name: str = "local"
     accelerator: Accelerator = "cpu"
     devices: int = 1
-    """Accelerators of the host; on a CPU host the number of jobs that may run side by side."""
+    """Accelerators of each host; on a CPU host the number of jobs that may run side by side."""
     memory_gib: float | None = None
     """Memory of one device in GiB, if known."""
     python: str = ""
     """An interpreter that already has the trainer, instead of an environment built from a lock."""
     threads: int | None = None
     """CPU threads a job may use; None leaves it to the libraries."""
+    hosts: int = 1

@@ -9,20 +9,29 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from backends.base import LAUNCH, Backend, Progress, judge
+from backends.base import Backend, Progress, judge
 from backends.plan import Step
 from backends.points import Point
 from backends.report import Kind
-from backends.rows import ABSENT, Flat, Lost, Row, Scene, cannot, const, couple, kept, same, words
+from backends.rows import ABSENT, Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same, usual, words
 from backends.shapes import (
+    COLUMNS,
     DATA,
+    LAUNCH,
     batch_per_device,
+    distill_idle,
     everywhere,
+    grpo_idle,
     identity,
     input_path,
     is_hub,
+    kinds,
     lora_idle,
     model,
+    no_qat,
+    no_trackers,
+    one_device,
+    preference_idle,
     resources,
     shared_data,
     warmup_steps,
@@ -31,6 +40,13 @@ from backends.shapes import (
 _SEE = "https://github.com/pytorch/torchtune/blob/v0.6.1/"
 FULL = _SEE + "recipes/full_finetune_single_device.py"
 NO_EVAL = "torchtune 0.6.1 has no validation"
+
+KINDS = kinds(
+    "sft",
+    lacks=dict.fromkeys(
+        ("pretrain", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo", "distill"), ("todo", "not translated yet", FULL)
+    ),
+)
 
 ADAPTER = words(
     "method.adapter",
@@ -210,8 +226,9 @@ def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
         everywhere("train.seed", *seeds),
         same("train.grad_clip", "clip_grad_norm"),
         same("train.activation_checkpointing", "enable_activation_checkpointing"),
-        const("enable_activation_offloading", False, "no leaf asks for it"),
-        same("train.compile", "compile"),
+        same("train.offload", "enable_activation_offloading"),
+        cannot("train.attention", "torchtune chooses its attention by itself", unless="auto", see=FULL),
+        usual("train.compile", "compile", lambda scene: scene.accelerator == "cuda", "on for CUDA"),
         couple(
             ("optim.name", "optim.decay_on"),
             ("optimizer._component_", "optimizer.decay_on"),
@@ -220,6 +237,7 @@ def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
             absent=("optimizer.decay_on",),
             status="same",
         ),
+        usual("optim.fused", "optimizer.fused", lambda scene: scene.accelerator == "cuda", "on for CUDA"),
         couple(
             ("optim.lr", "optim.min_lr"),
             ("optimizer.lr", "lr_scheduler.min_ratio"),
@@ -230,7 +248,6 @@ def _train(seeds: Sequence[str], also: Sequence[str]) -> tuple[Row, ...]:
         same("optim.betas", "optimizer.betas"),
         same("optim.eps", "optimizer.eps"),
         same("optim.weight_decay", "optimizer.weight_decay"),
-        const("optimizer.fused", lambda scene: scene.accelerator == "cuda", "faster on CUDA, the same result"),
         *_schedule(),
         *_around(shared=bool(also)),
     )
@@ -264,7 +281,7 @@ def _around(*, shared: bool) -> tuple[Row, ...]:
         const("resume_from_checkpoint", False, "each attempt starts anew"),
         kept("log.every", "we keep every n-th point of what is read", 1),
         const("log_every_n_steps", 1, "every step is checked"),
-        cannot("log.trackers", "trackers are not translated yet", unless=[], kind="todo"),
+        *no_trackers("todo", "trackers are not translated yet"),
         const("metric_logger._component_", "torchtune.training.metric_logging.DiskLogger", "where our metrics are read"),
         const("metric_logger.log_dir", "out/logs", "in the job's folder"),
         const("metric_logger.filename", "train.log", "a fixed name: torchtune's own has the time in it"),
@@ -353,7 +370,9 @@ def _native_data() -> tuple[Row, ...]:
         same("data.train_split", "dataset.split"),
         cannot("data.eval", NO_EVAL, see=FULL),
         kept("data.eval_split", "no validation", "validation"),
+        *(kept(f"data.columns.{c}", "not for these rows", c) for c in COLUMNS[5:]),
         cannot("data.template", "torchtune's alpaca text is fixed; chat formats are in its tokenizers", see=see),
+        kept("data.loss_roles", "todo", ["assistant"]),
         cannot("data.system", "torchtune's data sets take a system text from the rows", kind="todo", see=see),
         couple(
             ("data.rendering",),
@@ -388,19 +407,24 @@ def _native_data() -> tuple[Row, ...]:
     )
 
 
-def rows(lora: bool, native: bool) -> tuple[Row, ...]:
+def rows(shape: Shape) -> tuple[Row, ...]:
     """All rows, in the schema's order."""
+    lora, native = shape.lora, shape.native
     seeds = ("seed", *(() if native else (f"{DATA}:seed",)), *(("lora.json:seed",) if lora else ()))
     return (
         *identity(),
         *_components(lora),
         _model(lora, native),
-        kept("method.kind", "fine-tuning recipes", "sft"),
+        KINDS,
         ADAPTER,
         *(_lora() if lora else (*lora_idle(), const("optimizer_in_bwd", False, "it excludes accumulation and clipping"))),
+        *preference_idle(),
+        *grpo_idle(),
+        *distill_idle(),
+        *no_qat("todo", "not translated yet"),
         *(_native_data() if native else _shared_data()),
         *_train(seeds, () if native else (f"{DATA}:batch",)),
-        *resources(""),
+        *resources(*one_device(FULL)),
     )
 
 

@@ -62,7 +62,8 @@ def _copy(source: Path, folder: Path) -> int:
 
     wish = parse(source.read_text("utf-8"), name=str(source), base=str(source.parent))
     pairs = [(source, folder / source.name)]
-    for name in (wish.data.train, wish.data.eval):
+    train = wish.data.train
+    for name in ([train] if isinstance(train, str) else [part.path for part in train]) + [wish.data.eval or ""]:
         if name and is_file(name) and not name.startswith(("/", "~")):
             pairs.append((source.parent / name, folder / name))
     for here, there in pairs:

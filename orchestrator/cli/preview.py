@@ -27,7 +27,7 @@ def preview(said: argparse.Namespace) -> int:
     if wish.data.rendering != "shared":
         raise Stop(WRONG, "data.rendering: native leaves the rows to the trainer; preview shows what `shared` makes")
     decided = decide(said, wish, where)
-    check_inputs(decided, wish)
+    check_inputs(decided)
     rows = render(Home.find().make(), decided, said.rows)
     print(json.dumps(rows, indent=1) if said.json else "\n\n".join(_text(row) for row in rows))
     return DONE

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.base import Backend, Inexpressible, plan
-from backends.parse import RecipeError, is_file, parse
+from backends.parse import RecipeError, parse
 from backends.recipe import Recipe, leaves
 from backends.registry import BACKENDS
 from backends.report import Report
@@ -100,15 +100,22 @@ def refusal(error: Inexpressible) -> str:
     return f"{error.backend} cannot express this recipe\n\n{report_text(Report(error.report.refused))}"
 
 
-def check_inputs(decided: Plan, wish: Recipe) -> None:
+_INPUTS = {
+    "inputs/model": "model.id",
+    "inputs/teacher": "method.distill.teacher",
+    "inputs/train": "data.train",
+    "tune_rewards": "method.grpo.rewards",
+}
+"""How the path of an input begins -> the leaf that names it."""
+
+
+def check_inputs(decided: Plan) -> None:
     """Files and folders that the plan reads must be there, before anything starts."""
     for each in decided.inputs:
         path = Path(each.source).expanduser()
-        leaf = (
-            "model.id" if each.path == "inputs/model" else "data.train" if each.path.startswith("inputs/train") else "data.eval"
-        )
+        leaf = next((leaf for start, leaf in _INPUTS.items() if each.path.startswith(start)), "data.eval")
         if not path.exists():
             beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise Stop(WRONG, f"{leaf}: no such file: {path}{nearest(str(path), beside)}")
-        if path.is_dir() == is_file(wish.flat()[leaf]) and leaf != "model.id" and path.is_dir():
+        if leaf.startswith("data.") and path.is_dir():
             raise Stop(WRONG, f"{leaf}: should be a file, {path} is a folder")

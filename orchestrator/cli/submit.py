@@ -38,7 +38,7 @@ def submit(said: argparse.Namespace) -> int:
     if said.dry_run:
         _show(decided, said)
         return DONE
-    check_inputs(decided, wish)
+    check_inputs(decided)
     home.make()
     values = secret_values(decided.secrets, home)
     _check_python(decided)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.base import Inexpressible, plan
 from backends.registry import BACKENDS
+from backends.rows import Shape
 from orchestrator.cli import DONE, INEXPRESSIBLE, WRONG, Stop
 from orchestrator.cli.reading import backend, recipe, refusal, target
 from orchestrator.render.plan import plan_text
@@ -112,7 +113,7 @@ def _leaf(name: str) -> dict[str, Any]:
         found: dict[tuple[str, ...], dict[str, Any]] = {}
         for adapter in ("none", "lora"):
             for rendering in ("shared", "native"):
-                for row in each.table({"method.adapter": adapter, "data.rendering": rendering}):
+                for row in each.table(Shape("sft", adapter, rendering == "native")):
                     if name in row.ours:
                         keys = tuple(k for k in row.theirs)
                         entry = found.setdefault(keys, {"native": list(keys), "why": row.why, "see": row.see, "when": []})

@@ -2,55 +2,64 @@
 
 import json
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backends.base import Inexpressible, plan
+from backends.base import shape as shape_of
 from backends.parse import parse
-from backends.recipe import leaves
+from backends.recipe import Kind, leaves
 from backends.registry import BACKENDS
-from backends.rows import Scene, cross, reverse
+from backends.rows import Scene, Shape, cross, reverse
 from backends.target import Target
 
-SHAPES = [(name, adapter, rendering) for name in BACKENDS for adapter in ("none", "lora") for rendering in ("shared", "native")]
+KINDS = get_args(Kind)
+SHAPES = [
+    pytest.param(name, Shape(kind, adapter, native), id=f"{name}-{kind}-{adapter}-{'native' if native else 'shared'}")
+    for name in BACKENDS
+    for kind in KINDS
+    for adapter in ("none", "lora", "qlora", "dora")
+    for native in (False, True)
+]
 
 
-def table(name, adapter, rendering):
+def table(name, shape):
     """Rows of one shape of recipe."""
-    return BACKENDS[name].table({"method.adapter": adapter, "data.rendering": rendering})
+    return BACKENDS[name].table(shape)
 
 
-@pytest.mark.parametrize(("name", "adapter", "rendering"), SHAPES)
-def test_every_leaf_is_read_once(name, adapter, rendering):
+@pytest.mark.parametrize(("name", "shape"), SHAPES)
+def test_every_leaf_is_read_once(name, shape):
     """Each leaf of the schema is read by exactly one row, and no row reads anything else."""
-    read = [leaf for row in table(name, adapter, rendering) for leaf in row.ours]
+    read = [leaf for row in table(name, shape) for leaf in row.ours]
     assert sorted(read) == sorted(leaves())
 
 
-@pytest.mark.parametrize(("name", "adapter", "rendering"), SHAPES)
-def test_rows_follow_the_schema(name, adapter, rendering):
+@pytest.mark.parametrize(("name", "shape"), SHAPES)
+def test_rows_follow_the_schema(name, shape):
     """Rows stand in the order of the schema by their first leaf, so that two backends can be read side by side."""
     order = {leaf: n for n, leaf in enumerate(leaves())}
-    firsts = [order[row.ours[0]] for row in table(name, adapter, rendering) if row.ours]
+    firsts = [order[row.ours[0]] for row in table(name, shape) if row.ours]
     assert firsts == sorted(firsts), [leaves()[n] for n in firsts]
 
 
-@pytest.mark.parametrize(("name", "adapter", "rendering"), SHAPES)
-def test_no_key_is_written_twice(name, adapter, rendering):
+@pytest.mark.parametrize(("name", "shape"), SHAPES)
+def test_no_key_is_written_twice(name, shape):
     """No two rows write the same native key."""
-    written = [key for row in table(name, adapter, rendering) for key in row.theirs]
+    written = [key for row in table(name, shape) for key in row.theirs]
     assert len(written) == len(set(written)), {key for key in written if written.count(key) > 1}
 
 
-@pytest.mark.parametrize(("name", "adapter", "rendering"), SHAPES)
-def test_quirks_have_a_source(name, adapter, rendering):
+@pytest.mark.parametrize(("name", "shape"), SHAPES)
+def test_quirks_have_a_source(name, shape):
     """A loss that upstream decides cites upstream."""
-    for row in table(name, adapter, rendering):
+    for row in table(name, shape):
         for value in (0, 1, 7, "text", ["head", "up"], 3.5):
             try:
-                row.to(*([value] * len(row.ours)), Scene(steps=7, adapter="lora", model={"tied": True}))
+                row.to(*([value] * len(row.ours)), Scene(steps=7, shape=shape, model={"tied": True}))
             except Exception as loss:
                 if (
                     getattr(loss, "kind", "") == "never"
@@ -137,8 +146,8 @@ def test_out_and_back(name, values):
     """Across and back is the same recipe: what a backend can express, its native keys say in full."""
     recipe = parse(json.dumps(values), base="/somewhere")
     flat = recipe.flat()
-    rows = BACKENDS[name].table(flat)
-    scene = Scene(steps=flat["train.steps"], adapter=flat["method.adapter"])
+    scene = Scene(steps=flat["train.steps"], shape=shape_of(flat))
+    rows = table(name, scene.shape)
     out = cross(rows, flat, scene)
     assert not out.unread
     back = cross(reverse(rows), out.native, replace(scene))

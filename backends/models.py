@@ -1,74 +1,189 @@
-"""The model table: Hugging Face id -> what a plan needs to know of it, and each trainer's own name for it.
+"""The model table: Hugging Face id -> what the model is made of, and each trainer's own name for it.
 
-A model outside the table works wherever the trainer's step can read the folder's config.json (Llama and Qwen2 shapes).
-Names of torchtune: `torchtune.models`, 0.6.1. Names of LitGPT: `litgpt.config.configs`, 0.5.13.
+The rows are in models.csv beside this file. A trainer's name is there only where the trainer's description of the model
+says what the model's config.json says; a cell that begins with `!` tells what is different, and is no name. A model outside
+the table works wherever a trainer takes any Hugging Face folder.
+
+Names of torchtune: `torchtune.models`, 0.6.1. Of LitGPT: `litgpt.config.configs`, 0.5.13. Of MaxText: `model_name`, 0.2.5.
+axolotl has no names of its own: it takes the folder.
 """
 
-from __future__ import annotations
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from typing import NamedTuple
+TRAINERS = {"torchtune": "torchtune 0.6.1", "litgpt": "LitGPT 0.5.13", "maxtext": "MaxText 0.2.5"}
+"""Trainer with names of its own -> its release, for people."""
+
+READ_FROM_FOLDER = {"torchtune": ("llama", "qwen2"), "litgpt": ("llama", "qwen2")}
+"""Trainer -> families that need no name there: the model is built from the folder's config.json."""
+
+UNCONVERTED = frozenset(
+    ("llama2-7b", "llama2-13b", "llama2-70b", "llama3-8b", "llama3-70b", "mistral-7b", "qwen3-1.7b", "qwen3-480b-a35b")
+)
+"""Names under which MaxText trains a model but has no way from and to a Hugging Face folder: the name is missing in one of
+HF_IDS, HF_MODEL_CONFIGS and PARAM_MAPPING. Source: maxtext 0.2.5, checkpoint_conversion/to_maxtext.py and to_huggingface.py.
+"""
 
 
 class Model(NamedTuple):
-    """One model of the table."""
+    """One model of the table. Sizes are those of the language model; the vision tower of Gemma 3 is not counted."""
 
     id: str
     family: str
-    """Architecture as transformers calls it: `llama`, `qwen2`."""
-    parameters: int
-    gated: bool = False
-    """The hub asks for an accepted licence and a token."""
-    tied: bool = False
+    """Architecture as transformers calls it (`model_type`): `llama`, `qwen3_moe`."""
+    hidden_size: int
+    intermediate_size: int
+    """Inside the feed-forward block; of one expert, where there are several."""
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab_size: int
+    """Rows of the embedding, which may be more than the tokenizer has tokens."""
+    max_position: int
+    """Longest row in tokens that config.json allows."""
+    rope_theta: int
+    rope_scaling: str
+    """`kind:factor:positions before scaling`, `""` for none. longrope has a factor for each dimension instead of one."""
+    norm_eps: float
+    tied: bool
     """Input and output embeddings are one matrix."""
-    torchtune: str = ""
+    experts: int
+    """0: no mixture of experts."""
+    active: int
+    """Experts that a token goes through."""
+    gated: bool
+    """The hub asks for an accepted licence and a token."""
+    chat: bool
+    """Tuned for conversations and brings a chat template; else a base model."""
+    torchtune: str
     """Builder below `torchtune.models`; `lora_` goes before its last part."""
-    litgpt: str = ""
+    litgpt: str
     """LitGPT's name."""
+    maxtext: str
+    """MaxText's name. It names a shape: base model and chat model share one."""
+    parameters: int
+    """Counted from the sizes above; a matrix that is input and output embedding counts once."""
+    active_parameters: int
+    """Those that one token goes through: all of them, without experts."""
 
 
-_LLAMA, _QWEN, _SMOL = "meta-llama/", "Qwen/", "HuggingFaceTB/"
+class _Build(NamedTuple):
+    """How a family differs from Llama in what it has weights for."""
 
-MODELS: dict[str, Model] = {
-    m.id: m
-    for m in (
-        Model(_LLAMA + "Llama-3.2-1B", "llama", 1_235_814_400, True, True, "llama3_2.llama3_2_1b", "Llama-3.2-1B"),
-        Model(
-            _LLAMA + "Llama-3.2-1B-Instruct", "llama", 1_235_814_400, True, True, "llama3_2.llama3_2_1b", "Llama-3.2-1B-Instruct"
-        ),
-        Model(_LLAMA + "Llama-3.2-3B", "llama", 3_212_749_824, True, True, "llama3_2.llama3_2_3b", "Llama-3.2-3B"),
-        Model(
-            _LLAMA + "Llama-3.2-3B-Instruct", "llama", 3_212_749_824, True, True, "llama3_2.llama3_2_3b", "Llama-3.2-3B-Instruct"
-        ),
-        Model(_LLAMA + "Llama-3.1-8B", "llama", 8_030_261_248, True, False, "llama3_1.llama3_1_8b", "Llama-3.1-8B"),
-        Model(
-            _LLAMA + "Llama-3.1-8B-Instruct", "llama", 8_030_261_248, True, False, "llama3_1.llama3_1_8b", "Llama-3.1-8B-Instruct"
-        ),
-        Model(_QWEN + "Qwen2.5-0.5B", "qwen2", 494_032_768, False, True, "qwen2_5.qwen2_5_0_5b", "Qwen2.5-0.5B"),
-        Model(
-            _QWEN + "Qwen2.5-0.5B-Instruct", "qwen2", 494_032_768, False, True, "qwen2_5.qwen2_5_0_5b", "Qwen2.5-0.5B-Instruct"
-        ),
-        Model(_QWEN + "Qwen2.5-1.5B", "qwen2", 1_543_714_304, False, True, "qwen2_5.qwen2_5_1_5b_base", "Qwen2.5-1.5B"),
-        Model(
-            _QWEN + "Qwen2.5-1.5B-Instruct",
-            "qwen2",
-            1_543_714_304,
-            False,
-            True,
-            "qwen2_5.qwen2_5_1_5b_instruct",
-            "Qwen2.5-1.5B-Instruct",
-        ),
-        Model(_QWEN + "Qwen2.5-7B", "qwen2", 7_615_616_512, False, False, "qwen2_5.qwen2_5_7b_base", "Qwen2.5-7B"),
-        Model(
-            _QWEN + "Qwen2.5-7B-Instruct",
-            "qwen2",
-            7_615_616_512,
-            False,
-            False,
-            "qwen2_5.qwen2_5_7b_instruct",
-            "Qwen2.5-7B-Instruct",
-        ),
-        Model(_SMOL + "SmolLM2-135M", "llama", 134_515_008, False, True, "", "SmolLM2-135M"),
-        Model(_SMOL + "SmolLM2-135M-Instruct", "llama", 134_515_008, False, True, "", "SmolLM2-135M-Instruct"),
-        Model("TinyLlama/TinyLlama-1.1B-Chat-v1.0", "llama", 1_100_048_384, False, False, "", "tiny-llama-1.1b-chat"),
-    )
+    biases: str = "none"
+    """none, `qkv`, or `all` linear layers but the head."""
+    norms: int = 2
+    """In a layer, those of queries and keys not counted."""
+    norm_vectors: int = 1
+    """In one norm: 0 without weights, 2 with a bias."""
+    qk_norm: str = "none"
+    """none, over one `head`, or over `all` heads together."""
+    matrices: int = 3
+    """In a feed-forward block: 3 with a gate, 2 without."""
+    sinks: bool = False
+    """One learned attention sink a head."""
+
+
+_FAMILIES = {
+    **dict.fromkeys(("llama", "mistral", "mixtral", "phi3", "smollm3"), _Build()),
+    "qwen2": _Build(biases="qkv"),
+    **dict.fromkeys(("qwen3", "qwen3_moe"), _Build(qk_norm="head")),
+    "gemma2": _Build(norms=4),
+    **dict.fromkeys(("gemma3", "gemma3_text"), _Build(norms=4, qk_norm="head")),
+    "olmo": _Build(norm_vectors=0),
+    **dict.fromkeys(("olmo2", "olmo3"), _Build(qk_norm="all")),
+    "gpt_neox": _Build(biases="all", norm_vectors=2, matrices=2),
+    "gpt_oss": _Build(biases="all", sinks=True),
 }
+
+
+def _count(model: Model, experts: int) -> int:
+    """Parameters, when `experts` of each layer's are counted."""
+    build = _FAMILIES[model.family]
+    layer = _attention(model, build) + build.norms * build.norm_vectors * model.hidden_size
+    layer += max(1, experts) * _feed_forward(model, build)
+    if model.experts:
+        layer += model.experts * (model.hidden_size + (build.biases == "all"))  # the router
+    embeddings = model.vocab_size * model.hidden_size * (1 if model.tied else 2)
+    return embeddings + model.layers * layer + build.norm_vectors * model.hidden_size
+
+
+def _attention(model: Model, build: _Build) -> int:
+    query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    weights = 2 * model.hidden_size * (query + key)
+    biases = {"none": 0, "qkv": query + 2 * key, "all": query + 2 * key + model.hidden_size}[build.biases]
+    norms = {"none": 0, "head": 2 * model.head_dim, "all": query + key}[build.qk_norm]
+    return weights + biases + norms + model.heads * build.sinks
+
+
+def _feed_forward(model: Model, build: _Build) -> int:
+    weights = build.matrices * model.hidden_size * model.intermediate_size
+    biases = (build.matrices - 1) * model.intermediate_size + model.hidden_size
+    return weights + biases * (build.biases == "all")
+
+
+def _number(cell: str) -> int:
+    return int(cell or 0)
+
+
+def _yes(cell: str) -> bool:
+    return cell == "yes"
+
+
+def _name(cell: str) -> str:
+    return "" if cell.startswith("!") else cell
+
+
+_READ: tuple[Callable[[str], Any], ...] = (str, str, *[_number] * 9, str, float, _yes, _number, _number, _yes, _yes, *[_name] * 3)
+"""How the cell of each column is read."""
+
+
+@cache
+def _model(line: str) -> Model:
+    model = Model._make([*(read(cell) for read, cell in zip(_READ, line.split(","), strict=True)), 0, 0])
+    return model._replace(parameters=_count(model, model.experts), active_parameters=_count(model, model.active))
+
+
+class _Table(Mapping[str, Model]):
+    """Id -> model. A line is read when it is asked for: a plan wants one of them, `tune status` none."""
+
+    def __init__(self, text: str) -> None:
+        _, *lines = text.splitlines()
+        self.lines = {line[: line.index(",")]: line for line in lines}
+
+    def __getitem__(self, key: str) -> Model:
+        return _model(self.lines[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.lines)
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+
+_TABLE = _Table(Path(__file__).with_suffix(".csv").read_text("utf-8"))
+
+MODELS: Mapping[str, Model] = _TABLE
+"""Id -> model, in the order of the file."""
+
+
+def nameless(model: Model, trainer: str) -> str:
+    """Why a trainer of TRAINERS has no name for a model, `""` if it has one."""
+    if getattr(model, trainer):
+        return ""
+    why = _cell(model.id, trainer).removeprefix("!") or f"{TRAINERS[trainer]} {_unknown(model.family, trainer)}"
+    if model.family in READ_FROM_FOLDER.get(trainer, ()):
+        why += "; it is built from config.json"
+    return why
+
+
+def _cell(name: str, trainer: str) -> str:
+    return _TABLE.lines[name].split(",")[Model._fields.index(trainer)]
+
+
+def _unknown(family: str, trainer: str) -> str:
+    known = any(_cell(m.id, trainer) for m in MODELS.values() if m.family == family)
+    return "does not list this model" if known else f"has no {family}"

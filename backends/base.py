@@ -6,9 +6,10 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
+from backends import keys
 from backends.kit import LOCKS, carried
 from backends.models import MODELS, Model
 from backends.plan import Environment, File, Input, Plan, Promise, Step
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from backends.recipe import Recipe
     from backends.target import Target
 
-FIRM = frozenset({"method.kind", "data.format", "resources.devices", "resources.hosts"})
+FIRM = frozenset({"method.kind", "data.format", "resources.devices", "resources.hosts", "native"})
 """Leaves whose loss cannot be accepted: without them it would be another job, or none."""
 
 HF_LAYOUT = ("checkpoint/config.json", "checkpoint/*.safetensors", "checkpoint/tokenizer.json")
@@ -99,13 +100,21 @@ class Backend:
     env: Mapping[str, str] = field(default_factory=dict)
     room: Callable[[Shape, str], str] = lambda shape, accelerator: accelerator
     """(shape, accelerator) -> which of the trainer's locks: `envs/<name>-<room>.txt`."""
+    scripts: Mapping[str, str] = field(default_factory=dict)
+    """Of a backend from another package, its own files for the job's folder: name -> text."""
+    locks: Mapping[str, str] = field(default_factory=dict)
+    """Of a backend from another package, its own locks: room -> text."""
+    fit: Callable[[Recipe], Backend] | None = None
+    """Of a backend whose table hangs on the recipe: the backend for this one."""
+    finish: Callable[[Plan], Plan] = lambda plan: plan
+    """The last word on a plan, for what only the recipe says: other steps, promises, files to read."""
 
     def table(self, shape: Shape) -> tuple[Row, ...]:
         """The rows for a shape of recipe."""
         return _table(self.rows, shape)
 
 
-@cache
+@lru_cache(1024)  # four trainers have 320; a backend that fits itself to a recipe brings its own each time
 def _table(rows: Callable[[Shape], tuple[Row, ...]], shape: Shape) -> tuple[Row, ...]:
     return rows(shape)
 
@@ -128,10 +137,11 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         Inexpressible: with the report of all leaves.
     """
     flat = recipe.flat()
+    backend = backend.fit(recipe) if backend.fit else backend
     accepted = frozenset(accept) - FIRM
     scene = _scene(flat, target)
     crossing = cross(backend.table(scene.shape), flat, scene, written=recipe.written, accepted=accepted)
-    native, over = _override(crossing.native, recipe.native.get(backend.name, {}))
+    native, over = _override(backend.name, crossing.native, recipe.native.get(backend.name, {}), accepted)
     lines = crossing.lines + over + _misplaced(backend, flat, target, accepted)
     report = Report(lines)
     if report.refused:
@@ -139,13 +149,12 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     specs = _by_file(native, backend.config)
     python = target.python or "env/bin/python"
     launch = specs.pop(LAUNCH, {})
-    shared = flat["data.rendering"] == "shared"
-    return Plan(
+    made = Plan(
         recipe=recipe.name,
         backend=backend.name,
         environment=_environment(backend, scene.shape, target),
-        files=_files(backend, recipe, specs, shared),
-        steps=(*_first_steps(python, specs[MODEL]["folder"], shared=shared), *backend.steps(launch, python)),
+        files=_files(backend, recipe, specs),
+        steps=(*_first_steps(python, specs), *backend.steps(launch, python)),
         inputs=_inputs(flat, recipe.base),
         env=tuple(sorted({**_ENV, **backend.env, **_hub(flat), **_threads(target)}.items())),
         secrets=_secrets(flat),
@@ -156,6 +165,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         hosts=flat["resources.hosts"],
         report=report,
     )
+    return backend.finish(made)
 
 
 _ENV = {
@@ -186,15 +196,26 @@ def _scene(flat: Flat, target: Target) -> Scene:
     )
 
 
-def _override(native: Flat, verbatim: Mapping[str, Any]) -> tuple[Flat, tuple[Line, ...]]:
-    """The escape hatch: keys of the user's over everything else, each in the report."""
-    lines = []
-    for key, value in _dotted(verbatim):
+def _override(trainer: str, native: Flat, verbatim: Mapping[str, Any], accepted: frozenset[str]) -> tuple[Flat, tuple[Line, ...]]:
+    """The escape hatch: keys of the user's over everything else, each in the report. One that the trainer does not know is lost,
+    unless it is accepted: then it is written all the same.
+    """
+    lines, own, wish = [], frozenset(native), dict(_dotted(verbatim))
+    for key, value in wish.items():
+        leaf = f"native.{trainer}.{key}"
         above = [name for name in native if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")]
         why = f"set over what {', '.join(above)} had been given" if above else "set as it is"
         native = {k: v for k, v in native.items() if k not in above or key.startswith(f"{k}.")} | {key: value}
-        lines.append(Line(f"native.{key}", "native", {key: value}, why))
+        if keys.is_unknown(trainer, key, written=own, verbatim=wish):
+            lines.append(Line(leaf, "lost", {key: value}, _no_such(trainer, key), "never", accepted=leaf in accepted))
+        else:
+            lines.append(Line(leaf, "native", {key: value}, why))
     return native, tuple(lines)
+
+
+def _no_such(trainer: str, key: str) -> str:
+    close = keys.nearest(trainer, key)
+    return f"{keys.version(trainer)} has no such key" + (f"; did you mean {close}?" if close else "")
 
 
 def _dotted(value: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
@@ -236,14 +257,14 @@ def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
     return {file: nest(keys) for file, keys in flat.items()}
 
 
-def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any], shared: bool) -> tuple[File, ...]:
+def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any]) -> tuple[File, ...]:
     head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
     out = [
         File(path, head + _yaml(spec) if path.endswith((".yaml", ".yml")) else json.dumps(spec, indent=1) + "\n")
         for path, spec in specs.items()
     ]
-    shims = carried(("tune_model.py", *(("tune_data.py",) if shared else ()), *backend.shims))
-    return (*out, *shims)
+    first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
+    return (*out, *carried((*first, *backend.shims)), *(File(name, text) for name, text in backend.scripts.items()))
 
 
 def _yaml(spec: Any) -> str:
@@ -264,34 +285,36 @@ def _dumper() -> Any:
     return dumper
 
 
-def _first_steps(python: str, folder: str, *, shared: bool) -> tuple[Step, ...]:
+def _first_steps(python: str, specs: Mapping[str, Any]) -> tuple[Step, ...]:
     """The model, and the rows. A model in the cache is made once; one of the user's is looked at each time."""
+    folder = specs[MODEL]["folder"] if MODEL in specs else ""
     made = f"{folder}/.ready" if folder.startswith("cache/") else ""
-    model = Step("model", (python, "tune_model.py", MODEL), made)
-    return (model, Step("data", (python, "tune_data.py", DATA))) if shared else (model,)
+    model = (Step("model", (python, "tune_model.py", MODEL), made),) if folder else ()
+    return (*model, Step("data", (python, "tune_data.py", DATA))) if DATA in specs else model
 
 
 def _environment(backend: Backend, shape: Shape, target: Target) -> Environment:
     if target.python:
         return Environment(backend.name, target.python, "", target.accelerator, backend.requires)
-    lock = LOCKS.get(f"{backend.name}-{backend.room(shape, target.accelerator)}", "")
+    room = backend.room(shape, target.accelerator)
+    lock = backend.locks.get(room) or LOCKS.get(f"{backend.name}-{room}", "")
     return Environment(backend.name, backend.python, lock, target.accelerator, backend.requires)
 
 
 def _inputs(flat: Flat, base: str) -> tuple[Input, ...]:
     out = []
     if flat["model.init"] == "pretrained" and not is_hub(flat["model.id"]):
-        out.append(Input("inputs/model", _absolute(flat["model.id"], base)))
+        out.append(Input("inputs/model", absolute(flat["model.id"], base)))
     files = [each for leaf in ("data.train", "data.eval") for each in sources(leaf, flat[leaf], "") if "path" in each]
-    out += [Input(each["path"], _absolute(each["name"], base)) for each in files]
-    out += [Input(place, _absolute(path, base)) for place, path in reward_files(flat["method.grpo.rewards"]).items()]
+    out += [Input(each["path"], absolute(each["name"], base)) for each in files]
+    out += [Input(place, absolute(path, base)) for place, path in reward_files(flat["method.grpo.rewards"]).items()]
     teacher = flat["method.distill.teacher"]
     if teacher and not is_hub(teacher):
-        out.append(Input("inputs/teacher", _absolute(teacher, base)))
+        out.append(Input("inputs/teacher", absolute(teacher, base)))
     return tuple(out)
 
 
-def _absolute(name: str, base: str) -> str:
+def absolute(name: str, base: str) -> str:
     """Textual only: `~` is left to whoever opens the file."""
     return name if name.startswith(("/", "~")) else f"{base}/{name.removeprefix('./')}"
 
@@ -329,6 +352,7 @@ def _reading(flat: Flat) -> dict[str, Any]:
     return {
         "every": flat["log.every"],
         "first_lr": first,
+        "devices": devices,
         "accumulation": total // ((micro or total // devices) * devices),
     }
 

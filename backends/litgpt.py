@@ -1,6 +1,9 @@
 """LitGPT 0.5.13: one flat YAML a command, a global batch, cosine with warm-up and nothing else.
 
-Sources: https://github.com/Lightning-AI/litgpt/tree/v0.5.13 (litgpt/finetune/full.py, lora.py, args.py, data/json_data.py).
+`litgpt finetune_full` and `finetune_lora` fine-tune, on plain text too; `litgpt pretrain` is for pre-training all weights. What
+is done through our data module and what has no way in stands in shims/tune_litgpt.py and tune_litgpt_pretrain.py.
+
+Sources: https://github.com/Lightning-AI/litgpt/tree/v0.5.13 (litgpt/finetune/full.py, lora.py, pretrain.py, args.py).
 """
 
 from __future__ import annotations
@@ -9,72 +12,116 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from backends import litgpt_native, litgpt_train
 from backends.base import Backend, Progress, judge
+from backends.litgpt_train import FINETUNE, LORA, PRETRAIN, SEE, pretrains
 from backends.plan import Step
 from backends.points import Point
-from backends.rows import ABSENT, Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same, usual, words
+from backends.report import Kind
+from backends.rows import ABSENT, Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same
 from backends.shapes import (
-    COLUMNS,
-    DATA,
     LAUNCH,
-    batch_global,
     distill_idle,
     everywhere,
     grpo_idle,
-    identity,
-    input_path,
-    is_hub,
     kinds,
     lora_idle,
     model,
     no_qat,
-    no_trackers,
-    one_device,
     preference_idle,
     resources,
     shared_data,
-    warmup_steps,
+    torchrun,
 )
 
-_SEE = "https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/"
-FINETUNE = _SEE + "finetune/full.py"
-NEVER = 1_000_000_000
-"""An eval interval that no run reaches: LitGPT cannot switch evaluation off."""
-
-KINDS = kinds(
-    "sft",
-    lacks=dict.fromkeys(
-        ("pretrain", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo", "distill"), ("todo", "not translated yet", FINETUNE)
-    ),
-)
-
-ADAPTER = words(
-    "method.adapter",
-    f"{LAUNCH}:command",
-    {"none": "finetune_full", "lora": "finetune_lora"},
-    otherwise={"qlora": ("todo", "LitGPT's quantize is not translated yet"), "dora": ("never", "LitGPT has no DoRA")},
-    instead="finetune_lora",
-    why="LitGPT has a command for each adapter",
-)
+_ISSUES = "https://github.com/Lightning-AI/litgpt/issues/"
 
 
-def _model(*also: str, shared: bool = True) -> Row:
-    """The Hugging Face folder becomes a LitGPT checkpoint in a step of its own. `also` are keys that get the folder."""
-    return model(
-        shared=shared,
+def _kinds(shape: Shape) -> Row:
+    pairs: tuple[Kind, str, str] = ("never", "LitGPT learns from no preferences", _ISSUES + "733")
+    lacks: dict[str, tuple[Kind, str, str]] = {
+        **dict.fromkeys(("dpo", "ipo", "orpo", "simpo", "kto", "reward"), pairs),
+        "grpo": ("never", "LitGPT has no reinforcement learning", _ISSUES + "557"),
+        "distill": ("never", "LitGPT has no command for it", SEE + "__main__.py"),
+        "pretrain": ("never", "its own pre-training data are litdata's chunks; use data.rendering: shared", SEE + "data"),
+    }
+    return kinds("sft", *(() if shape.native else ("pretrain",)), lacks=lacks)
+
+
+def _adapter(shape: Shape) -> Row:
+    """LitGPT has a command for each adapter; a base in 4 bits is a key of LoRA's."""
+    plain = "pretrain" if pretrains(shape) else "finetune_full"
+    nf4 = "bnb.nf4-dq"
+
+    def to(adapter: str, scene: Scene) -> Sequence[Any]:
+        instead = {f"{LAUNCH}:command": "finetune_lora", "quantize": None}
+        if adapter == "dora":
+            raise Lost("method.adapter", "LitGPT has no DoRA", see=_ISSUES + "934", instead=instead)
+        if adapter == "qlora" and scene.accelerator != "cuda":
+            why = "Lightning quantizes on CUDA only"
+            see = "https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/fabric/plugins/precision/bitsandbytes.py"
+            raise Lost("method.adapter", why, see=see, instead=instead)
+        return (plain, ABSENT) if adapter == "none" else ("finetune_lora", nf4 if adapter == "qlora" else None)
+
+    def back(command: str, quantize: Any, _: Scene) -> Sequence[Any]:
+        return ("none" if command == plain else "qlora" if quantize == nf4 else "lora",)
+
+    return couple(
+        ("method.adapter",), (f"{LAUNCH}:command", "quantize"), to, back, why="a command for each adapter", absent=("quantize",)
+    )
+
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Families whose LitGPT description is made from config.json; of others LitGPT's own name is needed."""
+
+
+def _named(scene: Scene) -> bool:
+    """The model is converted by LitGPT's own converters, which know it by its name."""
+    return scene.model.get("family", FAMILIES[0]) not in FAMILIES
+
+
+def _model(shape: Shape) -> Row:
+    """The Hugging Face folder becomes a LitGPT checkpoint in a step of its own."""
+    also = ("lora.json:model",) if shape.lora else ()
+    row = model(
+        shared=not shape.native,
         theirs=("convert.json:model", "convert.json:name", "export.json:model", *also),
         to=lambda folder, scene: (folder, scene.model.get("litgpt") or None, folder, *(folder for _ in also)),
     )
 
+    def to(*wish: Any) -> Sequence[Any]:
+        crossed, scene = row.to(*wish), wish[-1]
+        if _named(scene) and not scene.model.get("litgpt"):
+            raise Lost(
+                "model.id",
+                f"LitGPT 0.5.13 has no name for this model of the family {scene.model['family']}",
+                see=SEE + "config.py",
+                instead=dict(zip(row.theirs, crossed, strict=True)),
+            )
+        return crossed
 
-FILES = (
-    const("convert.json:out", "lit", "LitGPT's own checkpoint format"),
-    const("convert.json:precision", None, "as the weights are"),
-    const("checkpoint_dir", "lit", "made by the convert step"),
-    const("export.json:from", "litgpt", "whose checkpoint it is"),
-    const("export.json:trained", "out/final", "where LitGPT leaves it"),
-    const("export.json:out", "checkpoint", "a folder in Hugging Face layout"),
-)
+    return replace(row, to=to)
+
+
+def _files(shape: Shape) -> tuple[Row, ...]:
+    made = "made by the convert step"
+    start = (
+        (
+            const("model_name", "lit", made),
+            const("initial_checkpoint_dir", "lit", made),
+            const("tokenizer_dir", None, "of no use"),
+        )
+        if pretrains(shape)
+        else (const("checkpoint_dir", "lit", made),)
+    )
+    return (
+        const("convert.json:out", "lit", "LitGPT's own checkpoint format"),
+        const("convert.json:precision", None, "as the weights are"),
+        *start,
+        const("export.json:from", "litgpt", "whose checkpoint it is"),
+        const("export.json:trained", "out/final", "where LitGPT leaves it"),
+        const("export.json:out", "checkpoint", "a folder in Hugging Face layout"),
+    )
 
 
 def _lora() -> tuple[Row, ...]:
@@ -83,12 +130,8 @@ def _lora() -> tuple[Row, ...]:
 
     def alpha(value: float, _: Scene) -> Sequence[Any]:
         if value != int(value):
-            raise Lost(
-                "method.lora.alpha",
-                f"lora_alpha is a whole number in LitGPT, {value} is none",
-                see=_SEE + "finetune/lora.py",
-                instead={"lora_alpha": round(value)},
-            )
+            why = f"lora_alpha is a whole number in LitGPT, {value} is none"
+            raise Lost("method.lora.alpha", why, see=LORA, instead={"lora_alpha": round(value)})
         return (int(value),)
 
     def targets(wanted: list[str], _: Scene) -> Sequence[Any]:
@@ -98,7 +141,7 @@ def _lora() -> tuple[Row, ...]:
             raise Lost(
                 "method.lora.targets",
                 f"lora_mlp is gate, up and down together; {', '.join(chosen)} alone is not possible",
-                see=_SEE + "lora.py",
+                see=SEE + "lora.py",
                 instead={**dict(zip(switches.values(), values, strict=True)), "lora_mlp": True, "lora.json:targets": wanted},
             )
         return *values, bool(chosen), wanted
@@ -119,279 +162,86 @@ def _lora() -> tuple[Row, ...]:
             wanted,
             why="six switches; lora_mlp is gate, up and down together",
         ),
-        const("convert.json:lora.start", "lora/start.safetensors", "every trainer starts from the same A and B"),
-    )
-
-
-def _warmup(steps: int | None, share: float | None, scene: Scene) -> Sequence[Any]:
-    count = warmup_steps(scene.steps, steps, share)
-    see = _SEE + "finetune/lora.py#L494"
-    if count is None:
-        raise Lost(
-            "optim.warmup_share",
-            "LitGPT wants warm-up in steps; give optim.warmup_steps, or train.steps",
-            see=see,
-            instead={"train.lr_warmup_steps": 1},
-        )
-    if count == 0:
-        raise Lost(
-            "optim.warmup_steps",
-            "LitGPT divides by the warm-up steps; give 1 or more (step 1 then has learning rate 0)",
-            see=see,
-            instead={"train.lr_warmup_steps": 1},
-        )
-    if count == scene.steps:
-        raise Lost(
-            "optim.warmup_steps",
-            "LitGPT divides by the steps after the warm-up; give fewer than train.steps",
-            see=see,
-            instead={"train.lr_warmup_steps": max(1, count - 1)},
-        )
-    return (count,)
-
-
-def _train(seeds: Sequence[str], shared: bool) -> tuple[Row, ...]:
-    lora = "LitGPT saves no optimizer state with an adapter"
-    return (
-        batch_global("train.global_batch_size", "train.micro_batch_size", f"{DATA}:batch") if shared else _unweighted_batch(),
-        words(
-            "train.precision",
-            "precision",
-            {"fp32": "32-true", "bf16": "bf16-true", "bf16-mixed": "bf16-mixed", "fp16-mixed": "16-mixed"},
-        ),
-        everywhere("train.seed", *seeds),
-        cannot("train.grad_clip", "LitGPT's fine-tuning has no gradient clipping and refuses train.max_norm", see=FINETUNE),
-        cannot(
-            "train.activation_checkpointing",
-            "LitGPT switches it on by itself with several devices only",
-            unless=False,
-            see=FINETUNE,
-        ),
-        cannot("train.offload", "LitGPT has no activation offloading", unless=False, see=FINETUNE),
-        cannot(
-            "train.attention",
-            "LitGPT calls torch's scaled_dot_product_attention",
-            unless="auto",
-            nor=("sdpa",),
-            see=_SEE + "model.py",
-        ),
-        cannot("train.compile", "LitGPT's fine-tuning does not compile", nor=(False,), see=FINETUNE),
-        couple(
-            ("optim.name", "optim.decay_on"),
-            ("optimizer.class_path", "optimizer.init_args.decay_on"),
-            lambda _n, on, _s: ("torch.optim.AdamW", ABSENT) if on == "all" else ("tune_litgpt.adamw", on),
-            lambda _path, on, _s: ("adamw", "all" if on is ABSENT else on),
-            absent=("optimizer.init_args.decay_on",),
-            status="same",
-        ),
-        usual("optim.fused", "optimizer.init_args.fused", lambda scene: scene.accelerator == "cuda", "on for CUDA"),
-        same("optim.lr", "optimizer.init_args.lr"),
-        same("optim.betas", "optimizer.init_args.betas"),
-        same("optim.eps", "optimizer.init_args.eps"),
-        same("optim.weight_decay", "optimizer.init_args.weight_decay"),
-        cannot(
-            "optim.schedule",
-            "LitGPT's fine-tuning has cosine with warm-up only",
-            unless="cosine",
-            see=_SEE + "finetune/lora.py#L494",
-        ),
-        couple(("optim.warmup_steps", "optim.warmup_share"), ("train.lr_warmup_steps",), _warmup, lambda n, _: (n, None)),
-        cannot("optim.min_lr", "LitGPT's fine-tuning ignores train.min_lr: its cosine ends at 0", unless=0.0, see=FINETUNE),
-        couple(
-            ("eval.every",),
-            ("eval.interval",),
-            lambda v, _: (v or NEVER,),
-            lambda v, _: (None if v == NEVER else v,),
-            why="no evaluation during training is an interval that is never reached",
-        ),
-        couple(("eval.batches",), ("eval.max_iters",), lambda v, _: (v or NEVER,), lambda v, _: (None if v == NEVER else v,)),
-        const("eval.max_new_tokens", 1, "LitGPT wants it; no sample is generated, tune_litgpt takes that out", FINETUNE),
-        const("eval.initial_validation", False, "no evaluation before training"),
-        const("eval.final_validation", lambda scene: scene.evaluates, "evaluation at the end when there are rows for it"),
-        same("checkpoint.every", "train.save_interval"),
-        cannot("checkpoint.keep", "LitGPT keeps every checkpoint", see=FINETUNE),
-        *_resume(lora),
-        kept("log.every", "we keep every n-th point of what is read", 1),
-        const("train.log_interval", 1, "with more, LitGPT writes no metrics file at all", _SEE + "utils.py"),
-        *no_trackers("todo", "trackers are not translated yet"),
-        const("logger_name", "csv", "where our metrics are read"),
-        const("out_dir", "out", "in the job's folder"),
-        const("num_nodes", 1, "one host"),
-    )
-
-
-def _unweighted_batch() -> Row:
-    """LitGPT's own accumulation averages the means of the micro-batches, so that their size changes the result."""
-    row = batch_global("train.global_batch_size", "train.micro_batch_size")
-
-    def to(total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
-        crossed = row.to(total, micro, scene)
-        if total != crossed[1] * scene.devices:
-            raise Lost(
-                "train.batch.micro",
-                "LitGPT averages the means of micro-batches instead of all tokens; "
-                "leave train.batch.micro unset, or use data.rendering: shared",
-                see=FINETUNE,
-                instead=dict(zip(row.theirs, crossed, strict=True)),
-            )
-        return crossed
-
-    return replace(row, to=to)
-
-
-def _resume(lora: str) -> tuple[Row, ...]:
-    def to(wanted: bool, scene: Scene) -> Sequence[Any]:
-        if wanted and scene.shape.adapter != "none":
-            raise Lost("checkpoint.resume", lora, see=_SEE + "finetune/lora.py")
-        if wanted:
-            raise Lost(
-                "checkpoint.resume",
-                "resuming LitGPT's full fine-tuning is not translated yet",
-                kind="todo",
-                instead={"resume": False},
-            )
-        return (False if scene.shape.adapter == "none" else ABSENT,)
-
-    back = lambda value, _: (value is not ABSENT and value,)  # noqa: E731  # as short as its neighbours
-    return (couple(("checkpoint.resume",), ("resume",), to, back, status="same", absent=("resume",)),)
-
-
-def _shared_data() -> tuple[Row, ...]:
-    """Rows of the data step, through the data module that LitGPT lets a config name."""
-    return (
-        *shared_data("train.max_seq_length"),
-        const("data.class_path", "tune_litgpt.Rows", "rows come from the data step, in its order"),
-        const("data.init_args.folder", "data", "made by the data step"),
+        const(f"{LAUNCH}:drawn", lambda scene: not _named(scene), "every trainer starts from the same A and B"),
         const(
-            "data.init_args.token_weighted",
-            True,
-            "the gradient is the mean over all tokens of the global batch; LitGPT alone would "
-            "average the means of the micro-batches",
-            FINETUNE,
+            "convert.json:lora.start",
+            lambda scene: None if _named(scene) else "lora/start.safetensors",
+            "every trainer starts from the same A and B; of families that LitGPT knows by name only it draws its own",
         ),
-        const("train.epochs", 1, "epochs are unrolled in the data step's order"),
+    )
+
+
+def _shared_data(shape: Shape) -> tuple[Row, ...]:
+    """Rows of the data step, through the data module that LitGPT lets a config name."""
+    all_tokens = "the gradient is the mean over all tokens of the global batch; LitGPT alone would average means of micro-batches"
+    counted = "the data module puts in what the data step counted"
+    length = (
+        (
+            const("train.max_tokens", 1, counted, PRETRAIN),
+            const("train.max_seq_length", None, counted, PRETRAIN),
+            const("train.tie_embeddings", None, "the data module puts in what config.json says", PRETRAIN),
+            const("train.epochs", None, "pre-training refuses it", PRETRAIN),
+        )
+        if pretrains(shape)
+        else (const("train.epochs", 1, "epochs are unrolled in the data step's order"),)
+    )
+    module = "tune_litgpt_pretrain.Rows" if pretrains(shape) else "tune_litgpt.Rows"
+    return (
+        *shared_data(*(() if pretrains(shape) else ("train.max_seq_length",))),
+        const("data.class_path", module, "rows come from the data step, in its order"),
+        const("data.init_args.folder", "data", "made by the data step"),
+        const("data.init_args.token_weighted", True, all_tokens, FINETUNE),
         const("train.max_steps", None, "the data step fixes the number of steps"),
+        *length,
     )
 
 
-def _native_files(see: str) -> Row:
-    """One file, or a folder with a file for training and one for evaluation."""
-    keys = ("class_path", "init_args.json_path", "init_args.val_split_fraction")
+def _placed(shape: Shape) -> tuple[Row, ...]:
+    """One process a device, on every host."""
 
-    def to(name: str, other: str | None, _: Scene) -> Sequence[Any]:
-        if is_hub(name):
-            raise Lost("data.train", "LitGPT's JSON data reads local files; use data.rendering: shared", see=see)
-        return "litgpt.data.JSON", "inputs" if other else input_path("data.train", name), None if other else 0.0, name, other
-
-    return couple(
-        ("data.train", "data.eval"),
-        (*(f"data.{key}" for key in keys), f"{LAUNCH}:train", f"{LAUNCH}:eval"),
-        to,
-        lambda *v: (v[3], v[4]),
-        why="the file is linked into the job's folder",
-        see=see,
-    )
-
-
-def _native_data() -> tuple[Row, ...]:
-    """LitGPT's own JSON data module: one instruction, one answer."""
-    see = _SEE + "data/json_data.py"
-
-    def only(leaf: str, value: Any, why: str) -> Row:
-        return cannot(leaf, why, unless=value, see=see)
+    def devices(count: int, scene: Scene) -> Sequence[Any]:
+        if scene.devices > 1 and shape.adapter == "qlora":
+            raise Lost("resources.devices", "LitGPT quantizes on one device only", see=LORA)
+        return count, count
 
     return (
-        _native_files(see),
-        kept("data.train_split", "local files have no splits", "train"),
-        kept("data.eval_split", "local files have no splits", "validation"),
-        only("data.format", "instruct", "LitGPT's JSON data has no chat and no plain text; use data.rendering: shared"),
-        *(
-            only(f"data.columns.{c}", c, f"LitGPT's JSON data wants the column to be called {c}")
-            for c in ("instruction", "input", "output")
-        ),
-        kept("data.columns.messages", "not for instruct rows", "messages"),
-        *(kept(f"data.columns.{c}", "not for instruct rows", c) for c in COLUMNS[4:]),
-        couple(("data.template",), ("data.init_args.prompt_style",), _style, lambda v, _: (None if v == "alpaca" else v,)),
-        kept("data.loss_roles", "not for instruct rows", ["assistant"]),
-        only("data.system", None, "LitGPT's JSON data takes a system text from each row only"),
-        couple(
-            ("data.rendering",),
-            (),
-            _untied,
-            lambda _: ("native",),
-            why="LitGPT reads the file itself",
-            status="approximated",
-            see=see,
-        ),
-        same("data.max_length", "train.max_seq_length"),
-        only("data.pack", False, "LitGPT pads every sample; it has no packing"),
-        couple(("data.train_on_prompt",), ("data.init_args.mask_prompt",), lambda v, _: (not v,), lambda v, _: (not v,)),
-        only("data.add_eos", True, "LitGPT always ends a sample with the end-of-sequence token"),
-        only("data.drop_empty", False, "LitGPT keeps rows without loss tokens, in silence"),
-        only("data.shuffle", True, "LitGPT's JSON data always shuffles"),
-        const("data.init_args.ignore_index", -100, "labels without loss"),
-        const("data.init_args.num_workers", 0, "no loader processes"),
-        couple(
-            ("train.epochs", "train.steps"),
-            ("train.epochs", "train.max_steps"),
-            lambda epochs, steps, _: (epochs or steps, steps),
-            lambda epochs, steps, _: (None if steps else epochs, steps),
-            why="LitGPT wants epochs in any case; train.max_steps ends the run",
-        ),
+        couple(("resources.devices",), ("devices", f"{LAUNCH}:devices"), devices, lambda count, *_: (count,), why="of each host"),
+        everywhere("resources.hosts", "num_nodes", f"{LAUNCH}:hosts"),
+        cannot("resources.tensor", "LitGPT's training has tensor_parallel_size 1, in its code", unless=1, see=LORA),
     )
-
-
-def _untied(_value: str, scene: Scene) -> Sequence[Any]:
-    if scene.model.get("tied") and scene.shape.adapter == "none":
-        raise Lost(
-            "data.rendering",
-            "LitGPT's full fine-tuning trains this model's tied embeddings as two matrices; data.rendering: shared keeps them one",
-            see=FINETUNE,
-        )
-    return ()
-
-
-def _style(template: str | None, _: Scene) -> Sequence[Any]:
-    if template not in (None, "alpaca"):
-        raise Lost(
-            "data.template",
-            "only alpaca is translated to LitGPT's prompt styles; use data.rendering: shared",
-            kind="todo",
-            instead={"data.init_args.prompt_style": "alpaca"},
-        )
-    return ("alpaca",)
 
 
 def rows(shape: Shape) -> tuple[Row, ...]:
     """All rows, in the schema's order."""
-    lora, native = shape.lora, shape.native
-    seed = "data.init_args.seed" if native else f"{DATA}:seed"
     return (
-        *identity(),
-        _model(*(("lora.json:model",) if lora else ()), shared=not native),
-        *FILES,
-        KINDS,
-        ADAPTER,
-        *(_lora() if lora else lora_idle()),
+        kept("version", "of the recipe's schema", 1),
+        kept("name", "names the job") if shape.native else same("name", "data.init_args.name"),
+        kept("description", "for people"),
+        _model(shape),
+        *_files(shape),
+        _kinds(shape),
+        _adapter(shape),
+        *(_lora() if shape.lora else lora_idle()),
         *preference_idle(),
         *grpo_idle(),
         *distill_idle(),
-        *no_qat("todo", "not translated yet"),
-        *(_native_data() if native else _shared_data()),
-        *_train(("seed", seed, *(("lora.json:seed",) if lora else ())), shared=not native),
-        *resources(*one_device(FINETUNE)),
+        *no_qat("never", "LitGPT has no quantization-aware training", SEE + "__main__.py"),
+        *(litgpt_native.rows(shape) if shape.native else _shared_data(shape)),
+        *litgpt_train.rows(shape),
+        *resources(*_placed(shape)),
     )
 
 
 def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     """Convert, train, export. Weights and adapter starts go through files; the trainer is LitGPT's own command."""
     command = launch["command"]
-    lora = (Step("lora", (python, "tune_lora.py", "lora.json")),) if command == "finetune_lora" else ()
+    lora = (Step("lora", (python, "tune_lora.py", "lora.json")),) if launch.get("drawn") else ()
+    start = torchrun(python, launch["devices"], launch["hosts"])
     return (
         *lora,
         Step("convert", (python, "tune_convert.py", "convert.json")),
-        Step("train", (python, "-m", "litgpt", command, "--config", "litgpt.yaml")),
-        Step("export", (python, "tune_export.py", "export.json")),
+        Step("train", (*start, "-m", "litgpt", command, "--config", "litgpt.yaml")),
+        Step("export", (python, "tune_export.py", "export.json"), everywhere=False),
     )
 
 
@@ -399,7 +249,8 @@ def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Poin
     """A line of its metrics.csv.
 
     `step` there is the micro-batch, the rate logged is the next step's, and LoRA writes two rows for each (0.5.13:
-    https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/finetune/lora.py).
+    https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/finetune/lora.py). Pre-training, which alone writes
+    `remaining_time`, has a row for each step with the step's own rate and the time of one of its micro-batches.
     """
     cells = line.split(",")
     if "iter" in cells or "val_loss" in cells:
@@ -414,18 +265,17 @@ def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Poin
 
 def _step(reading: Mapping[str, Any], progress: Progress, row: Mapping[str, str]) -> list[Point]:
     times = reading["accumulation"]
-    kept = progress.kept
-    kept["seconds"] = kept.get("seconds", 0.0) + float(row["iter_time"])
+    kept, whole = progress.kept, "remaining_time" in row
+    kept["seconds"] = kept.get("seconds", 0.0) + float(row["iter_time"]) * (times if whole else 1)
     if int(row["iter"]) % times:
         return []
     step, loss, tokens = int(row["iter"]) // times, float(row["loss"]), float(row["total_tokens"])
     if step <= progress.last:
         return []
-    if step == 1:
-        kept["lr"] = reading["first_lr"]
+    lr = float(row["learning_rate"]) if whole else reading["first_lr"] if step == 1 else kept["lr"]
     points = [
         Point(step, "loss", loss, "loss"),
-        Point(step, "lr", kept["lr"], "learning_rate"),
+        Point(step, "lr", lr, "learning_rate"),
         Point(step, "tokens", tokens, "total_tokens"),
         Point(step, "tokens_per_second", (tokens - kept.get("tokens", 0.0)) / max(kept["seconds"], 1e-9), "iter_time"),
     ]
@@ -441,7 +291,7 @@ LITGPT = Backend(
     config="litgpt.yaml",
     rows=rows,
     steps=steps,
-    shims=("tune_litgpt.py", "tune_lora.py", "tune_convert.py", "tune_export.py"),
+    shims=("tune_litgpt.py", "tune_litgpt_pretrain.py", "tune_lora.py", "tune_convert.py", "tune_export.py"),
     watch=("out/logs/csv/version_*/metrics.csv",),
     read=read,
     judge=judge,

@@ -16,7 +16,11 @@ from typing import Any, NamedTuple
 TRAINERS = {"torchtune": "torchtune 0.6.1", "litgpt": "LitGPT 0.5.13", "maxtext": "MaxText 0.2.5"}
 """Trainer with names of its own -> its release, for people."""
 
-READ_FROM_FOLDER = {"torchtune": ("llama", "qwen2"), "litgpt": ("llama", "qwen2")}
+READ_FROM_FOLDER = {
+    "torchtune": ("llama", "mistral", "qwen2"),
+    "litgpt": ("llama", "mistral", "qwen2", "qwen3"),
+    "maxtext": ("llama", "mistral", "qwen2", "qwen3"),
+}
 """Trainer -> families that need no name there: the model is built from the folder's config.json."""
 
 UNCONVERTED = frozenset(

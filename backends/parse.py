@@ -113,7 +113,7 @@ def _fitting(errors: Iterable[Any], values: dict[str, Any]) -> Iterable[Any]:
             yield error
 
 
-_RULES: dict[str, Callable[[dict[str, Any]], str]] = {
+RULES: dict[str, Callable[[dict[str, Any]], str]] = {
     "missing": lambda c: "is required",
     "greater_than": lambda c: f"should be greater than {c['gt']:g}",
     "greater_than_equal": lambda c: f"should be {c['ge']:g} or more",
@@ -148,7 +148,7 @@ def _problem(error: Any, source: Source, changed: set[str]) -> Problem:
         return Problem(path, "is not a key of the recipe", error["input"], hint=hint, **where)
     if kind == "missing":
         return Problem(path, "is required", ..., **where)
-    make = _RULES.get(kind)
+    make = RULES.get(kind)
     rule = make(error.get("ctx", {})) if make else str(error["msg"]).lower()
     hint = ""
     if kind == "literal_error" and isinstance(error["input"], str):

@@ -260,6 +260,7 @@ class Optim(Section):
     decay_on: Literal["all", "matrices"] = "all"
     """`matrices` spares norms and biases."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the learning rate goes after the warm-up: stays, falls in a line, or falls in half a cosine, to min_lr."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
     """Optimizer steps; give this or `warmup_share`; neither means no warm-up."""
     warmup_share: Share | None = None

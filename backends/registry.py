@@ -1,9 +1,73 @@
-"""All backends, by name, the preferred first. One line each; packages of others join by the entry-point group `tunesmith.backends`."""
+"""All backends by name. One line each; packages of others join by the entry-point group `tunesmith.backends`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING
+
+from backends.axolotl import AXOLOTL
 from backends.base import Backend
+from backends.command import COMMAND
 from backends.litgpt import LITGPT
+from backends.maxtext import MAXTEXT
 from backends.torchtune import TORCHTUNE
 
-BACKENDS: dict[str, Backend] = {b.name: b for b in (LITGPT, TORCHTUNE)}
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+BACKENDS: dict[str, Backend] = {b.name: b for b in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT)}
+"""Ours, the preferred first: without `--to` the first that can express a recipe runs it."""
+
+GROUP = "tunesmith.backends"
+
+
+class Unloadable(Exception):
+    """A backend of another package that is no backend: mend or remove that package."""
+
+
+@cache
+def others() -> dict[str, EntryPoint]:
+    """Backends of other packages, not yet loaded. No other package takes the name of one of ours."""
+    from importlib.metadata import entry_points  # noqa: PLC0415  # 20 ms, and few have any
+
+    return {each.name: each for each in entry_points(group=GROUP) if each.name not in (*BACKENDS, COMMAND.name)}
+
+
+def names() -> tuple[str, ...]:
+    """All that `--to` takes."""
+    return (*BACKENDS, COMMAND.name, *others())
+
+
+def find(name: str) -> Backend:
+    """A backend by name.
+
+    Raises:
+        KeyError: nobody has one of that name.
+        Unloadable: the package that says so does not keep its word.
+    """
+    if name in BACKENDS:
+        return BACKENDS[name]
+    return COMMAND if name == COMMAND.name else _load(others()[name])
+
+
+def _load(entry: EntryPoint) -> Backend:
+    package = entry.dist.name if entry.dist else entry.value
+    try:
+        found = entry.load()
+    except Exception as error:  # the code of others: whatever it raises, ours goes on
+        raise Unloadable(
+            f"trainer {entry.name} of package {package} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(found, Backend) or found.name != entry.name:
+        raise Unloadable(f"trainer {entry.name} of package {package}: {entry.value} should be a Backend named {entry.name}")
+    return found
+
+
+def reader(name: str) -> Backend:
+    """The backend of a job that was submitted. One that is gone since reads nothing, and calls no job trained."""
+    try:
+        return find(name)
+    except (KeyError, Unloadable) as error:
+        why = str(error) if isinstance(error, Unloadable) else f"no trainer {name} is installed any more"
+        return replace(COMMAND, name=name, read=lambda *_: [], judge=lambda _: ("no_backend", why))

@@ -38,7 +38,7 @@ def batch_per_device(size: str, accumulation: str, *also: str) -> Row:
     """
 
     def to(total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
-        one, times = _split(total, micro, scene)
+        one, times = split(total, micro, scene)
         return one, times, *(total for _ in also)
 
     return couple(
@@ -54,7 +54,7 @@ def batch_global(size: str, micro_size: str, *also: str) -> Row:
     """Trainers that count sequences per step over all devices and derive the accumulation."""
 
     def to(total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
-        return total, _split(total, micro, scene)[0], *(total for _ in also)
+        return total, split(total, micro, scene)[0], *(total for _ in also)
 
     return couple(
         ("train.batch.global", "train.batch.micro"),
@@ -65,7 +65,7 @@ def batch_global(size: str, micro_size: str, *also: str) -> Row:
     )
 
 
-def _split(total: int, micro: int | None, scene: Scene) -> tuple[int, int]:
+def split(total: int, micro: int | None, scene: Scene) -> tuple[int, int]:
     """Sequences that a device takes at once, and how often per step."""
     if total % scene.devices:
         raise Lost("train.batch.global", f"{total} sequences cannot be split over {scene.devices} devices")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from backends.base import Backend, Ending
-from backends.registry import BACKENDS
+from backends.registry import reader
 from orchestrator.decisions import ALIVE, ENDED, Become, Facts, Queued, admit, decide
 from orchestrator.handover import GRACE, request, unpacked
 from orchestrator.home import Home, read_secrets
@@ -81,7 +81,7 @@ class Controller:
         known = self.cases.get(job.id)
         if known is None or known.attempt != job.attempt:
             request = unpacked(self.store.request(job.id))
-            known = Case(request["plan"], request["target"], BACKENDS[job.backend], Reading.load(active.positions), job.attempt)
+            known = Case(request["plan"], request["target"], reader(job.backend), Reading.load(active.positions), job.attempt)
             self.cases[job.id] = known
         return known
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from backends.plan import Environment
+from backends.plan import HEAD, JOB, PORT, RANK, Environment
 from orchestrator.home import Home
 from orchestrator.provision import address, ready
 from orchestrator.transports.base import Request
@@ -43,7 +43,8 @@ def request(
     environment = Environment(**plan["environment"])
     files = {file["path"]: file["text"] for file in plan["files"]}
     links = {"cache": str(home.cache), **{i["path"]: os.path.expanduser(i["source"]) for i in plan["inputs"]}}  # noqa: PTH111  # text only
-    steps = [{**step, "argv": list(step["argv"])} for step in plan["steps"]]
+    words = {RANK: "0", HEAD: "127.0.0.1", PORT: str(_port(job, attempt)), JOB: job}
+    steps = [{**step, "argv": [_filled(word, words) for word in step["argv"]]} for step in plan["steps"]]
     if environment.lock:
         place = address(home.envs, environment)
         links["env"] = str(place)
@@ -67,7 +68,19 @@ def request(
                     ],
                 },
             )
-    env = dict(plan["env"])
+    env = {name: _filled(value, words) for name, value in plan["env"]}
     if target["accelerator"] == "cuda":
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
     return Request(job, attempt, tuple(steps), files, links, env, GRACE, str(home.socket), secrets)
+
+
+def _filled(text: str, words: Mapping[str, str]) -> str:
+    """A word of a plan with what is known now that the job has its place."""
+    for token, value in words.items():
+        text = text.replace(token, value)
+    return text
+
+
+def _port(job: str, attempt: int) -> int:
+    """Where the job's processes meet: the same for all hosts without asking any, rarely the same for two jobs."""
+    return 20_000 + zlib.crc32(f"{job}/{attempt}".encode()) % 10_000

@@ -59,7 +59,12 @@ def points(
         for line in reading.lines(chunk).splitlines():  # a file that begins anew gets a new progress with its first line
             try:
                 found += backend.read(plan["reading"], reading.progress, line)
-            except (ValueError, KeyError, IndexError):  # a line that is not what the trainer writes: half of one, or another's
+            except (
+                ValueError,
+                KeyError,
+                IndexError,
+                TypeError,
+            ):  # a line that is not what the trainer writes: half of one, or another's
                 reading.progress.kept["unreadable"] = reading.progress.kept.get("unreadable", 0) + 1
     return thin(enrich(found, manifest), plan["reading"]["every"])
 

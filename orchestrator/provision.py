@@ -223,16 +223,23 @@ def find_uv() -> str:
     return found
 
 
-def surroundings(envs: Path, accelerator: str, environ: Mapping[str, str]) -> dict[str, str]:
+def surroundings(envs: Path, accelerator: str, python: str, environ: Mapping[str, str]) -> dict[str, str]:
     """Environment variables for uv."""
     env = dict(environ)
     if accelerator == "cpu" and not any(env.get(name) for name in SOURCES):
         # PyPI's torch for Linux is the CUDA one. For cuda nothing is set: the lock was made with just that torch, and
         # a backend that uv chose by the driver could need other nvidia packages than the lock's.
         env["UV_TORCH_BACKEND"] = "cpu"
+    env["PATH"] = os.pathsep.join([environ.get("PATH", os.defpath), *_pyenv(python, environ)])
     env["UV_CACHE_DIR"] = str(_cache(envs, environ))
     env["UV_NO_PROGRESS"] = "1"
     return env
+
+
+def _pyenv(python: str, environ: Mapping[str, str]) -> list[str]:
+    """Folders of such interpreters that pyenv holds: its shims on the PATH start only the version in use."""
+    root = Path(environ.get("PYENV_ROOT") or Path(environ.get("HOME") or Path.home(), ".pyenv"))
+    return [str(folder) for folder in sorted(root.glob(f"versions/{python}.*/bin"))]
 
 
 def _cache(envs: Path, environ: Mapping[str, str]) -> Path:
@@ -375,7 +382,7 @@ def _make(path: Path, environment: Wanted, uv: str, lock: int, say: Say) -> None
     name, python, began = environment.name, environment.python, time.monotonic()
     wanted, pip = pins(environment.lock), pip_settings(os.environ)
     handed = handed_on(pip, os.environ)
-    env = surroundings(path.parent, environment.accelerator, {**os.environ, **handed})
+    env = surroundings(path.parent, environment.accelerator, python, {**os.environ, **handed})
     say(f"making the environment of {name} ({environment.accelerator}): {len(wanted)} packages, Python {python}")
     if handed:
         say(f"  from pip's settings, for uv: {', '.join(handed)}")

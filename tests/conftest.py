@@ -10,6 +10,7 @@ import pytest
 
 from backends.base import _environment
 from backends.registry import BACKENDS
+from backends.rows import Shape
 from backends.target import Target
 from orchestrator.provision import build
 
@@ -31,7 +32,7 @@ def trainer_python(shared_home):
     """The interpreter of a trainer's CPU environment, made from its lock."""
 
     def python(name: str) -> str:
-        return str(build(shared_home / "envs", _environment(BACKENDS[name], Target()), say=print) / "bin" / "python")
+        return str(build(shared_home / "envs", _environment(BACKENDS[name], Shape(), Target()), say=print) / "bin" / "python")
 
     return python
 

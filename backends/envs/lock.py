@@ -5,8 +5,10 @@
     python backends/envs/lock.py --check       is every lock the one made from its declaration? (needs no network)
 
 A maintainer's script, started by hand. A declaration is a requirements file whose comments say which Python and which
-accelerators it is for. A lock holds exact pins and nothing else: no index, no host, no local version (`2.13.0`, never
-`2.13.0+cpu`), so that it can be installed from any mirror. Locks are for Linux on x86-64.
+accelerators it is for, what one accelerator needs besides (`# tpu: libtpu==0.0.44`), bounds that replace those of other
+packages (`# override: safetensors>=0.8`), and what the trainer cannot do without although it serves CUDA alone
+(`# without cuda too: triton`). A lock holds exact pins and nothing else: no index, no host, no local version (`2.13.0`,
+never `2.13.0+cpu`), so that it can be installed from any mirror. Locks are for Linux on x86-64.
 
 The CUDA lock follows the torch of PyPI, which names its nvidia packages. The CPU lock needs a torch built without CUDA:
 from `UV_FIND_LINKS` or `PIP_FIND_LINKS` where set, otherwise from PyTorch's own index.
@@ -24,7 +26,8 @@ import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PLATFORM = "x86_64-manylinux_2_28"  # the oldest that torch 2.13 has wheels for
+PLATFORM = {"cpu": "x86_64-manylinux_2_28", "cuda": "x86_64-manylinux_2_28", "tpu": "x86_64-manylinux_2_31"}
+"""Accelerator -> the oldest Linux that torch 2.13, or libtpu 0.0.44, has wheels for."""
 CUDA_ONLY = re.compile(r"nvidia-|triton$|cuda-")
 PIN = re.compile(r"[a-z0-9-]+==[0-9][0-9a-z.]*")
 
@@ -35,6 +38,11 @@ def declared(text: str, key: str) -> str:
     if not found:
         raise SystemExit(f"a declaration has a line `# {key}: ...`")
     return found.group(1).strip()
+
+
+def wished(text: str, key: str) -> list[str]:
+    """Requirements on the comments `# key: requirement` of a declaration, if there are any."""
+    return re.findall(rf"^# {key}: (.+)$", text, re.MULTILINE)
 
 
 def locks() -> list[tuple[Path, str, Path]]:
@@ -51,9 +59,11 @@ def digest(declaration: str, pins: list[str]) -> str:
     return hashlib.sha256("\n".join([declaration, *pins]).encode()).hexdigest()
 
 
-def faults(accelerator: str, pins: list[str]) -> list[str]:
+def faults(accelerator: str, declaration: str, pins: list[str]) -> list[str]:
     """What makes these pins no lock for that accelerator."""
-    cuda = [pin for pin in pins if CUDA_ONLY.match(pin.partition("==")[0])]
+    anyway = set(wished(declaration, "without cuda too"))
+    named = [(pin, pin.partition("==")[0]) for pin in pins]
+    cuda = [pin for pin, name in named if CUDA_ONLY.match(name) and name not in anyway]
     found = [f"not an exact pin: {pin}" for pin in pins if not PIN.fullmatch(pin)]
     if accelerator == "cpu":
         found += [f"of no use without CUDA: {pin}" for pin in cuda]
@@ -74,10 +84,14 @@ def surroundings(accelerator: str) -> dict[str, str]:
 def compiled(source: Path, accelerator: str, kept: str) -> list[str]:
     """Resolve a declaration; the pins in `kept` are preferred."""
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch, "lock.txt")
+        out, more, override = (Path(scratch, name) for name in ("lock.txt", "more.in", "override.in"))
         out.write_text(kept)
+        text = source.read_text()
+        more.write_text("\n".join(wished(text, accelerator)))
+        override.write_text("\n".join(wished(text, "override")))
         argv = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--output-file", str(out)]
-        argv += ["--python-version", declared(source.read_text(), "python"), "--python-platform", PLATFORM, str(source)]
+        argv += ["--python-version", declared(text, "python"), "--python-platform", PLATFORM[accelerator]]
+        argv += ["--override", str(override), str(source), str(more)]
         subprocess.run(argv, check=True, env=surroundings(accelerator), stdout=subprocess.DEVNULL)  # else it prints the lock
         return [line.partition("+")[0] for line in out.read_text().split("\n") if line]
 
@@ -97,7 +111,7 @@ def lock(source: Path, accelerator: str, target: Path, upgrade: bool) -> None:
     kept = "" if upgrade else "\n".join(preferred(target))
     declaration = source.read_text()
     pins = compiled(source, accelerator, kept)
-    if found := faults(accelerator, pins):
+    if found := faults(accelerator, declaration, pins):
         raise SystemExit("\n".join(f"{target.name}: {fault}" for fault in found))
     header = [
         f"# Made from {source.name} by `python backends/envs/lock.py`; do not edit",
@@ -116,8 +130,9 @@ def stale(source: Path, accelerator: str, target: Path) -> list[str]:
         return [f"{target.name}: missing; {again}"]
     text = target.read_text()
     pins = pinned(target)
-    found = faults(accelerator, pins)
-    if declared(text, "digest") != digest(source.read_text(), pins):
+    declaration = source.read_text()
+    found = faults(accelerator, declaration, pins)
+    if declared(text, "digest") != digest(declaration, pins):
         found.append(f"{source.name} or the pins changed since it was made; {again}")
     return [f"{target.name}: {fault}" for fault in found]
 

@@ -3,8 +3,9 @@
 convert.json: `{"model": folder, "out": link, "name": LitGPT's name or null, "precision": float32|bfloat16|null (as is),
 "lora": null | {"start": file}}`. The checkpoint is made once a host, under cache/litgpt/<key>, and linked as `out`.
 
-LitGPT's own converter is not used: it takes the shape from a name and never reads config.json (scripts/
-convert_hf_checkpoint.py, 0.5.13: a wrong name is not noticed). The names below are its names.
+For the families of FAMILIES LitGPT's own converter is not used: it takes the shape from a name and never reads config.json
+(scripts/convert_hf_checkpoint.py, 0.5.13: a wrong name is not noticed). The names below are its names. Other families, which
+have a name there, go through it: see tune_convert_named.py.
 """
 # ruff: noqa: PLC0415 - what lies in the cache must be found without waiting for torch
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 _LAYER = {
     "input_layernorm": "norm_1",
     "self_attn.o_proj": "attn.proj",
+    "self_attn.q_norm": "attn.norm_q",
+    "self_attn.k_norm": "attn.norm_k",
     "post_attention_layernorm": "norm_2",
     "mlp.gate_proj": "mlp.fc_1",
     "mlp.up_proj": "mlp.fc_2",
@@ -34,6 +37,8 @@ _LAYER = {
 }
 _AROUND = {"model.embed_tokens": "transformer.wte", "model.norm": "transformer.ln_f", "lm_head": "lm_head"}
 _QKV = ("q_proj", "k_proj", "v_proj")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Families whose LitGPT description is made from config.json."""
 _FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
@@ -50,11 +55,32 @@ def _convert(wish: Mapping[str, Any]) -> None:
     tune_shared.cached("litgpt", tune_shared.key(*facts), lambda place: _build(wish, start, place), wish["out"])
 
 
+def family(folder: str) -> str:
+    """Architecture of the model in a Hugging Face folder, as transformers calls it."""
+    return str(json.loads(Path(folder, "config.json").read_text()).get("model_type"))
+
+
+def tied(folder: str) -> bool:
+    """Input and output embedding are one matrix. Where config.json is silent, that is Gemma's way."""
+    raw = json.loads(Path(folder, "config.json").read_text())
+    return bool(raw.get("tie_word_embeddings", str(raw.get("model_type")).startswith("gemma")))
+
+
 def _build(wish: Mapping[str, Any], start: str | None, place: Path) -> None:
+    if family(wish["model"]) in FAMILIES or not wish.get("name"):
+        _write(wish, start, place)
+    else:
+        import tune_convert_named
+
+        _copy_around(wish["model"], place)
+        tune_convert_named.to_lit(wish["model"], wish["name"], wish.get("precision"), place)
+
+
+def _write(wish: Mapping[str, Any], start: str | None, place: Path) -> None:
     import tune_shape
     from litgpt.utils import incremental_save, save_config
 
-    shape = tune_shape.read(wish["model"])
+    shape = tune_shape.read(wish["model"], FAMILIES)
     save_config(_config(shape, wish.get("name")), place)
     _copy_around(wish["model"], place)
     with incremental_save(place / "lit_model.pth") as saver:  # writes weight after weight: a model need not fit in memory
@@ -81,7 +107,9 @@ def _config(shape: tune_shape.Shape, name: str | None) -> Any:
         "norm_eps": shape.eps,
         "rope_base": shape.theta,
         "rope_adjustments": _adjustments(shape),
-        "attn_bias": shape.family == "qwen2",
+        "attn_bias": shape.qkv_bias,
+        "norm_qk": shape.qk_norm,
+        "sliding_window_size": shape.window,
         "bias": False,
         "rotary_percentage": 1.0,
         "parallel_residual": False,
@@ -90,7 +118,7 @@ def _config(shape: tune_shape.Shape, name: str | None) -> Any:
     }
     if not name:
         # `litgpt convert_from_litgpt` chooses its table of names by how this one begins
-        own = "Qwen2.5-own" if shape.family == "qwen2" else "Llama-own"
+        own = {"qwen2": "Qwen2.5-own", "qwen3": "Qwen3-own"}.get(shape.family, "Llama-own")
         return Config(name=own, hf_config={}, block_size=shape.positions, vocab_size=shape.vocab, **sizes)
     known = Config.from_name(name)
     if wrong := {key: value for key, value in sizes.items() if getattr(known, key) != value}:
@@ -153,7 +181,7 @@ def lit_name(name: str) -> str:
     if found and found[2].removeprefix("self_attn.") in _QKV:
         return f"transformer.h.{found[1]}.attn.qkv.{leaf}"
     if not found or found[2] not in _LAYER:
-        raise ValueError(f"{name}: no weight of a Llama or Qwen2")
+        raise ValueError(f"{name}: no weight of a Llama, Mistral or Qwen")
     return f"transformer.h.{found[1]}.{_LAYER[found[2]]}.{leaf}"
 
 
@@ -171,7 +199,7 @@ def to_hf(name: str, weight: torch.Tensor, shape: tune_shape.Shape) -> Iterator[
     back = {lit: hf for hf, lit in (_LAYER if found else _AROUND).items()}
     inside = found[2] if found else stem
     if inside not in back:
-        raise ValueError(f"{name}: no weight of a Llama or Qwen2")
+        raise ValueError(f"{name}: no weight of a Llama, Mistral or Qwen")
     yield (f"model.layers.{found[1]}.{back[inside]}.{leaf}" if found else f"{back[inside]}.{leaf}"), weight
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SHARD = 5 * 10**9
 """Bytes of weights in one safetensors file at most."""
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_BUFFERS = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+"""Ends of names in older files that are no weights: the model makes them."""
 _AROUND = (
     "generation_config.json",
     "tokenizer.json",
@@ -50,12 +52,18 @@ def main(path: str) -> int:
 
 
 def _export(wish: dict[str, str]) -> None:
-    shape, trained = tune_shape.read(wish["model"]), Path(wish["trained"])
+    shape, trained = _shape(wish["model"]), Path(wish["trained"])
     weights, adapter = {"litgpt": _litgpt, "torchtune": _torchtune}[wish["from"]](trained, shape)
     _check(weights, wish["model"], trained)
-    _whole(wish["out"], lambda place: _write_model(wish["model"], weights, shape, place))
+    _whole(wish["out"], lambda place: _write_model(wish["model"], weights, place))
     if adapter:
         _whole("adapter", lambda place: _write_adapter(*adapter, place))
+
+
+def _shape(model: str) -> tune_shape.Shape | None:
+    """Sizes of the base model; None for a family that LitGPT converts by a name of its own."""
+    family = json.loads(Path(model, "config.json").read_text()).get("model_type")
+    return tune_shape.read(model, tune_shape.FAMILIES) if family in tune_shape.FAMILIES else None
 
 
 def _torchtune(trained: Path, shape: tune_shape.Shape) -> tuple[Source, Adapter | None]:
@@ -66,12 +74,12 @@ def _torchtune(trained: Path, shape: tune_shape.Shape) -> tuple[Source, Adapter 
         return weights, None
     facts = json.loads(settings.read_text())
     adapter = {name.removeprefix("base_model.model."): get() for name, get in _stored([file]).items()}
-    if any("magnitude" in name for name in adapter):  # DoRA's does not survive torchtune's own conversion to PEFT
-        return weights, None
     for name, value in adapter.items():
-        # 0.6.1 re-orders q and k of every adapter, also of Qwen2, whose rows are in order (_checkpointer.py); put back
+        # 0.6.1 re-orders B of q and k, also of Qwen2, whose rows are in order, and DoRA's magnitudes of none (convert_weights.py)
         if shape.family == "qwen2" and name.endswith(("q_proj.lora_B.weight", "k_proj.lora_B.weight")):
             adapter[name] = tune_shape.interleaved(value, shape.head)
+        elif shape.family != "qwen2" and name.endswith(("q_proj.lora_magnitude_vector", "k_proj.lora_magnitude_vector")):
+            adapter[name] = value.view(-1, shape.head // 2, 2).transpose(1, 2).reshape(-1)
     return weights, (adapter, facts["r"], facts["lora_alpha"])
 
 
@@ -82,10 +90,14 @@ def _stored(files: list[Path]) -> Source:
     return {name: (lambda f=file, n=name: f.get_tensor(n)) for file in opened for name in file.keys()}  # noqa: SIM118
 
 
-def _litgpt(trained: Path, shape: tune_shape.Shape) -> tuple[Source, Adapter | None]:
+def _litgpt(trained: Path, shape: tune_shape.Shape | None) -> tuple[Source, Adapter | None]:
     """LitGPT's names back to Hugging Face's, tensor by tensor from the file."""
     import tune_convert
 
+    if shape is None:
+        import tune_convert_named
+
+        return {name: (lambda w=weight: w) for name, weight in tune_convert_named.to_hf(trained).items()}, None
     state = _load(trained / "lit_model.pth")
     pieces = (piece for name, weight in state.items() for piece in tune_convert.to_hf(name, weight, shape))
     weights = {name: (lambda w=weight: w) for name, weight in pieces}
@@ -124,7 +136,7 @@ def _unstacked(state: dict[str, torch.Tensor], parts: list[str], shape: tune_sha
 
 def _check(weights: Source, model: str, trained: Path) -> None:
     """The same weights as in the base model, none missing, none new. A tied head may be there or not."""
-    base = {name for name in _stored(tune_shape.weight_files(model)) if not name.endswith("rotary_emb.inv_freq")}
+    base = {name for name in _stored(tune_shape.weight_files(model)) if not name.endswith(_BUFFERS)}
     if odd := sorted((base ^ weights.keys()) - {_HEAD}):
         raise ValueError(f"{trained}: {odd[0]} and {len(odd) - 1} others are in it or in {model}, not in both")
 
@@ -139,21 +151,26 @@ def _whole(out: str, write: Callable[[Path], None]) -> None:
     aside.replace(out)
 
 
-def _write_model(model: str, weights: Source, shape: tune_shape.Shape, place: Path) -> None:
-    import torch
-
-    tied = shape.tied and (_HEAD not in weights or torch.equal(weights[_HEAD](), weights[_EMBEDDING]()))
-    if tied:
+def _write_model(model: str, weights: Source, place: Path) -> None:
+    config = json.loads(Path(model, "config.json").read_text())
+    config["tie_word_embeddings"] = _tied(config, weights)
+    if config["tie_word_embeddings"]:
         weights.pop(_HEAD, None)
     _write_shards(weights, place)
-    config = json.loads(Path(model, "config.json").read_text())
     # the base's dtype would have the weights cast when they are loaded
-    config["dtype" if "dtype" in config else "torch_dtype"] = str(weights[_EMBEDDING]().dtype).removeprefix("torch.")
-    config["tie_word_embeddings"] = tied
+    config["dtype" if "dtype" in config else "torch_dtype"] = str(next(iter(weights.values()))().dtype).removeprefix("torch.")
     (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     for name in _AROUND:
         if (file := Path(model, name)).exists():
             shutil.copyfile(file, place / name)
+
+
+def _tied(config: dict[str, Any], weights: Source) -> bool:
+    """Whether input and output embedding are one matrix still. Where config.json is silent, that is Gemma's way."""
+    import torch
+
+    was = config.get("tie_word_embeddings", str(config.get("model_type")).startswith("gemma"))
+    return bool(was) and (_HEAD not in weights or torch.equal(weights[_HEAD](), weights[_EMBEDDING]()))
 
 
 def _write_shards(weights: Source, place: Path) -> None:
@@ -198,7 +215,8 @@ def _write_adapter(adapter: dict[str, torch.Tensor], rank: int, alpha: float, pl
         "task_type": "CAUSAL_LM",
         "r": rank,
         "lora_alpha": alpha,
-        "target_modules": sorted({name.split(".")[-3] for name in adapter}),
+        "use_dora": any(name.endswith("magnitude_vector") for name in adapter),
+        "target_modules": sorted({name.split(".")[-3] for name in adapter if name.endswith(".weight")}),
         "bias": "none",
         "inference_mode": True,
     }

@@ -1,16 +1,17 @@
 """LitGPT 0.5.13's side: a data module (`data.class_path: tune_litgpt.Rows`) and an optimizer (`tune_litgpt.adamw`).
 
 The data module is LitGPT's official way in, and it also is the first of our code that a run calls. What has no way in is
-replaced there by name in `litgpt.finetune.full` and `.lora`, each replacement stated in `Rows.connect`.
+replaced there by name in `litgpt.finetune.full` and `.lora` (for `litgpt pretrain` see tune_litgpt_pretrain.py), each
+replacement stated in `Rows.__post_init__`, which runs before LitGPT makes its Fabric, or in `Rows._put_in`, before the model.
 
 `python tune_litgpt.py convert.json` is the same as `python tune_convert.py convert.json`.
 """
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports: a conversion that lies in the cache must not wait for torch
-    import sys
+import sys
 
+if __name__ == "__main__":  # before the imports: a conversion that lies in the cache must not wait for torch
     import tune_convert
 
     sys.exit(tune_convert.main(sys.argv[1]))
@@ -18,16 +19,19 @@ if __name__ == "__main__":  # before the imports: a conversion that lies in the 
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import litgpt.finetune.full
 import litgpt.finetune.lora
+import litgpt.model
 import torch
-import tune_shape
+import tune_convert
+import tune_litgpt_log
 import tune_shared
 from litgpt.data import DataModule, get_sft_collate_fn
 from litgpt.prompts import Default
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from tune_litgpt_parts import Ddp, TokenMean, keeping, no_example, one_embedding, own, recomputed, replace
 from tune_shared import adamw
 
 __all__ = ["Rows", "adamw"]
@@ -56,31 +60,10 @@ class _Items(Dataset):
         }
 
 
-class _TokenMean:
-    """The loss, where each micro-batch's mean is weighed by its share of the tokens of the whole batch.
-
-    LitGPT averages the means of the micro-batches (finetune/full.py and lora.py, `fit`: a running mean for the log, the same
-    factor for the gradient), and over processes. A mean times n_i x count / sum(n) makes both that average and the gradient
-    those of the mean over all tokens. The loader announces the weight with the batch it hands out.
-    """
-
-    def __init__(self, mean: Any, world: int) -> None:
-        self._mean, self._world = mean, world
-        self.weight = 1.0
-
-    def __call__(self, *args: Any, **kw: Any) -> torch.Tensor:
-        loss = self._mean(*args, **kw) * self.weight
-        if self._world == 1:
-            return loss
-        shown = loss.detach().clone()  # LitGPT logs the value of the first process alone: give it that of all
-        torch.distributed.all_reduce(shown)
-        return loss + (shown / self._world - loss).detach()
-
-
 class _Collate:
     """Pads the items of one micro-batch, and announces its weight to the loss."""
 
-    def __init__(self, pad_id: int, loss: _TokenMean | None) -> None:
+    def __init__(self, pad_id: int, loss: TokenMean | None) -> None:
         self._pad, self._loss = get_sft_collate_fn(pad_id=pad_id), loss
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
@@ -98,8 +81,20 @@ class Rows(DataModule):
     checkpoint: str = "lit"
     """The converted model; its config.json says whether the embeddings are tied."""
     token_weighted: bool = True
-    """Weigh micro-batches (and processes) by their tokens, in the gradient and in the logged loss; see `_TokenMean`."""
+    """Weigh micro-batches (and processes) by their tokens, in the gradient and in the logged loss; see `TokenMean`."""
+    ddp: bool = False
+    """Each of several processes has the whole model, instead of a share of it by LitGPT's FSDP."""
+    recompute: bool = False
+    """Recompute each block's activations in the backward pass. With FSDP, LitGPT's fine-tuning does so by itself."""
+    trackers: list[str] = field(default_factory=list)
+    """tensorboard, wandb, mlflow: what gets the metrics besides LitGPT's CSV file."""
+    name: str = "run"
+    """The recipe's; what the trackers call the run, unless `run` says so."""
+    project: str | None = None
+    run: str | None = None
+    mlflow_uri: str | None = None
 
+    loader: ClassVar = DataLoader
     batch_size: int = field(default=1, init=False, repr=False)
     loss: Any = field(default=None, init=False, repr=False)
 
@@ -107,6 +102,17 @@ class Rows(DataModule):
         super().__init__()
         self.prompt_style = Default()  # written beside every checkpoint
         self.facts = tune_shared.manifest(self.folder)
+        named = {"project": self.project or "tunesmith", "run": self.run or self.name, "mlflow_uri": self.mlflow_uri}
+        logger = tune_litgpt_log.chooser(self.trackers, named, self.facts.get("tokens_per_step", ()))
+        for module, strategy in self.commands().items():
+            replace(module, "choose_logger", logger)
+            if self.ddp:
+                replace(module, strategy, Ddp)
+
+    @staticmethod
+    def commands() -> dict[ModuleType, str]:
+        """The commands that these rows are for, and what each calls its strategy for several devices."""
+        return {_FULL: "FSDPStrategy", _LORA: "ModelParallelStrategy"}
 
     def connect(self, tokenizer: Any = None, batch_size: int = 1, max_seq_length: int | None = None) -> None:  # noqa: ARG002
         """Called once, before the model is built: what has no way in is replaced here, by name.
@@ -118,18 +124,34 @@ class Rows(DataModule):
         self.batch_size = batch_size
         self.rank, self.world = _place()
         self._check(max_seq_length)
-        for module in (_FULL, _LORA):
+        if self.recompute:
+            replace(litgpt.model.Block, "forward", recomputed(litgpt.model.Block.forward))
+        self._put_in()
+
+    def _put_in(self) -> None:
+        for module in self.commands():
             # There is no instruction to generate from. And generating hangs several processes, while skipping it by
             # `eval.max_new_tokens` leaves the model in eval mode, dropout off, until the next validation.
-            _replace(module, "generate_example", _no_example)
+            replace(module, "generate_example", no_example)
             if self.token_weighted:
-                self.loss = self.loss or _TokenMean(_own(module, "chunked_cross_entropy"), self.world)
-                _replace(module, "chunked_cross_entropy", self.loss)
-                _replace(module, "validate", self._weighing(_own(module, "validate")))
-        if self.world > 1:
-            _replace(_LORA, "load_checkpoint", _keeping(_own(_LORA, "load_checkpoint")))
-        if tune_shape.read(self.checkpoint).tied:  # finetuning refuses `train.tie_embeddings`; pretraining has it
-            _replace(_FULL, "GPT", _tied(_own(_FULL, "GPT")))
+                self.weigh(module, self._weighing(own(module, "validate")))
+        if self.world > 1 and not self.ddp:
+            replace(_LORA, "load_checkpoint", keeping(own(_LORA, "load_checkpoint")))
+        if self.tied():  # finetuning refuses `train.tie_embeddings`
+            replace(_FULL, "GPT", one_embedding(own(_FULL, "GPT")))
+        if "bitsandbytes" in sys.modules:
+            # LitGPT swaps the embedding of a quantized base for one that normalizes what it looks up (finetune/lora.py, main)
+            replace(sys.modules["bitsandbytes"].nn, "StableEmbedding", torch.nn.Embedding)
+
+    def weigh(self, module: ModuleType, validate: Any) -> None:
+        """Have the loss of a command be the mean over tokens, in training and in `validate`."""
+        self.loss = self.loss or TokenMean(own(module, "chunked_cross_entropy"), self.world)
+        replace(module, "chunked_cross_entropy", self.loss)
+        replace(module, "validate", validate)
+
+    def tied(self) -> bool:
+        """Input and output embedding are one matrix."""
+        return tune_convert.tied(self.checkpoint)
 
     def _check(self, max_seq_length: int | None) -> None:
         batch, step = self.facts["batch"], self.batch_size * self.world
@@ -149,7 +171,8 @@ class Rows(DataModule):
         self.test_dataset = _Items(None, [], [])
         if "eval" in self._splits():
             rows = tune_shared.Rows(self.folder, "eval")
-            self.test_dataset = _Items(rows, range(len(rows)), [0.0] * len(rows))
+            filled = -len(rows) % self.world  # or the sampler would have some rows count twice
+            self.test_dataset = _Items(rows, [*range(len(rows)), *[0] * filled], [0.0] * (len(rows) + filled))
             self.test_learned = rows.learned()
 
     def _train_rates(self, rows: tune_shared.Rows, order: Any) -> Any:
@@ -162,25 +185,32 @@ class Rows(DataModule):
         """LitGPT's `validate`; the batches that it is going to look at are weighed against each other first."""
 
         def weighed(fabric: Any, model: Any, loader: Any, settings: Any, *args: Any, **kw: Any) -> torch.Tensor:
-            if items := len(self.test_dataset):
-                batches = min(len(loader), settings.max_iters) * self.world
-                seen = int(self.test_learned[: batches * self.batch_size].sum())
-                self.test_dataset.rates = [batches / max(1, seen)] * items
+            self.weigh_items(min(len(loader), settings.max_iters))
             return validate(fabric, model, loader, settings, *args, **kw)
 
         return weighed
 
+    def weigh_items(self, batches: int) -> None:
+        """Weigh the first `batches` micro-batches of each process's evaluation rows against each other."""
+        if items := len(self.test_dataset):
+            every, rows = batches * self.world, len(self.test_learned)
+            seen = int(self.test_learned[: every * self.batch_size].sum())
+            self.test_dataset.rates = [every / max(1, seen)] * rows + [0.0] * (items - rows)
+
     def _loader(self, items: _Items, *, drop_last: bool) -> DataLoader:
         several = self.world > 1 and len(items)
-        return DataLoader(
+        return self.loader(
             items,
             batch_size=self.batch_size,
             # Process r takes rows r, r + world, ...: together they meet exactly the rows of the batch, step by step
             sampler=DistributedSampler(items, self.world, self.rank, shuffle=False) if several else None,
-            collate_fn=_Collate(self.facts["pad_id"], self.loss),
+            collate_fn=self._collate(),
             drop_last=drop_last,
             generator=torch.Generator(),  # or each evaluation would shift the random numbers of the dropout that follows
         )
+
+    def _collate(self) -> Any:
+        return _Collate(self.facts["pad_id"], self.loss)
 
     def train_dataloader(self) -> DataLoader:
         """The rows, once, in their order."""
@@ -196,49 +226,3 @@ def _place() -> tuple[int, int]:
     if not torch.distributed.is_initialized():
         return 0, 1
     return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
-def _own(module: ModuleType, name: str) -> Any:
-    if not hasattr(module, name):
-        raise RuntimeError(f"{module.__name__} has no {name}: this is not LitGPT 0.5.13, for which this file is written")
-    return getattr(module, name)
-
-
-def _replace(module: ModuleType, name: str, new: Any) -> None:
-    _own(module, name)
-    setattr(module, name, new)
-
-
-def _no_example(*_: Any, **__: Any) -> None:
-    """In place of generating a text after each evaluation."""
-
-
-def _keeping(load: Any) -> Any:
-    """LitGPT's `load_checkpoint`, after which the optimizer still holds the weights that are trained.
-
-    With several devices it puts new parameters in place of the old (utils.py, load_from_full_model_state_dict: assign=True),
-    also for the A and B that our checkpoint begins with; the optimizer, built before, would train the old ones in vain.
-    """
-
-    def loaded(fabric: Any, model: torch.nn.Module, *args: Any, **kw: Any) -> None:
-        held = [(m, n, p) for m in model.modules() for n, p in m.named_parameters(recurse=False) if p.requires_grad]
-        load(fabric, model, *args, **kw)
-        for module, name, mine in held:
-            with torch.no_grad():
-                mine.to_local().copy_(getattr(module, name).to_local())
-            setattr(module, name, mine)
-
-    return loaded
-
-
-def _tied(base: type) -> type:
-    """The model class with one matrix for input and output embedding, as in the checkpoint it comes from."""
-
-    class Tied(base):
-        def __init__(self, config: Any) -> None:
-            super().__init__(config)
-            if self.lm_head.weight.is_meta:  # FSDP1 would make two matrices of it when it allocates them
-                raise RuntimeError("tied embeddings cannot be trained in full on several devices: use one, or LoRA")
-            self.lm_head.weight = self.transformer.wte.weight
-
-    return Tied

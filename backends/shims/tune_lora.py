@@ -25,7 +25,7 @@ def main(path: str) -> int:
 
 
 def _start(wish: dict[str, Any]) -> None:
-    shape = tune_shape.read(wish["model"])
+    shape = tune_shape.read(wish["model"], tune_shape.FAMILIES)
     layers = shape.linear(wish["targets"])
     if wish["rank"] < 1 or not layers:
         raise ValueError(f"lora: rank should be 1 or more and targets not empty, got {wish['rank']}, {wish['targets']}")
@@ -34,16 +34,15 @@ def _start(wish: dict[str, Any]) -> None:
 
 
 def _draw(wish: dict[str, Any], layers: list[tuple[str, int, int]], place: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
+    import numpy as np
+    from safetensors.numpy import save_file
 
-    draw = torch.Generator().manual_seed(wish["seed"])
+    draw = np.random.Generator(np.random.PCG64(wish["seed"]))
     start = {}
     for name, inputs, outputs in layers:
-        a = torch.empty(wish["rank"], inputs)
-        # as PEFT, torchtune and LitGPT begin: uniform within sqrt(6 / ((1 + 5) x inputs))
-        start[f"{name}.lora_A.weight"] = torch.nn.init.kaiming_uniform_(a, a=math.sqrt(5), generator=draw)
-        start[f"{name}.lora_B.weight"] = torch.zeros(outputs, wish["rank"])
+        bound = math.sqrt(1 / inputs)  # as PEFT, torchtune and LitGPT begin: uniform within sqrt(6 / ((1 + 5) x inputs))
+        start[f"{name}.lora_A.weight"] = draw.uniform(-bound, bound, (wish["rank"], inputs)).astype(np.float32)
+        start[f"{name}.lora_B.weight"] = np.zeros((outputs, wish["rank"]), np.float32)
     save_file(start, str(place / "start.safetensors"), metadata={"format": "pt"})
 
 

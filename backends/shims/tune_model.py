@@ -27,7 +27,12 @@ CHAT_TEMPLATE = (  # ChatML, opened by <s>
     "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-FAMILIES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+FAMILIES = {  # the class in transformers, and what its config.json says that others' do not
+    "llama": ("LlamaForCausalLM", {"attention_bias": False, "mlp_bias": False}),
+    "mistral": ("MistralForCausalLM", {"sliding_window": None}),
+    "qwen2": ("Qwen2ForCausalLM", {"use_sliding_window": False}),
+    "qwen3": ("Qwen3ForCausalLM", {"attention_bias": False, "use_sliding_window": False}),
+}
 COUNTS = ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "max_length")
 WANTED = (".safetensors", ".json", ".jinja", ".model", "merges.txt", "vocab.txt")
 
@@ -174,8 +179,9 @@ def head_dim(facts):
 def configuration(facts):
     """config.json and generation_config.json; generation stops at </s> or at the end of a turn."""
     bos, eos, pad, _, turn_end = range(256, 256 + len(SPECIAL))
+    name, own = FAMILIES[facts["family"]]
     config = {
-        "architectures": [FAMILIES[facts["family"]]],
+        "architectures": [name],
         "model_type": facts["family"],
         "vocab_size": facts["vocab_size"],
         "hidden_size": facts["hidden_size"],
@@ -194,7 +200,6 @@ def configuration(facts):
         "eos_token_id": eos,
         "pad_token_id": pad,
     }
-    own = {"attention_bias": False, "mlp_bias": False} if facts["family"] == "llama" else {"use_sliding_window": False}
     return {
         "config.json": config | own,
         "generation_config.json": {"bos_token_id": bos, "eos_token_id": [eos, turn_end], "pad_token_id": pad},
@@ -259,6 +264,9 @@ def weight_shapes(facts):
             yield f"{at}self_attn.{letter}_proj.weight", (size, hidden)
             if facts["family"] == "qwen2":
                 yield f"{at}self_attn.{letter}_proj.bias", (size,)
+        if facts["family"] == "qwen3":
+            yield f"{at}self_attn.q_norm.weight", (head,)
+            yield f"{at}self_attn.k_norm.weight", (head,)
         yield f"{at}self_attn.o_proj.weight", (hidden, rows["q"])
         yield f"{at}mlp.gate_proj.weight", (wide, hidden)
         yield f"{at}mlp.up_proj.weight", (wide, hidden)
@@ -272,17 +280,17 @@ def weight_shapes(facts):
 
 def write_weights(facts, seed, path):
     """Matrices from N(0, 0.02), norms 1, biases 0; one generator, so seed and shapes decide every number."""
-    import torch
-    from safetensors.torch import save_file
+    import numpy as np
+    from safetensors.numpy import save_file
 
-    draws = torch.Generator().manual_seed(seed)
+    draws = np.random.Generator(np.random.PCG64(seed))
 
     def start(name, shape):
         if name.endswith("norm.weight"):
-            return torch.ones(shape)
+            return np.ones(shape, np.float32)
         if name.endswith(".bias"):
-            return torch.zeros(shape)
-        return torch.empty(shape).normal_(0.0, 0.02, generator=draws)
+            return np.zeros(shape, np.float32)
+        return draws.standard_normal(shape, np.float32) * np.float32(0.02)
 
     save_file({name: start(name, shape) for name, shape in weight_shapes(facts)}, path, metadata={"format": "pt"})
 

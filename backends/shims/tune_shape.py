@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     import torch
 
@@ -24,13 +24,16 @@ TARGETS = {
 }
 """Our name of a LoRA target -> its name in a Hugging Face checkpoint. The order is the order of the random draws."""
 
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+"""Every family that `read` knows: the same blocks, but for what Shape's properties say."""
+
 
 @dataclass(frozen=True)
 class Shape:
     """Sizes of a Llama-like model, as its config.json gives them."""
 
     family: str
-    """llama, or qwen2: the same with biases on q, k and v."""
+    """One of FAMILIES, as config.json's model_type has it."""
     vocab: int
     width: int
     layers: int
@@ -48,6 +51,19 @@ class Shape:
     """Input and output embedding are one matrix."""
     scaling: dict[str, float] | None
     """Llama-3 scaling of the rotary embedding: factor, low_freq_factor, high_freq_factor, original_max_position_embeddings."""
+
+    window: int | None = None
+    """Tokens that a token sees at most, itself included; None: all before it. Mistral 7B v0.1 has 4096."""
+
+    @property
+    def qkv_bias(self) -> bool:
+        """q, k and v have biases."""
+        return self.family == "qwen2"
+
+    @property
+    def qk_norm(self) -> bool:
+        """Queries and keys are normed head by head (RMSNorm as wide as a head: q_norm, k_norm) before they are rotated."""
+        return self.family == "qwen3"
 
     def linear(self, targets: Iterable[str]) -> list[tuple[str, int, int]]:
         """Name, inputs and outputs of each linear layer that `targets` (our names) mean: layer by layer, the head last."""
@@ -71,18 +87,22 @@ class Shape:
         return inside + ([("lm_head", self.width, self.vocab)] if "head" in wanted else [])
 
 
-def read(folder: str) -> Shape:
+def read(folder: str, families: Collection[str] = ("llama", "qwen2")) -> Shape:
     """Shape of the model in a Hugging Face folder.
 
+    Args:
+        folder: with a config.json.
+        families: those of FAMILIES that the caller builds.
+
     Raises:
-        ValueError: not a plain Llama or Qwen2: what is different, all at once.
+        ValueError: not a plain model of these families: what is different, all at once.
     """
     path = Path(folder) / "config.json"
     raw = json.loads(path.read_text())
     rope = {**(raw.get("rope_scaling") or {}), **(raw.get("rope_parameters") or {})}
     kind = rope.get("rope_type", rope.get("type", "default"))
     theta = rope.get("rope_theta", raw.get("rope_theta", 10000))
-    if problems := _unlike(raw, kind, theta):
+    if problems := _unlike(raw, families, kind, theta):
         raise ValueError(f"{path}: cannot build this model: {'; '.join(problems)}")
     return Shape(
         family=raw["model_type"],
@@ -98,14 +118,15 @@ def read(folder: str) -> Shape:
         theta=int(theta),
         tied=bool(raw.get("tie_word_embeddings", False)),
         scaling={name: rope[name] for name in _SCALING} if kind == "llama3" else None,
+        window=raw.get("sliding_window") if raw["model_type"] == "mistral" else None,  # qwen: only with use_sliding_window
     )
 
 
 _SCALING = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 
-def _unlike(raw: dict[str, Any], kind: str, theta: float) -> list[str]:
-    """In what a config.json is neither a plain Llama nor a plain Qwen2."""
+def _unlike(raw: dict[str, Any], families: Collection[str], kind: str, theta: float) -> list[str]:
+    """In what a config.json is no plain model of these families."""
     plain = {
         "hidden_act": "silu",
         "attention_bias": False,
@@ -115,8 +136,8 @@ def _unlike(raw: dict[str, Any], kind: str, theta: float) -> list[str]:
         "quantization_config": None,
     }
     problems = [f"{k} is {raw[k]!r}, not {v!r}" for k, v in plain.items() if k in raw and raw[k] not in (v, None)]
-    if raw.get("model_type") not in ("llama", "qwen2"):
-        problems.append(f"model_type is {raw.get('model_type')!r}, not llama or qwen2")
+    if raw.get("model_type") not in families:
+        problems.append(f"model_type is {raw.get('model_type')!r}, not {' or '.join(families)}")
     if kind not in ("default", "llama3"):
         problems.append(f"the rotary embedding is scaled by {kind!r}, only llama3 is known")
     if theta != int(theta):

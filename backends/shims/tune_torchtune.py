@@ -1,6 +1,7 @@
 """torchtune 0.6.1's side: the components that a config names by `_component_: tune_torchtune.<name>`.
 
 torchtune puts the folder it is started from on the path, so the job's folder is enough. Nothing of torchtune is patched.
+Rows, checkpoints and logs are in tune_torchtune_rows.py, tune_torchtune_checkpoint.py and tune_torchtune_log.py.
 """
 
 from __future__ import annotations
@@ -19,15 +20,21 @@ import tune_shared
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.lr_scheduler import LambdaLR
-from torch.utils.data import Dataset
+from torchao.dtypes.nf4tensor import NF4Tensor
+from torchtune.modules.low_precision import FrozenNF4Linear
 from torchtune.modules.peft import DoRALinear, LoRALinear
-from torchtune.training import FullModelHFCheckpointer
 from tune_shared import adamw
+from tune_torchtune_checkpoint import checkpointer, read
+from tune_torchtune_log import log
+from tune_torchtune_rows import PadOnly, pairs, rows
 
 if TYPE_CHECKING:
     from torchtune.modules import TransformerDecoder
 
-__all__ = ["PadOnly", "adamw", "checkpointer", "lora_model", "model", "rows", "schedule"]
+__all__ = ["PadOnly", "adamw", "checkpointer", "log", "lora_model", "model", "pairs", "rows", "schedule", "teacher"]
+
+_NF4 = 64 * 256
+"""Weights of a layer in NF4 come in blocks of 64 with a scale each, and the scales in blocks of 256 (torchao 0.15, nf4tensor.py)."""
 
 _MODULES = {
     "attn.q_proj": "self_attn.q_proj",
@@ -38,63 +45,6 @@ _MODULES = {
     "mlp.w2": "mlp.down_proj",
     "mlp.w3": "mlp.up_proj",
 }
-
-
-class PadOnly:
-    """Stands where the config wants a tokenizer: the SFT recipes read nothing of it but `pad_id`."""
-
-    def __init__(self, *, folder: str = "data") -> None:
-        self.pad_id = tune_shared.manifest(folder)["pad_id"]
-
-
-class _Stream(Dataset):
-    """The rows in their order, cut into equal parts: the trainer's k-th epoch is the k-th part.
-
-    A part is recognised by counting what was served, which is right as long as the trainer asks for its rows one after
-    another. It does (a DistributedSampler without shuffle, no loader workers), and every request is checked against that.
-    """
-
-    def __init__(self, folder: str, parts: int) -> None:
-        steps = tune_shared.manifest(folder)["steps"]
-        if parts < 1 or steps % parts:
-            raise ValueError(f"dataset.parts: {steps} steps cannot be cut into {parts} equal parts")
-        self._rows = tune_shared.Rows(folder)
-        self._order = tune_shared.order(folder)
-        self._parts = parts
-        self._size = len(self._order) // parts
-        self._rank = int(os.environ.get("RANK", "0"))
-        self._world = int(os.environ.get("WORLD_SIZE", "1"))
-        self._served = 0
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        part, place = divmod(self._served, self._size // self._world)
-        if part >= self._parts:
-            raise RuntimeError(f"the trainer wants more than the {self._parts} parts there are: epochs must equal parts")
-        if index != self._rank + place * self._world:
-            raise RuntimeError(
-                f"the trainer asks for row {index} of part {part}, where row {self._rank + place * self._world} is due: "
-                "shuffle must be False, batch_size x gradient_accumulation_steps x processes must be the global batch, "
-                "and tensor parallelism is not supported"
-            )
-        self._served += 1
-        ids, labels = self._rows.row(self._order[part * self._size + index])
-        return {"tokens": ids, "labels": labels}
-
-
-def rows(tokenizer: Any, *, folder: str = "data", parts: int = 1) -> Dataset:  # noqa: ARG001 - the recipe hands it over
-    """The data step's rows, in the data step's order.
-
-    torchtune saves a checkpoint at the end of an epoch and nowhere else, so the stream may be cut into `parts` equal
-    trainer's epochs; the config then says `epochs: <parts>`. Works with several processes (each takes its share of every
-    global batch), with `parts` as well.
-
-    Raises:
-        ValueError: the steps do not divide by `parts`.
-    """
-    return _Stream(folder, parts)
 
 
 def schedule(
@@ -134,8 +84,20 @@ def model(*, path: str, builder: str | None = None, folder: str = "data") -> Tra
     """The model of a Hugging Face folder, built from its config.json, or by a builder of torchtune's that is named."""
     if builder:
         return _component(builder)()
-    name, sizes = _builder(tune_shape.read(path), folder)
+    name, sizes = _builder(read(path), folder)
     return _component(name)(**sizes)
+
+
+def teacher(*, path: str, student: str, folder: str = "data") -> TransformerDecoder:
+    """The model of another folder, whose token probabilities `student`'s folder learns from.
+
+    Raises:
+        ValueError: the two have not the same vocabulary.
+    """
+    sizes = [read(each).vocab for each in (path, student)]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"method.distill.teacher: {path} has {sizes[0]} token ids, the model {sizes[1]}: they must be the same")
+    return model(path=path, folder=folder)
 
 
 def lora_model(
@@ -157,13 +119,15 @@ def lora_model(
     `builder` names the LoRA builder (`torchtune.models.llama3_2.lora_llama3_2_1b`). `more` is handed on to it:
     `use_dora`, `quantize_base`.
     """
-    shape = tune_shape.read(path)
+    shape = read(path)
     name, sizes = (builder, {}) if builder else _builder(shape, folder, "lora_")
     build = _component(name)
     if apply_lora_to_output and (shape.tied or "apply_lora_to_output" not in inspect.signature(build).parameters):
         raise ValueError("apply_lora_to_output: the head is the embedding itself in this model (tie_word_embeddings)")
     if apply_lora_to_output:  # builders of tied models do not even know the argument
         sizes["apply_lora_to_output"] = True
+    if more.get("quantize_base"):
+        _quantizable(shape)
     built = build(
         lora_attn_modules=list(lora_attn_modules),
         apply_lora_to_mlp=apply_lora_to_mlp,
@@ -174,17 +138,31 @@ def lora_model(
         **more,
     )
     for layer in built.modules():
-        if isinstance(layer, LoRALinear | DoRALinear):
+        if isinstance(layer, LoRALinear | DoRALinear | FrozenNF4Linear):
             layer.register_state_dict_post_hook(_apart)
     if start:
         _preset(built, start, shape)
     return built
 
 
+def _quantizable(shape: tune_shape.Shape) -> None:
+    """NF4 takes whole blocks only, in every process; torchao's own message names neither layer nor way out."""
+    whole = _NF4 * int(os.environ.get("WORLD_SIZE", "1"))
+    for name, inputs, outputs in shape.linear(["q", "k", "v", "o", "gate", "up", "down"]):
+        if inputs * outputs % whole:
+            raise ValueError(
+                f"{name}: {inputs} x {outputs} weights are no multiple of {whole}, which NF4 wants; use lora, not qlora"
+            )
+
+
 def _builder(shape: tune_shape.Shape, folder: str, prefix: str = "") -> tuple[str, dict[str, Any]]:
     """The component builder of this shape, and every size it takes: no default of the builder's decides."""
     if shape.head * shape.heads != shape.width:
         raise ValueError(f"torchtune builds no model whose heads ({shape.heads} x {shape.head}) differ from its width")
+    if shape.window and shape.window < _positions(shape, folder):
+        raise ValueError(
+            f"torchtune has no sliding window of attention ({shape.window} tokens): set data.max_length to that or less"
+        )
     sizes = {
         "vocab_size": shape.vocab,
         "num_layers": shape.layers,
@@ -203,15 +181,21 @@ def _builder(shape: tune_shape.Shape, folder: str, prefix: str = "") -> tuple[st
 
 def _positions(shape: tune_shape.Shape, folder: str) -> int:
     """As many as the rows have, where they are ours: the LoRA builders keep one table of positions a layer."""
-    return tune_shared.Rows(folder).longest() if Path(folder, "manifest.json").exists() else shape.positions
+    if not Path(folder, "manifest.json").exists():
+        return shape.positions
+    return tune_shared.manifest(folder).get("longest") or tune_shared.Rows(folder).longest()
 
 
 def _family(shape: tune_shape.Shape) -> tuple[str, dict[str, Any]]:
     """What torchtune calls the family, and the arguments that only this family's builder takes."""
+    if shape.family != "llama" and shape.scaling:
+        raise ValueError(f"torchtune's {shape.family} builder knows no scaling of the rotary embedding")
+    if shape.family == "mistral" and shape.tied:
+        raise ValueError("torchtune's mistral builder knows no tied embeddings")
     if shape.family == "qwen2":
-        if shape.scaling:
-            raise ValueError("torchtune's qwen2 builder knows no scaling of the rotary embedding")
         return "qwen2", {"tie_word_embeddings": shape.tied}
+    if shape.family == "mistral":
+        return "mistral", {}
     if shape.tied:  # llama3_2 is the one that ties; a factor of 1 leaves the rotary embedding as it is
         return "llama3_2", {"tie_word_embeddings": True, "scale_factor": _scale(shape)}
     if shape.scaling:
@@ -245,7 +229,7 @@ def _preset(built: TransformerDecoder, start: str, shape: tune_shape.Shape) -> N
         if f"{hf}.lora_A.weight" not in new:
             raise ValueError(f"{start}: nothing for {hf}, which the config trains")
         a, b = (new.pop(f"{hf}.lora_{x}.weight") for x in "AB")
-        if shape.family == "llama" and hf.endswith(("q_proj", "k_proj")):
+        if shape.family != "qwen2" and hf.endswith(("q_proj", "k_proj")):
             b = tune_shape.interleaved(b, shape.head)
         # Distributed recipes build on the meta device and call this again on the sharded layer
         layer.initialize_parameters = partial(_fill, layer, a, b)
@@ -256,13 +240,16 @@ def _preset(built: TransformerDecoder, start: str, shape: tune_shape.Shape) -> N
 
 
 def _apart(layer: Any, state: dict[str, Any], prefix: str, _: Any) -> None:  # noqa: ARG001 - torch calls it so
-    """Hand out a copy of a base weight that lies in main memory.
+    """Hand out a copy of a base weight that lies in main memory, and one in NF4 as it was before.
 
     At the end of an epoch the LoRA recipe adds B x A into `state_dict()`, moved to the CPU first (lora_finetune_single_device.py,
-    save_checkpoint). On a CPU nothing moves, the model itself is changed, and from then on LoRA counts twice.
+    save_checkpoint). On a CPU nothing moves, the model itself is changed, and from then on LoRA counts twice. Weights in NF4
+    torchtune would hand out in bfloat16 whatever `dtype` is (modules/common_utils.py).
     """
     weight = state[f"{prefix}weight"]
-    if type(weight) is torch.Tensor and weight.is_cpu:
+    if isinstance(weight, NF4Tensor):
+        state[f"{prefix}weight"] = weight.get_original_weight().cpu()
+    elif type(weight) is torch.Tensor and weight.is_cpu:
         state[f"{prefix}weight"] = weight.clone()
 
 
@@ -281,47 +268,3 @@ def _fill(layer: Any, a: torch.Tensor, b: torch.Tensor) -> None:
         if isinstance(own, DTensor):
             value = distribute_tensor(value, own.device_mesh, own.placements)
         own.copy_(value)
-
-
-class _Checkpointer(FullModelHFCheckpointer):
-    """Fills in what older config.json files leave out, and drops the copy of a tied head that some files carry."""
-
-    def __init__(self, *, shape: tune_shape.Shape, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._config |= {"tie_word_embeddings": shape.tied, "num_key_value_heads": shape.kv_heads}
-        self._tied = shape.tied
-
-    def load_checkpoint(self) -> dict[str, Any]:
-        state = super().load_checkpoint()
-        if self._tied:
-            state["model"].pop("output.weight", None)
-            self._weight_map.pop("lm_head.weight", None)
-        return state
-
-
-def checkpointer(
-    *,
-    checkpoint_dir: str,
-    output_dir: str,
-    model_type: str = "AUTO",
-    recipe_checkpoint: str | None = None,
-    should_load_recipe_state: bool = False,
-) -> FullModelHFCheckpointer:
-    """FullModelHFCheckpointer over a Hugging Face folder: the files are listed and the type is read from it.
-
-    `model_type` is there because recipes look at that key; AUTO is the one value. Resuming is refused: torchtune 0.6.1 does
-    not restore the place in the rows, and its LoRA recipe restarts the schedule.
-    """
-    if model_type != "AUTO":
-        raise ValueError(f"checkpointer.model_type should be AUTO, it is read from config.json; got {model_type!r}")
-    if should_load_recipe_state or recipe_checkpoint:
-        raise ValueError("resume_from_checkpoint should be False: the place in the rows cannot be restored; start again")
-    shape = tune_shape.read(checkpoint_dir)
-    types = {"qwen2": "QWEN2", "llama": "LLAMA3_2" if shape.tied else "LLAMA3"}
-    return _Checkpointer(
-        shape=shape,
-        checkpoint_dir=checkpoint_dir,
-        checkpoint_files=[p.name for p in tune_shape.weight_files(checkpoint_dir)],
-        model_type=types[shape.family],
-        output_dir=output_dir,
-    )

@@ -78,14 +78,21 @@ def _step(decided: Plan, folder: Path, argv: list[str]) -> str:
 
 
 def _text(row: dict[str, Any]) -> str:
-    """One row; what carries loss stands between ⟦ and ⟧."""
+    """One row, part by part; what carries loss stands between ⟦ and ⟧."""
+    parts = {name: tokens for name, tokens in row.items() if isinstance(tokens, list)}
+    total = sum(map(len, parts.values()))
+    learned = sum(bool(carries) for tokens in parts.values() for *_, carries in tokens)
+    bodies = (f"{f'{name}: ' if len(parts) > 1 else ''}{_marked(tokens)}" for name, tokens in parts.items())
+    return "\n".join([f"row {row['row']}: {total} tokens, {learned} with loss", *bodies])
+
+
+def _marked(tokens: list[Any]) -> str:
     from orchestrator.render.text import visible  # noqa: PLC0415
 
     out, marked = [], False
-    for text, _, carries in row["tokens"]:
+    for text, _, carries in tokens:
         if carries != marked:
             out.append("⟦" if carries else "⟧")
             marked = carries
         out.append(visible(text, keep="\n"))
-    learned = sum(bool(carries) for *_, carries in row["tokens"])
-    return f"row {row['row']}: {len(row['tokens'])} tokens, {learned} with loss\n{''.join(out)}{'⟧' if marked else ''}"
+    return f"{''.join(out)}{'⟧' if marked else ''}"

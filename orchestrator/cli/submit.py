@@ -69,18 +69,17 @@ def _show(decided: Plan, said: argparse.Namespace) -> None:
 
 
 def _check_python(decided: Plan) -> None:
-    """An interpreter of the user's must have the trainer, in the supported range."""
-    if decided.environment.lock:
+    """An interpreter of the user's must have the trainer, in the supported range. A command may do without any."""
+    environment = decided.environment
+    if environment.lock or not environment.python or (environment.python.startswith("/") and not environment.requires):
         return
     from orchestrator.interpreter import check_interpreter  # noqa: PLC0415
     from orchestrator.provision import ProvisionError  # noqa: PLC0415
 
-    if not decided.environment.python.startswith("/"):
-        raise Stop(
-            WRONG, f"there is no lock for {decided.backend} on {decided.environment.accelerator}: name a `python:` of the target"
-        )
+    if not environment.python.startswith("/"):
+        raise Stop(WRONG, f"there is no lock for {environment.name} on {environment.accelerator}: name a `python:` of the target")
     try:
-        check_interpreter(decided.environment.python, decided.environment.requires)
+        check_interpreter(environment.python, environment.requires)
     except ProvisionError as error:
         raise Stop(WRONG, str(error)) from None
 

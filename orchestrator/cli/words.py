@@ -28,7 +28,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
     return top
 
 
-COMPILING = ("submit", "translate", "preview", "explain")
+COMPILING = ("submit", "translate", "preview", "explain", "import")
 TRACKING = ("status", "logs", "metrics", "wait", "cancel", "retry")
 AROUND = ("recipes", "targets", "schema", "doctor")
 
@@ -41,13 +41,14 @@ def _command(commands: Any, name: str, module: str, about: str, function: str = 
     return made
 
 
-def _recipe(command: argparse.ArgumentParser) -> None:
+def _recipe(command: argparse.ArgumentParser, on: str = "local") -> None:
     command.add_argument("recipe", metavar="RECIPE", help="a recipe file")
     command.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="replace a leaf: --set optim.lr=3e-4")
     command.add_argument(
         "--accept", action="append", default=[], metavar="LEAF", help="go on although the trainer cannot honour this leaf"
     )
-    command.add_argument("--on", default="local", metavar="TARGET", help="a target of clusters.yaml (default: local)")
+    about = "local" if on else "a machine such as the recipe asks for"
+    command.add_argument("--on", default=on or None, metavar="TARGET", help=f"a target of clusters.yaml (default: {about})")
 
 
 def _compiling(commands: Any) -> None:
@@ -61,8 +62,8 @@ def _compiling(commands: Any) -> None:
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every leaf and every file in full")
     submit.add_argument("--json", action="store_true", help="one JSON document")
     translate = _command(commands, "translate", "translate", "native config files, commands and the report of what crossed")
-    _recipe(translate)
-    translate.add_argument("--to", default="all", metavar="TRAINER|all", help="default: all")
+    _recipe(translate, on="")
+    translate.add_argument("--to", default="all", metavar="TRAINER|all", help="default: all, side by side")
     translate.add_argument("--out", metavar="DIR", help="write the files there, a folder a trainer")
     translate.add_argument("--verbose", action="store_true", help="every leaf and every file in full")
     translate.add_argument("--json", action="store_true", help="one JSON document")
@@ -70,9 +71,23 @@ def _compiling(commands: Any) -> None:
     _recipe(preview)
     preview.add_argument("--rows", type=int, default=3, metavar="N", help="how many (default: 3)")
     preview.add_argument("--json", action="store_true", help="one JSON document")
-    explain = _command(commands, "explain", "translate", "one leaf in all trainers' spellings, or a recipe leaf by leaf")
-    explain.add_argument("what", metavar="LEAF|RECIPE", help="optim.lr, or a recipe file")
+    explain = _command(commands, "explain", "explain", "one leaf in all trainers' spellings, or a recipe leaf by leaf")
+    explain.add_argument("what", nargs="?", metavar="LEAF|RECIPE", help="optim.lr, or a recipe file")
+    explain.add_argument("--matrix", action="store_true", help="what each trainer has: methods and leaves x trainers")
     explain.add_argument("--json", action="store_true", help="one JSON document")
+    _importing(commands)
+
+
+def _importing(commands: Any) -> None:
+    native = _command(
+        commands, "import", "importing", "a trainer's own config becomes a recipe; every key is accounted for", "native"
+    )
+    native.add_argument("file", metavar="FILE", help="a config of any trainer")
+    native.add_argument("sets", nargs="*", metavar="KEY=VALUE", help="what the trainer's command line sets over the file")
+    native.add_argument("--from", dest="trainer", metavar="TRAINER", help="whose config it is (default: seen from its keys)")
+    native.add_argument("-o", dest="output", metavar="RECIPE", help="write the recipe there (default: stdout)")
+    native.add_argument("--strict", action="store_true", help="a key that the recipe does not say is an error (exit code 3)")
+    native.add_argument("--json", action="store_true", help="one JSON document")
 
 
 def _tracking(commands: Any) -> None:
@@ -110,6 +125,7 @@ def _around(commands: Any) -> None:
     recipes.add_argument("action", nargs="?", choices=("ls", "show", "cp"), default="ls")
     recipes.add_argument("name", nargs="?", metavar="NAME", help="of show and cp")
     recipes.add_argument("folder", nargs="?", metavar="DIR", default=".", help="of cp (default: here)")
+    recipes.add_argument("--json", action="store_true", help="of ls: one JSON document")
     targets = _command(commands, "targets", "around", "where jobs can run")
     targets.add_argument("action", nargs="?", choices=("ls", "check"), default="ls")
     targets.add_argument("--json", action="store_true", help="one JSON document")

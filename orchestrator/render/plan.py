@@ -10,7 +10,7 @@ import json
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import groupby, zip_longest
 from typing import TYPE_CHECKING, Any
@@ -64,23 +64,33 @@ def _problem(problem: Problem) -> str:
     return visible(text) + ("" if problem.value is ... else f", got {brief(problem.value)}")
 
 
-def report_text(report: Report, *, width: int = 100, verbose: bool = False) -> str:
+def report_text(report: Report, *, width: int = 100, verbose: bool = False, firm: Collection[str] = ()) -> str:
     """What crossed and how, losses first; then how many leaves of each kind there are, and the way out of a loss.
 
     Args:
         report: of one translation.
         width: columns of the terminal; long reasons are wrapped to it.
         verbose: also the leaves that crossed as they are, and our defaults.
+        firm: leaves whose loss cannot be accepted, so that no hint offers it.
     """
     shown = [line for line in report.lines if verbose or line.status not in _QUIET]
     order = list(_TITLES)
     shown.sort(key=lambda line: (order.index(_group(line)), _KINDS.index(line.kind)))
     parts = ["\n".join([f"{_TITLES[group]}:", *_entries(list(lines), width)]) for group, lines in groupby(shown, key=_group)]
     parts.append(_counts(report))
-    if report.refused:
-        words = " ".join(f"--accept {shlex.quote(line.leaf)}" for line in report.refused)
-        parts.append(visible(f"hint: `{words}` drops {'it' if len(report.refused) == 1 else 'them'} knowingly"))
+    parts += way_out(report, firm)
     return "\n\n".join(parts)
+
+
+def way_out(report: Report, firm: Collection[str]) -> Iterator[str]:
+    """How to go on without what is lost, where that is possible."""
+    leaves = list(dict.fromkeys(line.leaf for line in report.refused))
+    offered = [leaf for leaf in leaves if leaf not in firm]
+    if offered:
+        words = " ".join(f"--accept {shlex.quote(leaf)}" for leaf in offered)
+        rest = "" if len(offered) == len(leaves) else "; the others cannot be accepted"
+        verb = "writes {} all the same" if all(leaf.startswith("native.") for leaf in offered) else "drops {} knowingly"
+        yield visible(f"hint: `{words}` {verb.format('it' if len(offered) == 1 else 'them')}{rest}")
 
 
 def _group(line: Line) -> str:
@@ -148,6 +158,8 @@ def plan_text(plan: Plan, *, width: int = 100, verbose: bool = False) -> str:
 
 def _environment(environment: Environment) -> str:
     name, python = visible(environment.name), visible(environment.python)
+    if not environment.python:
+        return "none: programs of the machine"
     if not environment.lock:
         return f"{name}, as installed for {python}" + (f", needs {visible(environment.requires)}" if environment.requires else "")
     # A lock's other lines are comments, options (`--hash`) and their continuations.

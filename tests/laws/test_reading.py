@@ -17,6 +17,14 @@ CSV = """epoch,iter,iter_time,learning_rate,loss,step,tokens,total_tokens
 0,4,0.5,0.3,3.5,4,40,40
 """
 GROWN = CSV.replace("total_tokens\n", "total_tokens,val_loss\n") + ",,,,,4,,,3.25\n"
+JSONL = """{"step": 1, "loss": 5.5, "learning_rate": 0.0, "grad_norm": 2.5, "seconds": 1.0, "tokens": 20}
+{"step": 2, "loss": NaN, "learning_rate": 0.1, "grad_norm": 2.0, "seconds": 2.0, "tokens": 50}
+{"step": 2, "eval_loss": 3.25, "seconds": 3.0}
+"""
+TUNIX = """{"step": 0.0, "counts_from": 1, "eval/total_loss": 9.0, "eval/avg_loss": 4.5}
+{"step": 1.0, "counts_from": 1, "learning/loss": 5.5, "learning/current_learning_rate": 0.1, "learning/total_weights": 20, "perf/step_time_seconds": 0.5}
+{"step": 2.0, "counts_from": 1, "learning/loss": 4.5, "learning/current_learning_rate": 0.2, "learning/total_weights": 10, "perf/step_time_seconds": 0.5}
+"""
 LOG = "Step 1 | loss:5.5 lr:0.1 tokens_per_second_per_gpu:20.0 grad_norm:2.5 \nStep 2 | loss:nan lr:0.2 tokens_per_second_per_gpu:10.0 \n"
 
 
@@ -57,6 +65,24 @@ def test_torchtune():
     assert reading.progress.bad == "step 2: nan"
 
 
+def test_axolotl():
+    """The figures of a step as they are, the speed from the tokens since the step before; evaluations beside them."""
+    found, reading = read("axolotl", (0, JSONL))
+    assert series(found, "lr") == {1: 0.0, 2: 0.1}
+    assert series(found, "eval_loss") == {2: 3.25}
+    assert reading.progress.bad == "step 2: nan"
+
+
+def test_maxtext():
+    """Steps that Tunix counts from 1 carry the next step's rate, those of MaxText's own loop count from 0 and carry their own."""
+    found, _ = read("maxtext", (0, TUNIX))
+    assert series(found, "lr") == {1: 0.0, 2: 0.1}
+    assert series(found, "eval_loss") == {}
+    found, _ = read("maxtext", (0, TUNIX.replace('"counts_from": 1', '"counts_from": 0')))
+    assert series(found, "lr") == {2: 0.1, 3: 0.2}
+    assert series(found, "eval_loss") == {1: 4.5}
+
+
 @given(st.integers(0, len(CSV)), st.integers(0, len(CSV)))
 def test_where_the_file_is_cut_does_not_matter(one, two):
     """A look in mid-line loses and doubles nothing."""
@@ -68,7 +94,7 @@ def test_where_the_file_is_cut_does_not_matter(one, two):
 @given(st.text(max_size=200), st.sampled_from(sorted(BACKENDS)))
 def test_garbage_is_counted_and_passed_over(text, name):
     """Whatever stands between the trainer's lines, those are read."""
-    good = {"litgpt": CSV, "torchtune": LOG}[name]
+    good = {"litgpt": CSV, "torchtune": LOG, "axolotl": JSONL.replace("NaN", "4.5"), "maxtext": TUNIX}[name]
     first = good.index("\n") + 1
     found, _ = read(name, (0, good[:first] + text.replace("iter", "") + "\n" + good[first:]))
     assert series(found, "loss")[2] == series(read(name, (0, good))[0], "loss")[2] or name == "torchtune"

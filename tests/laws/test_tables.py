@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from backends.base import Inexpressible, plan
 from backends.base import shape as shape_of
 from backends.parse import parse
-from backends.recipe import Kind, leaves
+from backends.recipe import FORMATS, PREFERENCE, Kind, leaves
 from backends.registry import BACKENDS
 from backends.rows import Scene, Shape, cross, reverse
 from backends.target import Target
@@ -75,9 +75,26 @@ rates = st.floats(1e-7, 1.0)
 
 
 @st.composite
+def _learning(draw, kind):
+    """The section that belongs to a kind."""
+    if kind in PREFERENCE:
+        also = {"dpo": {"label_smoothing": 0.1}, "simpo": {"margin": 0.7}, "kto": {"desirable": 1.5}}.get(kind, {})
+        return {"preference": {"beta": draw(st.sampled_from([0.05, 0.3])), **also}}
+    if kind == "grpo":
+        return {"grpo": {"rewards": ["./rewards.py:brief"], "generations": 4}}
+    return {"distill": {"teacher": "./teacher", "ratio": draw(st.sampled_from([0.25, 1.0]))}} if kind == "distill" else {}
+
+
+@st.composite
 def recipes(draw):
     """Recipes over all leaves that these backends cross."""
-    lora = draw(st.booleans())
+    kind = draw(st.sampled_from(KINDS))
+    form = draw(st.sampled_from(sorted(FORMATS[kind])))
+    adapter = draw(st.sampled_from(["none", "none", "lora", "lora", "qlora", "dora"]))
+    lora = adapter != "none"
+    pairs = form in ("preference", "rated", "prompts")
+    devices = draw(st.sampled_from([1, 1, 2, 4]))
+    hosts = draw(st.sampled_from([1, 1, 2]))
     micro = draw(st.sampled_from([None, 1, 2, 4]))
     steps = draw(st.one_of(st.none(), st.integers(12, 500)))
     targets = draw(st.lists(st.sampled_from(["q", "k", "v", "o"]), min_size=1, unique=True))
@@ -96,43 +113,64 @@ def recipes(draw):
             ]
         )
     )
+    trackers = draw(st.sampled_from([[], [], ["tensorboard"], ["wandb", "mlflow"]]))
     return {
         "version": 1,
         "name": "law",
         "model": model,
         "method": {
-            "adapter": "lora",
-            "lora": {
-                "rank": draw(positive),
-                "alpha": float(draw(positive)),
-                "dropout": draw(st.sampled_from([0.0, 0.1])),
-                "targets": [t for t in ("q", "k", "v", "o") if t in targets] + mlp,
-            },
-        }
-        if lora
-        else {},
+            "kind": kind,
+            **draw(_learning(kind)),
+            "adapter": adapter,
+            **(
+                {
+                    "lora": {
+                        "rank": draw(positive),
+                        "alpha": float(draw(positive)),
+                        "dropout": draw(st.sampled_from([0.0, 0.1])),
+                        "targets": [t for t in ("q", "k", "v", "o") if t in targets] + mlp,
+                    }
+                }
+                if lora
+                else {}
+            ),
+        },
         "data": {
-            "train": draw(st.sampled_from(["rows.jsonl", "a/b.parquet", "org/name"])),
-            "format": draw(st.sampled_from(["instruct", "text"])),
+            "train": draw(
+                st.sampled_from(
+                    ["rows.jsonl", "a/b.parquet", "org/name", [{"path": "a.jsonl", "weight": 2.0}, {"path": "org/b"}]]
+                )
+            ),
+            "format": form,
             "max_length": draw(positive),
-            "pack": draw(st.booleans()),
-            "train_on_prompt": draw(st.booleans()),
+            "pack": not pairs and draw(st.booleans()),
+            "train_on_prompt": not pairs and draw(st.booleans()),
             "shuffle": draw(st.booleans()),
             "add_eos": draw(st.booleans()),
         },
         "train": {
             **({"steps": steps} if steps else {"epochs": draw(positive)}),
-            "batch": {"global": 8 * draw(positive), **({"micro": micro} if micro else {})},
-            "precision": draw(st.sampled_from(["fp32", "bf16"])),
+            "batch": {"global": 32 * draw(positive), **({"micro": micro} if micro else {})},
+            "precision": draw(st.sampled_from(["fp32", "bf16", "bf16-mixed"])),
+            "activation_checkpointing": draw(st.booleans()),
+            "attention": draw(st.sampled_from(["auto", "sdpa", "flash"])),
+            "grad_clip": draw(st.sampled_from([None, 1.0])),
             "seed": draw(st.integers(0, 2**32 - 1)),
         },
-        "log": {"every": draw(positive)},
+        "log": {"every": draw(positive), "trackers": trackers, **({"project": "p", "run": "r"} if trackers else {})},
+        "resources": {
+            "devices": devices,
+            "hosts": hosts,
+            **({"strategy": draw(st.sampled_from(["auto", "ddp", "fsdp", "zero2"]))} if devices * hosts > 1 else {}),
+        },
         "checkpoint": {"every": draw(st.sampled_from([None, 2, 7]))},
         "optim": {
             "lr": draw(rates),
             "betas": [draw(st.floats(0, 0.999)), 0.95],
             "eps": draw(st.floats(1e-12, 1e-3)),
             "warmup_steps": draw(st.integers(1, 11)),
+            "name": draw(st.sampled_from(["adamw", "adamw", "adamw_8bit"])),
+            "schedule": draw(st.sampled_from(["cosine", "constant", "linear"])),
             "weight_decay": draw(st.floats(0, 1)),
             "decay_on": draw(st.sampled_from(["all", "matrices"])),
         },
@@ -146,7 +184,8 @@ def test_out_and_back(name, values):
     """Across and back is the same recipe: what a backend can express, its native keys say in full."""
     recipe = parse(json.dumps(values), base="/somewhere")
     flat = recipe.flat()
-    scene = Scene(steps=flat["train.steps"], shape=shape_of(flat))
+    devices, hosts = flat["resources.devices"], flat["resources.hosts"]
+    scene = Scene(devices=devices * hosts, hosts=hosts, steps=flat["train.steps"], shape=shape_of(flat))
     rows = table(name, scene.shape)
     out = cross(rows, flat, scene)
     assert not out.unread
@@ -157,7 +196,7 @@ def test_out_and_back(name, values):
         if leaf in lost:
             continue
         if leaf == "train.batch.micro" and flat[leaf] is None:  # unset means the whole batch, and comes back as that number
-            assert value == flat["train.batch.global"]
+            assert value == flat["train.batch.global"] // scene.devices
             continue
         expected = flat[leaf]
         assert value == pytest.approx(expected, rel=1e-12) if isinstance(expected, float) else value == expected, leaf

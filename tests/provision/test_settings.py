@@ -154,7 +154,15 @@ def test_uvs_own_settings_win(name: str) -> None:
 )
 def test_torch_without_settings(tmp_path: Path, accelerator: str, given: dict[str, str], backend: str | None) -> None:
     """On a CPU host torch comes from PyTorch's own CPU index, unless the user says where packages come from."""
-    assert surroundings(tmp_path, accelerator, given).get("UV_TORCH_BACKEND") == backend
+    assert surroundings(tmp_path, accelerator, "3.11", given).get("UV_TORCH_BACKEND") == backend
+
+
+def test_the_interpreters_of_pyenv_are_found(tmp_path: Path) -> None:
+    """A version that pyenv holds can be had although it is not the one in use; what is on the PATH comes first."""
+    for version in ("2.7.18", "3.11.7", "3.12.0", "3.12.1"):
+        (tmp_path / "versions" / version / "bin").mkdir(parents=True)
+    path = surroundings(tmp_path, "cpu", "3.12", {"PATH": "/usr/bin", "PYENV_ROOT": str(tmp_path)})["PATH"].split(":")
+    assert path == ["/usr/bin", *(f"{tmp_path}/versions/{version}/bin" for version in ("3.12.0", "3.12.1"))]
 
 
 def test_the_cache(tmp_path: Path) -> None:
@@ -163,7 +171,7 @@ def test_the_cache(tmp_path: Path) -> None:
     envs.mkdir(parents=True)
 
     def cache(**environ: str) -> str:
-        return surroundings(envs, "cpu", {"HOME": str(tmp_path), **environ})["UV_CACHE_DIR"]
+        return surroundings(envs, "cpu", "3.11", {"HOME": str(tmp_path), **environ})["UV_CACHE_DIR"]
 
     assert cache() == str(tmp_path / ".cache/uv")
     assert cache(XDG_CACHE_HOME=str(tmp_path / "xdg")) == str(tmp_path / "xdg/uv")

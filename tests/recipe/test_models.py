@@ -109,7 +109,7 @@ def test_a_trainer_has_a_name_or_a_reason():
         ("Qwen/Qwen3-8B", "torchtune", "torchtune 0.6.1 has no qwen3"),
         ("Qwen/Qwen3-32B", "maxtext", ""),
         ("microsoft/phi-4", "torchtune", "phi4_14b has rope_theta 10000"),
-        ("Qwen/Qwen2.5-72B", "maxtext", "MaxText 0.2.5 does not list this model"),
+        ("Qwen/Qwen2.5-72B", "maxtext", "MaxText 0.2.5 does not list this model; it is built from config.json"),
         ("HuggingFaceTB/SmolLM-135M", "litgpt", "LitGPT 0.5.13 does not list this model; it is built from config.json"),
         ("Qwen/Qwen2.5-14B-Instruct", "litgpt", "Qwen2.5-14B-Instruct has norm_eps 1e-05; it is built from config.json"),
     ],

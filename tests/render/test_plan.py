@@ -125,6 +125,16 @@ def test_report_one_loss():
     assert text == "lost, and not accepted:\n  never    data.pack  no\n\n1 lost\n\nhint: `--accept data.pack` drops it knowingly"
 
 
+def test_report_firm():
+    """What cannot be accepted is not offered, nothing is offered twice, and a key of the user's own is not dropped but written."""
+    lost = Line("method.kind", "lost", {}, "no", "never"), Line("data.pack", "lost", {}, "no", "never")
+    last = report_text(Report((*lost, lost[1])), firm={"method.kind"}).splitlines()[-1]
+    assert last == "hint: `--accept data.pack` drops it knowingly; the others cannot be accepted"
+    assert "hint" not in report_text(Report(lost[:1]), firm={"method.kind"})
+    key = Line("native.litgpt.foo", "lost", {"foo": 1}, "no such key", "never")
+    assert report_text(Report((key,))).endswith("hint: `--accept native.litgpt.foo` writes it all the same")
+
+
 def test_report_expressible():
     """Without a loss there is no hint; without lines there is a sentence."""
     assert report_text(Report((Line("a", "same"), Line("b", "defaulted")))) == "1 same, 1 defaulted"

@@ -1,4 +1,4 @@
-"""A job's folder with the two scripts in it, a trainer's interpreter to run them, and a small hub on this machine."""
+"""A job's folder with the scripts in it, a trainer's interpreter to run them, and a small hub on this machine."""
 
 import ast
 import json
@@ -6,6 +6,7 @@ import os
 import shutil
 import struct
 import subprocess
+import sys
 import threading
 from array import array
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,8 @@ from types import SimpleNamespace
 import pytest
 
 SHIMS = Path(__file__).parents[2] / "backends" / "shims"
-SCRIPTS = ("tune_model.py", "tune_data.py", "tune_rows.py", "tune_cache.py")
+SCRIPTS = tuple(path.name for path in SHIMS.glob("tune_*.py"))
+sys.path.insert(0, str(SHIMS))  # the scripts import one another by their bare names, as in a job's folder
 HEAVY = ("torch", "numpy", "tokenizers", "jinja2", "safetensors", "huggingface_hub")
 TINY = {
     "family": "llama",
@@ -90,9 +92,13 @@ class Job:
         return SimpleNamespace(
             ids=[ids[a:b].tolist() for a, b in spans],
             labels=[labels[a:b].tolist() for a, b in spans],
-            order=npy(room / "train.order.npy").tolist(),
+            order=self.order(),
             manifest=json.loads((room / "manifest.json").read_text()),
         )
+
+    def order(self):
+        """The row numbers in the order in which they are trained."""
+        return npy(self.folder / "data/train.order.npy").tolist()
 
 
 def npy(path):

@@ -6,12 +6,14 @@ import random
 import struct
 from array import array
 from itertools import chain
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 BOS, EOS, PAD, START, END = range(256, 261)
+SHIPPED = Path(__file__).parents[2] / "recipes" / "data"
 ROWS = [{"instruction": f"Say {n}", "output": f"number {n} ☃"} for n in range(10)]
 
 
@@ -178,6 +180,115 @@ def test_order_by_seed(data_job):
     assert make(data_job, ROWS, batch=4, epochs=2, shuffle=False).order == [0, 1, 2, 3, 4, 5, 6, 7] * 2
 
 
+def sources(job, *sizes_and_weights):
+    """Sources of texts a0, a1, ... b0, ..., a letter each, with their weights."""
+    wishes = []
+    for letter, (size, weight) in zip("abcd", sizes_and_weights, strict=False):
+        rows = [{"text": f"{letter}{n}"} for n in range(size)]
+        wishes.append(job.write(f"{letter}.jsonl", rows) | ({} if weight is None else {"weight": weight}))
+    return wishes
+
+
+def epochs_of(job, wishes, count, **changes):
+    """The texts of each epoch, in order."""
+    spec = job.spec | {"train": wishes, "format": "text", "epochs": count, "add_eos": False} | changes
+    job.run("tune_data", spec)
+    data = job.data()
+    texts = [decoded(data.ids[row]) for row in data.order]
+    size = len(texts) // count
+    return [texts[at : at + size] for at in range(0, len(texts), size)]
+
+
+def test_several_sources(data_job):
+    """Sources follow one another in file order, or are shuffled as one; the manifest names each with its rows."""
+    wishes = sources(data_job, (3, None), (2, 1))
+    assert epochs_of(data_job, wishes, 1, shuffle=False) == [["a0", "a1", "a2", "b0", "b1"]]
+    shuffled = list(range(5))
+    random.Random("0:0").shuffle(shuffled)
+    epochs_of(data_job, wishes, 1)
+    assert data_job.data().order == shuffled
+    assert data_job.data().manifest["sources"] == [
+        {"name": "a.jsonl", "rows": 3, "weight": 1.0},
+        {"name": "b.jsonl", "rows": 2, "weight": 1},
+    ]
+
+
+def test_weights(data_job):
+    """A weight says how often each row of a source comes in an epoch; a part of the rows is drawn anew for each."""
+    wishes = sources(data_job, (2, 2.0), (9, 1 / 3), (4, 1.5))
+    epochs = epochs_of(data_job, wishes, 8, seed=5, shuffle=False)
+    for epoch in epochs:
+        assert epoch[:4] == ["a0", "a1"] * 2
+        assert len(set(epoch[4:7])) == 3
+        assert epoch[4:7] == sorted(epoch[4:7])
+        assert {text[0] for text in epoch[4:7]} == {"b"}
+        assert epoch[7:11] == ["c0", "c1", "c2", "c3"]
+        assert len(set(epoch[11:])) == 2
+    assert len({tuple(epoch[4:7]) for epoch in epochs}) > 1
+    assert [sorted(epoch) for epoch in epochs_of(data_job, wishes, 8, seed=5)] == [sorted(epoch) for epoch in epochs]
+    assert epochs_of(data_job, wishes, 8, seed=6, shuffle=False) != epochs
+    manifest = data_job.data().manifest
+    assert (manifest["steps"], manifest["epochs"], manifest["rows"], manifest["left_out_per_epoch"]) == (8 * 13, 8.0, 15, 0)
+
+
+def test_packing_keeps_sources_apart(data_job):
+    """No packed row holds rows of two sources, so that a weight has a meaning."""
+    wishes = sources(data_job, (3, 1.0), (3, 2.0))
+    assert epochs_of(data_job, wishes, 1, shuffle=False, pack=True) == [["a0a1a2", "b0b1b2", "b0b1b2"]]
+    assert [part["rows"] for part in data_job.data().manifest["sources"]] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "says"),
+    [
+        ({"weight": 0}, "bad_spec", "train: weight should be a number above 0 and at most 1000, got 0"),
+        ({"weight": "2"}, "bad_spec", "got '2'"),
+        ({"weight": float("nan")}, "bad_spec", "got nan"),
+        ({"weight": 0.01}, "no_data", "a.jsonl: none of its 3 rows comes in an epoch at weight 0.01: raise it"),
+        ({"path": "none.jsonl"}, "no_data", "none.jsonl: no such file"),
+        ({"path": ""}, "bad_spec", 'should be {"path": FILE} or {"hub": NAME}'),
+    ],
+)
+def test_sources_that_do_not_serve(data_job, change, reason, says):
+    """A weight that is none, one that leaves nothing of a source, and a source that is not there are refused."""
+    first, second = sources(data_job, (3, None), (3, None))
+    found = data_job.refused("tune_data", data_job.spec | {"format": "text", "train": [first | change, second]})
+    assert found[0] == reason
+    assert says in found[1]
+
+
+def test_a_weight_makes_other_data(data_job):
+    """The same rows at another weight, or parted otherwise, are not taken from the cache."""
+    one, two = sources(data_job, (2, None), (2, None))
+    places = set()
+    for wishes in ([one, two], [one, two | {"weight": 3}], [two, one], [one]):
+        epochs_of(data_job, wishes, 1)
+        places.add((data_job.folder / "data").readlink())
+    assert len(places) == 4
+
+
+def test_loss_roles(data_job):
+    """With loss_roles the turns of those roles carry loss, in ids as in text."""
+    messages = [{"role": role, "content": text} for role, text in (("system", "s"), ("user", "q"), ("assistant", "a"))]
+    data = make(data_job, [{"messages": messages}], format="chat", loss_roles=["system", "user"])
+    assert answers(data) == ["s\nq\n"]
+    spec = data_job.spec | {
+        "format": "chat",
+        "loss_roles": ["tool"],
+        "train": data_job.write("u.jsonl", [{"messages": messages}]),
+    }
+    assert data_job.refused("tune_data", spec)[0] == "no_loss_tokens"
+
+
+def test_completion_tokens(data_job):
+    """Prompt and completion are one text between BOS and EOS; the completion and EOS carry loss."""
+    data = make(data_job, [{"prompt": "a ", "completion": "b"}], format="completion")
+    assert data.ids == [[BOS, *b"a b", EOS]]
+    assert data.labels == [[-100, -100, -100, *b"b", EOS]]
+    spec = data_job.spec | {"format": "completion", "system": "S", "train": {"path": "train.jsonl"}}
+    assert "system: plain text has no system prompt" in data_job.refused("tune_data", spec)[1]
+
+
 def test_manifest_counts(data_job):
     """The manifest's figures are those of the arrays, step by step, and its hash is theirs."""
     rows = [{"text": "x" * n} for n in (1, 5, 2, 8, 3)]
@@ -215,6 +326,39 @@ def test_report(data_job):
         "a\\x1b[2J",
         "⟦b ☃</s>⟧",
     ]
+
+
+def test_report_of_several_sources(data_job):
+    """The report tells each source's rows and weight."""
+    spec = data_job.spec | {"train": sources(data_job, (2, None), (3, 0.5)), "format": "text"}
+    assert data_job.run("tune_data", spec).splitlines()[:4] == [
+        "train: 5 rows of 5, 20 tokens, 15 with loss, 0 rows truncated at 4,096, 0 dropped without loss, longest 4",
+        "  a.jsonl: 2 of them, 1 times an epoch",
+        "  b.jsonl: 3 of them, 0.5 times an epoch",
+        "steps: 4, each of 1 rows; epochs: 1; rows left out of each epoch: 0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "rows"),
+    [
+        ("quickstart", "instruct", 1145),
+        ("chat", "chat", 48),
+        ("text", "text", 64),
+        ("preference", "preference", 64),
+        ("preference-chat", "preference", 32),
+        ("rated", "rated", 48),
+        ("prompts", "prompts", 64),
+    ],
+)
+def test_shipped_data(data_job, name, form, rows):
+    """Every shipped data set is read whole by its format, nothing cut, no row twice."""
+    lines = (SHIPPED / f"{name}.jsonl").read_text().splitlines()
+    assert len(set(lines)) == len(lines) == rows
+    (data_job.folder / "rows.jsonl").symlink_to(SHIPPED / f"{name}.jsonl")
+    data_job.run("tune_data", data_job.spec | {"train": {"path": "rows.jsonl"}, "format": form, "max_length": 512})
+    manifest = json.loads((data_job.folder / "data/manifest.json").read_text())
+    assert (manifest["rows"], manifest["truncated"]) == (rows, 0)
 
 
 def test_ready_data_cost_nothing(data_job, light):

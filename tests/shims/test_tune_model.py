@@ -70,6 +70,30 @@ def test_random_qwen2_tied(job, tiny):
     assert (config["architectures"], config["tie_word_embeddings"], config["head_dim"]) == (["Qwen2ForCausalLM"], True, 10)
 
 
+def test_random_qwen3(job, tiny):
+    """A qwen3 has a norm for the queries and one for the keys of each layer, as wide as a head, and no biases."""
+    tiny["architecture"] |= {"family": "qwen3", "head_dim": 12}
+    job.run("tune_model", tiny)
+    found = tensors(job.folder / "cache/models/tiny")
+    assert len(found) == 3 + 2 * 11
+    assert not any(name.endswith(".bias") for name in found)
+    for name in ("q_norm", "k_norm"):
+        assert found[f"model.layers.1.self_attn.{name}.weight"][1:] == ((12,), array("f", [1.0] * 12))
+
+
+def test_families_differ_only_where_they_do(job, tiny):
+    """The same seed draws the same matrices for every family: norms and biases draw nothing."""
+    made = {}
+    for family in ("llama", "mistral", "qwen2", "qwen3"):
+        tiny["architecture"]["family"] = family
+        job.run("tune_model", tiny | {"folder": f"cache/models/{family}"})
+        made[family] = tensors(job.folder / f"cache/models/{family}")
+        config = json.loads((job.folder / f"cache/models/{family}/config.json").read_text())
+        assert (config["model_type"], config["architectures"]) == (family, [f"{family.capitalize()}ForCausalLM"])
+    for family, found in made.items():
+        assert {name: found[name] for name in made["llama"]} == made["llama"], family
+
+
 def test_seed_decides_the_weights(job, tiny):
     """The same seed gives the same bytes, another seed others."""
     made = {}
@@ -120,7 +144,7 @@ def test_every_problem_of_an_architecture_at_once(job, tiny):
     assert detail.splitlines() == [
         "model.architecture.layers: should be a positive integer, got 0",
         "model.architecture.norm_eps: should be a positive number, got 'x'",
-        "model.architecture.family: should be one of llama, qwen2, got 'gpt'",
+        "model.architecture.family: should be one of llama, mistral, qwen2, qwen3, got 'gpt'",
         "model.architecture.vocab_size: should be at least 261 (bytes and special tokens), got 260",
         "model.architecture.head_dim: should be a positive integer or null, got -2",
     ]

@@ -4,10 +4,17 @@ import json
 from types import SimpleNamespace
 
 import pytest
+from tune_files import BadRow, Refused, each, split_files
+from tune_rows import render
 
-from backends.shims.tune_rows import BadRow, Refused, render, rendered, split_files
-
-SPEC = {"format": "instruct", "template": "alpaca", "columns": {}, "system": None, "train_on_prompt": False}
+SPEC = {
+    "format": "instruct",
+    "template": "alpaca",
+    "columns": {},
+    "system": None,
+    "train_on_prompt": False,
+    "loss_roles": ["assistant"],
+}
 
 
 def spec(**changes):
@@ -73,6 +80,44 @@ def test_chat_turns():
     assert learned(openai, format="chat", system="S")[0].startswith("<system>own#<user>")
 
 
+def test_sharegpt_needs_no_column_name():
+    """A row with `conversations` in the place of `messages` is read as it is; a named column decides."""
+    row = {"conversations": [{"from": "system", "value": "S"}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
+    assert learned(row, format="chat") == ("<system>S#<user>a#<assistant>b#", ["b#"])
+    with pytest.raises(BadRow, match="column 'turns': should be a list of messages"):
+        learned(row, format="chat", columns={"messages": "turns"})
+
+
+def test_roles_that_carry_loss():
+    """The turns of the roles that are named carry loss, from their content on, header not; several roles in one chat."""
+    texts = (("system", "S"), ("user", "user"), ("assistant", "b"), ("tool", ""), ("assistant", "\ue000"), ("user", "\ue000"))
+    row = {"messages": [{"role": role, "content": text} for role, text in texts]}
+    for roles, parts in (
+        (["user"], ["user#", "\ue000#"]),
+        (["system", "assistant"], ["S#", "b#", "\ue000#"]),
+        (["tool"], ["#"]),
+    ):
+        assert learned(row, format="chat", loss_roles=roles)[1] == parts
+
+
+def test_roles_where_the_template_trims():
+    """Content that the template trims is found all the same."""
+
+    def trimming(messages, add_generation_prompt=False):
+        return chat([{**m, "content": m["content"].strip()} for m in messages], add_generation_prompt)
+
+    row = {"messages": [{"role": "user", "content": "  a "}, {"role": "assistant", "content": "b"}]}
+    text, spans = render(row, spec(format="chat", loss_roles=["user"]), trimming)
+    assert [text[start:end] for start, end in spans] == ["a#"]
+
+
+def test_completion():
+    """Prompt and completion stand as they are, one after the other; the completion carries loss."""
+    columns = {"prompt": "q"}
+    assert learned({"q": "2 + 2 =", "completion": " 4"}, format="completion", columns=columns) == ("2 + 2 = 4", [" 4"])
+    assert learned({"prompt": "a", "completion": "b"}, format="completion", train_on_prompt=True) == ("ab", ["ab"])
+
+
 def test_everything_carries_loss_when_asked():
     """train_on_prompt lets the whole text carry loss, in every format."""
     row = {"instruction": "a", "output": "b", "messages": [{"role": "user", "content": "a"}], "text": "t"}
@@ -89,7 +134,6 @@ def test_column_names():
 @pytest.mark.parametrize(
     ("row", "changes", "says"),
     [
-        ([1], {}, "should be an object with columns, got list"),
         ({"instruction": "a"}, {}, "has no column 'output', only 'instruction'"),
         ({"instruction": 5, "output": "b"}, {}, "column 'instruction': should be text, got int"),
         ({"instruction": "a", "input": [], "output": "b"}, {}, "column 'input': should be text, got list"),
@@ -122,8 +166,25 @@ def test_bad_rows_say_what_is_wrong(row, changes, says):
     assert says in str(caught.value)
 
 
+def test_turns_that_lose_their_thoughts():
+    """Where a template shows what was thought in the last turn only, as Qwen3's does, earlier turns are found without it."""
+
+    def thinking(messages, add_generation_prompt=False):
+        *earlier, last = messages
+        said = chat(earlier)
+        thought = last | {"content": f"<think>#</think>{last['content']}"} if last["role"] == "assistant" else last
+        return said + chat([thought], add_generation_prompt)
+
+    pairs = [("user", "a"), ("assistant", "b#"), ("user", "c"), ("assistant", "")]
+    row = {"messages": [{"role": role, "content": text} for role, text in pairs]}
+    for roles, parts in ((["assistant"], ["b##", "<think>#</think>#"]), (["user"], ["a#", "c#"])):
+        text, spans = render(row, spec(format="chat", loss_roles=roles), thinking)
+        assert [text[start:end] for start, end in spans] == parts
+        assert text == "<user>a#<assistant>b##<user>c#<assistant><think>#</think>#"
+
+
 def test_a_template_that_rewrites_earlier_turns_is_refused():
-    """Where a turn reads otherwise once more follows, its loss would have no place: refused, naming the message."""
+    """Where a turn cannot be found in the whole, its loss would have no place: refused, naming the message."""
 
     def forgetful(messages, add_generation_prompt=False):
         return chat([*messages[-1:]], add_generation_prompt)
@@ -133,12 +194,12 @@ def test_a_template_that_rewrites_earlier_turns_is_refused():
         render(row, spec(format="chat"), forgetful)
 
 
-def texts(tmp_path, name, content, **changes):
+def texts(tmp_path, name, content):
     """The (place, text) of a file's rows."""
     path = tmp_path / name
     path.write_bytes(content)
-    changes = {"format": "text"} | changes
-    return [(where.removeprefix(f"{tmp_path}/"), text) for where, text, _ in rendered([str(path)], spec(**changes), chat)]
+    rows = each([str(path)], lambda row: render(row, spec(format="text"), chat))
+    return [(where.removeprefix(f"{tmp_path}/"), text) for where, (text, _) in rows]
 
 
 def test_files(tmp_path):
@@ -179,9 +240,9 @@ def test_the_first_rows_only(tmp_path):
     """A preview reads no further than its rows, but those must be right."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a"}\n{"text": "b"}\n{}\n')
-    assert len(list(rendered([str(path)], spec(format="text"), chat, 2))) == 2
+    assert len(list(each([str(path)], lambda row: row["text"].upper(), 2))) == 2
     with pytest.raises(Refused):
-        list(rendered([str(path)], spec(format="text"), chat, 3))
+        list(each([str(path)], lambda row: render(row, spec(format="text"), chat), 3))
 
 
 @pytest.mark.parametrize(

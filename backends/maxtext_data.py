@@ -1,0 +1,169 @@
+"""What MaxText 0.2.5 trains on: the data step's rows, or what its own Hugging Face loader reads. Part of backends/maxtext.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backends.maxtext_method import PREFERS, SEE, TUNIX, adapts
+from backends.rows import ABSENT, Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same
+from backends.shapes import COLUMNS, DATA, LAUNCH, batch_per_device, is_hub, shared_data, sources
+
+JOB = "maxtext.json"
+"""The spec of the prepare and train steps."""
+_LOADER = SEE + "input_pipeline/hf_data_processing.py"
+_INSTRUCTIONS = SEE + "input_pipeline/instruction_data_processing.py"
+SHARED = "use data.rendering: shared"
+_FORMS = {"sft": ("chat", ("messages",)), "pretrain": ("text", ("text",))}
+_PAIRS = ("preference", ("prompt", "chosen", "rejected"))
+_KEYS = ("hf_path", "hf_train_files", "train_data_columns")
+
+
+def form(kind: str) -> tuple[str, tuple[str, ...]]:
+    """The one format that its loader reads for a kind, and the columns of it."""
+    return _FORMS.get(kind, _PAIRS)
+
+
+def _files(shape: Shape) -> Row:
+    """Where the rows are and which columns they have."""
+    wanted, names = form(shape.kind)
+    ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in COLUMNS))
+
+    def to(name: Any, given: str, *rest: Any) -> Sequence[Any]:
+        first = sources("data.train", name, "")[0]
+        source = str(first.get("hub", first.get("name")))
+        builder = "parquet" if source.endswith(".parquet") else "text" if source.endswith(".txt") else "json"
+        columns = dict(zip(COLUMNS, rest[:-1], strict=True))
+        keys: Flat = {
+            "hf_path": source if is_hub(source) else builder,
+            "train_data_columns": [columns[c] for c in names],
+            **({} if is_hub(source) else {"hf_train_files": first["path"]}),
+            f"{LAUNCH}:data": [name, given, *rest[:-1]],
+        }
+        _refuse(name, given, wanted, columns, keys)
+        return *(keys.get(key, ABSENT) for key in _KEYS), keys[f"{LAUNCH}:data"]
+
+    return couple(ours, (*_KEYS, f"{LAUNCH}:data"), to, lambda *values: tuple(values[-2]), see=_LOADER, absent=_KEYS)
+
+
+def _refuse(name: Any, given: str, wanted: str, columns: Flat, keys: Flat) -> None:
+    """What its loader cannot read."""
+    if given != wanted:
+        why = f"MaxText's loader reads {wanted} rows here, {given} rows only as lists of messages; {SHARED}"
+        raise Lost("data.format", why, see=_INSTRUCTIONS)
+    if isinstance(name, list):
+        raise Lost("data.train", f"MaxText's loader reads one data set; {SHARED}", see=_LOADER, instead=keys)
+    if wanted == "chat" and columns["messages"] != "messages":
+        why = f"MaxText wants the column to be called messages; {SHARED}"
+        raise Lost("data.columns.messages", why, see=SEE + "input_pipeline/data_processing_utils.py", instead=keys)
+
+
+def _steps(epochs: int | None, steps: int | None, _: Scene) -> Sequence[Any]:
+    if steps is None:
+        raise Lost(
+            "train.epochs",
+            f"MaxText counts steps only, and ends with 0 when the rows run out; give train.steps, or {SHARED}",
+            see=SEE + "configs/base.yml",
+            instead={"num_epoch": epochs, f"{JOB}:steps": 1},
+        )
+    return min(steps, 1000), steps
+
+
+def _ends(shape: Shape) -> Row:
+    if shape.kind == "pretrain":
+        return same("data.add_eos", "add_eos")
+    return cannot("data.add_eos", f"MaxText adds no end token to chats and pairs; {SHARED}", unless=False, see=_LOADER)
+
+
+def native(shape: Shape) -> tuple[Row, ...]:
+    """The data section, read by MaxText itself."""
+    sft = shape.kind not in ("pretrain", *PREFERS)
+    return (
+        _files(shape),
+        same("data.train_split", "train_split"),
+        cannot("data.eval", f"MaxText's loader begins a second evaluation where the first one ended; {SHARED}", see=_LOADER),
+        kept("data.eval_split", "no evaluation", "validation"),
+        cannot("data.template", "MaxText uses the tokenizer's chat template", see=_INSTRUCTIONS),
+        cannot("data.loss_roles", "in MaxText's chats the assistant carries loss", unless=["assistant"], see=_INSTRUCTIONS),
+        cannot("data.system", f"MaxText takes a system text from the rows; {SHARED}", see=_INSTRUCTIONS),
+        couple(
+            ("data.rendering",),
+            (),
+            lambda *_: (),
+            lambda _: ("native",),
+            status="approximated",
+            why="MaxText's own tokens: what follows a prompt up to the answer's first word may carry loss",
+            see=_INSTRUCTIONS,
+        ),
+        same("data.max_length", "max_target_length"),
+        same("data.pack", "packing")
+        if shape.kind not in PREFERS
+        else cannot("data.pack", "MaxText packs no pairs", unless=False, see=_LOADER),
+        couple(
+            ("data.train_on_prompt",),
+            ("sft_train_on_completion_only",),
+            lambda v, _: (not v,),
+            lambda v, _: (not v,),
+        )
+        if sft
+        else kept("data.train_on_prompt", "of no effect here", False),
+        _ends(shape),
+        cannot("data.drop_empty", "MaxText keeps rows without loss tokens, in silence", unless=False, see=_LOADER),
+        couple(
+            ("data.shuffle",),
+            ("enable_data_shuffling",),
+            lambda v, _: (v,),
+            lambda v, _: (v,),
+            status="approximated",
+            why="MaxText shuffles within a buffer that moves over the rows",
+            see=_LOADER,
+        ),
+        couple(
+            ("train.epochs", "train.steps"),
+            ("num_epoch", f"{JOB}:steps"),
+            _steps,
+            lambda _epochs, steps, _: (None, steps),
+            why="the rows are repeated, as often as there are steps or 1000 times at most",
+            see=SEE + "configs/base.yml",
+        ),
+        const("tokenize_train_data", True, "by MaxText"),
+    )
+
+
+def shared() -> tuple[Row, ...]:
+    """Rows of the data step, in place of what the loader would read."""
+    return (
+        *shared_data(),
+        const("hf_path", "json", "not read: the loader is ours, shims/tune_maxtext_rows.py"),
+        const("packing", False, "the data step packs"),
+        const("enable_data_shuffling", False, "the order is in the data step's file"),
+        const("num_epoch", 1, "epochs are unrolled in the data step's order"),
+        const("sft_train_on_completion_only", True, "labels come from the data step"),
+        const(f"{JOB}:steps", None, "the data step fixes the number of steps"),
+    )
+
+
+def batch(shape: Shape) -> Row:
+    """Sequences per device, and the parts of a step: accumulated by MaxText, or with LoRA by tune_maxtext.py."""
+    keys = ("per_device_batch_size", "gradient_accumulation_steps", f"{JOB}:parts", "eval_per_device_batch_size")
+    also = () if shape.native else (f"{DATA}:batch",)
+    row = batch_per_device("one", "times")
+
+    def to(total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
+        one, times = row.to(total, micro, scene)
+        parted = (one * times, 1, times, one) if adapts(shape) else (one, times, 1, one)
+        return *parted, *(total for _ in also)
+
+    def back(size: int, times: int, parts: int, *rest: Any) -> Sequence[Any]:
+        return size * times * rest[-1].devices, size // parts
+
+    return couple(
+        ("train.batch.global", "train.batch.micro"),
+        (*keys, *also),
+        to,
+        back,
+        why="MaxText's LoRA cannot accumulate with google-tunix 0.1.7: there a step's loss is taken part by part"
+        if adapts(shape)
+        else "per_device_batch_size x gradient_accumulation_steps x devices = train.batch.global",
+        see=TUNIX + "peft_trainer.py" if adapts(shape) else "",
+    )

@@ -1,0 +1,146 @@
+"""How MaxText 0.2.5 trains: kinds, LoRA, preferences. Part of backends/maxtext.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from backends.report import Kind as Lack
+from backends.rows import Lost, Row, Scene, Shape, cannot, const, couple, same, words
+from backends.shapes import LAUNCH, beta, everywhere, kinds, lora_idle, preference_idle, preferring
+
+SEE = "https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/"
+TUNIX = "https://github.com/google/tunix/blob/v0.1.7/tunix/sft/"
+PREFERS = ("dpo", "orpo")
+_LORA = SEE + "utils/lora_utils.py"
+_LOSSES = TUNIX + "dpo/dpo_trainer.py"
+
+KINDS = kinds(
+    "sft",
+    "pretrain",
+    *PREFERS,
+    lacks={
+        **dict.fromkeys(("ipo", "simpo", "kto"), ("never", "Tunix's trainer for preferences has dpo and orpo only", _LOSSES)),
+        "reward": ("never", "MaxText has no reward models", SEE + "trainers/post_train"),
+        "grpo": (
+            "waiting",
+            "its GRPO needs vLLM for TPU, which no package index has",
+            SEE + "trainers/post_train/rl/train_rl.py",
+        ),
+        "distill": ("todo", "not translated yet", SEE + "trainers/post_train/distillation/train_distill.py"),
+    },
+    why="MaxText has a program for each kind",
+)
+
+MODULES = {
+    "q": "self_attention/query",
+    "k": "self_attention/key",
+    "v": "self_attention/value",
+    "o": "self_attention/out",
+    "gate": "mlp/wi_0",
+    "up": "mlp/wi_1",
+    "down": "mlp/wo",
+}
+"""Target of LoRA -> path of the module in a decoder layer."""
+
+
+def adapts(shape: Shape) -> bool:
+    """LoRA is trained. MaxText has it for rows only, not for preferences."""
+    return shape.lora and shape.kind not in PREFERS
+
+
+def tunix(shape: Shape) -> bool:
+    """Tunix's loop trains, not MaxText's own."""
+    return shape.lora or shape.kind in PREFERS
+
+
+def module(kind: str, adapter: str) -> str:
+    """The program that trains."""
+    if kind in PREFERS:
+        return "maxtext.trainers.post_train.dpo.train_dpo"
+    if adapter != "none":
+        return "maxtext.trainers.post_train.sft.train_sft"
+    return f"maxtext.trainers.{'pre_train.train' if kind == 'pretrain' else 'post_train.sft.train_sft_native'}"
+
+
+def adapter(shape: Shape) -> tuple[Row, ...]:
+    """method.adapter and method.lora."""
+    key = f"{LAUNCH}:adapter"
+    if shape.kind in PREFERS:
+        why = "with LoRA set, MaxText's train_dpo trains and saves all weights, in silence"
+        lacks: dict[str, tuple[Lack, str]] = dict.fromkeys(("lora", "qlora", "dora"), ("never", why))
+        see = SEE + "trainers/post_train/dpo/train_dpo.py"
+        return words("method.adapter", key, {"none": "none"}, otherwise=lacks, instead="none", see=see), *lora_idle()
+    chosen = words(
+        "method.adapter",
+        key,
+        {"none": "none", "lora": "lora", "qlora": "qlora"},
+        otherwise={"dora": ("never", "Qwix, which MaxText takes LoRA from, has no DoRA")},
+        instead="lora",
+        why="LoRA comes from Qwix, over NF4 weights with qlora",
+        see=_LORA,
+    )
+    return (chosen, *(_lora(shape.adapter) if shape.lora else lora_idle()))
+
+
+def _lora(adapter: str) -> tuple[Row, ...]:
+    return (
+        const("lora.enable_lora", True, "otherwise all weights are trained"),
+        const("lora.lora_weight_qtype", "nf4" if adapter == "qlora" else None, "how the frozen weights are kept"),
+        const("lora.lora_tile_size", None, "Qwix's own size of quantization blocks"),
+        everywhere("method.lora.rank", "lora.lora_rank", "lora.json:rank", "export.json:lora.rank"),
+        everywhere("method.lora.alpha", "lora.lora_alpha", "export.json:lora.alpha"),
+        cannot("method.lora.dropout", "MaxText sets Qwix's dropout to 0", unless=0.0, see=_LORA),
+        couple(
+            ("method.lora.targets",),
+            ("lora.lora_module_path", "lora.json:targets"),
+            _targets,
+            lambda path, *_: (targets(path),),
+            why="a pattern over the paths of MaxText's modules",
+        ),
+    )
+
+
+def _targets(wanted: list[str], scene: Scene) -> Sequence[Any]:
+    if "head" in wanted and scene.model.get("tied"):
+        fewer = [t for t in wanted if t != "head"] or ["q", "v"]
+        raise Lost(
+            "method.lora.targets",
+            "the output embedding of this model is tied to the input; there is no layer for an adapter",
+            see=_LORA,
+            instead={"lora.lora_module_path": pattern(fewer), "lora.json:targets": fewer},
+        )
+    return pattern(wanted), wanted
+
+
+def pattern(wanted: Sequence[str]) -> str:
+    """A regular expression that matches the modules of these targets."""
+    inside = "|".join(path for target, path in MODULES.items() if target in wanted)
+    parts = [f"decoder/layers/({inside})"] if inside else []
+    return "|".join([*parts, *(["decoder/logits_dense"] if "head" in wanted else [])])
+
+
+def targets(path: str) -> list[str]:
+    """The targets that a pattern of ours names."""
+    named = set(re.split(r"\(|\)|\|", path))
+    return [*(t for t, name in MODULES.items() if name in named), *(["head"] if "decoder/logits_dense" in named else [])]
+
+
+def preference(kind: str) -> tuple[Row, ...]:
+    """method.preference, as Tunix has it."""
+    if kind not in PREFERS:
+        return preference_idle()
+    orpo = kind == "orpo"
+    strength = couple(
+        ("method.preference.beta",),
+        ("dpo.orpo_lambda" if orpo else "dpo.dpo_beta",),
+        lambda v, _: (beta(kind, v),),
+        lambda v, _: (v,),
+        status="approximated" if orpo else "converted",
+        why="Tunix's odds are of whole answers' probabilities, not of their means a token" if orpo else "",
+        see=_LOSSES,
+    )
+    smoothing = () if orpo else (same("method.preference.label_smoothing", "dpo.dpo_label_smoothing"),)
+    zero = (const("dpo.dpo_label_smoothing", 0.0, "no leaf asks for it"),) if orpo else ()
+    return (const("dpo.algo", kind, "which of Tunix's losses"), *zero, *preferring(strength, *smoothing))

@@ -1,0 +1,81 @@
+"""axolotl 0.19.0's side: `python tune_axolotl.py axolotl.yaml`, in the job's folder, in each process of the job.
+
+axolotl is called from Python, as its own tests do: `load_cfg`, then `train` with data sets. Its command line does the same but
+for four things that have no key, each of them stated in `train`. What a key can do is in axolotl.yaml; what the trainer classes
+of tune_axolotl_trainers.py add to it is in trainer.json:
+
+    rows          folder of the data step; null: axolotl reads the files that axolotl.yaml names
+    kind          method.kind
+    dtype         float32 or bfloat16: of weights, gradients and optimizer state; axolotl's bf16 and fp16 are mixed precision
+    decay_on      all or matrices
+    shuffle       a new order each epoch, by axolotl; only without `rows`
+    eval_batches  micro-batches of an evaluation during training; null: all
+    start         safetensors with A and B of LoRA in Hugging Face names; null: as PEFT draws them
+"""
+
+# ruff: noqa: PLC0415 - the processes that axolotl's own data path spawns import this file, and must not wait for all of axolotl
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from axolotl.common.datasets import TrainDatasetMeta
+
+
+def train(path: str) -> None:
+    """Train as axolotl.yaml and trainer.json say."""
+    import torch
+
+    on_cpu = not torch.cuda.is_available()
+    if on_cpu:  # accelerate looks at it when it is imported: several processes then talk through gloo
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+    import axolotl.core.builders.causal
+    import axolotl.train
+    import transformers
+    import tune_axolotl_trainers
+    from axolotl.cli.config import load_cfg
+
+    wish = json.loads(Path("trainer.json").read_text())
+    cfg = load_cfg(path)
+    cfg.torch_dtype = getattr(torch, wish["dtype"])  # with `bf16: true` axolotl makes the weights bfloat16, mixed or not
+    if wish["dtype"] == "bfloat16":
+        cfg.bf16 = "full"  # no autocast: core/builders/base.py knows the word, the schema of 0.19.0 does not
+    if on_cpu and cfg.world_size > 1:
+        cfg.device_map = {"": "cpu"}  # it puts rank n on the n-th GPU (utils/config/__init__.py, normalize_config)
+    for name in cfg.trl.reward_funcs or [] if cfg.trl else []:
+        importlib.import_module(name.rpartition(".")[0])  # axolotl takes a module that cannot be imported for a model of the hub
+    # The reward trainer is the one that `trainer_cls` does not reach (core/builders/causal.py, _get_trainer_cls)
+    _replace(axolotl.core.builders.causal, "AxolotlRewardTrainer", tune_axolotl_trainers.Reward)
+    transformers.set_seed(cfg.seed)  # PEFT and a reward model's head draw before the trainer seeds
+    axolotl.train.train(cfg=cfg, dataset_meta=_data(cfg, wish))
+
+
+def _data(cfg: Any, wish: dict[str, Any]) -> TrainDatasetMeta:
+    """Rows of the data step as they are, or what axolotl makes of its own `datasets`."""
+    from axolotl.cli.args import TrainerCliArgs
+    from axolotl.common.datasets import load_datasets, load_preference_datasets
+
+    if wish["rows"]:
+        import tune_axolotl_rows
+
+        return tune_axolotl_rows.meta(wish["rows"], wish["kind"], cfg)
+    load = load_preference_datasets if cfg.rl else load_datasets
+    return load(cfg=cfg, cli_args=TrainerCliArgs())
+
+
+def _replace(module: ModuleType, name: str, new: Any) -> None:
+    if not hasattr(module, name):
+        raise RuntimeError(f"{module.__name__} has no {name}: this is not axolotl 0.19.0, for which this file is written")
+    setattr(module, name, new)
+
+
+if __name__ == "__main__":
+    train(sys.argv[1])

@@ -1,0 +1,122 @@
+"""What axolotl trained -> a Hugging Face folder. `python tune_axolotl_export.py export.json`, in the job's folder.
+
+export.json: `{"model": folder of the base model, "trained": "out", "out": "checkpoint", "kind": method.kind, "dtype": "float32"}`.
+Leaves `out/` with the weights, merged where an adapter was trained, config.json and the base's tokenizer; an adapter goes to
+`adapter/` in PEFT form, apart: transformers applies one that lies beside merged weights a second time.
+On failure: exit 1, a message, and reason.json.
+"""
+# ruff: noqa: PLC0415 - weights trained in full need no torch
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tune_shape
+import tune_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
+HEAD = ("architectures", "id2label", "label2id", "num_labels", "problem_type")
+"""What a reward model's config.json has of its own."""
+
+
+def main(path: str) -> int:
+    """Export. 0, or 1 with a message and reason.json."""
+    return tune_shared.guarded("no_checkpoint", lambda: _export(json.loads(Path(path).read_text())))
+
+
+def _export(wish: dict[str, str]) -> None:
+    trained = Path(wish["trained"])
+    adapted = (trained / ADAPTER[1]).exists()  # with some methods the base's weights lie beside it
+    _whole(wish["out"], lambda place: _write(wish, place, adapted=adapted))
+    if adapted:
+        _whole("adapter", lambda place: _link(trained, place, ADAPTER))
+
+
+def _whole(out: str, write: Callable[[Path], None]) -> None:
+    """Have `write` fill a folder aside, and only then give it its name."""
+    aside = Path(f"{out}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    write(aside)
+    shutil.rmtree(out, ignore_errors=True)
+    aside.replace(out)
+
+
+def _write(wish: dict[str, str], place: Path, *, adapted: bool) -> None:
+    base, trained = Path(wish["model"]), Path(wish["trained"])
+    if adapted:
+        _merge(wish, place)
+    else:
+        weights = [file.name for file in trained.glob("model*.safetensors*")]
+        if not weights:
+            raise FileNotFoundError(f"{trained}: no model*.safetensors in it")
+        _link(trained, place, weights)
+    for file in base.iterdir():
+        if file.suffix in (".json", ".jinja", ".model", ".txt") and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, place / file.name)
+    config = json.loads((base / "config.json").read_text())
+    config["dtype" if "dtype" in config else "torch_dtype"] = wish["dtype"]
+    if wish["kind"] == "reward":
+        own = json.loads((trained / "config.json").read_text())
+        config |= {name: own[name] for name in HEAD if name in own}
+    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _merge(wish: dict[str, str], place: Path) -> None:
+    """The adapter into the base model as it is, not as it was quantized; file by file.
+
+    Raises:
+        ValueError: the adapter has layers that are not in the base's files.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    trained, dtype = Path(wish["trained"]), getattr(torch, wish["dtype"])
+    facts = json.loads((trained / ADAPTER[0]).read_text())
+    parts = {name.removeprefix("base_model.model."): value for name, value in load_file(trained / ADAPTER[1]).items()}
+    where: dict[str, str] = {}
+    files = tune_shape.weight_files(wish["model"])
+    for file in files:
+        weights = load_file(file)
+        if wish["kind"] == "reward":
+            weights.pop("lm_head.weight", None)
+        merged = {name: _merged(name, value.float(), parts, facts["lora_alpha"] / facts["r"]) for name, value in weights.items()}
+        if file is files[-1]:
+            whole = [name for name in parts if ".lora_" not in name]  # what is trained beside the adapters: a reward model's head
+            merged |= {name: parts.pop(name) for name in whole}
+        save_file({name: value.to(dtype).contiguous() for name, value in merged.items()}, place / file.name, {"format": "pt"})
+        where |= dict.fromkeys(merged, file.name)
+    if parts:
+        raise ValueError(f"{trained}: {sorted(parts)[0]} and {len(parts) - 1} others belong to no weight of {wish['model']}")
+    if len(files) > 1:
+        (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=2) + "\n")
+
+
+def _merged(name: str, weight: torch.Tensor, parts: dict[str, torch.Tensor], scale: float) -> torch.Tensor:
+    """A weight with its adapter; the adapter's parts are taken out of `parts`."""
+    layer = name.removesuffix(".weight")
+    a, b, magnitude = (parts.pop(f"{layer}.lora_{part}", None) for part in ("A.weight", "B.weight", "magnitude_vector"))
+    if a is None or b is None:
+        return weight
+    new = weight + scale * (b.float() @ a.float())
+    return new if magnitude is None else new * (magnitude.float() / new.norm(dim=1)).unsqueeze(1)
+
+
+def _link(source: Path, place: Path, names: tuple[str, ...] | list[str]) -> None:
+    """The same files in another folder, without their bytes a second time."""
+    for name in names:
+        os.link(source / name, place / name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,78 @@
+"""The data step's rows as the data sets that axolotl 0.19.0 trains on: the same tokens, in the same order, epochs unrolled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import tune_shared
+from axolotl.common.datasets import TrainDatasetMeta
+from datasets import Dataset
+from datasets.table import InMemoryTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PAIRS = ("dpo", "ipo", "orpo", "simpo")
+
+
+def meta(folder: str, kind: str, cfg: Any) -> TrainDatasetMeta:
+    """Training rows in their order, evaluation rows in file order, and the number of steps.
+
+    Raises:
+        ValueError: a step of the trainer's does not take the rows of the recipe's batch.
+    """
+    facts = tune_shared.manifest(folder)
+    taken = cfg.micro_batch_size * cfg.gradient_accumulation_steps * cfg.world_size
+    due = facts["batch"] * (cfg.trl.num_generations if kind == "grpo" else 1)
+    if taken != due:
+        raise ValueError(
+            f"micro_batch_size x gradient_accumulation_steps x processes is {taken}, but a step takes {due} sequences: "
+            "say train.batch.global and train.batch.micro instead"
+        )
+    train = _rows(folder, "train", kind).select(tune_shared.order(folder))
+    evaluated = _rows(folder, "eval", kind) if facts["eval"] else None
+    if kind == "kto":
+        train = _mismatched(train, cfg.micro_batch_size)
+        evaluated = evaluated and _mismatched(evaluated, cfg.eval_batch_size)
+    return TrainDatasetMeta(train, evaluated, facts["steps"])
+
+
+def _rows(folder: str, split: str, kind: str) -> Dataset:
+    if kind in PAIRS:
+        return Dataset.from_list(_lines(folder, split, "pairs", dict))
+    if kind == "reward":
+        return Dataset.from_list(_lines(folder, split, "pairs", _whole))
+    if kind == "kto":
+        return Dataset.from_list(_lines(folder, split, "rated", dict))
+    if kind == "grpo":
+        return Dataset.from_list(_lines(folder, split, "prompts", dict))
+    return _tokens(folder, split)
+
+
+def _tokens(folder: str, split: str) -> Dataset:
+    """Ids and labels straight from the data step's files, which stay where they are."""
+    rows = tune_shared.Rows(folder, split)
+    ids, labels = (pa.LargeListArray.from_arrays(pa.array(rows.starts), pa.array(flat)) for flat in (rows.ids, rows.labels))
+    return Dataset(InMemoryTable(pa.table({"input_ids": ids, "labels": labels})))
+
+
+def _lines(folder: str, split: str, what: str, make: Callable[[dict[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+    with Path(folder, f"{split}.{what}.jsonl").open(encoding="utf-8") as file:
+        return [make(json.loads(line)) for line in file]
+
+
+def _whole(pair: dict[str, Any]) -> dict[str, Any]:
+    """Prompt and answer in one, which a reward model scores."""
+    return {f"{name}_ids": pair["prompt_ids"] + pair[f"{name}_ids"] for name in ("chosen", "rejected")}
+
+
+def _mismatched(rows: Dataset, size: int) -> Dataset:
+    """Each prompt with the answer of its neighbour in the micro-batch too: TRL's estimate of KTO's divergence
+    (trl 1.9, trainer/kto_trainer.py, _prepare_dataset).
+    """
+    answers = list(rows["completion_ids"])
+    parts = [answers[first : first + size] for first in range(0, len(answers), size)]
+    return rows.add_column("KL_completion_ids", [part[place - 1] for part in parts for place in range(len(part))])

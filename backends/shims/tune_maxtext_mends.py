@@ -1,0 +1,155 @@
+"""What MaxText 0.2.5 and google-tunix 0.1.7 do otherwise than meant, and have no key for: put right from outside, before one of
+their programs runs. Each function says what goes wrong without it.
+"""
+# ruff: noqa: PLC0415 - each mends what it imports, and JAX must not be imported before its environment is set
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tune_shared
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+def spare_other_processes() -> None:
+    """MaxText's loader ends every process of the machine that looks like an orphaned worker of Python's multiprocessing, whoever
+    started it, when it opens, rewinds and closes; jobs of others run here. It is made to end none: these loaders have no workers.
+
+    https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/input_pipeline/multihost_dataloading.py
+    """
+    from maxtext.input_pipeline import multihost_dataloading
+
+    multihost_dataloading._cleanup_orphaned_multiprocessing_processes = lambda: None
+
+
+def whole_metrics(counts_from: int) -> None:
+    """MaxText writes its metrics file anew whenever something has the step 0, and each batch of an evaluation counts from 0: all
+    training before it is lost. Here lines are added only, one a step and one an evaluation, by the first process. A loss that is
+    no number ends the run.
+
+    https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/common/metric_logger.py
+    """
+    import jax
+    from maxtext.common import metric_logger
+
+    def write(self: Any, metrics: Any, step: int) -> None:
+        row = metric_logger._prepare_metrics_for_json(metrics, step, self.config.run_name)
+        if jax.process_index() == 0 and ("learning/loss" in row or "eval/total_loss" in row):
+            with open(self.config.metrics_file, "a", encoding="utf8") as file:
+                file.write(json.dumps({**row, "counts_from": counts_from}) + "\n")
+        if not math.isfinite(loss := row.get("learning/loss", 0.0)):
+            Path("reason.json").write_text(json.dumps({"reason": "nan_loss", "detail": f"step {step + 1 - counts_from}: {loss}"}))
+            raise SystemExit(1)
+
+    metric_logger.MetricLogger.write_metrics_locally = write
+
+
+def own_rows(wish: Mapping[str, Any]) -> None:
+    """The rows of the data step in place of the Hugging Face loader, which knows tokens only as text, masks by value, and begins
+    a second evaluation where the first one ended.
+    """
+    import tune_maxtext_rows
+    from maxtext.input_pipeline import input_pipeline_interface as pipeline
+    from maxtext.input_pipeline.multihost_dataloading import MultiHostDataLoadIterator
+
+    def loader(split: str) -> Any:
+        return lambda config, mesh, _: MultiHostDataLoadIterator(tune_maxtext_rows.batches(wish, split, config), mesh)
+
+    pipeline.make_hf_train_iterator, pipeline.make_hf_eval_iterator = loader("train"), loader("eval")
+
+
+def token_means(wish: Mapping[str, Any]) -> None:
+    """Tunix's two means, made means over all tokens: the loss of a step is taken part by part, where MaxText's accumulation ends
+    with `'NoneType' object has no attribute 'add'` (google-tunix 0.1.7), and each batch of an evaluation counts by its tokens.
+
+    https://github.com/google/tunix/blob/v0.1.7/tunix/sft/peft_trainer.py
+    """
+    from maxtext.trainers.pre_train import train
+
+    plain = train.loss_fn
+
+    def loss_fn(model: Any, config: Any, data: Any, *rest: Any, is_train: bool = True, **more: Any) -> Any:
+        def loss(of: Any, rows: Any) -> Any:
+            return plain(of, config, rows, *rest, is_train=is_train, **more)
+
+        if is_train and wish["parts"] > 1:
+            return _by_parts(loss, model, data, wish["parts"])
+        value, aux = loss(model, data)
+        if not is_train and wish["data"]:
+            value = value * aux["total_weights"] / _eval_tokens(wish["data"], config)
+        return value, aux
+
+    train.loss_fn = loss_fn
+
+
+def _by_parts(loss: Callable[[Any, Any], Any], model: Any, data: Mapping[str, Any], parts: int) -> Any:
+    """The loss of a batch with one part of its rows in memory at a time; those of a device stay there."""
+    import jax
+    from flax import nnx
+
+    graph, state = nnx.split(model)
+
+    @jax.checkpoint
+    def weighed(state: Any, rows: Any) -> Any:
+        value, aux = loss(nnx.merge(graph, state), rows)
+        return value * aux["total_weights"], aux["total_weights"]
+
+    def add(so_far: Any, rows: Any) -> Any:
+        return jax.tree.map(jax.numpy.add, so_far, weighed(state, rows)), None
+
+    pieces = {name: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1) for name, rows in data.items()}
+    (total, tokens), _ = jax.lax.scan(add, (0.0, 0), pieces)
+    return total / tokens, {"total_weights": tokens}
+
+
+def _eval_tokens(folder: str, config: Any) -> float:
+    """Tokens with loss in a batch of the evaluation, on average."""
+    import numpy as np
+
+    learned = tune_shared.Rows(folder, "eval").learned()
+    batches = np.add.reduceat(learned, range(0, len(learned), config.global_batch_size_to_load_eval))
+    return (batches[: config.eval_steps] if config.eval_steps > 0 else batches).mean()
+
+
+def unregistered_model() -> None:
+    """DPO looks the model up in MaxText's table for its exports to vLLM, which are not used here, and knows no `default`."""
+    from maxtext.checkpoint_conversion.utils.hf_model_configs import HF_MODEL_CONFIGS
+    from transformers import LlamaConfig
+
+    HF_MODEL_CONFIGS.setdefault("default", LlamaConfig())
+
+
+def tied_head() -> None:
+    """MaxText rounds an embedding that is the head too to bfloat16, whatever the precision asked for; here it keeps that one.
+
+    https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/layers/embeddings.py (attend_on_embedding)
+    """
+    import jax.numpy as jnp
+    from maxtext.layers import nnx_decoders
+
+    def attend(query: Any, table: Any, dtype: Any, config: Any, _sharding: Any) -> Any:
+        precision = config.matmul_precision
+        return jnp.dot(query, jnp.asarray(table, dtype).T, preferred_element_type=dtype, precision=precision)
+
+    nnx_decoders.attend_on_embedding = attend
+
+
+def scale_rotation(scaling: Mapping[str, float]) -> None:
+    """Llama 3's scaling of the rotary embedding: MaxText has it for a factor of 8 only, and for pairs that lie side by side."""
+    import jax.numpy as jnp
+    from maxtext.layers.embeddings import RotaryEmbedding
+
+    factor, low, high, old = scaling.values()
+    plain = RotaryEmbedding.timescale.fget
+
+    def timescale(self: Any) -> Any:
+        scale = plain(self)
+        smooth = jnp.clip((old / (2 * jnp.pi * scale) - low) / (high - low), 0.0, 1.0)
+        return 1.0 / ((1 - smooth) / (scale * factor) + smooth / scale)
+
+    RotaryEmbedding.timescale = property(timescale)

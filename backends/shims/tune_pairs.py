@@ -1,0 +1,263 @@
+"""Rows of which the model learns from answers to a prompt: pairs of a better and a worse one, single ones with a verdict, none.
+
+    preference  {prompt, chosen, rejected}    NAME.pairs.jsonl    {prompt, chosen, rejected, *_ids}
+    rated       {prompt, completion, label}   NAME.rated.jsonl    {prompt, completion, label, *_ids}; label is true or false
+    prompts     {prompt} and any others       NAME.prompts.jsonl  {prompt, prompt_ids} and the row's other columns as they are
+
+A row's texts stand as they are (`system` before them with a blank line between), or go through the chat template: with template
+`chat`, and where prompt or answer is given as messages. A prompt in messages is the conversation so far; an answer in messages
+is a message, a list of one, or a whole conversation that ends with it. Whole conversations hold their prompt, which is what
+chosen and rejected have in common, or all but the answer; a prompt column is not read then.
+
+Ids are those of the text as a whole, so that prompt and answer together are what a model reads. A token that straddles prompt
+and answer belongs to the answer; a prompt has the tokens that are the same before both answers. Prompt ids begin with the
+tokenizer's opening tokens, answer ids end with EOS, both as for other rows. What is longer than `max_length` is cut at the end
+of each answer, text and ids; a prompt must leave room for one token of an answer.
+"""
+
+import hashlib
+import json
+import os
+from collections import namedtuple
+
+from tune_chat import MAY_FOLLOW, in_common, turns, unsteady, worded
+from tune_files import BadRow, cell, each, text_cell
+from tune_tally import Tally
+from tune_tokens import NO_LOSS, Row, batched, marked, pieces, surrounded, token_at
+
+ANSWERS = {"preference": ("chosen", "rejected"), "rated": ("completion",), "prompts": ()}
+FILES = {"preference": "pairs", "rated": "rated", "prompts": "prompts"}
+NOUNS = {"preference": "pairs", "rated": "rows", "prompts": "prompts"}
+FORMATS = tuple(FILES)
+Asked = namedtuple("Asked", "prompt answers chat more")
+Asked.__doc__ = "A row as text: prompt, {name: answer}, whether the chat template wrote them, and columns that come along."
+Answered = namedtuple("Answered", "where asked rows cut")
+Answered.__doc__ = (
+    "A row as tokens: {name of the answer: Row of prompt and answer}, and how many tokens of each are the prompt's."
+)
+
+
+# A row as text
+
+
+def render(row, spec, chat):
+    """The row as prompt and answers."""
+    prompt, answers = split(row, spec)
+    more = {"preference": lambda *_: {}, "rated": verdict, "prompts": others}[spec.format](row, spec)
+    if spec.template == "chat" or isinstance(prompt, list) or any(isinstance(one, list) for one in answers.values()):
+        asked = Asked(*through_template(prompt, answers, spec, chat), True, more)
+    else:
+        asked = Asked(f"{spec.system}\n\n{prompt}" if spec.system else prompt, answers, False, more)
+    if not asked.prompt:
+        raise BadRow("the prompt is empty")
+    "".join([asked.prompt, *asked.answers.values()]).encode()  # raises for half a surrogate pair
+    return asked
+
+
+def split(row, spec):
+    """The row's prompt, and its answers by name: each a text, or a list of messages."""
+    answers = {name: answer(row, spec, name) for name in ANSWERS[spec.format]}
+    whole = [isinstance(one, list) and (len(one) > 1 or one[0]["role"] != "assistant") for one in answers.values()]
+    if not any(whole):
+        return prompt_of(row, spec), answers
+    if not all(whole):
+        raise BadRow(f"{' and '.join(answers)}: should be whole conversations both, or answers both")
+    shared = common(list(answers.values()))
+    for name, messages in answers.items():
+        if len(messages) != shared + 1:
+            raise BadRow(f"{name}: only the last message should differ from the other answer, but message {shared + 1} does")
+    return messages[:shared], {name: messages[shared:] for name, messages in answers.items()}
+
+
+def common(conversations):
+    """How many messages the conversations begin with in common; their last ones are answers, whatever they say."""
+    said = [[(one["role"], one["content"], one.get("tool_calls")) for one in messages[:-1]] for messages in conversations]
+    return in_common(*said)
+
+
+def prompt_of(row, spec):
+    """The prompt: a text, or messages that the assistant may answer."""
+    given = cell(row, spec.columns, "prompt")
+    if not isinstance(given, list):
+        return text_cell(row, spec.columns, "prompt")
+    messages = messages_in(given, "prompt")
+    if "assistant" not in MAY_FOLLOW[messages[-1]["role"]]:
+        raise BadRow(f"prompt: should end with a message to answer, not with one of role {messages[-1]['role']!r}")
+    return messages
+
+
+def answer(row, spec, name):
+    """An answer: a text, or messages of which the last is the assistant's."""
+    given = cell(row, spec.columns, name)
+    if isinstance(given, dict):
+        given = [given]
+    if not isinstance(given, list):
+        return text_cell(row, spec.columns, name)
+    messages = messages_in(given, name)
+    if messages[-1]["role"] != "assistant":
+        raise BadRow(f"{name}: should end with a message of the assistant, not with one of role {messages[-1]['role']!r}")
+    return messages
+
+
+def messages_in(given, name):
+    """The messages of a column; those of an answer may begin with the assistant's."""
+    if not given:
+        raise BadRow(f"{name}: should be text or messages, got an empty list")
+    try:
+        opens = name != "prompt" and worded(given[0], 1)["role"] == "assistant"
+        return turns(given, after="user" if opens else None)
+    except BadRow as error:
+        raise BadRow(f"{name}: {error}") from None
+
+
+def through_template(prompt, answers, spec, chat):
+    """Prompt and answers as the chat template writes them; an answer ends with its end of turn."""
+    before = turns(prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}], spec.system)
+    header, texts = chat(before, True), {}
+    for name, one in answers.items():
+        end = chat([*before, *(one if isinstance(one, list) else [{"role": "assistant", "content": one}])])
+        if not end.startswith(header):
+            raise unsteady(len(before))
+        texts[name] = end[len(header) :]
+    return header, texts
+
+
+def verdict(row, spec):
+    """The label of a rated row, true or false."""
+    label = cell(row, spec.columns, "label")
+    if label not in (True, False):  # 1 and 0 are equal to them
+        raise BadRow(f"label: should be true or false, got {label!r:.60}")
+    return {"label": bool(label)}
+
+
+def others(row, spec):
+    """The columns beside the prompt, as whoever scores the answers wants them."""
+    theirs = spec.columns.get("prompt") or "prompt"
+    rest = {name: value for name, value in row.items() if name != theirs}
+    if taken := rest.keys() & {"prompt", "prompt_ids"}:
+        raise BadRow(f"column {min(taken)!r}: has a name that what is made of {theirs!r} gets; call it otherwise")
+    try:
+        json.dumps(rest)
+    except TypeError as error:
+        raise BadRow(f"a column beside {theirs!r} holds what JSON cannot: {error}") from None
+    return rest
+
+
+# A row as tokens
+
+
+def encoded(paths, spec, tokens, most=None):
+    """The rows of the files, the first `most`, as Answered."""
+    for some in batched(each(paths, lambda row: render(row, spec, tokens.chat), most)):
+        texts = [texts_of(asked) for _, asked in some]
+        encodings = iter(tokens.encode([text for one in texts for text in one.values()]))
+        for (where, asked), by_name in zip(some, texts, strict=True):
+            yield answered(where, asked, {name: (text, next(encodings)) for name, text in by_name.items()}, spec, tokens)
+
+
+def texts_of(asked):
+    """The texts to tokenize: prompt and answer by the answer's name; the prompt alone where there is none."""
+    return {name: asked.prompt + text for name, text in asked.answers.items()} or {"prompt": asked.prompt}
+
+
+def answered(where, asked, encodings, spec, tokens):
+    """One row's tokens; those from the first on that is not the prompt's carry loss."""
+    opening, closing = tokens.around(asked.chat)
+    cut = prompt_tokens(len(asked.prompt), list(encodings.values()))
+    rows = {}
+    for name, (text, encoding) in encodings.items():
+        ids, opened = surrounded(encoding.ids, opening, closing if asked.answers else [])
+        labels = [NO_LOSS] * (opened + cut) + ids[opened + cut :]
+        most = spec.max_length
+        rows[name] = Row(where, text, encoding, opened, ids[:most], labels[:most], len(ids) > most)
+    return Answered(where, asked, rows, opened + cut)
+
+
+def prompt_tokens(length, encodings):
+    """How many tokens are the prompt's: all within its `length` characters, and the same before each answer."""
+    ids = [encoding.ids[: token_at(encoding, length, text)] for text, encoding in encodings]
+    return in_common(*ids)
+
+
+def answer_text(row, asked):
+    """The text of an answer, cut where its tokens were."""
+    kept = len(row.ids) - row.opened
+    end = row.encoding.offsets[kept - 1][1] if kept < len(row.encoding.ids) else len(row.text)
+    return row.text[len(asked.prompt) : end]
+
+
+def is_empty(row, spec):
+    """Whether nothing can be learned: no prompt, no room behind it, or an answer without a token."""
+    answers = [row.rows[name] for name in row.asked.answers]
+    return not 0 < row.cut < spec.max_length or any(len(one.ids) == row.cut for one in answers)
+
+
+def line(row):
+    """What the trainer reads of one row."""
+    texts = {name: answer_text(row.rows[name], row.asked) for name in row.asked.answers}
+    prompt_ids = next(iter(row.rows.values())).ids[: row.cut]
+    ids = {f"{name}_ids": row.rows[name].ids[row.cut :] for name in texts}
+    return {"prompt": row.asked.prompt, **texts, **row.asked.more, "prompt_ids": prompt_ids, **ids}
+
+
+# As a person reads them
+
+
+def shown(row, tokens):
+    """The tokens, [text, id, carries loss] each, of the prompt and of each answer, by name."""
+    every = {name: pieces(one, tokens) for name, one in row.rows.items()}
+    prompt = next(iter(every.values()))[: row.cut]
+    return {"prompt": prompt, **{name: every[name][row.cut :] for name in row.asked.answers}}
+
+
+def previewed(paths, spec, tokens, most):
+    """The first rows: {row, prompt, chosen, rejected}, {row, prompt, completion, label} or {row, prompt}, token by token."""
+    about = ("label",) if spec.format == "rated" else ()
+    return [
+        {"row": number, **shown(row, tokens), **{name: row.asked.more[name] for name in about}}
+        for number, row in enumerate(encoded(paths, spec, tokens, most), 1)
+    ]
+
+
+def sampled(row, tokens):
+    """One row for the report."""
+    return "\n".join([row.where, *(f"{name}: {marked(pieces(one, tokens))}" for name, one in row.rows.items())])
+
+
+# A set
+
+
+def collected(name, sources, spec, tokens, folder):
+    """Write a set's rows, a JSON object a line; their Tally."""
+    tally = Tally(name, NOUNS[spec.format], "no prompt, or no room for an answer within")
+    tally.longest = dict.fromkeys(("longest", "longest_prompt", "longest_answer"), 0)
+    digest = hashlib.sha256()
+    with open(os.path.join(folder, f"{name}.{FILES[spec.format]}.jsonl"), "wb") as file:
+        for source in sources:
+            before = len(tally.lengths)
+            for row in encoded(source.paths, spec, tokens):
+                tally.rows_in += 1
+                if is_empty(row, spec):
+                    tally.empty.append(row.where)
+                    continue
+                tally.sample = tally.sample or sampled(row, tokens)
+                add(row, tally)
+                text = json.dumps(line(row)).encode() + b"\n"
+                digest.update(text)
+                file.write(text)
+            tally.parts.append((source, len(tally.lengths) - before))
+    tally.check(sources, spec)
+    tally.content = [digest.digest()]
+    return tally
+
+
+def add(row, tally):
+    """Count one row."""
+    rows = list(row.rows.values())
+    sizes = [len(one.ids) for one in rows]
+    longest = {"longest": max(sizes), "longest_prompt": row.cut, "longest_answer": max(sizes) - row.cut}
+    tally.longest = {key: max(value, longest[key]) for key, value in tally.longest.items()}
+    tally.lengths.append(sum(sizes))
+    tally.loss.append(sum(sizes) - row.cut * len(sizes))
+    tally.truncated += any(one.truncated for one in rows)
+    tally.largest = max(tally.largest, *(max(one.ids) for one in rows))

@@ -1,0 +1,82 @@
+"""torchtune 0.6.1 takes one `metric_logger`: this one writes the log that tune reads, and hands each line on to services."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torchtune.training import metric_logging
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torchtune.training.metric_logging import MetricLoggerInterface
+
+_PROJECT = "tunesmith"
+
+
+class _Log:
+    """Several loggers as one. Values become plain numbers, which every service takes."""
+
+    def __init__(self, loggers: list[MetricLoggerInterface], share: int) -> None:
+        self._loggers = loggers
+        self._share = share
+
+    def log_config(self, config: Any) -> None:
+        for logger in self._loggers:
+            logger.log_config(config)
+
+    def log(self, name: str, data: Any, step: int) -> None:
+        self.log_dict({name: data}, step)
+
+    def log_dict(self, payload: Mapping[str, Any], step: int) -> None:
+        values = {name: float(value) for name, value in payload.items()}
+        if "loss" in values:
+            values["loss"] /= self._share
+        for logger in self._loggers:
+            logger.log_dict(values, step=step)
+
+    def close(self) -> None:
+        for logger in self._loggers:
+            logger.close()
+
+
+def log(
+    *,
+    log_dir: str,
+    filename: str,
+    name: str,
+    trackers: list[str] | None = None,
+    project: str | None = None,
+    run: str | None = None,
+    mlflow_uri: str | None = None,
+    summed_over: int = 1,
+) -> _Log:
+    """The log of an attempt in `log_dir`/`filename`, and the services in `trackers` (tensorboard, wandb, mlflow).
+
+    Args:
+        log_dir: folder of the log and of what services keep in files.
+        filename: name of the log.
+        name: the recipe's, and the run's where `run` is not given.
+        trackers: services that get the same values.
+        project: what the services call the project.
+        run: what they call the run.
+        mlflow_uri: address of the MLflow server; a folder beside the log when not given.
+        summed_over: processes whose losses the recipe adds up where it should average them (lora_dpo_distributed.py).
+    """
+    project, run = project or _PROJECT, run or name
+    makers = {
+        "tensorboard": lambda: metric_logging.TensorBoardLogger(f"{log_dir}/tensorboard/{run}", organize_logs=False),
+        "wandb": lambda: metric_logging.WandBLogger(project=project, name=run, log_dir=f"{log_dir}/wandb"),
+        "mlflow": lambda: _mlflow(project, run, mlflow_uri or f"file:{log_dir}/mlflow"),
+    }
+    Path(log_dir).mkdir(parents=True, exist_ok=True)
+    services = [makers[each]() for each in trackers or ()]
+    return _Log([metric_logging.DiskLogger(log_dir, filename), *services], summed_over)
+
+
+def _mlflow(project: str, run: str, uri: str) -> MetricLoggerInterface:
+    if uri.startswith("file:"):  # mlflow 3 asks for consent to what needs no database
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    return metric_logging.MLFlowLogger(experiment_name=project, tracking_uri=uri, run_name=run)

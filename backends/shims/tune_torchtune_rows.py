@@ -1,0 +1,106 @@
+"""The data step's rows as torchtune 0.6.1 takes them: components for `dataset:` and `tokenizer:` of a config."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tune_shared
+from torch.utils.data import Dataset
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class PadOnly:
+    """Stands where the config wants a tokenizer: the recipes read nothing of it but `pad_id`."""
+
+    def __init__(self, *, folder: str = "data") -> None:
+        self.pad_id = tune_shared.manifest(folder)["pad_id"]
+
+
+class _Stream(Dataset):
+    """The rows in their order, cut into equal parts: the trainer's k-th epoch is the k-th part.
+
+    A part is recognised by counting what was served, which is right as long as the trainer asks for its rows one after
+    another. It does (a DistributedSampler without shuffle, no loader workers), and every request is checked against that.
+    """
+
+    def __init__(self, folder: str, parts: int, example: Callable[[int], dict[str, Any]]) -> None:
+        steps = tune_shared.manifest(folder)["steps"]
+        if parts < 1 or steps % parts:
+            raise ValueError(f"dataset.parts: {steps} steps cannot be cut into {parts} equal parts")
+        self._example = example
+        self._order = tune_shared.order(folder)
+        self._parts = parts
+        self._size = len(self._order) // parts
+        self._rank = int(os.environ.get("RANK", "0"))
+        self._world = int(os.environ.get("WORLD_SIZE", "1"))
+        self._served = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        part, place = divmod(self._served, self._size // self._world)
+        if part >= self._parts:
+            raise RuntimeError(f"the trainer wants more than the {self._parts} parts there are: epochs must equal parts")
+        if index != self._rank + place * self._world:
+            raise RuntimeError(
+                f"the trainer asks for row {index} of part {part}, where row {self._rank + place * self._world} is due: "
+                "shuffle must be False, batch_size x gradient_accumulation_steps x processes must be the global batch, "
+                "and tensor parallelism is not supported"
+            )
+        self._served += 1
+        return self._example(self._order[part * self._size + index])
+
+
+def rows(tokenizer: Any, *, folder: str = "data", parts: int = 1) -> Dataset:  # noqa: ARG001 - the recipe hands it over
+    """The data step's rows, in the data step's order.
+
+    torchtune saves a checkpoint at the end of an epoch and nowhere else, so the stream may be cut into `parts` equal
+    trainer's epochs; the config then says `epochs: <parts>`. Works with several processes (each takes its share of every
+    global batch), with `parts` as well.
+
+    Raises:
+        ValueError: the steps do not divide by `parts`.
+    """
+    made = tune_shared.Rows(folder)
+
+    def example(number: int) -> dict[str, Any]:
+        ids, labels = made.row(number)
+        return {"tokens": ids, "labels": labels}
+
+    return _Stream(folder, parts, example)
+
+
+def pairs(tokenizer: Any, *, folder: str = "data", parts: int = 1) -> Dataset:  # noqa: ARG001 - the recipe hands it over
+    """The data step's pairs of a chosen and a rejected answer; the prompt's tokens carry no loss. As `rows` otherwise."""
+    lines = _Lines(Path(folder, "train.pairs.jsonl"))
+
+    def example(number: int) -> dict[str, Any]:
+        row = json.loads(lines[number])
+        prompt = row["prompt_ids"]
+        quiet = [tune_shared.NO_LOSS] * len(prompt)
+        out = {}
+        for side in ("chosen", "rejected"):
+            answer = row[f"{side}_ids"]
+            out |= {f"{side}_input_ids": prompt + answer, f"{side}_labels": quiet + answer}
+        return out
+
+    return _Stream(folder, parts, example)
+
+
+class _Lines:
+    """Lines of a file by number: only where they begin is kept in memory."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("rb")
+        self._starts = np.cumsum([0, *(len(line) for line in self._file)])
+
+    def __getitem__(self, number: int) -> bytes:
+        self._file.seek(self._starts[number])
+        return self._file.readline()

@@ -1,0 +1,283 @@
+"""LitGPT beyond the quickstart, really run: pre-training, several processes, several hosts, trackers, other families."""
+
+import csv
+import json
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SHIMS = HERE.parents[1] / "backends" / "shims"
+SAME = 1e-5
+ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+
+pytestmark = pytest.mark.trainer
+
+RECIPE = """\
+version: 1
+name: litgpt
+model:
+  id: tiny
+  init: random
+  architecture: {family: llama, hidden_size: 64, intermediate_size: 96, layers: 2, heads: 4, kv_heads: 2, max_length: 256, tied: true}
+method: {kind: pretrain}
+data: {train: rows.jsonl, eval: val.jsonl, format: text, max_length: 48}
+train: {steps: 12, batch: {global: 8, micro: 2}, precision: fp32, grad_clip: 0.5}
+optim: {lr: 5e-3, weight_decay: 0.1, warmup_steps: 3, min_lr: 1e-3, decay_on: matrices}
+eval: {every: 6}
+checkpoint: {every: 8}
+"""
+TARGETS = "version: 1\ntargets:\n  two: {kind: local, accelerator: cpu, devices: 2}\n"
+
+
+@pytest.fixture
+def recipe(tune):
+    """The recipe's folder, with plain-text rows of unequal lengths."""
+    for name, count in (("rows", 60), ("val", 9)):
+        lines = [json.dumps({"text": f"{name} {n}: " + "so it goes " * (n % 4)}) for n in range(count)]
+        (tune.cwd / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (tune.cwd / "clusters.yaml").write_text(TARGETS)
+    (tune.cwd / "r.yaml").write_text(RECIPE)
+    return tune.cwd / "r.yaml"
+
+
+def run(tune, home, recipe, *words):
+    """A job that succeeds: its points by name and step, and its work folder."""
+    job = tune("submit", recipe, "--to", "litgpt", *words, "--follow").stdout.strip()
+    points = {}
+    for point in tune.json("metrics", job)["points"]:
+        points.setdefault(point["name"], {})[point["step"]] = point["value"]
+    return points, home / "jobs" / job / "1" / "work"
+
+
+def measured(call, python, work, script=None, **more):
+    """The yardstick's curves for the job in a work folder, and the largest difference of its weights from the job's."""
+    wish = {
+        "model": json.loads((work / "model.json").read_text())["folder"],
+        "data": "data",
+        "lr": 5e-3,
+        "betas": [0.9, 0.95],
+        "eps": 1e-8,
+        "weight_decay": 0.1,
+        "decay_on": "matrices",
+        "schedule": {"kind": "cosine", "warmup": 3, "min_ratio": 0.2},
+        "micro": 8,
+        "clip": 0.5,
+        "save": "yardstick.safetensors",
+        **more,
+    }
+    (work / "yardstick.json").write_text(json.dumps(wish))
+    plain = [str(HERE / "yardstick.py"), "yardstick.json", "yardstick.out"]
+    call([python("torchtune"), *(["-c", script.format(here=str(HERE))] if script else plain)], work)
+    gap = call([python("torchtune"), plain[0], "diff", "yardstick.safetensors", "checkpoint"], work)
+    return json.loads((work / "yardstick.out").read_text()), json.loads(gap.stdout)
+
+
+def close(curve, want):
+    """Every step's value is the yardstick's."""
+    assert list(curve) == list(range(1, len(want) + 1))
+    gap = max(abs(value - other) for value, other in zip(curve.values(), want, strict=True))
+    print(f"largest difference {gap:.2e}")
+    return gap < SAME
+
+
+def test_pretraining_is_the_yardsticks(tune, home, recipe, call, python):
+    """A tied random model, accumulation, clipping, a schedule that ends above 0: `litgpt pretrain` has every loss, rate,
+    evaluation and weight of a plain PyTorch loop, and its real number of tokens.
+    """
+    points, work = run(tune, home, recipe)
+    want, weights = measured(call, python, work, eval_every=6, eval_rows=9)
+    assert close(points["loss"], want["loss"])
+    assert list(points["lr"].values()) == pytest.approx(want["lr"], rel=1e-9)
+    assert points["eval_loss"] == pytest.approx({int(step): loss for step, loss in want["eval"].items()}, abs=SAME)
+    assert weights["alone"] == []
+    assert weights["largest"] < SAME
+    manifest = json.loads((work / "data" / "manifest.json").read_text())
+    assert points["tokens"][12] == sum(manifest["tokens_per_step"])
+    assert [p.name for p in (work / "out").glob("step-*")] == ["step-00000008"]
+    assert (work / "checkpoint" / "tokenizer.json").exists()
+
+
+SFT = ("--set", "method.kind=sft", "--set", "train.grad_clip=null", "--set", "optim.min_lr=0.0")
+AGAIN = ("--set", "train.activation_checkpointing=true")
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "sft"])
+def test_two_processes_are_one_run(tune, home, recipe, call, python, kind):
+    """Each process has the whole model (LitGPT's FSDP of all weights wants CUDA), and together they follow the yardstick; with
+    activations that are recomputed as well.
+    """
+    points, work = run(
+        tune, home, recipe, "--on", "two", "--set", "resources.devices=2", *((*SFT, *AGAIN) if kind == "sft" else ())
+    )
+    plain = {"clip": None, "schedule": {"kind": "cosine", "warmup": 3}} if kind == "sft" else {}
+    want, weights = measured(call, python, work, eval_every=6, eval_rows=9, **plain)
+    assert close(points["loss"], want["loss"])
+    assert points["eval_loss"] == pytest.approx({int(step): loss for step, loss in want["eval"].items()}, abs=SAME)
+    assert list(points["lr"].values()) == pytest.approx(want["lr"], rel=1e-9)
+    assert weights["largest"] < SAME
+    manifest = json.loads((work / "data" / "manifest.json").read_text())
+    assert points["tokens"][12] == sum(manifest["tokens_per_step"]), "LitGPT alone multiplies those of its first process"
+
+
+def test_two_hosts_are_one_run(tune, home, recipe, call, python):
+    """LoRA by FSDP, one process on each of two hosts: the steps that a plan has for them, with the places' numbers put in."""
+    lora = (*SFT, "--set", "method.adapter=lora", "--set", "method.lora.rank=4", "--set", "optim.decay_on=all")
+    _, work = run(tune, home, recipe, *lora)
+    said = tune.json("translate", recipe, "--to", "litgpt", "--set", "resources.hosts=2", *lora)
+    plan = said["backends"]["litgpt"]
+    (work / "litgpt.yaml").write_text(plan["files"]["litgpt.yaml"].replace("out_dir: out", "out_dir: two"))
+    [step] = [argv for argv in plan["steps"] if "finetune_lora" in argv]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    hosts = []
+    for rank in ("0", "1"):
+        placed = [{"@RANK@": rank, "@HEAD@": "127.0.0.1", "@PORT@": port}.get(word, word) for word in step]
+        hosts.append(subprocess.Popen([python("litgpt"), *placed[1:]], cwd=work, env={**os.environ, **ENV}))
+    assert [host.wait(timeout=300) for host in hosts] == [0, 0]
+    one, two = (losses(work / out / "logs/csv/version_0/metrics.csv", times) for out, times in (("out", 4), ("two", 2)))
+    assert len(two) == 12
+    assert two == pytest.approx(one, abs=SAME)
+
+
+def losses(file, times):
+    """Loss of each optimizer step, of `times` micro-batches."""
+    rows = [row for row in csv.DictReader(file.open()) if row["loss"]]
+    return [float(row["loss"]) for row in rows if int(row["iter"]) % times == 0]
+
+
+NORMED = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {here!r})
+import yardstick
+class Normed(yardstick.Model):
+    "A Qwen3: queries and keys are normed head by head before they are rotated."
+    def linear(self, x, name):
+        out = super().linear(x, name)
+        if not name.endswith(("q_proj", "k_proj")):
+            return out
+        heads = out.view(*out.shape[:-1], -1, self.facts["head_dim"])
+        return self.norm(heads, name.removesuffix("proj") + "norm").flatten(-2)
+yardstick.Model = Normed
+Path("yardstick.out").write_text(json.dumps(yardstick.train(json.loads(Path("yardstick.json").read_text()))))
+"""
+
+
+def test_a_qwen3_is_trained_as_one(tune, home, recipe, call, python):
+    """A family with norms on queries and keys: its LitGPT shape is made from config.json, and follows a forward pass of ours."""
+    points, work = run(tune, home, recipe, *SFT, "--set", "model.architecture.family=qwen3")
+    want, weights = measured(call, python, work, NORMED, clip=None, schedule={"kind": "cosine", "warmup": 3})
+    assert close(points["loss"], want["loss"])
+    assert weights["alone"] == []
+    assert weights["largest"] < SAME
+
+
+NAMED = """
+import json, os, sys
+sys.path.insert(0, os.getcwd())
+from dataclasses import asdict
+from pathlib import Path
+import torch, litgpt.config, tune_convert, tune_convert_named, tune_export
+from litgpt.model import GPT
+from litgpt.utils import save_config
+from safetensors.torch import load_file, save_file
+
+def small(name):
+    facts = asdict(litgpt.config.Config.from_name(name))
+    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "head_size": 16, "vocab_size": 96, "padded_vocab_size": 96, "block_size": 64}
+    sizes |= {"n_query_groups": 4 if facts["n_query_groups"] == facts["n_head"] else 2, "intermediate_size": 80}
+    sizes |= {"moe_intermediate_size": 24} if facts["moe_intermediate_size"] else {}
+    sizes |= {"n_expert": 4} if facts["n_expert"] else {}
+    litgpt.config.name_to_config[name] = {k: v for k, v in facts.items() if k != "rope_n_elem"} | sizes
+    return litgpt.config.Config.from_name(name)
+
+def folder(name, family):
+    config, made = small(name), Path("made")
+    torch.manual_seed(0)
+    for place in (made, Path("hf"), Path("cache")):
+        place.mkdir()
+    state = GPT(config).state_dict()
+    torch.save(state, made / "lit_model.pth"), save_config(config, made)
+    save_file({k: v.clone() for k, v in tune_convert_named.to_hf(made).items()}, "hf/model.safetensors")
+    Path("hf/tokenizer.json").write_text("{}")
+    facts = {"model_type": family, "num_hidden_layers": 2, "hidden_size": 64, "tie_word_embeddings": False}
+    Path("hf/config.json").write_text(json.dumps(facts))
+    return state, facts
+
+def tried(act, **wish):
+    Path("wish.json").write_text(json.dumps(wish))
+    return act("wish.json")
+
+def trip(name, family):
+    state, facts = folder(name, family)
+    assert tried(tune_convert.main, model="hf", out="lit", name=name) == 0
+    back = torch.load("lit/lit_model.pth")
+    assert back.keys() == state.keys() and all(torch.equal(back[k], state[k]) for k in state), name
+    assert tried(tune_export.main, **{"from": "litgpt"}, model="hf", trained="lit", out="checkpoint") == 0
+    base, out = load_file("hf/model.safetensors"), load_file("checkpoint/model.safetensors")
+    assert base.keys() == out.keys() and all(torch.equal(base[k], out[k]) for k in base), name
+    Path("hf/config.json").write_text(json.dumps(facts | {"hidden_size": 128}))
+    assert tried(tune_convert.main, model="hf", out="other", name=name) == 1
+    print(json.loads(Path("reason.json").read_text())["detail"])
+
+for name, family in json.loads(sys.argv[1]).items():
+    here = os.getcwd()
+    os.mkdir(family), os.chdir(family)
+    trip(name, family)
+    os.chdir(here)
+"""
+
+
+def test_models_with_a_name_go_there_and_back(call, python, tmp_path):
+    """Families that LitGPT knows by name only go through its own converters: every weight comes back where it was, and a folder
+    that is not the named model is refused.
+    """
+    names = {
+        "pythia-70m": "gpt_neox",
+        "Mixtral-8x7B-v0.1": "mixtral",
+        "OLMo-2-1124-7B": "olmo2",
+        "phi-4": "phi3",
+        "Qwen3-30B-A3B": "qwen3_moe",
+    }
+    for shim in SHIMS.glob("tune_*.py"):
+        shutil.copy(shim, tmp_path)
+    said = call([python("litgpt"), "-c", NAMED, json.dumps(names)], tmp_path).stdout
+    assert said.count("is not the model in the folder, which has {'hidden_size': 128}") == len(names)
+
+
+RECOMPUTED = """
+import json, torch, tune_litgpt
+from litgpt.config import Config
+from litgpt.model import GPT
+from tune_convert import main
+assert main("convert.json") == 0
+torch.manual_seed(0)
+model, calls = GPT(Config.from_file("lit/model_config.yaml")), []
+model.transformer.h[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+def gradient():
+    calls.clear(), model.zero_grad()
+    model(torch.arange(60).view(2, 30)).logsumexp(-1).sum().backward()
+    return [p.grad.clone() for p in model.parameters()], len(calls)
+plain, once = gradient()
+tune_litgpt.Rows(recompute=True).connect(batch_size=8)
+same, twice = gradient()
+with torch.no_grad():
+    calls.clear(), model(torch.arange(60).view(2, 30))
+print(json.dumps([max((a - b).abs().max().item() for a, b in zip(plain, same)), once, twice, len(calls)]))
+"""
+
+
+def test_activations_are_recomputed(job, case, call, python):
+    """With `recompute` each block runs a second time for the gradient, which is the same, and once without one."""
+    work = job(case("full"))
+    (work / "convert.json").write_text(json.dumps({"model": "model", "out": "lit"}))
+    said = call([python("litgpt"), "-c", RECOMPUTED], work).stdout.splitlines()[-1]
+    gap, once, twice, without = json.loads(said)
+    assert gap < 1e-6
+    assert (once, twice, without) == (1, 2, 1)

@@ -1,0 +1,129 @@
+"""torchtune beyond one process and plain fine-tuning: what its recipes leave out or miscount is made good."""
+
+import json
+import subprocess
+from math import log
+
+import pytest
+
+pytestmark = pytest.mark.trainer
+
+CLOSE = 1e-5
+"""Largest difference of a step's loss, in nats."""
+CLUSTERS = "version: 1\ntargets: {local: {kind: local, accelerator: cpu, devices: 2}}\n"
+RECIPE = """\
+version: 1
+name: tt
+model:
+  id: tiny
+  init: random
+  architecture: {hidden_size: 128, intermediate_size: 256, layers: 2, heads: 4, kv_heads: 4, max_length: 128}
+data: {train: rows.jsonl, format: text, max_length: 96}
+train: {steps: 6, batch: {global: 8, micro: 2}, precision: fp32}
+optim: {lr: 3e-3, warmup_steps: 1}
+"""
+PAIRS = ("--set", "data.train=pairs.jsonl", "--set", "data.format=preference", "--set", "method.kind=dpo")
+MERGED = """
+import json, sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+work = Path(sys.argv[1])
+base, merged = (load_file(place / "model.safetensors") for place in (work / sys.argv[2], work / "checkpoint"))
+adapter, facts = load_file(work / "adapter/adapter_model.safetensors"), json.loads((work / "adapter/adapter_config.json").read_text())
+assert facts["use_dora"] and set(facts["target_modules"]) == {"q_proj", "down_proj"} | {"k_proj", "v_proj", "o_proj", "gate_proj", "up_proj"}
+worst, moved = 0.0, 0.0
+for name in [n for n in adapter if n.endswith("lora_A.weight")]:
+    stem = name.removesuffix(".lora_A.weight")
+    low = adapter[f"{stem}.lora_B.weight"] @ adapter[name] * facts["lora_alpha"] / facts["r"]
+    weight = stem.removeprefix("base_model.model.") + ".weight"
+    new = base[weight] + low
+    new *= (adapter[f"{stem}.lora_magnitude_vector"] / new.norm(dim=1))[:, None]
+    worst = max(worst, (new - merged[weight]).abs().max().item())
+    moved = max(moved, (base[weight] - merged[weight]).abs().max().item())
+print(json.dumps([worst, moved]))
+"""
+
+
+def prose(n):
+    """A sentence; of unequal lengths, so that processes have unequal numbers of tokens."""
+    return f"Row {n} says " + "so " * (1 + n * 5 % 11) + f"and is {n * n}."
+
+
+@pytest.fixture
+def train(tune, home):
+    """Runs a recipe by torchtune; its job's folder, and its metrics: name -> step -> value."""
+    rows = [{"text": prose(n)} for n in range(40)]
+    pairs = [{"prompt": f"Add {n}: ", "chosen": prose(n), "rejected": prose(n + 3)} for n in range(40)]
+    for name, lines in (("rows", rows), ("pairs", pairs)):
+        (tune.cwd / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    (tune.cwd / "clusters.yaml").write_text(CLUSTERS)
+    (tune.cwd / "recipe.yaml").write_text(RECIPE)
+
+    def run(*words):
+        job = tune("submit", "recipe.yaml", "--to", "torchtune", *words, "--follow").stdout.strip()
+        curves = {}
+        for point in tune.json("metrics", job)["points"]:
+            curves.setdefault(point["name"], {})[point["step"]] = point["value"]
+        return home / "jobs" / job / "1" / "work", curves
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--set", "method.kind=pretrain"), ("--set", "method.adapter=lora", *PAIRS)],
+    ids=["weights", "pairs"],
+)
+def test_two_processes_learn_what_one_learns(train, words):
+    """Every step's loss is the mean over both processes, and the same as with one."""
+    (_, one), (work, two) = train(*words), train(*words, "--set", "resources.devices=2")
+    assert list(two["loss"]) == list(range(1, 7))
+    assert one["loss"] == {step: pytest.approx(value, abs=CLOSE) for step, value in two["loss"].items()}
+    assert one["lr"] == two["lr"]
+    assert (work / "checkpoint" / "model.safetensors").stat().st_size > 0
+
+
+def test_preferences_of_all_weights(train):
+    """The first loss of DPO is ln 2, whatever the labels' smoothing; then the chosen answer's reward leads."""
+    _, curves = train(*PAIRS, "--set", "method.preference.label_smoothing=0.1")
+    assert curves["loss"][1] == pytest.approx(log(2), abs=CLOSE)
+    margins = curves["rewards/margins"]
+    assert list(margins) == list(range(1, 7))
+    assert margins[1] == 0 < margins[6]
+    assert all(0 <= share <= 1 for share in curves["rewards/accuracies"].values())
+
+
+def test_dora_is_what_its_adapter_says(train, trainer_python):
+    """The merged weights are those that PEFT would make of the adapter: magnitude times direction, row by row."""
+    work, _ = train("--set", "method.adapter=dora")
+    model = json.loads((work / "model.json").read_text())["folder"]
+    done = subprocess.run(
+        [trainer_python("torchtune"), "-c", MERGED, str(work), model], capture_output=True, text=True, check=True
+    )
+    worst, moved = json.loads(done.stdout)
+    assert worst < 1e-6 < 1e-3 < moved
+
+
+def test_four_bits_in_two_processes(train):
+    """QLoRA trains split over two processes; the checkpoint is not in four bits, nor in two types."""
+    wide = ("--set", "model.architecture.hidden_size=256", "--set", "train.steps=3")
+    work, curves = train("--set", "method.adapter=qlora", *wide, "--set", "resources.devices=2")
+    assert curves["loss"][3] < curves["loss"][1]
+    with (work / "checkpoint" / "model.safetensors").open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    assert {each["dtype"] for name, each in header.items() if name != "__metadata__"} == {"F32"}
+
+
+def test_a_teacher_who_says_the_same(train, tune):
+    """With itself as the teacher a model's divergence is 0, so that the loss is the labels' share of it; micro-batches change nothing."""
+    start, _ = train("--set", "train.steps=2")
+    (tune.cwd / "start").symlink_to(start / "checkpoint")
+    words = ("--set", "model.init=pretrained", "--set", "model.id=./start", "--set", "model.architecture=null")
+    words += ("--set", "method.kind=distill", "--set", "method.distill.teacher=./start", "--set", "method.distill.ratio=0.25")
+    words += ("--set", "method.adapter=lora", "--set", "data.format=text")
+    (_, small), (_, whole) = train(*words), train(*words, "--set", "train.batch.micro=8")
+    assert small["kd_loss"][1] == pytest.approx(0, abs=CLOSE)
+    assert small["loss"][1] == pytest.approx(0.75 * small["class_loss"][1], abs=CLOSE)
+    assert small["kd_loss"][6] > 1e-3
+    assert small["loss"] == {step: pytest.approx(value, abs=CLOSE) for step, value in whole["loss"].items()}

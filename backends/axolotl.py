@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends import axolotl_data, axolotl_method, axolotl_train
-from backends.axolotl_method import SEE
+from backends.axolotl_method import SEE, TRAINER
 from backends.base import Backend, Progress, judge
 from backends.plan import Step
 from backends.points import Point
@@ -65,17 +65,18 @@ def _trackers() -> Row:
 
 def _devices() -> tuple[Row, ...]:
     """One process a device: the whole model in each (DDP), FSDP2, or DeepSpeed's ZeRO."""
-    keys = ("ddp", "fsdp_version", "fsdp_config", "deepspeed", f"{ZERO}:", f"{LAUNCH}:strategy")
+    keys = ("ddp", f"{TRAINER}:strategy", "fsdp_version", "fsdp_config", "deepspeed", f"{ZERO}:", f"{LAUNCH}:strategy")
 
     def to(word: str, scene: Scene) -> Sequence[Any]:
         chosen = _strategy(word, scene)
-        if chosen == "fsdp" and scene.accelerator != "cuda":
-            why = "axolotl makes its device mesh of CUDA devices; ddp works on a CPU"
-            see = SEE + "utils/distributed.py"
-            raise Lost("resources.strategy", why, see=see, instead={"ddp": True, f"{LAUNCH}:strategy": "ddp"})
+        if chosen not in ("one", "ddp") and scene.accelerator != "cuda":
+            why = f"{chosen} is for CUDA devices here: axolotl's device mesh is, and on a CPU accelerate would make ddp of it in silence"
+            instead = {"ddp": True, f"{TRAINER}:strategy": "ddp", f"{LAUNCH}:strategy": "ddp"}
+            raise Lost("resources.strategy", why, see=SEE + "utils/distributed.py", instead=instead)
         zero = chosen.startswith("zero")
         return (
             chosen == "ddp",
+            chosen,
             2 if chosen == "fsdp" else ABSENT,
             _FSDP if chosen == "fsdp" else ABSENT,
             ZERO if zero else ABSENT,
@@ -91,7 +92,7 @@ def _devices() -> tuple[Row, ...]:
             keys,
             to,
             lambda *values: (values[-2],),
-            absent=keys[1:5],
+            absent=keys[2:6],
             why="auto is fsdp on several CUDA devices and ddp on several CPU processes",
         ),
         cannot(

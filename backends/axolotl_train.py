@@ -15,26 +15,26 @@ MANY = 1_000_000_000
 
 
 def batch(shape: Shape) -> Row:
-    """Sequences a device, accumulated. With grpo the sequences are answers: so many for each prompt of the batch."""
+    """Sequences a device, accumulated. With grpo a batch counts prompts, and axolotl their answers."""
     keys = ("micro_batch_size", "gradient_accumulation_steps", *(() if shape.native else (f"{DATA}:batch",)))
     row = batch_per_device(*keys)
     if shape.kind != "grpo":
         return row
 
     def to(answers: int, total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
-        one, times, *_ = row.to(total * answers, micro, scene)
-        return one, times, *(total for _ in keys[2:]), answers
+        one, times, *_ = row.to(total, micro, scene)
+        return one * answers, times, *(total for _ in keys[2:]), answers
 
     def back(one: int, times: int, *rest: Any) -> Sequence[Any]:
         *_, answers, scene = rest
-        return answers, one * times * scene.devices // answers, one
+        return answers, one // answers * times * scene.devices, one // answers
 
     return couple(
         ("method.grpo.generations", *row.ours),
         (*keys, "trl.num_generations"),
         to,
         back,
-        why="micro_batch_size x gradient_accumulation_steps x devices = train.batch.global x answers",
+        why="micro_batch_size = train.batch.micro x answers of a prompt",
         see=TRL + "trainer/grpo_trainer.py",
     )
 

@@ -10,6 +10,7 @@ of tune_axolotl_trainers.py add to it is in trainer.json:
     decay_on      all or matrices
     shuffle       a new order each epoch, by axolotl; only without `rows`
     eval_batches  micro-batches of an evaluation during training; null: all
+    strategy      one, ddp, fsdp, zero1, zero2 or zero3: what must have come of axolotl.yaml and the machine
     start         safetensors with A and B of LoRA in Hugging Face names; null: as PEFT draws them
 """
 

@@ -40,12 +40,20 @@ class Exact:
         settings.disable_dropout = False  # TRL switches LoRA's off
         settings.average_tokens_across_devices = True  # axolotl: False, each process then has a mean of its own
         super().__init__(*args, **kw)
+        self._check_strategy()
         if self.wish["start"]:
             _preset(self.model, self.wish["start"])
         for model in (self.model, getattr(self, "ref_model", None)):
             if model is not None:
                 _cast(model, getattr(torch, self.wish["dtype"]))
         self.add_callback(Journal(self))
+
+    def _check_strategy(self) -> None:
+        """accelerate takes what it can have, and says nothing: a wish for zero3 may have become ddp."""
+        has = "zero" if self.is_deepspeed_enabled else "fsdp" if self.is_fsdp_enabled else "whole"
+        due = {"one": "whole", "ddp": "whole"}.get(self.wish["strategy"], self.wish["strategy"][:4])
+        if has != due:
+            raise RuntimeError(f"resources.strategy: {self.wish['strategy']} is wanted, but the model would be trained {has}")
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """transformers spares norms and biases; the recipe says."""

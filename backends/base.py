@@ -259,12 +259,14 @@ def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
 
 def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any]) -> tuple[File, ...]:
     head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
-    out = [
-        File(path, head + _yaml(spec) if path.endswith((".yaml", ".yml")) else json.dumps(spec, indent=1) + "\n")
-        for path, spec in specs.items()
-    ]
+    out = [File(path, head + _yaml(spec) if path.endswith((".yaml", ".yml")) else _json(spec)) for path, spec in specs.items()]
     first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
     return (*out, *carried((*first, *backend.shims)), *(File(name, text) for name, text in backend.scripts.items()))
+
+
+def _json(spec: Mapping[str, Any]) -> str:
+    """A key a line."""
+    return "{\n " + ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in spec.items()) + "\n}\n"
 
 
 def _yaml(spec: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -391,10 +392,16 @@ FORMATS: dict[str, frozenset[str]] = {
 """Kind -> formats of data that it can learn from."""
 
 
+@cache
+def _names(section: type[Section]) -> tuple[tuple[str, str], ...]:
+    """(field, what the recipe calls it)."""
+    return tuple((name, info.alias or name) for name, info in section.model_fields.items())
+
+
 def _flatten(section: Section, above: str, out: dict[str, Any]) -> None:
-    for name, info in type(section).model_fields.items():
-        path = f"{above}{info.alias or name}"
-        value = getattr(section, name)
+    values = section.__dict__
+    for name, called in _names(type(section)):
+        path, value = above + called, values[name]
         if isinstance(value, Section):
             if path in WHOLE:
                 out[path] = value.model_dump(by_alias=True)

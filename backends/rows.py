@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from backends.report import Kind, Line, Status
@@ -80,6 +81,16 @@ class Row:
     """Of `ours`, names that may be missing; they are handed over as ABSENT."""
     absent: tuple[str, ...] = ()
     """Of `theirs`, names that are not written for every value."""
+
+    @cached_property
+    def needed(self) -> frozenset[str]:
+        """Of `ours`, names without which the row does not cross."""
+        return frozenset(self.ours).difference(self.optional)
+
+    @cached_property
+    def unsaid(self) -> tuple[Line, ...]:
+        """The lines when nothing is written for leaves that the recipe leaves at our default."""
+        return tuple(_lines(self, {}, None, frozenset(), frozenset()))
 
 
 def same(ours: str, theirs: str) -> Row:
@@ -203,20 +214,21 @@ def cross(
     """
     native: Flat = {}
     lines: list[Line] = []
-    unread = set(ours)
+    unread, names = set(ours), ours.keys()
     said, taken = frozenset(written), frozenset(accepted)
     for row in table:
-        if not ours.keys() >= set(row.ours) - set(row.optional):
+        if not row.needed <= names:
             continue
-        unread -= set(row.ours)
+        unread.difference_update(row.ours)
         lost: Lost | None = None
         try:
             values = dict(zip(row.theirs, row.to(*(ours.get(name, ABSENT) for name in row.ours), scene), strict=True))
         except Lost as loss:
             lost, values = loss, loss.instead
-        values = {key: value for key, value in values.items() if value is not ABSENT}
+        if ABSENT in values.values():
+            values = {key: value for key, value in values.items() if value is not ABSENT}
         native |= values
-        lines += _lines(row, values, lost, said, taken)
+        lines += row.unsaid if not values and not lost and said.isdisjoint(row.ours) else _lines(row, values, lost, said, taken)
     return Crossing(native, tuple(lines), frozenset(unread))
 
 

@@ -82,6 +82,8 @@ def read(text: str, name: str = "<recipe>") -> Source:
         name: how errors call it, usually the file's name.
     """
     try:
+        if line := too_deep(text, _Loader):
+            return Source({}, {}, (Problem("", f"should be at most {DEEPEST} levels deep", ..., line, "", name),), name)
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -95,6 +97,18 @@ def read(text: str, name: str = "<recipe>") -> Source:
     walk = _Walk(name)
     values = walk.value(node, "", 0)
     return Source(values if isinstance(values, dict) else {}, walk.lines, tuple(walk.problems), name)
+
+
+def too_deep(text: str, loader: Any) -> int:
+    """The line (from 1) in which a document gets too deep, or 0. The composer of libyaml calls itself at each level, and so many
+    end the process.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            return event.start_mark.line + 1 if event.start_mark else 1
+    return 0
 
 
 class _Walk:

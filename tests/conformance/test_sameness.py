@@ -34,6 +34,18 @@ data: {train: rows.jsonl, format: chat, max_length: 160}
 train: {steps: 50, batch: {global: 8, micro: 4}, precision: fp32}
 optim: {lr: 1e-3, weight_decay: 0.1, warmup_steps: 5}
 """
+PAIRS = """\
+version: 1
+name: pairs
+model:
+  id: tiny
+  init: random
+  architecture: {hidden_size: 64, intermediate_size: 176, layers: 2, heads: 4, kv_heads: 2, max_length: 256}
+method: {kind: dpo, preference: {beta: 0.2}}
+data: {train: pairs.jsonl, format: preference, max_length: 96}
+train: {steps: 20, batch: {global: 8, micro: 4}, precision: fp32}
+optim: {lr: 1e-3, weight_decay: 0.1, warmup_steps: 3}
+"""
 LORA = "method: {adapter: lora, lora: {rank: 8, alpha: 16}}\n"
 
 
@@ -125,3 +137,23 @@ def test_one_recipe_is_the_same_training(tune, home, trainer_python, tmp_path, m
         assert [rates[k + 1] for k in range(50)] == pytest.approx(want["lr"], rel=RATE[schedules[trainer]], abs=1e-13)
         assert (works[trainer] / "data").resolve() == works["torchtune"].joinpath("data").resolve(), "all read the very same rows"
     assert len(set(counts.values())) == 1
+
+
+def test_preferences_are_learned_alike(tune):
+    """DPO with all weights and accumulation: from ln 2 downwards, every trainer's loss within 1e-5 of each other's at every step."""
+    rows = [
+        {"prompt": f"Add {n} and 1{' now' * (n % 3)}: ", "chosen": f"It is {n + 1}.", "rejected": f"No{'!' * (n % 4 + 1)}"}
+        for n in range(96)
+    ]
+    (tune.cwd / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tune.cwd / "r.yaml").write_text(PAIRS)
+    jobs = {t: tune("submit", "r.yaml", "--to", t).stdout.strip() for t in able(PAIRS)}
+    assert jobs.keys() >= {"torchtune", "axolotl", "maxtext"}
+    tune("wait", *jobs.values())
+    curves = {t: curve(tune, job, "loss") for t, job in jobs.items()}
+    first = curves["torchtune"]
+    assert first[1] == pytest.approx(0.6931472, abs=1e-6)
+    assert first[20] < 0.2
+    for trainer, losses in curves.items():
+        print(f"dpo {trainer}: largest difference from torchtune {max(abs(losses[k] - loss) for k, loss in first.items()):.1e}")
+        assert losses == pytest.approx(first, abs=LOSS)

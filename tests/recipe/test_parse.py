@@ -132,6 +132,14 @@ def test_a_bomb_is_defused():
     assert any("smaller" in p.rule for p in problems("\n".join(lines)).values())
 
 
+def test_what_is_nested_too_deep_ends_early():
+    """A hundred thousand open brackets are a complaint with its line, not the end of the process."""
+    for text in ("[" * 100_000, "{a: " * 100_000, "\n".join(f"{' ' * n}a:" for n in range(2000))):
+        [problem] = problems(text).values()
+        assert problem.rule == "should be at most 50 levels deep"
+        assert problem.line in (1, 51)
+
+
 def test_every_leaf_is_documented():
     """Each leaf has a type and a default; the schema for editors says what the source says."""
     for leaf in leaves():

@@ -1,0 +1,114 @@
+"""All dialects by name, and whose config a text is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from backends import keys as tables
+from backends.dialects import shell
+from backends.dialects.axolotl import AXOLOTL
+from backends.dialects.base import Beside, Dialect, Refused
+from backends.dialects.litgpt import LITGPT
+from backends.dialects.maxtext import MAXTEXT
+from backends.dialects.torchtune import TORCHTUNE
+from backends.dialects.wild import Unreadable, Wild, read
+from backends.rows import Flat
+
+DIALECTS: dict[str, Dialect] = {each.name: each for each in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT)}
+"""Trainers whose configs can be imported."""
+
+
+def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str]) -> tuple[Dialect, Wild, str]:
+    """Whose config a text is, its keys, and why it is theirs.
+
+    Args:
+        text: YAML, or a shell script with a trainer's command.
+        wanted: the trainer, where the user names it.
+        beside: texts of files that the config names.
+        sets: `key=value` of the trainer's own command line, over the file.
+
+    Raises:
+        Unreadable: it is no text that a trainer could read.
+        Refused: it is nobody's, another one's, or tune's own.
+    """
+    if shell.is_script(text):
+        found = shell.command(text)
+        if found is None:
+            raise Refused("this script has no command of a trainer's that trains")
+        wild, dialect, because = shell.wild(found, beside), DIALECTS[found.trainer], f"the command in line {found.line}"
+    else:
+        wild = read(text)
+        dialect, because = recognise(wild, wanted)
+    wild = dialect.resolve(_overridden(wild, sets), beside)
+    _refuse_own(wild)
+    return dialect, wild, because
+
+
+def recognise(wild: Wild, wanted: str = "") -> tuple[Dialect, str]:
+    """Whose config it is, and why.
+
+    Args:
+        wild: the file.
+        wanted: the trainer that the user named; empty: any.
+
+    Raises:
+        Refused: nobody's, or not that of the trainer named.
+    """
+    signs = {name: sign for name, dialect in DIALECTS.items() if (sign := dialect.sure(wild.keys))}
+    shares = {name: _share(name, wild.keys) for name in DIALECTS}
+    counts = ", ".join(f"{known} of {len(wild.keys)} keys are {name}'s" for name, known in shares.items())
+    if wanted:
+        others = [name for name in signs if name != wanted]
+        if wanted not in signs and (others or not shares[wanted]):
+            found = f"it is {others[0]}'s: {signs[others[0]]}" if others else counts
+            raise Refused(f"this is no config of {wanted}: {found}")
+        return DIALECTS[wanted], signs.get(wanted, counts)
+    if signs:
+        name = max(signs, key=lambda each: shares[each])
+        return DIALECTS[name], signs[name]
+    best = max(shares, key=lambda each: shares[each])
+    if shares[best] * 2 <= len(wild.keys) or list(shares.values()).count(shares[best]) > 1:
+        raise Refused(f"this is a config of none of {', '.join(DIALECTS)}: {counts}")
+    return DIALECTS[best], counts
+
+
+def _share(trainer: str, keys: Flat) -> int:
+    """How many of the keys a trainer knows."""
+    return sum(not is_unknown(trainer, key, keys) for key in keys)
+
+
+def is_unknown(trainer: str, key: str, keys: Flat) -> bool:
+    """Whether a trainer knows nothing of a key, in a config with these."""
+    return tables.is_unknown(trainer, key, written=(), verbatim=keys)
+
+
+def _refuse_own(wild: Wild) -> None:
+    """A config that tune wrote says only half of its recipe: the rest is in the specs beside it."""
+    ours = ("tune_torchtune.", "tune_litgpt", "tune_axolotl")
+    key = next((key for key, value in wild.keys.items() if isinstance(value, str) and value.startswith(ours)), "")
+    if key or wild.keys.get("base_config") == "job.yml":
+        raise Refused(f"tune wrote this itself ({key or 'base_config'}): take the recipe that it is from")
+
+
+def _overridden(wild: Wild, sets: Sequence[str]) -> Wild:
+    """The file's keys under those of the command line; `~key` takes one away."""
+    keys = dict(wild.keys)
+    for each in sets:
+        key, equals, value = each.partition("=")
+        if each.startswith("~"):
+            keys = _without(keys, each[1:])
+        elif not equals or not key:
+            raise Unreadable(f"should be key=value or ~key, got {each!r}")
+        else:
+            keys = {
+                **_without(_without(keys, key), f"{shell.OUTSIDE}{key}"),
+                key: read(f"value: {value}").keys.get("value", value),
+            }
+    return wild.but(keys)
+
+
+def _without(keys: Flat, name: str) -> Flat:
+    """The keys but one, and but what stands below it; of a section that becomes a value nothing stays."""
+    above = tuple(name[: n.start()] for n in re.finditer(r"\.", name))
+    return {k: v for k, v in keys.items() if k != name and k not in above and not k.startswith(f"{name}.")}

@@ -1,0 +1,176 @@
+"""Command lines in a shell script: the one that trains, as the words that it gives to its trainer.
+
+Nothing is run and nothing is looked up: variables that the script sets to plain text are filled in, others stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import NamedTuple
+
+from backends.dialects.base import Beside
+from backends.dialects.wild import Unreadable, Wild, read
+from backends.rows import Flat
+
+PROGRAMS = {
+    "maxtext": re.compile(r"python3?\s+(?:-u\s+)?-m\s+[\"']?((?:maxtext|MaxText)\.[\w.]*(?:train|trainer)\w*)[\"']?\s+(.*)"),
+    "torchtune": re.compile(r"\btune\s+run\s+()(.*)"),
+    "axolotl": re.compile(r"(?:\baxolotl\s+|-m\s+axolotl\.cli\.)(train)\s+(.*)"),
+    "litgpt": re.compile(r"\blitgpt\s+(finetune\w*|pretrain)\s+(.*)"),
+}
+"""Trainer -> what starts it: the module or command, then its words."""
+
+_SET = re.compile(r"^\s*(?:export\s+)?([A-Za-z_]\w*)=(\"[^\"`]*\"|'[^']*'|[^\s\"'`;&|]*)\s*(?:#.*)?$")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^{}]*))?\}|\$(\w+)")
+
+
+class Command(NamedTuple):
+    """One command line of a trainer."""
+
+    trainer: str
+    module: str
+    words: tuple[str, ...]
+    line: int
+
+
+def is_script(text: str) -> bool:
+    """A shell script rather than YAML, by its first line or by a trainer's command at the beginning of a line."""
+    starts = re.compile(
+        r"^(?:#!.*\b(?:ba|z|da)?sh\b|set -[eux]+|export \w+=|python3? (?:-u )?-m |tune run |litgpt |axolotl train )", re.MULTILINE
+    )
+    return bool(starts.search(text[:20_000]))
+
+
+def command(text: str) -> Command | None:
+    """The first command of a trainer's that is not a comment."""
+    known: dict[str, str] = {}
+    lines = text.splitlines()
+    for number, line in enumerate(lines):
+        found = _SET.match(line)
+        if found:
+            value = _filled(found[2].strip("\"'"), known)
+            known |= {} if "$" in value else {found[1]: value}
+        elif not line.lstrip().startswith("#") and (made := _parsed(_joined(lines, number), known, number + 1)):
+            return made
+    return None
+
+
+def _joined(lines: list[str], first: int) -> str:
+    """A line with those that a backslash at its end adds."""
+    parts = []
+    for line in lines[first : first + 300]:
+        parts.append(line.rstrip().removesuffix("\\"))
+        if not line.rstrip().endswith("\\"):
+            break
+    return " ".join(parts)[:50_000]
+
+
+def _parsed(line: str, known: dict[str, str], number: int) -> Command | None:
+    filled = _filled(line.replace("\\$", "$").replace('\\"', '"'), known)  # a command inside quotes
+    for trainer, pattern in PROGRAMS.items():
+        if found := pattern.search(filled):
+            return Command(trainer, found[1], tuple(_words(found[2])), number)
+    return None
+
+
+def _filled(text: str, known: dict[str, str]) -> str:
+    """With the variables that are known; a default may hold another one."""
+    for _ in range(3):
+        text = _VARIABLE.sub(lambda m: known.get(m[1] or m[3], m[2] if m[2] is not None else m[0]), text)[:100_000]
+    return text
+
+
+def _words(text: str) -> list[str]:
+    """As a shell would part them, up to a pipe or the next command; an open quote is closed."""
+    for attempt in (text, text + '"', text + "'"):
+        try:
+            words = shlex.split(attempt, comments=True)
+        except ValueError:
+            continue
+        ends = [n for n, word in enumerate(words) if word in ("|", "||", "&&", "&", ";", ">", ">>", "2>&1")]
+        return [word.rstrip(";") for word in words[: ends[0] if ends else None]]
+    return text.split()
+
+
+def wild(found: Command, beside: Beside) -> Wild:
+    """The config that a command line names, under what it sets.
+
+    Raises:
+        Unreadable: the config is not there.
+    """
+    config, sets, more = _PARTED[found.trainer](found)
+    keys: Flat = {"base_config": config} if found.trainer == "maxtext" and config else {}
+    lines: dict[str, int] = dict.fromkeys(keys, found.line)
+    text = ""
+    if config and found.trainer != "maxtext":
+        text = beside(config) or ""
+        if not text:
+            raise Unreadable(
+                f"names {config}, which is not there", line=found.line, hint="import that file, or put it beside the script"
+            )
+        below = read(text)
+        keys, lines = dict(below.keys), dict(below.lines)
+    said = {_place(key, value): read(f"value: {value}").keys.get("value", value) for key, value in sets.items()}
+    keys = {key: value for key, value in keys.items() if not any(key.startswith(f"{each}.") for each in said)}
+    note = f"the command in line {found.line}: {found.trainer} {found.module}".rstrip()
+    return Wild({**keys, **said, **more}, {**lines, **dict.fromkeys({**said, **more}, found.line)}, (note,), text)
+
+
+OUTSIDE = "outside:"
+"""Before a key whose value the script takes from elsewhere: its arguments, or the environment."""
+
+
+def _place(key: str, value: str) -> str:
+    return f"{OUTSIDE}{key}" if _VARIABLE.search(value) and "://" not in value else key
+
+
+def _maxtext(found: Command) -> tuple[str, dict[str, str], Flat]:
+    """A `.yml`, then key=value."""
+    config = next((word for word in found.words if word.endswith(".yml") and "=" not in word), "")
+    sets = dict(word.split("=", 1) for word in found.words if re.match(r"[A-Za-z_][\w.]*=", word))
+    return config, sets, {"launch:module": found.module, "launch:said": sorted(sets)}
+
+
+def _torchtune(found: Command) -> tuple[str, dict[str, str], Flat]:
+    """torchrun's options, a recipe, --config FILE, key=value."""
+    options, plain = _options(found.words)
+    sets = dict(word.split("=", 1) for word in plain if re.match(r"[A-Za-z_][\w.]*=", word))
+    names = {"nproc_per_node": "launch:devices", "nnodes": "launch:hosts"}
+    more: Flat = {key: int(options[name]) for name, key in names.items() if options.get(name, "").isdigit()}
+    recipe = next((word for word in plain if "=" not in word), "")
+    return options.get("config", ""), sets, {**more, **({"launch:recipe": recipe} if recipe else {})}
+
+
+def _litgpt(found: Command) -> tuple[str, dict[str, str], Flat]:
+    """A model, then --key value."""
+    options, plain = _options(found.words)
+    config = options.pop("config", "")
+    first = {"model_name" if found.module == "pretrain" else "checkpoint_dir": plain[0]} if plain else {}
+    return config, {**first, **options}, {"launch:command": found.module}
+
+
+def _axolotl(found: Command) -> tuple[str, dict[str, str], Flat]:
+    """A file, then --key value with dashes."""
+    options, plain = _options(found.words)
+    return (plain[0] if plain else ""), {key.replace("-", "_"): value for key, value in options.items() if key != "launcher"}, {}
+
+
+_PARTED = {"maxtext": _maxtext, "torchtune": _torchtune, "axolotl": _axolotl, "litgpt": _litgpt}
+
+
+def _options(words: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:
+    """`--name value` and `--name=value`; and the other words."""
+    options: dict[str, str] = {}
+    plain: list[str] = []
+    waiting = ""
+    for word in words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].partition("=")
+            options[name] = value if equals else "true"
+            waiting = "" if equals else name
+        elif waiting:
+            options[waiting], waiting = word, ""
+        else:
+            plain.append(word)
+    return options, plain

@@ -1,0 +1,289 @@
+"""A native config of any trainer into a recipe, and what became of every key. The other direction of `base.plan`.
+
+The rows are those of the trainer's own table turned around, after the import rows of its dialect where the wild has another
+spelling. A row of the table is believed only if, turned forward again, it writes what was read: no key is taken for something
+that it does not say. What the recipe's own parser refuses is reported as not modelled. Pure: files come as texts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from backends.base import Backend
+from backends.dialects import shell
+from backends.dialects.base import Beside, Dialect, Read, Refused, Unfit
+from backends.dialects.known import is_unknown, opened
+from backends.dialects.wild import Wild, flat
+from backends.models import MODELS
+from backends.parse import RecipeError, parse
+from backends.recipe import Recipe, leaves
+from backends.registry import BACKENDS
+from backends.rest import REQUIRED, defaults
+from backends.rows import ABSENT, Flat, Lost, Row, Scene, nest, reverse
+
+Fate = Literal["modelled", "kept", "unmodelled"]
+
+
+_SECRET = re.compile(r"(api_key|access_token|auth_token|hub_token|password|secret)$")
+"""Keys whose value is never shown nor written."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one native key."""
+
+    key: str
+    value: Any
+    fate: Fate
+    """`modelled`: by leaves, or decided for each job where there are none. `kept`: verbatim under `native`, or idle: it has no
+    meaning elsewhere. `unmodelled`: the recipe does not say it; `why` says what it does."""
+    leaves: Flat = field(default_factory=dict)
+    why: str = ""
+    line: int | None = None
+    """In the file, from 1."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A config carried into a recipe."""
+
+    backend: str
+    because: str
+    """Why it is this trainer's."""
+    recipe: Recipe
+    values: dict[str, Any]
+    """The recipe as it is written, nested."""
+    entries: tuple[Entry, ...]
+    assumed: Flat
+    """Leaves that no key says: the trainer's default -> written out, because the recipe's default is another."""
+    notes: tuple[str, ...]
+
+
+def convert(text: str, *, name: str, wanted: str = "", beside: Beside = lambda _: None, sets: Sequence[str] = ()) -> Imported:
+    """The recipe that a native config means.
+
+    Args:
+        text: the config.
+        name: of the file, without folder: it names the recipe.
+        wanted: the trainer, where the user names it.
+        beside: texts of files that the config names.
+        sets: `key=value` of the trainer's own command line, over the file.
+
+    Raises:
+        Unreadable: it is no text that a trainer could read.
+        Refused: it is no training config, or none that a recipe can hold.
+    """
+    dialect, wild, because = opened(text, wanted, beside, sets)
+    return _Import(dialect, BACKENDS[dialect.name], wild).run(name, because)
+
+
+class _Import:
+    """One conversion. The recipe grows leaf by leaf, and for each key stands what became of it."""
+
+    def __init__(self, dialect: Dialect, backend: Backend, wild: Wild) -> None:
+        self.dialect, self.backend, self.wild = dialect, backend, wild
+        self.shape = dialect.shape(wild.keys)
+        self.leaves: Flat = {}
+        self.entries: dict[str, Entry] = {}
+        self.own: set[str] = set()
+        """Keys that import's own rows read."""
+        self.sources: dict[str, tuple[str, ...]] = {}
+        """Leaf -> the keys it comes from; none: from the trainer's default alone."""
+
+    def run(self, name: str, because: str) -> Imported:
+        for each in self.dialect.reads(self.shape):
+            self.apply(each)
+        scene = self.scene()
+        for row in reverse(self.backend.table(self.shape)):
+            self.cross(row, scene)
+        for key in self.wild.keys:
+            self.settle(key)
+        recipe, values = self.parsed(name)
+        order = [self.entries[key] for key in self.wild.keys]
+        assumed = {leaf: value for leaf, value in flat(values).items() if self.is_assumed(leaf)}
+        return Imported(self.backend.name, because, recipe, values, tuple(order), assumed, self.wild.notes)
+
+    def is_assumed(self, leaf: str) -> bool:
+        """No key of the file says it: the trainer's default does."""
+        return leaf in self.sources and not self.sources[leaf] and leaf not in self.chosen("")
+
+    def value(self, key: str) -> Any:
+        """As written, else the trainer's default."""
+        if "*" in key:
+            start = key.index("*")
+            below = {each[start:]: self.wild.keys[each] for each in self.written([key])}
+            return below or ABSENT
+        return self.wild.keys.get(key, ABSENT) if key in self.wild.keys else self.dialect.default(self.wild.keys, key)
+
+    def written(self, keys: Sequence[str]) -> list[str]:
+        """Those that stand in the file."""
+        stars = [key for key in keys if "*" in key]
+        return [key for key in self.wild.keys if key in keys or any(fnmatchcase(key, star) for star in stars)]
+
+    def apply(self, row: Read) -> None:
+        """One of import's own rows."""
+        said = self.written(row.keys)
+        self.own |= set(row.keys)
+        try:
+            made = row.make(*(self.value(key) for key in (*row.keys, *row.also)))
+        except Unfit as unfit:
+            made, fate, why = unfit.carry, "unmodelled", unfit.why
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            made, fate, why = {}, "unmodelled", f"has a value that is not understood ({type(error).__name__})"
+        else:
+            fate, why = _fate(made), row.why
+        self.take(made, said, fate, why)
+
+    def take(self, made: Flat, said: Sequence[str], fate: Any, why: str) -> None:
+        """Leaves of a row, and what became of its keys."""
+        made = {leaf: value for leaf, value in made.items() if value is not ABSENT}
+        for leaf, value in made.items():
+            if leaf not in self.leaves:
+                self.leaves[leaf], self.sources[leaf] = value, tuple(said)
+        for key in said:
+            if key not in self.entries:
+                value = "***" if _SECRET.search(key) and self.wild.keys[key] else self.wild.keys[key]
+                self.entries[key] = Entry(key, value, fate, made, why, self.wild.line(key))
+
+    def scene(self) -> Scene:
+        """What the rows of the table may know."""
+        entry = MODELS.get(str(self.leaves.get("model.id")))
+        hosts = self.leaves.get("resources.hosts", 1)
+        return Scene(
+            accelerator=self.leaves.get("resources.accelerator", "cuda"),
+            devices=self.leaves.get("resources.devices", 1) * hosts,
+            hosts=hosts,
+            model=entry._asdict() if entry else {},
+            steps=self.leaves.get("train.steps"),
+            evaluates=self.leaves.get("data.eval") is not None,
+            shape=self.shape,
+        )
+
+    def cross(self, row: Row, scene: Scene) -> None:
+        """A row of the trainer's table, turned around, for keys and leaves that no row of import's own has read."""
+        main = [key for key in row.ours if ":" not in key]
+        said = [key for key in self.written(main) if key not in self.entries]
+        if not main or self.own & set(main) or any(leaf in self.leaves for leaf in row.theirs):
+            return
+        values = {key: self.value(key) for key in row.ours}
+        if all(values[key] is ABSENT for key in main):
+            return
+        usual = {key: self.dialect.default(self.wild.keys, key) for key in said}
+        found = _believed(row, values, usual, scene)
+        if found is not None:
+            self.take(found, said, "modelled", row.why)
+
+    def settle(self, key: str) -> None:
+        """What no row has read."""
+        if key in self.entries:
+            return
+        value, rule = self.wild.keys[key], self.dialect.rule(key)
+        if _SECRET.search(key) and value:
+            self.take({}, [key], "modelled", "a secret has no place in a file: name it under secrets, give it in the environment")
+            return
+        known = ":" not in key and (rule is not None or not is_unknown(self.backend.name, key, self.wild.keys))
+        if key.startswith(shell.OUTSIDE):
+            self.take({}, [key], "unmodelled", "is set outside of the script: give it as KEY=VALUE")
+            return
+        verbatim = {f"native.{self.backend.name}.{key}": value}
+        if value is None and self.dialect.default(self.wild.keys, key) in (None, ABSENT):
+            self.take({}, [key], "modelled", "null: nothing is asked for")
+        elif value is False and rule and rule.fate == "told":
+            self.take(verbatim if rule.carried and known else {}, [key], "kept", "false: nothing is asked for")
+        elif rule and rule.fate == "job":
+            self.take({}, [key], "modelled", rule.why)
+        elif rule and rule.fate == "kept":
+            self.take(verbatim if known else {}, [key], "kept", rule.why)
+        elif rule and value == self.dialect.default(self.wild.keys, key):
+            self.take({}, [key], "kept", "the trainer's default")
+        elif rule:
+            self.take(verbatim if rule.carried and known else {}, [key], "unmodelled", rule.why)
+        elif known:
+            self.take({}, [key], "unmodelled", "no leaf says it")
+        else:
+            self.take({}, [key], "unmodelled", f"{self.backend.package} knows no such key")
+
+    def parsed(self, name: str) -> tuple[Recipe, dict[str, Any]]:
+        """The recipe; a leaf that its parser refuses is taken out again, and its keys are not modelled."""
+        for _ in range(len(leaves())):
+            values = self.document(name)
+            try:
+                return parse(json.dumps(values), base="/"), values
+            except RecipeError as error:
+                for problem in error.problems:
+                    self.refuse(problem.path, problem.rule)
+        raise Refused("the leaves that its keys say do not fit together")
+
+    def refuse(self, path: str, rule: str) -> None:
+        leaf = next((leaf for leaf in self.leaves if path == leaf or path.startswith(f"{leaf}.")), None)
+        leaf = leaf or next((each for each in self.leaves if each.startswith(f"{path}.")), None)
+        if leaf is None:
+            blamed = [f"{e.key}: {e.why}" for e in self.entries.values() if e.fate == "unmodelled" and e.why]
+            raise Refused(f"no key says {path}, which {rule}" + (f" ({blamed[0]})" if blamed else ""))
+        del self.leaves[leaf]
+        for key in self.sources.pop(leaf):
+            old = self.entries[key]
+            said = {other: value for other, value in old.leaves.items() if other != leaf}
+            self.entries[key] = Entry(key, old.value, "unmodelled", said, f"{leaf} {rule}", old.line)
+
+    def document(self, name: str) -> dict[str, Any]:
+        """The recipe's values, in the schema's order."""
+        usual, found = defaults(), {**self.leaves, **self.chosen(name)}
+        order = (*leaves(), *sorted(leaf for leaf in found if leaf.startswith("native.")))
+        kept = {
+            leaf: found[leaf] for leaf in order if leaf in found and self.is_worth(leaf, found[leaf], usual.get(leaf, REQUIRED))
+        }
+        native = {leaf: value for leaf, value in kept.items() if leaf.startswith("native.")}
+        sections = {leaf[: dot.start()] for leaf in native for dot in re.finditer(r"\.", leaf)}
+        said = {leaf: value for leaf, value in kept.items() if leaf not in native}
+        return nest(said) | nest({leaf: value for leaf, value in native.items() if leaf not in sections})
+
+    def is_worth(self, leaf: str, value: Any, usual: Any) -> bool:
+        """A leaf at our default is written where the file says it, but for what it only denies."""
+        if leaf == "version" or not _same(value, usual):
+            return True
+        return bool(self.sources.get(leaf)) and value not in (None, False)
+
+    def chosen(self, name: str) -> Flat:
+        """What the file as a whole says."""
+        return {
+            "version": 1,
+            "name": _word(name),
+            "method.kind": self.shape.kind,
+            "method.adapter": self.shape.adapter,
+            "data.rendering": "native" if self.shape.native else "shared",
+        }
+
+
+def _believed(row: Row, values: Flat, usual: Flat, scene: Scene) -> Flat | None:
+    """The leaves of a row turned around; None where it does not write again what it read. `usual`: the keys that the file has,
+    with the trainer's defaults, which stand for what the row leaves out.
+    """
+    try:
+        made = dict(zip(row.theirs, row.to(*values.values(), scene), strict=True))
+        again = dict(zip(row.ours, row.back(*made.values(), scene), strict=True))
+    except Lost as loss:
+        again = loss.instead
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None
+    written = {key: usual[key] if again.get(key, ABSENT) is ABSENT else again[key] for key in usual}
+    return made if all(_same(value, values[key]) for key, value in written.items()) else None
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _fate(made: Flat) -> Fate:
+    return "kept" if made and all(leaf.startswith("native.") for leaf in made) else "modelled"
+
+
+def _word(name: str) -> str:
+    """A recipe's name out of a file's."""
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"\.(ya?ml|sh|json)$", "", name)).strip("-._")[:63]
+    return word if re.match(r"[A-Za-z0-9]", word) else "imported"

@@ -1,0 +1,99 @@
+"""`tune import`: a native config of any trainer becomes a recipe, and every key is accounted for."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from backends.dialects.base import Refused
+from backends.dialects.known import DIALECTS
+from backends.dialects.wild import LARGEST, Unreadable
+from backends.importing import Imported, convert
+from backends.moving import changes, elsewhere
+from backends.registry import BACKENDS
+from backends.source import Problem
+from orchestrator.cli import DONE, INEXPRESSIBLE, WRONG, Stop
+from orchestrator.cli.reading import nearest
+from orchestrator.render.imported import document, imported_text
+from orchestrator.render.plan import problem_text
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def native(said: argparse.Namespace) -> int:
+    """The recipe to stdout or a file, the report to stderr."""
+    path = Path(said.file)
+    if said.trainer is not None and said.trainer not in DIALECTS:
+        raise Stop(WRONG, f"--from {said.trainer}: should be {', '.join(DIALECTS)}{nearest(said.trainer, DIALECTS)}")
+    found = _converted(path, said)
+    there = elsewhere(found.recipe)
+    moves = {name: changes(each, found.recipe if name == found.backend else there) for name, each in BACKENDS.items()}
+    text = f"# {path.name}, a config of {BACKENDS[found.backend].package}, by tune import\n{_yaml(found.values)}"
+    if said.output:
+        _write(Path(said.output), text, path)
+    if said.json:
+        print(json.dumps(document(found, moves), indent=1))
+    else:
+        if not said.output:
+            print(text, end="")
+        print(imported_text(found, moves, width=shutil.get_terminal_size((120, 40)).columns), file=sys.stderr)
+    left = [each.key for each in found.entries if each.fate == "unmodelled"]
+    if said.strict and left:
+        raise Stop(INEXPRESSIBLE, f"--strict: not modelled: {', '.join(left)}")
+    return DONE
+
+
+def _converted(path: Path, said: argparse.Namespace) -> Imported:
+    try:
+        return convert(
+            _text(path), name=path.name, wanted=said.trainer or "", beside=lambda name: _beside(path, name), sets=said.sets
+        )
+    except Unreadable as error:
+        problem = Problem(error.key, error.rule, ..., error.line, error.hint, str(path))
+        raise Stop(WRONG, problem_text([problem])) from None
+    except Refused as error:
+        raise Stop(WRONG, f"{path}: {error}") from None
+
+
+def _text(path: Path) -> str:
+    """The file's text, if it is one."""
+    if not path.is_file():
+        around = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise Stop(WRONG, f"{path}: {'is a folder' if path.is_dir() else 'no such file'}{nearest(str(path), around)}")
+    if path.stat().st_size > 4 * LARGEST:
+        raise Stop(WRONG, f"{path}: should have at most {LARGEST:,} characters\n\nhint: is it a config?")
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Stop(WRONG, f"{path}: should be UTF-8 text, byte {error.start} is not") from None
+
+
+def _beside(path: Path, name: str) -> str | None:
+    """A file that the config names, relative to its folder or to where the trainer is started."""
+    for place in (path.parent / name, Path(name)):
+        if place.is_file() and place.stat().st_size <= 4 * LARGEST:
+            try:
+                return place.read_text("utf-8-sig")
+            except UnicodeDecodeError:
+                return None
+    return None
+
+
+def _write(to: Path, text: str, source: Path) -> None:
+    if to.exists() and to.samefile(source):
+        raise Stop(WRONG, f"-o {to}: is the config itself")
+    to.write_text(text, "utf-8")
+    print(f"wrote {to}", file=sys.stderr)
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    """As people write recipes: sections in blocks, lists in brackets."""
+    dumper: Any = type("Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+    dumper.add_representer(list, lambda d, items: d.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True))
+    return str(yaml.dump(values, Dumper=dumper, sort_keys=False, default_flow_style=False, width=1000, allow_unicode=True))

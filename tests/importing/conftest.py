@@ -1,0 +1,89 @@
+"""The trainers' own configs, out of their packages: fetched from the package registry, never kept in the repository."""
+
+import os
+import posixpath
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PACKAGES = {
+    "torchtune": ("torchtune==0.6.1", "torchtune-0.6.1-*.whl", (), "recipes/configs/"),
+    "axolotl": ("axolotl==0.19.0", "axolotl-0.19.0.tar.gz", ("--no-binary", "axolotl"), "axolotl-0.19.0/examples/"),
+    "maxtext": ("maxtext==0.2.5", "maxtext-0.2.5-*.whl", ("--only-binary", ":all:", "--python-version", "3.12"), "maxtext/"),
+}
+"""Trainer -> requirement, file, how pip gets just that, where its configs lie."""
+
+COUNTS = {"torchtune": 156, "axolotl": 269, "maxtext": 137, "litgpt": 12}
+"""YAML files in each corpus."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A trainer's configs by path."""
+
+    trainer: str
+    files: dict[str, str]
+
+    def beside(self, path):
+        """How an import asks for a file that a config names."""
+        return lambda name: self.files.get(posixpath.normpath(posixpath.join(posixpath.dirname(path), name)))
+
+
+@pytest.fixture(scope="session")
+def corpus(shared_home):
+    """The corpus of a trainer by name."""
+    found = {}
+
+    def get(trainer: str) -> Corpus:
+        if trainer not in found:
+            found[trainer] = Corpus(
+                trainer, _own() if trainer == "litgpt" else _packaged(trainer, shared_home / "cache" / "corpora")
+            )
+        return found[trainer]
+
+    return get
+
+
+def _own():
+    return {path.name: path.read_text("utf-8") for path in sorted((HERE / "litgpt").glob("*.yaml"))}
+
+
+def _packaged(trainer, folder):
+    requirement, pattern, options, start = PACKAGES[trainer]
+    folder.mkdir(parents=True, exist_ok=True)
+    if not list(folder.glob(pattern)):
+        _fetch(requirement, options, folder)
+    (archive,) = folder.glob(pattern)
+    texts = dict(_members(archive))
+    kept = {name: text for name, text in texts.items() if name.startswith(start) and name.endswith((".yaml", ".yml", ".sh"))}
+    return dict(sorted(kept.items()))
+
+
+def _fetch(requirement, options, folder):
+    pip = shutil.which("pip")
+    if pip is None:
+        pytest.skip("fetching the trainers' packages needs pip")
+    command = [pip, "download", "-q", "--no-deps", "-d", str(folder), *options, requirement]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        refuse = pytest.fail if "corpora" in os.environ.get("TUNE_REQUIRE", "") else pytest.skip
+        refuse(f"{requirement} cannot be fetched: {done.stderr.strip()[-300:]}")
+
+
+def _members(archive):
+    """Name and text of each file that is text."""
+    wanted = (".yaml", ".yml", ".sh", ".json")
+    if archive.suffix == ".whl":
+        with zipfile.ZipFile(archive) as box:
+            yield from ((name, box.read(name).decode("utf-8")) for name in box.namelist() if name.endswith(wanted))
+    else:
+        with tarfile.open(archive) as box:
+            for member in box:
+                if member.isfile() and member.name.endswith(wanted):
+                    yield member.name, box.extractfile(member).read().decode("utf-8")

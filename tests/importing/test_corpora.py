@@ -1,0 +1,134 @@
+"""Every config that comes with a trainer: imported or refused with a reason, each key accounted for, the same when it goes back."""
+
+import json
+import posixpath
+import time
+from collections import Counter
+from dataclasses import asdict
+
+import pytest
+
+from backends.base import FIRM, Inexpressible, plan
+from backends.dialects import shell
+from backends.dialects.base import Refused
+from backends.dialects.known import DIALECTS
+from backends.dialects.wild import Unreadable, flat, read
+from backends.importing import convert
+from backends.moving import elsewhere
+from backends.registry import BACKENDS
+from backends.target import Target
+from tests.importing import effective
+from tests.importing.conftest import COUNTS
+
+NO_TRAINING = ("this is not a training config", "this script has no command", "this is a config of none")
+SAME = {"torchtune": 0.85, "axolotl": 0.9, "litgpt": 0.55}
+"""Least share of imported files that are the same when they come back. What is missing is printed, key by key."""
+
+
+def imported(corpus):
+    """Path -> what became of each file: an import, or the reason against it."""
+    out = {}
+    for path, text in corpus.files.items():
+        try:
+            out[path] = convert(text, name=posixpath.basename(path), beside=corpus.beside(path))
+        except (Refused, Unreadable) as error:
+            out[path] = str(error)
+    return out
+
+
+def machine(recipe):
+    """A machine such as the recipe asks for."""
+    wish = recipe.resources
+    kind = "cuda" if wish.accelerator == "any" else wish.accelerator
+    return Target(accelerator=kind, devices=wish.devices, hosts=wish.hosts)
+
+
+@pytest.mark.parametrize("trainer", list(DIALECTS))
+def test_every_key_ends_somewhere(corpus, trainer):
+    """Each file is imported or refused with a reason; each key of an imported one has exactly one fate, and what is not modelled
+    says what it does.
+    """
+    texts = corpus(trainer)
+    assert sum(path.endswith((".yaml", ".yml")) for path in texts.files) == COUNTS[trainer]
+    start = time.perf_counter()
+    found = imported(texts)
+    seconds = time.perf_counter() - start
+    good = {path: each for path, each in found.items() if not isinstance(each, str)}
+    refused = Counter(each.partition("(")[0] for each in found.values() if isinstance(each, str))
+    fates = Counter(entry.fate for each in good.values() for entry in each.entries)
+    left = Counter((entry.key, entry.why) for each in good.values() for entry in each.entries if entry.fate == "unmodelled")
+    print(f"\n{trainer}: {len(found)} files, {len(good)} imported, {len(found) - len(good)} refused, {seconds:.2f} s")
+    print(f"  {sum(fates.values())} keys: {dict(fates)}")
+    for reason, count in refused.most_common():
+        print(f"  {count:4} refused: {reason}")
+    for (key, why), count in left.most_common(25):
+        print(f"  {count:4} not modelled: {key}: {why}")
+    for path, each in good.items():
+        assert each.backend == trainer, path
+        assert len({entry.key for entry in each.entries}) == len(each.entries)
+        assert json.dumps([asdict(entry) for entry in each.entries])
+        assert all(entry.why for entry in each.entries if entry.fate == "unmodelled"), path
+    training = [each for each in found.values() if not isinstance(each, str) or not each.startswith(NO_TRAINING)]
+    share = len(good) / len(training)
+    print(f"  {share:.1%} of {len(training)} training configs imported")
+    assert share >= 0.97
+
+
+@pytest.mark.parametrize("trainer", list(SAME))
+def test_there_and_back(corpus, trainer):
+    """A config that becomes a recipe and a config of the same trainer again makes the trainer do the same. Losses that the native
+    keys stand in for are accepted, as the report says.
+    """
+    texts, backend, reasons = corpus(trainer), BACKENDS[trainer], Counter()
+    good = {path: each for path, each in imported(texts).items() if not isinstance(each, str)}
+    same = 0
+    for path, each in good.items():
+        leaves = {*each.recipe.flat(), *(f"native.{trainer}.{key}" for key in flat(each.recipe.native.get(trainer, {})))}
+        try:
+            made = plan(backend, each.recipe, machine(each.recipe), accept=leaves - FIRM)
+        except Inexpressible as error:
+            reasons.update(f"{line.leaf}: {line.why}" for line in error.report.refused)
+            continue
+        back = read(next(file.text for file in made.files if file.path == backend.config)).keys
+        wild = DIALECTS[trainer].resolve(read(texts.files[path]), texts.beside(path)).keys
+        back |= {key: value for key, value in wild.items() if key.startswith("launch:")}
+        differing = effective.differences(trainer, wild, back)
+        reasons.update(f"{key}: {pair[0]!r} became {pair[1]!r}"[:150] for key, pair in differing.items())
+        same += not differing
+    print(f"\n{trainer}: {same} of {len(good)} are the same ({same / len(good):.1%})")
+    for reason, count in reasons.most_common(60):
+        print(f"  {count:4} {reason}")
+    assert same / len(good) >= SAME[trainer]
+
+
+def test_moving(corpus):
+    """An imported fine-tune goes to each other trainer with its rows rendered once, or the report names what is lost."""
+    share = {}
+    for trainer in DIALECTS:
+        good = [e for e in imported(corpus(trainer)).values() if not isinstance(e, str) and e.recipe.method.kind == "sft"]
+        for name, backend in BACKENDS.items():
+            outcomes = Counter()
+            for each in good:
+                recipe = each.recipe if name == trainer else elsewhere(each.recipe)
+                try:
+                    plan(backend, recipe, machine(recipe))
+                    outcomes["goes"] += 1
+                except Inexpressible as error:
+                    assert all(line.why for line in error.report.refused)
+                    outcomes["names what is lost"] += 1
+            share[trainer, name] = (outcomes["goes"], len(good))
+    print("\nSFT configs that go without a loss, from (rows) to (columns)")
+    print(f"  {'':10}" + "".join(f"{name:>14}" for name in BACKENDS))
+    for trainer in DIALECTS:
+        print(f"  {trainer:10}" + "".join(f"{share[trainer, name][0]:>8}/{share[trainer, name][1]:<5}" for name in BACKENDS))
+    assert len(share) == len(DIALECTS) * len(BACKENDS)
+
+
+def test_command_lines(corpus):
+    """The scripts that come with MaxText are read as the command that they end in."""
+    scripts = {path: text for path, text in corpus("maxtext").files.items() if path.endswith(".sh")}
+    found = {path: shell.command(text) for path, text in scripts.items()}
+    trained = {path: each for path, each in found.items() if each and "train" in each.module}
+    print(f"\n{len(scripts)} scripts, {len(trained)} train")
+    assert len(trained) >= 40
+    assert all(any("=" in word for word in each.words) for each in trained.values())

@@ -1,0 +1,239 @@
+"""How each trainer's configs are read as they are in the wild: spelling, defaults, what wins over what."""
+
+import pytest
+
+from backends.dialects import shell
+from backends.dialects.base import Refused
+from backends.dialects.wild import Unreadable, read
+from backends.importing import convert
+
+TORCHTUNE = """
+# tune download meta-llama/Llama-3.2-1B-Instruct --output-dir /models/one
+# tune run --nproc_per_node 4 full_finetune_distributed --config this.yaml
+output_dir: /runs
+model: {_component_: torchtune.models.llama3_2.llama3_2_1b}
+tokenizer: {_component_: torchtune.models.llama3.llama3_tokenizer, path: /models/one/original/tokenizer.model}
+checkpointer: {_component_: torchtune.training.FullModelHFCheckpointer, checkpoint_dir: /models/one, output_dir: "${output_dir}", checkpoint_files: [a], model_type: LLAMA3_2}
+dataset: {_component_: torchtune.datasets.alpaca_dataset}
+optimizer: {_component_: torch.optim.AdamW, lr: 3e-4}
+loss: {_component_: torchtune.modules.loss.CEWithChunkedOutputLoss}
+batch_size: 2
+gradient_accumulation_steps: 8
+epochs: 1
+max_steps_per_epoch: 50
+seed: 7
+shuffle: True
+device: cuda
+dtype: bf16
+resume_from_checkpoint: False
+metric_logger: {_component_: torchtune.training.metric_logging.DiskLogger, log_dir: "${output_dir}/logs"}
+"""
+
+AXOLOTL = """
+base_model: Qwen/Qwen2.5-0.5B
+datasets: [{path: org/rows, type: alpaca}]
+micro_batch_size: 2
+gradient_accumulation_steps: 4
+learning_rate: 2e-4
+num_epochs: 3
+"""
+
+
+def leaves(text, **more):
+    """The recipe's leaves."""
+    return convert(text, name="x.yaml", **more).recipe.flat()
+
+
+def entry(found, key):
+    """What became of a key."""
+    return next(each for each in found.entries if each.key == key)
+
+
+def test_numbers_and_switches():
+    """`3e-4` is a number and `yes` is true, as the trainers read them; a date stays text."""
+    keys = read("a: 3e-4\nb: yes\nc: 2024-01-01\nd: 1_000\ne: '3e-4'\nf: .inf").keys
+    assert keys == {"a": 0.0003, "b": True, "c": "2024-01-01", "d": 1000, "e": "3e-4", "f": "inf"}
+
+
+def test_anchors_and_merges():
+    """Aliases and merge keys unfold."""
+    assert read("a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}").keys == {"a.x": 1, "a.y": 2, "b.y": 3, "b.x": 1}
+
+
+def test_a_key_given_twice():
+    """The last counts, as with the trainers' loaders, and the reader is told."""
+    found = convert(AXOLOTL + "num_epochs: 2\n", name="x.yaml")
+    assert found.recipe.train.epochs == 2
+    assert "num_epochs is given twice, in lines 7 and 8: the last counts" in found.notes
+
+
+def test_tabs_are_pointed_at():
+    """A tab as indentation is an error with its line and the way out."""
+    with pytest.raises(Unreadable) as error:
+        read("a:\n\tb: 1")
+    assert error.value.line == 2
+    assert error.value.hint == "indent with spaces"
+
+
+def test_quoted_numbers():
+    """A number in quotes is one, where the trainer takes it so."""
+    assert leaves(AXOLOTL.replace("2e-4", "'2e-4'"))["optim.lr"] == 2e-4
+
+
+def test_torchtune_comments_and_references():
+    """The hub id and the devices come from the commands in comments, `${...}` from the file."""
+    found = convert(TORCHTUNE, name="x.yaml")
+    flat = found.recipe.flat()
+    assert flat["model.id"] == "meta-llama/Llama-3.2-1B-Instruct"
+    assert (flat["resources.devices"], flat["train.batch.global"], flat["train.batch.micro"]) == (4, 64, 2)
+    assert entry(found, "metric_logger.log_dir").value == "/runs/logs"
+    assert (flat["train.steps"], flat["train.epochs"]) == (50, None)
+
+
+def test_torchtune_command_line():
+    """`key=value` wins over the file, `~key` takes a key away."""
+    flat = leaves(
+        TORCHTUNE, sets=["optimizer.lr=1e-3", "~max_steps_per_epoch", "dataset.packed=True", "tokenizer.max_seq_len=512"]
+    )
+    assert (flat["optim.lr"], flat["train.epochs"], flat["data.pack"], flat["data.max_length"]) == (1e-3, 1, True, 512)
+
+
+def test_a_reference_to_nothing():
+    """It is an error that names the key and what it refers to."""
+    with pytest.raises(Unreadable, match="refers to nowhere, which is not in the file"):
+        convert(TORCHTUNE.replace('"${output_dir}/logs"', '"${nowhere}/logs"'), name="x.yaml")
+
+
+def test_absent_keys_are_the_trainers_default():
+    """What a config leaves out is what its own trainer takes then: torch's AdamW decays, axolotl's does not and clips at 1."""
+    torchtune, axolotl = leaves(TORCHTUNE), leaves(AXOLOTL)
+    assert (torchtune["optim.weight_decay"], torchtune["optim.betas"], torchtune["train.grad_clip"]) == (0.01, [0.9, 0.999], None)
+    assert (axolotl["optim.weight_decay"], axolotl["train.grad_clip"], axolotl["data.max_length"]) == (0.0, 1.0, 512)
+    assert (torchtune["data.train_on_prompt"], axolotl["data.train_on_prompt"]) == (True, False)
+    assert (torchtune["optim.schedule"], axolotl["optim.schedule"]) == ("constant", "cosine")
+
+
+def test_the_default_is_told():
+    """A leaf that no key says stands in a list of its own."""
+    assert convert(TORCHTUNE, name="x.yaml").assumed["optim.weight_decay"] == 0.01
+
+
+def test_axolotl_older_names():
+    """An older name is read as the new one, and the reader is told."""
+    found = convert(AXOLOTL + "fsdp_config: {fsdp_offload_params: true}\n", name="x.yaml")
+    assert "fsdp_config.fsdp_offload_params is an older name of fsdp_config.offload_params" in found.notes
+    assert found.recipe.native["axolotl"]["fsdp_config"] == {"offload_params": True}
+
+
+def test_axolotl_several_data_sets():
+    """A list of data sets of one kind is a list; of several kinds it is not modelled, and said so."""
+    two = AXOLOTL.replace("type: alpaca}]", "type: alpaca}, {path: org/more, type: alpaca, split: 'train[:5%]'}]")
+    assert [each["path"] for each in leaves(two)["data.train"]] == ["org/rows", "org/more"]
+    mixed = convert(two.replace("org/more, type: alpaca", "org/more, type: completion"), name="x.yaml")
+    assert entry(mixed, "datasets.1.type").fate == "unmodelled"
+
+
+def test_litgpt_both_forms():
+    """`data: Alpaca2k` and its class_path with init_args mean the same."""
+    head = "checkpoint_dir: checkpoints/meta-llama/Llama-3.2-1B\ntrain: {global_batch_size: 8, micro_batch_size: 2, epochs: 1}\nlora_r: 4\n"
+    short = head + "data: Alpaca2k\noptimizer: {class_path: AdamW, lr: 1e-4}\n"
+    long = (
+        head
+        + "data: {class_path: litgpt.data.Alpaca2k, init_args: {}}\noptimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1e-4}}\n"
+    )
+    assert leaves(short) == leaves(long)
+    assert leaves(long)["model.id"] == "meta-llama/Llama-3.2-1B"
+
+
+MAXTEXT = """
+base_config: post_train/sft.yml
+model_name: qwen3-0.6b
+tokenizer_path: Qwen/Qwen3-0.6B
+load_parameters_path: /weights/0/items
+per_device_batch_size: 4
+steps: 100
+base_emb_dim: 64
+"""
+
+
+def test_maxtext_bases_and_models():
+    """Bases that come with MaxText fill what the file leaves out, and the model's own file wins over the file."""
+    found = convert(MAXTEXT, name="x.yml")
+    flat = found.recipe.flat()
+    assert (flat["optim.lr"], flat["data.train"], flat["data.train_split"]) == (2e-5, "HuggingFaceH4/ultrachat_200k", "train_sft")
+    assert flat["model.id"] == "Qwen/Qwen3-0.6B"
+    assert any(note.startswith("base_emb_dim = 64 has no effect") for note in found.notes)
+
+
+def test_maxtext_bases_of_ones_own():
+    """A base beside the file is read; one that leads back to itself is an error."""
+    text = MAXTEXT.replace("post_train/sft.yml", "mine.yml")
+    mine = "base_config: post_train/sft.yml\nlearning_rate: 1e-3\n"
+    assert leaves(text, beside=lambda name: mine if name == "mine.yml" else None)["optim.lr"] == 1e-3
+    with pytest.raises(Unreadable, match="chain of bases without end"):
+        convert(text, name="x.yml", beside=lambda _: "base_config: mine.yml\n")
+
+
+SCRIPT = """#!/bin/bash
+set -e
+export MODEL=qwen3-0.6b
+LR="1e-5"
+python3 -m maxtext.trainers.post_train.sft.train_sft "${CONFIGS:-$PWD/src/maxtext/configs}"/post_train/sft.yml \\
+  model_name=$MODEL tokenizer_path=Qwen/Qwen3-0.6B steps=10 per_device_batch_size=2 \\
+  learning_rate=$LR base_output_directory=$OUT && echo done
+"""
+
+
+def test_shell_scripts():
+    """The command in a script is the config: variables that the script sets are filled in, others stay."""
+    found = shell.command(SCRIPT)
+    assert (found.trainer, found.module, found.line) == ("maxtext", "maxtext.trainers.post_train.sft.train_sft", 5)
+    assert found.words[1] == "model_name=qwen3-0.6b"
+    assert found.words[-1] == "base_output_directory=$OUT"
+    found = convert(SCRIPT, name="x.sh")
+    assert entry(found, "outside:base_output_directory").why == "is set outside of the script: give it as KEY=VALUE"
+    flat = found.recipe.flat()
+    assert (flat["optim.lr"], flat["train.steps"], flat["data.format"]) == (1e-5, 10, "chat")
+
+
+def test_a_script_that_names_a_config():
+    """`tune run ... --config FILE key=value` reads the file, and the words win over it."""
+    script = "tune run --nproc_per_node 2 full_finetune_distributed --config it.yaml epochs=3 max_steps_per_epoch=null\n"
+    flat = leaves(script, beside=lambda name: TORCHTUNE if name == "it.yaml" else None)
+    assert (flat["resources.devices"], flat["train.epochs"]) == (2, 3)
+    with pytest.raises(Unreadable, match=r"names it\.yaml, which is not there"):
+        convert(script, name="x.sh")
+
+
+def test_a_wrong_trainer_is_explained():
+    """`--from` another trainer says whose config it is, and by what."""
+    with pytest.raises(Refused, match=r"no config of axolotl: it is torchtune's: .*_component_ = torchtune\."):
+        convert(TORCHTUNE, name="x.yaml", wanted="axolotl")
+
+
+def test_nobodys_config():
+    """A file of no trainer's says how many of its keys each knows."""
+    with pytest.raises(Refused, match=r"a config of none of .*: 0 of 2 keys are litgpt's"):
+        convert("apiVersion: v1\nkind: Pod\n", name="x.yaml")
+
+
+def test_secrets_stay_out():
+    """A token in a config is neither shown nor written."""
+    found = convert(AXOLOTL + "wandb_api_key: s3cret-value\nhub_token: s3cret-value\n", name="x.yaml")
+    assert "s3cret-value" not in repr(found)
+
+
+def test_unknown_keys_are_told():
+    """A key that the trainer does not know is not modelled, and the reader learns that it has no effect there."""
+    assert entry(convert(AXOLOTL + "learning_rat: 1\n", name="x.yaml"), "learning_rat").why == "axolotl 0.19.0 knows no such key"
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [("optimizer: lion_pytorch", "optimizer"), ("lr_scheduler: rex", "lr_scheduler"), ("num_epochs: 0.5", "num_epochs")],
+)
+def test_what_a_recipe_cannot_say(line, key):
+    """A value without counterpart is not modelled, and axolotl itself keeps it."""
+    found = convert("\n".join(each for each in AXOLOTL.splitlines() if not each.startswith(key)) + f"\n{line}\n", name="x.yaml")
+    assert entry(found, key).fate == "unmodelled"
+    assert key in found.recipe.native["axolotl"]

@@ -86,7 +86,25 @@ def _alpha(value: float, _: Scene) -> Sequence[Any]:
     return (int(value),)
 
 
+_FUSED = {
+    "phi3": ("q", "k", "v", "gate", "up"),
+    "gpt_neox": tuple(_TARGETS)[:7],
+    **dict.fromkeys(("mixtral", "qwen3_moe", "gpt_oss"), ("gate", "up", "down")),
+}
+"""Family -> targets that are no layers of their own there: several in one matrix, or in the experts' tensors."""
+
+
 def _targets(wanted: list[str], scene: Scene) -> Sequence[Any]:
+    fused = [t for t in wanted if t in _FUSED.get(str(scene.model.get("family", "")), ())]
+    if fused:
+        rest = [t for t in wanted if t not in fused]
+        raise Lost(
+            "method.lora.targets",
+            f"{', '.join(fused)} are no layers of their own in {scene.model['family']} models",
+            kind="todo",
+            see="https://github.com/huggingface/transformers/tree/v5.16.1/src/transformers/models/",
+            instead={"lora_target_modules": [_TARGETS[t] for t in rest], "lora.json:targets": rest},
+        )
     chosen = [t for t in wanted if t != "head" or not scene.model.get("tied")]
     modules = [_TARGETS[t] for t in chosen]
     if chosen != wanted:

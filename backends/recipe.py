@@ -67,6 +67,7 @@ class Lora(Section):
     """Low-rank adapters. Every trainer starts from the same A (uniform, from train.seed) and B (zero)."""
 
     rank: Positive = 16
+    """Inner width of an adapter: columns of B, rows of A. More is more to train and to store."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """The product B A is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -101,6 +102,7 @@ class Grpo(Section):
     max_new_tokens: Positive = 256
     """Tokens of an answer."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Of sampling answers: the logits are divided by it."""
     kl: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the divergence from the start model."""
     clip: Annotated[float, Field(gt=0)] = 0.2
@@ -148,15 +150,23 @@ class Columns(Section):
     """Names of the columns in the data files."""
 
     instruction: Word = "instruction"
+    """Format instruct: what is asked."""
     input: Word = "input"
     """May be missing in a row."""
     output: Word = "output"
+    """Format instruct: the answer."""
     messages: Word = "messages"
+    """Format chat: a list of `{role, content}`; ShareGPT's `{from, value}` is understood."""
     text: Word = "text"
+    """Format text."""
     prompt: Word = "prompt"
+    """Formats completion, preference, rated, prompts: a text or a list of messages."""
     completion: Word = "completion"
+    """Formats completion, rated: what follows the prompt."""
     chosen: Word = "chosen"
+    """Format preference: the better answer, or the whole conversation with it."""
     rejected: Word = "rejected"
+    """Format preference: the worse one."""
     label: Word = "label"
     """The verdict: true or false, or 1 or 0."""
 
@@ -182,6 +192,7 @@ class Data(Section):
     eval: Word | None = None
     """Rows for evaluation, named like `train`; null: no evaluation."""
     eval_split: Word = "validation"
+    """Split of a Hugging Face data set named in `eval`."""
     format: Literal["instruct", "chat", "text", "completion", "preference", "rated", "prompts"]
     """`instruct`: instruction, input, output. `chat`: a list of messages. `text`: plain text. `completion`: prompt, completion.
     `preference`: prompt, chosen, rejected, each a text or messages. `rated`: prompt, completion, label. `prompts`: prompt."""
@@ -255,7 +266,9 @@ class Optim(Section):
     lr: Annotated[float, Field(gt=0)]
     """Highest learning rate."""
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    """How slowly the means of gradients and of squared gradients forget, per step."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the root of the mean squared gradient."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled, per step, times the learning rate."""
     decay_on: Literal["all", "matrices"] = "all"
@@ -309,9 +322,11 @@ class Resources(Section):
     """What the job needs of a machine."""
 
     accelerator: Literal["any", "cpu", "cuda", "tpu"] = "any"
+    """What the target must have."""
     devices: Positive = 1
     """Accelerators on each host."""
     hosts: Positive = 1
+    """Machines that work together."""
     strategy: Literal["auto", "ddp", "fsdp", "zero1", "zero2", "zero3"] = "auto"
     """How several devices share the work. `ddp`: each has the whole model. `fsdp`, `zero3`: weights, gradients and optimizer
     state are split; `zero2`: gradients and state; `zero1`: state. `auto`: fsdp; nothing on one device."""
@@ -325,8 +340,11 @@ class Recipe(Section):
     """One training, whoever does it."""
 
     version: Literal[1]
+    """Of this schema."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    """Of the job: letters, digits, `.`, `_`, `-`."""
     description: str | None = None
+    """For people."""
     model: Model
     method: Method = Method()
     data: Data

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,26 @@ def main(path: str) -> int:
 
 
 def _start(wish: dict[str, Any]) -> None:
-    shape = tune_shape.read(wish["model"], tune_shape.FAMILIES)
-    layers = shape.linear(wish["targets"])
+    layers = _layers(wish["model"], wish["targets"])
     if wish["rank"] < 1 or not layers:
         raise ValueError(f"lora: rank should be 1 or more and targets not empty, got {wish['rank']}, {wish['targets']}")
-    key = tune_shared.key(asdict(shape), wish["rank"], wish["seed"], layers)
+    key = tune_shared.key(wish["rank"], wish["seed"], layers)
     tune_shared.cached("lora", key, lambda place: _draw(wish, layers, place), "lora")
+
+
+def _layers(model: str, targets: list[str]) -> list[tuple[str, int, int]]:
+    """Name, inputs and outputs of each layer that gets an adapter: from config.json, or of other families from the weights."""
+    family = json.loads(Path(model, "config.json").read_text()).get("model_type")
+    if family in tune_shape.FAMILIES:
+        return tune_shape.read(model, tune_shape.FAMILIES).linear(targets)
+    found = tune_shape.linear_in(model)
+    names = {target: tune_shape.TARGETS[target] for target in tune_shape.TARGETS if target in targets}
+    if lacking := [target for target, name in names.items() if not any(layer.endswith(name) for layer in found)]:
+        raise ValueError(
+            f"method.lora.targets: {', '.join(lacking)}: this {family} model has no layers {', '.join(names[t] for t in lacking)}; "
+            "name others"
+        )
+    return [(layer, *size) for layer, size in found.items() if layer.endswith(tuple(names.values()))]
 
 
 def _draw(wish: dict[str, Any], layers: list[tuple[str, int, int]], place: Path) -> None:

@@ -145,6 +145,23 @@ def _unlike(raw: dict[str, Any], families: Collection[str], kind: str, theta: fl
     return problems
 
 
+def linear_in(folder: str) -> dict[str, tuple[int, int]]:
+    """Inputs and outputs of every layer in the safetensors files of a folder that is named as in TARGETS, layer by layer. For
+    families whose config.json `read` does not know; layers of a vision tower are left out.
+    """
+    found = {}
+    for file in weight_files(folder):
+        with file.open("rb") as data:
+            header = json.loads(data.read(int.from_bytes(data.read(8), "little")))
+        for name, facts in header.items():
+            layer, dot, last = name.rpartition(".")
+            if dot and last == "weight" and layer.endswith(tuple(TARGETS.values())) and "vision" not in layer:
+                found[layer] = (facts["shape"][1], facts["shape"][0])
+    number = {layer: int(next((part for part in layer.split(".") if part.isdigit()), 10**9)) for layer in found}
+    order = list(TARGETS.values())
+    return {k: found[k] for k in sorted(found, key=lambda k: (number[k], [k.endswith(name) for name in order].index(True)))}
+
+
 def interleaved(rows_of_b: torch.Tensor, head: int) -> torch.Tensor:
     """Rows of a Hugging Face q or k in torchtune's order for Llama: rotary pairs side by side, not half a head apart."""
     pairs = rows_of_b.view(-1, 2, head // 2, rows_of_b.shape[-1])

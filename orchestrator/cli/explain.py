@@ -28,8 +28,9 @@ def explain(said: argparse.Namespace) -> int:
         return _matrix(said)
     if said.what is None:
         raise Stop(WRONG, "a leaf or a recipe is wanted, or --matrix\n\nhint: `tune explain optim.lr`")
-    if said.what in leaves():
-        entry = about_leaf(said.what)
+    named = [leaf for leaf in leaves() if f".{leaf}".endswith(f".{said.what}")]
+    if said.what in leaves() or len(named) == 1:
+        entry = about_leaf(said.what if said.what in leaves() else named[0])
         print(json.dumps(entry, indent=1, default=str) if said.json else leaf_text(entry, width=_width()))
         return DONE
     if not Path(said.what).exists():
@@ -40,6 +41,8 @@ def explain(said: argparse.Namespace) -> int:
 def _like(word: str) -> str:
     """The nearest leaf, or the leaves of a section."""
     below = [leaf for leaf in leaves() if leaf.startswith(f"{word}.")]
+    if named := [leaf for leaf in leaves() if leaf.endswith(f".{word}")]:
+        return f"\n\nhint: {' or '.join(named)}?"
     return f"\n\nhint: its leaves are {', '.join(below)}" if below else nearest(word, leaves())
 
 

@@ -176,6 +176,13 @@ def test_the_matrix(tune):
     assert "resources.devices" in tune("explain", "resources", code=2).stderr
 
 
+def test_the_end_of_a_leaf_is_enough(tune):
+    """`lora.rank` is method.lora.rank; an end that several leaves share names them."""
+    assert tune("explain", "lora.rank").stdout.startswith("method.lora.rank: ")
+    assert "train.steps" not in tune("explain", "every", code=2).stderr
+    assert "eval.every or checkpoint.every or log.every?" in tune("explain", "every", code=2).stderr
+
+
 def test_side_by_side(tune, monkeypatch):
     """All trainers stand in one table: keys and values of each, what is lost where and why, and who can do it."""
     monkeypatch.setenv("COLUMNS", "200")

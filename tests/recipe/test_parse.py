@@ -144,6 +144,7 @@ def test_every_leaf_is_documented():
     """Each leaf has a type and a default; the schema for editors says what the source says."""
     for leaf in leaves():
         assert about(leaf).keys() == {"meaning", "type", "default"}
+        assert about(leaf)["meaning"], leaf
     assert about("train.batch.global")["meaning"].startswith("Sequences per optimizer step over all devices.")
     assert about("optim.lr") == {"meaning": "Highest learning rate.", "type": "number > 0", "default": "required"}
     assert about("method.adapter")["type"] == "none|lora|qlora|dora"

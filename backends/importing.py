@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal
@@ -61,6 +61,8 @@ class Imported:
     entries: tuple[Entry, ...]
     assumed: Flat
     """Leaves that no key says: the trainer's default -> written out, because the recipe's default is another."""
+    sources: Mapping[str, tuple[str, ...]]
+    """Leaf -> the keys that say it; none: the trainer's default alone. Leaves that are not here are left to the recipe."""
     notes: tuple[str, ...]
 
 
@@ -106,7 +108,7 @@ class _Import:
         recipe, values = self.parsed(name)
         order = [self.entries[key] for key in self.wild.keys]
         assumed = {leaf: value for leaf, value in flat(values).items() if self.is_assumed(leaf)}
-        return Imported(self.backend.name, because, recipe, values, tuple(order), assumed, self.wild.notes)
+        return Imported(self.backend.name, because, recipe, values, tuple(order), assumed, self.sources, self.wild.notes)
 
     def is_assumed(self, leaf: str) -> bool:
         """No key of the file says it: the trainer's default does."""

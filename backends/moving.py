@@ -10,7 +10,7 @@ from backends.report import Line
 from backends.target import Target
 
 _WEIGHT = {"lost": 0, "approximated": 1}
-_ORDER = ("method", "model", "data", "optim", "train", "resources", "eval", "checkpoint", "log")
+ORDER = ("method", "model", "data", "optim", "train", "resources", "eval", "checkpoint", "log")
 """Sections of the recipe, by how much they change what is learnt."""
 
 
@@ -38,4 +38,4 @@ def _told(lines: Iterable[Line]) -> Iterable[Line]:
 
 def _rank(line: Line) -> tuple[int, int]:
     section = line.leaf.partition(".")[0]
-    return _WEIGHT[line.status], _ORDER.index(section) if section in _ORDER else len(_ORDER)
+    return _WEIGHT[line.status], ORDER.index(section) if section in ORDER else len(ORDER)

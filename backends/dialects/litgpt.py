@@ -93,9 +93,17 @@ def default(keys: Flat, key: str) -> Any:
         if key == f"{section}.class_path":
             return path
         if key.startswith(f"{section}.init_args."):
-            adam = path.startswith("bitsandbytes.optim.") and "Adam" in path  # whose defaults are torch's
-            return defaults.default(NAME, key.removeprefix(f"{section}.init_args."), "torch.optim.AdamW" if adam else path)
+            return defaults.default(NAME, key.removeprefix(f"{section}.init_args."), _twin(path))
     return defaults.default(NAME, key, re.sub("^finetune$", "finetune_lora", str(keys.get("launch:command", ""))))
+
+
+def _twin(path: str) -> str:
+    """The class of the pinned version with the same defaults, for one that is not in it: bitsandbytes's AdamW begins as torch's,
+    and Dolly, which left LitGPT, as all its instruction data sets.
+    """
+    if path.startswith("bitsandbytes.optim.") and "Adam" in path:
+        return "torch.optim.AdamW"
+    return "litgpt.data.Alpaca" if path == "litgpt.data.Dolly" else path
 
 
 _FOLDERS = "each job has a folder of its own"

@@ -104,13 +104,19 @@ DATA_KEYS = (
 )
 
 
-def _data(path: Any, files: Any, _url: Any, _file: Any, _repo: Any) -> Flat:
-    """One of its instruction data sets, or a file or folder of the user's."""
+def _data(path: Any, files: Any, _url: Any, _file: Any, repo: Any) -> Flat:
+    """One of its instruction data sets, or a file or folder of the user's. The hub's id of one whose rows no recipe can name keeps
+    LitGPT on its own class.
+    """
     name = str(path).rpartition(".")[2]
     if name == "JSON":
         return {"data.format": "instruct", **_json(text(files))}
     if name not in _SETS:
-        own = {f"{_NATIVE}data.class_path": path, "data.train": ROWS, "data.format": "instruct"}
+        own = {
+            f"{_NATIVE}data.class_path": path,
+            "data.train": repo if isinstance(repo, str) else ROWS,
+            "data.format": "instruct",
+        }
         raise Unfit(f"{path} has rows that a recipe cannot name: name your rows in data.train", own)
     hub, form, columns = _SETS[name]
     return {"data.train": hub, "data.format": form, **columns, f"{_NATIVE}data.class_path": path}

@@ -223,6 +223,10 @@ def _student(name: Any, tokenizer: Any) -> Flat:
 def _data(shape: Shape) -> Any:
     def make(kind: Any, path: Any, files: Any, columns: Any, folder: Any, name: Any, grain: Any) -> Flat:
         named = [text(each) for each in columns] if isinstance(columns, list) else [text(columns)]
+        if kind == "hf" and shape.kind in ("dpo", "orpo") and len(named) == 2:
+            why = "pairs without a column for the prompt, which both answers begin with: recipes have one"
+            own = {f"{_NATIVE}train_data_columns": named}
+            raise Unfit(why, {"data.train": _source(path, files), **_format(shape, named), **own})
         if kind == "hf":
             try:
                 return {"data.train": _source(path, files), **_format(shape, named)}
@@ -328,7 +332,7 @@ def _optimizer() -> tuple[Read, ...]:
         Read(("adam_b1", "adam_b2"), lambda one, two: {"optim.betas": [number(one), number(two)]}),
         Read(("adam_eps",), lambda n: {"optim.eps": number(n)}),
         Read(("adam_weight_decay",), lambda n: {"optim.weight_decay": number(n)}),
-        Read(("adamw_mask",), lambda mask: {"optim.decay_on": "matrices" if mask not in (ABSENT, None, []) else "all"}),
+        Read(("adamw_mask",), _spared),
     )
 
 
@@ -336,6 +340,15 @@ def _optimizer_name(word: Any) -> Flat:
     if word not in ("adamw", "sgd", "muon"):
         raise Unfit(f"optim.name has no word for {word}", {f"{_NATIVE}opt_type": word})
     return {"optim.name": word}
+
+
+def _spared(mask: Any) -> Flat:
+    """Patterns of weights that do not decay: norms and biases, or others, for which there is no word."""
+    if mask in (ABSENT, None, []):
+        return {"optim.decay_on": "all"}
+    if isinstance(mask, list) and all("norm" in str(each) or "bias" in str(each) for each in mask):
+        return {"optim.decay_on": "matrices"}
+    raise Unfit(f"spares other weights than norms and biases: {mask}", {"optim.decay_on": "all", f"{_NATIVE}adamw_mask": mask})
 
 
 def _schedule() -> tuple[Read, ...]:

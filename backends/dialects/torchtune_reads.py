@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from backends.dialects.base import Read, Unfit, number, text, whole
@@ -127,12 +128,25 @@ def _method(shape: Shape) -> tuple[Read, ...]:
     )
     return (
         Read(("loss._component_",), _loss, "the method's own loss"),
-        Read(("model.quantize_base",), lambda _: {}, "method.adapter"),
+        Read(("model.quantize_base",), _quantized(shape), "method.adapter"),
         Read(("model.use_dora",), lambda _: {}, "method.adapter"),
         *((second,) if shape.kind == "distill" else ()),
         Read(("ref_checkpointer.checkpoint_dir",), _reference, also=("checkpointer.checkpoint_dir",)),
         Read(("quantizer._component_", "quantizer.groupsize"), _quantizer),
     )
+
+
+def _quantized(shape: Shape) -> Callable[..., Flat]:
+    """QLoRA is an adapter of its own; DoRA over weights in 4 bits is none."""
+
+    def make(on: Any) -> Flat:
+        if shape.adapter == "dora" and on is True:
+            raise Unfit(
+                "DoRA over weights in 4 bits: method.adapter has no word for both", {f"{_NATIVE}model.quantize_base": True}
+            )
+        return {}
+
+    return make
 
 
 _LOSSES = ("CEWithChunkedOutputLoss", "LinearCrossEntropyLoss", "CrossEntropyLoss", "DPOLoss")

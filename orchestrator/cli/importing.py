@@ -24,14 +24,13 @@ from orchestrator.render.plan import problem_text
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
 
 def native(said: argparse.Namespace) -> int:
     """The recipe to stdout or a file, the report to stderr."""
     path = Path(said.file)
-    if said.trainer is not None and said.trainer not in DIALECTS:
-        raise Stop(WRONG, f"--from {said.trainer}: should be {', '.join(DIALECTS)}{nearest(said.trainer, DIALECTS)}")
-    found = _converted(path, said)
+    found = imported(path, said.trainer, said.sets)
     there = elsewhere(found.recipe)
     moves = {name: changes(each, found.recipe if name == found.backend else there) for name, each in BACKENDS.items()}
     text = f"# {path.name}, a config of {BACKENDS[found.backend].package}, by tune import\n{_yaml(found.values)}"
@@ -49,11 +48,18 @@ def native(said: argparse.Namespace) -> int:
     return DONE
 
 
-def _converted(path: Path, said: argparse.Namespace) -> Imported:
+def imported(path: Path, trainer: str | None = None, sets: Sequence[str] = ()) -> Imported:
+    """The recipe that a native config means. What keeps it from being one ends the command with code 2.
+
+    Args:
+        path: the config.
+        trainer: whose it is, where the user names it.
+        sets: `key=value` of the trainer's own command line, over the file.
+    """
+    if trainer is not None and trainer not in DIALECTS:
+        raise Stop(WRONG, f"--from {trainer}: should be {', '.join(DIALECTS)}{nearest(trainer, DIALECTS)}")
     try:
-        return convert(
-            _text(path), name=path.name, wanted=said.trainer or "", beside=lambda name: _beside(path, name), sets=said.sets
-        )
+        return convert(config(path), name=path.name, wanted=trainer or "", beside=lambda name: _beside(path, name), sets=sets)
     except Unreadable as error:
         problem = Problem(error.key, error.rule, ..., error.line, error.hint, str(path))
         raise Stop(WRONG, problem_text([problem])) from None
@@ -61,8 +67,8 @@ def _converted(path: Path, said: argparse.Namespace) -> Imported:
         raise Stop(WRONG, f"{path}: {error}") from None
 
 
-def _text(path: Path) -> str:
-    """The file's text, if it is one."""
+def config(path: Path) -> str:
+    """The file's text, if it is one; else the command ends with code 2."""
     if not path.is_file():
         around = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
         raise Stop(WRONG, f"{path}: {'is a folder' if path.is_dir() else 'no such file'}{nearest(str(path), around)}")

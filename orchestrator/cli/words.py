@@ -28,7 +28,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
     return top
 
 
-COMPILING = ("submit", "translate", "preview", "explain", "import")
+COMPILING = ("submit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "wait", "cancel", "retry")
 AROUND = ("recipes", "targets", "schema", "doctor")
 
@@ -76,6 +76,8 @@ def _compiling(commands: Any) -> None:
     explain.add_argument("--matrix", action="store_true", help="what each trainer has: methods and leaves x trainers")
     explain.add_argument("--json", action="store_true", help="one JSON document")
     _importing(commands)
+    _comparing(commands)
+    _proving(commands)
 
 
 def _importing(commands: Any) -> None:
@@ -88,6 +90,33 @@ def _importing(commands: Any) -> None:
     native.add_argument("-o", dest="output", metavar="RECIPE", help="write the recipe there (default: stdout)")
     native.add_argument("--strict", action="store_true", help="a key that the recipe does not say is an error (exit code 3)")
     native.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def _comparing(commands: Any) -> None:
+    diff = _command(commands, "diff", "diff", "two recipes or native configs: the difference in meaning; 0 equal, 1 different")
+    diff.add_argument("a", metavar="A", help="a recipe, or a config of any trainer")
+    diff.add_argument("b", metavar="B", help="another")
+    about = "whose config a native one is (default: seen from its keys); twice: of A, then of B"
+    diff.add_argument("--from", dest="trainers", action="append", default=[], metavar="TRAINER", help=about)
+    diff.add_argument("--json", action="store_true", help="one JSON document")
+
+
+def _proving(commands: Any) -> None:
+    race = _command(commands, "race", "race", "a few steps in every trainer, one after another: speed, memory, sameness")
+    verify = _command(
+        commands, "verify", "verify", "evidence that a recipe is the same training in every trainer, level by level"
+    )
+    for each in (race, verify):
+        _recipe(each)
+        each.add_argument("--to", default="all", metavar="all|A,B", help="trainers (default: all that can express the recipe)")
+        each.add_argument("--steps", type=int, default=30, metavar="K", help="optimizer steps of each trainer (default: 30)")
+        each.add_argument("--tolerance", type=float, metavar="NATS", help="on losses (default: as measured for the precision)")
+        each.add_argument("--json", action="store_true", help="one JSON document")
+    race.add_argument("--submit-winner", action="store_true", help="then the whole recipe to the fastest whose losses agree")
+    verify.add_argument(
+        "--level", type=int, default=5, metavar="N", help="only levels up to this one (default: 5); 1 runs nothing"
+    )
+    verify.add_argument("--html", metavar="FILE", help="write the report there too, with the curves overlaid")
 
 
 def _tracking(commands: Any) -> None:

@@ -19,7 +19,7 @@ PACKAGES = {
 }
 """Trainer -> requirement, file, how pip gets just that, where its configs lie."""
 
-COUNTS = {"torchtune": 156, "axolotl": 269, "maxtext": 137, "litgpt": 12}
+COUNTS = {"torchtune": 156, "axolotl": 269, "maxtext": 137, "litgpt": 46}
 """YAML files in each corpus."""
 
 

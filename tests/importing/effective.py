@@ -72,13 +72,62 @@ PLACES = {
         "hf_use_auth_token",
         "revision_of_model",
     ),
+    "maxtext": (
+        "launch:*",
+        "job:*",
+        "run_name",
+        "base_config",
+        "base_output_directory",
+        "*_directory",
+        "hf_train_files",
+        "hf_eval_files",
+        "hf_access_token",
+        "load_*",
+        "tokenizer_*",
+        "model_name",
+        "override_model_config",
+        "base_*",
+        "vocab_size",
+        "head_dim",
+        "decoder_block",
+        "mlp_activations",
+        "*norm*",
+        "rope_*",
+        "attention_bias",
+        "logits_via_embedding",
+        "hardware",
+        "ici_*",
+        "dcn_*",
+        "skip_jax_*",
+        "*goodput*",
+        "*checkpoint*",
+        "log_*",
+        "metrics_file",
+        "profile*",
+        "*profiler*",
+        "gcs_*",
+        "enable_tensorboard",
+        "enable_wandb",
+        "wandb_*",
+        "jax_cache_dir",
+        "grain_*",
+        "num_epoch",
+        "abort_on_*",
+        "eval_per_device_batch_size",
+        "shard_optimizer_over_data",
+        "attention",
+        "matmul_precision",
+        "logits_dot_in_fp32",
+        "cast_logits_to_fp32",
+        "tokenize_train_data",
+    ),
 }
 """Keys that say where something lies or is written, or that upstream's recipe is told on the command line."""
 
 
 def effective(trainer: str, keys: dict) -> dict:
     """Every key that matters, the trainer's defaults filled in."""
-    said = {"torchtune": _torchtune, "litgpt": _litgpt, "axolotl": _axolotl}[trainer](dict(keys))
+    said = {"torchtune": _torchtune, "litgpt": _litgpt, "axolotl": _axolotl, "maxtext": _maxtext}[trainer](dict(keys))
     return {key: value for key, value in said.items() if not any(fnmatchcase(key, place) for place in PLACES[trainer])}
 
 
@@ -140,8 +189,9 @@ def _litgpt(keys: dict) -> dict:
         "optimizer": keys.get("optimizer.class_path", "torch.optim.AdamW"),
         "data": keys.get("data.class_path", "litgpt.data.Alpaca"),
     }
-    for section, path in classes.items():
-        own |= {f"{section}.class_path": path}
+    for section, named in classes.items():
+        path = {"litgpt.data.Dolly": "litgpt.data.Alpaca"}.get(named, named)  # not in the pinned version; its defaults were those
+        own |= {f"{section}.class_path": named}
         own |= {f"{section}.init_args.{k.partition(':')[2]}": v for k, v in table.items() if k.startswith(f"{path}:")}
     keys = {**own, **keys}
     keys["precision"] = keys.get("precision") or "bf16-mixed"
@@ -152,6 +202,60 @@ def _litgpt(keys: dict) -> dict:
     if keys.get("optimizer.init_args.fused") is False:
         keys["optimizer.init_args.fused"] = None
     return {key: value for key, value in keys.items() if value is not None}
+
+
+_BASES = {"sft": "post_train/sft.yml", "pretrain": "base.yml", "dpo": "post_train/dpo.yml", "orpo": "post_train/dpo.yml"}
+
+
+def _maxtext(keys: dict) -> dict:
+    """Over the chain of MaxText's own bases; `job:` stands for what our script writes on the host (job.yml)."""
+    if "job:kind" in keys:
+        keys = {**_job(keys), **keys}
+    keys = {key: value for key, value in keys.items() if not key.startswith("outside:")}  # which the shell's user sets
+    table = defaults.table("maxtext")
+    own = {key: value for key, value in table.items() if ":" not in key}
+    for place in reversed(_chain(str(keys.get("launch:base", "base.yml")), table)):
+        own |= {key.partition(":")[2]: value for key, value in table.items() if key.startswith(f"{place}:")}
+    keys = {**own, **keys}
+    keys |= {key: value for key, value in table.items() if key == f"models/{keys['model_name']}.yml:{key}"}
+    if keys["learning_rate_schedule_steps"] in (-1, keys["steps"]):
+        keys.pop("learning_rate_schedule_steps")
+    if keys["lr_schedule_type"] == "cosine":
+        keys = {key: value for key, value in keys.items() if not key.startswith("wsd_")}
+    keys["mu_dtype"] = keys["mu_dtype"] or keys["weight_dtype"]
+    if keys["dropout_rate"] == 0:
+        keys.pop("enable_dropout")
+    if keys["gradient_accumulation_steps"] == 1:
+        keys.pop("use_tunix_gradient_accumulation")
+    if keys["eval_interval"] <= 0:
+        keys = {key: value for key, value in keys.items() if not key.startswith(("eval_", "hf_eval"))}
+    if keys.get("use_dpo") is not True:
+        keys = {key: value for key, value in keys.items() if not key.startswith("dpo.")}
+    if keys.get("lora.enable_lora") is not True:
+        keys = {key: value for key, value in keys.items() if not key.startswith("lora.")}
+    return {key: value for key, value in keys.items() if value not in (None, "", [])}
+
+
+def _chain(base: str, table: dict) -> list:
+    """A base of MaxText's own and those that it stands on."""
+    found = [base]
+    while below := table.get(f"{found[-1]}:base_config"):
+        found.append(below)
+    return found
+
+
+def _job(keys: dict) -> dict:
+    """Steps, warm-up and evaluation, of which our script makes what MaxText rounds to just that."""
+    job = {key.removeprefix("job:"): value for key, value in keys.items() if key.startswith("job:")}
+    share = job["warmup_share"] or (job["warmup_steps"] or 0) / job["steps"]
+    every = (job["eval_every"] or job["steps"]) if job["evaluates"] else -1
+    return {
+        "launch:base": _BASES[job["kind"]],
+        "steps": job["steps"],
+        "warmup_steps_fraction": share,
+        "eval_interval": every,
+        "learning_rate_schedule_steps": -1,
+    }
 
 
 _LISTS = ("datasets", "test_datasets", "pretraining_dataset")
@@ -196,6 +300,8 @@ def _axolotl(keys: dict) -> dict:
         keys |= {"gradient_checkpointing": True, "activation_offloading": True}
     if keys.get("rl") in ("dpo", "ipo", "kto"):
         keys.setdefault("rl_beta", 0.1)
+    if keys.get("rl") == "kto":
+        keys = {"kto_desirable_weight": 1.0, "kto_undesirable_weight": 1.0, **keys}
     if keys.get("lr_scheduler") == "constant" and f"{at}min_ratio" not in keys:
         keys |= {"warmup_ratio": None, "warmup_steps": None}
     keys["lr_scheduler"] = {"constant_with_warmup": "constant"}.get(keys.get("lr_scheduler"), keys.get("lr_scheduler", "cosine"))

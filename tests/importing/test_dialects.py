@@ -237,3 +237,33 @@ def test_what_a_recipe_cannot_say(line, key):
     found = convert("\n".join(each for each in AXOLOTL.splitlines() if not each.startswith(key)) + f"\n{line}\n", name="x.yaml")
     assert entry(found, key).fate == "unmodelled"
     assert key in found.recipe.native["axolotl"]
+
+
+def test_dora_over_four_bits():
+    """DoRA over quantized weights has no word: it is not modelled, and torchtune itself keeps both switches."""
+    model = "model: {_component_: torchtune.models.llama3.lora_llama3_8b, lora_attn_modules: [q_proj], use_dora: true, quantize_base: true}"
+    found = convert(TORCHTUNE.replace("model: {_component_: torchtune.models.llama3_2.llama3_2_1b}", model), name="x.yaml")
+    assert found.recipe.method.adapter == "dora"
+    assert entry(found, "model.quantize_base").fate == "unmodelled"
+    assert found.recipe.native["torchtune"]["model"]["quantize_base"] is True
+
+
+def test_litgpt_data_sets_of_other_releases():
+    """Dolly, which is not in the pinned version, does not mask the prompt when nothing is said, as all of LitGPT's sets."""
+    text = "checkpoint_dir: checkpoints/microsoft/phi-2\ndata: Dolly\ntrain: {global_batch_size: 8, micro_batch_size: 8, epochs: 1}\n"
+    assert leaves(text)["data.train_on_prompt"] is True
+
+
+def test_maxtext_weights_that_do_not_decay():
+    """A mask of norms and biases is a leaf; of other weights it is not modelled, and MaxText itself keeps it."""
+    assert leaves(MAXTEXT + "adamw_mask: ['.*norm.*', '.*bias.*']\n")["optim.decay_on"] == "matrices"
+    found = convert(MAXTEXT + "adamw_mask: ['token_embedder/embedding']\n", name="x.yml")
+    assert entry(found, "adamw_mask").fate == "unmodelled"
+    assert found.recipe.native["maxtext"]["adamw_mask"] == ["token_embedder/embedding"]
+
+
+def test_maxtext_pairs_without_a_prompt():
+    """Two columns of answers that repeat the prompt are no preference rows of a recipe's, and that is told."""
+    found = convert(MAXTEXT.replace("sft.yml", "dpo.yml") + "train_data_columns: ['chosen', 'rejected']\n", name="x.yml")
+    assert entry(found, "train_data_columns").why.startswith("pairs without a column for the prompt")
+    assert found.recipe.data.format == "preference"

@@ -1,9 +1,10 @@
-"""Broken configs: a recipe or a clear error, never anything else."""
+"""Broken configs: a recipe or a clear error, never anything else, in 500 MB. Seconds are printed: a machine may be busy."""
 
 import os
 import random
 import resource
 import time
+from multiprocessing import get_context
 
 import pytest
 
@@ -13,6 +14,8 @@ from backends.importing import Imported, convert
 
 COUNT = int(os.environ.get("TUNE_MUTATIONS", "600"))
 """How many; 20000 takes some minutes."""
+MEMORY = 500
+"""MB that a process may ever have while it imports, the interpreter and what it inherits from the tests' process included."""
 
 VALUES = ["", "null", "-1", "0", "1e400", "yes", "3e-4", ".nan", "[]", "{}", "[1, {a: 2}]", "'text'", "!!python/name:os.system", "*a", "2024-01-01",
           "0x" + "f" * 40, "&a [1]", "|", "\t", "${a}", "${output_dir}", "A" * 5000, "\u0000", "caf\u00e9", "{<<: *a}", "true", "[[[[1]]]]"]  # fmt: skip
@@ -73,22 +76,54 @@ def outcome(text):
     return found, time.perf_counter() - start
 
 
+def apart(work, *given):
+    """What `work` returns in a process of its own, and the most memory that this had, in MB."""
+    ours, theirs = get_context("fork").Pipe(duplex=False)
+
+    def run():
+        found = work(*given)
+        theirs.send((found, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024))
+
+    process = get_context("fork").Process(target=run)
+    process.start()
+    theirs.close()
+    try:
+        return ours.recv()
+    except EOFError:
+        pytest.fail("the process ended without an outcome; its traceback is in the output")
+    finally:
+        process.join()
+
+
+def one(text):
+    """The text of an outcome, and its seconds."""
+    found, seconds = outcome(text)
+    return found if isinstance(found, str) else f"recipe of {found.backend}", seconds
+
+
 @pytest.mark.parametrize("name", list(EXTREMES))
 def test_extremes(name):
     """Bombs, depth, size and loops are refused in words."""
-    found, seconds = outcome(EXTREMES[name])
-    print(f"\n{name}: {seconds:.2f} s, {str(found)[:100]}")
-    assert isinstance(found, str)
+    (found, seconds), peak = apart(one, EXTREMES[name])
+    print(f"\n{name}: {seconds:.2f} s, {peak} MB, {found[:100]}")
+    assert not found.startswith("recipe of")
+    assert peak < MEMORY
+
+
+def many(texts, count):
+    """How many of so many mutated files are recipes, and the slowest one's seconds."""
+    draw, recipes, slowest = random.Random(7), 0, 0.0
+    for _ in range(count):
+        found, seconds = outcome(mutate(draw.choice(texts), draw))
+        recipes += isinstance(found, Imported)
+        slowest = max(slowest, seconds)
+    return recipes, slowest
 
 
 def test_mutated_files(corpus):
     """Edits of keys, types, nesting and characters give a recipe or a clear error."""
     texts = [text for trainer in ("torchtune", "axolotl", "maxtext", "litgpt") for text in corpus(trainer).files.values()]
-    draw, recipes, slowest = random.Random(7), 0, 0.0
-    for _ in range(COUNT):
-        found, seconds = outcome(mutate(draw.choice(texts), draw))
-        recipes += isinstance(found, Imported)
-        slowest = max(slowest, seconds)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    (recipes, slowest), peak = apart(many, texts, COUNT)
     print(f"\n{COUNT} mutated files: {recipes} recipes, {COUNT - recipes} errors, slowest {slowest:.2f} s, peak {peak} MB")
     assert 0 < recipes < COUNT
+    assert peak < MEMORY

@@ -1,0 +1,48 @@
+"""`tune diff`: two recipes or native configs, and the difference in what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+
+from backends.comparing import Side, compare, of_native, of_recipe
+from backends.dialects import shell
+from backends.dialects.wild import Unreadable, read
+from orchestrator.cli import DONE, FAILED, WRONG, Stop
+from orchestrator.cli.importing import config, imported
+from orchestrator.cli.reading import recipe
+from orchestrator.render.diff import diff_text, document
+
+_OURS = ("version", "train.batch.global", "model.id")
+"""Keys of a recipe's that no trainer has; two of them are enough."""
+
+
+def diff(said: argparse.Namespace) -> int:
+    """Leaf by leaf; 0 when both mean the same, 1 when they do not."""
+    trainers = said.trainers * 2 if len(said.trainers) == 1 else [*said.trainers, None, None]
+    if len(said.trainers) > 2:
+        raise Stop(WRONG, f"--from: should be given once or twice, got {', '.join(said.trainers)}")
+    a, b = (_side(file, trainer) for file, trainer in zip((said.a, said.b), trainers, strict=False))
+    found = compare(a, b)
+    if said.json:
+        print(json.dumps(document(found), indent=1))
+    else:
+        print(diff_text(found, width=shutil.get_terminal_size((120, 40)).columns))
+    return DONE if found.equal else FAILED
+
+
+def _side(file: str, trainer: str | None) -> Side:
+    if _is_recipe(config(Path(file))):
+        return of_recipe(file, recipe(argparse.Namespace(recipe=file, set=[], accept=[])))
+    return of_native(file, imported(Path(file), trainer))
+
+
+def _is_recipe(text: str) -> bool:
+    """What cannot be read is left to whoever reads it next, and explains it."""
+    try:
+        keys = {} if shell.is_script(text) else read(text).keys
+    except Unreadable:
+        return False
+    return sum(key in keys for key in _OURS) >= 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from backends import keys
+from backends.emit import as_json, as_yaml
 from backends.kit import LOCKS, carried
 from backends.models import MODELS, Model
 from backends.plan import Environment, File, Input, Plan, Promise, Step
@@ -259,32 +259,11 @@ def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
 
 def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any]) -> tuple[File, ...]:
     head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
-    out = [File(path, head + _yaml(spec) if path.endswith((".yaml", ".yml")) else _json(spec)) for path, spec in specs.items()]
+    out = [
+        File(path, head + as_yaml(spec) if path.endswith((".yaml", ".yml")) else as_json(spec)) for path, spec in specs.items()
+    ]
     first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
     return (*out, *carried((*first, *backend.shims)), *(File(name, text) for name, text in backend.scripts.items()))
-
-
-def _json(spec: Mapping[str, Any]) -> str:
-    """A key a line."""
-    return "{\n " + ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in spec.items()) + "\n}\n"
-
-
-def _yaml(spec: Any) -> str:
-    import yaml  # noqa: PLC0415  # heavy: the controller imports this module and never plans
-
-    return str(yaml.dump(spec, Dumper=_dumper(), sort_keys=False, default_flow_style=False, width=1000, allow_unicode=True))
-
-
-@cache
-def _dumper() -> Any:
-    """Mappings in blocks, lists in brackets, no aliases: as people write these configs."""
-    import yaml  # noqa: PLC0415
-
-    base: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    dumper: Any = type("Dumper", (base,), {"ignore_aliases": lambda *_: True})
-    for kind in (list, tuple):
-        dumper.add_representer(kind, lambda d, items: d.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True))
-    return dumper
 
 
 def _first_steps(python: str, specs: Mapping[str, Any]) -> tuple[Step, ...]:

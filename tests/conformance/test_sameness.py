@@ -46,6 +46,7 @@ data: {train: pairs.jsonl, format: preference, max_length: 96}
 train: {steps: 20, batch: {global: 8, micro: 4}, precision: fp32}
 optim: {lr: 1e-3, weight_decay: 0.1, warmup_steps: 3}
 """
+TWO_AT_A_TIME = "version: 1\ntargets: {local: {accelerator: cpu, devices: 2, threads: 1}}\n"
 LORA = "method: {adapter: lora, lora: {rank: 8, alpha: 16}}\n"
 
 
@@ -117,6 +118,7 @@ def test_one_recipe_is_the_same_training(tune, home, trainer_python, tmp_path, m
     """
     write_chat(tune.cwd / "rows.jsonl")
     text = RECIPE + (LORA if method == "lora" else "")
+    (tune.cwd / "clusters.yaml").write_text(TWO_AT_A_TIME)
     (tune.cwd / "r.yaml").write_text(text)
     schedules = able(text)
     assert schedules.keys() >= {"litgpt", "torchtune", "axolotl", "maxtext"}
@@ -146,6 +148,7 @@ def test_preferences_are_learned_alike(tune):
         for n in range(96)
     ]
     (tune.cwd / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tune.cwd / "clusters.yaml").write_text(TWO_AT_A_TIME)
     (tune.cwd / "r.yaml").write_text(PAIRS)
     jobs = {t: tune("submit", "r.yaml", "--to", t).stdout.strip() for t in able(PAIRS)}
     assert jobs.keys() >= {"torchtune", "axolotl", "maxtext"}

@@ -139,7 +139,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     flat = recipe.flat()
     backend = backend.fit(recipe) if backend.fit else backend
     accepted = frozenset(accept) - FIRM
-    scene = _scene(flat, target)
+    scene = scene_of(flat, target)
     crossing = cross(backend.table(scene.shape), flat, scene, written=recipe.written, accepted=accepted)
     native, over = _override(backend.name, crossing.native, recipe.native.get(backend.name, {}), accepted)
     lines = crossing.lines + over + _misplaced(backend, flat, target, accepted)
@@ -183,7 +183,8 @@ def _entry(flat: Flat) -> Model | None:
     return MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
 
 
-def _scene(flat: Flat, target: Target) -> Scene:
+def scene_of(flat: Flat, target: Target) -> Scene:
+    """What rows may know of a recipe's model, and of the machine."""
     entry = _entry(flat)
     return Scene(
         target.accelerator,

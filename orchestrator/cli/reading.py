@@ -93,7 +93,7 @@ def machine(said: argparse.Namespace, wish: Recipe) -> Target:
     """
     if said.on:
         where = target(said)
-        _check_size(wish, where)
+        check_size(wish, where)
         return where
     asked, here = wish.resources, _targets()["local"]
     kind = here.accelerator if asked.accelerator == "any" else asked.accelerator
@@ -112,7 +112,7 @@ def backend(name: str) -> Backend:
 
 def decide(said: argparse.Namespace, wish: Recipe, where: Target) -> Plan:
     """The plan of the trainer asked for, or of the first that can express the recipe."""
-    _check_size(wish, where)
+    check_size(wish, where)
     if said.to:
         return planned(backend(said.to), wish, where, said.accept)
     refusals = []
@@ -124,7 +124,7 @@ def decide(said: argparse.Namespace, wish: Recipe, where: Target) -> Plan:
     raise Stop(INEXPRESSIBLE, "\n\n".join(refusals))
 
 
-def _check_size(wish: Recipe, where: Target) -> None:
+def check_size(wish: Recipe, where: Target) -> None:
     """More devices than there are is no trainer's fault, and said once."""
     for leaf, asked, has in (
         ("devices", wish.resources.devices, where.devices),

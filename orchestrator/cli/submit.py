@@ -41,7 +41,7 @@ def submit(said: argparse.Namespace) -> int:
     check_inputs(decided)
     home.make()
     values = secret_values(decided.secrets, home)
-    _check_python(decided)
+    check_python(decided)
     if not said.to:
         print(f"trainer: {decided.backend} (the first that can express this recipe; --to chooses)", file=sys.stderr)
     job = said.id or f"{wish.name}-{os.urandom(3).hex()}"
@@ -68,7 +68,7 @@ def _show(decided: Plan, said: argparse.Namespace) -> None:
         print(plan_text(decided, verbose=said.verbose))
 
 
-def _check_python(decided: Plan) -> None:
+def check_python(decided: Plan) -> None:
     """An interpreter of the user's must have the trainer, in the supported range. A command may do without any."""
     environment = decided.environment
     if environment.lock or not environment.python or (environment.python.startswith("/") and not environment.requires):

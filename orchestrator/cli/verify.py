@@ -1,0 +1,114 @@
+"""`tune verify`: evidence that a recipe is the same training in every trainer, level by level."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends.base import scene_of
+from backends.registry import find
+from orchestrator.cli import DONE, FAILED, INTERRUPTED, WRONG, Stop
+from orchestrator.cli.race import able, allowed, run_all, short
+from orchestrator.cli.reading import recipe, target
+from orchestrator.home import Home
+from orchestrator.render.verify import document, page, verify_text
+from orchestrator.sameness import LEVELS, Evidence, Run, Verdict, counts, curve, parameters, parity, round_trip
+from orchestrator.transports.local import Local
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+    from typing import Any
+
+    from backends.plan import Plan
+    from backends.recipe import Recipe
+    from backends.target import Target
+    from orchestrator.transports.base import Transport
+
+_UNBUILT = (2, 3)
+"""Levels that nothing looks at yet: reported as not possible, never as passed."""
+LARGEST = 1 << 26
+"""Bytes of a file of the job's that are read: a header, an index or a manifest is far smaller."""
+
+
+def verify(said: argparse.Namespace) -> int:
+    """Each level: passed, failed, or not possible; 0 when none failed and every job was let finish."""
+    if said.level not in LEVELS:
+        raise Stop(WRONG, f"--level {said.level}: should be from {min(LEVELS)} to {max(LEVELS)}")
+    if said.html and not Path(said.html).absolute().parent.is_dir():
+        raise Stop(WRONG, f"--html {said.html}: no such folder")
+    whole, wish, where = recipe(said), short(said), target(said)
+    tolerance = allowed(said, wish)
+    plans, refused = able(said, whole, where)
+    found = [_returns(name, decided, whole, where) for name, decided in plans.items()]
+    found += [Verdict(level, (), "not possible", "not built yet") for level in _UNBUILT if level <= said.level]
+    runs: list[Run] = []
+    finished = True
+    if said.level > max(_UNBUILT):
+        shortened = {name: each for name, each in able(said, wish, where)[0].items() if name in plans}
+        runs, finished = run_all(f"{wish.name}-verify-{os.urandom(3).hex()}", shortened, where)
+        found += _measured(runs, wish, tolerance, said.level)
+    _show(said, whole, found, runs, refused)
+    if not finished:
+        return INTERRUPTED
+    return FAILED if any(each.outcome == "failed" for each in found) else DONE
+
+
+def _show(said: argparse.Namespace, whole: Recipe, found: list[Verdict], runs: list[Run], refused: Mapping[str, str]) -> None:
+    curves = {run.trainer: curve(run.points, "loss") for run in runs}
+    if said.html:
+        Path(said.html).write_text(page(whole.name, found, curves, refused), "utf-8")
+        print(f"wrote {said.html}", file=sys.stderr)
+    if said.json:
+        facts = {"recipe": whole.name, "target": said.on, "steps": said.steps if runs else 0}
+        print(json.dumps({**facts, **document(found, curves, refused)}, indent=1))
+    else:
+        print(verify_text(whole.name, found, refused, width=shutil.get_terminal_size((120, 40)).columns))
+
+
+def _returns(trainer: str, decided: Plan, wish: Recipe, where: Target) -> Verdict:
+    each, flat = find(trainer), wish.flat()
+    return round_trip(each.fit(wish) if each.fit else each, decided, flat, scene_of(flat, where))
+
+
+def _measured(runs: list[Run], wish: Recipe, tolerance: float | None, level: int) -> list[Verdict]:
+    """Levels 4 and 5. A job that has not trained fails, and is compared with none."""
+    ended = [run for run in runs if run.ok]
+    found = [
+        Verdict(4, (run.trainer,), "failed", f"{run.job.id} is {run.job.state}: {run.job.detail}") for run in runs if not run.ok
+    ]
+    transport = Local(Home.find().path)
+    evidence = [_evidence(transport, run, adapter=wish.method.adapter != "none") for run in ended]
+    found += [counts(each, evidence[0], wish.flat()) for each in evidence]
+    return found + (parity(ended, tolerance) if level >= 5 else [])
+
+
+def _evidence(transport: Transport, run: Run, *, adapter: bool) -> Evidence:
+    place = "adapter/adapter_model" if adapter else "checkpoint/model"
+    config = _document(transport, run, "checkpoint/config.json")
+    index = _document(transport, run, f"{place}.safetensors.index.json").get("weight_map", {})
+    files = sorted({f"{place.partition('/')[0]}/{file}" for file in index.values()}) or [f"{place}.safetensors"]
+    headers = [header for file in files if (header := _header(transport, run, file))]
+    tokens = _document(transport, run, "data/manifest.json").get("tokens_per_step")
+    return Evidence(run, parameters(headers, tied=bool(config.get("tie_word_embeddings"))), tuple(tokens) if tokens else None)
+
+
+def _document(transport: Transport, run: Run, path: str) -> dict[str, Any]:
+    """A JSON file of a job; empty when there is none."""
+    with suppress(ValueError):
+        return dict(json.loads(transport.read(run.job.id, run.job.attempt, f"work/{path}", 0, LARGEST)))
+    return {}
+
+
+def _header(transport: Transport, run: Run, path: str) -> bytes:
+    """The header of a safetensors file: its first 8 bytes say how long it is (little-endian)."""
+
+    def read(start: int, size: int) -> bytes:
+        return transport.read(run.job.id, run.job.attempt, f"work/{path}", start, size)
+
+    return read(8, min(int.from_bytes(read(0, 8), "little"), LARGEST))

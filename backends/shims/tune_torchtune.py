@@ -126,6 +126,8 @@ def lora_model(
         raise ValueError("apply_lora_to_output: the head is the embedding itself in this model (tie_word_embeddings)")
     if apply_lora_to_output:  # builders of tied models do not even know the argument
         sizes["apply_lora_to_output"] = True
+    if not more.get("use_dora") and "use_dora" not in inspect.signature(build).parameters:
+        more.pop("use_dora", None)  # lora_llama3_1_405b knows no DoRA
     if more.get("quantize_base"):
         _quantizable(shape)
     built = build(

@@ -16,12 +16,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tune_layout
 import tune_shape
 import tune_shared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
 
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
@@ -37,19 +36,9 @@ def main(path: str) -> int:
 def _export(wish: dict[str, str]) -> None:
     trained = Path(wish["trained"])
     adapted = (trained / ADAPTER[1]).exists()  # with some methods the base's weights lie beside it
-    _whole(wish["out"], lambda place: _write(wish, place, adapted=adapted))
+    tune_layout.whole(wish["out"], lambda place: _write(wish, place, adapted=adapted))
     if adapted:
-        _whole("adapter", lambda place: _link(trained, place, ADAPTER))
-
-
-def _whole(out: str, write: Callable[[Path], None]) -> None:
-    """Have `write` fill a folder aside, and only then give it its name."""
-    aside = Path(f"{out}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    shutil.rmtree(out, ignore_errors=True)
-    aside.replace(out)
+        tune_layout.whole("adapter", lambda place: _link(trained, place, ADAPTER))
 
 
 def _write(wish: dict[str, str], place: Path, *, adapted: bool) -> None:

@@ -10,13 +10,14 @@ On failure: exit 1, a message, and reason.json.
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_layout
 import tune_shape
 import tune_shared
+from tune_layout import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,23 +28,9 @@ if TYPE_CHECKING:
     Adapter = tuple[dict[str, torch.Tensor], int, float]
     Pieces = Iterator[tuple[str, torch.Tensor]]
 
-SHARD = 5 * 10**9
-"""Bytes of weights in one safetensors file at most."""
-_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
+_EMBEDDING = "model.embed_tokens.weight"
 _BUFFERS = ("rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 """Ends of names in older files that are no weights: the model makes them."""
-_AROUND = (
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
 
 
 def main(path: str) -> int:
@@ -55,9 +42,9 @@ def _export(wish: dict[str, str]) -> None:
     shape, trained = _shape(wish["model"]), Path(wish["trained"])
     weights, adapter = {"litgpt": _litgpt, "torchtune": _torchtune}[wish["from"]](trained, shape)
     _check(weights, wish["model"], trained)
-    _whole(wish["out"], lambda place: _write_model(wish["model"], weights, place))
+    tune_layout.whole(wish["out"], lambda place: _write_model(wish["model"], weights, place))
     if adapter:
-        _whole("adapter", lambda place: _write_adapter(*adapter, place))
+        tune_layout.whole("adapter", lambda place: tune_layout.write_adapter(*adapter, place, _save))
 
 
 def _shape(model: str) -> tune_shape.Shape | None:
@@ -137,32 +124,17 @@ def _unstacked(state: dict[str, torch.Tensor], parts: list[str], shape: tune_sha
 def _check(weights: Source, model: str, trained: Path) -> None:
     """The same weights as in the base model, none missing, none new. A tied head may be there or not."""
     base = {name for name in _stored(tune_shape.weight_files(model)) if not name.endswith(_BUFFERS)}
-    if odd := sorted((base ^ weights.keys()) - {_HEAD}):
-        raise ValueError(f"{trained}: {odd[0]} and {len(odd) - 1} others are in it or in {model}, not in both")
-
-
-def _whole(out: str, write: Callable[[Path], None]) -> None:
-    """Have `write` fill a folder aside, and only then give it its name."""
-    aside = Path(f"{out}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    shutil.rmtree(out, ignore_errors=True)
-    aside.replace(out)
+    tune_layout.check(weights, base, trained, model)
 
 
 def _write_model(model: str, weights: Source, place: Path) -> None:
     config = json.loads(Path(model, "config.json").read_text())
     config["tie_word_embeddings"] = _tied(config, weights)
     if config["tie_word_embeddings"]:
-        weights.pop(_HEAD, None)
-    _write_shards(weights, place)
-    # the base's dtype would have the weights cast when they are loaded
-    config["dtype" if "dtype" in config else "torch_dtype"] = str(next(iter(weights.values()))().dtype).removeprefix("torch.")
-    (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    for name in _AROUND:
-        if (file := Path(model, name)).exists():
-            shutil.copyfile(file, place / name)
+        weights.pop(HEAD, None)
+    tune_layout.write_shards(weights, place, _save)
+    dtype = str(next(iter(weights.values()))().dtype).removeprefix("torch.")
+    tune_layout.write_around(model, config, dtype, place)
 
 
 def _tied(config: dict[str, Any], weights: Source) -> bool:
@@ -170,34 +142,7 @@ def _tied(config: dict[str, Any], weights: Source) -> bool:
     import torch
 
     was = config.get("tie_word_embeddings", str(config.get("model_type")).startswith("gemma"))
-    return bool(was) and (_HEAD not in weights or torch.equal(weights[_HEAD](), weights[_EMBEDDING]()))
-
-
-def _write_shards(weights: Source, place: Path) -> None:
-    """One model.safetensors, or several of SHARD bytes at most with their index; one of them in memory at a time."""
-    shards = list(_planned(weights))
-    where = {}
-    for number, names in enumerate(shards, 1):
-        file = f"model-{number:05}-of-{len(shards):05}.safetensors" if len(shards) > 1 else "model.safetensors"
-        _save({name: weights[name]() for name in names}, place / file)
-        where |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        total = sum(get().nbytes for get in weights.values())
-        index = {"metadata": {"total_size": total}, "weight_map": where}
-        (place / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-
-def _planned(weights: Source) -> Iterator[list[str]]:
-    names: list[str] = []
-    size = 0
-    for name in sorted(weights):
-        more = weights[name]().nbytes
-        if names and size + more > SHARD:
-            yield names
-            names, size = [], 0
-        names.append(name)
-        size += more
-    yield names
+    return bool(was) and (HEAD not in weights or torch.equal(weights[HEAD](), weights[_EMBEDDING]()))
 
 
 def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:
@@ -205,22 +150,6 @@ def _save(tensors: dict[str, torch.Tensor], file: Path) -> None:
 
     # pieces of one storage (q, k and v; an mmapped file) are written each on its own
     save_file({name: value.contiguous().clone() for name, value in tensors.items()}, str(file), {"format": "pt"})
-
-
-def _write_adapter(adapter: dict[str, torch.Tensor], rank: int, alpha: float, place: Path) -> None:
-    """PEFT's form: adapter_model.safetensors and adapter_config.json."""
-    _save({f"base_model.model.{name}": value for name, value in adapter.items()}, place / "adapter_model.safetensors")
-    config: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "r": rank,
-        "lora_alpha": alpha,
-        "use_dora": any(name.endswith("magnitude_vector") for name in adapter),
-        "target_modules": sorted({name.split(".")[-3] for name in adapter if name.endswith(".weight")}),
-        "bias": "none",
-        "inference_mode": True,
-    }
-    (place / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
 if __name__ == "__main__":

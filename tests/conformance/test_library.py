@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from backends.base import Inexpressible, _scene, plan
+from backends.base import Inexpressible, plan, scene_of
 from backends.models import MODELS
 from backends.parse import parse
 from backends.plan import Plan
@@ -222,7 +222,7 @@ def test_what_the_trainer_resolved_means_the_recipe(looked_at, trainer):
 def other_leaves(job):
     """Leaves that come back from the trainer's values as something else: (in the recipe, come back)."""
     flat = job.recipe.flat()
-    scene = _scene(flat, job.target)
+    scene = scene_of(flat, job.target)
     table = BACKENDS[job.plan.backend].table(scene.shape)
     native = cross(table, flat, scene).native
     theirs = {key: value if ":" in key else at(job.said["resolved"], key) for key, value in native.items()}

@@ -15,13 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 from backends.plan import Environment, Plan, Promise, Step
-from backends.target import Target
 from orchestrator.cli.submit import enqueue
 from orchestrator.home import Home
+from orchestrator.places import Place, Station, place
 from orchestrator.store import open_store
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +31,11 @@ def trivial(script: str) -> Plan:
     reading = {"every": 1, "first_lr": 0.0, "accumulation": 1}
     step = Step("train", ("/bin/sh", "-c", script))
     return Plan("trivial", "litgpt", Environment("litgpt", "/bin/sh"), (), (step,), (), (), (), Promise(None, ()), (), reading)
+
+
+def here(slots: int, name: str = "local") -> Place:
+    """This machine, with room for so many jobs at once."""
+    return place(name, "local", [Station("local", "cpu", slots)], "", None)
 
 
 def ended(home: Home, ids: set[str]) -> float:
@@ -47,7 +51,7 @@ def one(home: Home, n: int) -> tuple[float, float]:
     id = f"one-{n}"
     stamp = home.path / f"{id}.stamp"
     began = time.time()
-    enqueue(home, id, trivial(f"date +%s.%N > {stamp}; sleep 0.3; date +%s.%N >> {stamp}"), Target(), {}, 0)
+    enqueue(home, id, trivial(f"date +%s.%N > {stamp}; sleep 0.3; date +%s.%N >> {stamp}"), [here(1)], {}, 0)
     known = ended(home, {id})
     started, finished = map(float, stamp.read_text().split())
     return started - began, known - finished
@@ -58,7 +62,7 @@ def many(home: Home, count: int, slots: int) -> float:
     began = time.time()
     ids = {f"many-{n}" for n in range(count)}
     for id in sorted(ids):
-        enqueue(home, id, trivial("true"), replace(Target(), name="wide", devices=slots), {}, 0)
+        enqueue(home, id, trivial("true"), [here(slots, "wide")], {}, 0)
     return count / (ended(home, ids) - began)
 
 

@@ -1,40 +1,32 @@
 """The loop: looks at the jobs' hosts, asks `decisions` what to do, does it, writes down what happened.
 
 Started on demand by whoever submits, one at a time (a lock in the state folder), ends when there is nothing to do. It holds
-no truth of its own: the store and the hosts' files are enough to go on after it was killed anywhere.
+no truth of its own: the store and the hosts' files are enough to go on after it was killed anywhere. The store is used by
+one thread; what waits for a host is an errand.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import socket
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from backends.base import Backend, Ending
 from backends.registry import reader
-from orchestrator.decisions import ALIVE, ENDED, Become, Facts, Queued, admit, decide
-from orchestrator.handover import GRACE, request, unpacked
+from orchestrator.decisions import ALIVE, ENDED, Become, Facts, Phase, Queued, Site, admit, decide, gathered
+from orchestrator.errands import Errands
+from orchestrator.handover import GRACE, Stand, unpacked
 from orchestrator.home import Home, read_secrets
+from orchestrator.machines import Machines, begun_nothing
 from orchestrator.metrics import Reading, points, summed
-from orchestrator.service import near, only_one
-from orchestrator.store import Active, Store, open_store
-from orchestrator.transports.base import Conflict, Request, Seen, Transport, TransportError, Watch
-from orchestrator.transports.local import Local
-
-PACE = 0.5
-"""Seconds between looks at running jobs for news of their metrics; starts and ends are announced by the runner at once."""
-PATIENCE = 5.0
-"""Seconds to stay without anything to do."""
-MANIFEST = "data/manifest.json"
-REASON = "reason.json"
+from orchestrator.observing import MANIFEST, REASON, Observed, last_words
+from orchestrator.store import Active, Changes, Store
+from orchestrator.transports.base import Refused, Seen, TransportError, Watch
 
 
 @dataclass
@@ -42,21 +34,24 @@ class Case:
     """One job in the controller's hands: its request, and what was read of it. Can be dropped and loaded again at any time."""
 
     plan: dict[str, Any]
-    target: dict[str, Any]
+    places: list[Mapping[str, Any]]
     backend: Backend
     reading: Reading
     attempt: int
     manifest: dict[str, Any] | None = None
-    said: tuple[str, str] | None = None
+    latest: dict[str, Observed | None] = field(default_factory=dict)
+    """Machine -> what it said last; None while it does not answer."""
 
+    def hosts(self) -> list[tuple[Stand, list[int]]]:
+        """Where the attempt runs, by rank, and the devices that it has there."""
+        target, devices = self.reading.placed["target"], self.reading.placed["devices"]
+        [place] = [place for place in self.places if place["target"]["name"] == target]
+        known = {host["machine"]: Stand(**host) for host in place["hosts"]}
+        return [(known[machine], list(held)) for machine, held in devices.items()]
 
-class Size(NamedTuple):
-    """What is kept of a job that waits: thousands may."""
-
-    devices: int
-    """That it needs."""
-    capacity: int
-    """Of its target."""
+    def machines(self) -> list[str]:
+        """Their names, by rank."""
+        return list(self.reading.placed.get("devices", ()))
 
 
 @dataclass
@@ -65,15 +60,23 @@ class Controller:
 
     home: Home
     store: Store
-    transports: dict[str, Transport] = field(default_factory=dict)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     """Job -> values, as heard from whoever submitted it; in memory only."""
+    nudge: Callable[[], None] = lambda: None
+    """Called, in another thread, when there is something to look at."""
     cases: dict[str, Case] = field(default_factory=dict)
-    sizes: dict[str, Size] = field(default_factory=dict)
+    waiting: dict[str, Queued] = field(default_factory=dict)
+    """What is kept of a job that waits: thousands may."""
 
-    def transport(self, _target: Mapping[str, Any]) -> Transport:
-        """The way to a target; only this machine in this version."""
-        return self.transports.setdefault("local", Local(self.home.path))
+    def __post_init__(self) -> None:
+        """The ways to all machines begin here."""
+        self.errands = Errands(self.nudge)
+        self.machines = Machines(self.home, self.errands, self.nudge)
+
+    def close(self) -> None:
+        """Let go of the hosts; their jobs go on."""
+        self.errands.close()
+        self.machines.close()
 
     def case(self, active: Active) -> Case:
         """What is needed of a job, read once for each attempt."""
@@ -81,84 +84,131 @@ class Controller:
         known = self.cases.get(job.id)
         if known is None or known.attempt != job.attempt:
             request = unpacked(self.store.request(job.id))
-            known = Case(request["plan"], request["target"], reader(job.backend), Reading.load(active.positions), job.attempt)
+            known = Case(request["plan"], request["places"], reader(job.backend), Reading.load(active.positions), job.attempt)
             self.cases[job.id] = known
         return known
 
-    def size(self, id: str) -> Size:
-        """What a job takes, and of how much."""
-        if id not in self.sizes:
-            request = unpacked(self.store.request(id))
-            self.sizes[id] = Size(int(request["plan"]["devices"]), int(request["target"]["devices"]))
-        return self.sizes[id]
-
-    def look(self, *, start: bool = True) -> int:
+    def look(self, *, start: bool = True, patience: float = 0.0) -> int:
         """One pass over everything that is not ended.
 
         Args:
             start: also start queued jobs.
+            patience: seconds to wait for other hosts that are being asked; what comes later is heeded by the next look.
 
         Returns:
             How many jobs are not ended afterwards.
         """
         active = self.store.active()
-        present = {each.job.id for each in active}
+        present = {each.job.id: each for each in active}
         self.cases = {id: case for id, case in self.cases.items() if id in present}
-        self.sizes = {id: size for id, size in self.sizes.items() if id in present}
-        groups = defaultdict(list)
-        for each in active:
-            if each.job.state in ALIVE:
-                groups[each.job.target].append(each)
-        for group in groups.values():
-            self._tend(group)
-        if groups:
+        self.waiting = {id: size for id, size in self.waiting.items() if id in present}
+        self._ask([each for each in active if each.job.state in ALIVE])
+        if self._heed(present, patience):
             active = self.store.active()
         for each in active:
             if each.job.state == "QUEUED" and each.job.want == "cancel":
                 self._become(each, Become("CANCELLED", "cancelled", "before it started"))
         if start and any(each.job.state == "QUEUED" for each in active):
-            self._admit(active)
+            begun = self._admit(active)
+            self._heed({each.job.id: each for each in begun}, patience)
         return len(active)
 
-    def _tend(self, group: Sequence[Active]) -> None:
-        """Look at one target's jobs in one round trip, and act."""
-        cases = [self.case(each) for each in group]
-        transport = self.transport(cases[0].target)
-        try:
-            seen = transport.poll([_watch(each, case) for each, case in zip(group, cases, strict=True)])
-        except TransportError as error:
-            for each in group:
-                if each.job.reachable:
-                    self.store.change(each.job.id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
-            return
-        for each, case, now in zip(group, cases, seen, strict=True):
+    # Asking, and what comes back
+
+    def _ask(self, alive: Sequence[Active]) -> None:
+        """Have every machine looked at that has jobs of ours, each in one call."""
+        groups: dict[str, list[Watch]] = defaultdict(list)
+        for each in alive:
+            case = self.case(each)
+            for rank, (host, _) in enumerate(case.hosts()):
+                self.machines.meet(host)
+                mirror = self.home.mirror(each.job.id, each.job.attempt, rank) if host.ssh is not None else None
+                groups[host.machine].append(_watch(each, case, rank, mirror))
+        for machine, watches in groups.items():
+            self.machines.look(machine, watches)
+
+    def _heed(self, present: Mapping[str, Active], patience: float) -> bool:
+        """Act on what came back; was there anything?"""
+        back = self.errands.take(patience)
+        touched: dict[str, None] = {}  # in order, each once
+        for name, answer in back.items():
+            match name:
+                case ("look", str(machine)):
+                    touched |= dict.fromkeys(self._looked(machine, answer, present))
+                case ("start", str(id), int(attempt)) if id in present and present[id].job.attempt == attempt:
+                    self._started(present[id], self.case(present[id]), answer)
+                case _:  # an order: what it did shows when the host is looked at
+                    pass
+        for id in touched:
             try:
-                self._follow(transport, each, case, now)
+                self._follow(present[id], self.cases[id])
             except Exception:  # one job's trouble is not the others'; the log has the trace, and the next look tries again
                 traceback.print_exc()
-                self.cases.pop(each.job.id, None)  # what was read and not recorded is read again
+                self.cases.pop(id, None)  # what was read and not recorded is read again
+        return bool(back)
 
-    def _follow(self, transport: Transport, each: Active, case: Case, seen: Seen) -> None:
-        """Take in what was seen of one job, until there is no more, and decide."""
-        while True:
-            self._record(transport, each, case, seen)
-            if seen.phase not in ("exited", "lost") or not seen.chunks:
-                break
-            [seen] = transport.poll([_watch(each, case)])
-        job = each.job
+    def _looked(self, machine: str, answer: list[Observed] | Exception, present: Mapping[str, Active]) -> list[str]:
+        """Take in what a machine said; the jobs that it is about."""
+        if isinstance(answer, Exception):
+            return self._silent(machine, answer, present)
+        self.machines.heard(machine)
+        out = []
+        for observed in answer:
+            id = observed.seen.job
+            case = self.cases.get(id)
+            if case is None or id not in present or case.attempt != observed.seen.attempt or machine not in case.machines():
+                continue
+            rank = case.machines().index(machine)
+            if rank == 0:
+                self._record(present[id], case, observed)
+            if observed.log:
+                _append(self.home.mirror(id, case.attempt, rank), observed.log)
+            case.latest[machine] = observed
+            out.append(id)
+        return out
+
+    def _silent(self, machine: str, error: Exception, present: Mapping[str, Active]) -> list[str]:
+        """A machine could not be asked. It says nothing about its jobs, but that we do not know."""
+        if not isinstance(error, TransportError):
+            traceback.print_exception(error)
+        self.machines.silence(machine)
+        out = []
+        for id, each in present.items():
+            case = self.cases.get(id)
+            if case is None or each.job.state not in ALIVE or machine not in case.machines():
+                continue
+            case.latest[machine] = None
+            if each.job.reachable:
+                self.store.change(id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
+            if any(case.latest.values()):
+                out.append(id)
+        return out
+
+    def _follow(self, each: Active, case: Case) -> None:
+        """Decide, by what all hosts of a job said last."""
+        job, machines = each.job, case.machines()
+        if job.state not in ALIVE or self.errands.away(("start", job.id, job.attempt)):
+            return
+        if any(machine not in case.latest for machine in machines):
+            return  # one was not heard of yet: the next look knows more
+        latest = [case.latest[machine] for machine in machines]
+        phase, rank = gathered([observed.seen if observed else None for observed in latest])
+        speaker = latest[rank]
+        assert speaker  # noqa: S101  # for mypy: who does not answer does not speak
         steps = case.manifest["steps"] if case.manifest else job.steps
-        self._note(each, seen, steps)
-        for action in decide(self._facts(transport, each, case, seen, steps)):
+        self._note(each, speaker.seen, steps, reachable=all(latest))
+        for action in decide(_facts(each, case, phase, speaker, steps)):
             if isinstance(action, Become):
-                self._become(each, action, seen)
+                told = f"{machines[rank]}: {action.detail}" if action.detail and len(machines) > 1 else action.detail
+                self._become(each, replace(action, detail=told), speaker.seen)
             elif action.what == "start":
                 self._start([each])
-            elif action.what == "stop":
-                transport.stop(job.id, job.attempt, GRACE)
             else:
-                transport.reap(job.id, job.attempt)
+                grace = (GRACE,) if action.what == "stop" else ()
+                for machine in filter(case.latest.get, machines):
+                    self.machines.order(machine, action.what, job.id, job.attempt, *grace)
 
-    def _note(self, each: Active, seen: Seen, steps: int | None) -> None:
+    def _note(self, each: Active, seen: Seen, steps: int | None, *, reachable: bool) -> None:
         """Keep what changed beside the state."""
         job = each.job
         news: dict[str, Any] = {}
@@ -166,44 +216,18 @@ class Controller:
             news["phase_step"] = seen.step
         if steps != job.steps:
             news["steps"] = steps
-        if not job.reachable:
+        if reachable and not job.reachable:
             news |= {"reachable": True, "detail": ""}
         if news:
             self.store.change(job.id, expect=None, attempt=job.attempt, now=time.time(), **news)
 
-    def _record(self, transport: Transport, each: Active, case: Case, seen: Seen) -> None:
+    def _record(self, each: Active, case: Case, observed: Observed) -> None:
         """New bytes into points."""
-        job = each.job
-        if case.manifest is None and MANIFEST in seen.exist:
-            manifest = _json(transport.read(job.id, job.attempt, f"work/{MANIFEST}", 0, 256 << 20))
-            case.manifest = summed(manifest) if manifest else None
-        if REASON in seen.exist and case.said is None:
-            said = _json(transport.read(job.id, job.attempt, f"work/{REASON}", 0, 1 << 16)) or {}
-            case.said = str(said.get("reason", "step_failed")), str(said.get("detail", ""))
-        if seen.chunks:
-            found = points(case.backend, case.plan, case.reading, seen.chunks, case.manifest)
-            self.store.record(job.id, job.attempt, found, time.time(), case.reading.dump())
-
-    def _facts(self, transport: Transport, each: Active, case: Case, seen: Seen, steps: int | None) -> Facts:
-        verdict, last = None, ""
-        if seen.phase == "exited" and seen.rc == 0:
-            missing = [p for p in case.plan["promise"]["files"] if p not in seen.exist]
-            verdict = case.backend.judge(Ending(steps, case.reading.progress, missing))
-        elif seen.phase == "exited" and seen.rc and not case.said:
-            last = _last_words(transport.read(each.job.id, each.job.attempt, "log", max(0, seen.log_size - 8192), 8192))
-        return Facts(
-            each.job.state,
-            each.job.want,
-            seen.phase,
-            seen.step,
-            seen.rc,
-            seen.signal,
-            seen.why,
-            seen.orphans,
-            verdict,
-            case.said,
-            last,
-        )
+        if observed.manifest:
+            case.manifest = summed(observed.manifest)
+        if observed.chunks:
+            found = points(case.backend, case.plan, case.reading, observed.chunks, case.manifest)
+            self.store.record(each.job.id, each.job.attempt, found, time.time(), case.reading.dump())
 
     def _become(self, each: Active, new: Become, seen: Seen | None = None) -> None:
         """Write a new state down, if the job still is where we saw it."""
@@ -216,48 +240,48 @@ class Controller:
             self.secrets.pop(job.id, None)
         self.store.change(job.id, expect=[job.state], attempt=job.attempt, now=now, **fields)
 
-    def _admit(self, active: Sequence[Active]) -> None:
-        """Start queued jobs for which there are devices."""
-        sizes = {each.job.id: self.size(each.job.id) for each in active}
-        capacity = {each.job.target: sizes[each.job.id].capacity for each in active}
-        queue = [
-            Queued(
-                a.job.id, a.job.target, sizes[a.job.id].devices, a.job.state, a.job.want, tuple(a.positions.get("devices", ()))
-            )
-            for a in active
-        ]
+    # Starting
+
+    def _admit(self, active: Sequence[Active]) -> list[Active]:
+        """Start queued jobs for which there are devices; those begun."""
         by_id = {each.job.id: each for each in active}
         begun = []
-        for id, devices in admit(queue, capacity).items():
+        for id, grant in admit(map(self._queued, active), self.machines.taken(), self.machines.down()).items():
             each, case = by_id[id], self.case(by_id[id])
-            case.reading.devices = list(devices)
+            case.reading.placed = {"target": grant.target, "devices": {name: list(held) for name, held in grant.devices.items()}}
+            case.latest.clear()
             self.store.record(id, each.job.attempt, (), time.time(), case.reading.dump())
-            if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), state="STARTING"):
-                begun.append(Active(each.job._replace(state="STARTING"), each.positions))
+            news: Changes = {"state": "STARTING", "target": grant.target, "detail": ""}
+            if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), **news):
+                begun.append(Active(each.job._replace(state="STARTING", target=grant.target), each.positions))
         self._start(begun)
+        return begun
+
+    def _queued(self, each: Active) -> Queued:
+        """What is asked for by a job that waits, or held by one that does not."""
+        job = each.job
+        if job.state != "QUEUED":
+            return Queued(job.id, job.state, job.want, held=each.positions.get("placed", {}).get("devices", {}))
+        if job.id not in self.waiting:
+            request = unpacked(self.store.request(job.id))
+            self.waiting[job.id] = Queued(
+                job.id, job.state, "", request["plan"]["hosts"], request["plan"]["devices"], _sites(request["places"])
+            )
+        return replace(self.waiting[job.id], want=job.want)
 
     def _start(self, begun: Sequence[Active]) -> None:
-        """Give attempts to their hosts, several at a time: a start waits for another process. A second time does nothing there."""
-        asked = [(each, wanted) for each in begun if (wanted := self._request(each))]
-        for each, answer in zip((each for each, _ in asked), _together(self._give, [wanted for _, wanted in asked]), strict=True):
-            if isinstance(answer, Exception):
-                self._become(each, Become("FAILED", "cannot_start", str(answer)))
-            elif answer.phase == "running":
-                for action in decide(Facts(each.job.state, each.job.want, answer.phase, answer.step)):
-                    if isinstance(action, Become):
-                        self._become(each, action, answer)
+        """Give attempts to their hosts. A second time does nothing there."""
+        for each in begun:
+            job, case = each.job, self.case(each)
+            values = self._secrets(each, case)
+            if values is not None:
+                self.machines.start(job.id, job.attempt, case.plan, case.hosts(), values, alone=len(begun) == 1)
 
-    def _give(self, wanted: Request) -> Seen | Exception:
+    def _secrets(self, each: Active, case: Case) -> dict[str, str] | None:
+        """Values of the job's secrets; None when one has none, which ends the attempt."""
+        job = each.job
         try:
-            return self.transport({}).start(wanted)
-        except (Conflict, TransportError, ValueError) as error:
-            return error
-
-    def _request(self, each: Active) -> Request | None:
-        """What the host is told; None when a secret has no value, which ends the attempt."""
-        job, case = each.job, self.case(each)
-        try:
-            values, missing = _secrets(case.plan["secrets"], self.secrets.get(job.id, {}), self.home)
+            values, missing = _values(case.plan["secrets"], self.secrets.get(job.id, {}), self.home)
             detail = (
                 f"no value for {', '.join(missing)}: export it and `tune retry {job.id}`, or write it into {self.home.secrets}"
             )
@@ -266,116 +290,100 @@ class Controller:
         if missing:
             self._become(each, Become("FAILED", "missing_secret", detail))
             return None
-        return request(self.home, job.id, job.attempt, case.plan, case.target, case.reading.devices, values)
+        return values
+
+    def _started(self, each: Active, case: Case, answers: list[Seen | Exception] | Exception) -> None:
+        """What the hosts answered to a start: all began; or none shall have."""
+        if isinstance(answers, Exception):
+            answers = [answers] * len(case.machines())
+        wrong: dict[str, Exception] = {}
+        begun: list[str] = []
+        for machine, answer in zip(case.machines(), answers, strict=True):
+            if isinstance(answer, Seen):
+                begun.append(machine)
+                if answer.phase == "running":  # what has ended already is looked at whole
+                    case.latest[machine] = Observed(answer, ())
+            else:
+                wrong[machine] = answer
+                self.machines.trouble(machine, answer, case.reading.placed["devices"][machine])
+        if not wrong:
+            self._follow(each, case)
+        elif all(begun_nothing(answer) for answer in wrong.values()):
+            self._take_back(each, begun, "; ".join(f"{machine}: {answer}" for machine, answer in wrong.items()))
+        elif refused := [
+            answer for answer in wrong.values() if not isinstance(answer, TransportError) or isinstance(answer, Refused)
+        ]:
+            self._stop(each, begun)
+            self._become(each, Become("FAILED", "cannot_start", str(refused[0])))
+        else:  # the answer was lost: what the host did shows when it is looked at
+            error = next(iter(wrong.values()))
+            self.store.change(each.job.id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
+
+    def _take_back(self, each: Active, begun: Sequence[str], why: str) -> None:
+        """Not all hosts could begin: the job waits again. Where some began, their attempt is over, and the next has another number."""
+        job, now = each.job, time.time()
+        self._stop(each, begun)
+        if job.want == "cancel":
+            self._become(each, Become("CANCELLED", "cancelled", "before it started"))
+        elif begun:
+            self.store.new_attempt(job.id, ("STARTING",), now)
+        else:
+            self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=now, state="QUEUED", detail=why)
+
+    def _stop(self, each: Active, begun: Sequence[str]) -> None:
+        for machine in begun:
+            self.machines.order(machine, "stop", each.job.id, each.job.attempt, GRACE)
 
 
-def _together(call: Callable[[Any], Any], values: Sequence[Any]) -> list[Any]:
-    """A function's values in order, a few calls at a time."""
-    if len(values) < 2:
-        return [call(value) for value in values]
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 10 ms, for those who start many
-
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(call, values))
-
-
-def _watch(each: Active, case: Case) -> Watch:
-    more = () if case.manifest else (MANIFEST,)
-    return Watch(
-        each.job.id,
-        each.job.attempt,
-        (*case.plan["promise"]["files"], REASON, *more),
-        case.reading.offsets(),
-        tuple(case.plan["watch"]),
+def _facts(each: Active, case: Case, phase: Phase, speaker: Observed, steps: int | None) -> Facts:
+    """Everything that a decision rests on."""
+    seen, first = speaker.seen, case.latest[case.machines()[0]]
+    said = None
+    if speaker.said is not None:
+        said = str(speaker.said.get("reason", "step_failed")), str(speaker.said.get("detail", ""))
+    verdict = None
+    if phase == "exited" and seen.rc == 0:
+        missing = [path for path in case.plan["promise"]["files"] if not first or path not in first.seen.exist]
+        verdict = case.backend.judge(Ending(steps, case.reading.progress, missing))
+    return Facts(
+        each.job.state,
+        each.job.want,
+        phase,
+        seen.step,
+        seen.rc,
+        seen.signal,
+        seen.why,
+        sum(observed.seen.orphans for observed in case.latest.values() if observed),
+        verdict,
+        said,
+        last_words(speaker.tail) if phase == "exited" and not said else "",
     )
 
 
-def _json(data: bytes) -> dict[str, Any] | None:
-    with suppress(ValueError):
-        value = json.loads(data)
-        return value if isinstance(value, dict) else None
-    return None
+def _sites(places: Sequence[Mapping[str, Any]]) -> tuple[Site, ...]:
+    return tuple(
+        Site(place["target"]["name"], tuple((host["machine"], host["devices"]) for host in place["hosts"])) for place in places
+    )
 
 
-def _last_words(tail: bytes) -> str:
-    """The last line that looks like an error, or simply the last."""
-    lines = [
-        line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip() and not line.startswith("=== tune:")
-    ]
-    errors = [line for line in lines if line.split(":")[0].rstrip().endswith(("Error", "Exception", "error"))]
-    return (errors or lines or [""])[-1][:500]
+def _append(mirror: Path, data: bytes) -> None:
+    mirror.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with mirror.open("ab") as file:
+        file.write(data)
 
 
-def _secrets(names: Sequence[str], heard: Mapping[str, str], home: Home) -> tuple[dict[str, str], list[str]]:
+def _watch(each: Active, case: Case, rank: int, mirror: Path | None) -> Watch:
+    """What to look at: metrics and promised files are the first host's affair, the log only where it must be brought here."""
+    reached = None if mirror is None else mirror.stat().st_size if mirror.exists() else 0
+    if rank:
+        return Watch(each.job.id, each.job.attempt, (REASON,), log=reached)
+    more = () if case.manifest else (MANIFEST,)
+    promised = (*case.plan["promise"]["files"], REASON, *more)
+    return Watch(each.job.id, each.job.attempt, promised, case.reading.offsets(), tuple(case.plan["watch"]), reached)
+
+
+def _values(names: Sequence[str], heard: Mapping[str, str], home: Home) -> tuple[dict[str, str], list[str]]:
     """Values for names: from whoever submitted, from the secrets file, from our own environment; and the names without any."""
     kept = read_secrets(home.secrets) if names else {}
     values = {name: heard.get(name) or kept.get(name) or os.environ.get(name, "") for name in names}
     return {n: v for n, v in values.items() if v}, [n for n, v in values.items() if not v]
-
-
-def catch_up(home: Home, store: Store) -> None:
-    """Take one look ourselves when nobody else does, so that what is shown is true; starts nothing."""
-    with only_one(home) as mine:
-        if mine:
-            Controller(home, store).look(start=False)
-
-
-def serve(home: Home) -> None:
-    """Be the controller until there is nothing to do."""
-    secrets: dict[str, dict[str, str]] = {}
-    again = True
-    while again:
-        with only_one(home, patience=1.0) as mine, open_store(home.store) as store:
-            if not mine:
-                return
-            _loop(Controller(home, store, secrets=secrets))
-        with open_store(home.store) as store:  # a job that came after our last look and saw us alive
-            again = bool(store.active())
-
-
-def _loop(controller: Controller) -> None:
-    place = controller.home.socket
-    place.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(near(place))
-        place.chmod(0o600)
-        busy = time.monotonic()
-        while True:
-            left = _look_safely(controller)
-            if left:
-                busy = time.monotonic()
-            elif time.monotonic() - busy > PATIENCE:
-                break
-            if _listen(ear, controller, PACE if left else 1.0):
-                busy = time.monotonic()
-        place.unlink(missing_ok=True)
-
-
-def _look_safely(controller: Controller) -> int:
-    """One pass. What goes wrong with it is written down and tried again: a full disk or a locked database passes."""
-    try:
-        return controller.look()
-    except Exception:  # the loop must live on; the log has the trace
-        traceback.print_exc()
-        controller.cases.clear()
-        time.sleep(PACE)
-        return 1
-
-
-def _listen(ear: socket.socket, controller: Controller, seconds: float) -> bool:
-    """Sleep until somebody says that something changed, at most so many seconds; did somebody?"""
-    ear.settimeout(seconds)
-    heard = False
-    try:
-        while True:
-            data, heard = ear.recv(1 << 20), True
-            with suppress(ValueError, AttributeError):
-                controller.secrets.update(json.loads(data).get("secrets", {}))
-            ear.settimeout(0.002)  # what comes together is looked at together
-    except (TimeoutError, BlockingIOError):
-        return heard
-
-
-def main(folder: str) -> None:
-    """What `service` starts."""
-    serve(Home(Path(folder)))

@@ -6,13 +6,19 @@ an attempt twice starts it once) or was recorded together with the state it lead
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from orchestrator.transports.base import Seen
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
 ALIVE = frozenset({"STARTING", "PREPARING", "RUNNING", "STOPPING"})
 """A runner may be at work."""
+STOPPED = ("stopped", "killed after grace")
+"""How an attempt ended that somebody stopped."""
+Phase = Literal["unknown", "running", "stopping", "exited", "lost", "failing", "unreachable"]
+"""`failing`: one host went wrong and another is still at work."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +27,8 @@ class Facts:
 
     state: str
     want: str = ""
-    phase: Literal["unknown", "running", "stopping", "exited", "lost", "unreachable"] = "unknown"
+    phase: Phase = "unknown"
+    """What its hosts say, taken together: see `gathered`."""
     step: str = ""
     """The plan's step that runs, or ran last."""
     rc: int | None = None
@@ -57,8 +64,6 @@ Action = Become | Do
 
 def decide(facts: Facts) -> Sequence[Action]:
     """What to do with a job that is not queued."""
-    if facts.phase == "unreachable":
-        return ()
     if facts.phase == "unknown":
         return _unknown(facts)
     if facts.phase == "lost":
@@ -67,8 +72,12 @@ def decide(facts: Facts) -> Sequence[Action]:
         return (_ended(facts),)
     if facts.want == "cancel" and facts.state != "STOPPING":
         return Do("stop"), Become("STOPPING")
+    if facts.phase == "failing":
+        return (Do("stop"),)
     if facts.state == "STOPPING":
         return (Do("stop"),) if facts.phase == "running" else ()
+    if facts.phase == "unreachable":
+        return ()
     now = "RUNNING" if facts.step == "train" else "PREPARING" if facts.state != "RUNNING" else "RUNNING"
     return (Become(now),) if now != facts.state else ()
 
@@ -76,10 +85,10 @@ def decide(facts: Facts) -> Sequence[Action]:
 def _unknown(facts: Facts) -> Sequence[Action]:
     """The host knows of no such attempt: it was not started, or its folder was removed."""
     if facts.want == "cancel" or facts.state == "STOPPING":
-        return (Become("CANCELLED", "cancelled", "before it started"),)
+        return Do("stop"), Become("CANCELLED", "cancelled", "before it started")
     if facts.state == "STARTING":
         return (Do("start"),)
-    return (Become("LOST", "folder_gone", "the host has no trace of the attempt: was its folder removed?"),)
+    return Do("stop"), Become("LOST", "folder_gone", "the host has no trace of the attempt: was its folder removed?")
 
 
 def _lost(facts: Facts) -> Sequence[Action]:
@@ -90,7 +99,7 @@ def _lost(facts: Facts) -> Sequence[Action]:
 
 
 def _ended(facts: Facts) -> Become:
-    if facts.why in ("stopped", "killed after grace"):
+    if facts.why in STOPPED:
         return Become("CANCELLED", "cancelled", facts.why if facts.want else "stopped on the host")
     if facts.why:
         return Become("FAILED", "cannot_start", facts.why)
@@ -107,37 +116,110 @@ def _ended(facts: Facts) -> Become:
     return Become("SUCCEEDED")
 
 
+def gathered(hosts: Sequence[Seen | None]) -> tuple[Phase, int]:
+    """What is to be said of one attempt on several hosts: its phase, and the rank of the host that speaks for all.
+
+    Once one went wrong it speaks for the job, and the others are to be stopped: a trainer whose peer is gone waits for hours.
+
+    Args:
+        hosts: what each host said last, by rank; None for one that does not answer. Not all are None.
+    """
+    known = {rank: seen for rank, seen in enumerate(hosts) if seen}
+    wrong = sorted((rank for rank, seen in known.items() if _went_wrong(seen)), key=lambda rank: known[rank].ended or 0.0)
+    speaker = wrong[0] if wrong else min(known)
+    phases = {seen.phase for seen in known.values()}
+    if wrong and "running" in phases:
+        return "failing", speaker
+    if len(known) < len(hosts):
+        return "unreachable", speaker
+    if not wrong and "unknown" in phases:
+        return "unknown", speaker
+    for phase in ("stopping", "running"):
+        if phase in phases:
+            return phase, next(rank for rank, seen in known.items() if seen.phase == phase)
+    stopped = (rank for rank, seen in known.items() if seen.why)
+    speaker = speaker if wrong else next(stopped, speaker)
+    return known[speaker].phase, speaker
+
+
+def _went_wrong(seen: Seen) -> bool:
+    stopped = seen.why in STOPPED
+    return seen.phase == "lost" or (seen.phase == "exited" and not stopped and bool(seen.why or seen.rc != 0))
+
+
+class Site(NamedTuple):
+    """Where a job may run: the machines of one target."""
+
+    target: str
+    machines: tuple[tuple[str, int], ...]
+    """Name and number of devices of each."""
+
+
+class Grant(NamedTuple):
+    """Where a job runs."""
+
+    target: str
+    devices: dict[str, tuple[int, ...]]
+    """Of each machine, in the order of ranks."""
+
+
 @dataclass(frozen=True)
 class Queued:
     """A job that waits for devices, or holds some."""
 
     id: str
-    target: str
-    devices: int
     state: str
     want: str = ""
-    held: tuple[int, ...] = ()
-    """Devices it has."""
+    hosts: int = 1
+    """Machines that it needs at once."""
+    devices: int = 1
+    """That it needs of each."""
+    sites: tuple[Site, ...] = ()
+    """Where it may run, the preferred first."""
+    held: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Machine -> devices that it has."""
 
 
-def admit(jobs: Iterable[Queued], capacity: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Which queued jobs start now, on which devices: in the order given, each target's devices used once. A job that does not
-    fit lets none behind it pass on the same target, so that a wide one is not starved by narrow ones.
+def admit(
+    jobs: Iterable[Queued], taken: Mapping[str, Collection[int]] | None = None, down: Collection[str] = ()
+) -> dict[str, Grant]:
+    """Which queued jobs start now, and where: in the order given, each device used once, all hosts of a job or none.
+
+    A job that does not fit lets none behind it pass on the machines where it may run: else narrow jobs would starve a wide one.
+
+    Args:
+        jobs: all that have not ended.
+        taken: machine -> devices that somebody else uses.
+        down: machines that do not answer; nothing is started there.
     """
     jobs = list(jobs)
-    free = {target: set(range(count)) for target, count in capacity.items()}
+    used: dict[str, set[int]] = {machine: set(devices) for machine, devices in (taken or {}).items()}
     for job in jobs:
-        if job.state != "QUEUED":
-            free.setdefault(job.target, set()).difference_update(job.held)
-    out: dict[str, tuple[int, ...]] = {}
-    closed: set[str] = set()
+        for machine, devices in job.held.items() if job.state != "QUEUED" else ():
+            used.setdefault(machine, set()).update(devices)
+    out: dict[str, Grant] = {}
+    closed = set(down)
     for job in jobs:
-        if job.state != "QUEUED" or job.want or job.target in closed:
+        if job.state != "QUEUED" or job.want:
             continue
-        room = sorted(free.get(job.target, ()))
-        if len(room) < job.devices:
-            closed.add(job.target)
+        grant = next(filter(None, (_fits(job, site, used, closed) for site in job.sites)), None)
+        if grant is None:
+            closed.update(machine for site in job.sites for machine, _ in site.machines)
             continue
-        out[job.id] = tuple(room[: job.devices])
-        free[job.target].difference_update(out[job.id])
+        out[job.id] = grant
+        for machine, devices in grant.devices.items():
+            used.setdefault(machine, set()).update(devices)
     return out
+
+
+def _fits(job: Queued, site: Site, used: Mapping[str, set[int]], closed: Collection[str]) -> Grant | None:
+    """Machines of a site with room for the job: those that it fills best, so that wide jobs find room later."""
+    room = {
+        machine: [device for device in range(count) if device not in used.get(machine, ())]
+        for machine, count in site.machines
+        if machine not in closed
+    }
+    fitting = sorted((machine for machine in room if len(room[machine]) >= job.devices), key=lambda machine: len(room[machine]))
+    if len(fitting) < job.hosts:
+        return None
+    return Grant(site.target, {machine: tuple(room[machine][: job.devices]) for machine in fitting[: job.hosts]})

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,46 @@ from orchestrator.transports.base import Request
 
 GRACE = 10.0
 """Seconds between asking a job's processes to end and killing them."""
+PROVISION = Path(__file__).with_name("provision.py")
+
+
+@dataclass(frozen=True)
+class Stand:
+    """One machine where a job may run, as the store keeps it with the job: a later clusters.yaml does not move what runs."""
+
+    machine: str = "local"
+    """Name under which all targets that mean this machine find each other."""
+    devices: int = 1
+    inside: str = "127.0.0.1"
+    """Address by which the other hosts of a job reach it."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of all jobs there."""
+    ssh: Mapping[str, Any] | None = None
+    """Settings of the way there; None is this machine."""
+    offline: bool = False
+    """It reaches no package index: wheels are prepared here and brought along."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What an attempt stands on at its host, known once the host was asked."""
+
+    folder: str
+    """The state folder there, absolute."""
+    interpreter: str
+    """A Python that can run `provision.py`."""
+    platform: str = ""
+    """As `provision.address` wants it; empty is that of this machine."""
+    notify: str = ""
+    """Socket of whoever wants to hear of news."""
+    uv: str = ""
+    """The uv program there; empty lets `provision.py` look for one."""
+    wheels: str = ""
+    """Folder of wheels there, where no index is reached."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """The plan's path of an input -> where it lies there, absolute or relative to the state folder."""
+    here: bool = True
+    """This machine: what is ready can be seen, and our own files can be used."""
 
 
 def packed(request: Mapping[str, Any]) -> str:
@@ -30,48 +70,78 @@ def unpacked(text: str) -> dict[str, Any]:
     return dict(json.loads(zlib.decompress(b64decode(text))))
 
 
+def ground(home: Home, plan: Mapping[str, Any]) -> Ground:
+    """This machine."""
+    inputs = {each["path"]: str(Path(each["source"]).expanduser()) for each in plan["inputs"]}
+    return Ground(str(home.path), sys.executable, notify=str(home.socket), inputs=inputs)
+
+
 def request(
-    home: Home,
     job: str,
     attempt: int,
     plan: Mapping[str, Any],
-    target: Mapping[str, Any],
-    devices: Sequence[int],
+    hosts: Sequence[tuple[Stand, Sequence[int]]],
+    rank: int,
+    below: Ground,
     secrets: Mapping[str, str],
+    owner: str = "",
 ) -> Request:
-    """What the runner is told: the plan, with this host's environment and folders put in."""
+    """What the runner of one host is told: the plan, with the host's environment, folders and rank put in.
+
+    Args:
+        job: its id.
+        attempt: from 1.
+        plan: what was decided, as plain values.
+        hosts: all hosts of the attempt by rank, and the devices that it has there.
+        rank: which of them.
+        below: what the attempt stands on there.
+        secrets: values for the environment.
+        owner: who holds the devices: this controller.
+    """
+    stand, devices = hosts[rank]
     environment = Environment(**plan["environment"])
     files = {file["path"]: file["text"] for file in plan["files"]}
-    links = {"cache": str(home.cache), **{i["path"]: os.path.expanduser(i["source"]) for i in plan["inputs"]}}  # noqa: PTH111  # text only
-    words = {RANK: "0", HEAD: "127.0.0.1", PORT: str(_port(job, attempt)), JOB: job}
-    steps = [{**step, "argv": [_filled(word, words) for word in step["argv"]]} for step in plan["steps"]]
+    links = {"cache": "cache", **below.inputs}
+    words = {RANK: str(rank), HEAD: hosts[0][0].inside, PORT: str(_port(job, attempt)), JOB: job}
+    steps = [
+        {**step, "argv": [_filled(word, words) for word in step["argv"]]}
+        for step in plan["steps"]
+        if rank == 0 or step["everywhere"]
+    ]
     if environment.lock:
-        place = address(home.envs, environment)
+        place = address(Path(below.folder, "envs"), environment, below.platform)
         links["env"] = str(place)
-        if not ready(place):
-            files["env.lock"] = environment.lock
-            steps.insert(
-                0,
-                {
-                    "name": "environment",
-                    "argv": [
-                        sys.executable,
-                        "-I",
-                        str(Path(__file__).with_name("provision.py")),
-                        str(home.envs),
-                        environment.name,
-                        "env.lock",
-                        "--python",
-                        environment.python,
-                        "--accelerator",
-                        environment.accelerator,
-                    ],
-                },
-            )
-    env = {name: _filled(value, words) for name, value in plan["env"]}
-    if target["accelerator"] == "cuda":
+        if not (below.here and ready(place)):
+            steps.insert(0, _provision(environment, below, files))
+    env = {**stand.env, **{name: _filled(value, words) for name, value in plan["env"]}}
+    if environment.accelerator == "cuda":
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
-    return Request(job, attempt, tuple(steps), files, links, env, GRACE, str(home.socket), secrets)
+    return Request(
+        job,
+        attempt,
+        tuple(steps),
+        files,
+        links,
+        env,
+        GRACE,
+        notify=below.notify,
+        devices=tuple(devices),
+        lease=owner,
+        secrets=secrets,
+    )
+
+
+def _provision(environment: Environment, below: Ground, files: dict[str, str]) -> dict[str, Any]:
+    """The step that makes the environment there; left out by the runner where it is ready."""
+    files["env.lock"] = environment.lock
+    script = str(PROVISION)
+    if not below.here:
+        script = PROVISION.name
+        files[script] = PROVISION.read_text("utf-8")
+    more = [word for option, value in (("--uv", below.uv), ("--wheels", below.wheels)) if value for word in (option, value)]
+    wanted = ["--python", environment.python, "--accelerator", environment.accelerator]
+    argv = [below.interpreter, "-I", script, f"{below.folder}/envs", environment.name, "env.lock", *wanted, *more]
+    return {"name": "environment", "argv": argv, "made": "" if below.here else "env/.ready"}
 
 
 def _filled(text: str, words: Mapping[str, str]) -> str:

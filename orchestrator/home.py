@@ -33,6 +33,15 @@ class Home(NamedTuple):
         """One folder a job, in it one an attempt."""
         return self.path / "jobs"
 
+    def mirror(self, job: str, attempt: int, rank: int) -> Path:
+        """What is kept here of the log that an attempt wrote on another host: it can be read when the host is gone."""
+        return self.path / "logs" / job / f"{attempt}-{rank}.log"
+
+    def log_of(self, job: str, attempt: int, rank: int = 0) -> Path:
+        """An attempt's log, wherever it ran; there may be none yet."""
+        mirror = self.mirror(job, attempt, rank)
+        return mirror if mirror.exists() else self.jobs / job / str(attempt) / "log"
+
     @property
     def cache(self) -> Path:
         """Models and data by content."""

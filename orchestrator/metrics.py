@@ -19,17 +19,17 @@ class Reading:
     files: dict[str, list[Any]] = field(default_factory=dict)
     """Path -> [offset reached, head, text of an unfinished last line]."""
     progress: Progress = field(default_factory=Progress)
-    devices: list[int] = field(default_factory=list)
-    """Devices that the attempt holds."""
+    placed: dict[str, Any] = field(default_factory=dict)
+    """Where the attempt runs: `{"target": name, "devices": {machine: [device, ...]}}`, machines by rank."""
 
     @classmethod
     def load(cls, kept: Mapping[str, Any]) -> Reading:
         """What was kept; empty at first."""
-        return cls(dict(kept.get("files", {})), Progress(**kept.get("progress", {})), list(kept.get("devices", [])))
+        return cls(dict(kept.get("files", {})), Progress(**kept.get("progress", {})), dict(kept.get("placed", {})))
 
     def dump(self) -> dict[str, Any]:
         """Plain values."""
-        return {"files": self.files, "progress": asdict(self.progress), "devices": self.devices}
+        return {"files": self.files, "progress": asdict(self.progress), "placed": self.placed}
 
     def offsets(self) -> dict[str, tuple[int, str]]:
         """What the next look at the files starts from."""

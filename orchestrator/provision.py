@@ -331,7 +331,7 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
-def build(envs: Path, environment: Wanted, uv: str = "", say: Say = _say) -> Path:
+def build(envs: Path, environment: Wanted, uv: str = "", say: Say = _say, wheels: str = "") -> Path:
     """The environment's path, once it is ready; made here unless it is there or somebody else makes it now.
 
     Args:
@@ -339,6 +339,7 @@ def build(envs: Path, environment: Wanted, uv: str = "", say: Say = _say) -> Pat
         environment: what is wanted; its lock is not empty.
         uv: the uv program; empty looks for one.
         say: gets lines of progress; by default they are written to standard output.
+        wheels: a folder of all wheels that are needed; no index is asked then.
 
     Raises:
         ProvisionError: it cannot be made. Nothing half-made is left.
@@ -350,7 +351,7 @@ def build(envs: Path, environment: Wanted, uv: str = "", say: Say = _say) -> Pat
         envs.mkdir(parents=True, exist_ok=True)
         with _alone(envs / f".{path.name}.lock", say) as lock:
             if not ready(path):
-                _make(path, environment, uv or find_uv(), lock, say)
+                _make(path, environment, uv or find_uv(), lock, say, wheels)
     except OSError as error:
         where = error.filename or path
         raise ProvisionError(f"no environment for {environment.name}: {where}: {error.strerror}") from error
@@ -377,7 +378,7 @@ def _alone(path: Path, say: Say) -> Iterator[int]:
         yield file.fileno()
 
 
-def _make(path: Path, environment: Wanted, uv: str, lock: int, say: Say) -> None:
+def _make(path: Path, environment: Wanted, uv: str, lock: int, say: Say, wheels: str) -> None:
     """Make it in place; the lock is held."""
     name, python, began = environment.name, environment.python, time.monotonic()
     wanted, pip = pins(environment.lock), pip_settings(os.environ)
@@ -389,7 +390,8 @@ def _make(path: Path, environment: Wanted, uv: str, lock: int, say: Say) -> None
     if path.exists():
         say("  the one there is unfinished, or its Python is gone: it is made anew")
         shutil.rmtree(path)
-    offline = ["--no-index"] if pip.get("no-index", "").lower() in {"1", "true", "yes", "on"} else []
+    offline = ["--no-index"] if wheels or pip.get("no-index", "").lower() in {"1", "true", "yes", "on"} else []
+    offline += ["--find-links", wheels] if wheels else []
     sync = ["pip", "sync", "--compile-bytecode", *offline, "--python", str(path / "bin/python"), "-"]
     try:
         for words in (["venv", "--quiet", "--python", python, str(path)], sync):
@@ -439,10 +441,11 @@ def main(words: Sequence[str] | None = None) -> int:
     asked.add_argument("--python", required=True, help="version of Python, like 3.11")
     asked.add_argument("--accelerator", required=True, choices=("cpu", "cuda", "tpu"))
     asked.add_argument("--uv", default="", help="the uv program, if not the installed one")
+    asked.add_argument("--wheels", default="", help="folder of all wheels; no index is asked then")
     said = asked.parse_args(words)
     try:
         wanted = _Named(said.name, said.python, said.lock.read_text(encoding="utf-8"), said.accelerator)
-        _say(f"environment: {build(said.envs.absolute(), wanted, said.uv)}")
+        _say(f"environment: {build(said.envs.absolute(), wanted, said.uv, wheels=said.wheels)}")
     except ProvisionError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -9,10 +9,10 @@
     runner.py wait DIR SECONDS             answer when the attempt ended, or after SECONDS
 
 DIR is `HOME/jobs/JOB/ATTEMPT`. DOCUMENT is `{"spec": {"job", "attempt", "steps": [{"name", "argv", "made"}], "env": {},
-"grace": 10, "notify": ""}, "files": {name: text}, "links": {name: target}, "secrets": {NAME: value}}`; names are relative
+"grace": 10, "notify": "", "devices": [0], "lease": who asks}, "files": {name: text}, "links": {name: target}, "secrets": {NAME: value}}`; names are relative
 to `DIR/work`, where the steps run, and relative targets to HOME. WATCHES is a list of `transports.base.Watch`, each with
 `dir`; answers are `transports.base.Seen`, bytes in base64. Exit codes: 0 done; 2 wrong words or document; 3 the attempt
-exists with other contents; 4 the host refuses (no room, no permission).
+exists with other contents; 4 the host refuses (no room, no permission); 5 a device is held by another attempt.
 
 What makes each fact trustworthy:
     started once      the folder is filled aside and renamed into place: of racing starters one wins
@@ -20,6 +20,7 @@ What makes each fact trustworthy:
     host rebooted     the boot id kept at the start differs from the present one
     whose process     it carries the attempt's mark in its environment, descends from one that does, or is of the step's
                       session; a pid counts only with its start time
+    device held       flock(HOME/leases/DEVICE) is inherited by the supervisor and the steps, and lasts as long as any lives
     how it ended      exit.json is written by the step's parent, by fsync and rename, with room set aside on the disk
 """
 
@@ -268,7 +269,7 @@ def place(folder: str, document: Json) -> int | None:
     """Fill a folder aside and rename it into place; the descriptor of its lock, or None when another was first."""
     parent, name = os.path.split(folder)
     aside = "%s/.%s.%s" % (parent, name, os.urandom(6).hex())
-    mask = os.umask(0o077)
+    lock, mask = None, os.umask(0o077)
     try:
         os.makedirs(aside + "/work")
         fill(aside, os.path.dirname(os.path.dirname(parent)), document)
@@ -280,6 +281,8 @@ def place(folder: str, document: Json) -> int | None:
     except BaseException:
         import shutil  # noqa: PLC0415 (slow, and seldom needed)
 
+        if lock is not None:
+            os.close(lock)
         shutil.rmtree(aside, ignore_errors=True)
         if os.path.exists(folder):
             return None
@@ -288,26 +291,111 @@ def place(folder: str, document: Json) -> int | None:
         os.umask(mask)
 
 
+def room(path: str) -> None:
+    """Make a private folder, and what is missing above it."""
+    mask = os.umask(0o077)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        os.umask(mask)
+
+
+def turn(home: str) -> int:
+    """A descriptor of the lock under which devices are given away and counted; to be closed."""
+    room(home + "/leases")
+    lock = os.open(home + "/leases/turn", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def lease(home: str, device: int) -> tuple[int, Json | None]:
+    """A descriptor that holds a device while any process has it open, and None; or -1, and who holds it."""
+    path = "%s/leases/%d" % (home, device)
+    last = get(path + ".json") or {"job": "unknown", "attempt": 0, "lease": ""}
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return -1, last
+    # a worker may have let go of what it inherited, and outlive both its supervisor and its step
+    if status("%s/jobs/%s/%d" % (home, last["job"], last["attempt"])).get("orphans"):
+        os.close(lock)
+        return -1, last
+    return lock, None
+
+
+def leases(home: str) -> list[Json]:
+    """Devices in use, and by whom."""
+    mine = turn(home)
+    try:
+        found = []
+        for device in sorted(int(name) for name in os.listdir(home + "/leases") if name.isdigit()):
+            lock, holder = lease(home, device)
+            if holder:
+                found.append(dict(holder, device=device))
+            else:
+                os.close(lock)
+        return found
+    finally:
+        os.close(mine)
+
+
+def claim(folder: str, document: Json, held: list[int]) -> int | None:
+    """Place an attempt, and take its devices, whose descriptors go into `held`. As `place`; BlockingIOError when one is held.
+
+    Whoever asks for devices waits for its turn. So of two with some devices in common one gets all of its own, and of two
+    starters of one attempt the second finds it placed, and not its own attempt in its way.
+    """
+    spec, home = document["spec"], folder.rsplit("/", 3)[0]
+    devices = sorted(set(spec.get("devices", ())))
+    mine = turn(home) if devices else None
+    try:
+        for device in devices if not os.path.exists(folder) else ():
+            lock, holder = lease(home, device)
+            if holder:
+                whose = " of " + holder["lease"] if holder["lease"] else ""
+                raise BlockingIOError("device %d is held by %s/%s%s" % (device, holder["job"], holder["attempt"], whose))
+            held.append(lock)
+            os.set_inheritable(lock, True)
+            put("%s/leases/%d.json" % (home, device), {key: spec[key] for key in ("job", "attempt", "lease")})
+        return None if os.path.exists(folder) else place(folder, document)
+    finally:
+        if mine is not None:
+            os.close(mine)
+
+
+def gist(document: Json) -> Json:
+    """What an attempt is, whoever asks for it and hears of it."""
+    return dict(document, spec=dict(document["spec"], notify="", lease=""))
+
+
 def start(folder: str, document: Json) -> Json:
     """Start an attempt unless it was started before; its status once the first step was started, or could not be."""
     kept = {"spec": document["spec"], "files": document.get("files", {}), "links": document.get("links", {})}
     check(folder, kept)
-    lock = None if os.path.exists(folder) else place(folder, kept)
-    if lock is None:
-        if get(folder + "/spec.json") != kept:
-            raise FileExistsError("%s exists with other contents: take another attempt, or another job" % folder)
+    held: list[int] = []
+    try:
+        lock = claim(folder, kept, held)
+        if lock is None:
+            if gist(get(folder + "/spec.json")) != gist(kept):
+                raise FileExistsError("%s exists with other contents: take another attempt, or another job" % folder)
+            return status(folder)
+        started, starter = os.pipe()
+        if os.fork() == 0:
+            try:
+                detach((lock, starter, *held))
+                Supervisor(folder, kept["spec"], document.get("secrets", {}), starter).run()
+            finally:
+                os._exit(0)
+        os.close(starter)
+        os.close(lock)
+        os.read(started, 1)
+        os.close(started)
         return status(folder)
-    started, starter = os.pipe()
-    if os.fork() == 0:
-        try:
-            detach((lock, starter))
-            Supervisor(folder, kept["spec"], document.get("secrets", {}), starter).run()
-        finally:
-            os._exit(0)
-    os.close(starter)
-    os.close(lock)
-    os.read(started, 1)
-    return status(folder)
+    finally:
+        for each in held:
+            os.close(each)
 
 
 def detach(kept: tuple[int, ...]) -> None:
@@ -505,6 +593,8 @@ def look(folder: str, watch: Mapping[str, Any]) -> Json:
     files = {name: (0, "") for pattern in watch["patterns"] for name in matching(work, pattern)}
     files.update(watch["files"])
     seen["chunks"] = [chunk for name in files for chunk in news(work, name, *files[name])]
+    if watch.get("log") is not None:
+        seen["log"] = part(folder + "/log", watch["log"], CHUNK)
     seen["exist"] = [each for each in watch["promised"] if any(part(work + "/" + name, 0, 1) for name in matching(work, each))]
     return seen
 
@@ -599,7 +689,13 @@ def main(argv: Sequence[str]) -> int:
         return 0
     except (OSError, ValueError, LookupError, TypeError) as error:
         print("runner: %s" % error, file=sys.stderr, flush=True)
-        return 3 if isinstance(error, FileExistsError) else 4 if isinstance(error, OSError) else 2
+        return code(error)
+
+
+def code(error: Exception) -> int:
+    """The exit code that stands for an error."""
+    kinds = ((FileExistsError, 3), (BlockingIOError, 5), (OSError, 4))
+    return next((number for kind, number in kinds if isinstance(error, kind)), 2)
 
 
 if __name__ == "__main__":

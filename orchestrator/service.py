@@ -62,6 +62,11 @@ def wake(home: Home, secrets: Mapping[str, Mapping[str, str]] | None = None) -> 
         time.sleep(0.01)
 
 
+def nudge(home: Home) -> None:
+    """Tell the controller, if there is one, to look."""
+    _send(home, b"{}")
+
+
 def _send(home: Home, message: bytes) -> bool:
     import socket  # noqa: PLC0415  # 10 ms, for those who send
 
@@ -81,7 +86,7 @@ def near(path: Path) -> str:
     return f"/proc/self/fd/{fd}/{path.name}"
 
 
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.controller import main; main(sys.argv[2])"
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.serving import main; main(sys.argv[2])"
 """Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment."""
 
 

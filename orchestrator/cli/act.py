@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED, WRONG, Stop
 from orchestrator.cli.submit import secret_values
-from orchestrator.cli.track import find, opened, until_ended
+from orchestrator.cli.track import find, named, opened, until_ended
 from orchestrator.handover import GRACE, unpacked
 from orchestrator.service import wake
 
 if TYPE_CHECKING:
     import argparse
 
+    from orchestrator.store import Job, Store
+
 
 def cancel(said: argparse.Namespace) -> int:
     """End jobs, with all their processes; returns when they have ended."""
     home, store = opened()
     with store:
-        jobs = find(store, said.jobs)
+        jobs = _chosen(store, said)
         asked = [job.id for job in jobs if store.ask(job.id, "cancel")]
         if asked:
             wake(home)
@@ -29,6 +31,23 @@ def cancel(said: argparse.Namespace) -> int:
     for job in ended:
         print(f"{job.id} {job.state}" + ("" if job.id in asked else " (it had ended before)"))
     return DONE if all(job.state == "CANCELLED" for job in ended) else FAILED
+
+
+def _chosen(store: Store, said: argparse.Namespace) -> list[Job]:
+    """The jobs that were named, one by one or by their recipe.
+
+    Raises:
+        Stop: none was named, or there is none.
+    """
+    if not said.jobs and not said.all_of:
+        raise Stop(WRONG, "cancel what? name jobs, or --all-of NAME")
+    chosen = find(store, said.jobs)
+    for pattern in said.all_of:
+        found = [job for job in store.jobs() if named(job, [pattern])]
+        if not found:
+            raise Stop(WRONG, f"--all-of {pattern}: no job has such a name; `tune status` lists them")
+        chosen += [job for job in found if not job.ended]
+    return list({job.id: job for job in chosen}.values())
 
 
 def retry(said: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`tune recipes`, `targets`, `schema`, `doctor`, `--version`."""
+"""`tune recipes`, `schema`, `doctor`, `--version`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli import DONE, TROUBLE, WRONG, Stop
+from orchestrator.cli import DONE, WRONG, Stop
 
 if TYPE_CHECKING:
     import argparse
@@ -132,59 +132,6 @@ def _texts(node: Any) -> Iterator[Any]:
         yield node
     for item in node.value if isinstance(node.value, list) else ():
         yield from _texts(item[1] if isinstance(item, tuple) else item)
-
-
-def targets(said: argparse.Namespace) -> int:
-    """Targets as facts; `check` also looks whether they can be used."""
-    from dataclasses import asdict  # noqa: PLC0415
-
-    from backends.parse import RecipeError  # noqa: PLC0415
-    from orchestrator import clusters  # noqa: PLC0415
-    from orchestrator.render.plan import problem_text  # noqa: PLC0415
-    from orchestrator.render.text import table  # noqa: PLC0415
-
-    try:
-        known = clusters.load()
-    except RecipeError as error:
-        raise Stop(WRONG, problem_text(error.problems)) from None
-    faults = {name: _fault(target.python) for name, target in known.items()} if said.action == "check" else {}
-    if said.json:
-        print(
-            json.dumps(
-                [{**asdict(target), **({"fault": faults[name]} if faults else {})} for name, target in known.items()], indent=1
-            )
-        )
-    else:
-        rows = [
-            (
-                t.name,
-                "local",
-                t.accelerator,
-                str(t.devices),
-                t.python or "made from the lock",
-                faults.get(name) or ("ok" if faults else ""),
-            )
-            for name, t in known.items()
-        ]
-        print(table(("NAME", "KIND", "ACCELERATOR", "DEVICES", "PYTHON", "CHECK"), rows))
-    return TROUBLE if any(faults.values()) else DONE
-
-
-def _fault(python: str) -> str:
-    """What is wrong with a target of this machine; empty when nothing is."""
-    from orchestrator.home import Home  # noqa: PLC0415
-    from orchestrator.provision import ProvisionError, find_uv  # noqa: PLC0415
-
-    if python:
-        return "" if os.access(python, os.X_OK) else f"{python}: no such program"
-    try:
-        find_uv()
-    except ProvisionError as error:
-        return str(error).splitlines()[0]
-    home = Home.find().path
-    there = next(p for p in (home, *home.parents) if p.exists())
-    free = shutil.disk_usage(there).free >> 30
-    return "" if free >= 5 else f"{there}: {free} GiB free, an environment takes 2 to 5"
 
 
 def schema(_said: argparse.Namespace) -> int:

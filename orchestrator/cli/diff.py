@@ -1,4 +1,4 @@
-"""`tune diff`: two recipes or native configs, and the difference in what they mean."""
+"""`tune diff`: two recipes or native configs, and the difference in what they mean; or a job, and its trainer beside its plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from backends.dialects.wild import Unreadable, read
 from orchestrator.cli import DONE, FAILED, WRONG, Stop
 from orchestrator.cli.importing import config, imported
 from orchestrator.cli.reading import recipe
+from orchestrator.cli.track import find, opened
+from orchestrator.drift import RESOLVED, drift
+from orchestrator.handover import unpacked
+from orchestrator.render import drift as shown
 from orchestrator.render.diff import diff_text, document
+from orchestrator.transports.local import Local
 
 _OURS = ("version", "train.batch.global", "model.id")
 """Keys of a recipe's that no trainer has; two of them are enough."""
@@ -21,6 +26,8 @@ _OURS = ("version", "train.batch.global", "model.id")
 
 def diff(said: argparse.Namespace) -> int:
     """Leaf by leaf; 0 when both mean the same, 1 when they do not."""
+    if said.b is None:
+        return _of_job(said)
     trainers = said.trainers * 2 if len(said.trainers) == 1 else [*said.trainers, None, None]
     if len(said.trainers) > 2:
         raise Stop(WRONG, f"--from: should be given once or twice, got {', '.join(said.trainers)}")
@@ -31,6 +38,25 @@ def diff(said: argparse.Namespace) -> int:
     else:
         print(diff_text(found, width=shutil.get_terminal_size((120, 40)).columns))
     return DONE if found.equal else FAILED
+
+
+def _of_job(said: argparse.Namespace) -> int:
+    """0 when the trainer read its config as planned."""
+    if Path(said.a).is_file():
+        raise Stop(WRONG, f"{said.a}: should come with a second file; only a job is looked at alone")
+    home, store = opened()
+    with store:
+        [job] = find(store, [said.a])
+        plan = unpacked(store.request(job.id))["plan"]
+    text = Local(home.path).read(job.id, job.attempt, f"work/{RESOLVED}", 0, 1 << 26).decode("utf-8", "replace")
+    if not text:
+        raise Stop(FAILED, f"{job.id} is {job.state}: its trainer has not said what it resolved, as it does when training begins")
+    found = drift(plan, text)
+    if said.json:
+        print(json.dumps(shown.document(job.id, job.backend, found), indent=1))
+    else:
+        print(shown.drift_text(job.id, job.backend, found, width=shutil.get_terminal_size((120, 40)).columns))
+    return FAILED if found else DONE
 
 
 def _side(file: str, trainer: str | None) -> Side:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from backends.base import Inexpressible, plan
 from backends.registry import BACKENDS
 from orchestrator.cli import DONE, FAILED, INEXPRESSIBLE, INTERRUPTED, WRONG, Stop
-from orchestrator.cli.reading import backend, check_inputs, check_size, recipe, refusal, target
-from orchestrator.cli.submit import check_python, enqueue, secret_values
+from orchestrator.cli.reading import backend, check_inputs, check_size, places, recipe, refusal, target
+from orchestrator.cli.submit import check_python, enqueue, names, secret_values
 from orchestrator.cli.track import until_ended
 from orchestrator.handover import GRACE
 from orchestrator.home import Home
@@ -23,11 +23,12 @@ from orchestrator.service import wake
 from orchestrator.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from backends.plan import Plan
     from backends.recipe import Recipe
     from backends.target import Target
+    from orchestrator.places import Place
     from orchestrator.store import Store
 
 _SHORT = (
@@ -43,15 +44,16 @@ _SHORT = (
 
 def race(said: argparse.Namespace) -> int:
     """The table, and when asked the whole recipe to the winner."""
-    whole, wish, where = recipe(said), short(said), target(said)
+    whole, wish, room = recipe(said), short(said), places(said, ask=True)
+    where = target(said, wish)
     tolerance = allowed(said, wish)
     plans, refused = able(said, wish, where)
     prizes = able(said, whole, where)[0] if said.submit_winner else plans
     plans = {trainer: each for trainer, each in plans.items() if trainer in prizes}
-    runs, finished = run_all(f"{wish.name}-race-{os.urandom(3).hex()}", plans, where)
+    runs, finished = run_all(f"{wish.name}-race-{os.urandom(3).hex()}", plans, room)
     found = laps(runs, tolerance)
     best = winner(found)
-    sent = _submit(prizes[best.trainer], where) if said.submit_winner and best and finished else None
+    sent = _submit(prizes[best.trainer], room) if said.submit_winner and best and finished else None
     if said.json:
         facts = {"recipe": wish.name, "target": where.name, "steps": said.steps, "left_out": left_out(said.steps)}
         values = {**facts, "tolerance": tolerance, **document(found, refused, best), "submitted": sent}
@@ -91,10 +93,10 @@ def able(said: argparse.Namespace, wish: Recipe, where: Target) -> tuple[dict[st
         Stop: none has, or a file that the recipe names is not there.
     """
     check_size(wish, where)
-    names = list(BACKENDS) if said.to == "all" else list(dict.fromkeys(said.to.split(",")))
+    asked = list(BACKENDS) if said.to == "all" else list(dict.fromkeys(said.to.split(",")))
     plans: dict[str, Plan] = {}
     refused: dict[str, str] = {}
-    for name, each in {name: backend(name) for name in names}.items():
+    for name, each in {name: backend(name) for name in asked}.items():
         try:
             plans[name] = plan(each, wish, where, said.accept)
             check_python(plans[name])
@@ -110,7 +112,7 @@ def able(said: argparse.Namespace, wish: Recipe, where: Target) -> tuple[dict[st
     return plans, refused
 
 
-def run_all(stem: str, plans: Mapping[str, Plan], where: Target) -> tuple[list[Run], bool]:
+def run_all(stem: str, plans: Mapping[str, Plan], where: Sequence[Place]) -> tuple[list[Run], bool]:
     """Jobs `STEM-TRAINER`, each when the one before has ended; False beside them when Ctrl-C cut them short."""
     home = Home.find().make()
     values = {trainer: secret_values(decided.secrets, home) for trainer, decided in plans.items()}
@@ -135,12 +137,12 @@ def _ran(store: Store, trainer: str, decided: Plan, job: str) -> list[Run]:
     return [Run(trainer, decided, found, store.points(job))] if found else []
 
 
-def _warn(store: Store, where: Target) -> None:
+def _warn(store: Store, where: Sequence[Place]) -> None:
     """Figures taken beside other jobs are worth less."""
-    others = [each.job.id for each in store.active() if each.job.target == where.name]
+    others = [each.job.id for each in store.active() if each.job.target == names(where)]
     if others:
         print(
-            f"warning: {len(others)} other jobs are on {where.name}, {others[0]} among them: they slow each other",
+            f"warning: {len(others)} other jobs are on {names(where)}, {others[0]} among them: they slow each other",
             file=sys.stderr,
         )
 
@@ -152,7 +154,7 @@ def _cancel(home: Home, store: Store, job: str) -> None:
         until_ended(home, store, [job], time.monotonic() + GRACE + 20)
 
 
-def _submit(decided: Plan, where: Target) -> str:
+def _submit(decided: Plan, where: Sequence[Place]) -> str:
     """A whole recipe; its job's id."""
     home = Home.find()
     job = f"{decided.recipe}-{os.urandom(3).hex()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +12,11 @@ from backends.parse import RecipeError, parse
 from backends.recipe import Recipe, leaves
 from backends.registry import BACKENDS, Unloadable, find, names
 from backends.report import Report
-from orchestrator import clusters
-from orchestrator.cli import INEXPRESSIBLE, WRONG, Stop
+from orchestrator import clusters, hostfacts
+from orchestrator.cli import INEXPRESSIBLE, TROUBLE, WRONG, Stop
+from orchestrator.home import Home
 from orchestrator.render.plan import problem_text, report_text
+from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
     import argparse
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from backends.plan import Plan
     from backends.target import Target
+    from orchestrator.places import Layout, Place
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -72,19 +76,55 @@ def _dotted(above: str, values: dict[str, Any]) -> Iterable[str]:
             yield from _dotted(f"{above}.{key}", value)
 
 
-def target(said: argparse.Namespace) -> Target:
-    """The target named on the command line."""
-    known = _targets()
-    if said.on not in known:
-        raise Stop(WRONG, f"--on {said.on}: is not a target; known: {', '.join(known)}{nearest(said.on, known)}")
-    return known[said.on]
+def target(said: argparse.Namespace, wish: Recipe | None = None) -> Target:
+    """The one target named on the command line: those of its machines that are large enough for the recipe, if any are."""
+    found = places(said)
+    if len(found) > 1:
+        names = ", ".join(place.name for place in found)
+        raise Stop(WRONG, f"--on {said.on}: one target is wanted here, these are {len(found)}: {names}")
+    return found[0].such(wish.resources.devices if wish else 1)
 
 
-def _targets() -> dict[str, Target]:
+def places(said: argparse.Namespace, *, ask: bool = False) -> list[Place]:
+    """The targets that the command line names, as `NAME`, `GROUP` or `A,B`.
+
+    Args:
+        said: `on`.
+        ask: ask those hosts of which nothing is known yet; without it no network is touched.
+
+    Raises:
+        Stop: there is no such target; or nothing is known of any of its hosts.
+    """
+    found = _chosen(layout(), said.on)
+    strangers = [station.way for each in found for station in each.unknown]
+    if strangers and ask:
+        for answer in hostfacts.ask(Home.find(), strangers).values():
+            if isinstance(answer, TransportError):
+                print(answer, file=sys.stderr)
+        found = _chosen(layout(), said.on)
+    for each in found:
+        if not each.hosts:
+            text = f"--on {each.name}: nobody knows yet what {', '.join(station.name for station in each.unknown)} has"
+            raise Stop(TROUBLE if ask else WRONG, f"{text}\n\nhint: tune targets check {each.name}")
+    return found
+
+
+def _chosen(known: Layout, words: str) -> list[Place]:
     try:
-        return clusters.load()
+        return known.chosen(words)
+    except KeyError as error:
+        word, names = error.args[0], [*known.places, *known.groups]
+        raise Stop(WRONG, f"--on {word}: is not a target; known: {', '.join(names)}{nearest(word, names)}") from None
+
+
+def layout() -> Layout:
+    """All of clusters.yaml, with what its hosts have said of themselves."""
+    try:
+        return clusters.load({way: known.facts for way, known in hostfacts.recall(Home.find()).items()})
     except RecipeError as error:
         raise Stop(WRONG, problem_text(error.problems)) from None
+    except UnicodeDecodeError as error:
+        raise Stop(WRONG, f"{clusters.find()}: should be UTF-8 text, byte {error.start} is not") from None
 
 
 def machine(said: argparse.Namespace, wish: Recipe) -> Target:
@@ -92,10 +132,10 @@ def machine(said: argparse.Namespace, wish: Recipe) -> Target:
     can be translated anywhere.
     """
     if said.on:
-        where = target(said)
+        where = target(said, wish)
         check_size(wish, where)
         return where
-    asked, here = wish.resources, _targets()["local"]
+    asked, here = wish.resources, layout().places["local"].target
     kind = here.accelerator if asked.accelerator == "any" else asked.accelerator
     return replace(here, accelerator=kind, devices=asked.devices, hosts=asked.hosts, memory_gib=None)
 

@@ -17,9 +17,11 @@ from orchestrator.service import wake
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping, Sequence
 
     from backends.plan import Plan
-    from backends.target import Target
+    from backends.recipe import Recipe
+    from orchestrator.places import Place
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -29,12 +31,13 @@ def submit(said: argparse.Namespace) -> int:
     home = Home.find()
     if home.exists() and not said.dry_run:
         wake(home)  # it starts while we read the recipe
-    from orchestrator.cli.reading import check_inputs, decide, recipe, target  # noqa: PLC0415  # pydantic is heavy
+    from orchestrator.cli.reading import check_inputs, places, recipe  # noqa: PLC0415  # pydantic is heavy
+    from orchestrator.cli.track import labelled  # noqa: PLC0415
 
-    wish, where = recipe(said), target(said)
+    wish, where, labels = recipe(said), places(said, ask=not said.dry_run), labelled(said.label)
     if said.id and not JOB_ID.fullmatch(said.id):
         raise Stop(WRONG, f"--id {said.id}: should be letters, digits, . _ and -, beginning with a letter or digit")
-    decided = decide(said, wish, where)
+    decided = _alike(said, wish, where)
     if said.dry_run:
         _show(decided, said)
         return DONE
@@ -45,11 +48,13 @@ def submit(said: argparse.Namespace) -> int:
     if not said.to:
         print(f"trainer: {decided.backend} (the first that can express this recipe; --to chooses)", file=sys.stderr)
     job = said.id or f"{wish.name}-{os.urandom(3).hex()}"
-    added = enqueue(home, job, decided, where, values, said.priority)
+    added = enqueue(home, job, decided, where, values, said.priority, labels)
     if not added:
         print(f"{job} was submitted before; nothing new is started", file=sys.stderr)
     if said.json:
-        print(json.dumps({"id": job, "new": added, "backend": decided.backend, "target": where.name, "digest": decided.digest()}))
+        print(
+            json.dumps({"id": job, "new": added, "backend": decided.backend, "target": names(where), "digest": decided.digest()})
+        )
     else:
         print(job, flush=True)
     if said.follow:
@@ -57,6 +62,29 @@ def submit(said: argparse.Namespace) -> int:
 
         return follow(home, job)
     return DONE
+
+
+def _alike(said: argparse.Namespace, wish: Recipe, where: Sequence[Place]) -> Plan:
+    """The one plan for all targets that may take the job.
+
+    Raises:
+        Stop: they would need different plans.
+    """
+    from orchestrator.cli.reading import decide  # noqa: PLC0415
+
+    plans = {place.name: decide(said, wish, place.such(wish.resources.devices)) for place in where}
+    (first, decided), *others = plans.items()
+    for name, other in others:
+        if other.digest() != decided.digest():
+            mine, its = decided.as_dict(), other.as_dict()
+            parts = ", ".join(part for part in mine if mine[part] != its[part])
+            raise Stop(WRONG, f"--on {said.on}: {first} and {name} need different plans ({parts})\n\nhint: submit to one of them")
+    return decided
+
+
+def names(where: Sequence[Place]) -> str:
+    """Targets in words."""
+    return ",".join(place.name for place in where)
 
 
 def _show(decided: Plan, said: argparse.Namespace) -> None:
@@ -109,14 +137,26 @@ def secret_values(names: tuple[str, ...], home: Home) -> dict[str, str]:
     return values
 
 
-def enqueue(home: Home, job: str, decided: Plan, where: Target, values: dict[str, str], priority: int) -> bool:
+def enqueue(
+    home: Home,
+    job: str,
+    decided: Plan,
+    where: Sequence[Place],
+    values: dict[str, str],
+    priority: int,
+    labels: Mapping[str, str] | None = None,
+) -> bool:
     """Put a job into the store and see that a controller takes it; False when it was there already."""
     from orchestrator.handover import packed  # noqa: PLC0415
     from orchestrator.store import Duplicate, NewJob, open_store  # noqa: PLC0415
 
-    request = {"plan": decided.as_dict(), "target": asdict(where)}
-    digest = sha256(f"{decided.digest()} {where.name}".encode()).hexdigest()
-    new = NewJob(job, decided.recipe, decided.backend, where.name, digest, packed(request), priority, {}, decided.promise.steps)
+    request = {
+        "plan": decided.as_dict(),
+        "places": [{"target": asdict(place.target), "hosts": [asdict(host) for host in place.hosts]} for place in where],
+    }
+    target, steps = names(where), decided.promise.steps
+    digest = sha256(f"{decided.digest()} {target}".encode()).hexdigest()
+    new = NewJob(job, decided.recipe, decided.backend, target, digest, packed(request), priority, labels or {}, steps)
     if values:  # before the job can be seen: whoever starts it has them then
         wake(home, {job: values})
     with open_store(home.store) as store:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import time
+from fnmatch import fnmatchcase
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED, TROUBLE, WRONG, Stop
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.store import Job, PointRow, Store
 
 PACE = 0.1
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
 
 
 def find(store: Store, words: Iterable[str]) -> list[Job]:
@@ -58,7 +62,7 @@ def keep_alive(home: Home, store: Store) -> None:
         from orchestrator.service import alive, wake  # noqa: PLC0415
 
         if not alive(home):
-            from orchestrator.controller import catch_up  # noqa: PLC0415  # heavier, and seldom needed
+            from orchestrator.serving import catch_up  # noqa: PLC0415  # heavier, and seldom needed
 
             catch_up(home, store)
             wake(home)
@@ -66,30 +70,74 @@ def keep_alive(home: Home, store: Store) -> None:
 
 def status(said: argparse.Namespace) -> int:
     """Jobs and where they are."""
-    from orchestrator.render.status import status_json, status_table  # noqa: PLC0415
-    from orchestrator.render.text import may_colour  # noqa: PLC0415
+    from orchestrator.render.status import status_json, status_screen, status_table  # noqa: PLC0415
+    from orchestrator.render.text import DUMB, may_colour  # noqa: PLC0415
 
+    labelled(said.label)  # wrong words are wrong where there are no jobs, too
     if not Home.find().exists() and not said.jobs:
         print("[]" if said.json else "nothing was submitted yet")
         return DONE
     home, store = opened()
     colour = may_colour(sys.stdout.isatty(), os.environ)
+    moving = sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in DUMB
     with store:
         while True:
             keep_alive(home, store)
-            jobs = find(store, said.jobs) if said.jobs else store.jobs()
-            width = os.get_terminal_size().columns if sys.stdout.isatty() else None
-            text = (
-                json.dumps(status_json(jobs, time.time()), indent=1)
-                if said.json
-                else status_table(jobs, time.time(), width=width, colour=colour)
-            )
-            print(("\x1b[H\x1b[J" if said.watch and colour else "") + text, flush=True)
+            jobs = _wanted(store, said)
+            if said.json:
+                print(json.dumps(status_json(jobs, time.time()), indent=1), flush=True)
+            elif said.watch and moving:
+                print(_frame(status_screen(jobs, time.time(), size=os.get_terminal_size(), colour=colour)), end="", flush=True)
+            else:
+                width = os.get_terminal_size().columns if sys.stdout.isatty() else None
+                print(status_table(jobs, time.time(), width=width, colour=colour), flush=True)
             if said.events and not said.json:
                 _events(store, jobs)
             if not said.watch or all(job.ended for job in jobs):
                 return DONE
             time.sleep(1)
+
+
+def _frame(text: str) -> str:
+    """A screen drawn over the one before it, without a flicker in between."""
+    return "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J"
+
+
+def _wanted(store: Store, said: argparse.Namespace) -> list[Job]:
+    """The jobs that were named, or all, as far as they pass the filters; newest first."""
+    jobs = find(store, said.jobs) if said.jobs else store.jobs()
+    labels = labelled(said.label).items()
+    kept = (
+        job
+        for job in jobs
+        if (not said.state or job.state in said.state or ("ACTIVE" in said.state and not job.ended))
+        and (not said.name or named(job, said.name))
+        and (not said.on or not set(said.on).isdisjoint(job.target.split(",")))
+        and labels <= job.labels.items()
+    )
+    return list(islice(kept, said.limit))
+
+
+def named(job: Job, patterns: Iterable[str]) -> bool:
+    """Whether a job's name is one of these, in which `*`, `?` and `[abc]` stand for others."""
+    return any(fnmatchcase(job.name, pattern) for pattern in patterns)
+
+
+def labelled(texts: Iterable[str]) -> dict[str, str]:
+    """Labels from `KEY=VALUE`.
+
+    Raises:
+        Stop: one is written otherwise, or a key is given twice with two values.
+    """
+    out: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not LABEL.fullmatch(key) or len(value) > 200 or not value.isprintable():
+            rule = "should be KEY=VALUE: a key of letters, digits, . _ - and /, a value of at most 200 characters"
+            raise Stop(WRONG, f"--label {text[:300]!r}: {rule}")
+        if out.setdefault(key, value) != value:
+            raise Stop(WRONG, f"--label {key}: is given twice, as {out[key]} and as {value}")
+    return out
 
 
 def _events(store: Store, jobs: Iterable[Job]) -> None:

@@ -14,10 +14,26 @@ from backends.base import scene_of
 from backends.registry import find
 from orchestrator.cli import DONE, FAILED, INTERRUPTED, WRONG, Stop
 from orchestrator.cli.race import able, allowed, run_all, short
-from orchestrator.cli.reading import recipe, target
+from orchestrator.cli.reading import places, recipe, target
+from orchestrator.drift import RESOLVED
 from orchestrator.home import Home
 from orchestrator.render.verify import document, page, verify_text
-from orchestrator.sameness import LEVELS, Evidence, Run, Verdict, counts, curve, parameters, parity, round_trip
+from orchestrator.sameness import (
+    EXPECTED,
+    LEVELS,
+    Evidence,
+    Run,
+    Verdict,
+    accepted,
+    counts,
+    curve,
+    parameters,
+    parity,
+    round_trip,
+    tokens,
+    witness_file,
+    witnessed,
+)
 from orchestrator.transports.local import Local
 
 if TYPE_CHECKING:
@@ -25,13 +41,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from backends.base import Backend
     from backends.plan import Plan
     from backends.recipe import Recipe
+    from backends.rows import Flat, Scene
     from backends.target import Target
     from orchestrator.transports.base import Transport
 
-_UNBUILT = (2, 3)
-"""Levels that nothing looks at yet: reported as not possible, never as passed."""
 LARGEST = 1 << 26
 """Bytes of a file of the job's that are read: a header, an index or a manifest is far smaller."""
 
@@ -46,13 +62,13 @@ def verify(said: argparse.Namespace) -> int:
     tolerance = allowed(said, wish)
     plans, refused = able(said, whole, where)
     found = [_returns(name, decided, whole, where) for name, decided in plans.items()]
-    found += [Verdict(level, (), "not possible", "not built yet") for level in _UNBUILT if level <= said.level]
     runs: list[Run] = []
     finished = True
-    if said.level > max(_UNBUILT):
+    if said.level > 1:
         shortened = {name: each for name, each in able(said, wish, where)[0].items() if name in plans}
-        runs, finished = run_all(f"{wish.name}-verify-{os.urandom(3).hex()}", shortened, where)
-        found += _measured(runs, wish, tolerance, said.level)
+        asked = {name: watched(name, each, wish, where) if said.level >= 3 else each for name, each in shortened.items()}
+        runs, finished = run_all(f"{wish.name}-verify-{os.urandom(3).hex()}", asked, places(said, ask=True))
+        found += [each for each in measured(runs, wish, where, tolerance) if each.level <= said.level]
     _show(said, whole, found, runs, refused)
     if not finished:
         return INTERRUPTED
@@ -72,20 +88,49 @@ def _show(said: argparse.Namespace, whole: Recipe, found: list[Verdict], runs: l
 
 
 def _returns(trainer: str, decided: Plan, wish: Recipe, where: Target) -> Verdict:
-    each, flat = find(trainer), wish.flat()
-    return round_trip(each.fit(wish) if each.fit else each, decided, flat, scene_of(flat, where))
+    return round_trip(_fitted(trainer, wish), decided, *_facts(wish, where))
 
 
-def _measured(runs: list[Run], wish: Recipe, tolerance: float | None, level: int) -> list[Verdict]:
-    """Levels 4 and 5. A job that has not trained fails, and is compared with none."""
-    ended = [run for run in runs if run.ok]
-    found = [
+def _fitted(trainer: str, wish: Recipe) -> Backend:
+    each = find(trainer)
+    return each.fit(wish) if each.fit else each
+
+
+def _facts(wish: Recipe, where: Target) -> tuple[Flat, Scene]:
+    """The recipe's leaves, and what rows may know of it."""
+    flat = wish.flat()
+    return flat, scene_of(flat, where)
+
+
+def watched(trainer: str, decided: Plan, wish: Recipe, where: Target) -> Plan:
+    """The plan with a witness of its rows, where there can be one."""
+    return witnessed(_fitted(trainer, wish), decided, *_facts(wish, where))
+
+
+def measured(runs: list[Run], wish: Recipe, where: Target, tolerance: float | None) -> list[Verdict]:
+    """Levels 2 to 5. A job that has not trained fails level 4, and is compared with none."""
+    transport = Local(Home.find().path)
+    flat, scene = _facts(wish, where)
+    found = [accepted(_fitted(run.trainer, wish), run, _text(transport, run, RESOLVED), flat, scene) for run in runs]
+    found += [tokens(run, flat, _text(transport, run, EXPECTED), _witnesses(transport, run)) for run in runs]
+    found += [
         Verdict(4, (run.trainer,), "failed", f"{run.job.id} is {run.job.state}: {run.job.detail}") for run in runs if not run.ok
     ]
-    transport = Local(Home.find().path)
+    ended = [run for run in runs if run.ok]
     evidence = [_evidence(transport, run, adapter=wish.method.adapter != "none") for run in ended]
-    found += [counts(each, evidence[0], wish.flat()) for each in evidence]
-    return found + (parity(ended, tolerance) if level >= 5 else [])
+    found += [counts(each, evidence[0], flat) for each in evidence]
+    return found + parity(ended, tolerance)
+
+
+def _witnesses(transport: Transport, run: Run) -> list[str]:
+    """What each process saw, by rank: one a device, or (MaxText) one for all devices of a host."""
+    texts = [_text(transport, run, witness_file(rank)) for rank in range(run.plan.devices * run.plan.hosts)]
+    return [text for text in texts if text]
+
+
+def _text(transport: Transport, run: Run, path: str) -> str:
+    """A file of a job's work folder; empty when there is none."""
+    return transport.read(run.job.id, run.job.attempt, f"work/{path}", 0, LARGEST).decode("utf-8", "replace")
 
 
 def _evidence(transport: Transport, run: Run, *, adapter: bool) -> Evidence:
@@ -101,7 +146,7 @@ def _evidence(transport: Transport, run: Run, *, adapter: bool) -> Evidence:
 def _document(transport: Transport, run: Run, path: str) -> dict[str, Any]:
     """A JSON file of a job; empty when there is none."""
     with suppress(ValueError):
-        return dict(json.loads(transport.read(run.job.id, run.job.attempt, f"work/{path}", 0, LARGEST)))
+        return dict(json.loads(_text(transport, run, path)))
     return {}
 
 

@@ -31,6 +31,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 COMPILING = ("submit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "wait", "cancel", "retry")
 AROUND = ("recipes", "targets", "schema", "doctor")
+STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
 def _command(commands: Any, name: str, module: str, about: str, function: str = "") -> argparse.ArgumentParser:
@@ -48,7 +49,12 @@ def _recipe(command: argparse.ArgumentParser, on: str = "local") -> None:
         "--accept", action="append", default=[], metavar="LEAF", help="go on although the trainer cannot honour this leaf"
     )
     about = "local" if on else "a machine such as the recipe asks for"
-    command.add_argument("--on", default=on or None, metavar="TARGET", help=f"a target of clusters.yaml (default: {about})")
+    command.add_argument(
+        "--on",
+        default=on or None,
+        metavar="TARGET",
+        help=f"a target or group of clusters.yaml, or A,B: the first with room (default: {about})",
+    )
 
 
 def _compiling(commands: Any) -> None:
@@ -57,6 +63,7 @@ def _compiling(commands: Any) -> None:
     submit.add_argument("--to", metavar="TRAINER", help="the trainer (default: the first that can express the recipe)")
     submit.add_argument("--id", metavar="ID", help="name the job yourself: the same id submitted twice runs once")
     submit.add_argument("--priority", type=int, default=0, metavar="N", help="higher starts earlier (default: 0)")
+    submit.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="find it by: tune status --label")
     submit.add_argument("--dry-run", action="store_true", help="print what would be sent; nothing is written, nothing asked")
     submit.add_argument("--follow", action="store_true", help="show progress until the job ends; its end is the exit code")
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every leaf and every file in full")
@@ -94,8 +101,8 @@ def _importing(commands: Any) -> None:
 
 def _comparing(commands: Any) -> None:
     diff = _command(commands, "diff", "diff", "two recipes or native configs: the difference in meaning; 0 equal, 1 different")
-    diff.add_argument("a", metavar="A", help="a recipe, or a config of any trainer")
-    diff.add_argument("b", metavar="B", help="another")
+    diff.add_argument("a", metavar="A", help="a recipe, or a config of any trainer; or a job: its trainer beside its plan")
+    diff.add_argument("b", metavar="B", nargs="?", help="another recipe or config")
     about = "whose config a native one is (default: seen from its keys); twice: of A, then of B"
     diff.add_argument("--from", dest="trainers", action="append", default=[], metavar="TRAINER", help=about)
     diff.add_argument("--json", action="store_true", help="one JSON document")
@@ -124,6 +131,7 @@ def _tracking(commands: Any) -> None:
     status.add_argument("jobs", nargs="*", metavar="JOB", help="ids, beginnings of ids, names, or latest (default: all)")
     status.add_argument("--watch", action="store_true", help="again and again")
     status.add_argument("--events", action="store_true", help="what happened to them, too")
+    _filters(status)
     status.add_argument("--json", action="store_true", help="one JSON document")
     logs = _command(commands, "logs", "track", "a job's output")
     logs.add_argument("job", metavar="JOB")
@@ -142,11 +150,35 @@ def _tracking(commands: Any) -> None:
     wait.add_argument("jobs", nargs="+", metavar="JOB")
     wait.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after so long (exit code 4)")
     cancel = _command(commands, "cancel", "act", "end jobs, with all their processes")
-    cancel.add_argument("jobs", nargs="+", metavar="JOB")
+    cancel.add_argument("jobs", nargs="*", metavar="JOB")
+    cancel.add_argument(
+        "--all-of",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="all jobs of this recipe name that have not ended; may hold *",
+    )
     cancel.add_argument("--no-wait", action="store_true", help="only ask")
     retry = _command(commands, "retry", "act", "run an ended job again, as a new attempt")
     retry.add_argument("jobs", nargs="+", metavar="JOB")
     retry.add_argument("--follow", action="store_true", help="show progress until the job ends")
+
+
+def _filters(command: argparse.ArgumentParser) -> None:
+    """Which jobs: those that pass all kinds of filter given; of one kind given several times, any."""
+    command.add_argument(
+        "--state", action="append", type=str.upper, choices=STATES, metavar="STATE", help="RUNNING, ...; ACTIVE: not ended"
+    )
+    command.add_argument("--name", action="append", metavar="NAME", help="of the recipe; may hold *")
+    command.add_argument("--on", action="append", metavar="TARGET", help="where they run or wait")
+    command.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="as given to submit; all of several")
+    command.add_argument("--limit", type=_count, metavar="N", help="the newest N of them")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"should be a whole number from 1, got {text}")
+    return int(text)
 
 
 def _around(commands: Any) -> None:
@@ -155,8 +187,10 @@ def _around(commands: Any) -> None:
     recipes.add_argument("name", nargs="?", metavar="NAME", help="of show and cp")
     recipes.add_argument("folder", nargs="?", metavar="DIR", default=".", help="of cp (default: here)")
     recipes.add_argument("--json", action="store_true", help="of ls: one JSON document")
-    targets = _command(commands, "targets", "around", "where jobs can run")
-    targets.add_argument("action", nargs="?", choices=("ls", "check"), default="ls")
+    targets = _command(commands, "targets", "targets", "where jobs can run, and what runs there")
+    targets.add_argument(
+        "words", nargs="*", metavar="[check] NAME", help="check: ask the hosts; targets or groups (default: all)"
+    )
     targets.add_argument("--json", action="store_true", help="one JSON document")
     _command(commands, "schema", "around", "JSON Schema of recipes, for editors")
     _command(commands, "doctor", "around", "what this installation is and has")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,9 @@ if TYPE_CHECKING:
 
 HEADERS = ("ID", "NAME", "TRAINER", "TARGET", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "AGE")
 FLUSH = ("STEP", "LOSS", "TOK/S", "ETA", "AGE")
-LOOSE = ("NAME", "TARGET", "")
+EXTRA = ("LABELS", "")
+"""Columns that stand where some job has something to say there."""
+LOOSE = ("NAME", "TARGET", *EXTRA)
 DOCUMENT = (
     *("id", "name", "backend", "target", "state", "reason", "detail", "attempt", "step", "steps", "phase_step", "eta_s"),
     *("loss", "tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels"),
@@ -31,11 +34,46 @@ def status_table(jobs: Iterable[Job], now: float, *, width: int | None = None, c
         width: columns of the terminal, to which names and notes are cut, never an id or a figure; None cuts nothing.
         colour: colour the state, which is a word all the same.
     """
-    lines = [(*_cells(job, now), _note(job, now)) for job in jobs]
-    headers: Sequence[str] = (*HEADERS, "")
-    if not any(line[-1] for line in lines):
-        headers, lines = HEADERS, [line[:-1] for line in lines]
+    listed = list(jobs)
+    lines = [_cells(job, now) for job in listed]
+    headers = list(HEADERS)
+    for header, said in zip(EXTRA, (map(_labels, listed), (_note(job, now) for job in listed)), strict=True):
+        words = list(said)
+        if any(words):
+            headers.append(header)
+            lines = [(*line, word) for line, word in zip(lines, words, strict=True)]
     return table(headers, lines, width=width, loose=LOOSE, right=FLUSH, paint={"STATE": _painted} if colour else None)
+
+
+def _labels(job: Job) -> str:
+    return " ".join(f"{key}={value}" for key, value in job.labels.items())
+
+
+def status_screen(jobs: Sequence[Job], now: float, *, size: tuple[int, int], colour: bool = False) -> str:
+    """What fits a terminal of so many columns and lines: how many jobs are in which state, then those at work, those that
+    wait, in the order of submission, and those that ended, the last one first.
+    """
+    width, height = size
+    room = max(height - 4, 1)  # besides: the counts, the header, the line of what is left out, the cursor's
+    ordered = sorted(jobs, key=_urgency)
+    shown, rest = ordered[:room], ordered[room:]
+    lines = [f"{len(jobs):,} jobs: {_counts(jobs)}" if jobs else "no such jobs"]
+    lines.append(status_table(shown, now, width=width, colour=colour))
+    if rest:
+        lines.append(f"and {len(rest):,} more: {_counts(rest)}")
+    return "\n".join(lines)
+
+
+def _urgency(job: Job) -> tuple[int, float]:
+    if job.ended:
+        return 2, -job.ended
+    return (1 if job.state == "QUEUED" else 0), job.submitted
+
+
+def _counts(jobs: Iterable[Job]) -> str:
+    """`8 RUNNING, 204 SUCCEEDED`."""
+    counts = Counter(job.state for job in jobs)
+    return ", ".join(f"{counts[state]:,} {state}" for state in sorted(counts, key=lambda state: (state in _COLOURS, state)))
 
 
 def _cells(job: Job, now: float) -> tuple[str, ...]:

@@ -81,6 +81,7 @@ class Job(NamedTuple):
 class Changes(TypedDict, total=False):
     """The fields of a job that `Store.change` may set."""
 
+    target: str
     state: str
     reason: str
     detail: str

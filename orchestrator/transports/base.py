@@ -5,11 +5,20 @@ A transport never decides what a state means for a job; it reports what durable 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 Phase = Literal["unknown", "running", "stopping", "exited", "lost"]
+
+Told = Callable[[int, int], None]
+"""Is told of progress: bytes done, bytes in all."""
+
+
+def nobody(done: int, total: int) -> None:
+    """Hears of progress, and does not mind."""
+
 
 HEAD = 256
 """Bytes of a file's beginning by which a rewrite is told from an append."""
@@ -19,8 +28,94 @@ class TransportError(Exception):
     """The host could not be asked. It says nothing about the job."""
 
 
+class HostKeyProblem(TransportError):
+    """The host is not the one that known_hosts tells of, or known_hosts does not tell. Nothing was sent to it."""
+
+
+class Refused(TransportError):
+    """The host answered, and cannot: no room, no permission. Asking again at once is of no use."""
+
+
 class Conflict(Exception):
     """The same attempt was started before with other contents."""
+
+
+class Busy(Exception):
+    """A device is held: `device 0 is held by JOB/ATTEMPT of OWNER`. Nothing was started."""
+
+
+@dataclass(frozen=True)
+class Host:
+    """How to reach one machine over SSH. What is left empty is taken from ssh_config, and where that is silent, is as usual."""
+
+    name: str
+    """As people call it: a name of ssh_config, of DNS, or an address."""
+    address: str = ""
+    """Where to connect to; empty: what `name` stands for."""
+    user: str = ""
+    port: int | None = None
+    identity: str = ""
+    """A private key's file on this machine; `~` is the user's home."""
+    jump: str = ""
+    """Machines to go through, as `ssh -J` takes them: `user@gate:2222,inner`."""
+    known_hosts: str = ""
+    """The one file of host keys to believe; empty: the user's and the system's."""
+    config: str = ""
+    """The ssh_config to read; empty: the user's and the system's."""
+    folder: str = "~/.tune"
+    """State folder on the host; `~` is the home of the user there."""
+    interpreter: str = "python3"
+    """A CPython >= 3.8 on the host, for the runner: a name on the PATH there, or a path."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """One accelerator of a host."""
+
+    index: int
+    name: str = ""
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """What a host says of itself."""
+
+    hostname: str
+    folder: str
+    """Its state folder, absolute."""
+    python: str
+    """Version of the interpreter that serves us: `3.11.2`."""
+    machine: str
+    """`x86_64`, `aarch64`."""
+    libc: str
+    """`glibc 2.36`; empty where it is not known."""
+    cpus: int
+    """That this user's processes may run on."""
+    memory: int
+    """Bytes of main memory."""
+    free: int
+    """Bytes free for this user on the disk of the state folder."""
+    boot: str
+    """Differs after each boot."""
+    clock: float
+    """Seconds since the epoch, by the host's clock, when it answered."""
+    skew: float
+    """Seconds by which the host's clock is ahead of ours, to within half a round trip."""
+    uv: str
+    """Path of a uv program there; empty when there is none."""
+    devices: tuple[Device, ...] = ()
+    """NVIDIA devices."""
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One device of a host in use."""
+
+    device: int
+    job: str
+    attempt: int
+    owner: str
 
 
 @dataclass(frozen=True)
@@ -42,6 +137,10 @@ class Request:
     """A Unix datagram socket that gets the job's id whenever its files change; may be absent or dead."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Into the environment of the steps, by standard input; never written anywhere."""
+    devices: tuple[int, ...] = ()
+    """Accelerators that the attempt has for itself while any process of it lives."""
+    lease: str = ""
+    """Who asks for them: a controller, in words for people."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +156,8 @@ class Watch:
     Where the file is shorter than the offset or its head differs, it was rewritten and is sent from 0."""
     patterns: tuple[str, ...] = ()
     """Patterns of further files to read: those not in `files` yet are sent from 0."""
+    log: int | None = None
+    """Send the log from this byte on; None sends nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +194,8 @@ class Seen:
     ended: float | None = None
     """Seconds since the epoch, by the host's clock, when exited."""
     chunks: tuple[Chunk, ...] = ()
+    log: bytes = field(default=b"", repr=False)
+    """New bytes of the log, not more than of one chunk. The phase was read before."""
     exist: tuple[str, ...] = ()
     """Those of `Watch.promised` that exist and are not empty. Read after the phase."""
 
@@ -125,4 +228,41 @@ class Transport(Protocol):
 
     def read(self, job: str, attempt: int, path: str, offset: int, limit: int) -> bytes:
         """Bytes of a file of the attempt (`log`, or `work/...`); empty when it does not exist."""
+        ...
+
+    def hello(self) -> HostFacts:
+        """What the machine says of itself. Takes up to ten seconds where NVIDIA devices are asked."""
+        ...
+
+    def leases(self) -> list[Lease]:
+        """Devices in use there, whoever uses them."""
+        ...
+
+    def put(self, blobs: Mapping[str, Path], told: Told = nobody) -> None:
+        """Bring files and folders to `blobs/ADDRESS` of the state folder: address (`blobs.address`) -> where it lies here.
+
+        What is there is not sent again, nor is what an interrupted call has brought. What arrives is checked there.
+
+        Raises:
+            ValueError: a source is not what its address says, or holds something else than plain files and folders.
+            TransportError: the host could not be asked, or has no room.
+        """
+        ...
+
+    def fetch(self, job: str, attempt: int, names: Sequence[str], into: Path, told: Told = nobody) -> list[Path]:
+        """Copy files of an attempt (`log`, `work/...`; of a folder, all files in it) to the same names below `into`.
+
+        A file that is here with the same size and time is left alone, and an interrupted call is gone on with. Links to
+        files are followed, links to folders only where named. Names that do not exist yield nothing.
+
+        Returns:
+            All of them, also those that were here.
+
+        Raises:
+            TransportError: the host could not be asked, or a file became shorter on the way.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. Attempts do not notice; the next call connects again."""
         ...

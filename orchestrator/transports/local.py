@@ -1,4 +1,4 @@
-"""This machine. Starting goes through the runner's command line, as on any host; looking calls the runner in process."""
+"""This machine. Starting goes through the runner's command line, as on any host; all else is done in process."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import runner
-from orchestrator.transports.base import Chunk, Conflict, Request, Seen, TransportError, Watch
+from orchestrator import remote, runner
+from orchestrator.transports import answers, shipping
+from orchestrator.transports.base import HostFacts, Lease, Request, Seen, Told, Watch, nobody
+from orchestrator.transports.wire import Answer
 
 # Isolated and without site packages: the runner needs nothing of ours, and starts in a third of the time. Imported, since
 # Python keeps the bytecode of a module, but not of a program.
@@ -28,14 +31,15 @@ class Local:
     def start(self, request: Request) -> Seen:
         """See `Transport.start`. ValueError when the request names a path outside its folder, or no program to run."""
         argv = (*RUNNER, str(Path(runner.__file__).parent), "start", self._folder(request.job, request.attempt))
-        done = subprocess.run(argv, input=document(request), capture_output=True, check=False)
+        wanted = json.dumps(answers.document(request), default=dict).encode()
+        done = subprocess.run(argv, input=wanted, capture_output=True, check=False)
         if done.returncode != 0:
-            raise refusal(done.returncode, done.stderr.decode(errors="replace").strip())
-        return seen(json.loads(done.stdout))
+            raise answers.refusal(done.returncode, done.stderr.decode(errors="replace").strip())
+        return answers.seen(json.loads(done.stdout))
 
     def poll(self, watches: Sequence[Watch]) -> list[Seen]:
         """See `Transport.poll`. ValueError when a watch names a path outside the work folder."""
-        return [seen(runner.look(self._folder(watch.job, watch.attempt), vars(watch))) for watch in watches]
+        return [answers.seen(runner.look(self._folder(watch.job, watch.attempt), vars(watch))) for watch in watches]
 
     def stop(self, job: str, attempt: int, grace: float) -> None:
         """See `Transport.stop`. Nothing happens to an attempt that has ended, or never was."""
@@ -49,28 +53,33 @@ class Local:
         """See `Transport.read`. ValueError for any path but `log` and `work/...`."""
         return runner.read(self._folder(job, attempt), path, offset, limit)
 
+    def hello(self) -> HostFacts:
+        """See `Transport.hello`."""
+        asked = time.time()
+        return answers.facts(self._way({"op": "hello"}, b"")()[0], asked)
+
+    def leases(self) -> list[Lease]:
+        """See `Transport.leases`."""
+        return answers.leases(self._way({"op": "leases"}, b"")()[0])
+
+    def put(self, blobs: Mapping[str, Path], told: Told = nobody) -> None:
+        """See `Transport.put`."""
+        shipping.put(self._way, blobs, told)
+
+    def fetch(self, job: str, attempt: int, names: Sequence[str], into: Path, told: Told = nobody) -> list[Path]:
+        """See `Transport.fetch`."""
+        return shipping.fetch(self._way, {"job": job, "attempt": attempt}, names, into, told)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _way(self, request: Mapping[str, Any], body: bytes) -> Callable[[], Answer]:
+        """As over a wire, but done at once."""
+        said, data = remote.answer(self.home, {"id": 0, **request}, body)
+        return answers.settled(lambda: (said, data), "this machine")
+
     def _folder(self, job: str, attempt: int) -> str:
         path = f"{self.home}/jobs/{job}/{attempt}"
         if "/" in job or runner.attempt_folder(path) != path:
             raise ValueError(f"{job!r}: a job is named by letters, digits, `.`, `_` and `-`")
         return path
-
-
-def document(request: Request) -> bytes:
-    """What the runner reads from its standard input."""
-    spec = {key: getattr(request, key) for key in ("job", "attempt", "env", "grace", "notify")}
-    spec["steps"] = [dict(step) for step in request.steps]
-    parts = {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}
-    return json.dumps(parts, default=dict).encode()
-
-
-def seen(answer: Mapping[str, Any]) -> Seen:
-    """What the runner says, as a value."""
-    chunks = tuple(Chunk(**chunk) for chunk in answer.get("chunks", ()))
-    return Seen(**{**answer, "chunks": chunks, "exist": tuple(answer.get("exist", ()))})
-
-
-def refusal(code: int, said: str) -> Exception:
-    """The error that an exit code of the runner stands for."""
-    kinds = {2: ValueError, 3: Conflict}
-    return kinds.get(code, TransportError)(said or f"the runner ended with code {code}")

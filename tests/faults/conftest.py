@@ -6,16 +6,16 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
-from backends.target import Target
 from orchestrator.cli.submit import enqueue
 from orchestrator.home import Home
+from orchestrator.places import Station, place
 from orchestrator.store import open_store
+from tests.hosts.lab import hosts, network  # noqa: F401
 
 METRICS = "out/logs/csv/version_0/metrics.csv"
 HEADER = "epoch,iter,iter_time,learning_rate,loss,step,tokens,total_tokens"
@@ -35,7 +35,7 @@ for f in {files}; do echo x > $f; done
 """
 
 
-def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault"):
+def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault", hosts=1):  # noqa: F811
     """A plan whose steps are shell scripts; the last is called train."""
     names = [f"step{n}" for n in range(1, len(scripts))] + ["train"]
     return Plan(
@@ -51,7 +51,13 @@ def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault"):
         watch=("out/logs/csv/version_*/metrics.csv",),
         reading={"every": 1, "first_lr": 0.0, "accumulation": 1},
         devices=devices,
+        hosts=hosts,
     )
+
+
+def here(slots):
+    """This machine, with room for so many jobs at once."""
+    return place("local", "local", [Station("local", "cpu", slots)], "", None)
 
 
 class Lab:
@@ -62,10 +68,10 @@ class Lab:
     def __init__(self, home: Path) -> None:
         self.home = Home(home).make()
 
-    def submit(self, job, *scripts, slots=1, secrets=None, priority=0, **kw):
+    def submit(self, job, *scripts, slots=1, secrets=None, priority=0, where=None, **kw):
         """Queue a job and wake a controller."""
         decided = shell_plan(*scripts, secrets=tuple(secrets or ()), **kw)
-        return enqueue(self.home, job, decided, replace(Target(), devices=slots), secrets or {}, priority)
+        return enqueue(self.home, job, decided, where or [here(slots)], secrets or {}, priority)
 
     def job(self, id):
         with open_store(self.home.store) as store:
@@ -101,7 +107,7 @@ class Lab:
                     words = (entry / "cmdline").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                if any(b"orchestrator.controller" in word for word in words) and os.fsencode(self.home.path) in words:
+                if any(b"orchestrator.serving" in word for word in words) and os.fsencode(self.home.path) in words:
                     found.append(int(entry.name))
         return found
 

@@ -1,13 +1,17 @@
-"""Hosts for the contract suite: a transport, the state folder behind it, and words to start and await attempts."""
+"""Hosts for the contract suite: a transport, the state folder behind it, and words to start and await attempts.
+
+The same host twice: this machine by `Local`, and one with its own processes and files by `Ssh`.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,8 @@ import pytest
 
 from orchestrator.transports.base import Request, Seen, Transport, Watch
 from orchestrator.transports.local import Local
+from orchestrator.transports.ssh import Ssh
+from tests.hosts.lab import PYTHON, Node, hosts, network  # noqa: F401
 
 Argv = list[str]
 
@@ -25,6 +31,41 @@ class Host:
 
     transport: Transport
     home: Path
+    """The state folder, as seen from here."""
+    node: Node | None = None
+    """None is this machine."""
+    heard: list[float] = field(default_factory=list)
+    """When news came."""
+
+    @property
+    def root(self) -> Path:
+        """The file system, as seen from here."""
+        return self.node.root if self.node else Path("/")
+
+    @property
+    def inner(self) -> Path:
+        """The state folder, as seen from there."""
+        return Path("/") / self.home.relative_to(self.root)
+
+    @property
+    def python(self) -> str:
+        return PYTHON if self.node else sys.executable
+
+    def command(self, *argv: str) -> str:
+        """Run a program there; what it prints."""
+        if self.node:
+            return self.node.run(*argv)
+        return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+
+    def kill(self, pid: int) -> None:
+        """End a process at once."""
+        self.command("kill", "-9", str(pid))
+
+    def another(self) -> Transport:
+        """A second way to the same host, as another controller has it."""
+        if self.node:
+            return Ssh(self.node.host(folder=str(self.inner)), "another")
+        return Local(self.home)
 
     @staticmethod
     def until(true: Callable[[], Any], seconds: float = 60.0) -> Any:
@@ -35,11 +76,10 @@ class Host:
             time.sleep(0.01)
         return answer
 
-    @staticmethod
-    def living(pid: int) -> bool:
+    def living(self, pid: int) -> bool:
         """Does a process run? A zombie does not."""
         try:
-            return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+            return (self.root / f"proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
         except (FileNotFoundError, ProcessLookupError):
             return False
 
@@ -50,6 +90,7 @@ class Host:
             self.transport.stop(watch.job, watch.attempt, 0.0)
             self.until(lambda watch=watch: self.transport.poll([watch])[0].phase not in ("running", "stopping"))
             self.transport.reap(watch.job, watch.attempt)
+        self.transport.close()
 
     def folder(self, job: str, attempt: int = 1) -> Path:
         return self.home / "jobs" / job / str(attempt)
@@ -82,24 +123,55 @@ class Host:
         return self.transport.read(job, 1, f"work/{name}", 0, 1 << 20).decode()
 
 
-@pytest.fixture(params=["local"])
+def local(home: Path) -> Host:
+    """This machine."""
+    return Host(Local(home), home)
+
+
+def remote(node: Node, folder: str, **settings: Any) -> Host:
+    """A host of the lab, with a state folder of a name in the user's home."""
+    heard: list[float] = []
+    transport = Ssh(node.host(folder=f"~/{folder}", **settings), "the suite", lambda: heard.append(time.time()))
+    return Host(transport, node.home / folder, node, heard)
+
+
+@pytest.fixture(params=["local", "ssh"])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
     """One machine of each kind; whatever still runs at the end of a test is ended."""
-    host = Host({"local": Local}[request.param](tmp_path / "home"), tmp_path / "home")
+    if request.param == "local":
+        host = local(tmp_path / "home")
+    else:
+        host = remote(request.getfixturevalue("hosts")[0], f"home of {tmp_path.name}")
     yield host
     host.close()
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Host]:
-    """This machine, with the state folder on a disk of 1 MB."""
+def far(hosts: list[Node], tmp_path: Path) -> Iterator[Host]:  # noqa: F811
+    """One machine that is reached by SSH."""
+    host = remote(hosts[0], tmp_path.name)
+    yield host
+    hosts[0].right()
+    host.close()
+
+
+@pytest.fixture(params=["local", "ssh"])
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
+    """A machine of each kind, with the state folder on a disk of 1 MB."""
+    if request.param == "ssh":
+        node = request.getfixturevalue("hosts")[1]
+        node.small("1m")
+        host = remote(node, "home")
+        yield host
+        host.close()
+        return
     if os.geteuid() != 0:
         pytest.skip("a disk of our own needs root")
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], stderr=subprocess.DEVNULL):
         pytest.skip("this root may not mount")
-    host = Host(Local(disk), disk)
+    host = local(disk)
     try:
         yield host
         host.close()

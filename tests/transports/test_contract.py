@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.transports.base import Conflict, TransportError, Watch
+from orchestrator.transports.base import Busy, Conflict, Lease, TransportError, Watch
 from orchestrator.transports.local import Local
 
 if TYPE_CHECKING:
     from conftest import Host
 
-PYTHON = [sys.executable, "-I", "-S", "-E", "-c"]
+PYTHON = ["-I", "-S", "-E", "-c"]
 SLEEP = ["sleep", "600"]
 # Like torchrun: workers in sessions of their own, each with a loader; the second ignores TERM.
 TREE = r"""
@@ -44,6 +44,11 @@ for worker in workers: worker.wait()
 WIPED = "env -i setsid sh -c 'echo $$ >>pids; exec sleep 600' & sleep 0.1"
 
 
+def placed(host: Host) -> list[Path]:
+    """What there is of attempts."""
+    return list((host.home / "jobs").rglob("*"))
+
+
 def sh(text: str) -> list[str]:
     """A shell that runs a text."""
     return ["sh", "-c", text]
@@ -52,6 +57,13 @@ def sh(text: str) -> list[str]:
 def pids(host: Host, job: str, count: int) -> list[int]:
     """The processes of a tree, once all have said their number."""
     return host.until(lambda: len(found := [int(pid) for pid in host.file(job, "pids").split()]) == count and found)
+
+
+def in_cache(host: Host, name: str, text: str) -> None:
+    """Put a file into a folder beside the jobs. The host is asked first, since its user makes the state folder."""
+    host.look("nothing")
+    (host.home / "cache").mkdir(parents=True)
+    (host.home / "cache" / name).write_text(text)
 
 
 # ---- starting
@@ -96,20 +108,19 @@ def test_bad_job_names_are_refused(host: Host, job: str) -> None:
     """A job's name is letters, digits and `._-`, so that it is one folder."""
     with pytest.raises(ValueError, match="a job is named by"):
         host.start(job, ["true"])
-    assert not list(host.home.rglob("*"))
+    assert not placed(host)
 
 
 def test_files_and_links_are_placed(host: Host) -> None:
     """Files and links are there when the first step starts, private to the user; relative targets are of the state folder."""
-    (host.home / "cache").mkdir(parents=True)
-    (host.home / "cache/seen").write_text("through the link")
+    in_cache(host, "seen", "through the link")
     files = {"a.yaml": "é\r\nb\n", "deep/er/b.py": ""}
     links = {"cache": "cache", "inputs/etc": "/etc"}
     assert host.run("placed", sh("cat cache/seen; ls inputs/etc/passwd"), files=files, links=links).rc == 0
     assert "through the link" in host.log("placed")
     work = host.folder("placed") / "work"
     assert (work / "a.yaml").read_bytes() == files["a.yaml"].encode()
-    assert (work / "cache").readlink() == host.home / "cache"
+    assert (work / "cache").readlink() == host.inner / "cache"
     own = [path for path in (host.home / "jobs").rglob("*") if not path.is_symlink() and "etc/" not in str(path)]
     assert {path.stat().st_mode & 0o777 for path in own if path.is_file()} == {0o600}
     assert {path.stat().st_mode & 0o777 for path in own if path.is_dir()} == {0o700}
@@ -124,7 +135,7 @@ def test_paths_out_of_the_folder_are_refused(host: Host, kind: str, name: str) -
     with pytest.raises(ValueError, match="a path is"):
         host.start("escape", ["true"], **things)
     assert host.look("escape").phase == "unknown"
-    assert not list(host.home.rglob("*"))
+    assert not placed(host)
 
 
 def test_an_attempt_needs_steps(host: Host) -> None:
@@ -165,7 +176,7 @@ def test_signals(host: Host, number: int) -> None:
 def test_steps_run_in_order_in_the_work_folder(host: Host) -> None:
     """Steps run one after another in one folder, each announced in the log on a line of its own."""
     seen = host.run("order", sh("printf a >>f; printf one"), sh("printf b >>f; pwd"), sh("cat f"))
-    work = host.folder("order") / "work"
+    work = host.inner / "jobs/order/1/work"
     said = ["one", f"=== tune: step 2/3 s2: sh -c printf b >>f; pwd\n{work}", "=== tune: step 3/3 s3: sh -c cat f\nab"]
     assert host.log("order") == "=== tune: step 1/3 s1: sh -c printf a >>f; printf one\n" + "\n".join(said)
     assert (seen.step, seen.rc, seen.log_size) == ("s3", 0, len(host.log("order")))
@@ -201,7 +212,7 @@ def test_the_running_step_is_told(host: Host) -> None:
     run = host.written("told", "run.json")
     assert (seen.phase, seen.rc, seen.ended) == ("running", None, None)
     assert (run["index"], [each["rc"] for each in run["history"]]) == (2, [0])
-    assert Path(f"/proc/{run['pid']}/comm").read_text() == "sleep\n"
+    assert (host.root / f"proc/{run['pid']}/comm").read_text() == "sleep\n"
 
 
 @pytest.mark.parametrize(
@@ -238,7 +249,7 @@ def test_secrets_reach_the_process_and_no_file(host: Host) -> None:
     host.until(lambda: host.file("secret", "f"))
     for path in filter(Path.is_file, host.home.rglob("*")):
         assert canary.encode() not in path.read_bytes(), path
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in (host.root / "proc").glob("[0-9]*/cmdline"):
         assert canary not in commandline(path), path
     assert canary not in repr(host.request("secret", secrets={"TOKEN": canary}))
 
@@ -284,7 +295,7 @@ def test_the_attempt_outlives_its_starter(host: Host) -> None:
 
 def test_cancel_ends_a_whole_tree(host: Host) -> None:
     """A stop ends workers in their own sessions, one that ignores TERM, loaders, and one that wiped its environment."""
-    host.start("tree", [*PYTHON, TREE, WIPED])
+    host.start("tree", [host.python, *PYTHON, TREE, WIPED])
     tree = pids(host, "tree", 6)
     host.transport.stop("tree", 1, 0.5)
     assert host.look("tree").phase in ("stopping", "exited")
@@ -326,13 +337,13 @@ def test_a_stop_after_the_end_changes_nothing(host: Host) -> None:
 
 def test_a_dead_supervisor_is_noticed_and_its_orphans_reaped(host: Host) -> None:
     """When the supervisor was killed the attempt is lost, its processes are counted, and reap ends them all."""
-    host.start("orphans", [*PYTHON, TREE])
+    host.start("orphans", [host.python, *PYTHON, TREE])
     tree = pids(host, "orphans", 5)
     assert host.transport.reap("orphans", 1) == 0, "a living supervisor is not reaped"
-    os.kill(host.written("orphans", "run.json")["supervisor"], signal.SIGKILL)
+    host.kill(host.written("orphans", "run.json")["supervisor"])
     seen = host.end("orphans")
     assert (seen.phase, seen.why, seen.orphans, seen.step) == ("lost", "supervisor died", 5, "s1")
-    assert host.start("orphans", [*PYTHON, TREE]).phase == "lost", "starting again starts nothing"
+    assert host.start("orphans", [host.python, *PYTHON, TREE]).phase == "lost", "starting again starts nothing"
     assert host.transport.reap("orphans", 1) == 5
     host.until(lambda: not [pid for pid in tree if host.living(pid)])
     assert host.look("orphans").orphans == 0
@@ -343,9 +354,9 @@ def test_an_orphan_is_known_by_its_session(host: Host) -> None:
     host.start("session", sh("env -i sh -c 'echo $$ >>pids; exec sleep 600' & sleep 0.1; exec sleep 600"))
     (orphan,) = pids(host, "session", 1)
     run = host.written("session", "run.json")
-    os.kill(run["supervisor"], signal.SIGKILL)
+    host.kill(run["supervisor"])
     host.until(lambda: not host.living(run["supervisor"]))
-    os.kill(run["pid"], signal.SIGKILL)
+    host.kill(run["pid"])
     host.until(lambda: host.look("session").orphans == 1)
     assert host.transport.reap("session", 1) == 1
     host.until(lambda: not host.living(orphan))
@@ -355,7 +366,7 @@ def test_a_reboot_is_told_from_a_killed_supervisor(host: Host) -> None:
     """Another boot id than at the start means that the host was rebooted; whatever has our old numbers is a stranger."""
     host.start("reboot", SLEEP)
     run = host.written("reboot", "run.json")
-    os.kill(run["supervisor"], signal.SIGKILL)
+    host.kill(run["supervisor"])
     host.until(lambda: host.look("reboot").phase == "lost")
     meta = host.folder("reboot") / "meta.json"
     kept = meta.read_text()
@@ -369,17 +380,16 @@ def test_a_reboot_is_told_from_a_killed_supervisor(host: Host) -> None:
 
 def test_a_reused_pid_is_a_stranger(host: Host) -> None:
     """A process with the recorded number but another start time is never taken for ours."""
-    stranger = subprocess.Popen(SLEEP, start_new_session=True)
+    stranger = int(host.command(*sh("setsid sleep 600 >/dev/null 2>&1 & echo $!")))
     host.start("reused", SLEEP)
     path = host.folder("reused") / "run.json"
     run = host.written("reused", "run.json")
-    os.kill(run["supervisor"], signal.SIGKILL)
-    path.write_text(path.read_text().replace(f'"pid": {run["pid"]}', f'"pid": {stranger.pid}'))
+    host.kill(run["supervisor"])
+    path.write_text(path.read_text().replace(f'"pid": {run["pid"]}', f'"pid": {stranger}'))
     assert host.until(lambda: host.look("reused").orphans) == 1, "the mark still finds ours"
     assert host.transport.reap("reused", 1) == 1
-    assert stranger.poll() is None
-    stranger.kill()
-    stranger.wait()
+    assert host.living(stranger)
+    host.kill(stranger)
 
 
 # ---- following
@@ -447,8 +457,7 @@ def test_big_files_come_in_pieces(host: Host) -> None:
 
 def test_promised_files_exist_when_they_hold_something(host: Host) -> None:
     """A promise is kept by a file that is not empty; patterns follow links of the work folder, and never leave it."""
-    (host.home / "cache").mkdir(parents=True)
-    (host.home / "cache/d.bin").write_text("x")
+    in_cache(host, "d.bin", "x")
     text = "mkdir out; echo x >out/a.bin; : >out/b.txt; echo x >out/.c.json; mkfifo out/p.pipe"
     host.run("promise", sh(text), links={"cache": "cache"})
     patterns = ("out/*.bin", "out/a.bin", "out/*.txt", "out/*.json", "cache/*.bin", "*", "out/*.pipe", "no/*")
@@ -472,11 +481,115 @@ def test_nothing_outside_is_read(host: Host, name: str) -> None:
             host.transport.read("outside", 1, path, 0, 10)
 
 
+# ---- devices
+
+
+def held(host: Host) -> list[tuple[int, str]]:
+    """Devices in use, and the jobs that use them."""
+    return [(lease.device, lease.job) for lease in host.transport.leases()]
+
+
+def test_a_device_has_one_attempt_at_a_time(host: Host) -> None:
+    """Whoever wants a device that is held is told who holds it, starts nothing and takes nothing; it is free after the end."""
+    host.start("first", SLEEP, devices=(0, 1), lease="controller A")
+    with pytest.raises(Busy, match="device 1 is held by first/1 of controller A"):
+        host.another().start(host.request("second", SLEEP, devices=(1, 2), lease="controller B"))
+    assert not (host.home / "jobs/second").exists()
+    assert host.transport.leases() == [Lease(0, "first", 1, "controller A"), Lease(1, "first", 1, "controller A")]
+    host.start("third", SLEEP, devices=(2,))
+    host.transport.stop("first", 1, 0.0)
+    host.end("first")
+    host.until(lambda: held(host) == [(2, "third")])
+    assert host.start("second", ["true"], devices=(1, 0)).phase in ("running", "exited")
+
+
+def test_the_same_attempt_again_is_not_in_its_own_way(host: Host) -> None:
+    """Of racing starters of one attempt with devices all get its status; also when it has ended and others have its devices."""
+    with ThreadPoolExecutor(8) as pool:
+        ways = [host.transport, host.another()] * 4
+        wanted = host.request("race", sh("echo x >>count; sleep 0.3"), devices=(0, 1))
+        seen = list(pool.map(lambda way: way.start(wanted), ways))
+    assert {each.phase for each in seen} <= {"running", "exited"}
+    assert host.end("race").rc == 0
+    assert host.file("race", "count") == "x\n"
+    host.until(lambda: not held(host))
+    host.start("next", SLEEP, devices=(0,))
+    assert host.transport.start(wanted).rc == 0
+
+
+def test_of_racing_jobs_one_gets_the_devices(host: Host) -> None:
+    """Two controllers with eight jobs that share devices in different orders: each device goes to one, and one job runs at least."""
+
+    def attempt(number: int) -> str:
+        devices = [(0, 1), (1, 2), (2, 0), (0, 1, 2)][number % 4]
+        try:
+            ways[number % 2].start(host.request(f"job{number}", SLEEP, devices=devices))
+        except Busy:
+            return "busy"
+        return "running"
+
+    ways = [host.transport, host.another()]
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(attempt, range(8)))
+    assert outcomes.count("running") == 1
+    assert {job for _, job in held(host)} == {f"job{outcomes.index('running')}"}
+
+
+def test_a_device_is_held_while_a_step_lives(host: Host) -> None:
+    """When the supervisor is killed, its step still holds the device; when that has ended too, the device is free."""
+    host.start("lives", SLEEP, devices=(0,))
+    run = host.until(lambda: host.written("lives", "run.json"))
+    host.kill(run["supervisor"])
+    host.until(lambda: host.look("lives").phase == "lost")
+    with pytest.raises(Busy, match="device 0 is held by lives/1"):
+        host.start("next", ["true"], devices=(0,))
+    assert host.transport.reap("lives", 1) == 1
+    host.until(lambda: not held(host))
+    assert host.run("next", ["true"], devices=(0,)).rc == 0
+
+
+def test_a_worker_that_let_go_still_holds_the_device(host: Host) -> None:
+    """A worker that closed what it inherited, with supervisor and step killed: the device is not given away."""
+    host.start("workers", [host.python, *PYTHON, TREE], devices=(0,))
+    pids(host, "workers", 5)
+    run = host.written("workers", "run.json")
+    host.kill(run["supervisor"])
+    host.kill(run["pid"])
+    host.until(lambda: host.look("workers").orphans == 4)
+    with pytest.raises(Busy, match="device 0 is held by workers/1"):
+        host.start("next", ["true"], devices=(0,))
+    assert held(host) == [(0, "workers")]
+    host.transport.reap("workers", 1)
+    host.until(lambda: not held(host))
+    assert host.run("next", ["true"], devices=(0,)).rc == 0
+
+
+def test_an_attempt_without_devices_waits_for_nobody(host: Host) -> None:
+    """Jobs that ask for no device start beside one that has all."""
+    host.start("all", SLEEP, devices=tuple(range(8)))
+    assert host.run("none", ["true"]).rc == 0
+
+
 # ---- around
+
+
+def test_a_host_says_what_it_is(host: Host) -> None:
+    """The facts are those that the host itself would tell."""
+    facts = host.transport.hello()
+    about = "import platform, socket; print(socket.gethostname(), platform.python_version(), platform.machine())"
+    assert [facts.hostname, facts.python, facts.machine] == host.command(host.python, "-c", about).split()
+    assert facts.boot == (host.root / "proc/sys/kernel/random/boot_id").read_text().strip()
+    assert facts.folder == str(host.inner)
+    assert abs(facts.skew) < 5
+    assert facts.cpus > 0
+    assert facts.free > 0
+    assert facts.memory > 1 << 28
 
 
 def test_notifications_arrive(host: Host) -> None:
     """The job's id arrives at the socket whenever a step starts and at the end; a dead socket harms nobody."""
+    if not isinstance(host.transport, Local):
+        pytest.skip("the socket is this machine's")
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.settimeout(60)
         listener.bind(f"{folder}/s")

@@ -162,7 +162,7 @@ def test_a_supervisor_is_small(host: Host) -> None:
     """A supervisor takes less than 20 MB, and imports none of the modules that would make a start slow."""
     host.start("small", ["sleep", "600"], notify="/nowhere")
     run = host.until(lambda: host.written("small", "run.json"))
-    resident = next(line for line in Path(f"/proc/{run['supervisor']}/status").read_text().splitlines() if "VmRSS" in line)
+    resident = next(line for line in (host.root / f"proc/{run['supervisor']}/status").read_text().splitlines() if "VmRSS" in line)
     assert int(resident.split()[1]) < 20 * 1024
     text = f"import sys; sys.path.append({str(RUNNER.parent)!r}); import runner; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-E", "-c", text], capture_output=True, text=True, check=True)

@@ -1,0 +1,104 @@
+"""What hosts say of themselves: asked of many at once, and kept, so that a plan can be made without asking again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from orchestrator.places import way_of
+from orchestrator.transports.base import Device, Host, HostFacts, Lease, Transport, TransportError
+from orchestrator.transports.local import Local
+
+if TYPE_CHECKING:
+    from orchestrator.home import Home
+
+
+class Said(NamedTuple):
+    """What a host says now."""
+
+    facts: HostFacts
+    leases: tuple[Lease, ...]
+    """Devices in use, by whomever."""
+
+
+AT_ONCE = 32
+"""Hosts asked at once. They are waited for, and take little time of ours."""
+
+
+class Known(NamedTuple):
+    """What a host said, and when."""
+
+    facts: HostFacts
+    at: float
+    """Seconds since the epoch."""
+
+
+def recall(home: Home) -> dict[str, Known]:
+    """What is kept, by `places.way_of`; what cannot be read, as of another version, is not known."""
+    found: dict[str, Known] = {}
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        for way, each in json.loads(_file(home).read_text("utf-8"))["hosts"].items():
+            with suppress(TypeError, KeyError):
+                devices = tuple(Device(**device) for device in each["facts"]["devices"])
+                found[way] = Known(HostFacts(**{**each["facts"], "devices": devices}), each["at"])
+    return found
+
+
+def keep(home: Home, found: Mapping[str, HostFacts], now: float) -> None:
+    """Keep what hosts said, beside what others did; private to the user, whole or not at all."""
+    home.make()
+    kept = {**recall(home), **{way: Known(facts, now) for way, facts in found.items()}}
+    hosts = {way: {"at": each.at, "facts": asdict(each.facts)} for way, each in sorted(kept.items())}
+    fd, aside = tempfile.mkstemp(dir=home.path, prefix="hosts.")  # mode 0600
+    with os.fdopen(fd, "w", encoding="utf-8") as out:
+        json.dump({"version": 1, "hosts": hosts}, out, indent=1)
+    Path(aside).replace(_file(home))
+
+
+def _file(home: Home) -> Path:
+    return home.path / "hosts.json"
+
+
+def ask(home: Home, hosts: Iterable[Host | None]) -> dict[str, Said | TransportError]:
+    """Ask each host what it is and has, all at once, and keep what they say; None is this machine.
+
+    Returns:
+        The answers, or why there is none, by `places.way_of`.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 10 ms, for those who ask
+
+    ways = {way_of(host): host for host in hosts}
+    with ThreadPoolExecutor(min(AT_ONCE, len(ways) or 1)) as pool:
+        found = dict(zip(ways, pool.map(lambda host: _ask(home, host), ways.values()), strict=True))
+    news = {way: said.facts for way, said in found.items() if way and isinstance(said, Said)}
+    if news:
+        keep(home, news, time.time())
+    return found
+
+
+def _ask(home: Home, host: Host | None) -> Said | TransportError:
+    transport: Transport = Local(home.make().path)
+    try:
+        if host:
+            from orchestrator.transports.ssh import Ssh  # noqa: PLC0415  # fabric is heavy
+
+            transport = Ssh(host, owner(home))
+        return Said(transport.hello(), tuple(transport.leases()))
+    except TransportError as error:
+        return error
+    except ValueError as error:
+        return TransportError(str(error))
+    finally:
+        transport.close()
+
+
+def owner(home: Home) -> str:
+    """Who holds devices for the jobs of a state folder, in words for people."""
+    return f"{os.uname().nodename}:{home.path}"

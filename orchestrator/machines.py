@@ -1,0 +1,200 @@
+"""The machines of all jobs, as the controller knows them: the way to each, when to ask again, what others hold there.
+
+Every call that waits for another host is an errand; this machine is asked at once.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestrator.bringing import bring
+from orchestrator.errands import Errands
+from orchestrator.handover import Ground, Stand, ground, request
+from orchestrator.home import Home
+from orchestrator.observing import observe
+from orchestrator.transports.base import Busy, Host, HostFacts, Refused, Request, Seen, Transport, TransportError, Watch
+from orchestrator.transports.local import Local
+
+PACE = 1.0
+"""Seconds between two looks at another host; ends are announced by it at once."""
+LONGEST = 30.0
+"""Seconds between two tries to reach a host that is silent, at most."""
+BUSY = 5.0
+"""Seconds for which devices that somebody else holds are not asked for again."""
+
+
+@dataclass
+class Machine:
+    """One of them."""
+
+    host: Stand
+    transport: Transport | None = None
+    facts: HostFacts | None = None
+    """What it said of itself, asked again after each silence: it may have been rebuilt."""
+    silent: int = 0
+    """Calls in a row that it did not answer."""
+    due: float = 0.0
+    """When to look again, by the monotonic clock."""
+    taken: dict[int, float] = field(default_factory=dict)
+    """Device that somebody else holds -> until when we believe it."""
+
+
+class NotBrought(TransportError):
+    """What an attempt needs could not be brought to its host: nothing of it was started."""
+
+
+class Machines:
+    """All of them by name."""
+
+    def __init__(self, home: Home, errands: Errands, news: Callable[[], None] = lambda: None) -> None:
+        """`news` is called, in another thread, when a host has some."""
+        self.home, self.errands, self.news = home, errands, news
+        self.owner = f"{os.uname().nodename}:{home.path}"
+        """Is told to whoever finds our devices held."""
+        self.known: dict[str, Machine] = {}
+
+    def meet(self, host: Stand) -> Machine:
+        """Know a machine."""
+        return self.known.setdefault(host.machine, Machine(host))
+
+    def transport(self, host: Stand) -> Transport:
+        """The way there, made once."""
+        machine = self.meet(host)
+        if machine.transport is None:
+            machine.transport = Local(self.home.path) if host.ssh is None else self._ssh(host)
+        return machine.transport
+
+    def _ssh(self, host: Stand) -> Transport:
+        from orchestrator.transports.ssh import Ssh  # noqa: PLC0415  # fabric is heavy, and many have no other host
+
+        def hurry() -> None:
+            self.known[host.machine].due = 0.0
+            self.news()
+
+        return Ssh(Host(**host.ssh or {}), self.owner, hurry)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for machine in self.known.values():
+            if machine.transport:
+                machine.transport.close()
+
+    # Asking
+
+    def look(self, name: str, watches: Sequence[Watch]) -> None:
+        """Have a machine looked at, if it is time."""
+        machine = self.known[name]
+        local, now = machine.host.ssh is None, time.monotonic()
+        if not local and now < machine.due:
+            return
+        if self.errands.send(("look", name), observe, self.transport(machine.host), watches, here=local):
+            machine.due = now + PACE
+
+    def order(self, name: str, what: str, *words: Any) -> None:
+        """`stop` or `reap` an attempt there. That it was done is seen when the machine is looked at; until then it is repeated."""
+        host = self.known[name].host
+        call = getattr(self.transport(host), what)
+        self.errands.send((what, name, *words[:2]), call, *words, here=host.ssh is None)
+
+    def start(
+        self,
+        job: str,
+        attempt: int,
+        plan: Mapping[str, Any],
+        hosts: Sequence[tuple[Stand, Sequence[int]]],
+        secrets: Mapping[str, str],
+        *,
+        alone: bool,
+    ) -> None:
+        """Have an attempt started on its hosts; `alone` when no other start waits beside it."""
+        ways = [self.transport(host) for host, _ in hosts]
+        words = (job, attempt, plan, list(zip(hosts, ways, strict=True)), secrets)
+        self.errands.send(("start", job, attempt), self._give, *words, here=alone and all(host.ssh is None for host, _ in hosts))
+
+    def _give(
+        self,
+        job: str,
+        attempt: int,
+        plan: Mapping[str, Any],
+        ways: Sequence[tuple[tuple[Stand, Sequence[int]], Transport]],
+        secrets: Mapping[str, str],
+    ) -> list[Seen | Exception]:
+        """In another thread: everything to all hosts first, which may take long, and only then start on all."""
+
+        def prepare(rank: int) -> Request:
+            (host, _), transport = ways[rank]
+            try:
+                below = self._ground(transport, host, plan)
+            except TransportError as error:
+                raise NotBrought(str(error)) from error
+            return request(job, attempt, plan, [each for each, _ in ways], rank, below, secrets, self.owner)
+
+        ranks = range(len(ways))
+        prepared = _each(prepare, ranks)
+        if any(isinstance(each, Exception) for each in prepared):
+            return [each if isinstance(each, Exception) else NotBrought("another host was not ready") for each in prepared]
+        return _each(lambda rank: ways[rank][1].start(prepared[rank]), ranks)
+
+    def _ground(self, transport: Transport, host: Stand, plan: Mapping[str, Any]) -> Ground:
+        if host.ssh is None:
+            return ground(self.home, plan)
+        machine = self.known[host.machine]
+        machine.facts = machine.facts or transport.hello()
+        return bring(self.home, transport, machine.facts, host, plan)
+
+    # What is heard
+
+    def heard(self, name: str) -> None:
+        """It answered."""
+        self.known[name].silent = 0
+
+    def silence(self, name: str) -> None:
+        """It did not: the next tries are farther and farther apart, and not all at once."""
+        machine = self.known[name]
+        machine.silent += 1
+        machine.facts = None
+        machine.due = time.monotonic() + min(LONGEST, 2.0 ** (machine.silent - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
+
+    def trouble(self, name: str, error: Exception, devices: Sequence[int]) -> None:
+        """A start on these devices went wrong there."""
+        if isinstance(error, Busy):
+            self.known[name].taken |= dict.fromkeys(devices, time.monotonic() + BUSY)
+        elif isinstance(error, TransportError) and not isinstance(error, Refused):
+            self.silence(name)
+
+    def taken(self) -> dict[str, list[int]]:
+        """Devices that others hold, as far as we know."""
+        now = time.monotonic()
+        return {name: [device for device, until in each.taken.items() if until > now] for name, each in self.known.items()}
+
+    def down(self) -> set[str]:
+        """Machines that do not answer, and are not to be tried again yet."""
+        now = time.monotonic()
+        return {name for name, each in self.known.items() if each.silent and each.due > now}
+
+
+def begun_nothing(error: Exception) -> bool:
+    """Is it certain that this start began nothing on its host, and that a later one may?"""
+    return isinstance(error, Busy | NotBrought)
+
+
+def _each(call: Callable[[int], Any], ranks: Sequence[int]) -> list[Any]:
+    """A function's values, or what it raised, for all ranks at once."""
+
+    def outcome(rank: int) -> Any:
+        try:
+            return call(rank)
+        except Exception as error:  # it is told by whoever asked for the start
+            return error
+
+    if len(ranks) == 1:
+        return [outcome(0)]
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        return list(pool.map(outcome, ranks))

@@ -1,0 +1,145 @@
+"""Targets as a person and as a script read them: one line a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orchestrator.render.text import ago, clean, table, visible
+
+if TYPE_CHECKING:
+    from orchestrator.places import Place, Station
+    from orchestrator.transports.base import HostFacts
+
+SKEW = 1.0
+"""Seconds that a host's clock may be off without a word."""
+
+
+CHECKED = (
+    *("TARGET", "MACHINE", "CHECK", "ACCELERATOR", "DEVICES", "MEMORY"),
+    *("PYTHON", "CPUS", "DISK FREE", "CLOCK", "UV", "HELD BY"),
+)
+LISTED = ("TARGET", "MACHINE", "KIND", "ACCELERATOR", "DEVICES", "MEMORY", "FREE", "LOOKED AT", "IN USE BY")
+
+
+class Row(NamedTuple):
+    """One machine of a target."""
+
+    target: str
+    kind: str
+    station: Station
+    facts: HostFacts | None = None
+    """What it said of itself, now or earlier."""
+    at: float | None = None
+    """When; seconds since the epoch."""
+    use: Mapping[int, str] = {}
+    """Device -> job that has it."""
+    waiting: int = 0
+    """Jobs that wait for the target."""
+    fault: str = ""
+    """Why it cannot be used; begins with its name."""
+
+
+def targets_table(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], now: float, *, width: int | None = None) -> str:
+    """What each machine has, how much of it is in use, and by which jobs."""
+    lines = [
+        (
+            row.target,
+            row.station.name,
+            row.kind,
+            *_devices(row.station),
+            str(row.station.count - len(row.use)) if row.station.known else "?",
+            "-" if row.at is None else f"{ago(now - row.at)} ago",
+            _use(row.use) or ("" if row.station.known else f"unknown: tune targets check {row.target}"),
+        )
+        for row in rows
+    ]
+    text = table(LISTED, lines, width=width, loose=("IN USE BY",), right=("DEVICES", "FREE"))
+    waiting = {row.target: row.waiting for row in rows if row.waiting}
+    more = [f"waiting: {', '.join(f'{count} for {target}' for target, count in waiting.items())}"] if waiting else []
+    more += [f"group {name}: {', '.join(members)}" for name, members in groups.items()]
+    return "\n".join([text, *([""] if more else []), *more])
+
+
+def check_table(rows: Sequence[Row], *, width: int | None = None) -> str:
+    """What each machine answered; below, why it cannot be used where it cannot."""
+    lines = [
+        (
+            row.target,
+            row.station.name,
+            "FAILED" if row.fault else "ok",
+            *_devices(row.station),
+            *(_said(row.facts) if row.facts else ("-",) * 5),
+            _use(row.use),
+        )
+        for row in rows
+    ]
+    text = table(CHECKED, lines, width=width, loose=("HELD BY",), right=("DEVICES", "CPUS", "DISK FREE"))
+    faults = dict.fromkeys(visible(row.fault, keep="\n") for row in rows if row.fault)
+    return "\n\n".join([text, *faults])
+
+
+def _devices(station: Station) -> tuple[str, str, str]:
+    if not station.known:
+        return "?", "?", "?"
+    return station.kind, str(station.count), "-" if station.memory is None else f"{station.memory:.4g} GiB"
+
+
+def _said(facts: HostFacts) -> tuple[str, ...]:
+    clock = "ok" if abs(facts.skew) < SKEW else f"{ago(abs(facts.skew))} {'ahead' if facts.skew > 0 else 'behind'}"
+    return facts.python, str(facts.cpus), f"{facts.free / 2**30:,.0f} GiB", clock, "there" if facts.uv else "brought along"
+
+
+def _use(use: Mapping[int, str]) -> str:
+    """`0-3 a-job, 4 another`: by job, in the order of their first device."""
+    jobs: dict[str, list[int]] = {}
+    for device in sorted(use):
+        jobs.setdefault(use[device], []).append(device)
+    return ", ".join(f"{_ranges(devices)} {clean(job)}" for job, devices in jobs.items())
+
+
+def _ranges(numbers: Iterable[int]) -> str:
+    """`0-3+6` for 0, 1, 2, 3 and 6; numbers in order."""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and spans[-1][-1] == number - 1:
+            spans[-1] = [spans[-1][0], number]
+        else:
+            spans.append([number])
+    return "+".join("-".join(map(str, span)) for span in spans)
+
+
+def targets_json(
+    places: Iterable[Place], rows: Iterable[Row], groups: Mapping[str, Sequence[str]], *, checked: bool
+) -> list[dict[str, Any]]:
+    """The document of `tune targets --json`: a target each, with its machines; `fault` only of `check`."""
+    listed = list(rows)
+    return [
+        {
+            **asdict(place.target),
+            **({} if place.hosts else {"accelerator": None, "devices": None}),
+            "kind": place.kind,
+            "hosts": [_host(row, checked=checked) for row in listed if row.target == place.name],
+            "waiting": next((row.waiting for row in listed if row.target == place.name), 0),
+            "groups": [name for name, members in groups.items() if place.name in members],
+        }
+        for place in places
+    ]
+
+
+def _host(row: Row, *, checked: bool) -> dict[str, Any]:
+    station = row.station
+    document = {
+        "name": station.name,
+        "address": station.way and (station.way.address or station.way.name),
+        "port": station.way and station.way.port,
+        "user": station.way and station.way.user,
+        "accelerator": station.kind if station.known else None,
+        "devices": station.count if station.known else None,
+        "memory_gib": station.memory,
+        "facts": asdict(row.facts) if row.facts else None,
+        "seen_at": row.at,
+        "in_use": [{"device": device, "job": job} for device, job in sorted(row.use.items())],
+    }
+    return {**document, "fault": row.fault or None} if checked else document

@@ -1,0 +1,39 @@
+"""Are two runs the same training, and how fast is each? Figures and verdicts from plans, points and what jobs leave. Pure."""
+
+from orchestrator.sameness.configs import accepted, round_trip
+from orchestrator.sameness.counts import Evidence, counts, parameters, parity, rates
+from orchestrator.sameness.curves import LOSS, Curve, Gap, Spread, agree, curve, gap, spread
+from orchestrator.sameness.levels import LEVELS, Verdict
+from orchestrator.sameness.race import Lap, Run, laps, left_out, ties, winner
+from orchestrator.sameness.tokens import EXPECTED, tokens, unseen, witness_file, witnessed
+
+__all__ = [
+    "EXPECTED",
+    "LEVELS",
+    "LOSS",
+    "Curve",
+    "Evidence",
+    "Gap",
+    "Lap",
+    "Run",
+    "Spread",
+    "Verdict",
+    "accepted",
+    "agree",
+    "counts",
+    "curve",
+    "gap",
+    "laps",
+    "left_out",
+    "parameters",
+    "parity",
+    "rates",
+    "round_trip",
+    "spread",
+    "ties",
+    "tokens",
+    "unseen",
+    "winner",
+    "witness_file",
+    "witnessed",
+]

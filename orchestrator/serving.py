@@ -1,0 +1,94 @@
+"""Being the controller: one process a state folder, which looks again whenever something happened, and leaves when all is done."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.controller import Controller
+from orchestrator.home import Home
+from orchestrator.service import near, nudge, only_one
+from orchestrator.store import Store, open_store
+
+PACE = 0.5
+"""Seconds between looks at running jobs for news of their metrics; starts and ends are announced by the runner at once."""
+PATIENCE = 5.0
+"""Seconds to stay without anything to do."""
+
+
+def catch_up(home: Home, store: Store) -> None:
+    """Take one look ourselves when nobody else does, so that what is shown is true; starts nothing."""
+    with only_one(home) as mine:
+        if mine:
+            controller = Controller(home, store)
+            controller.look(start=False, patience=3.0)
+            controller.close()
+
+
+def serve(home: Home) -> None:
+    """Be the controller until there is nothing to do."""
+    secrets: dict[str, dict[str, str]] = {}
+    again = True
+    while again:
+        with only_one(home, patience=1.0) as mine, open_store(home.store) as store:
+            if not mine:
+                return
+            controller = Controller(home, store, secrets, lambda: nudge(home))
+            try:
+                _loop(controller)
+            finally:
+                controller.close()
+        with open_store(home.store) as store:  # a job that came after our last look and saw us alive
+            again = bool(store.active())
+
+
+def _loop(controller: Controller) -> None:
+    place = controller.home.socket
+    place.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(near(place))
+        place.chmod(0o600)
+        busy = time.monotonic()
+        while True:
+            left = _look_safely(controller)
+            if left:
+                busy = time.monotonic()
+            elif time.monotonic() - busy > PATIENCE:
+                break
+            if _listen(ear, controller, PACE if left else 1.0):
+                busy = time.monotonic()
+        place.unlink(missing_ok=True)
+
+
+def _look_safely(controller: Controller) -> int:
+    """One pass. What goes wrong with it is written down and tried again: a full disk or a locked database passes."""
+    try:
+        return controller.look()
+    except Exception:  # the loop must live on; the log has the trace
+        traceback.print_exc()
+        controller.cases.clear()
+        time.sleep(PACE)
+        return 1
+
+
+def _listen(ear: socket.socket, controller: Controller, seconds: float) -> bool:
+    """Sleep until somebody says that something changed, at most so many seconds; did somebody?"""
+    ear.settimeout(seconds)
+    heard = False
+    try:
+        while True:
+            data, heard = ear.recv(1 << 20), True
+            with suppress(ValueError, AttributeError):
+                controller.secrets.update(json.loads(data).get("secrets", {}))
+            ear.settimeout(0.002)  # what comes together is looked at together
+    except (TimeoutError, BlockingIOError):
+        return heard
+
+
+def main(folder: str) -> None:
+    """What `service` starts."""
+    serve(Home(Path(folder)))

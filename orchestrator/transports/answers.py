@@ -1,0 +1,68 @@
+"""What is asked of the runner and of `remote`, and what they answer, as values of the contract."""
+
+from __future__ import annotations
+
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from orchestrator.transports.base import Busy, Chunk, Conflict, Device, HostFacts, Lease, Refused, Request, Seen, TransportError
+from orchestrator.transports.wire import Answer
+
+
+def document(request: Request) -> dict[str, Any]:
+    """What the runner needs to start an attempt."""
+    spec = {key: getattr(request, key) for key in ("job", "attempt", "env", "grace", "notify", "devices", "lease")}
+    spec["steps"] = [dict(step) for step in request.steps]
+    return {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}
+
+
+def seen(answer: Mapping[str, Any]) -> Seen:
+    """What the runner says of an attempt; bytes may have come as base64."""
+    chunks = tuple(Chunk(**{**chunk, "data": raw(chunk["data"])}) for chunk in answer.get("chunks", ()))
+    known = {key: value for key, value in answer.items() if key in Seen.__dataclass_fields__}
+    log = raw(answer.get("log", b""))
+    return Seen(**{**known, "chunks": chunks, "log": log, "exist": tuple(answer.get("exist", ()))})
+
+
+def raw(data: str | bytes) -> bytes:
+    """Bytes that may have crossed in JSON."""
+    return b64decode(data) if isinstance(data, str) else data
+
+
+def facts(answer: Mapping[str, Any], asked: float) -> HostFacts:
+    """What `hello` says; `asked` is when, in seconds since the epoch by our clock."""
+    middle = (asked + time.time()) / 2
+    known = {key: value for key, value in answer.items() if key in HostFacts.__dataclass_fields__}
+    found = tuple(Device(**device) for device in answer["devices"])
+    return HostFacts(**{**known, "devices": found, "skew": answer["clock"] - middle})
+
+
+def leases(answer: Mapping[str, Any]) -> list[Lease]:
+    """Devices in use."""
+    return [Lease(each["device"], each["job"], each["attempt"], each["lease"]) for each in answer["leases"]]
+
+
+def refusal(code: int, said: str) -> Exception:
+    """The error that an exit code of the runner stands for."""
+    kinds: dict[int, type[Exception]] = {2: ValueError, 3: Conflict, 4: Refused, 5: Busy}
+    return kinds.get(code, TransportError)(said or f"the runner ended with code {code}")
+
+
+def settled(answer: Callable[[], Answer], host: str) -> Callable[[], Answer]:
+    """A wait for an answer that raises what a refusal stands for."""
+
+    def wait() -> Answer:
+        said, body = answer()
+        if "refused" in said:
+            code, text = int(said["refused"]), str(said["said"])
+            raise refusal(code, text if code in (2, 3) else f"{host}: {text}")
+        return said, body
+
+    return wait
+
+
+def watches(wanted: Iterable[Any]) -> list[dict[str, Any]]:
+    """Watches as they cross."""
+    return [dict(vars(watch)) for watch in wanted]

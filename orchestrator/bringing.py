@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -23,7 +23,9 @@ _preparing = Lock()
 """Wheels are prepared once, however many jobs wait for them."""
 
 
-def bring(home: Home, transport: Transport, facts: HostFacts, stand: Stand, plan: Mapping[str, Any]) -> Ground:
+def bring(
+    home: Home, transport: Transport, facts: HostFacts, stand: Stand, plan: Mapping[str, Any], say: Callable[[str], None]
+) -> Ground:
     """What the attempt stands on there, once all of it is there.
 
     Args:
@@ -32,6 +34,7 @@ def bring(home: Home, transport: Transport, facts: HostFacts, stand: Stand, plan
         facts: what it said of itself.
         stand: what clusters.yaml says of it.
         plan: what was decided, as plain values.
+        say: hears in a few words what takes long.
 
     Raises:
         TransportError: the host could not be asked, or has no room.
@@ -43,9 +46,12 @@ def bring(home: Home, transport: Transport, facts: HostFacts, stand: Stand, plan
     if environment.lock and not facts.uv:
         sources["uv"] = _uv(facts)
     if environment.lock and stand.offline:
-        sources["wheels"] = _wheels(home, environment, facts)
+        sources["wheels"] = _wheels(home, environment, facts, say)
     named = {name: _address(source) for name, source in sources.items()}
-    transport.put({named[name]: source for name, source in sources.items()})
+    transport.put(
+        {named[name]: source for name, source in sources.items()},
+        lambda done, total: say(f"sending {done / 2**20:.0f} of {total / 2**20:.0f} MiB"),
+    )
 
     def there(name: str) -> str:
         return f"{facts.folder}/blobs/{named[name]}" if name in named else ""
@@ -94,7 +100,7 @@ def _uv(facts: HostFacts) -> Path:
         raise ValueError(str(error)) from None
 
 
-def _wheels(home: Home, environment: Environment, facts: HostFacts) -> Path:
+def _wheels(home: Home, environment: Environment, facts: HostFacts, say: Callable[[str], None]) -> Path:
     """A folder of wheels of all packages of an environment, made here from the same indexes as its environment would be.
 
     Raises:
@@ -108,6 +114,7 @@ def _wheels(home: Home, environment: Environment, facts: HostFacts) -> Path:
     made, lock = folder.with_suffix(".ready"), folder.with_suffix(".txt")
     with _preparing:
         if not made.exists():
+            say("making wheels")
             folder.mkdir(parents=True, exist_ok=True)
             lock.write_text(environment.lock, "utf-8")
             words = ["--no-deps", "--quiet", "--requirement", str(lock), "--wheel-dir", str(folder)]

@@ -25,6 +25,7 @@ from orchestrator.home import Home, read_secrets
 from orchestrator.machines import Machines, begun_nothing
 from orchestrator.metrics import Reading, points, summed
 from orchestrator.observing import MANIFEST, REASON, Observed, last_words
+from orchestrator.reach import stands
 from orchestrator.store import Active, Changes, Store
 from orchestrator.transports.base import Refused, Seen, TransportError, Watch
 
@@ -44,10 +45,7 @@ class Case:
 
     def hosts(self) -> list[tuple[Stand, list[int]]]:
         """Where the attempt runs, by rank, and the devices that it has there."""
-        target, devices = self.reading.placed["target"], self.reading.placed["devices"]
-        [place] = [place for place in self.places if place["target"]["name"] == target]
-        known = {host["machine"]: Stand(**host) for host in place["hosts"]}
-        return [(known[machine], list(held)) for machine, held in devices.items()]
+        return stands(self.places, self.reading.placed)
 
     def machines(self) -> list[str]:
         """Their names, by rank."""
@@ -105,6 +103,7 @@ class Controller:
         self._ask([each for each in active if each.job.state in ALIVE])
         if self._heed(present, patience):
             active = self.store.active()
+        self._tell(present)
         for each in active:
             if each.job.state == "QUEUED" and each.job.want == "cancel":
                 self._become(each, Become("CANCELLED", "cancelled", "before it started"))
@@ -112,6 +111,13 @@ class Controller:
             begun = self._admit(active)
             self._heed({each.job.id: each for each in begun}, patience)
         return len(active)
+
+    def _tell(self, present: Mapping[str, Active]) -> None:
+        """Show what is being brought to the hosts of jobs that start."""
+        for (id, attempt), text in list(self.machines.telling.items()):
+            del self.machines.telling[id, attempt]
+            if id in present:
+                self.store.change(id, expect=["STARTING"], attempt=attempt, now=time.time(), phase_step=text)
 
     # Asking, and what comes back
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.places import way_of
-from orchestrator.transports.base import Device, Host, HostFacts, Lease, Transport, TransportError
+from orchestrator.transports.base import Host, HostFacts, Lease, Transport, TransportError
 from orchestrator.transports.local import Local
 
 if TYPE_CHECKING:
@@ -45,10 +45,20 @@ def recall(home: Home) -> dict[str, Known]:
     found: dict[str, Known] = {}
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         for way, each in json.loads(_file(home).read_text("utf-8"))["hosts"].items():
-            with suppress(TypeError, KeyError):
-                devices = tuple(Device(**device) for device in each["facts"]["devices"])
-                found[way] = Known(HostFacts(**{**each["facts"], "devices": devices}), each["at"])
+            with suppress(ValueError, LookupError, TypeError):
+                found[way] = Known(_checked(each["facts"]), float(each["at"]))
     return found
+
+
+def _checked(said: Mapping[str, Any]) -> HostFacts:
+    """Facts of the right kinds: a host may say anything.
+
+    Raises:
+        ValueError: something is missing, or is of another kind.
+    """
+    from pydantic import TypeAdapter  # noqa: PLC0415  # not for those who only ask who they are
+
+    return TypeAdapter(HostFacts).validate_python(dict(said))
 
 
 def keep(home: Home, found: Mapping[str, HostFacts], now: float) -> None:
@@ -90,11 +100,11 @@ def _ask(home: Home, host: Host | None) -> Said | TransportError:
             from orchestrator.transports.ssh import Ssh  # noqa: PLC0415  # fabric is heavy
 
             transport = Ssh(host, owner(home))
-        return Said(transport.hello(), tuple(transport.leases()))
+        return Said(_checked(asdict(transport.hello())), tuple(transport.leases()))
     except TransportError as error:
         return error
-    except ValueError as error:
-        return TransportError(str(error))
+    except (ValueError, LookupError, TypeError):
+        return TransportError(f"{host.name if host else 'this machine'}: answers what this version of tune does not understand")
     finally:
         transport.close()
 

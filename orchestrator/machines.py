@@ -5,7 +5,6 @@ Every call that waits for another host is an errand; this machine is asked at on
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +15,10 @@ from orchestrator.bringing import bring
 from orchestrator.errands import Errands
 from orchestrator.handover import Ground, Stand, ground, request
 from orchestrator.home import Home
+from orchestrator.hostfacts import owner
 from orchestrator.observing import observe
-from orchestrator.transports.base import Busy, Host, HostFacts, Refused, Request, Seen, Transport, TransportError, Watch
-from orchestrator.transports.local import Local
+from orchestrator.reach import way
+from orchestrator.transports.base import Busy, HostFacts, Refused, Request, Seen, Transport, TransportError, Watch
 
 PACE = 1.0
 """Seconds between two looks at another host; ends are announced by it at once."""
@@ -54,8 +54,10 @@ class Machines:
     def __init__(self, home: Home, errands: Errands, news: Callable[[], None] = lambda: None) -> None:
         """`news` is called, in another thread, when a host has some."""
         self.home, self.errands, self.news = home, errands, news
-        self.owner = f"{os.uname().nodename}:{home.path}"
+        self.owner = owner(home)
         """Is told to whoever finds our devices held."""
+        self.telling: dict[tuple[str, int], str] = {}
+        """Job and attempt -> what is being brought for it."""
         self.known: dict[str, Machine] = {}
 
     def meet(self, host: Stand) -> Machine:
@@ -66,17 +68,13 @@ class Machines:
         """The way there, made once."""
         machine = self.meet(host)
         if machine.transport is None:
-            machine.transport = Local(self.home.path) if host.ssh is None else self._ssh(host)
+
+            def hurry() -> None:
+                machine.due = 0.0
+                self.news()
+
+            machine.transport = way(self.home, host, hurry)
         return machine.transport
-
-    def _ssh(self, host: Stand) -> Transport:
-        from orchestrator.transports.ssh import Ssh  # noqa: PLC0415  # fabric is heavy, and many have no other host
-
-        def hurry() -> None:
-            self.known[host.machine].due = 0.0
-            self.news()
-
-        return Ssh(Host(**host.ssh or {}), self.owner, hurry)
 
     def close(self) -> None:
         """Let go of all connections."""
@@ -129,7 +127,7 @@ class Machines:
         def prepare(rank: int) -> Request:
             (host, _), transport = ways[rank]
             try:
-                below = self._ground(transport, host, plan)
+                below = self._ground(transport, host, plan, lambda text: self.telling.__setitem__((job, attempt), text))
             except TransportError as error:
                 raise NotBrought(str(error)) from error
             return request(job, attempt, plan, [each for each, _ in ways], rank, below, secrets, self.owner)
@@ -140,12 +138,12 @@ class Machines:
             return [each if isinstance(each, Exception) else NotBrought("another host was not ready") for each in prepared]
         return _each(lambda rank: ways[rank][1].start(prepared[rank]), ranks)
 
-    def _ground(self, transport: Transport, host: Stand, plan: Mapping[str, Any]) -> Ground:
+    def _ground(self, transport: Transport, host: Stand, plan: Mapping[str, Any], say: Callable[[str], None]) -> Ground:
         if host.ssh is None:
             return ground(self.home, plan)
         machine = self.known[host.machine]
         machine.facts = machine.facts or transport.hello()
-        return bring(self.home, transport, machine.facts, host, plan)
+        return bring(self.home, transport, machine.facts, host, plan, say)
 
     # What is heard
 

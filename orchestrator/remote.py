@@ -132,7 +132,8 @@ class Server:
     def open(self, request: Json) -> Json:
         """Take up work in a state folder, and listen for news where `owner` is told of it, in place of an earlier server."""
         self.home = os.path.abspath(os.path.expanduser(request["folder"]))
-        runner.room(self.home + "/news")
+        for place in ("news", "cache", "envs"):  # as `home.Home.make` does here
+            runner.room("%s/%s" % (self.home, place))
         self.notify = "%s/news/%s" % (self.home, sha256(request["owner"].encode()).hexdigest()[:16])
         if request["listen"]:
             self.listener = listen(self.notify)

@@ -149,10 +149,11 @@ def astray(reading: Mapping[str, Any], steps: int, points: Sequence[tuple[int, s
         steps: of the whole run.
         points: (step, name, value) of the attempt, its first ones; with none there is nothing to say yet.
     """
-    begun, facts = reading.get("begun", 0), reading["rate"]
+    begun = reading.get("begun", 0)
     first = min((step for step, name, _ in points if name == "loss"), default=None)
     if not begun or first is None:
         return ""
+    facts = reading["rate"]
     if first != begun + 1:
         return f"it went on with step {first}, its checkpoint is of step {begun}"
     for step, lr in ((step, value) for step, name, value in points if name == "lr"):

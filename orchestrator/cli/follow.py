@@ -11,7 +11,6 @@ from orchestrator.decisions import ENDED
 from orchestrator.render.live import Progress
 from orchestrator.service import alive, wake
 from orchestrator.store import open_store
-from orchestrator.transports.local import Local
 
 if TYPE_CHECKING:
     from orchestrator.home import Home
@@ -63,7 +62,12 @@ def _environment_lines(home: Home, view: Progress, job: Job, offset: int) -> int
     """Building an environment takes minutes the first time: show what it says."""
     if job.phase_step != "environment":
         return offset
-    data = Local(home.path).read(job.id, job.attempt, "log", offset, 1 << 16)
+    try:
+        with home.log_of(job.id, job.attempt).open("rb") as file:
+            file.seek(offset)
+            data = file.read(1 << 16)
+    except FileNotFoundError:
+        return offset
     whole = data[: data.rfind(b"\n") + 1]
     for line in whole.decode("utf-8", "replace").splitlines():
         if line.strip() and not line.startswith("=== tune:"):
@@ -79,8 +83,8 @@ def _close(home: Home, store: Store, job: Job) -> None:
             f"loss {losses[0].value:.4f} (step {losses[0].step}) -> {losses[-1].value:.4f} (step {losses[-1].step})",
             file=sys.stderr,
         )
-    work = home.jobs / job.id / str(job.attempt) / "work"
+    checkpoint = home.jobs / job.id / str(job.attempt) / "work" / "checkpoint"
     if job.state == "SUCCEEDED":
-        print(f"checkpoint: {work / 'checkpoint'}", file=sys.stderr)
+        print(f"checkpoint: {checkpoint if checkpoint.exists() else f'tune pull {job.id}'}", file=sys.stderr)
     else:
         print(f"log: tune logs {job.id}", file=sys.stderr)

@@ -69,15 +69,22 @@ def imported(path: Path, trainer: str | None = None, sets: Sequence[str] = ()) -
 
 def config(path: Path) -> str:
     """The file's text, if it is one; else the command ends with code 2."""
+    if path.is_dir():
+        found = sorted(each.name for each in path.iterdir() if each.suffix in (".yaml", ".yml", ".sh"))
+        raise Stop(WRONG, f"{path}: is a folder" + (f"\n\nhint: name a file of it: {', '.join(found[:5])}" if found else ""))
+    if not path.exists():
+        around = [str(p) for p in path.parent.iterdir() if p.name != path.name] if path.parent.is_dir() else []
+        raise Stop(WRONG, f"{path}: no such file{nearest(str(path), around)}")
     if not path.is_file():
-        around = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise Stop(WRONG, f"{path}: {'is a folder' if path.is_dir() else 'no such file'}{nearest(str(path), around)}")
+        raise Stop(WRONG, f"{path}: is no plain file")
     if path.stat().st_size > 4 * LARGEST:
         raise Stop(WRONG, f"{path}: should have at most {LARGEST:,} characters\n\nhint: is it a config?")
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Stop(WRONG, f"{path}: should be UTF-8 text, byte {error.start} is not") from None
+        is_wide = path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff")
+        hint = "\n\nhint: it is UTF-16: save it as UTF-8" if is_wide else ""
+        raise Stop(WRONG, f"{path}: should be UTF-8 text, byte {error.start} is not{hint}") from None
 
 
 def _beside(path: Path, name: str) -> str | None:
@@ -94,6 +101,8 @@ def _beside(path: Path, name: str) -> str | None:
 def _write(to: Path, text: str, source: Path) -> None:
     if to.exists() and to.samefile(source):
         raise Stop(WRONG, f"-o {to}: is the config itself")
+    if to.is_dir() or not to.parent.is_dir():
+        raise Stop(WRONG, f"-o {to}: is a folder" if to.is_dir() else f"-o {to}: there is no folder {to.parent}")
     to.write_text(text, "utf-8")
     print(f"wrote {to}", file=sys.stderr)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import sys
 import time
 from fnmatch import fnmatchcase
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED, TROUBLE, WRONG, Stop
@@ -152,29 +154,38 @@ def _events(store: Store, jobs: Iterable[Job]) -> None:
 
 
 def logs(said: argparse.Namespace) -> int:
-    """A job's output, as it is or until it ends."""
-    from orchestrator.transports.local import Local  # noqa: PLC0415
-
+    """A job's output, as it is or until it ends. That of another host is kept here as it comes: no host is asked."""
     home, store = opened()
-    out, offset = sys.stdout.buffer, 0
+    offset = 0
     with store:
         [job] = find(store, [said.job])
         attempt = said.attempt or job.attempt
         if not 1 <= attempt <= job.attempt:
             raise Stop(WRONG, f"--attempt {attempt}: {job.id} has {job.attempt}")
-        transport = Local(home.path)
+        machines = list(store.positions(job.id, attempt).get("placed", {}).get("devices", ()))
+        if said.host and not 0 <= said.host < len(machines):
+            raise Stop(WRONG, f"--host {said.host}: attempt {attempt} of {job.id} has the hosts 0 to {len(machines) - 1}")
         while True:
             if said.follow:
                 keep_alive(home, store)
             ended = attempt < job.attempt or job.ended is not None  # the state before the data: then what follows is all
-            while data := transport.read(job.id, attempt, "log", offset, 1 << 20):
-                out.write(data)
-                offset += len(data)
-            out.flush()
+            offset += _copied(home.log_of(job.id, attempt, said.host), offset)
             if ended or not said.follow:
                 return DONE
             time.sleep(PACE)
             [job] = find(store, [job.id])
+
+
+def _copied(log: Path, offset: int) -> int:
+    """Write what a log has from an offset on to standard output; how many bytes. There may be no log yet."""
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return file.tell() - offset
+    except FileNotFoundError:
+        return 0
 
 
 def metrics(said: argparse.Namespace) -> int:
@@ -201,7 +212,6 @@ def metrics(said: argparse.Namespace) -> int:
 
 
 def _plot(found: dict[str, list[PointRow]], names: Iterable[str]) -> str:
-    import shutil  # noqa: PLC0415
 
     from orchestrator.render.plot import metrics_plot  # noqa: PLC0415
     from orchestrator.render.text import may_colour  # noqa: PLC0415

@@ -29,7 +29,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 
 
 COMPILING = ("submit", "translate", "preview", "explain", "import", "diff", "race", "verify")
-TRACKING = ("status", "logs", "metrics", "wait", "cancel", "retry")
+TRACKING = ("status", "logs", "metrics", "pull", "wait", "cancel", "retry")
 AROUND = ("recipes", "targets", "schema", "doctor")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
@@ -92,7 +92,9 @@ def _importing(commands: Any) -> None:
         commands, "import", "importing", "a trainer's own config becomes a recipe; every key is accounted for", "native"
     )
     native.add_argument("file", metavar="FILE", help="a config of any trainer")
-    native.add_argument("sets", nargs="*", metavar="KEY=VALUE", help="what the trainer's command line sets over the file")
+    native.add_argument(
+        "sets", nargs="*", default=(), metavar="KEY=VALUE", help="what the trainer's command line sets over the file"
+    )
     native.add_argument("--from", dest="trainer", metavar="TRAINER", help="whose config it is (default: seen from its keys)")
     native.add_argument("-o", dest="output", metavar="RECIPE", help="write the recipe there (default: stdout)")
     native.add_argument("--strict", action="store_true", help="a key that the recipe does not say is an error (exit code 3)")
@@ -137,6 +139,13 @@ def _tracking(commands: Any) -> None:
     logs.add_argument("job", metavar="JOB")
     logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
     logs.add_argument("--attempt", type=int, metavar="N", help="default: the latest")
+    logs.add_argument("--host", type=int, default=0, metavar="I", help="of a job over several hosts (default: 0, the first)")
+    pull = _command(commands, "pull", "pull", "bring a job's results here: checkpoint, adapter, logs, metrics, the exact plan")
+    pull.add_argument("job", metavar="JOB")
+    pull.add_argument("--into", metavar="DIR", help="default: a folder called as the job")
+    pull.add_argument("--file", action="append", default=[], metavar="PATH", help="also this file or folder of the job's folder")
+    pull.add_argument("--all", action="store_true", help="the whole job's folder, of every host")
+    pull.add_argument("--attempt", type=int, metavar="N", help="default: the latest")
     metrics = _command(commands, "metrics", "track", "loss, learning rate, speed by optimizer step")
     metrics.add_argument("jobs", nargs="+", metavar="JOB")
     metrics.add_argument("--name", action="append", metavar="METRIC", help="only these (default: all; with --plot: loss)")

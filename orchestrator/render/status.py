@@ -84,7 +84,7 @@ def _cells(job: Job, now: float) -> tuple[str, ...]:
 
 def _progress(job: Job) -> str:
     """`37/150` while training and after; before and after it, the name of the step that runs."""
-    if job.state == "RUNNING" and job.phase_step not in ("", "train"):
+    if job.state in {"STARTING", "PREPARING", "RUNNING"} and job.phase_step not in ("", "train"):
         return job.phase_step
     if job.step is None:
         return "-"

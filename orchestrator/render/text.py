@@ -51,6 +51,13 @@ def duration(seconds: float | None) -> str:
     return " ".join(f"{count} {name}" for count, name in counts if count)
 
 
+def size(count: float) -> str:
+    """Bytes, as `1.2 GiB`."""
+    unit = next(unit for unit in (2**40, 2**30, 2**20, 2**10, 1) if count >= unit or unit == 1)
+    names = {2**40: "TiB", 2**30: "GiB", 2**20: "MiB", 2**10: "KiB", 1: "bytes"}
+    return f"{count / unit:.{0 if unit == 1 else 1}f} {names[unit]}"
+
+
 def ago(seconds: float | None) -> str:
     """A span of time in its largest unit, not rounded up: `3 s`, `4 min`, `2 h`, `5 d`; `-` for None. Never below zero."""
     if seconds is None or not math.isfinite(seconds):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -69,8 +68,8 @@ class Wire:
                     view = view[self._stream.send(bytes(view[:BLOCK])) :]
         except TimeoutError:
             self.close(f"nothing could be sent for {PATIENCE:.0f} s")
-        except (OSError, EOFError) as error:
-            self.close(str(error) or "it hung up")
+        except OSError:
+            self.close(self._excuse())
 
     def send(self, request: Mapping[str, Any], body: bytes = b"", patience: float = PATIENCE) -> Callable[[], Answer]:
         """Send a request; what is returned waits for the answer.
@@ -119,8 +118,10 @@ class Wire:
                     self._news()
                 else:
                     self._answered(header, body)
-        except (OSError, EOFError, ValueError, struct.error) as error:
-            self.close(str(error) or self._excuse())
+        except (OSError, EOFError):
+            self.close(self._excuse())
+        except ValueError as error:
+            self.close(str(error))
 
     def _answered(self, header: dict[str, Any], body: bytes) -> None:
         with self._state:

@@ -207,12 +207,13 @@ _REWARDS = ("rewards", "reward", "eval_rewards", "kl")
 
 
 def _speed(kept: dict[str, Any], row: Mapping[str, Any], count: str) -> list[Point]:
-    """Tokens a second since the line before."""
+    """Tokens a second since the line before; where an attempt goes on, its first count has the tokens of the others in it."""
+    told = count and (row["step"] == 1 or "tokens" in kept)
     tokens, seconds = row.get(count, 0.0), row["seconds"]
     gone = max(seconds - kept.get("seconds", 0.0), 1e-9)
     speed = (tokens - kept.get("tokens", 0.0)) / gone
     kept["tokens"], kept["seconds"] = tokens, seconds
-    return [Point(row["step"], "tokens_per_second", speed, "seconds")] if count else []
+    return [Point(row["step"], "tokens_per_second", speed, "seconds")] if told else []
 
 
 AXOLOTL = Backend(
@@ -226,5 +227,6 @@ AXOLOTL = Backend(
     watch=("out/metrics.jsonl",),
     read=read,
     judge=judge,
+    resume={"resume_from_checkpoint": "resume"},
     env={"AXOLOTL_DO_NOT_TRACK": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
 )

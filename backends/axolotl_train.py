@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends.axolotl_method import SEE, TRAINER, TRL
-from backends.rows import ABSENT, Lost, Row, Scene, Shape, cannot, const, couple, kept, same, usual
-from backends.shapes import DATA, LAUNCH, batch_per_device, everywhere, warmup_steps
+from backends.report import Kind
+from backends.rows import ABSENT, Lost, Row, Scene, Shape, const, couple, kept, same, usual
+from backends.shapes import DATA, LAUNCH, batch_per_device, everywhere, resume, warmup_steps
 
 BUILDER = SEE + "core/builders/base.py"
 MANY = 1_000_000_000
@@ -193,6 +194,12 @@ def _memory() -> Row:
     return couple(("train.activation_checkpointing", "train.offload"), keys, to, lambda *v: v[:2], status="same")
 
 
+def _unresumed(scene: Scene) -> tuple[Kind, str, str] | None:
+    if scene.devices > 1 and scene.accelerator == "cuda":
+        return "todo", "not tried with several devices yet", SEE + "utils/train.py"
+    return None
+
+
 def _around(shape: Shape) -> tuple[Row, ...]:
     """Evaluation, checkpoints, logs, and what has no leaf."""
     workers = "the rows are in memory"
@@ -216,15 +223,9 @@ def _around(shape: Shape) -> tuple[Row, ...]:
             why="the end result is saved in any case",
         ),
         couple(("checkpoint.keep",), ("save_total_limit",), lambda v, _: (v or MANY,), lambda v, _: (None if v == MANY else v,)),
-        cannot(
-            "checkpoint.resume",
-            "resuming axolotl is not translated yet",
-            unless=False,
-            kind="todo",
-            see=SEE + "utils/train.py",
-            instead={"auto_resume_from_checkpoints": False},
-        ),
-        const("auto_resume_from_checkpoints", False, "each attempt starts anew"),
+        resume(_unresumed),
+        const("resume_from_checkpoint", None, "a retry is told the checkpoint"),
+        const("auto_resume_from_checkpoints", False, "each attempt has a folder of its own"),
         const("load_best_model_at_end", False, "the last weights are the result", SEE + "core/builders/causal.py"),
         kept("log.every", "we keep every n-th point of what is read", 1),
         const("logging_steps", 1, "every step is checked"),

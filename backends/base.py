@@ -14,8 +14,9 @@ from backends.kit import LOCKS, carried
 from backends.models import MODELS, Model
 from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.report import Line, Report
+from backends.resuming import first_rate
 from backends.rows import Flat, Row, Scene, Shape, cross, nest
-from backends.shapes import DATA, LAUNCH, MODEL, is_hub, rate, reward_files, sources, warmup_steps
+from backends.shapes import DATA, LAUNCH, MODEL, RETRYING, is_hub, reward_files, sources
 
 if TYPE_CHECKING:
     from backends.points import Point
@@ -98,6 +99,9 @@ class Backend:
     python: str = "3.11"
     accelerators: tuple[str, ...] = ("cpu", "cuda")
     env: Mapping[str, str] = field(default_factory=dict)
+    resume: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the config, of its highest level, with the values by which an attempt goes on from the folder `resume`; see
+    backends/resuming.py. Where the trainer cannot, the row of checkpoint.resume says so."""
     room: Callable[[Shape, str], str] = lambda shape, accelerator: accelerator
     """(shape, accelerator) -> which of the trainer's locks: `envs/<name>-<room>.txt`."""
     scripts: Mapping[str, str] = field(default_factory=dict)
@@ -140,8 +144,10 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     backend = backend.fit(recipe) if backend.fit else backend
     accepted = frozenset(accept) - FIRM
     scene = scene_of(flat, target)
-    crossing = cross(backend.table(scene.shape), flat, scene, written=recipe.written, accepted=accepted)
-    native, over = _override(backend.name, crossing.native, recipe.native.get(backend.name, {}), accepted)
+    verbatim = dict(_dotted(recipe.native.get(backend.name, {})))
+    table = backend.table(scene.shape)
+    crossing = cross(table, flat, scene, written=recipe.written, accepted=accepted, verbatim=verbatim)
+    native, over = _override(backend.name, crossing.native, verbatim, accepted)
     lines = crossing.lines + over + _misplaced(backend, flat, target, accepted)
     report = Report(lines)
     if report.refused:
@@ -163,6 +169,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         reading=_reading(flat),
         devices=flat["resources.devices"],
         hosts=flat["resources.hosts"],
+        retry=_retry(flat, report),
         report=report,
     )
     return backend.finish(made)
@@ -197,26 +204,30 @@ def scene_of(flat: Flat, target: Target) -> Scene:
     )
 
 
-def _override(trainer: str, native: Flat, verbatim: Mapping[str, Any], accepted: frozenset[str]) -> tuple[Flat, tuple[Line, ...]]:
-    """The escape hatch: keys of the user's over everything else, each in the report. One that the trainer does not know is lost,
-    unless it is accepted: then it is written all the same.
+def _override(trainer: str, native: Flat, verbatim: Flat, accepted: frozenset[str]) -> tuple[Flat, tuple[Line, ...]]:
+    """The escape hatch: keys of the user's over everything else, each in the report; `~key` takes one away, and goes first. One that
+    the trainer does not know is lost, unless it is accepted: then it is written all the same.
     """
-    lines, own, wish = [], frozenset(native), dict(_dotted(verbatim))
-    for key, value in wish.items():
-        leaf = f"native.{trainer}.{key}"
-        above = [name for name in native if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")]
-        why = f"set over what {', '.join(above)} had been given" if above else "set as it is"
-        native = {k: v for k, v in native.items() if k not in above or key.startswith(f"{k}.")} | {key: value}
-        if keys.is_unknown(trainer, key, written=own, verbatim=wish):
-            lines.append(Line(leaf, "lost", {key: value}, _no_such(trainer, key), "never", accepted=leaf in accepted))
+    lines, own = [], frozenset(native)
+    for name in sorted(verbatim, key=lambda each: "~" not in each):
+        leaf, key = f"native.{trainer}.{name}", name.replace("~", "")
+        said = {key: verbatim[name]} if key == name else {}
+        above = [each for each in native if each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.")]
+        native = {k: v for k, v in native.items() if k not in above or key.startswith(f"{k}.")} | said
+        if keys.is_unknown(trainer, key, written=own, verbatim=verbatim):
+            lines.append(Line(leaf, "lost", said, _no_such(trainer, key), "never", accepted=leaf in accepted))
         else:
-            lines.append(Line(leaf, "native", {key: value}, why))
+            lines.append(Line(leaf, "native", said, _over(above) if said else "taken away: the trainer's default decides"))
     return native, tuple(lines)
 
 
+def _over(above: Sequence[str]) -> str:
+    return f"set over what {', '.join(above)} had been given" if above else "set as it is"
+
+
 def _no_such(trainer: str, key: str) -> str:
-    close = keys.nearest(trainer, key)
-    return f"{keys.version(trainer)} has no such key" + (f"; did you mean {close}?" if close else "")
+    hint = keys.hint(trainer, key)
+    return f"{keys.version(trainer)} has no such key" + (f"; {hint}" if hint else "")
 
 
 def _dotted(value: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
@@ -320,23 +331,22 @@ def _secrets(flat: Flat) -> tuple[str, ...]:
 
 def _reading(flat: Flat) -> dict[str, Any]:
     """What readers need: the first rate, since two trainers log each step's next one; how often; the accumulation."""
-    warm = warmup_steps(flat["train.steps"], flat["optim.warmup_steps"], flat["optim.warmup_share"])
-    first = rate(
-        1,
-        flat["train.steps"] or 2,
-        lr=flat["optim.lr"],
-        schedule=flat["optim.schedule"],
-        warmup=1 if warm is None else warm,
-        min_lr=flat["optim.min_lr"],
-    )
+    facts = {name: flat[f"optim.{name}"] for name in ("lr", "schedule", "warmup_steps", "warmup_share", "min_lr")}
     total, micro = flat["train.batch.global"], flat["train.batch.micro"]
     devices = flat["resources.devices"] * flat["resources.hosts"]
     return {
         "every": flat["log.every"],
-        "first_lr": first,
+        "first_lr": first_rate(facts, 1, flat["train.steps"]),
+        "rate": facts,
         "devices": devices,
         "accumulation": total // ((micro or total // devices) * devices),
     }
+
+
+def _retry(flat: Flat, report: Report) -> dict[str, Any]:
+    """The section retry; to go on from a checkpoint may have been given up as lost."""
+    lost = any(line.leaf == "checkpoint.resume" and line.status == "lost" for line in report.lines)
+    return {**{name: flat[f"retry.{name}"] for name in RETRYING}, "resume": flat["checkpoint.resume"] and not lost}
 
 
 def judge(ending: Ending) -> tuple[str, str] | None:

@@ -30,7 +30,7 @@ from backends.plan import Environment, Input, Plan, Promise, Step
 from backends.points import Point
 from backends.rest import defaults, in_order
 from backends.rows import Flat, Lost, Row, Scene, Shape, cannot, couple, kept
-from backends.shapes import DATA, everywhere, input_path, is_hub, model, model_folder, shared_data
+from backends.shapes import DATA, RETRYING, everywhere, input_path, is_hub, model, model_folder, shared_data
 
 if TYPE_CHECKING:
     from backends.argv import Command
@@ -48,6 +48,7 @@ _OURS = {
     "resources.devices": "kept free for the job, and what it sees of CUDA",
     "resources.hosts": "the command is started on each",
     "resources.memory_gib": "matched when the job is placed",
+    **{f"retry.{name}": "read by whoever runs the job" for name in RETRYING},
     "secrets": "into the environment of the steps, by the runner's standard input",
 }
 """Leaves that need no placeholder: we see to them."""

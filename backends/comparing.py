@@ -26,7 +26,7 @@ from backends.shapes import TEMPLATES, beta, is_hub, warmup_steps
 _NAMES = ("version", "name", "description", "secrets", "native")
 """Leaves that say nothing of the run, or are keys of a trainer's."""
 
-_SECTIONS = ("eval", "checkpoint", "log", "resources")
+_SECTIONS = ("eval", "checkpoint", "log", "resources", "retry")
 _SPEED = frozenset(
     {
         "data.eval",

@@ -19,18 +19,16 @@ from backends.dialects import shell
 from backends.dialects.base import Beside, Dialect, Read, Refused, Unfit
 from backends.dialects.known import is_unknown, opened
 from backends.dialects.wild import Wild, flat
+from backends.keys import hint
 from backends.models import MODELS
 from backends.parse import RecipeError, parse
 from backends.recipe import Recipe, leaves
 from backends.registry import BACKENDS
 from backends.rest import REQUIRED, defaults
 from backends.rows import ABSENT, Flat, Lost, Row, Scene, nest, reverse
+from backends.secrecy import WAY_OUT, is_secret, variable, without
 
 Fate = Literal["modelled", "kept", "unmodelled"]
-
-
-_SECRET = re.compile(r"(api_key|access_token|auth_token|hub_token|password|secret)$")
-"""Keys whose value is never shown nor written."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +86,14 @@ class _Import:
     """One conversion. The recipe grows leaf by leaf, and for each key stands what became of it."""
 
     def __init__(self, dialect: Dialect, backend: Backend, wild: Wild) -> None:
-        self.dialect, self.backend, self.wild = dialect, backend, wild
-        self.shape = dialect.shape(wild.keys)
-        self.leaves: Flat = {}
-        self.entries: dict[str, Entry] = {}
+        self.dialect, self.backend = dialect, backend
+        self.order = tuple(wild.keys)
+        self.wild, self.entries = _less_secrets(wild)
+        self.shape = dialect.shape(self.wild.keys)
+        self.strange = [key for key in self.wild.keys if ":" not in key and is_unknown(backend.name, key, self.wild.keys)]
+        """Keys that the trainer does not know."""
+        names = dict.fromkeys(name for each in self.entries.values() for name in each.leaves.get("secrets", ()))
+        self.leaves: Flat = {"secrets": list(names)} if names else {}
         self.own: set[str] = set()
         """Keys that import's own rows read."""
         self.sources: dict[str, tuple[str, ...]] = {}
@@ -106,7 +108,7 @@ class _Import:
         for key in self.wild.keys:
             self.settle(key)
         recipe, values = self.parsed(name)
-        order = [self.entries[key] for key in self.wild.keys]
+        order = [self.entries[key] for key in self.order]
         assumed = {leaf: value for leaf, value in flat(values).items() if self.is_assumed(leaf)}
         return Imported(self.backend.name, because, recipe, values, tuple(order), assumed, self.sources, self.wild.notes)
 
@@ -125,6 +127,8 @@ class _Import:
     def written(self, keys: Sequence[str]) -> list[str]:
         """Those that stand in the file."""
         stars = [key for key in keys if "*" in key]
+        if not stars:
+            return [key for key in keys if key in self.wild.keys]
         return [key for key in self.wild.keys if key in keys or any(fnmatchcase(key, star) for star in stars)]
 
     def apply(self, row: Read) -> None:
@@ -149,8 +153,7 @@ class _Import:
                 self.leaves[leaf], self.sources[leaf] = value, tuple(said)
         for key in said:
             if key not in self.entries:
-                value = "***" if _SECRET.search(key) and self.wild.keys[key] else self.wild.keys[key]
-                self.entries[key] = Entry(key, value, fate, made, why, self.wild.line(key))
+                self.entries[key] = Entry(key, self.wild.keys[key], fate, made, why, self.wild.line(key))
 
     def scene(self) -> Scene:
         """What the rows of the table may know."""
@@ -185,30 +188,35 @@ class _Import:
         if key in self.entries:
             return
         value, rule = self.wild.keys[key], self.dialect.rule(key)
-        if _SECRET.search(key) and value:
-            self.take({}, [key], "modelled", "a secret has no place in a file: name it under secrets, give it in the environment")
-            return
-        known = ":" not in key and (rule is not None or not is_unknown(self.backend.name, key, self.wild.keys))
+        usual, verbatim = self.dialect.default(self.wild.keys, key), self.verbatim(key)
         if key.startswith(shell.OUTSIDE):
             self.take({}, [key], "unmodelled", "is set outside of the script: give it as KEY=VALUE")
-            return
-        verbatim = {f"native.{self.backend.name}.{key}": value}
-        if value is None and self.dialect.default(self.wild.keys, key) in (None, ABSENT):
+        elif value is None and usual in (None, ABSENT):
             self.take({}, [key], "modelled", "null: nothing is asked for")
         elif value is False and rule and rule.fate == "told":
-            self.take(verbatim if rule.carried and known else {}, [key], "kept", "false: nothing is asked for")
+            self.take(verbatim if rule.carried else {}, [key], "kept", "false: nothing is asked for")
         elif rule and rule.fate == "job":
             self.take({}, [key], "modelled", rule.why)
+        elif key in self.strange:
+            self.take({}, [key], "unmodelled", f"{self.backend.package} knows no such key{self.guess(key)}")
         elif rule and rule.fate == "kept":
-            self.take(verbatim if known else {}, [key], "kept", rule.why)
-        elif rule and value == self.dialect.default(self.wild.keys, key):
+            self.take(verbatim, [key], "kept", rule.why)
+        elif rule and value == usual:
             self.take({}, [key], "kept", "the trainer's default")
         elif rule:
-            self.take(verbatim if rule.carried and known else {}, [key], "unmodelled", rule.why)
-        elif known:
-            self.take({}, [key], "unmodelled", "no leaf says it")
+            self.take(verbatim if rule.carried else {}, [key], "unmodelled", rule.why)
         else:
-            self.take({}, [key], "unmodelled", f"{self.backend.package} knows no such key")
+            self.take(verbatim, [key], "unmodelled", "no leaf says it")
+
+    def verbatim(self, key: str) -> Flat:
+        """The key as it stands, for its own trainer; nothing where that does not know it, or it stands in a list."""
+        own = ":" not in key and not re.search(r"\.\d", key) and key not in self.strange
+        return {f"native.{self.backend.name}.{key}": self.wild.keys[key]} if own else {}
+
+    def guess(self, key: str) -> str:
+        """What may be meant, where few are unknown: it takes a moment for each."""
+        found = hint(self.backend.name, key) if len(self.strange) <= 10 else ""
+        return f"; {found}" if found else ""
 
     def parsed(self, name: str) -> tuple[Recipe, dict[str, Any]]:
         """The recipe; a leaf that its parser refuses is taken out again, and its keys are not modelled."""
@@ -230,7 +238,8 @@ class _Import:
         del self.leaves[leaf]
         for key in self.sources.pop(leaf):
             old = self.entries[key]
-            said = {other: value for other, value in old.leaves.items() if other != leaf}
+            said = {other: value for other, value in old.leaves.items() if other != leaf} | self.verbatim(key)
+            self.leaves |= self.verbatim(key)
             self.entries[key] = Entry(key, old.value, "unmodelled", said, f"{leaf} {rule}", old.line)
 
     def document(self, name: str) -> dict[str, Any]:
@@ -275,6 +284,22 @@ def _believed(row: Row, values: Flat, usual: Flat, scene: Scene) -> Flat | None:
         return None
     written = {key: usual[key] if again.get(key, ABSENT) is ABSENT else again[key] for key in usual}
     return made if all(_same(value, values[key]) for key, value in written.items()) else None
+
+
+def _less_secrets(wild: Wild) -> tuple[Wild, dict[str, Entry]]:
+    """The config as if no secret stood in it, and what became of the keys that hold one. No row ever sees it."""
+    kept, found, notes = dict(wild.keys), {}, []
+    for key, value in wild.keys.items():
+        if not is_secret(key, value):
+            continue
+        if isinstance(value, list | dict):
+            kept[key] = without(key, value)
+            notes.append(f"{key} holds a secret, which is left out: {WAY_OUT}")
+        else:
+            del kept[key]
+            name = variable(key, value)
+            found[key] = Entry(key, "***", "modelled", {"secrets": [name]} if name else {}, WAY_OUT, wild.line(key))
+    return wild.but(kept, *notes), found
 
 
 def _same(one: Any, other: Any) -> bool:

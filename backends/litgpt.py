@@ -272,13 +272,15 @@ def _step(reading: Mapping[str, Any], progress: Progress, row: Mapping[str, str]
     step, loss, tokens = int(row["iter"]) // times, float(row["loss"]), float(row["total_tokens"])
     if step <= progress.last:
         return []
-    lr = float(row["learning_rate"]) if whole else reading["first_lr"] if step == 1 else kept["lr"]
+    lr = float(row["learning_rate"]) if whole else kept.get("lr", reading["first_lr"])
     points = [
         Point(step, "loss", loss, "loss"),
         Point(step, "lr", lr, "learning_rate"),
         Point(step, "tokens", tokens, "total_tokens"),
-        Point(step, "tokens_per_second", (tokens - kept.get("tokens", 0.0)) / max(kept["seconds"], 1e-9), "iter_time"),
     ]
+    if step == 1 or "tokens" in kept:  # where an attempt goes on, the first count has the tokens of the others in it
+        speed = (tokens - kept.get("tokens", 0.0)) / max(kept["seconds"], 1e-9)
+        points.append(Point(step, "tokens_per_second", speed, "iter_time"))
     kept["lr"], kept["tokens"], kept["seconds"] = float(row["learning_rate"]), tokens, 0.0
     progress.step(step, loss)
     return points
@@ -295,4 +297,5 @@ LITGPT = Backend(
     watch=("out/logs/csv/version_*/metrics.csv",),
     read=read,
     judge=judge,
+    resume={"resume": "resume/lit_model.pth", "initial_checkpoint_dir": None},  # pre-training takes one of them
 )

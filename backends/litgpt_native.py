@@ -27,6 +27,7 @@ def batch() -> Row:
                 "leave train.batch.micro unset, or use data.rendering: shared",
                 see=FINETUNE,
                 instead=dict(zip(row.theirs, crossed, strict=True)),
+                unless=("train.micro_batch_size",),
             )
         return crossed
 
@@ -42,7 +43,8 @@ def _files() -> Row:
             raise Lost("data.train", "LitGPT's JSON data reads one file; use data.rendering: shared", see=JSON)
         for leaf, each in (("data.train", name), ("data.eval", other)):
             if each and is_hub(each):
-                raise Lost(leaf, "LitGPT's JSON data reads local files; use data.rendering: shared", see=JSON)
+                why = "LitGPT's JSON data reads local files; use data.rendering: shared"
+                raise Lost(leaf, why, see=JSON, unless=("data.class_path",))
             if each and not each.endswith((".json", ".jsonl")):
                 raise Lost(leaf, "LitGPT's JSON data reads .json and .jsonl; use data.rendering: shared", see=JSON)
         return "litgpt.data.JSON", "inputs" if other else input_path("data.train", name), None if other else 0.0, name, other

@@ -11,7 +11,7 @@ from typing import Any
 from backends import litgpt_native
 from backends.report import Kind
 from backends.rows import ABSENT, Lost, Row, Scene, Shape, cannot, const, couple, kept, same, usual, words
-from backends.shapes import DATA, LAUNCH, batch_global, everywhere, no_trackers, warmup_steps
+from backends.shapes import DATA, LAUNCH, batch_global, everywhere, no_trackers, resume, warmup_steps
 
 SEE = "https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/"
 FINETUNE, LORA, PRETRAIN = SEE + "finetune/full.py", SEE + "finetune/lora.py", SEE + "pretrain.py"
@@ -239,8 +239,8 @@ def _around(shape: Shape) -> tuple[Row, ...]:
         const("eval.initial_validation", False, "no evaluation before training"),
         const("eval.final_validation", lambda scene: scene.evaluates, "evaluation at the end when there are rows for it"),
         same("checkpoint.every", "train.save_interval"),
-        cannot("checkpoint.keep", "LitGPT keeps every checkpoint", see=FINETUNE),
-        _resume(shape),
+        *_checkpoints(shape),
+        *(() if shape.lora else (const("resume", False, "a retry is told the checkpoint"),)),
         kept("log.every", "we keep every n-th point of what is read", 1),
         const("train.log_interval", 1, "with more, LitGPT's fine-tuning writes no metrics file at all", SEE + "utils.py"),
         *_trackers(shape),
@@ -249,19 +249,23 @@ def _around(shape: Shape) -> tuple[Row, ...]:
     )
 
 
-def _resume(shape: Shape) -> Row:
-    key = ABSENT if shape.lora else False
+def _checkpoints(shape: Shape) -> tuple[Row, ...]:
+    """Kept and gone on from through our data module, so that there is neither without it."""
+    if shape.native:
+        why = "through our data module only; use data.rendering: shared"
+        return (
+            cannot("checkpoint.keep", f"LitGPT keeps every checkpoint; fewer {why}", see=FINETUNE),
+            resume(lambda _: ("never", f"known to be complete {why}", FINETUNE)),
+        )
+    return same("checkpoint.keep", "data.init_args.keep"), resume(lambda scene: _unresumed(shape, scene))
 
-    def to(wanted: bool, _: Scene) -> Sequence[Any]:
-        if wanted and shape.lora:
-            raise Lost("checkpoint.resume", "LitGPT saves no optimizer state with an adapter", see=LORA)
-        if wanted:
-            raise Lost("checkpoint.resume", "resuming LitGPT is not translated yet", kind="todo", instead={"resume": False})
-        return (key,)
 
-    return couple(
-        ("checkpoint.resume",), ("resume",), to, lambda v, _: (v is not ABSENT and v,), status="same", absent=("resume",)
-    )
+def _unresumed(shape: Shape, scene: Scene) -> tuple[Kind, str, str] | None:
+    if shape.lora:
+        return "never", "LitGPT saves no optimizer state with an adapter", LORA
+    if scene.devices > 1 and scene.accelerator == "cuda":
+        return "todo", "not tried with FSDP yet", FINETUNE
+    return None
 
 
 def _trackers(shape: Shape) -> tuple[Row, ...]:

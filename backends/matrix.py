@@ -13,8 +13,9 @@ from backends.probe import ADAPTERS, KINDS, SHAPES, Loss, Spelling, has, matters
 from backends.recipe import leaves
 from backends.registry import BACKENDS
 from backends.rows import Shape
+from backends.shapes import RETRYING
 
-FREE = ("version", "name", "description", "secrets", "native")
+FREE = ("version", "name", "description", "secrets", "native", *(f"retry.{name}" for name in RETRYING))
 """Leaves that are ours, whoever trains."""
 
 _GRADES = ("same", "converted", "approximated", "partly", "todo", "waiting", "never")

@@ -21,14 +21,13 @@ from backends.plan import Step
 from backends.points import Point
 from backends.report import Kind as Lack
 from backends.rows import Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same, words
-from backends.shapes import DATA, LAUNCH, distill_idle, everywhere, grpo_idle, identity, model, no_qat, resources
+from backends.shapes import DATA, LAUNCH, distill_idle, everywhere, grpo_idle, identity, model, no_qat, resources, resume
 
 NEVER = 1_000_000_000
 """A checkpoint period that no run reaches: the last one is saved at the end."""
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _TYPES = SEE + "configs/types.py"
 _OPTIMIZERS = SEE + "optimizers/optimizers.py"
-_SFT = SEE + "trainers/post_train/sft/train_sft.py"
 _HOOKS = SEE + "trainers/post_train/hooks.py"
 _CHECKPOINTS = SEE + "common/checkpointing.py"
 
@@ -198,6 +197,29 @@ def _optimizer() -> tuple[Row, ...]:
     )
 
 
+def _keep(shape: Shape) -> Row:
+    """MaxText removes what is too old before it is known that the newest is whole, and Tunix is not told how many to keep."""
+    if shape.native and not tunix(shape):
+        return same("checkpoint.keep", "max_num_checkpoints_to_keep")
+    return couple(
+        ("checkpoint.keep",),
+        ("max_num_checkpoints_to_keep", f"{JOB}:keep"),
+        lambda v, _: (None, v),
+        lambda _, v, _scene: (v,),
+        why="removed by tune_maxtext.py, which knows when the newer one is whole",
+    )
+
+
+def _unresumed(scene: Scene) -> tuple[Lack, str, str] | None:
+    if scene.shape.native:
+        return (
+            "never",
+            "MaxText does not take up the place in rows that it reads itself; use data.rendering: shared",
+            _CHECKPOINTS,
+        )
+    return ("todo", "not tried with several devices yet", _CHECKPOINTS) if scene.devices > 1 else None
+
+
 def _around(shape: Shape) -> tuple[Row, ...]:
     """Evaluation, checkpoints, logs."""
     pairs = shape.kind in PREFERS
@@ -227,16 +249,8 @@ def _around(shape: Shape) -> tuple[Row, ...]:
             lambda v, _: (None if v == NEVER else v,),
             why="no checkpoints on the way is a period that is never reached",
         ),
-        cannot("checkpoint.keep", "MaxText does not tell Tunix how many to keep", see=_SFT)
-        if tunix(shape)
-        else same("checkpoint.keep", "max_num_checkpoints_to_keep"),
-        cannot(
-            "checkpoint.resume",
-            "resuming MaxText is not translated yet",
-            unless=False,
-            kind="todo",
-            see=_CHECKPOINTS,
-        ),
+        _keep(shape),
+        resume(_unresumed),
         const("enable_checkpointing", True, "the result is one"),
         const("async_checkpointing", False, "a run ends when its checkpoint is whole"),
         const("save_checkpoint_on_start", False, "the start is in the cache"),

@@ -2,60 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.maxtext_method import PREFERS, SEE, TUNIX, adapts
-from backends.rows import ABSENT, Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same
-from backends.shapes import COLUMNS, DATA, LAUNCH, batch_per_device, is_hub, shared_data, sources
+from backends.rows import Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same
+from backends.shapes import COLUMNS as NAMES
+from backends.shapes import DATA, LAUNCH, batch_per_device, is_hub, shared_data, sources
 
 JOB = "maxtext.json"
 """The spec of the prepare and train steps."""
 _LOADER = SEE + "input_pipeline/hf_data_processing.py"
 _INSTRUCTIONS = SEE + "input_pipeline/instruction_data_processing.py"
 SHARED = "use data.rendering: shared"
-_FORMS = {"sft": ("chat", ("messages",)), "pretrain": ("text", ("text",))}
-_PAIRS = ("preference", ("prompt", "chosen", "rejected"))
+COLUMNS = (("prompt", "completion"), ("question", "answer"))
+"""Two columns that its loader takes: lists of messages, or texts that it makes the two messages of a chat."""
 _KEYS = ("hf_path", "hf_train_files", "train_data_columns")
 
 
-def form(kind: str) -> tuple[str, tuple[str, ...]]:
-    """The one format that its loader reads for a kind, and the columns of it."""
-    return _FORMS.get(kind, _PAIRS)
+_READS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "sft": {"chat": ("messages",), "completion": ("prompt", "completion")},
+    "pretrain": {"text": ("text",)},
+    **{kind: {"preference": ("prompt", "chosen", "rejected")} for kind in PREFERS},
+}
+_OTHERS = {"rated": ("prompt", "completion", "label"), "prompts": ("prompt",), "instruct": ("instruction",)}
+
+
+def forms(kind: str) -> Mapping[str, tuple[str, ...]]:
+    """The formats that its loader reads for a kind, and the columns of each. For a kind that MaxText has not, all: what is in the
+    way is the kind.
+    """
+    return _READS.get(kind, {name: columns for each in _READS.values() for name, columns in each.items()} | _OTHERS)
 
 
 def _files(shape: Shape) -> Row:
     """Where the rows are and which columns they have."""
-    wanted, names = form(shape.kind)
-    ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in COLUMNS))
+    wanted = forms(shape.kind)
+    ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in NAMES))
 
     def to(name: Any, given: str, *rest: Any) -> Sequence[Any]:
         first = sources("data.train", name, "")[0]
         source = str(first.get("hub", first.get("name")))
         builder = "parquet" if source.endswith(".parquet") else "text" if source.endswith(".txt") else "json"
-        columns = dict(zip(COLUMNS, rest[:-1], strict=True))
+        columns = dict(zip(NAMES, rest[:-1], strict=True))
         keys: Flat = {
             "hf_path": source if is_hub(source) else builder,
-            "train_data_columns": [columns[c] for c in names],
-            **({} if is_hub(source) else {"hf_train_files": first["path"]}),
+            "hf_train_files": "" if is_hub(source) else first["path"],
+            "train_data_columns": [columns[c] for c in wanted.get(given, ())],
             f"{LAUNCH}:data": [name, given, *rest[:-1]],
         }
-        _refuse(name, given, wanted, columns, keys)
-        return *(keys.get(key, ABSENT) for key in _KEYS), keys[f"{LAUNCH}:data"]
+        if given not in wanted:
+            why = f"MaxText's loader reads {' and '.join(wanted)} rows here, {given} rows only as lists of messages; {SHARED}"
+            raise Lost("data.format", why, see=_INSTRUCTIONS)
+        _refuse(name, given, keys)
+        return tuple(keys.values())
 
-    return couple(ours, (*_KEYS, f"{LAUNCH}:data"), to, lambda *values: tuple(values[-2]), see=_LOADER, absent=_KEYS)
+    return couple(
+        ours,
+        (*_KEYS, f"{LAUNCH}:data"),
+        to,
+        lambda *values: tuple(values[-2]),
+        why="chats are lists of messages, in columns prompt and completion too" if "completion" in wanted else "",
+        see=_LOADER,
+    )
 
 
-def _refuse(name: Any, given: str, wanted: str, columns: Flat, keys: Flat) -> None:
-    """What its loader cannot read."""
-    if given != wanted:
-        why = f"MaxText's loader reads {wanted} rows here, {given} rows only as lists of messages; {SHARED}"
-        raise Lost("data.format", why, see=_INSTRUCTIONS)
+def _refuse(name: Any, given: str, keys: Flat) -> None:
+    """What its loader cannot read. Columns of other names are taken where the user sets them: with images it reads those."""
+    named, see = keys["train_data_columns"], SEE + "input_pipeline/data_processing_utils.py"
     if isinstance(name, list):
         raise Lost("data.train", f"MaxText's loader reads one data set; {SHARED}", see=_LOADER, instead=keys)
-    if wanted == "chat" and columns["messages"] != "messages":
+    if given == "chat" and named != ["messages"]:
         why = f"MaxText wants the column to be called messages; {SHARED}"
-        raise Lost("data.columns.messages", why, see=SEE + "input_pipeline/data_processing_utils.py", instead=keys)
+        raise Lost("data.columns.messages", why, see=see, instead=keys, unless=("train_data_columns",))
+    if given == "completion" and tuple(named) not in COLUMNS:
+        why = f"MaxText wants the columns to be called {' or '.join(map(' and '.join, COLUMNS))}; {SHARED}"
+        raise Lost("data.columns.prompt", why, see=see, instead=keys, unless=("train_data_columns",))
+
+
+def _eval() -> Row:
+    """Evaluation by its own loader, which the user must want as it is."""
+
+    def to(wish: Any, _: Scene) -> Sequence[Any]:
+        if wish is not None:
+            why = f"MaxText's loader begins a second evaluation where the first one ended; {SHARED}"
+            raise Lost("data.eval", why, see=_LOADER, instead={"hf_eval_files": ""}, unless=("hf_eval_split",))
+        return ("",)
+
+    return couple(("data.eval",), ("hf_eval_files",), to, lambda *_: (None,), status="same")
 
 
 def _steps(epochs: int | None, steps: int | None, _: Scene) -> Sequence[Any]:
@@ -81,7 +115,7 @@ def native(shape: Shape) -> tuple[Row, ...]:
     return (
         _files(shape),
         same("data.train_split", "train_split"),
-        cannot("data.eval", f"MaxText's loader begins a second evaluation where the first one ended; {SHARED}", see=_LOADER),
+        _eval(),
         kept("data.eval_split", "no evaluation", "validation"),
         cannot("data.template", "MaxText uses the tokenizer's chat template", see=_INSTRUCTIONS),
         cannot("data.loss_roles", "in MaxText's chats the assistant carries loss", unless=["assistant"], see=_INSTRUCTIONS),

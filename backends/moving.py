@@ -9,8 +9,8 @@ from backends.recipe import Recipe
 from backends.report import Line
 from backends.target import Target
 
-_WEIGHT = {"lost": 0, "approximated": 1}
-ORDER = ("method", "model", "data", "optim", "train", "resources", "eval", "checkpoint", "log")
+_WEIGHT = {"lost": 0, "approximated": 1, "native": 2}
+ORDER = ("method", "model", "data", "optim", "train", "resources", "eval", "checkpoint", "log", "retry")
 """Sections of the recipe, by how much they change what is learnt."""
 
 
@@ -20,7 +20,7 @@ def elsewhere(recipe: Recipe) -> Recipe:
 
 
 def changes(backend: Backend, recipe: Recipe) -> tuple[Line, ...]:
-    """Leaves that the trainer loses or only comes near to, for a machine such as the recipe asks for."""
+    """Leaves that the trainer loses or only comes near to, or that native keys say instead, for a machine such as the recipe asks for."""
     wish = recipe.resources
     machine = Target(
         accelerator="cuda" if wish.accelerator == "any" else wish.accelerator, devices=wish.devices, hosts=wish.hosts

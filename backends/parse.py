@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from backends.recipe import FORMATS, PREFERENCE, Recipe, Section, leaves
+from backends.secrecy import WAY_OUT, places
 from backends.source import Problem, Source, read
 
 
@@ -197,13 +198,26 @@ def _rules(values: dict[str, Any], source: Source, changed: set[str], trainers: 
     yield from _model_rules(at, problem)
     yield from _data_rules(at, problem)
     yield from _machine_rules(at, problem)
+    for path in places(values):
+        yield problem(path, "looks like a secret", WAY_OUT, "***")
     native = at("native")
     for name, keys in native.items() if isinstance(native, dict) else ():
         if any(":" in str(key) for key in (keys if isinstance(keys, dict) else ())):
             yield problem(f"native.{name}", "should hold keys of the trainer's config, which have no colon in them")
+        for key in _not_empty(keys) if isinstance(keys, dict) else ():
+            yield problem(f"native.{name}.{key}", "should be null: ~ takes the key away")
     for name in native if isinstance(native, dict) and trainers else ():
         if name not in trainers:
             yield problem(f"native.{name}", "is not a trainer", _nearest(name, trainers) or f"known: {', '.join(trainers)}")
+
+
+def _not_empty(keys: Mapping[str, Any], above: str = "") -> Iterable[str]:
+    """Keys with `~` that have a value all the same."""
+    for key, value in keys.items():
+        if str(key).startswith("~") and value is not None:
+            yield f"{above}{key}"
+        elif isinstance(value, dict):
+            yield from _not_empty(value, f"{above}{key}.")
 
 
 def _method_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
@@ -276,6 +290,8 @@ def _data_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> It
     yield from _template_rules(at, problem)
     if at("data.eval") is None and (at("eval.every") is not None or at("eval.batches") is not None):
         yield problem("eval.every", "needs data.eval")
+    if at("checkpoint.resume") and at("checkpoint.every") is None:
+        yield problem("checkpoint.resume", "needs checkpoint.every: there is nothing else to go on from")
     if many and at("data.train_split") is not None:
         yield problem("data.train_split", "has no effect with a list in data.train: each has its own split")
 

@@ -100,6 +100,8 @@ class Plan:
     devices: int = 1
     """Accelerators on each host."""
     hosts: int = 1
+    retry: dict[str, Any] = field(default_factory=dict, hash=False)
+    """The recipe's section retry, and `resume`: whether a retry goes on from a checkpoint."""
     report: Report = field(default_factory=Report, hash=False)
 
     def as_dict(self) -> dict[str, Any]:

@@ -252,6 +252,7 @@ _OTHER: Mapping[str, tuple[Any, ...]] = {
     "eval.batches": ({"eval.batches": 4, **_EVALUATED},),
     "checkpoint.every": (4, 5),
     "checkpoint.keep": ({"checkpoint.keep": 2, "checkpoint.every": 4},),
+    "checkpoint.resume": ({"checkpoint.resume": True, "checkpoint.every": 4},),
     "log.every": (4,),
     "log.trackers": (["tensorboard"], ["wandb"], ["mlflow"]),
     "log.project": ({"log.project": "another", **_TRACKED},),
@@ -262,6 +263,7 @@ _OTHER: Mapping[str, tuple[Any, ...]] = {
     "resources.strategy": tuple({"resources.strategy": each, **_SEVERAL} for each in ("ddp", "fsdp", "zero1", "zero2", "zero3")),
     "resources.tensor": ({"resources.tensor": 2, **_SEVERAL},),
     "resources.memory_gib": (40.0,),
+    **{f"retry.{name}": (2,) for name in ("lost", "hardware", "hang", "out_of_memory", "unknown", "hang_minutes")},
     "secrets": (["NAME"],),
     "native": ({},),
 }

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Word = Annotated[str, Field(min_length=1, max_length=200)]
+Tries = Annotated[int, Field(ge=0, le=100)]
 
 
 class Section(BaseModel):
@@ -298,9 +299,9 @@ class Checkpoint(Section):
     every: Positive | None = None
     """Optimizer steps between checkpoints; null: only the end."""
     keep: Positive | None = None
-    """How many of them to keep; null: all."""
+    """How many of them to keep, the newest; null: all."""
     resume: bool = False
-    """A retry goes on from the last complete checkpoint instead of from the beginning."""
+    """A retry goes on from the last complete checkpoint, in step, rate, optimizer state and place in the rows, if there is one."""
 
 
 class Log(Section):
@@ -336,6 +337,23 @@ class Resources(Section):
     """Memory that a device must have, in GiB."""
 
 
+class Retry(Section):
+    """How often a failed job is tried again by itself, by what went wrong; a request that is wrong (data, model, secret): never."""
+
+    lost: Tries = 3
+    """The host was preempted, rebooted or switched off, or somebody ended the processes."""
+    hardware: Tries = 1
+    """A device or the link between devices failed."""
+    hang: Tries = 1
+    """No step was taken for `hang_minutes`; the attempt is stopped then."""
+    out_of_memory: Tries = 0
+    """Of a device or of the host. The same needs the same, unless others shared the machine."""
+    unknown: Tries = 0
+    """None of these is recognised."""
+    hang_minutes: Annotated[float, Field(gt=0)] | None = 60.0
+    """Minutes without a step, an evaluation or a line in the log after which training hangs; null: never."""
+
+
 class Recipe(Section):
     """One training, whoever does it."""
 
@@ -354,10 +372,11 @@ class Recipe(Section):
     checkpoint: Checkpoint = Checkpoint()
     log: Log = Log()
     resources: Resources = Resources()
+    retry: Retry = Retry()
     secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]] = []
     """Names of environment variables that the job needs and nobody may see."""
     native: dict[str, dict[str, Any]] = {}
-    """Trainer -> keys of its own config to set as they are, over everything else. Always in the report."""
+    """Trainer -> keys of its config, set as they are over everything else; `~key: null` takes one away. All are in the report."""
 
     _written: frozenset[str] = PrivateAttr(default=frozenset())
     _base: str = PrivateAttr(default="")

@@ -6,7 +6,7 @@ Configs are flat on both sides: dotted names, lists are values. A native name is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -55,12 +55,21 @@ class Lost(Exception):
     """A value that the trainer cannot honour."""
 
     def __init__(
-        self, leaf: str, why: str, *, kind: Kind = "never", see: str = "", instead: Mapping[str, Any] | None = None
+        self,
+        leaf: str,
+        why: str,
+        *,
+        kind: Kind = "never",
+        see: str = "",
+        instead: Mapping[str, Any] | None = None,
+        unless: Sequence[str] = (),
     ) -> None:
         super().__init__(f"{leaf}: {why}")
         self.leaf, self.why, self.kind, self.see = leaf, why, kind, see
         self.instead = dict(instead or {})
         """What is written when the user accepts the loss: no trainer default ever decides."""
+        self.unless = frozenset(unless)
+        """Native keys that, all set by the user, give the trainer what the leaf cannot: then nothing is lost."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,13 @@ class Crossing:
 
 
 def cross(
-    table: Iterable[Row], ours: Flat, scene: Scene, *, written: Iterable[str] = (), accepted: Iterable[str] = ()
+    table: Iterable[Row],
+    ours: Flat,
+    scene: Scene,
+    *,
+    written: Iterable[str] = (),
+    accepted: Iterable[str] = (),
+    verbatim: Collection[str] = (),
 ) -> Crossing:
     """Carry a flat config across a table.
 
@@ -211,6 +226,7 @@ def cross(
         scene: facts of target and model.
         written: leaves that the user wrote; the others' lines say `defaulted`.
         accepted: leaves whose loss is accepted.
+        verbatim: native keys that the user sets besides.
     """
     native: Flat = {}
     lines: list[Line] = []
@@ -228,7 +244,10 @@ def cross(
         if ABSENT in values.values():
             values = {key: value for key, value in values.items() if value is not ABSENT}
         native |= values
-        lines += row.unsaid if not values and not lost and said.isdisjoint(row.ours) else _lines(row, values, lost, said, taken)
+        if not values and not lost and said.isdisjoint(row.ours):
+            lines += row.unsaid
+        else:
+            lines += [_settled(line, lost, verbatim) for line in _lines(row, values, lost, said, taken)]
     return Crossing(native, tuple(lines), frozenset(unread))
 
 
@@ -241,6 +260,15 @@ def _lines(row: Row, values: Flat, lost: Lost | None, written: frozenset[str], a
             status: Status = row.status if name in written or row.status == "approximated" else "defaulted"
             out.append(Line(name, status, values, row.why, "", row.see))
     return out
+
+
+def _settled(line: Line, lost: Lost | None, verbatim: Collection[str]) -> Line:
+    """The line of a loss that the user's own native keys make up for."""
+    if not lost or line.status != "lost" or not lost.unless or not lost.unless.issubset(verbatim):
+        return line
+    return Line(
+        line.leaf, "native", line.native, f"{', '.join(sorted(lost.unless))} under native instead: {lost.why}", "", line.see
+    )
 
 
 def reverse(table: Iterable[Row]) -> tuple[Row, ...]:

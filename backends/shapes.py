@@ -321,6 +321,28 @@ def identity() -> tuple[Row, ...]:
     )
 
 
+def resume(cannot: Callable[[Scene], tuple[Lack, str, str] | None]) -> Row:
+    """checkpoint.resume. What goes on is a retry, whose plan differs by a few keys (backends/resuming.py).
+
+    Args:
+        cannot: what is in the way of that on a machine, if anything: kind of loss, reason, upstream's word.
+    """
+
+    def to(wanted: bool, scene: Scene) -> Sequence[Any]:
+        apart: tuple[Lack, str, str] = ("todo", "the checkpoint lies on the first host only, and the others need it too", "")
+        if wanted and (lack := cannot(scene) or (apart if scene.hosts > 1 else None)):
+            raise Lost("checkpoint.resume", lack[1], kind=lack[0], see=lack[2])
+        return ()
+
+    return Row(
+        ("checkpoint.resume",), (), to, lambda _: (False,), "same", "a retry is told the checkpoint, which it finds as resume"
+    )
+
+
+RETRYING: Flat = {"lost": 3, "hardware": 1, "hang": 1, "out_of_memory": 0, "unknown": 0, "hang_minutes": 60.0}
+"""Leaves of the section retry, which whoever runs the job reads, and their defaults."""
+
+
 def resources(*between: Row) -> tuple[Row, ...]:
     """What the machine must have: matched by us when the job is placed. `between` are the trainer's rows for devices, hosts,
     strategy and tensor.
@@ -329,6 +351,7 @@ def resources(*between: Row) -> tuple[Row, ...]:
         kept("resources.accelerator", "matched when the job is placed", "any"),
         *between,
         kept("resources.memory_gib", "matched when the job is placed"),
+        *idle("retry", "read by whoever runs the job", RETRYING),
         kept("secrets", "into the environment of the steps, by the runner's standard input", []),
         kept("native", "written over everything else; one line a key", {}),
     )

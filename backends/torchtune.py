@@ -24,6 +24,7 @@ from backends.shapes import (
     identity,
     model,
     resources,
+    resume,
     shared_data,
     torchrun,
 )
@@ -98,20 +99,42 @@ def _components(shape: Shape) -> tuple[Row, ...]:
     )
 
 
-def _parts(every: int | None, scene: Scene) -> Sequence[Any]:
+def _checkpoints(shape: Shape) -> tuple[Row, ...]:
     """torchtune saves at the end of an epoch only: the run is cut into as many of its epochs as checkpoints are wanted."""
+    if shape.native:
+        why = "torchtune saves at the end of each epoch of its own; use data.rendering: shared"
+        return (
+            cannot("checkpoint.every", why, see=FULL),
+            cannot("checkpoint.keep", "torchtune keeps every checkpoint; use data.rendering: shared", see=FULL),
+            resume(lambda _: ("never", why, FULL)),
+        )
+    keys = ("epochs", "dataset.parts", "export.json:trained", "checkpointer.every")
+    return (
+        couple(
+            ("checkpoint.every",),
+            keys,
+            lambda every, scene: _parts(every, scene, keys),
+            lambda *values: (values[-2],),
+            why="torchtune saves at the end of an epoch: the steps are cut into that many",
+            see=FULL,
+        ),
+        same("checkpoint.keep", "checkpointer.keep"),
+        resume(lambda _: None),
+    )
+
+
+def _parts(every: int | None, scene: Scene, keys: Sequence[str]) -> Sequence[Any]:
     if every is None:
-        return 1, 1, "out/epoch_0"
-    single = {"epochs": 1, "dataset.parts": 1, "export.json:trained": "out/epoch_0"}
+        return 1, 1, "out/epoch_0", None
     if scene.steps is None or scene.steps % every:
         raise Lost(
             "checkpoint.every",
             "torchtune saves at the end of an epoch: train.steps must be given and be a multiple",
             see=FULL,
-            instead=single,
+            instead=dict(zip(keys, (1, 1, "out/epoch_0", None), strict=True)),
         )
     parts = scene.steps // every
-    return parts, parts, f"out/epoch_{parts - 1}"
+    return parts, parts, f"out/epoch_{parts - 1}", every
 
 
 def _around(shape: Shape) -> tuple[Row, ...]:
@@ -119,25 +142,8 @@ def _around(shape: Shape) -> tuple[Row, ...]:
     return (
         cannot("eval.every", NO_EVAL, see=FULL),
         cannot("eval.batches", NO_EVAL, see=FULL),
-        cannot("checkpoint.every", "torchtune saves at the end of each epoch of its own; use data.rendering: shared", see=FULL)
-        if shape.native
-        else couple(
-            ("checkpoint.every",),
-            ("epochs", "dataset.parts", "export.json:trained"),
-            _parts,
-            lambda _epochs, parts, _trained, scene: (None if parts == 1 else scene.steps // parts,),
-            why="torchtune saves at the end of an epoch: the steps are cut into that many",
-            see=FULL,
-        ),
-        cannot("checkpoint.keep", "torchtune keeps every checkpoint", see=FULL),
-        cannot(
-            "checkpoint.resume",
-            "resuming torchtune is not translated yet",
-            unless=False,
-            kind="todo",
-            instead={"resume_from_checkpoint": False},
-        ),
-        const("resume_from_checkpoint", False, "each attempt starts anew"),
+        *_checkpoints(shape),
+        const("resume_from_checkpoint", False, "a retry is told the checkpoint"),
         kept("log.every", "we keep every n-th point of what is read", 1),
         const("log_every_n_steps", 1, "every step is checked"),
         *_logs(shape),
@@ -293,7 +299,7 @@ def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Poin
     row = {name: float(value) for name, _, value in (pair.rpartition(":") for pair in found[2].split()) if name}
     if "loss" not in row:
         return []
-    lr = reading["first_lr"] if step == 1 else progress.kept.get("lr", reading["first_lr"])
+    lr = progress.kept.get("lr", reading["first_lr"])
     speed = row.get("tokens_per_second_per_gpu", 0.0) * reading.get("devices", 1)
     progress.unlabelled |= speed == 0
     progress.kept["lr"] = row.get("lr", lr)
@@ -318,4 +324,5 @@ TORCHTUNE = Backend(
     watch=("out/logs/train.log",),
     read=read,
     judge=judge,
+    resume={"resume_from_checkpoint": True},
 )

@@ -124,6 +124,7 @@ def _rendering(_value: str, scene: Scene) -> Sequence[Any]:
             "torchtune has tokenizers for its own models only, and this model is none of them; use data.rendering: shared",
             see=SEE + "torchtune/models/",
             instead={"tokenizer._component_": "tune_torchtune.PadOnly"},
+            unless=("tokenizer._component_",),
         )
     return ()
 

@@ -45,7 +45,7 @@ _Absolute = Annotated[str, _text(_fits(rf"/{_PATH}"), "should be an absolute pat
 _Program = Annotated[
     str, _text(_fits(rf"[A-Za-z0-9_]{_PATH}|/{_PATH}"), "should be a program's name or its absolute path on the host")
 ]
-_Mine = Annotated[str, _text(_fits(_PATH), "should be a path of this machine")]
+_Mine = Annotated[str, _text(_fits(rf"(?!~[^/]){_PATH}"), "should be a path of this machine; ~ is your own home, nobody else's")]
 _Variable = Annotated[
     str,
     _text(
@@ -68,7 +68,7 @@ class Machine(_Keys):
     """Accelerators to use; on a CPU machine the jobs that may run side by side. Null or detect: all NVIDIA devices, or 1."""
     memory_gib: Annotated[Annotated[float, Field(gt=0)] | None, _DETECT] = None
     """Memory of one device in GiB. Null or detect: as the host says."""
-    python: str | None = None
+    python: _Mine | None = None
     """An interpreter there that has the trainer, instead of an environment made from a lock."""
     threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     """CPU threads of a job."""

@@ -161,24 +161,26 @@ def _hosts(entry: Ssh, defaults: Way) -> list[Remote]:
     return hosts
 
 
+_ALIKE = ("accelerator", "python", "threads")
+_WAY = ("address", "port", "user", "identity", "jump", "known_hosts", "folder", "interpreter")
+
+
 def _check_hosts(remotes: Mapping[str, list[Remote]], wrong: _Wrong) -> None:
-    """One plan is made for all hosts of a target, and one name means one machine."""
+    """One plan is made for all hosts of a target; one name means one machine, and one way to it."""
     machines: dict[str, tuple[str, Remote]] = {}
     for target, hosts in remotes.items():
-        names: set[str] = set()
+        names = {"local"}
         for at, host in enumerate(hosts):
             path, name = f"targets.{target}.hosts.{at}", _name(host)
-            for key in ("accelerator", "python", "threads"):
+            where, other = machines.setdefault(name, (path, host))
+            for key in _ALIKE:
                 if getattr(host, key) != (first := getattr(hosts[0], key)):
                     wrong(f"{path}.{key}", f"should be {first} as for the target's first host: one plan is made for all of them")
             if name in names:
-                wrong(path, "is in this target twice; give one of them another name:", name)
+                wrong(path, "should have a name that no other host of this target has, nor this machine", name)
+            elif differing := [key for key in _WAY if getattr(host, key) != getattr(other, key)]:
+                wrong(path, f"should have another name than {where}, or the same {' and '.join(differing)}", name)
             names.add(name)
-            where, other = machines.setdefault(name, (path, host))
-            if where.startswith(f"targets.{target}."):
-                continue
-            if (other.address, other.port) != (host.address, host.port):
-                wrong(path, f"should have another name: {where} is {name} too, with another address or port")
 
 
 def _name(host: Remote) -> str:

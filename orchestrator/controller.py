@@ -17,15 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from backends.base import Backend, Ending
+from backends.failures import Ended
 from backends.registry import reader
+from backends.resuming import resumed
 from orchestrator.decisions import ALIVE, ENDED, Become, Facts, Phase, Queued, Site, admit, decide, gathered
+from orchestrator.drift import RESOLVED, drifted
 from orchestrator.errands import Errands
 from orchestrator.handover import GRACE, Stand, unpacked
+from orchestrator.history import beginning, outcome, tried
 from orchestrator.home import Home, read_secrets
 from orchestrator.machines import Machines, begun_nothing
 from orchestrator.metrics import Reading, points, summed
 from orchestrator.observing import MANIFEST, REASON, Observed, last_words
 from orchestrator.reach import stands
+from orchestrator.retrying import Again, Rules, again, astray, hangs
 from orchestrator.store import Active, Changes, Store
 from orchestrator.transports.base import Refused, Seen, TransportError, Watch
 
@@ -40,6 +45,12 @@ class Case:
     reading: Reading
     attempt: int
     manifest: dict[str, Any] | None = None
+    compared: bool = False
+    """What the trainer made of its config was held against the plan."""
+    news: float = field(default_factory=time.monotonic)
+    """When the attempt last said something new, by the monotonic clock."""
+    size: int = 0
+    """Bytes of its log by then."""
     latest: dict[str, Observed | None] = field(default_factory=dict)
     """Machine -> what it said last; None while it does not answer."""
 
@@ -81,9 +92,11 @@ class Controller:
         job = active.job
         known = self.cases.get(job.id)
         if known is None or known.attempt != job.attempt:
-            request = unpacked(self.store.request(job.id))
-            known = Case(request["plan"], request["places"], reader(job.backend), Reading.load(active.positions), job.attempt)
-            self.cases[job.id] = known
+            request, reading, backend = unpacked(self.store.request(job.id)), Reading.load(active.positions), reader(job.backend)
+            plan = request["plan"]
+            if reading.start:
+                plan = resumed(plan, reading.start["step"], job.steps or plan["promise"]["steps"], backend.resume, backend.config)
+            known = self.cases[job.id] = Case(plan, request["places"], backend, reading, job.attempt)
         return known
 
     def look(self, *, start: bool = True, patience: float = 0.0) -> int:
@@ -99,7 +112,7 @@ class Controller:
         active = self.store.active()
         present = {each.job.id: each for each in active}
         self.cases = {id: case for id, case in self.cases.items() if id in present}
-        self.waiting = {id: size for id, size in self.waiting.items() if id in present}
+        self.waiting = {id: size for id, size in self.waiting.items() if id in present and present[id].job.state == "QUEUED"}
         self._ask([each for each in active if each.job.state in ALIVE])
         if self._heed(present, patience):
             active = self.store.active()
@@ -203,10 +216,13 @@ class Controller:
         assert speaker  # noqa: S101  # for mypy: who does not answer does not speak
         steps = case.manifest["steps"] if case.manifest else job.steps
         self._note(each, speaker.seen, steps, reachable=all(latest))
+        training = phase == "running" and speaker.seen.step == "train"
+        if training and (why := hangs(Rules.of(case.plan["retry"]), time.monotonic(), case.news)):
+            self._condemn(each, case, "hang", why)
         for action in decide(_facts(each, case, phase, speaker, steps)):
             if isinstance(action, Become):
                 told = f"{machines[rank]}: {action.detail}" if action.detail and len(machines) > 1 else action.detail
-                self._become(each, replace(action, detail=told), speaker.seen)
+                self._end(each, case, replace(action, detail=told), speaker, steps)
             elif action.what == "start":
                 self._start([each])
             else:
@@ -231,9 +247,43 @@ class Controller:
         """New bytes into points."""
         if observed.manifest:
             case.manifest = summed(observed.manifest)
+        if observed.resolved and not case.compared:
+            case.compared = True
+            if news := drifted(case.plan, observed.resolved):
+                self._condemn(each, case, "drift", news)
+        if observed.chunks or observed.seen.log_size > case.size:
+            case.news, case.size = time.monotonic(), observed.seen.log_size
         if observed.chunks:
             found = points(case.backend, case.plan, case.reading, observed.chunks, case.manifest)
             self.store.record(each.job.id, each.job.attempt, found, time.time(), case.reading.dump())
+            steps = each.job.steps or case.plan["promise"]["steps"]
+            if case.reading.start and steps and (why := astray(case.plan["reading"], steps, [point[:3] for point in found])):
+                self._condemn(each, case, "resume_astray", why)
+
+    def _condemn(self, each: Active, case: Case, reason: str, detail: str) -> None:
+        """Note why an attempt is to be stopped, before it is: it will have failed for that."""
+        if not case.reading.condemned:
+            case.reading.condemned = [reason, detail]
+            self.store.record(each.job.id, each.job.attempt, (), time.time(), case.reading.dump())
+
+    def _end(self, each: Active, case: Case, new: Become, speaker: Observed, steps: int | None) -> None:
+        """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
+        job, seen, now = each.job, speaker.seen, time.time()
+        if new.state not in ENDED or new.state == "SUCCEEDED":
+            self._become(each, new, seen)
+            return
+        first = case.latest[case.machines()[0]]
+        tail = speaker.tail.decode("utf-8", "replace")
+        ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail)
+        case.reading.outcome = outcome(ended, first.index if first else "")
+        self.store.record(job.id, job.attempt, (), now, case.reading.dump())
+        if new.state != "CANCELLED":
+            choice = again(Rules.of(case.plan["retry"]), tried(self.store, job.id, job.attempt), steps)
+            if isinstance(choice, Again):
+                last, positions = (new.state, new.reason, new.detail), beginning(choice, now)
+                self.store.new_attempt(job.id, [job.state], now, ended=last, why=choice.why, positions=positions)
+                return
+        self._become(each, new, seen)
 
     def _become(self, each: Active, new: Become, seen: Seen | None = None) -> None:
         """Write a new state down, if the job still is where we saw it."""
@@ -252,7 +302,9 @@ class Controller:
         """Start queued jobs for which there are devices; those begun."""
         by_id = {each.job.id: each for each in active}
         begun = []
-        for id, grant in admit(map(self._queued, active), self.machines.taken(), self.machines.down()).items():
+        now = time.time()
+        due = [each for each in active if each.job.state != "QUEUED" or each.positions.get("not_before", 0.0) <= now]
+        for id, grant in admit(map(self._queued, due), self.machines.taken(), self.machines.down()).items():
             each, case = by_id[id], self.case(by_id[id])
             case.reading.placed = {"target": grant.target, "devices": {name: list(held) for name, held in grant.devices.items()}}
             case.latest.clear()
@@ -270,8 +322,9 @@ class Controller:
             return Queued(job.id, job.state, job.want, held=each.positions.get("placed", {}).get("devices", {}))
         if job.id not in self.waiting:
             request = unpacked(self.store.request(job.id))
+            plan, begun_on = request["plan"], each.positions.get("start", {}).get("machine")
             self.waiting[job.id] = Queued(
-                job.id, job.state, "", request["plan"]["hosts"], request["plan"]["devices"], _sites(request["places"])
+                job.id, job.state, "", plan["hosts"], plan["devices"], _sites(request["places"], begun_on)
             )
         return replace(self.waiting[job.id], want=job.want)
 
@@ -281,7 +334,9 @@ class Controller:
             job, case = each.job, self.case(each)
             values = self._secrets(each, case)
             if values is not None:
-                self.machines.start(job.id, job.attempt, case.plan, case.hosts(), values, alone=len(begun) == 1)
+                self.machines.start(
+                    job.id, job.attempt, case.plan, case.hosts(), values, case.reading.start, alone=len(begun) == 1
+                )
 
     def _secrets(self, each: Active, case: Case) -> dict[str, str] | None:
         """Values of the job's secrets; None when one has none, which ends the attempt."""
@@ -362,14 +417,21 @@ def _facts(each: Active, case: Case, phase: Phase, speaker: Observed, steps: int
         sum(observed.seen.orphans for observed in case.latest.values() if observed),
         verdict,
         said,
+        (case.reading.condemned[0], case.reading.condemned[1]) if case.reading.condemned else None,
         last_words(speaker.tail) if phase == "exited" and not said else "",
     )
 
 
-def _sites(places: Sequence[Mapping[str, Any]]) -> tuple[Site, ...]:
-    return tuple(
-        Site(place["target"]["name"], tuple((host["machine"], host["devices"]) for host in place["hosts"])) for place in places
-    )
+def _sites(places: Sequence[Mapping[str, Any]], only: str | None) -> tuple[Site, ...]:
+    """Where a job may run: on one machine only where it goes on from a checkpoint that lies there."""
+    machines = [
+        (
+            place["target"]["name"],
+            [(host["machine"], host["devices"]) for host in place["hosts"] if only in (None, host["machine"])],
+        )
+        for place in places
+    ]
+    return tuple(Site(name, tuple(found)) for name, found in machines if found)
 
 
 def _append(mirror: Path, data: bytes) -> None:
@@ -384,7 +446,7 @@ def _watch(each: Active, case: Case, rank: int, mirror: Path | None) -> Watch:
     if rank:
         return Watch(each.job.id, each.job.attempt, (REASON,), log=reached)
     more = () if case.manifest else (MANIFEST,)
-    promised = (*case.plan["promise"]["files"], REASON, *more)
+    promised = (*case.plan["promise"]["files"], REASON, *more, *(() if case.compared else (RESOLVED,)))
     return Watch(each.job.id, each.job.attempt, promised, case.reading.offsets(), tuple(case.plan["watch"]), reached)
 
 

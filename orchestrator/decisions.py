@@ -39,6 +39,8 @@ class Facts:
     """Reason and detail when all steps ended with exit code 0 and the job has not trained all the same."""
     said: tuple[str, str] | None = None
     """Reason and detail that the failing step left."""
+    condemned: tuple[str, str] | None = None
+    """Reason and detail for which we stop it."""
     last_words: str = ""
     """The last line of the log that looks like an error."""
 
@@ -72,7 +74,7 @@ def decide(facts: Facts) -> Sequence[Action]:
         return (_ended(facts),)
     if facts.want == "cancel" and facts.state != "STOPPING":
         return Do("stop"), Become("STOPPING")
-    if facts.phase == "failing":
+    if facts.phase == "failing" or (facts.condemned and facts.phase == "running"):
         return (Do("stop"),)
     if facts.state == "STOPPING":
         return (Do("stop"),) if facts.phase == "running" else ()
@@ -99,6 +101,8 @@ def _lost(facts: Facts) -> Sequence[Action]:
 
 
 def _ended(facts: Facts) -> Become:
+    if facts.condemned and not facts.want:
+        return Become("FAILED", *facts.condemned)
     if facts.why in STOPPED:
         return Become("CANCELLED", "cancelled", facts.why if facts.want else "stopped on the host")
     if facts.why:

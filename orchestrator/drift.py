@@ -53,6 +53,12 @@ def drift(plan: Mapping[str, Any], text: str, accepted: Iterable[str] = ()) -> l
     return found
 
 
+def drifted(plan: Mapping[str, Any], text: str) -> str:
+    """What differs in meaning and was not accepted, in words; empty when nothing does."""
+    accepted = [line["leaf"] for line in plan["report"]["lines"] if line.get("accepted")]
+    return "; ".join(str(each) for each in drift(plan, text, accepted) if not each.accepted)
+
+
 def resolved(text: str) -> Mapping[str, Any] | None:
     """What resolved.json says; None where it is not such a file."""
     try:
@@ -66,12 +72,12 @@ def resolved(text: str) -> Mapping[str, Any] | None:
 def _documents(plan: Mapping[str, Any], main: str) -> Iterator[tuple[str, Any]]:
     """The main config and the specs of our own steps, parsed."""
     for file in plan["files"]:
-        if file["path"] == main:
+        if file["path"].endswith(".json"):
+            yield file["path"], json.loads(file["text"])
+        elif file["path"] == main:
             import yaml  # noqa: PLC0415  # heavy, and wanted once a job
 
             yield main, yaml.safe_load(file["text"])
-        elif file["path"].endswith(".json"):
-            yield file["path"], json.loads(file["text"])
 
 
 def _leaves(plan: Mapping[str, Any]) -> dict[str, str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.plan import HEAD, JOB, PORT, RANK, Environment
+from backends.resuming import LINK
 from orchestrator.home import Home
 from orchestrator.provision import address, ready
 from orchestrator.transports.base import Request
@@ -56,6 +57,8 @@ class Ground:
     """Folder of wheels there, where no index is reached."""
     inputs: Mapping[str, str] = field(default_factory=dict)
     """The plan's path of an input -> where it lies there, absolute or relative to the state folder."""
+    interface: str = ""
+    """The network interface by which it reaches the other hosts of the attempt."""
     here: bool = True
     """This machine: what is ready can be seen, and our own files can be used."""
 
@@ -85,6 +88,7 @@ def request(
     below: Ground,
     secrets: Mapping[str, str],
     owner: str = "",
+    begun: Mapping[str, Any] | None = None,
 ) -> Request:
     """What the runner of one host is told: the plan, with the host's environment, folders and rank put in.
 
@@ -97,11 +101,14 @@ def request(
         below: what the attempt stands on there.
         secrets: values for the environment.
         owner: who holds the devices: this controller.
+        begun: the checkpoint of an earlier attempt that this one goes on from: see `metrics.Reading.start`.
     """
     stand, devices = hosts[rank]
     environment = Environment(**plan["environment"])
     files = {file["path"]: file["text"] for file in plan["files"]}
     links = {"cache": "cache", **below.inputs}
+    if begun:
+        links[LINK] = f"jobs/{job}/{begun['attempt']}/work/{begun['folder']}"
     words = {RANK: str(rank), HEAD: hosts[0][0].inside, PORT: str(_port(job, attempt)), JOB: job}
     steps = [
         {**step, "argv": [_filled(word, words) for word in step["argv"]]}
@@ -113,7 +120,9 @@ def request(
         links["env"] = str(place)
         if not (below.here and ready(place)):
             steps.insert(0, _provision(environment, below, files))
-    env = {**stand.env, **{name: _filled(value, words) for name, value in plan["env"]}}
+    # torch takes the interface that the host's own name leads to, on many hosts the loopback
+    meeting = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), below.interface) if below.interface else {}
+    env = {**meeting, **stand.env, **{name: _filled(value, words) for name, value in plan["env"]}}
     if environment.accelerator == "cuda":
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
     return Request(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.bringing import bring
@@ -106,12 +106,23 @@ class Machines:
         plan: Mapping[str, Any],
         hosts: Sequence[tuple[Stand, Sequence[int]]],
         secrets: Mapping[str, str],
+        begun: Mapping[str, Any],
         *,
         alone: bool,
     ) -> None:
-        """Have an attempt started on its hosts; `alone` when no other start waits beside it."""
+        """Have an attempt started on its hosts.
+
+        Args:
+            job: its id.
+            attempt: from 1.
+            plan: what was decided, as plain values.
+            hosts: where, by rank, and on which devices.
+            secrets: values for the environment.
+            begun: the checkpoint that it goes on from: see `metrics.Reading.start`.
+            alone: no other start waits beside it.
+        """
         ways = [self.transport(host) for host, _ in hosts]
-        words = (job, attempt, plan, list(zip(hosts, ways, strict=True)), secrets)
+        words = (job, attempt, plan, list(zip(hosts, ways, strict=True)), secrets, begun)
         self.errands.send(("start", job, attempt), self._give, *words, here=alone and all(host.ssh is None for host, _ in hosts))
 
     def _give(
@@ -121,6 +132,7 @@ class Machines:
         plan: Mapping[str, Any],
         ways: Sequence[tuple[tuple[Stand, Sequence[int]], Transport]],
         secrets: Mapping[str, str],
+        begun: Mapping[str, Any],
     ) -> list[Seen | Exception]:
         """In another thread: everything to all hosts first, which may take long, and only then start on all."""
 
@@ -128,9 +140,11 @@ class Machines:
             (host, _), transport = ways[rank]
             try:
                 below = self._ground(transport, host, plan, lambda text: self.telling.__setitem__((job, attempt), text))
+                if len(ways) > 1:
+                    below = replace(below, interface=transport.interface(ways[0][0][0].inside))
             except TransportError as error:
                 raise NotBrought(str(error)) from error
-            return request(job, attempt, plan, [each for each, _ in ways], rank, below, secrets, self.owner)
+            return request(job, attempt, plan, [each for each, _ in ways], rank, below, secrets, self.owner, begun)
 
         ranks = range(len(ways))
         prepared = _each(prepare, ranks)

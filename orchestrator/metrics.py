@@ -21,15 +21,23 @@ class Reading:
     progress: Progress = field(default_factory=Progress)
     placed: dict[str, Any] = field(default_factory=dict)
     """Where the attempt runs: `{"target": name, "devices": {machine: [device, ...]}}`, machines by rank."""
+    start: dict[str, Any] = field(default_factory=dict)
+    """The checkpoint that it goes on from: `{"attempt", "step", "folder", "machine"}`; empty: from the beginning."""
+    not_before: float = 0.0
+    """When it may start, in seconds since the epoch."""
+    condemned: list[str] = field(default_factory=list)
+    """Reason and detail for which it is being stopped by us: whatever it says in the end, it has failed."""
+    outcome: dict[str, Any] = field(default_factory=dict)
+    """Of an attempt that ended without success: `{"kind": class of failure, "checkpoints": [[step, folder, lacks], ...]}`."""
 
     @classmethod
     def load(cls, kept: Mapping[str, Any]) -> Reading:
         """What was kept; empty at first."""
-        return cls(dict(kept.get("files", {})), Progress(**kept.get("progress", {})), dict(kept.get("placed", {})))
+        return cls(**{**kept, "progress": Progress(**kept.get("progress", {}))})
 
     def dump(self) -> dict[str, Any]:
         """Plain values."""
-        return {"files": self.files, "progress": asdict(self.progress), "placed": self.placed}
+        return {**vars(self), "progress": asdict(self.progress)}
 
     def offsets(self) -> dict[str, tuple[int, str]]:
         """What the next look at the files starts from."""

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from backends.resuming import INDEX
+from orchestrator.drift import RESOLVED
 from orchestrator.transports.base import Chunk, Seen, Transport, Watch
 
 MANIFEST = "data/manifest.json"
@@ -28,8 +30,12 @@ class Observed:
     """New bytes of the log, where the watch asked for them."""
     manifest: dict[str, Any] | None = None
     said: dict[str, Any] | None = None
+    resolved: str = field(default="", repr=False)
+    """What the trainer said of its config as it read it (`drift.RESOLVED`), where the watch asked for it."""
     tail: bytes = field(default=b"", repr=False)
-    """The end of the log of an attempt that failed."""
+    """The end of the log of an attempt that did not succeed."""
+    index: str = ""
+    """What that attempt says of its checkpoints (`resuming.INDEX`)."""
 
 
 def observe(transport: Transport, watches: Sequence[Watch]) -> list[Observed]:
@@ -53,11 +59,17 @@ def _whole(transport: Transport, watch: Watch, seen: Seen) -> Observed:
     def read(path: str, limit: int, offset: int = 0) -> bytes:
         return transport.read(seen.job, seen.attempt, path, offset, limit)
 
-    manifest = _json(read(f"work/{MANIFEST}", 256 << 20)) if MANIFEST in seen.exist else None
-    said = _json(read(f"work/{REASON}", 1 << 16)) or {} if REASON in seen.exist else None
-    failed = seen.phase == "exited" and seen.rc not in (0, None) and said is None
-    tail = read("log", _TAIL, max(0, seen.log_size - _TAIL)) if failed else b""
-    return Observed(replace(seen, chunks=(), log=b""), tuple(chunks), log, manifest, said, tail)
+    failed = seen.phase == "lost" or (seen.phase == "exited" and seen.rc != 0)
+    return Observed(
+        replace(seen, chunks=(), log=b""),
+        tuple(chunks),
+        log,
+        _json(read(f"work/{MANIFEST}", 256 << 20)) if MANIFEST in seen.exist else None,
+        (_json(read(f"work/{REASON}", 1 << 16)) or {}) if REASON in seen.exist else None,
+        read(f"work/{RESOLVED}", 16 << 20).decode("utf-8", "replace") if RESOLVED in seen.exist else "",
+        read("log", _TAIL, max(0, seen.log_size - _TAIL)) if failed else b"",
+        read(f"work/{INDEX}", 1 << 20).decode("utf-8", "replace") if failed else "",
+    )
 
 
 def _json(data: bytes) -> dict[str, Any] | None:

@@ -30,8 +30,10 @@ Found = Iterator[tuple[str, Any]]
 def torchtune() -> Found:
     """Parameters of the components that configs name, and what the recipes take for a key that is not there."""
     for module in TORCHTUNE:
-        with contextlib.suppress(ImportError):
+        try:
             yield from components(module)
+        except ImportError:  # models with images want torchvision, which the environment has not
+            yield from components_as_written(module)
     home = pathlib.Path(importlib.import_module("torchtune").__path__[0]).parent / "recipes"
     for path in sorted(home.glob("*.py")):
         yield from read_by(path.read_text("utf-8"))
@@ -62,6 +64,25 @@ def components(module: str) -> Found:
         made = getattr(home, name, None)
         if callable(made) and not name.startswith("_") and is_of(made, module.partition(".")[0]):
             yield from ((f"{module}.{name}:{key}", value) for key, value in parameters(made))
+
+
+def components_as_written(module: str) -> Found:
+    """Defaults of the model builders of a package that cannot be imported; plain ones only."""
+    package, _, name = module.rpartition(".")
+    source = pathlib.Path(importlib.import_module(package).__path__[0], name, "_model_builders.py").read_text("utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef):
+            yield from ((f"{module}.{node.name}:{key}", value) for key, value in parameters_as_written(node))
+
+
+def parameters_as_written(node: ast.FunctionDef) -> Found:
+    """Keyword defaults of a function, by its text."""
+    given, more = node.args, node.args.kw_defaults
+    last = given.args[len(given.args) - len(given.defaults) :]
+    for each, default in zip([*last, *given.kwonlyargs], [*given.defaults, *more], strict=True):
+        with contextlib.suppress(ValueError):
+            if default is not None:
+                yield each.arg, ast.literal_eval(default)
 
 
 def is_of(made: Any, package: str) -> bool:
@@ -121,21 +142,33 @@ def axolotl() -> Found:
             yield f"transformers.TrainingArguments:{field.name}", getattr(field.default, "value", field.default)
 
 
+RL = "post_train/rl.yml"
+"""MaxText's config of reinforcement learning, which stands on no other: on the defaults of a class of its own."""
+
+
 def maxtext() -> Found:
     """Values of base.yml, which every config stands on, and defaults of the fields that it does not name."""
     os.environ.update(DECOUPLE_GCLOUD="TRUE", JAX_PLATFORMS="cpu")
     types = importlib.import_module("maxtext.configs.types")
-    for name, info in types.MaxTextConfig.model_fields.items():
-        if not info.is_required():
-            yield name, getattr(info.default, "value", info.default)
-    yaml = importlib.import_module("yaml")
     configs = pathlib.Path(str(types.__file__)).parent
-    yield from yaml.safe_load((configs / "base.yml").read_text("utf-8")).items()
+    yaml = importlib.import_module("yaml")
+    usual = dict(fields(types.MaxTextConfig)) | yaml.safe_load((configs / "base.yml").read_text("utf-8"))
+    yield from usual.items()
+    for name, value in fields(types.RLConfig):
+        if name not in usual or (value or None) != (usual[name] or None):
+            yield f"{RL}:{name}", value
     for path in sorted(configs.glob("**/*.yml")):
         place = str(path.relative_to(configs))
         said = yaml.safe_load(path.read_text("utf-8"))
-        if "base_config" in said or place.startswith("models/"):  # the latter win over what a config says
+        if "base_config" in said or place == RL or place.startswith("models/"):  # the last win over what a config says
             yield from ((f"{place}:{key}", value) for key, value in dotted(said))
+
+
+def fields(model: Any) -> Found:
+    """Defaults of a class's fields."""
+    for name, info in model.model_fields.items():
+        if not info.is_required():
+            yield name, getattr(info.default, "value", info.default)
 
 
 def dotted(values: dict[str, Any], above: str = "") -> Found:

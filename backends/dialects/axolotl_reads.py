@@ -128,7 +128,7 @@ def _targets(linear: Any, modules: Any) -> Flat:
     if linear is True:
         return {"method.lora.targets": _ALL, f"{_NATIVE}lora_target_linear": True}
     if modules in (ABSENT, None):
-        return {"method.lora.targets": ["q", "v"]}
+        return {"method.lora.targets": ["q", "v"], f"{_NATIVE}~lora_target_modules": None}
     if not isinstance(modules, list):
         raise Unfit(
             "layers by a pattern, which may leave some out",

@@ -42,7 +42,7 @@ def data(shape: Shape) -> Any:
             found = [{"path": bare, "type": "pretrain"}]
         if not found:
             raise Unfit("no data set is named: see to data.train", _stand_in([], shape))
-        own = {f"{_NATIVE}{'pretraining_dataset' if shape.kind == 'pretrain' else 'datasets'}": found} if _is_hub(found) else {}
+        own = _verbatim(found, shape) if _is_hub(found) else {}
         try:
             forms, rows = [_form(each, shape) for each in found], _sources(found)
             if any(form != forms[0] for form in forms):
@@ -73,8 +73,17 @@ def _stand_in(found: list[Flat], shape: Shape) -> Flat:
     return {"data.format": forms.get(shape.kind, "completion"), **rows}
 
 
+def _verbatim(found: list[Flat], shape: Shape) -> Flat:
+    """The list as it is. Rows to pre-train on are streamed, in place of those that axolotl is given by us."""
+    if shape.kind == "pretrain":
+        return {f"{_NATIVE}~datasets": None, f"{_NATIVE}pretraining_dataset": found}
+    return {f"{_NATIVE}datasets": found}
+
+
 def _is_hub(found: list[Flat]) -> bool:
-    return all(HUB.fullmatch(str(each.get("path"))) for each in found)
+    """None is a file of the user's, which has another place in a job. A word alone is a data set without owner."""
+    paths = [str(each.get("path")) for each in found]
+    return all(HUB.fullmatch(path) or (path.isalnum() and path.islower()) for path in paths)
 
 
 def _sources(found: list[Flat]) -> Flat:

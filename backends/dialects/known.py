@@ -55,6 +55,8 @@ def recognise(wild: Wild, wanted: str = "") -> tuple[Dialect, str]:
     Raises:
         Refused: nobody's, or not that of the trainer named.
     """
+    if {"version", "model.id", "optim.lr"} <= wild.keys.keys():
+        raise Refused("this is a recipe already: tune translate shows what each trainer makes of it")
     signs = {name: sign for name, dialect in DIALECTS.items() if (sign := dialect.sure(wild.keys))}
     shares = {name: _share(name, wild.keys) for name in DIALECTS}
     counts = ", ".join(f"{known} of {len(wild.keys)} keys are {name}'s" for name, known in shares.items())
@@ -79,8 +81,8 @@ def _share(trainer: str, keys: Flat) -> int:
 
 
 def is_unknown(trainer: str, key: str, keys: Flat) -> bool:
-    """Whether a trainer knows nothing of a key, in a config with these."""
-    return tables.is_unknown(trainer, key, written=(), verbatim=keys)
+    """Whether a trainer knows nothing of a key, in a config with these. What stands in a list is the list's own affair."""
+    return tables.is_unknown(trainer, re.sub(r"\.\d+(\..*)?$", "", key), written=(), verbatim=keys)
 
 
 def _refuse_own(wild: Wild) -> None:

@@ -98,13 +98,11 @@ _LOADED = ("Alpaca", "AlpacaGPT4", "Dolly")
 DATA_KEYS = (
     "data.class_path",
     "data.init_args.json_path",
-    "data.init_args.file_url",
-    "data.init_args.file_name",
     "data.init_args.repo_id",
 )
 
 
-def _data(path: Any, files: Any, _url: Any, _file: Any, repo: Any) -> Flat:
+def _data(path: Any, files: Any, repo: Any) -> Flat:
     """One of its instruction data sets, or a file or folder of the user's. The hub's id of one whose rows no recipe can name keeps
     LitGPT on its own class.
     """
@@ -114,6 +112,7 @@ def _data(path: Any, files: Any, _url: Any, _file: Any, repo: Any) -> Flat:
     if name not in _SETS:
         own = {
             f"{_NATIVE}data.class_path": path,
+            f"{_NATIVE}data.init_args.~json_path": None,
             "data.train": repo if isinstance(repo, str) else ROWS,
             "data.format": "instruct",
         }
@@ -173,7 +172,9 @@ def _data_seed(value: Any, seed: Any) -> Flat:
 
 
 def _batch(total: Any, micro: Any) -> Flat:
-    return {"train.batch.global": whole(total), "train.batch.micro": whole(micro)}
+    """The micro-batch is native too where there are several in a step: LitGPT averages their means, and is left as it was."""
+    own = {f"{_NATIVE}train.micro_batch_size": whole(micro)} if total != micro else {}
+    return {"train.batch.global": whole(total), "train.batch.micro": whole(micro), **own}
 
 
 _PRECISIONS = {"32-true": "fp32", "bf16-true": "bf16", "bf16-mixed": "bf16-mixed", "16-mixed": "fp16-mixed", None: "bf16-mixed"}

@@ -7,6 +7,7 @@ beside the file. What keys mean is in maxtext_reads.py. Sources: https://github.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from backends import defaults
@@ -18,7 +19,17 @@ from backends.rows import ABSENT, Flat, Shape
 NAME = "maxtext"
 DEEPEST = 8
 """Files in a chain of bases."""
-_TRAINS = ("steps", "learning_rate", "per_device_batch_size", "dataset_type", "hf_path", "use_sft", "use_dpo", "use_grpo")
+LONGEST = 250
+"""Characters of a file's name."""
+_TRAINS = ("steps", "learning_rate", "per_device_batch_size", "num_batches", "dataset_type", "hf_path", "use_sft", "use_dpo")
+"""Keys of which a training config says one at least."""
+_OF_MODULE = {
+    ".distillation.": "post_train/distillation.yml",
+    ".dpo.": "post_train/dpo.yml",
+    ".rl.": "post_train/rl.yml",
+    ".sft.": "post_train/sft.yml",
+}
+"""Part of a program's name -> the config that it takes when its command names none (pyconfig.py, _CONFIG_FILE_MAPPING)."""
 
 
 def sure(keys: Flat) -> str:
@@ -32,20 +43,56 @@ def sure(keys: Flat) -> str:
 
 
 def resolve(wild: Wild, beside: Beside) -> Wild:
-    """The user's own bases below the file's keys, and the model's file over them."""
-    keys, notes, base = dict(wild.keys), list(wild.notes), wild.keys.get("base_config")
+    """The user's own bases below the file's keys, and the model's file over them.
+
+    Raises:
+        Refused: it stands on a config for inference.
+        Unreadable: a base that is not there, or a chain of them without end.
+    """
+    keys, notes = dict(wild.keys), list(wild.notes)
+    base = str(keys.get("base_config") or _of_module(str(keys.get("launch:module", ""))) or _of_class(keys))
     for _ in range(DEEPEST):
-        text = beside(str(base)) if isinstance(base, str) and not _is_shipped(base) else None
-        if text is None:
-            break
-        below = read(text).keys
-        notes.append(f"{base} is read as the base of this file: {len(below)} keys")
+        place = _place(base)
+        if place in FIRST:
+            keys["launch:base"] = place
+        if place in FIRST or base in ("", OWN):
+            return Wild(*_over(keys, wild.lines, notes), wild.text)
+        if place.startswith("inference/"):
+            raise Refused("this is not a training config: it is for inference")
+        below = _below(base, place, beside, wild.line("base_config"))
+        notes.append(f"{place or base} is read as the base of this file: {len(below)} keys")
         keys = {**below, **keys}
-        base = below.get("base_config")
-    else:
-        raise Unreadable("is a chain of bases without end", key="base_config", line=wild.line("base_config"))
-    keys = {**keys, "launch:base": _shipped(base)} if isinstance(base, str) and _is_shipped(base) else keys
-    return Wild(*_over(keys, wild.lines, notes), wild.text)
+        base = str(below.get("base_config") or "")
+    raise Unreadable("is a chain of bases without end", key="base_config", line=wild.line("base_config"))
+
+
+def _below(base: str, place: str, beside: Beside, line: int | None) -> Flat:
+    """The keys of a base: the user's own beside the file, else MaxText's own."""
+    text = beside(base) if len(base) <= LONGEST else None
+    if text is not None:
+        return read(text).keys
+    if not place:
+        rule = f"names {base[:LONGEST]} as its base, which is neither beside it nor among MaxText's own"
+        raise Unreadable(rule, key="base_config", line=line, hint="put it beside the file")
+    start = f"{place}:"
+    return {key.removeprefix(start): value for key, value in defaults.table(NAME).items() if key.startswith(start)}
+
+
+RL = "post_train/rl.yml"
+FIRST = ("base.yml", "post_train/sft.yml", "post_train/dpo.yml", RL)
+"""MaxText's own configs on which the others stand: what they say is a default."""
+OWN = "job.yml"
+"""The base of a config that tune wrote."""
+
+
+def _of_module(module: str) -> str:
+    """The config that a program takes when its command names none; empty for a file."""
+    return next((base for part, base in _OF_MODULE.items() if part in module), "base.yml") if module else ""
+
+
+def _of_class(keys: Flat) -> str:
+    """What a config without a base stands on, where MaxText has a class of its own for it."""
+    return RL if "trainer_devices_fraction" in keys else ""
 
 
 def _shipped(base: str) -> str:
@@ -53,55 +100,76 @@ def _shipped(base: str) -> str:
     return base.rpartition("maxtext/configs/")[2].rpartition("MaxText/configs/")[2].lstrip("./")
 
 
-def _is_shipped(base: str) -> bool:
-    return _shipped(base) == "base.yml" or f"{_shipped(base)}:base_config" in defaults.table(NAME)
+def _place(base: str) -> str:
+    """MaxText's own config that is meant, by its path, or by its name where only one has it: upstream has moved them more than
+    once. Empty when there is none.
+    """
+    path = _shipped(base)
+    found = [place for place in _places() if place.rpartition("/")[2] == path.rpartition("/")[2]]
+    return path if path in _places() else found[0] if len(found) == 1 else ""
+
+
+@cache
+def _places() -> frozenset[str]:
+    """MaxText's own configs that others can stand on."""
+    named = (key.removesuffix(":base_config") for key in defaults.table(NAME) if key.endswith(":base_config"))
+    return frozenset((*FIRST, *named))
 
 
 def _over(keys: Flat, lines: Any, notes: list[str]) -> tuple[Flat, Any, tuple[str, ...]]:
-    """The model's file wins over a key of the YAML, in silence; a word of the command line wins over both."""
-    said = set(keys.get("launch:said") or ())
-    place = f"models/{keys.get('model_name')}.yml:"
+    """The model's file wins over a key of the YAML, in silence; a word of the command line wins over both. How to train, which
+    some files of models say too, is read like a base.
+    """
+    said, table = set(keys.get("launch:said") or ()), defaults.table(NAME)
+    place = f"{_model_file(keys)}:"
     won = {key: value for key, value in keys.items() if key not in said and _differs(key, value, place)}
     notes += [
-        f"{key} = {value!r} has no effect: MaxText's own file of the model says {defaults.table(NAME)[place + key]!r}"
+        f"{key} = {value!r} has no effect: MaxText's own file of the model says {table[place + key]!r}"
         for key, value in won.items()
     ]
-    out = {key: defaults.table(NAME)[place + key] if key in won else value for key, value in keys.items() if key != "launch:said"}
-    return out, lines, tuple(notes)
+    out = {key: table[place + key] if key in won else value for key, value in keys.items() if key != "launch:said"}
+    return (
+        {**out, **{key: table[place + key] for key in OF_MODELS if key not in out and place + key in table}},
+        lines,
+        tuple(notes),
+    )
+
+
+OF_MODELS = ("fused_qkv", "load_balance_loss_weight", "opt_type", "target_eval_loss", "use_iota_embed")
+"""Keys of training in MaxText's own files of models, as far as no row asks for their default."""
 
 
 def _differs(key: str, value: Any, place: str) -> bool:
     return bool(defaults.table(NAME).get(place + key, value) != value)
 
 
+def _model_file(keys: Flat) -> str:
+    """MaxText's own file of the model; instruction-tuned models share that of their base."""
+    return f"models/{str(keys.get('model_name')).replace('-Instruct', '')}.yml"
+
+
 def shape(keys: Flat) -> Shape:
-    """Kind and adapter."""
-    kind = _kind(keys)
-    if kind == "grpo":
-        return Shape("grpo", "none", native=True)
-    if not any(key in keys for key in _TRAINS):
+    """Kind and adapter.
+
+    Raises:
+        Refused: nothing in the config trains.
+    """
+    is_known = "launch:module" in keys or keys.get("launch:base") in FIRST[1:]
+    if not is_known and not any(key in keys for key in _TRAINS):
         what = "sizes of a model" if "base_emb_dim" in keys else "no steps, no learning rate and no data"
         raise Refused(f"this is not a training config: it has {what}")
-    if str(keys.get("launch:base", "")).startswith("inference/"):
-        raise Refused("this is not a training config: it is for inference")
-    data = _value(keys, "dataset_type")
-    if data == "synthetic":
-        raise Refused("this is not a training config: dataset_type is synthetic, tokens made up to measure speed")
-    adapter = "none"
-    if _value(keys, "lora.enable_lora") is True:
+    kind, adapter = _kind(keys), "none"
+    if kind != "grpo" and _value(keys, "lora.enable_lora") is True:
         adapter = "qlora" if _value(keys, "lora.lora_weight_qtype") not in (None, "", ABSENT) else "lora"
     return Shape(kind, adapter, native=True)
 
 
 def _kind(keys: Flat) -> str:
-    if (
-        _value(keys, "use_grpo") is True
-        or "rl_algorithm" in keys
-        or "trainer_devices_fraction" in keys
-        or ".rl." in str(keys.get("launch:module"))
-    ):
+    if "rl_algorithm" in keys or "trainer_devices_fraction" in keys or _value(keys, "use_grpo") is True:
         return "grpo"
-    if any(key.startswith("teacher_overrides") for key in keys) or "distill" in str(keys.get("launch:base")):
+    if keys.get("launch:base") == RL or ".rl." in str(keys.get("launch:module")):
+        return "grpo"
+    if any(key.startswith("teacher_overrides") for key in keys):
         return "distill"
     if _value(keys, "use_dpo") is True:
         return "orpo" if _value(keys, "dpo.algo") == "orpo" else "dpo"
@@ -113,13 +181,10 @@ def _value(keys: Flat, key: str) -> Any:
 
 
 def default(keys: Flat, key: str) -> Any:
-    """Of the model's file, then along the chain of MaxText's own bases."""
+    """Of the model's file, then of the config that this one stands on, then of base.yml."""
     table = defaults.table(NAME)
-    base = str(keys.get("launch:base", "base.yml"))
-    for place in (f"models/{keys.get('model_name')}.yml", base, str(table.get(f"{base}:base_config", ""))):
-        if f"{place}:{key}" in table:
-            return table[f"{place}:{key}"]
-    return table.get(key, ABSENT)
+    places = (*(() if key in OF_MODELS else (_model_file(keys),)), keys.get("launch:base"))
+    return next((table[f"{place}:{key}"] for place in places if f"{place}:{key}" in table), table.get(key, ABSENT))
 
 
 _FOLDERS = "each job has a folder of its own"
@@ -267,6 +332,7 @@ _KEPT: dict[str, tuple[str, ...]] = {
     ),
 }
 _TOLD = {
+    "word:*": "no key=value: MaxText refuses it",
     "hf_name": "one of several configurations of the data set",
     "*multimodal*": "images or sound: a recipe has text only",
     "*image*": "images: a recipe has text only",
@@ -279,6 +345,7 @@ _TOLD = {
     "mtp_*": "predicts more than one token ahead",
     "*moe*": "of the mixture of experts",
     "*expert*": "of the mixture of experts",
+    "load_balance*": "of the mixture of experts",
     "load_*": "where the weights come from; a recipe names the model",
     "distill_*": "of distillation",
     "student_*": "another model than the one that model_name says",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from backends.dialects.base import MODEL, REWARDS, ROWS, Read, Unfit, number, text, whole
-from backends.models import MODELS, Model
-from backends.parse import HUB, is_file, is_path
+from backends import defaults
+from backends.dialects.base import MODEL, REWARDS, Read, Unfit, number, text, whole
+from backends.dialects.maxtext_sets import reinforced, rows
+from backends.models import MODELS, READ_FROM_FOLDER, Model
+from backends.parse import HUB, is_path
 from backends.rows import ABSENT, Flat, Shape
 
 _NATIVE = "native.maxtext."
@@ -15,21 +18,20 @@ _NATIVE = "native.maxtext."
 def reads(shape: Shape) -> tuple[Read, ...]:
     """Import's own rows for a shape of config."""
     return (
-        *(_distill() if shape.kind == "distill" else _grpo() if shape.kind == "grpo" else ()),
+        *(_distill() if shape.kind == "distill" else _grpo(shape) if shape.kind == "grpo" else ()),
         Read(
-            ("model_name", "tokenizer_path", "load_parameters_path"),
+            ("model_name", "tokenizer_path", "load_parameters_path", *_STUDENT, "global_parameter_scale"),
             _model(shape),
             "the model table, by MaxText's name and the tokenizer; without weights to load it begins at random",
-            also=("decoder_block", "max_target_length", *SIZES),
+            also=(_ELSEWHERE, "decoder_block", "max_target_length", *SIZES),
         ),
         Read(("use_tunix_gradient_accumulation",), lambda _: {}, "which loop accumulates"),
         Read(("use_sft", "use_dpo", "dpo.algo"), lambda *_: {}, "method.kind"),
         *(_lora() if shape.lora else ()),
         *_preference(shape),
-        *_rows(shape),
-        Read(("per_device_batch_size", "gradient_accumulation_steps"), _batch, "per device x accumulation, for one device"),
+        *(reinforced(shape) if shape.kind == "grpo" else rows(shape)),
         Read(("dtype", "weight_dtype", "grad_dtype", "mu_dtype"), _precision, "arithmetic and weights"),
-        Read(("data_shuffle_seed", "init_weights_seed"), lambda n, _: {"train.seed": whole(n)}),
+        Read(("data_shuffle_seed", "init_weights_seed"), _seeds, "of the order, and with it of what starts at random"),
         Read(("gradient_clipping_threshold",), lambda n: {"train.grad_clip": number(n) or None}, "0 is no clipping"),
         Read(("remat_policy",), _remat, "JAX recomputes by policy"),
         Read(
@@ -44,41 +46,6 @@ def reads(shape: Shape) -> tuple[Read, ...]:
         Read(("log_period",), lambda _: {}, "tune reads every step"),
         Read(("enable_tensorboard", "enable_wandb"), _trackers, "tune reads the metrics itself; the services are named"),
         Read(("hardware",), _hardware),
-    )
-
-
-def _rows(shape: Shape) -> tuple[Read, ...]:
-    """What it is trained on, and for how long."""
-    return (
-        Read(
-            (
-                "dataset_type",
-                "hf_path",
-                "hf_train_files",
-                "train_data_columns",
-                "dataset_path",
-                "dataset_name",
-                "grain_train_files",
-            ),
-            _data(shape),
-            "MaxText's loader of Hugging Face data",
-        ),
-        Read(("hf_eval_split", "hf_eval_files", "eval_data_columns"), _evaluation, also=("hf_path", "eval_interval")),
-        Read(("eval_interval", "eval_steps"), _eval_steps, also=("hf_eval_split", "hf_eval_files")),
-        Read(("train_split",), lambda word: {"data.train_split": text(word)} if isinstance(word, str) else {}),
-        Read(("max_target_length",), lambda n: {"data.max_length": whole(n)}),
-        Read(("packing",), lambda on: {"data.pack": on is True and shape.kind not in ("dpo", "orpo")}),
-        Read(
-            ("sft_train_on_completion_only",),
-            lambda on: {"data.train_on_prompt": on is False} if shape.kind in ("sft", "distill") else {},
-        ),
-        Read(("enable_data_shuffling",), lambda on: {"data.shuffle": on is not False}),
-        Read(("add_eos",), lambda on: {"data.add_eos": on is not False and shape.kind == "pretrain"}),
-        Read(
-            ("steps", "num_epoch"),
-            lambda steps, _: {"train.steps": whole(steps)},
-            "num_epoch repeats the rows, steps end the run",
-        ),
     )
 
 
@@ -100,28 +67,66 @@ SIZES = {
 """MaxText's key -> ours, of a model without a name."""
 
 
+_STUDENT = ("student_overrides.model_name", "student_overrides.load_parameters_path")
+_ELSEWHERE = "outside:model_name"
+_FAMILIES = READ_FROM_FOLDER["maxtext"]
+_NOTHING = (ABSENT, None, "")
+
+
 def _model(shape: Shape) -> Any:
-    def make(name: Any, tokenizer: Any, weights: Any, block: Any, longest: Any, *sizes: Any) -> Flat:
+    """The model, and whether it begins at random. What a recipe cannot name, MaxText itself keeps by its own name."""
+
+    def make(named: Any, tokenizer: Any, weights: Any, student: Any, of_student: Any, scale: Any, *around: Any) -> Flat:
+        name = named if student in _NOTHING else student
+        fresh = weights in _NOTHING and of_student in _NOTHING
         entry = entry_of(name, tokenizer)
-        fresh = weights in (ABSENT, None, "")
-        if entry is None and name in (ABSENT, "default") and fresh and block in ("llama2", "default"):
-            own = {ours: whole(value) for ours, value in zip(SIZES.values(), sizes, strict=True)}
-            return {
-                "model.id": "default",
-                "model.init": "random",
-                "model.architecture": {**own, "family": "llama", "max_length": whole(longest)},
-            }
-        if entry and fresh and shape.kind == "pretrain" and entry.family in ("llama", "mistral", "qwen2", "qwen3"):
-            return {"model.id": entry.id, "model.init": "random", "model.architecture": _sizes(entry)}
-        if entry:
-            return {"model.id": entry.id}
-        if isinstance(tokenizer, str) and (HUB.fullmatch(tokenizer) or is_path(tokenizer)):
+        if entry is None or around[0] is not ABSENT:
+            return _unlisted(name, tokenizer, fresh, 1 if scale is ABSENT else whole(scale), *around)
+        own = {} if entry.family in _FAMILIES else _verbatim(model_name=name)
+        if scale not in (ABSENT, 1):
             raise Unfit(
-                f"model_name {name} is not in the model table: the tokenizer's model stands in for it", {"model.id": tokenizer}
+                "a model of other sizes than its name says", {"model.id": entry.id, **_verbatim(global_parameter_scale=scale)}
             )
-        raise Unfit(f"{name} is not in the model table: name your model in model.id", {"model.id": MODEL})
+        if not fresh or shape.kind not in ("pretrain", "distill"):  # whose weights are named on the command line
+            return {"model.id": entry.id, **own}
+        if own:
+            why = f"begins at random, as recipes have it for {', '.join(_FAMILIES)}: model.init"
+            raise Unfit(why, {"model.id": entry.id, **own, **_verbatim(load_parameters_path="")})
+        return {"model.id": entry.id, "model.init": "random", "model.architecture": _sizes(entry)}
 
     return make
+
+
+def _unlisted(name: Any, tokenizer: Any, fresh: bool, scale: int, other: Any, block: Any, longest: Any, *sizes: Any) -> Flat:
+    """A model by its sizes, or one that is not in the model table."""
+    kept = _verbatim(load_parameters_path="") if fresh else {}
+    if other is not ABSENT:
+        raise Unfit("is set outside of the script: name your model in model.id", {"model.id": MODEL, **kept})
+    if fresh and name in (*_NOTHING, "default") and block in ("llama2", "default"):
+        own = {ours: whole(value) * times for (ours, value), times in zip(_ours(sizes), _scales(scale), strict=True)}
+        architecture = {**own, "family": "llama", "max_length": whole(longest)}
+        return {"model.id": "default", "model.init": "random", "model.architecture": architecture}
+    kept |= {} if name in (*_NOTHING, "default") else _verbatim(model_name=name)
+    if isinstance(tokenizer, str) and (HUB.fullmatch(tokenizer) or is_path(tokenizer)):
+        raise Unfit(f"{name} is not in the model table: the tokenizer's model stands in for it", {"model.id": tokenizer, **kept})
+    raise Unfit(f"{name} is not in the model table: name your model in model.id", {"model.id": MODEL, **kept})
+
+
+def _ours(sizes: Sequence[Any]) -> Iterable[tuple[str, Any]]:
+    return zip(SIZES.values(), sizes, strict=True)
+
+
+def _scales(scale: int) -> tuple[int, ...]:
+    """Times that each of `SIZES` is taken: width, MLP, layers, heads twice. Source: configs/types.py, get_individual_scales.
+
+    Raises:
+        Unfit: no power of 2.
+    """
+    if scale < 1 or scale & (scale - 1):
+        raise Unfit("global_parameter_scale should be a power of 2", {"model.id": MODEL})
+    rounds, rest = divmod(scale.bit_length() - 1, 3)
+    heads, width, layers = 2 ** (rounds + (rest > 0)), 2 ** (rounds + (rest > 1)), 2**rounds
+    return width, heads, layers, heads, heads, 1, 1
 
 
 def _sizes(entry: Model) -> Flat:
@@ -179,15 +184,33 @@ def _preference(shape: Shape) -> tuple[Read, ...]:
     )
 
 
-def _grpo() -> tuple[Read, ...]:
+def _grpo(shape: Shape) -> tuple[Read, ...]:
     at = "method.grpo."
-    return (
+    reads = (
         Read(("reward_functions_path", "rl_algorithm", "use_grpo", "loss_algo", "rl.loss_algo"), _rewards),
-        Read(("num_generations", "rl.num_generations"), lambda *n: _first(f"{at}generations", n, whole)),
+        Read(("rl.num_generations", "num_generations"), lambda *n: _first(f"{at}generations", n, whole)),
         Read(("rl.grpo_beta", "grpo_beta"), lambda *n: _first(f"{at}kl", n, number)),
-        Read(("rl.grpo_epsilon",), lambda *n: _first(f"{at}clip", n, number)),
+        Read(("rl.grpo_epsilon", "grpo_epsilon"), lambda *n: _first(f"{at}clip", n, number)),
         Read(("decode_sampling_temperature",), lambda n: _first(f"{at}temperature", (n,), number)),
     )
+    read = {key for each in (*reads, *reinforced(shape)) for key in each.keys}
+    return *reads, *(_own(key, usual) for key, usual in _reinforcing().items() if key not in read)
+
+
+def _reinforcing() -> Flat:
+    """Keys that only MaxText's config of reinforcement learning has, with what they are by default there."""
+    table, start = defaults.table("maxtext"), "post_train/rl.yml:"
+    own = {key.removeprefix(start): value for key, value in table.items() if key.startswith(start)}
+    return {key: value for key, value in own.items() if key not in table}
+
+
+def _own(key: str, usual: Any) -> Read:
+    def make(value: Any) -> Flat:
+        if value != usual:
+            raise Unfit("of MaxText's own reinforcement learning: where answers are made, how they are scored and counted")
+        return {}
+
+    return Read((key,), make, "the trainer's default")
 
 
 def _rewards(*_: Any) -> Flat:
@@ -203,7 +226,6 @@ def _first(leaf: str, values: Any, read: Any) -> Flat:
 def _distill() -> tuple[Read, ...]:
     return (
         Read(("teacher_overrides.model_name",), _teacher, "the model table, by MaxText's name"),
-        Read(("student_overrides.model_name",), _student, also=("tokenizer_path",)),
         Read(("distill_alpha",), lambda n: {} if n is ABSENT else {"method.distill.ratio": number(n)}),
     )
 
@@ -215,101 +237,24 @@ def _teacher(name: Any) -> Flat:
     return {"method.distill.teacher": entry.id}
 
 
-def _student(name: Any, tokenizer: Any) -> Flat:
-    entry = entry_of(name, tokenizer)
-    return {"model.id": entry.id} if entry else {}
-
-
-def _data(shape: Shape) -> Any:
-    def make(kind: Any, path: Any, files: Any, columns: Any, folder: Any, name: Any, grain: Any) -> Flat:
-        named = [text(each) for each in columns] if isinstance(columns, list) else [text(columns)]
-        if kind == "hf" and shape.kind in ("dpo", "orpo") and len(named) == 2:
-            why = "pairs without a column for the prompt, which both answers begin with: recipes have one"
-            own = {f"{_NATIVE}train_data_columns": named}
-            raise Unfit(why, {"data.train": _source(path, files), **_format(shape, named), **own})
-        if kind == "hf":
-            try:
-                return {"data.train": _source(path, files), **_format(shape, named)}
-            except Unfit as unfit:
-                raise Unfit(f"{unfit.why}: name your rows in data.train", {"data.train": ROWS, **_format(shape, named)}) from None
-        if kind in ("tfds", "c4_mlperf") and "c4" in str(name):
-            raise Unfit(
-                "C4 as TFDS prepares it: the hub's stands in for it", {"data.train": "allenai/c4", **_format(shape, named)}
-            )
-        why = f"{kind} reads {grain or folder or 'files'} of its own form: name your rows in data.train"
-        raise Unfit(why, {"data.train": ROWS, **_format(shape, named)})
-
-    return make
-
-
-def _source(path: Any, files: Any) -> str:
-    if files in (ABSENT, None, ""):
-        name = text(path)
-        if HUB.fullmatch(name):
-            return name
-        raise Unfit(f"{name} is not a data set of the hub")
-    first = text(files)
-    if "*" in first or first.startswith("gs://"):
-        raise Unfit(f"{first} is several files, or not on this machine")
-    if not is_file(first):
-        raise Unfit(f"{first} is no file that recipes take")
-    return first
-
-
-def _format(shape: Shape, columns: list[str]) -> Flat:
-    if shape.kind in ("dpo", "orpo"):
-        named = dict(zip(("prompt", "chosen", "rejected"), columns[-3:], strict=False)) if len(columns) == 3 else {}
-        return {"data.format": "preference", **_renamed(named)}
-    if shape.kind == "grpo":
-        return {"data.format": "prompts", **_renamed({"prompt": columns[0]})}
-    if shape.kind == "pretrain":
-        return {"data.format": "text", **_renamed({"text": columns[0]})}
-    if len(columns) == 1 and columns[0] != "text":
-        return {"data.format": "chat", **_renamed({"messages": columns[0]})}
-    if len(columns) == 1:
-        return {"data.format": "text"}
-    return {"data.format": "completion", **_renamed({"prompt": columns[0], "completion": columns[1]})}
-
-
-def _renamed(columns: dict[str, str]) -> Flat:
-    return {f"data.columns.{ours}": theirs for ours, theirs in columns.items() if ours != theirs}
-
-
-def _evaluates(interval: Any, split: Any, files: Any) -> bool:
-    return isinstance(interval, int) and interval > 0 and bool((split not in (ABSENT, "")) or (files not in (ABSENT, "")))
-
-
-def _evaluation(split: Any, files: Any, _columns: Any, path: Any, interval: Any) -> Flat:
-    if not _evaluates(interval, split, files):
-        return {}
-    if files not in (ABSENT, None, ""):
-        return {"data.eval": _source(path, files)}
-    return {"data.eval": _source(path, ""), "data.eval_split": text(split)}
-
-
-def _eval_steps(interval: Any, batches: Any, split: Any, files: Any) -> Flat:
-    if not _evaluates(interval, split, files):
-        return {}
-    return {
-        "eval.every": whole(interval),
-        **({"eval.batches": whole(batches)} if isinstance(batches, int) and batches > 0 else {}),
-    }
-
-
-def _batch(size: Any, times: Any) -> Flat:
-    one = number(size)
-    if one < 1 or one != int(one):
-        raise Unfit("a share of a sequence for each device", {"train.batch.global": 1, f"{_NATIVE}per_device_batch_size": size})
-    return {"train.batch.global": int(one) * whole(times), "train.batch.micro": int(one)}
+def _seeds(order: Any, start: Any) -> Flat:
+    """One leaf; a start that has a seed of its own keeps it."""
+    return {"train.seed": whole(order), **({} if start in (ABSENT, order) else {f"{_NATIVE}init_weights_seed": whole(start)})}
 
 
 _PRECISIONS = {("float32", "float32"): "fp32", ("bfloat16", "bfloat16"): "bf16", ("bfloat16", "float32"): "bf16-mixed"}
 
 
-def _precision(dtype: Any, weights: Any, *_: Any) -> Flat:
+def _precision(dtype: Any, weights: Any, gradients: Any, moments: Any) -> Flat:
     if (dtype, weights) not in _PRECISIONS:
-        raise Unfit(f"train.precision has no word for {dtype} over {weights}")
-    return {"train.precision": _PRECISIONS[dtype, weights]}
+        raise Unfit(f"train.precision has no word for {dtype} over {weights}", _verbatim(dtype=dtype, weight_dtype=weights))
+    kept = {"grad_dtype": gradients, "mu_dtype": moments}
+    own = {name: value for name, value in kept.items() if value not in (ABSENT, None, "", weights)}
+    return {"train.precision": _PRECISIONS[dtype, weights], **_verbatim(**own)}
+
+
+def _verbatim(**keys: Any) -> Flat:
+    return {f"{_NATIVE}{key}": value for key, value in keys.items()}
 
 
 def _remat(policy: Any) -> Flat:

@@ -14,7 +14,9 @@ from backends.dialects.wild import Unreadable, Wild, read
 from backends.rows import Flat
 
 PROGRAMS = {
-    "maxtext": re.compile(r"python3?\s+(?:-u\s+)?-m\s+[\"']?((?:maxtext|MaxText)\.[\w.]*(?:train|trainer)\w*)[\"']?\s+(.*)"),
+    "maxtext": re.compile(
+        r"python3?\s+(?:-u\s+)?(?:-m\s+)?([\w./${}\"']*(?:maxtext|MaxText)[./][\w./\"']*train\w*(?:\.py)?)[\"']?\s+(.*)"
+    ),
     "torchtune": re.compile(r"\btune\s+run\s+()(.*)"),
     "axolotl": re.compile(r"(?:\baxolotl\s+|-m\s+axolotl\.cli\.)(train)\s+(.*)"),
     "litgpt": re.compile(r"\blitgpt\s+(finetune\w*|pretrain)\s+(.*)"),
@@ -70,8 +72,14 @@ def _parsed(line: str, known: dict[str, str], number: int) -> Command | None:
     filled = _filled(line.replace("\\$", "$").replace('\\"', '"'), known)  # a command inside quotes
     for trainer, pattern in PROGRAMS.items():
         if found := pattern.search(filled):
-            return Command(trainer, found[1], tuple(_words(found[2])), number)
+            return Command(trainer, _module(found[1]), tuple(_words(found[2])), number)
     return None
+
+
+def _module(name: str) -> str:
+    """A program's name as `python -m` takes it; a file of the package is its module."""
+    plain = re.sub(r"[\"']", "", name)
+    return re.sub(r"^.*?(maxtext/)", r"\1", plain.removesuffix(".py")).replace("/", ".") if "/" in plain else plain
 
 
 def _filled(text: str, known: dict[str, str]) -> str:
@@ -119,6 +127,8 @@ def wild(found: Command, beside: Beside) -> Wild:
 
 OUTSIDE = "outside:"
 """Before a key whose value the script takes from elsewhere: its arguments, or the environment."""
+ODD = "word:"
+"""Before a word that is no key=value."""
 
 
 def _place(key: str, value: str) -> str:
@@ -126,10 +136,12 @@ def _place(key: str, value: str) -> str:
 
 
 def _maxtext(found: Command) -> tuple[str, dict[str, str], Flat]:
-    """A `.yml`, then key=value."""
+    """A `.yml`, then key=value. A word that is neither stands for keys that the script takes from elsewhere, or is a mistake."""
     config = next((word for word in found.words if word.endswith(".yml") and "=" not in word), "")
     sets = dict(word.split("=", 1) for word in found.words if re.match(r"[A-Za-z_][\w.]*=", word))
-    return config, sets, {"launch:module": found.module, "launch:said": sorted(sets)}
+    odd = [word for word in found.words if word and word != config and not re.match(r"[A-Za-z_][\w.]*=", word)]
+    more = {f"{OUTSIDE if '$' in word else ODD}{word}": "" for word in odd}
+    return config, sets, {"launch:module": found.module, "launch:said": sorted(sets), **more}
 
 
 def _torchtune(found: Command) -> tuple[str, dict[str, str], Flat]:

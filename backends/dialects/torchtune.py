@@ -180,8 +180,6 @@ RULES = (
     Rule("cudnn_deterministic_mode", "kept", "which kernels are allowed"),
     Rule("fsdp.cpu_offload", "kept", _MEMORY),
     Rule("memory_efficient_fsdp_wrap", "kept", _MEMORY),
-    Rule("model.image_size", "told", "images: the model sees them besides text, and a recipe has text only", carried=True),
-    Rule("tokenizer.image_size", "told", "images: a recipe has text only", carried=True),
     Rule("model.*_trainable", "told", "which parts of a model with images are trained", carried=True),
     Rule("collate_fn", "told", "how rows become a batch", carried=True),
     Rule("model.lora_attn_modules", "told", "layers that get an adapter, in a model with images", carried=True),

@@ -33,6 +33,7 @@ def reads(shape: Shape) -> tuple[Read, ...]:
         ),
         Read(TOKENIZER_KEYS, _tokenizer, "the model's own", also=MODEL_KEYS),
         Read(("tokenizer.prompt_template",), _no_template),
+        Read(("model.image_size", "tokenizer.image_size"), _images),
         Read(("epochs", "max_steps_per_epoch"), _duration, "a cap of an epoch's steps"),
         Read(BATCH_KEYS, _batch, "per device x accumulation x devices", also=("launch:devices", "launch:hosts")),
         Read(("seed",), _seed, "null is another seed each time, for torchtune alone: others take the recipe's"),
@@ -117,8 +118,10 @@ def _builder(name: str, builder: str) -> Flat:
     if not builder.startswith("torchtune.models.") or (entry and entry.torchtune == _stem(builder)):
         return {}
     plain = re.sub(r"\.qlora_(\w+)$", r".lora_\1", builder)
-    ours = "tune_torchtune.lora_model" if ".lora_" in plain else "tune_torchtune.model"
-    return {f"{_NATIVE}model._component_": ours, f"{_NATIVE}model.builder": plain}
+    if ".lora_" in plain:
+        return {f"{_NATIVE}model._component_": "tune_torchtune.lora_model", f"{_NATIVE}model.builder": plain}
+    ours = ("path", "builder") if entry else ("path",)  # arguments of our own component
+    return {f"{_NATIVE}model._component_": plain, **{f"{_NATIVE}model.~{key}": None for key in ours}}
 
 
 def _method(shape: Shape) -> tuple[Read, ...]:
@@ -192,6 +195,14 @@ def _length(longest: Any, said: Any) -> Flat:
 def _no_template(value: Any) -> Flat:
     if value not in (ABSENT, None):
         raise Unfit("puts text of its own around each message", {f"{_NATIVE}tokenizer.prompt_template": value})
+    return {}
+
+
+def _images(model: Any, tokenizer: Any) -> Flat:
+    """Told even at torchtune's default: the run is another without them."""
+    sizes = {f"{_NATIVE}model.image_size": model, f"{_NATIVE}tokenizer.image_size": tokenizer}
+    if found := {key: value for key, value in sizes.items() if value is not ABSENT}:
+        raise Unfit("images: the model sees them besides text, and a recipe has text only", found)
     return {}
 
 

@@ -37,6 +37,12 @@ _COLUMNS = {
 }
 """Columns that a component reads when no column_map says otherwise, where they have not our names."""
 
+_FOREIGN = {
+    "slimorca_dataset": ("~conversation_column", "~conversation_style"),
+    "the_cauldron_dataset": ("~conversation_column", "~conversation_style", "~train_on_input"),
+}
+"""Chats with a component of their own, and what backends/torchtune_data.py writes for chats that it does not take."""
+
 KEYS = (
     *(f"dataset.{key}" for key in ("_component_", "source", "data_files", "column_map", "column", "train_on_input")),
     *(f"dataset.{key}" for key in ("conversation_column", "conversation_style", "new_system_prompt", "add_eos")),
@@ -78,8 +84,9 @@ def _one(own: Flat) -> Flat:
 
 def _odd(name: str, own: Flat) -> Flat:
     """What a data set has besides: kept for torchtune itself, and told."""
-    if own["conversation_style"] == "sharegpt" or name in ("the_cauldron_dataset", "slimorca_dataset"):
-        return {f"{_NATIVE}dataset._component_": own["_component_"]}
+    foreign = _FOREIGN.get(name, ())
+    if own["conversation_style"] == "sharegpt" or foreign:
+        return {f"{_NATIVE}dataset.{key}": None for key in foreign} | {f"{_NATIVE}dataset._component_": own["_component_"]}
     return {"data.add_eos": False} if own["add_eos"] is False else {}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from backends.rows import Flat
+from backends.secrecy import is_secret
 from backends.source import DEEPEST, too_deep
 
 LARGEST = 200_000
@@ -90,7 +91,7 @@ def read(text: str) -> Wild:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise Unreadable(f"should be YAML: {error}".splitlines()[0]) from None
     if not isinstance(node, yaml.MappingNode):
-        raise Unreadable("should be a mapping of keys", line=1)
+        raise Unreadable("should be a mapping of keys" + ("" if node else ", there is none"), line=1)
     walk = _Walk()
     keys = flat(walk.mapping(node, "", 0))
     for key in keys:
@@ -132,15 +133,14 @@ class _Walk:
         return self.scalar(node, path)
 
     def scalar(self, node: yaml.Node, path: str) -> Any:
-        wrong = Unreadable(f"should be a plain value, got {node.value[:60]!r}", line=node.start_mark.line + 1, key=path)
         if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.endswith((":binary", ":value")):
-            raise wrong
+            raise _not_plain(node, path)
         try:
             found = float(node.value.replace("_", "")) if _FLOAT.fullmatch(node.value) and _is_float(node) else self.made(node)
         except (ValueError, OverflowError, yaml.YAMLError):
-            raise wrong from None
+            raise _not_plain(node, path) from None
         if isinstance(found, int) and abs(found) > 2**63:
-            raise wrong
+            raise _not_plain(node, path)
         return found
 
     def made(self, node: yaml.Node) -> Any:
@@ -167,6 +167,11 @@ class _Walk:
             self.lines[here] = line
             out[key.value] = self.value(item, here, depth + 1)
         return {**merged, **out}
+
+
+def _not_plain(node: yaml.Node, path: str) -> Unreadable:
+    shown = "***" if is_secret(path, node.value) else repr(node.value[:60])
+    return Unreadable(f"should be a plain value, got {shown}", line=node.start_mark.line + 1, key=path)
 
 
 def _is_float(node: yaml.Node) -> bool:

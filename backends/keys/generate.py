@@ -2,7 +2,8 @@
 
     env/bin/python backends/keys/generate.py litgpt > backends/keys/litgpt.txt
 
-One key a line, sorted; `key.*` says that anything may stand below (keyword arguments, mappings that the trainer hands on).
+One key a line, sorted; `key.*` says that anything may stand below (keyword arguments, mappings that the trainer hands on);
+`key @ plugin`: the trainer knows the key when `plugins` names that class.
 """
 
 from __future__ import annotations
@@ -149,8 +150,21 @@ def parameters(path: str) -> list[str]:
 
 
 def axolotl() -> set[str]:
-    """Fields of its input schema."""
-    return fields(importlib.import_module("axolotl.utils.schemas.config").AxolotlInputConfig)
+    """Fields of its input schema, and what each of its own plugins adds to that."""
+    keys = fields(importlib.import_module("axolotl.utils.schemas.config").AxolotlInputConfig)
+    return keys | {f"{key} @ {plugin}" for plugin, arguments in plugins() for key in fields(arguments) - keys}
+
+
+def plugins() -> Iterator[tuple[str, Any]]:
+    """Name and arguments of each plugin that comes with axolotl, but for those that want another package."""
+    base = importlib.import_module("axolotl.integrations.base").BasePlugin
+    for path in sorted(pathlib.Path(base.__init__.__code__.co_filename).parent.glob("*/__init__.py")):
+        with contextlib.suppress(ImportError):
+            offered: dict[str, Any] = dict(vars(importlib.import_module(f"axolotl.integrations.{path.parent.name}")))
+            for name, made in offered.items():
+                if base in getattr(made, "__mro__", ()) and (arguments := made().get_input_args()):
+                    module, _, last = arguments.rpartition(".")
+                    yield name, getattr(importlib.import_module(module), last)
 
 
 def maxtext() -> set[str]:

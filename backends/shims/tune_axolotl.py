@@ -22,8 +22,11 @@ import importlib
 import json
 import os
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+_ZERO = "deepspeed.json"
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -42,10 +45,12 @@ def train(path: str) -> None:
     import axolotl.train
     import transformers
     import tune_axolotl_trainers
+    import tune_resolved
     from axolotl.cli.config import load_cfg
 
     wish = json.loads(Path("trainer.json").read_text())
     cfg = load_cfg(path)
+    tune_resolved.record(path, _resolved(cfg))
     cfg.torch_dtype = getattr(torch, wish["dtype"])  # with `bf16: true` axolotl makes the weights bfloat16, mixed or not
     if wish["dtype"] == "bfloat16":
         cfg.bf16 = "full"  # no autocast: core/builders/base.py knows the word, the schema of 0.19.0 does not
@@ -70,6 +75,30 @@ def _data(cfg: Any, wish: dict[str, Any]) -> TrainDatasetMeta:
         return tune_axolotl_rows.meta(wish["rows"], wish["kind"], cfg)
     load = load_preference_datasets if cfg.rl else load_datasets
     return load(cfg=cfg, cli_args=TrainerCliArgs())
+
+
+def _resolved(cfg: Any) -> dict[str, Any]:
+    """The config under the keys of axolotl.yaml: a few have another name inside (`model_type` for one), and for DeepSpeed's file
+    stands by now what is in it.
+    """
+    from axolotl.utils.schemas.config import AxolotlInputConfig
+
+    written = {name: info.alias for name, info in AxolotlInputConfig.model_fields.items() if info.alias}
+    values = {written.get(key, key): _plain(value) for key, value in cfg.to_dict().items()}
+    if isinstance(values.get("deepspeed"), dict) and values["deepspeed"] == json.loads(Path(_ZERO).read_text()):
+        values["deepspeed"] = _ZERO
+    return values
+
+
+def _plain(value: Any) -> Any:
+    """Words for enumerations, by their names where they stand for a dtype."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Enum):
+        return value.value if isinstance(value.value, str) else value.name
+    return value
 
 
 def _replace(module: ModuleType, name: str, new: Any) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import tune_checkpoints
 import tune_shared
+import tune_witness
 from axolotl.core.trainers import AxolotlCPOTrainer, AxolotlKTOTrainer, AxolotlORPOTrainer, AxolotlRewardTrainer, AxolotlTrainer
 from axolotl.core.trainers.dpo import AxolotlDPOTrainer
 from axolotl.core.trainers.grpo.trainer import AxolotlGRPOTrainer
@@ -38,6 +40,7 @@ class Exact:
         settings.shuffle_dataset = self.wish["shuffle"]
         settings.eval_on_start = False  # axolotl evaluates before the first step wherever `eval_steps` is given
         settings.disable_dropout = False  # TRL switches LoRA's off
+        self.keep, settings.save_total_limit = settings.save_total_limit, None  # what is too old, the journal removes
         settings.average_tokens_across_devices = True  # axolotl: False, each process then has a mean of its own
         super().__init__(*args, **kw)
         self._check_strategy()
@@ -47,6 +50,13 @@ class Exact:
             if model is not None:
                 _cast(model, getattr(torch, self.wish["dtype"]))
         self.add_callback(Journal(self))
+        self.witness = tune_witness.Witness(self.wish["rows"]) if tune_witness.asked() else None
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kw: Any) -> torch.Tensor:
+        """A micro-batch on its way into the model."""
+        if self.witness:
+            self.witness.see(inputs["input_ids"].cpu(), inputs["labels"].cpu())
+        return super().training_step(model, inputs, *args, **kw)
 
     def _check_strategy(self) -> None:
         """accelerate takes what it can have, and says nothing: a wish for zero3 may have become ddp."""
@@ -54,6 +64,11 @@ class Exact:
         due = {"one": "whole", "ddp": "whole"}.get(self.wish["strategy"], self.wish["strategy"][:4])
         if has != due:
             raise RuntimeError(f"resources.strategy: {self.wish['strategy']} is wanted, but the model would be trained {has}")
+
+    def _load_from_checkpoint(self, *args: Any, **kw: Any) -> None:
+        """PEFT makes float32 of adapters that it loads."""
+        super()._load_from_checkpoint(*args, **kw)
+        _cast(self.model, getattr(torch, self.wish["dtype"]))
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """transformers spares norms and biases; the recipe says."""
@@ -106,7 +121,7 @@ def rate(kind: str, steps: int, *, min_ratio: float, warmup_steps: int = 0, warm
 
 
 class Journal(TrainerCallback):
-    """Writes metrics.jsonl, and asks for an evaluation at the end."""
+    """Writes metrics.jsonl, asks for an evaluation at the end, and keeps the list of checkpoints."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -116,8 +131,18 @@ class Journal(TrainerCallback):
         self._counts = {name: facts[f"{name}_per_step"] for name in ("tokens", "loss_tokens") if facts}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers calls it so
-        """After the last step the evaluation rows are looked at, all of them."""
-        control.should_evaluate |= state.global_step >= state.max_steps and self._trainer.eval_dataset is not None
+        """After the last step the evaluation rows are looked at, all of them; and a checkpoint is one only if it is due then."""
+        last = state.global_step >= state.max_steps
+        control.should_evaluate |= last and self._trainer.eval_dataset is not None
+        if last and control.should_save:
+            control.should_save = state.global_step % state.save_steps == 0
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """A checkpoint is complete when every process has written its part."""
+        self._trainer.accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            place = Path(args.output_dir, f"checkpoint-{state.global_step}")
+            tune_checkpoints.complete(place, state.global_step, keep=self._trainer.keep)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
         """One line, by the first process."""

@@ -137,14 +137,20 @@ def form_problems(spec):
 
 def made(spec):
     """Make the data unless they are ready, and let `data` link to them; the report."""
-    sources = {key: sources_of(wish) for key, wish in (("train", spec.train), ("eval", spec.eval)) if wish}
-    folder = os.path.join("cache", "data", key_of(spec, sources))
-    made_once(folder, lambda aside: write(spec, sources, aside))
+    folder = ready(spec)
     fresh = f".data.{os.getpid()}"
     os.symlink(folder, fresh)
     os.replace(fresh, "data")
     with open(os.path.join(folder, "report.txt"), encoding="utf-8") as file:
         return file.read()
+
+
+def ready(spec):
+    """The folder with the data of a spec, made unless it is there."""
+    sources = {key: sources_of(wish) for key, wish in (("train", spec.train), ("eval", spec.eval)) if wish}
+    folder = os.path.join("cache", "data", key_of(spec, sources))
+    made_once(folder, lambda aside: write(spec, sources, aside))
+    return folder
 
 
 def sources_of(wish):

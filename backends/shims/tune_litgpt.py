@@ -16,6 +16,7 @@ if __name__ == "__main__":  # before the imports: a conversion that lies in the 
 
     sys.exit(tune_convert.main(sys.argv[1]))
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -25,11 +26,17 @@ import litgpt.finetune.full
 import litgpt.finetune.lora
 import litgpt.model
 import torch
+import tune_checkpoints
 import tune_convert
 import tune_litgpt_log
+import tune_resolved
 import tune_shared
+import tune_witness
+from jsonargparse import capture_parser
+from litgpt.__main__ import PARSER_DATA
 from litgpt.data import DataModule, get_sft_collate_fn
 from litgpt.prompts import Default
+from litgpt.utils import CLI
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tune_litgpt_parts import Ddp, TokenMean, keeping, no_example, one_embedding, own, recomputed, replace
 from tune_shared import adamw
@@ -45,6 +52,10 @@ class _Items(Dataset):
     def __init__(self, rows: tune_shared.Rows | None, order: Any, rates: Any) -> None:
         self._rows, self._order, self.rates = rows, order, rates
         """`rates[i]`: what one token of item i counts for, in units of its micro-batch's mean."""
+
+    def begin(self, index: int) -> None:
+        """Leave out the items before this one."""
+        self._order, self.rates = self._order[index:], self.rates[index:]
 
     def __len__(self) -> int:
         return len(self._order)
@@ -84,6 +95,8 @@ class Rows(DataModule):
     """Weigh micro-batches (and processes) by their tokens, in the gradient and in the logged loss; see `TokenMean`."""
     ddp: bool = False
     """Each of several processes has the whole model, instead of a share of it by LitGPT's FSDP."""
+    keep: int | None = None
+    """How many of the checkpoints on the way remain; null: all."""
     recompute: bool = False
     """Recompute each block's activations in the backward pass. With FSDP, LitGPT's fine-tuning does so by itself."""
     trackers: list[str] = field(default_factory=list)
@@ -106,6 +119,8 @@ class Rows(DataModule):
         logger = tune_litgpt_log.chooser(self.trackers, named, self.facts.get("tokens_per_step", ()))
         for module, strategy in self.commands().items():
             replace(module, "choose_logger", logger)
+            last = self.written_last(module)
+            replace(module, last, self._marking(own(module, last), module))
             if self.ddp:
                 replace(module, strategy, Ddp)
 
@@ -113,6 +128,23 @@ class Rows(DataModule):
     def commands() -> dict[ModuleType, str]:
         """The commands that these rows are for, and what each calls its strategy for several devices."""
         return {_FULL: "FSDPStrategy", _LORA: "ModelParallelStrategy"}
+
+    @staticmethod
+    def written_last(_module: ModuleType) -> str:
+        """The function by which a command writes the last file of a checkpoint; the second argument is the folder."""
+        return "save_prompt_style"
+
+    def _marking(self, write: Any, module: ModuleType) -> Any:
+        """The same, after which the checkpoint is complete. The first process alone calls it."""
+        lacks = "LitGPT saves no optimizer state with an adapter" if module is _LORA else ""
+
+        def marking(what: Any, folder: Path) -> None:
+            write(what, folder)
+            kind, _, step = Path(folder).name.partition("-")
+            if kind == "step":
+                tune_checkpoints.complete(folder, int(step), keep=self.keep, lacks=lacks)
+
+        return marking
 
     def connect(self, tokenizer: Any = None, batch_size: int = 1, max_seq_length: int | None = None) -> None:  # noqa: ARG002
         """Called once, before the model is built: what has no way in is replaced here, by name.
@@ -123,6 +155,7 @@ class Rows(DataModule):
         """
         self.batch_size = batch_size
         self.rank, self.world = _place()
+        tune_resolved.record("litgpt.yaml", _parsed())
         self._check(max_seq_length)
         if self.recompute:
             replace(litgpt.model.Block, "forward", recomputed(litgpt.model.Block.forward))
@@ -197,14 +230,14 @@ class Rows(DataModule):
             seen = int(self.test_learned[: every * self.batch_size].sum())
             self.test_dataset.rates = [every / max(1, seen)] * rows + [0.0] * (items - rows)
 
-    def _loader(self, items: _Items, *, drop_last: bool) -> DataLoader:
+    def _loader(self, items: _Items, collate: Any, *, drop_last: bool) -> DataLoader:
         several = self.world > 1 and len(items)
         return self.loader(
             items,
             batch_size=self.batch_size,
             # Process r takes rows r, r + world, ...: together they meet exactly the rows of the batch, step by step
             sampler=DistributedSampler(items, self.world, self.rank, shuffle=False) if several else None,
-            collate_fn=self._collate(),
+            collate_fn=collate,
             drop_last=drop_last,
             generator=torch.Generator(),  # or each evaluation would shift the random numbers of the dropout that follows
         )
@@ -212,13 +245,27 @@ class Rows(DataModule):
     def _collate(self) -> Any:
         return _Collate(self.facts["pad_id"], self.loss)
 
+    def _tensors(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and labels of what `_collate` makes."""
+        return batch["input_ids"], batch["labels"]
+
     def train_dataloader(self) -> DataLoader:
         """The rows, once, in their order."""
-        return self._loader(self.train_dataset, drop_last=True)
+        collate = self._collate()
+        if self.loss and tune_witness.asked():
+            collate, self.loss.taken = tune_witness.Witness(self.folder).held(collate, self._tensors)
+        return self._loader(self.train_dataset, collate, drop_last=True)
 
     def val_dataloader(self) -> DataLoader:
         """The evaluation rows in file order; empty when there are none."""
-        return self._loader(self.test_dataset, drop_last=False)
+        return self._loader(self.test_dataset, self._collate(), drop_last=False)
+
+
+def _parsed() -> dict[str, Any]:
+    """The command line as LitGPT's own parser resolves it; as LitGPT itself does for hyperparameters.yaml (parser_config.py)."""
+    command, *rest = sys.argv[1:]
+    parser = capture_parser(lambda: CLI(PARSER_DATA[command]))
+    return json.loads(parser.dump(parser.parse_args(rest), format="json", skip_none=False))
 
 
 def _place() -> tuple[int, int]:

@@ -9,6 +9,7 @@ from lightning.fabric.strategies import DDPStrategy
 from torch.utils.checkpoint import checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
 
@@ -97,9 +98,13 @@ class TokenMean:
     def __init__(self, mean: Any, world: int) -> None:
         self._mean, self._world = mean, world
         self.weight = 1.0
+        self.taken: Callable[[], None] = lambda: None
+        """Called before each loss that is trained on: the batch handed out last is not left lying."""
 
     def __call__(self, *args: Any, **kw: Any) -> torch.Tensor:
         """In place of `chunked_cross_entropy`."""
+        if torch.is_grad_enabled():
+            self.taken()
         loss = self._mean(*args, **kw) * self.weight
         if self._world == 1 or loss.is_meta:  # pre-training counts floating-point operations on such a model
             return loss

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import litgpt.config
 import litgpt.pretrain
 import torch
+import tune_checkpoints
 import tune_litgpt
 import tune_shared
 from torch.utils.data import DataLoader
@@ -37,6 +38,11 @@ class _Batch:
 
     def __init__(self, ids: torch.Tensor, labels: torch.Tensor) -> None:
         self._ids, self._labels = ids, labels
+
+    @property
+    def whole(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and labels."""
+        return self._ids, self._labels
 
     def to(self, device: torch.device, **kw: Any) -> _Batch:
         """The same on a device: Fabric moves whatever has this method."""
@@ -76,6 +82,16 @@ class Rows(tune_litgpt.Rows):
     def commands() -> dict[ModuleType, str]:
         """See `tune_litgpt.Rows.commands`."""
         return {_PRETRAIN: "FSDPStrategy"}
+
+    @staticmethod
+    def written_last(_module: ModuleType) -> str:
+        """See `tune_litgpt.Rows.written_last`."""
+        return "save_config"
+
+    def setup(self, stage: str = "") -> None:
+        """Open the files. LitGPT takes up the count where a checkpoint left it, and leaves the place in the rows to us."""
+        super().setup(stage)
+        self.train_dataset.begin(tune_checkpoints.begun() * self.facts["batch"])
 
     def _planned(self, main: Any) -> Any:
         """LitGPT's `main` with what the data step counted: the longest row, the steps, and warm-up as a share of them."""
@@ -153,6 +169,10 @@ class Rows(tune_litgpt.Rows):
             return _Batch(ids, torch.nn.functional.pad(labels, (0, more), value=tune_shared.NO_LOSS))
 
         return batch
+
+    def _tensors(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """See `tune_litgpt.Rows._tensors`."""
+        return batch.whole
 
 
 def _each_step(rate: Any, times: int) -> Any:

@@ -6,7 +6,7 @@
 maxtext.json: `{"kind": sft|pretrain|dpo|orpo, "model": folder, "data": the data step's folder or null, "weights": the link of
 convert.json, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
 number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "block": tokens that sequences
-are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step with LoRA, "wandb": bool}`.
+are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step with LoRA, "keep": checkpoints that remain or null, "wandb": bool}`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_maxtext_checkpoints
 import tune_maxtext_mends
 import tune_shape
 import tune_shared
@@ -151,8 +152,12 @@ def _lengths(plan: Mapping[str, Any], shape: tune_shape.Shape, wish: Mapping[str
 
 def _train(wish: Mapping[str, Any], module: str) -> None:
     _surroundings(wish)
+    tune_maxtext_mends.recorded("maxtext.yml")
     tune_maxtext_mends.spare_other_processes()
     tune_maxtext_mends.whole_metrics(counts_from=1 if wish["lora"] or wish["kind"] in PAIRS else 0)
+    lacks = "" if wish["data"] else "MaxText does not take up the place in rows that it reads itself"
+    tune_maxtext_checkpoints.on_time(wish.get("keep"), lacks)
+    tune_maxtext_checkpoints.taken_over()
     if wish["data"]:
         tune_maxtext_mends.own_rows(wish)
     if wish["lora"]:

@@ -10,6 +10,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_resolved
 import tune_shared
 
 if TYPE_CHECKING:
@@ -25,6 +26,32 @@ def spare_other_processes() -> None:
     from maxtext.input_pipeline import multihost_dataloading
 
     multihost_dataloading._cleanup_orphaned_multiprocessing_processes = lambda: None
+
+
+def recorded(path: str) -> None:
+    """MaxText keeps nothing of its config but lines of the log, 860 of them: the first one that it resolves is written down.
+
+    https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/configs/pyconfig.py
+    """
+    from maxtext.configs import pyconfig
+
+    plain = pyconfig._initialize_pydantic
+
+    def initialize(*args: Any, **kw: Any) -> Any:
+        pyconfig._initialize_pydantic = plain
+        taken = plain(*args, **kw)
+        written = pyconfig._load_config(path)
+        tune_resolved.record(path, {key: _said(getattr(taken, key), written[key]) for key in written if hasattr(taken, key)})
+        return taken
+
+    pyconfig._initialize_pydantic = initialize
+
+
+def _said(value: Any, written: Any) -> Any:
+    """Pydantic models as mappings, and null as it was written: `none` is one of MaxText's words for it (pyconfig.py)."""
+    if value is None and written == "none":
+        return written
+    return value.model_dump() if hasattr(value, "model_dump") else value
 
 
 def whole_metrics(counts_from: int) -> None:

@@ -5,13 +5,15 @@ ids: MaxText's own loaders mask by value, and a token that equals the padding wo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tune_checkpoints
 import tune_shared
+import tune_witness
 
 Batch = dict[str, np.ndarray]
 
@@ -27,12 +29,16 @@ class Batches:
     """Rows of all hosts in a batch; an incomplete last one is filled with rows that carry no loss."""
     host: int = 0
     hosts: int = 1
+    see: Callable[[Batch], None] = lambda _: None
+    """Told of each batch that is handed out."""
 
     def __iter__(self) -> Iterator[Batch]:
         """This host's part of each batch."""
         share = self.size // self.hosts
         for start in range(self.host * share, len(self.order), self.size):
-            yield self.rows.batch(self.order[start : start + share], share)
+            batch = self.rows.batch(self.order[start : start + share], share)
+            self.see(batch)
+            yield batch
 
 
 def batches(wish: Mapping[str, Any], split: str, config: Any) -> Batches:
@@ -44,6 +50,8 @@ def batches(wish: Mapping[str, Any], split: str, config: Any) -> Batches:
     pairs = wish["kind"] in ("dpo", "orpo")
     rows = Pairs(wish["data"], split, config) if pairs else Tokens(wish["data"], split, config.max_target_length)
     order = tune_shared.order(wish["data"]) if split == "train" else range(len(rows))
+    if split == "train":  # neither of the loops takes up the place in the rows
+        order = order[tune_checkpoints.begun() * tune_shared.manifest(wish["data"])["batch"] :]
     size = config.global_batch_size_to_load if split == "train" else config.global_batch_size_to_load_eval
     if config.use_tunix_gradient_accumulation:
         size //= config.gradient_accumulation_steps
@@ -51,7 +59,23 @@ def batches(wish: Mapping[str, Any], split: str, config: Any) -> Batches:
         order = order[: len(order) // size * size]  # the loss is a mean over pairs: there are none without
         if not len(order):
             raise ValueError(f"{split}: {len(rows)} pairs do not fill one batch of {size}: lower train.batch, or give more")
-    return Batches(rows, order, size, jax.process_index(), jax.process_count())
+    place = jax.process_index()
+    watched = split == "train" and not pairs and tune_witness.asked()
+    see = _witness(wish["data"], place) if watched else lambda _: None
+    return Batches(rows, order, size, place, jax.process_count(), see)
+
+
+def _witness(folder: str, place: int) -> Callable[[Batch], None]:
+    """Writes down what a batch says: its targets, put back to where their own tokens are, are labels."""
+    witness = tune_witness.Witness(folder, place)
+
+    def see(batch: Batch) -> None:
+        labels = np.full_like(batch["inputs"], tune_shared.NO_LOSS)
+        learned = batch["targets_segmentation"][:, :-1] != 0
+        labels[:, 1:] = np.where(learned, batch["targets"][:, :-1], tune_shared.NO_LOSS)
+        witness.see(batch["inputs"], labels, batch["inputs_segmentation"].sum(1))
+
+    return see
 
 
 class Tokens:

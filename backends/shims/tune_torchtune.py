@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import tune_checkpoints
 import tune_shape
 import tune_shared
 from safetensors.torch import load_file
@@ -24,7 +25,7 @@ from torchao.dtypes.nf4tensor import NF4Tensor
 from torchtune.modules.low_precision import FrozenNF4Linear
 from torchtune.modules.peft import DoRALinear, LoRALinear
 from tune_shared import adamw
-from tune_torchtune_checkpoint import checkpointer, read
+from tune_torchtune_checkpoint import checkpointer, read, restore_random
 from tune_torchtune_log import log
 from tune_torchtune_rows import PadOnly, pairs, rows
 
@@ -61,8 +62,9 @@ def schedule(
 
     Optimizer step k (from 1) runs with the factor f(k - 1): f(s) = s/W for s < W; from there down to `min_ratio` over the
     other N - W steps, or 1 throughout for `constant`. `warmup_share` gives W as a share of N, rounded up; it replaces
-    `warmup_steps`.
+    `warmup_steps`. Where an attempt goes on, some recipes forget the steps behind it (recipes/lora_finetune_single_device.py).
     """
+    restore_random()  # this component is the last that a recipe sets up
     if kind not in ("constant", "linear", "cosine"):
         raise ValueError(f"lr_scheduler.kind: should be constant, linear or cosine, got {kind!r}")
     # round: 0.07 * 100 is a little more than 7 in binary, and must not become 8
@@ -77,7 +79,7 @@ def schedule(
         left = 1.0 - done if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * done))
         return min_ratio + (1.0 - min_ratio) * left
 
-    return LambdaLR(optimizer, factor, last_epoch)
+    return LambdaLR(optimizer, factor, max(last_epoch, tune_checkpoints.begun() - 1))
 
 
 def model(*, path: str, builder: str | None = None, folder: str = "data") -> TransformerDecoder:

@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_checkpoints
+import tune_resolved
+from omegaconf import OmegaConf
 from torchtune.training import metric_logging
 
 if TYPE_CHECKING:
@@ -22,8 +25,10 @@ class _Log:
     def __init__(self, loggers: list[MetricLoggerInterface], share: int) -> None:
         self._loggers = loggers
         self._share = share
+        self._begun, self._before = tune_checkpoints.begun(), 0
 
     def log_config(self, config: Any) -> None:
+        tune_resolved.record("torchtune.yaml", OmegaConf.to_container(config, resolve=True))
         for logger in self._loggers:
             logger.log_config(config)
 
@@ -34,8 +39,10 @@ class _Log:
         values = {name: float(value) for name, value in payload.items()}
         if "loss" in values:
             values["loss"] /= self._share
+        if step <= self._begun:  # some recipes count from 1 again where they go on (recipes/lora_finetune_single_device.py)
+            self._before = self._begun
         for logger in self._loggers:
-            logger.log_dict(values, step=step)
+            logger.log_dict(values, step=step + self._before)
 
     def close(self) -> None:
         for logger in self._loggers:

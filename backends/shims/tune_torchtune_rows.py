@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torchtune.data
+import tune_checkpoints
 import tune_shared
+import tune_witness
 from torch.utils.data import Dataset
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ class _Stream(Dataset):
         self._size = len(self._order) // parts
         self._rank = int(os.environ.get("RANK", "0"))
         self._world = int(os.environ.get("WORLD_SIZE", "1"))
-        self._served = 0
+        self._served = tune_checkpoints.begun() * tune_shared.manifest(folder)["batch"] // self._world
 
     def __len__(self) -> int:
         return self._size
@@ -69,12 +72,18 @@ def rows(tokenizer: Any, *, folder: str = "data", parts: int = 1) -> Dataset:  #
         ValueError: the steps do not divide by `parts`.
     """
     made = tune_shared.Rows(folder)
+    # The recipes look the function up by its name, after they have made the data set
+    torchtune.data.padded_collate_sft = tune_witness.watched(torchtune.data.padded_collate_sft, _tensors, folder)
 
     def example(number: int) -> dict[str, Any]:
         ids, labels = made.row(number)
         return {"tokens": ids, "labels": labels}
 
     return _Stream(folder, parts, example)
+
+
+def _tensors(batch: dict[str, Any]) -> tuple[Any, Any]:
+    return batch["tokens"], batch["labels"]
 
 
 def pairs(tokenizer: Any, *, folder: str = "data", parts: int = 1) -> Dataset:  # noqa: ARG001 - the recipe hands it over

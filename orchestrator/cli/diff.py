@@ -6,20 +6,31 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from backends.comparing import Side, compare, of_native, of_recipe
 from backends.dialects import shell
 from backends.dialects.wild import Unreadable, read
-from orchestrator.cli import DONE, FAILED, WRONG, Stop
+from backends.registry import reader
+from backends.resuming import resumed
+from orchestrator.cli import DONE, FAILED, TROUBLE, WRONG, Stop
 from orchestrator.cli.importing import config, imported
 from orchestrator.cli.reading import recipe
 from orchestrator.cli.track import find, opened
 from orchestrator.drift import RESOLVED, drift
 from orchestrator.handover import unpacked
+from orchestrator.metrics import Reading
+from orchestrator.reach import reached
 from orchestrator.render import drift as shown
 from orchestrator.render.diff import diff_text, document
-from orchestrator.transports.local import Local
+from orchestrator.transports.base import TransportError
 
+if TYPE_CHECKING:
+    from orchestrator.home import Home
+    from orchestrator.store import Job, Store
+
+LARGEST = 16 << 20
+"""Bytes of a resolved.json that are read."""
 _OURS = ("version", "train.batch.global", "model.id")
 """Keys of a recipe's that no trainer has; two of them are enough."""
 
@@ -47,8 +58,8 @@ def _of_job(said: argparse.Namespace) -> int:
     home, store = opened()
     with store:
         [job] = find(store, [said.a])
-        plan = unpacked(store.request(job.id))["plan"]
-    text = Local(home.path).read(job.id, job.attempt, f"work/{RESOLVED}", 0, 1 << 26).decode("utf-8", "replace")
+        plan = _plan(store, job)
+        text = _resolved(home, store, job)
     if not text:
         raise Stop(FAILED, f"{job.id} is {job.state}: its trainer has not said what it resolved, as it does when training begins")
     found = drift(plan, text)
@@ -57,6 +68,25 @@ def _of_job(said: argparse.Namespace) -> int:
     else:
         print(shown.drift_text(job.id, job.backend, found, width=shutil.get_terminal_size((120, 40)).columns))
     return FAILED if found else DONE
+
+
+def _plan(store: Store, job: Job) -> dict[str, Any]:
+    """Of the job's last attempt, which may go on where another ended."""
+    plan: dict[str, Any] = unpacked(store.request(job.id))["plan"]
+    start, backend = Reading.load(store.positions(job.id, job.attempt)).start, reader(job.backend)
+    if not start:
+        return plan
+    return resumed(plan, start["step"], job.steps or plan["promise"]["steps"], backend.resume, backend.config)
+
+
+def _resolved(home: Home, store: Store, job: Job) -> str:
+    """The text of a job's resolved.json; empty while there is none."""
+    try:
+        with reached(home, store, job.id, job.attempt) as hosts:
+            found = [way.read(job.id, job.attempt, f"work/{RESOLVED}", 0, LARGEST) for _, way in hosts[:1]]
+    except TransportError as error:
+        raise Stop(TROUBLE, str(error)) from None
+    return b"".join(found).decode("utf-8", "replace")
 
 
 def _side(file: str, trainer: str | None) -> Side:

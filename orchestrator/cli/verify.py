@@ -8,15 +8,16 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from backends.base import scene_of
 from backends.registry import find
-from orchestrator.cli import DONE, FAILED, INTERRUPTED, WRONG, Stop
+from orchestrator.cli import DONE, FAILED, INTERRUPTED, TROUBLE, WRONG, Stop
 from orchestrator.cli.race import able, allowed, run_all, short
 from orchestrator.cli.reading import places, recipe, target
 from orchestrator.drift import RESOLVED
 from orchestrator.home import Home
+from orchestrator.reach import reached
 from orchestrator.render.verify import document, page, verify_text
 from orchestrator.sameness import (
     EXPECTED,
@@ -34,7 +35,8 @@ from orchestrator.sameness import (
     witness_file,
     witnessed,
 )
-from orchestrator.transports.local import Local
+from orchestrator.store import open_store
+from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
     import argparse
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from backends.recipe import Recipe
     from backends.rows import Flat, Scene
     from backends.target import Target
+    from orchestrator.store import Store
     from orchestrator.transports.base import Transport
 
 LARGEST = 1 << 26
@@ -68,7 +71,10 @@ def verify(said: argparse.Namespace) -> int:
         shortened = {name: each for name, each in able(said, wish, where)[0].items() if name in plans}
         asked = {name: watched(name, each, wish, where) if said.level >= 3 else each for name, each in shortened.items()}
         runs, finished = run_all(f"{wish.name}-verify-{os.urandom(3).hex()}", asked, places(said, ask=True))
-        found += [each for each in measured(runs, wish, where, tolerance) if each.level <= said.level]
+        try:
+            found += [each for each in measured(runs, wish, where, tolerance) if each.level <= said.level]
+        except TransportError as error:
+            raise Stop(TROUBLE, f"what the jobs left cannot be read: {error}") from None
     _show(said, whole, found, runs, refused)
     if not finished:
         return INTERRUPTED
@@ -107,25 +113,42 @@ def watched(trainer: str, decided: Plan, wish: Recipe, where: Target) -> Plan:
     return witnessed(_fitted(trainer, wish), decided, *_facts(wish, where))
 
 
+class Left(NamedTuple):
+    """What a job left of itself, as far as a level looks at it. Empty where there is no such file."""
+
+    resolved: str
+    expected: str
+    seen: list[str]
+    """By process: one a device, or (MaxText) one for all devices of a host."""
+    evidence: Evidence
+
+
 def measured(runs: list[Run], wish: Recipe, where: Target, tolerance: float | None) -> list[Verdict]:
     """Levels 2 to 5. A job that has not trained fails level 4, and is compared with none."""
-    transport = Local(Home.find().path)
-    flat, scene = _facts(wish, where)
-    found = [accepted(_fitted(run.trainer, wish), run, _text(transport, run, RESOLVED), flat, scene) for run in runs]
-    found += [tokens(run, flat, _text(transport, run, EXPECTED), _witnesses(transport, run)) for run in runs]
+    home, (flat, scene) = Home.find(), _facts(wish, where)
+    with open_store(home.store) as store:
+        left = [_left(home, store, run, adapter=wish.method.adapter != "none") for run in runs]
+    pairs = list(zip(runs, left, strict=True))
+    found = [accepted(_fitted(run.trainer, wish), run, each.resolved, flat, scene) for run, each in pairs]
+    found += [tokens(run, flat, each.expected, each.seen) for run, each in pairs]
     found += [
         Verdict(4, (run.trainer,), "failed", f"{run.job.id} is {run.job.state}: {run.job.detail}") for run in runs if not run.ok
     ]
-    ended = [run for run in runs if run.ok]
-    evidence = [_evidence(transport, run, adapter=wish.method.adapter != "none") for run in ended]
+    evidence = [each.evidence for run, each in pairs if run.ok]
     found += [counts(each, evidence[0], flat) for each in evidence]
-    return found + parity(ended, tolerance)
+    return found + parity([run for run in runs if run.ok], tolerance)
 
 
-def _witnesses(transport: Transport, run: Run) -> list[str]:
-    """What each process saw, by rank: one a device, or (MaxText) one for all devices of a host."""
-    texts = [_text(transport, run, witness_file(rank)) for rank in range(run.plan.devices * run.plan.hosts)]
-    return [text for text in texts if text]
+def _left(home: Home, store: Store, run: Run, *, adapter: bool) -> Left:
+    """Read from the hosts where it ran; the first has what concerns all."""
+    with reached(home, store, run.job.id, run.job.attempt) as hosts:
+        ways = [transport for _, transport in hosts]
+        if not ways:
+            return Left("", "", [], Evidence(run, None, None))
+        devices = run.plan.devices
+        seen = [_text(way, run, witness_file(host * devices + one)) for host, way in enumerate(ways) for one in range(devices)]
+        resolved, expected = (_text(ways[0], run, name) for name in (RESOLVED, EXPECTED))
+        return Left(resolved, expected, [text for text in seen if text], _evidence(ways[0], run, adapter=adapter))
 
 
 def _text(transport: Transport, run: Run, path: str) -> str:

@@ -49,7 +49,7 @@ def targets_table(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], now:
             row.station.name,
             row.kind,
             *_devices(row.station),
-            str(row.station.count - len(row.use)) if row.station.known else "?",
+            str(sum(device not in row.use for device in range(row.station.count))) if row.station.known else "?",
             "-" if row.at is None else f"{ago(now - row.at)} ago",
             _use(row.use) or ("" if row.station.known else f"unknown: tune targets check {row.target}"),
         )

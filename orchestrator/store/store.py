@@ -67,23 +67,48 @@ class Store:
         with self._database.write(durable=True):
             return bool(self._database.execute("UPDATE jobs SET want = ? WHERE id = ? AND ended IS NULL", (want, id)))
 
-    def new_attempt(self, id: str, expect_states: Collection[str], now: float) -> int | None:
+    def new_attempt(
+        self,
+        id: str,
+        expect_states: Collection[str],
+        now: float,
+        *,
+        ended: tuple[str, str, str] | None = None,
+        why: str = "",
+        positions: Mapping[str, Any] | None = None,
+    ) -> int | None:
         """Queue a job again and forget how the last attempt went (its events and points stay); the attempt's number.
 
-        None when the job is not in one of `expect_states`, or unknown.
+        All in one: nobody sees the job ended and not queued again.
+
+        Args:
+            id: of the job.
+            expect_states: in which it has to be.
+            now: seconds since the epoch.
+            ended: state, reason and detail of the attempt that ends with this.
+            why: the new attempt is made.
+            positions: what the new attempt begins with; see `record`.
+
+        Returns:
+            None when the job is not in one of `expect_states`, or unknown.
         """
         with self._database.write(durable=True):
             found = self._lock(id)
             if found is None or found[1] not in expect_states:
                 return None
             key, state, attempt, _ = found
+            if ended:
+                self._append(key, Event(id, attempt, now, state, *ended))
+                state = ended[0]
             self._database.execute(
-                "UPDATE jobs SET state = 'QUEUED', attempt = ?, reason = '', detail = '', phase_step = '', want = '',"
+                "UPDATE jobs SET state = 'QUEUED', attempt = ?, reason = '', detail = ?, phase_step = '', want = '',"
                 " reachable = 1, step = NULL, started = NULL, ended = NULL, seen_at = NULL, loss = NULL,"
                 " tokens_per_second = NULL WHERE key = ?",
-                (attempt + 1, key),
+                (attempt + 1, why, key),
             )
-            self._append(key, Event(id, attempt + 1, now, state, "QUEUED"))
+            if positions:
+                self._keep(key, attempt + 1, positions)
+            self._append(key, Event(id, attempt + 1, now, state, "QUEUED", "", why))
             return attempt + 1
 
     # What happened
@@ -134,7 +159,6 @@ class Store:
         for name, step in latest:
             if not 0 <= step < 1 << 63:
                 raise ValueError(f"job {id}: {name}: step should be from 0 to 2**63 - 1, got {step}")
-        text = json.dumps(dict(positions))
         with self._database.write(durable=False):
             found = self._lock(id)
             if found is None:
@@ -143,11 +167,7 @@ class Store:
             natives = {name: native for (name, _), (_, native) in latest.items()}
             series = self._series(key, attempt, natives)
             news = self._database.put((series[name], step, value, now) for (name, step), (value, _) in latest.items())
-            self._database.execute(
-                "INSERT INTO positions (job, attempt, text) VALUES (?, ?, ?)"
-                " ON CONFLICT (job, attempt) DO UPDATE SET text = excluded.text",
-                (key, attempt, text),
-            )
+            self._keep(key, attempt, positions)
             if attempt == present:
                 steps = [step for _, step in latest]
                 self._set(key, {"seen_at": now, "step": max(steps if reached is None else [reached, *steps], default=None)})
@@ -266,6 +286,13 @@ class Store:
         sql = "SELECT jobs.key, jobs.state, jobs.attempt, jobs.step FROM jobs WHERE jobs.id = ?" + self._database.lock
         rows = self._database.read(sql, (id,))
         return (rows[0][0], rows[0][1], rows[0][2], rows[0][3]) if rows else None
+
+    def _keep(self, key: int, attempt: int, positions: Mapping[str, Any]) -> None:
+        self._database.execute(
+            "INSERT INTO positions (job, attempt, text) VALUES (?, ?, ?)"
+            " ON CONFLICT (job, attempt) DO UPDATE SET text = excluded.text",
+            (key, attempt, json.dumps(dict(positions))),
+        )
 
     def _set(self, key: int, values: Mapping[str, Any]) -> None:
         """Set columns of a job; their names are ours."""

@@ -234,6 +234,10 @@ class Transport(Protocol):
         """What the machine says of itself. Takes up to ten seconds where NVIDIA devices are asked."""
         ...
 
+    def interface(self, to: str) -> str:
+        """The network interface by which the machine reaches an address; empty where it cannot be told."""
+        ...
+
     def leases(self) -> list[Lease]:
         """Devices in use there, whoever uses them."""
         ...

@@ -100,8 +100,7 @@ def preferring(keys: Known, *args: Any, **kw: Any) -> Transport:
 
 
 def hang_up(connection: Connection) -> None:
-    """Close a connection, and those that it goes through."""
-    gate = connection.gateway
+    """Close a connection; first those that it goes through, which may be stuck."""
+    if connection.gateway and not isinstance(connection.gateway, str):
+        hang_up(connection.gateway)
     connection.client.close()
-    if gate and not isinstance(gate, str):
-        hang_up(gate)

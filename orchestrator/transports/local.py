@@ -58,6 +58,10 @@ class Local:
         asked = time.time()
         return answers.facts(self._way({"op": "hello"}, b"")()[0], asked)
 
+    def interface(self, to: str) -> str:
+        """See `Transport.interface`."""
+        return str(self._way({"op": "interface", "to": to}, b"")()[0]["interface"])
+
     def leases(self) -> list[Lease]:
         """See `Transport.leases`."""
         return answers.leases(self._way({"op": "leases"}, b"")()[0])

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from fabric import Connection  # type: ignore[import-untyped]
     from paramiko import Channel
 
+GLANCE = 2.0
+"""Seconds after which a channel on which nothing moves is thought about."""
 CHECKED = 50e6
 """Bytes a second that a slow host sums, when it checks what arrived."""
 BOOT = r"""
@@ -101,6 +103,10 @@ class Ssh:
         asked = time.time()
         return answers.facts(self._ask({"op": "hello"})[0], asked)
 
+    def interface(self, to: str) -> str:
+        """See `Transport.interface`."""
+        return str(self._ask({"op": "interface", "to": to})[0]["interface"])
+
     def leases(self) -> list[Lease]:
         """See `Transport.leases`."""
         return answers.leases(self._ask({"op": "leases"})[0])
@@ -168,11 +174,12 @@ class Ssh:
             self._lock.release()
 
     def _drop(self, reason: str) -> None:
+        """Let go of everything; the connection first, since a channel says goodbye over it, and it may be stuck."""
+        if self._connection:
+            hang_up(self._connection)
         for wire in (self._talk, self._freight):
             if wire:
                 wire.close(reason)
-        if self._connection:
-            hang_up(self._connection)
         self._connection = self._talk = self._freight = None
 
     def _connected(self, given_up: threading.Event) -> tuple[Connection, Wire]:
@@ -202,9 +209,9 @@ class Ssh:
 
     def _server(self, connection: Connection, *, listen: bool) -> Wire:
         """Start a server there; OSError or paramiko's errors when there is no channel."""
-        channel = opened(connection)
-        channel.exec_command(command(self.host.interpreter))
-        wire = Wire(channel, self.news if listen else lambda: None, lambda: excuse(channel))
+        line = Line(connection)
+        line.channel.exec_command(command(self.host.interpreter))
+        wire = Wire(line, self.news if listen else lambda: None, lambda: excuse(line.channel))
         wire.say(program())
         self._send(wire, {"op": "open", "folder": self.host.folder, "owner": self.owner, "listen": listen}, b"")()
         return wire
@@ -230,8 +237,16 @@ def excuse(channel: Channel) -> str:
     return f"the connection ended: {said.splitlines()[-1]}" if said else "the connection ended"
 
 
-def opened(connection: Connection) -> Channel:
-    """A channel that waits neither for ever nor for more than it has."""
-    channel: Channel = connection.transport.open_session()
-    channel.settimeout(PATIENCE)
-    return channel
+class Line:
+    """A channel of a connection, as a `wire.Stream`."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Open one; paramiko's errors when there is none to be had."""
+        self.connection = connection
+        self.channel: Channel = connection.transport.open_session()
+        self.channel.settimeout(GLANCE)
+        self.send, self.recv, self.close = self.channel.send, self.channel.recv, self.channel.close
+
+    def abort(self) -> None:
+        """End the connection: the channel cannot even say that it closes."""
+        hang_up(self.connection)

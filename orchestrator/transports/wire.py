@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
 from itertools import count
 from typing import Any, Protocol
 
@@ -26,7 +28,7 @@ MOST = 1 << 30
 
 
 class Stream(Protocol):
-    """Bytes both ways, as a socket has them. `send` and `recv` raise TimeoutError when for long nothing moves."""
+    """Bytes both ways, as a socket has them. `send` and `recv` raise TimeoutError when for a while nothing moves."""
 
     def send(self, data: bytes, /) -> int:
         """Send some of the bytes; how many."""
@@ -38,6 +40,10 @@ class Stream(Protocol):
 
     def close(self) -> None:
         """Let go; whoever waits in `recv` returns."""
+        ...
+
+    def abort(self) -> None:
+        """Let go at once, though nothing can be sent; whoever waits in `send` or `recv` returns."""
         ...
 
 
@@ -53,6 +59,7 @@ class Wire:
         self._numbers = count(1)
         self._sending, self._state = threading.Lock(), threading.Lock()
         self._heard = time.monotonic()
+        self._stuck = math.inf  # when it is to be given up that something can be sent
         self.gone = ""
         """Why nothing more can be asked; empty while it can."""
         self.asked = 0
@@ -62,14 +69,17 @@ class Wire:
     def say(self, data: bytes) -> None:
         """Send bytes as they are. A failure is told to whoever waits for an answer."""
         view = memoryview(data)
-        try:
-            with self._sending:
-                while view:
-                    view = view[self._stream.send(bytes(view[:BLOCK])) :]
-        except TimeoutError:
-            self.close(f"nothing could be sent for {PATIENCE:.0f} s")
-        except OSError:
-            self.close(self._excuse())
+        with self._sending:
+            try:
+                self._stuck = time.monotonic() + PATIENCE
+                while view and not self.gone:
+                    with suppress(TimeoutError):
+                        view = view[self._stream.send(bytes(view[:BLOCK])) :]
+                        self._stuck = time.monotonic() + PATIENCE
+            except (OSError, EOFError):
+                self.close(self._excuse())
+            finally:
+                self._stuck = math.inf
 
     def send(self, request: Mapping[str, Any], body: bytes = b"", patience: float = PATIENCE) -> Callable[[], Answer]:
         """Send a request; what is returned waits for the answer.
@@ -95,14 +105,14 @@ class Wire:
                 return future.result(max(0.0, left))
             except Late:
                 if left <= 0:
-                    self.close(f"no answer for {patience:.0f} s")
+                    self.close(f"no answer for {patience:.0f} s", self._stream.abort)
 
-    def close(self, reason: str = "closed") -> None:
+    def close(self, reason: str = "closed", way: Callable[[], None] | None = None) -> None:
         """Let go of the channel; whoever waits is told the reason."""
         with self._state:
             self.gone = self.gone or reason
             waiting, self._waiting = self._waiting, {}
-        self._stream.close()
+        (way or self._stream.close)()
         for future in waiting.values():
             future.set_exception(TransportError(self.gone))
 
@@ -157,6 +167,8 @@ class Wire:
                 data = self._stream.recv(BLOCK)
                 break
             except TimeoutError:
+                if time.monotonic() > self._stuck:  # paramiko tries for ever to send
+                    self.close(f"nothing could be sent for {PATIENCE:.0f} s", self._stream.abort)
                 if self.gone:
                     raise EOFError from None
         if not data:

@@ -35,7 +35,7 @@ for f in {files}; do echo x > $f; done
 """
 
 
-def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault", hosts=1):  # noqa: F811
+def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault", hosts=1, retry=None):  # noqa: F811
     """A plan whose steps are shell scripts; the last is called train."""
     names = [f"step{n}" for n in range(1, len(scripts))] + ["train"]
     return Plan(
@@ -52,6 +52,7 @@ def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault", hosts=
         reading={"every": 1, "first_lr": 0.0, "accumulation": 1},
         devices=devices,
         hosts=hosts,
+        retry=dict.fromkeys(("lost", "hardware", "hang", "out_of_memory", "unknown"), 0) if retry is None else retry,
     )
 
 

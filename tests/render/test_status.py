@@ -2,7 +2,7 @@
 
 import json
 
-from orchestrator.render.status import eta_seconds, status_json, status_table
+from orchestrator.render.status import eta_seconds, status_json, status_screen, status_table
 from orchestrator.store import Job, NewJob, open_store
 
 NOW = 1_000_000.0
@@ -117,3 +117,24 @@ def test_from_the_store(tmp_path):
         "a-1  quickstart  litgpt   local   RUNNING  3/150   2.5    800  48 s  2 s",
     ]
     assert status_json(jobs, NOW + 2)[0]["step"] == 3
+
+
+def test_labels():
+    """Labels stand in a column of their own where some job has some."""
+    jobs = [QUEUED._replace(id="a-7", labels={"team": "nlp", "sweep": "3"}), QUEUED._replace(id="a-8")]
+    assert [line.rpartition("4 min")[2].strip() for line in status_table(jobs, NOW).splitlines()[1:]] == ["team=nlp sweep=3", ""]
+
+
+def test_screen():
+    """A screen counts all jobs, shows what is at work, then who waits, then who ended last, and no more than fits."""
+    many = [QUEUED._replace(id=f"q-{n}", submitted=NOW - 100 + n) for n in range(300)]
+    done = [ENDED._replace(id=f"e-{n}", state="SUCCEEDED", ended=NOW - n) for n in range(50)]
+    lines = status_screen([*done, *reversed(many), *JOBS[:3]], NOW, size=(120, 24)).splitlines()
+    assert lines[0] == "353 jobs: 300 QUEUED, 3 RUNNING, 50 SUCCEEDED"
+    assert len(lines) == 23
+    assert [line.split()[0] for line in lines[2:7]] == ["a-1", "a-3", "a-2", "q-0", "q-1"]
+    assert lines[-1] == "and 333 more: 283 QUEUED, 50 SUCCEEDED"
+    short = status_screen([*done[:3], many[0]], NOW, size=(120, 24)).splitlines()
+    assert [line.split()[0] for line in short[2:]] == ["q-0", "e-0", "e-1", "e-2"]
+    assert status_screen([], NOW, size=(80, 24)).splitlines()[0] == "no such jobs"
+    assert len(status_screen(many, NOW, size=(80, 2)).splitlines()) == 4

@@ -205,6 +205,22 @@ def test_a_cut_host_holds_nobody_up_and_is_found_again(far: Host) -> None:
     assert far.look("more").phase == "unknown"
 
 
+def test_a_sender_on_a_cut_host_is_let_go(far: Host, tmp_path: Path) -> None:
+    """When a host is cut while more is being sent than all buffers hold, the sender is let go, and so is a poll behind it."""
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(64 << 20))
+    blob = {blobs.address(str(path)): path}
+    far.look("nothing")
+    threading.Timer(0.2, far.node.cut).start()
+    with ThreadPoolExecutor(2) as pool:
+        sending = pool.submit(timed, far.transport.put, blob)
+        far.until(lambda: far.node.marks)
+        assert timed(far.look, "nothing") < LIMIT
+        assert sending.result() < 2 * LIMIT
+    far.node.heal()
+    far.transport.put(blob)
+
+
 def test_many_who_ask_a_cut_host_wait_together(far: Host) -> None:
     """Ten threads on a host that is gone are all told after the time of one."""
     far.look("nothing")
@@ -230,7 +246,7 @@ def test_sshd_ended_and_started_again_is_not_even_noticed(far: Host) -> None:
 def test_a_killed_server_is_replaced(far: Host) -> None:
     """The process that serves us may be killed at any time: the jobs that it started do not notice, and the next call works."""
     far.start("served", ["sleep", "600"])
-    server = far.command("pgrep", "-u", "tunelab", "-o", "-f", "json.loads").split()[0]
+    server = far.command("pgrep", "-u", "tunelab", "-n", "-f", "json.loads").split()[0]
     far.kill(int(server))
     far.until(lambda: far.transport._talk is None or far.transport._talk.gone)
     assert far.look("served").phase == "running"
@@ -336,6 +352,8 @@ class Pipe:
         if self.close_once.acquire(blocking=False):
             self.process.stdin.close()
             self.process.wait(10)
+
+    abort = close
 
 
 PYTHONS = [sys.executable, *map(str, sorted(Path.home().glob(".pyenv/versions/3.*/bin/python")))]

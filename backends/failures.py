@@ -1,0 +1,173 @@
+"""What went wrong with an attempt, told from how it ended and from its last lines. Pure.
+
+A class decides how often the job is tried again (the recipe's section retry). Words of the log are compared with what the
+libraries under each trainer are known to write; the first line that is known decides, since later ones follow from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+Class = Literal["wrong_request", "out_of_memory", "hardware", "lost", "hang", "unknown"]
+"""`wrong_request` would fail again; of the others the recipe's section retry says what each means."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended that did not succeed."""
+
+    backend: str
+    """The trainer's name."""
+    reason: str
+    """The reason's word: of the job's state, or what the failing step left in reason.json."""
+    rc: int | None = None
+    """Exit code of the step that ended last."""
+    signal: int | None = None
+    """Signal that ended it."""
+    tail: str = ""
+    """Last lines of the log."""
+
+
+class Failure(NamedTuple):
+    """What it was."""
+
+    kind: Class
+    why: str
+    """By which it was recognised: a line of the log, or words of ours."""
+
+
+class Sign(NamedTuple):
+    """Words of a log."""
+
+    kind: Class
+    words: str
+    """A regular expression, found anywhere in a line."""
+    see: str
+    """Where they are written."""
+
+
+_TORCH = "https://github.com/pytorch/pytorch/blob/v2.9.1/"
+_XLA = "https://github.com/openxla/xla/blob/main/xla/"
+_CUDA = "https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html"
+
+EVERYWHERE = (
+    Sign("out_of_memory", r"^MemoryError\b|_ArrayMemoryError", "https://docs.python.org/3/library/exceptions.html#MemoryError"),
+    Sign("out_of_memory", r"\[Errno 12\] Cannot allocate memory", "https://man7.org/linux/man-pages/man3/errno.3.html"),
+    Sign("hardware", r"\[Errno (5|121)\] (Input/output|Remote I/O) error", "https://man7.org/linux/man-pages/man3/errno.3.html"),
+    Sign("wrong_request", r"^ModuleNotFoundError: ", "https://docs.python.org/3/library/exceptions.html#ModuleNotFoundError"),
+)
+"""Whatever the trainer."""
+
+CUDA = (
+    Sign("out_of_memory", r"CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDA error: out of memory", _CUDA),
+    Sign("hardware", r"uncorrectable ECC error|CUDA_ERROR_ECC_UNCORRECTABLE", _CUDA),
+    Sign("hardware", r"hardware stack error|GPU is lost|fallen off the bus|uncorrectable NVLink error", _CUDA),
+    Sign("hardware", r"CUDA-capable device\(s\) is/are busy or unavailable|CUDA error: unknown error", _CUDA),
+)
+"""Of the driver, through torch and JAX alike."""
+
+TORCH = (
+    *CUDA,
+    Sign("out_of_memory", r"OutOfMemoryError|CUDA out of memory\. Tried to", _TORCH + "c10/cuda/CUDACachingAllocator.cpp"),
+    Sign("out_of_memory", r"you tried to allocate \d+ bytes", _TORCH + "c10/core/impl/alloc_cpu.cpp"),
+    Sign("out_of_memory", r"exitcode\s*: -9 ", _TORCH + "torch/distributed/elastic/multiprocessing/errors/__init__.py"),
+    Sign("lost", r"exitcode\s*: -15 ", _TORCH + "torch/distributed/elastic/multiprocessing/errors/__init__.py"),
+    Sign("hang", r"Watchdog caught collective operation timeout", _TORCH + "torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp"),
+    Sign("hardware", r"nccl(RemoteError|SystemError|UnhandledCudaError): ", _TORCH + "torch/csrc/distributed/c10d/NCCLUtils.cpp"),
+    Sign(
+        "hang", r"\[.*gloo/transport/tcp/.*\] Timed out waiting", "https://github.com/pytorch/gloo/tree/main/gloo/transport/tcp"
+    ),
+    Sign(
+        "hardware",
+        r"\[.*gloo/transport/tcp/.*\] Connection (closed|reset) by peer",
+        "https://github.com/pytorch/gloo/tree/main/gloo/transport/tcp",
+    ),
+    Sign(
+        "wrong_request",
+        r"GatedRepoError|RepositoryNotFoundError",
+        "https://huggingface.co/docs/huggingface_hub/package_reference/utilities",
+    ),
+)
+"""Of torch, under LitGPT, torchtune and axolotl."""
+
+JAX = (
+    *CUDA,
+    Sign(
+        "out_of_memory",
+        r"RESOURCE_EXHAUSTED: .*(Out of memory|out of memory|allocat|hbm)",
+        _XLA + "tsl/framework/bfc_allocator.cc",
+    ),
+    Sign(
+        "lost",
+        r"Training stopped: Job received termination signal",
+        "https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/common/checkpointing.py",
+    ),
+    Sign(
+        "lost", r"The tasks have crashed|heartbeat timeout", _XLA + "tsl/distributed_runtime/coordination/coordination_service.cc"
+    ),
+    Sign(
+        "hardware",
+        r"Unable to initialize backend 'tpu'|TPU initialization failed",
+        "https://github.com/jax-ml/jax/blob/jax-v0.11.0/jax/_src/xla_bridge.py",
+    ),
+)
+"""Of JAX and XLA, under MaxText."""
+
+SIGNS: dict[str, tuple[Sign, ...]] = {
+    **dict.fromkeys(("litgpt", "torchtune", "axolotl"), (*EVERYWHERE, *TORCH)),
+    "maxtext": (*EVERYWHERE, *JAX),
+}
+"""Trainer -> what its logs are looked through for. Of one that is not ours: for all."""
+
+_REASONS: dict[str, Class] = {
+    **dict.fromkeys(("host_rebooted", "supervisor_died", "folder_gone"), "lost"),
+    **dict.fromkeys(("bad_data", "no_data", "gated_data", "bad_model", "no_model", "no_template", "bad_spec"), "wrong_request"),
+    **dict.fromkeys(("missing_secret", "no_loss_tokens", "no_backend"), "wrong_request"),
+    "hang": "hang",
+}
+"""Reasons that say by themselves what it was."""
+
+_SIGNALS: dict[int, Failure] = {
+    9: Failure("out_of_memory", "killed by signal 9, as the kernel does when the host's memory is full"),
+    **dict.fromkeys(
+        (1, 2, 15, 30), Failure("lost", "asked to end by somebody else than us, as a host does that is switched off")
+    ),
+    7: Failure("hardware", "ended by signal 7: memory or a mapped file could not be read"),
+}
+"""HUP, INT, TERM and PWR; KILL; BUS."""
+
+_USAGE = 2
+"""Exit code of programs that do not take their words."""
+
+
+def classify(ended: Ended) -> Failure:
+    """What went wrong: by the reason, if it says so; by the log; by the signal; by the exit code."""
+    if kind := _REASONS.get(ended.reason):
+        return Failure(kind, ended.reason.replace("_", " "))
+    if found := _recognised(ended.tail.splitlines(), SIGNS.get(ended.backend, (*EVERYWHERE, *TORCH, *JAX))):
+        return found
+    number = ended.signal or (ended.rc - 128 if ended.rc and 128 < ended.rc < 192 else 0)
+    if number in _SIGNALS:
+        return _SIGNALS[number]
+    if ended.rc == _USAGE:
+        return Failure("wrong_request", "exit code 2: the program did not take its words")
+    return Failure("unknown", ended.reason.replace("_", " "))
+
+
+def _recognised(lines: Iterable[str], signs: Iterable[Sign]) -> Failure | None:
+    """The first line that is known, without what stands before it in every line."""
+    compiled = [(sign.kind, re.compile(sign.words)) for sign in signs]
+    for line in lines:
+        said = re.sub(r"^\s*(\[rank\d+\]:|[\w./-]+\d*:)?\s*", "", line[:_LONGEST]) or line[:_LONGEST]
+        for kind, words in compiled:
+            if words.search(said) or words.search(line[:_LONGEST]):
+                return Failure(kind, line.strip()[:_SHOWN])
+    return None
+
+
+_LONGEST = 4000
+"""Characters of a line that are looked at: a log may have lines of any length."""
+_SHOWN = 300

@@ -1,0 +1,135 @@
+"""`tune targets` on real hosts: what they answer, why one cannot be used, what is kept, who has which device."""
+
+import json
+import os
+import time
+from itertools import zip_longest
+from pathlib import Path
+
+import pytest
+
+from orchestrator.home import Home
+from orchestrator.service import only_one
+from orchestrator.store import NewJob, open_store
+from orchestrator.transports.base import Request
+from orchestrator.transports.ssh import Ssh
+from tests.hosts.lab import hosts, network  # noqa: F401
+
+QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
+
+
+@pytest.fixture
+def written(tune, hosts):  # noqa: F811
+    """A clusters.yaml with all hosts in the target `lab`, each with further keys; what was said of the first is for it alone."""
+
+    def write(*overrides, **target):
+        said = vars(hosts[0].host())
+        shared = {key: said[key] for key in ("user", "identity", "known_hosts", "interpreter")}
+        entries = [{"address": node.address, **more} for node, more in zip_longest(hosts, overrides, fillvalue={})]
+        lab = {"kind": "ssh", "hosts": entries, **target}
+        local = {"kind": "local", "accelerator": "cpu", "devices": 3}
+        layout = {"version": 1, "defaults": shared, "targets": {"local": local, "lab": lab}, "groups": {"all": ["local", "lab"]}}
+        (tune.cwd / "clusters.yaml").write_text(json.dumps(layout))
+        return [node.address for node in hosts]
+
+    return write
+
+
+def by_name(said):
+    """Machines of the target `lab` by name."""
+    return {host["name"]: host for each in said for host in each["hosts"] if each["name"] == "lab"}
+
+
+def test_check(tune, home, written):
+    """All hosts answer: devices, memory, disk, clock, Python and uv are told, in a table and as a document, and are kept."""
+    names = written()
+    refused = tune("submit", QUICKSTART, "--on", "lab", "--dry-run", code=2).stderr
+    assert f"nobody knows yet what {', '.join(names)} has" in refused
+    assert "hint: tune targets check lab" in refused
+    assert not (home / "hosts.json").exists()
+    table = tune("targets", "check").stdout.splitlines()
+    assert [line.split()[:5] for line in table[2:]] == [["lab", name, "ok", "cpu", "1"] for name in names]
+    assert (home / "hosts.json").stat().st_mode & 0o777 == 0o600
+    found = by_name(tune.json("targets"))
+    assert all(host["facts"]["folder"] == "/home/tunelab/.tune" and abs(host["facts"]["skew"]) < 5 for host in found.values())
+    assert all(host["seen_at"] <= time.time() for host in found.values())
+    assert tune.json("submit", QUICKSTART, "--on", "lab", "--to", "litgpt", "--dry-run")["backend"] == "litgpt"
+
+
+def test_faults(tune, written, hosts):  # noqa: F811
+    """Every host that cannot be used is told of, with the reason and the way out, beside those that can; the exit code is 4."""
+    empty = tune.cwd / "none"
+    empty.write_text("")
+    names = written({"known_hosts": str(empty)}, {"interpreter": "python-that-is-not"})
+    said = tune("targets", "check", "lab", code=4).stdout
+    assert [line.split()[2] for line in said.splitlines()[1:4]] == ["FAILED", "FAILED", "ok"]
+    assert f"ssh-keyscan {names[0]}" in said
+    assert "python-that-is-not" in said
+    hosts[2].cut()
+    found = by_name(tune.json("targets", "check", "all", code=4))
+    assert all(host["fault"].startswith(name) for name, host in found.items())
+
+
+def test_a_promise_that_is_not_kept(tune, written):
+    """More CUDA devices than a host has are a fault, not a surprise when a job starts."""
+    names = written(accelerator="cuda", devices=2)
+    faults = [host["fault"] for host in by_name(tune.json("targets", "check", "lab", code=4)).values()]
+    assert faults == [f"{name}: clusters.yaml says 2 CUDA device(s), the machine has 0" for name in names]
+
+
+def test_devices_are_detected(tune, written, hosts):  # noqa: F811
+    """A host says how many NVIDIA devices it has and how large they are; a plan is then made for CUDA."""
+    there = hosts[1].home / "bin"
+    there.mkdir(exist_ok=True)
+    (there / "nvidia-smi").write_text("#!/bin/sh\nprintf '0, NVIDIA H100, 81559\\n1, NVIDIA H100, 40960\\n'\n")
+    (there / "nvidia-smi").chmod(0o755)
+    hosts[1].configured("SetEnv PATH=/home/tunelab/bin:/usr/bin:/bin")
+    names = written()
+    tune("targets", "check", "lab")
+    [lab] = tune.json("targets", "lab")
+    assert (lab["accelerator"], lab["devices"], lab["memory_gib"]) == ("cuda", 2, 40.0)
+    assert [host["accelerator"] for host in lab["hosts"]] == ["cpu", "cuda", "cpu"]
+    plan = tune.json("submit", QUICKSTART, "--on", "lab", "--to", "litgpt", "--dry-run")
+    assert plan["environment"]["accelerator"] == "cuda"
+    wide = ("--set", "resources.devices=2", "--set", "resources.hosts=2")
+    assert "hosts: target lab has 1" in tune("submit", QUICKSTART, "--on", "lab", *wide, "--dry-run", code=3).stderr
+    assert names[1] in tune("targets").stdout
+
+
+def test_who_has_what(tune, home, written, hosts):  # noqa: F811
+    """Devices in use are shown with their job: ours from the store, those of another controller as the host tells."""
+    names = written(accelerator="cpu", devices=4)
+    there = Home(home).make()
+    with open_store(there.store) as store:
+        for id in ("ours-1", "waits-1"):
+            store.add_job(NewJob(id, "ours", "litgpt", "lab", id, "{}"), time.time())
+        store.change("ours-1", expect=None, now=time.time(), state="RUNNING")
+        store.record("ours-1", 1, (), time.time(), {"placed": {"target": "lab", "devices": {names[0]: [1, 2, 3]}}})
+    other = Ssh(hosts[0].host(), "someone:/else")
+    step = {"name": "s", "argv": ["/bin/sleep", "600"], "everywhere": True}
+    other.start(Request("theirs-1", 1, (step,), {}, {}, devices=(0,), lease="someone:/else"))
+    try:
+        with only_one(there):  # nobody tends to our jobs, which were never started
+            assert "1-3 ours-1" in tune("targets", "lab").stdout
+            assert "waiting: 1 for lab" in tune("targets", "lab").stdout
+            assert "0 theirs-1 of someone:/else, 1-3 ours-1" in tune("targets", "check", "lab").stdout
+    finally:
+        other.stop("theirs-1", 1, 0.0)
+        other.close()
+
+
+def test_names(tune, written):
+    """Targets and groups can be named; what is neither is a mistake with the nearest name."""
+    written(accelerator="cpu")
+    assert [each["name"] for each in tune.json("targets", "all")] == ["local", "lab"]
+    assert [each["name"] for each in tune.json("targets", "ls", "local")] == ["local"]
+    assert "did you mean lab?" in tune("targets", "check", "lap", code=2).stderr
+    assert "did you mean all?" in tune("submit", QUICKSTART, "--on", "al", "--dry-run", code=2).stderr
+    assert "one target is wanted here, these are 2" in tune("translate", QUICKSTART, "--on", "all", code=2).stderr
+
+
+def test_without_hosts(tune):
+    """This machine alone, without any file."""
+    [local] = tune.json("targets", "check")
+    assert (local["kind"], local["hosts"][0]["fault"]) == ("local", None)
+    assert local["hosts"][0]["facts"]["cpus"] == len(os.sched_getaffinity(0))

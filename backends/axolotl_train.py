@@ -195,9 +195,7 @@ def _memory() -> Row:
 
 
 def _unresumed(scene: Scene) -> tuple[Kind, str, str] | None:
-    if scene.devices > 1 and scene.accelerator == "cuda":
-        return "todo", "not tried with several devices yet", SEE + "utils/train.py"
-    return None
+    return ("todo", "not tried with several devices yet", SEE + "utils/train.py") if scene.devices > 1 else None
 
 
 def _around(shape: Shape) -> tuple[Row, ...]:

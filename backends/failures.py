@@ -49,15 +49,23 @@ class Sign(NamedTuple):
     """Where they are written."""
 
 
-_TORCH = "https://github.com/pytorch/pytorch/blob/v2.9.1/"
-_XLA = "https://github.com/openxla/xla/blob/main/xla/"
+_PYTHON = "https://docs.python.org/3/library/exceptions.html"
+_ERRNO = "https://man7.org/linux/man-pages/man3/errno.3.html"
 _CUDA = "https://docs.nvidia.com/cuda/cuda-runtime-api/group__CUDART__TYPES.html"
+_TORCH = "https://github.com/pytorch/pytorch/blob/v2.9.1/"
+_NCCL = _TORCH + "torch/csrc/distributed/c10d/"
+_ELASTIC = _TORCH + "torch/distributed/elastic/multiprocessing/errors/__init__.py"
+_GLOO = "https://github.com/pytorch/gloo/tree/main/gloo/transport/tcp"
+_HUB = "https://huggingface.co/docs/huggingface_hub/package_reference/utilities"
+_XLA = "https://github.com/openxla/xla/blob/main/xla/tsl/"
+_JAX = "https://github.com/jax-ml/jax/blob/jax-v0.11.0/jax/_src/xla_bridge.py"
+_MAXTEXT = "https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/common/checkpointing.py"
 
 EVERYWHERE = (
-    Sign("out_of_memory", r"^MemoryError\b|_ArrayMemoryError", "https://docs.python.org/3/library/exceptions.html#MemoryError"),
-    Sign("out_of_memory", r"\[Errno 12\] Cannot allocate memory", "https://man7.org/linux/man-pages/man3/errno.3.html"),
-    Sign("hardware", r"\[Errno (5|121)\] (Input/output|Remote I/O) error", "https://man7.org/linux/man-pages/man3/errno.3.html"),
-    Sign("wrong_request", r"^ModuleNotFoundError: ", "https://docs.python.org/3/library/exceptions.html#ModuleNotFoundError"),
+    Sign("out_of_memory", r"^MemoryError\b|_ArrayMemoryError", _PYTHON),
+    Sign("out_of_memory", r"\[Errno 12\] Cannot allocate memory", _ERRNO),
+    Sign("hardware", r"\[Errno (5|121)\] (Input/output|Remote I/O) error", _ERRNO),
+    Sign("wrong_request", r"^ModuleNotFoundError: ", _PYTHON),
 )
 """Whatever the trainer."""
 
@@ -73,46 +81,24 @@ TORCH = (
     *CUDA,
     Sign("out_of_memory", r"OutOfMemoryError|CUDA out of memory\. Tried to", _TORCH + "c10/cuda/CUDACachingAllocator.cpp"),
     Sign("out_of_memory", r"you tried to allocate \d+ bytes", _TORCH + "c10/core/impl/alloc_cpu.cpp"),
-    Sign("out_of_memory", r"exitcode\s*: -9 ", _TORCH + "torch/distributed/elastic/multiprocessing/errors/__init__.py"),
-    Sign("lost", r"exitcode\s*: -15 ", _TORCH + "torch/distributed/elastic/multiprocessing/errors/__init__.py"),
-    Sign("hang", r"Watchdog caught collective operation timeout", _TORCH + "torch/csrc/distributed/c10d/ProcessGroupNCCL.cpp"),
-    Sign("hardware", r"nccl(RemoteError|SystemError|UnhandledCudaError): ", _TORCH + "torch/csrc/distributed/c10d/NCCLUtils.cpp"),
-    Sign(
-        "hang", r"\[.*gloo/transport/tcp/.*\] Timed out waiting", "https://github.com/pytorch/gloo/tree/main/gloo/transport/tcp"
-    ),
-    Sign(
-        "hardware",
-        r"\[.*gloo/transport/tcp/.*\] Connection (closed|reset) by peer",
-        "https://github.com/pytorch/gloo/tree/main/gloo/transport/tcp",
-    ),
-    Sign(
-        "wrong_request",
-        r"GatedRepoError|RepositoryNotFoundError",
-        "https://huggingface.co/docs/huggingface_hub/package_reference/utilities",
-    ),
+    Sign("out_of_memory", r"exitcode\s*: -9 ", _ELASTIC),
+    Sign("lost", r"exitcode\s*: -15 ", _ELASTIC),
+    Sign("hang", r"Watchdog caught collective operation timeout", _NCCL + "ProcessGroupNCCL.cpp"),
+    Sign("hardware", r"nccl(RemoteError|SystemError|UnhandledCudaError): ", _NCCL + "NCCLUtils.cpp"),
+    Sign("hang", r"gloo/transport/tcp/\S+\] Timed out waiting", _GLOO),
+    Sign("hardware", r"gloo/transport/tcp/\S+\] Connection (closed|reset) by peer", _GLOO),
+    Sign("wrong_request", r"GatedRepoError|RepositoryNotFoundError", _HUB),
 )
 """Of torch, under LitGPT, torchtune and axolotl."""
 
 JAX = (
     *CUDA,
     Sign(
-        "out_of_memory",
-        r"RESOURCE_EXHAUSTED: .*(Out of memory|out of memory|allocat|hbm)",
-        _XLA + "tsl/framework/bfc_allocator.cc",
+        "out_of_memory", r"RESOURCE_EXHAUSTED: .*(Out of memory|out of memory|allocat|hbm)", _XLA + "framework/bfc_allocator.cc"
     ),
-    Sign(
-        "lost",
-        r"Training stopped: Job received termination signal",
-        "https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/common/checkpointing.py",
-    ),
-    Sign(
-        "lost", r"The tasks have crashed|heartbeat timeout", _XLA + "tsl/distributed_runtime/coordination/coordination_service.cc"
-    ),
-    Sign(
-        "hardware",
-        r"Unable to initialize backend 'tpu'|TPU initialization failed",
-        "https://github.com/jax-ml/jax/blob/jax-v0.11.0/jax/_src/xla_bridge.py",
-    ),
+    Sign("lost", r"Training stopped: Job received termination signal", _MAXTEXT),
+    Sign("lost", r"The tasks have crashed|heartbeat timeout", _XLA + "distributed_runtime/coordination/coordination_service.cc"),
+    Sign("hardware", r"Unable to initialize backend 'tpu'|TPU initialization failed", _JAX),
 )
 """Of JAX and XLA, under MaxText."""
 
@@ -161,7 +147,7 @@ def _recognised(lines: Iterable[str], signs: Iterable[Sign]) -> Failure | None:
     """The first line that is known, without what stands before it in every line."""
     compiled = [(sign.kind, re.compile(sign.words)) for sign in signs]
     for line in lines:
-        said = re.sub(r"^\s*(\[rank\d+\]:|[\w./-]+\d*:)?\s*", "", line[:_LONGEST]) or line[:_LONGEST]
+        said = re.sub(r"^\s*(\[rank\d+\]:|[\w./-]+:)?\s*", "", line[:_LONGEST]) or line[:_LONGEST]
         for kind, words in compiled:
             if words.search(said) or words.search(line[:_LONGEST]):
                 return Failure(kind, line.strip()[:_SHOWN])

@@ -90,10 +90,11 @@ class _Import:
         self.order = tuple(wild.keys)
         self.wild, self.entries = _less_secrets(wild)
         self.shape = dialect.shape(self.wild.keys)
-        self.strange = [key for key in self.wild.keys if ":" not in key and is_unknown(backend.name, key, self.wild.keys)]
+        names = (key for key in self.wild.keys if ":" not in key)
+        self.strange = frozenset(key for key in names if is_unknown(backend.name, key, self.wild.keys))
         """Keys that the trainer does not know."""
-        names = dict.fromkeys(name for each in self.entries.values() for name in each.leaves.get("secrets", ()))
-        self.leaves: Flat = {"secrets": list(names)} if names else {}
+        secrets = dict.fromkeys(name for each in self.entries.values() for name in each.leaves.get("secrets", ()))
+        self.leaves: Flat = {"secrets": list(secrets)} if secrets else {}
         self.own: set[str] = set()
         """Keys that import's own rows read."""
         self.sources: dict[str, tuple[str, ...]] = {}
@@ -230,16 +231,17 @@ class _Import:
         raise Refused("the leaves that its keys say do not fit together")
 
     def refuse(self, path: str, rule: str) -> None:
+        """Take out the leaf that the parser names; its keys stay the trainer's own."""
         leaf = next((leaf for leaf in self.leaves if path == leaf or path.startswith(f"{leaf}.")), None)
         leaf = leaf or next((each for each in self.leaves if each.startswith(f"{path}.")), None)
         if leaf is None:
             blamed = [f"{e.key}: {e.why}" for e in self.entries.values() if e.fate == "unmodelled" and e.why]
             raise Refused(f"no key says {path}, which {rule}" + (f" ({blamed[0]})" if blamed else ""))
         del self.leaves[leaf]
-        for key in self.sources.pop(leaf):
-            old = self.entries[key]
-            said = {other: value for other, value in old.leaves.items() if other != leaf} | self.verbatim(key)
-            self.leaves |= self.verbatim(key)
+        for key in self.sources.pop(leaf, ()):
+            old, own = self.entries[key], {} if leaf.startswith("native.") else self.verbatim(key)
+            said = {other: value for other, value in old.leaves.items() if other != leaf} | own
+            self.leaves |= own
             self.entries[key] = Entry(key, old.value, "unmodelled", said, f"{leaf} {rule}", old.line)
 
     def document(self, name: str) -> dict[str, Any]:

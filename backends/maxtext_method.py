@@ -28,7 +28,11 @@ KINDS = kinds(
             "its GRPO needs vLLM for TPU, which no package index has",
             SEE + "trainers/post_train/rl/train_rl.py",
         ),
-        "distill": ("todo", "not translated yet", SEE + "trainers/post_train/distillation/train_distill.py"),
+        "distill": (
+            "waiting",
+            "its distillation saves by a Tunix that no package index has: with google-tunix 0.1.7 it ends before the first step",
+            SEE + "trainers/post_train/distillation/distillation_utils.py",
+        ),
     },
     why="MaxText has a program for each kind",
 )

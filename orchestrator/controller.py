@@ -13,54 +13,24 @@ import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-from backends.base import Backend, Ending
 from backends.failures import Ended
 from backends.registry import reader
 from backends.resuming import resumed
-from orchestrator.decisions import ALIVE, ENDED, Become, Facts, Phase, Queued, Site, admit, decide, gathered
-from orchestrator.drift import RESOLVED, drifted
+from orchestrator.cases import Case, append, facts, sites, watch
+from orchestrator.decisions import ALIVE, ENDED, Become, Queued, admit, decide, gathered
+from orchestrator.drift import drifted
 from orchestrator.errands import Errands
-from orchestrator.handover import GRACE, Stand, unpacked
+from orchestrator.handover import GRACE, unpacked
 from orchestrator.history import beginning, outcome, tried
 from orchestrator.home import Home, read_secrets
 from orchestrator.machines import Machines, begun_nothing
 from orchestrator.metrics import Reading, points, summed
-from orchestrator.observing import MANIFEST, REASON, Observed, last_words
-from orchestrator.reach import stands
+from orchestrator.observing import Observed
 from orchestrator.retrying import Again, Rules, again, astray, hangs
 from orchestrator.store import Active, Changes, Store
 from orchestrator.transports.base import Refused, Seen, TransportError, Watch
-
-
-@dataclass
-class Case:
-    """One job in the controller's hands: its request, and what was read of it. Can be dropped and loaded again at any time."""
-
-    plan: dict[str, Any]
-    places: list[Mapping[str, Any]]
-    backend: Backend
-    reading: Reading
-    attempt: int
-    manifest: dict[str, Any] | None = None
-    compared: bool = False
-    """What the trainer made of its config was held against the plan."""
-    news: float = field(default_factory=time.monotonic)
-    """When the attempt last said something new, by the monotonic clock."""
-    size: int = 0
-    """Bytes of its log by then."""
-    latest: dict[str, Observed | None] = field(default_factory=dict)
-    """Machine -> what it said last; None while it does not answer."""
-
-    def hosts(self) -> list[tuple[Stand, list[int]]]:
-        """Where the attempt runs, by rank, and the devices that it has there."""
-        return stands(self.places, self.reading.placed)
-
-    def machines(self) -> list[str]:
-        """Their names, by rank."""
-        return list(self.reading.placed.get("devices", ()))
 
 
 @dataclass
@@ -142,7 +112,7 @@ class Controller:
             for rank, (host, _) in enumerate(case.hosts()):
                 self.machines.meet(host)
                 mirror = self.home.mirror(each.job.id, each.job.attempt, rank) if host.ssh is not None else None
-                groups[host.machine].append(_watch(each, case, rank, mirror))
+                groups[host.machine].append(watch(each.job, case, rank, mirror))
         for machine, watches in groups.items():
             self.machines.look(machine, watches)
 
@@ -181,7 +151,7 @@ class Controller:
             if rank == 0:
                 self._record(present[id], case, observed)
             if observed.log:
-                _append(self.home.mirror(id, case.attempt, rank), observed.log)
+                append(self.home.mirror(id, case.attempt, rank), observed.log)
             case.latest[machine] = observed
             out.append(id)
         return out
@@ -219,7 +189,7 @@ class Controller:
         training = phase == "running" and speaker.seen.step == "train"
         if training and (why := hangs(Rules.of(case.plan["retry"]), time.monotonic(), case.news)):
             self._condemn(each, case, "hang", why)
-        for action in decide(_facts(each, case, phase, speaker, steps)):
+        for action in decide(facts(each.job, case, phase, speaker, steps)):
             if isinstance(action, Become):
                 told = f"{machines[rank]}: {action.detail}" if action.detail and len(machines) > 1 else action.detail
                 self._end(each, case, replace(action, detail=told), speaker, steps)
@@ -275,7 +245,7 @@ class Controller:
         first = case.latest[case.machines()[0]]
         tail = speaker.tail.decode("utf-8", "replace")
         ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail)
-        case.reading.outcome = outcome(ended, first.index if first else "")
+        case.reading.outcome = outcome(ended, first.index if first else "", len(case.machines()))
         self.store.record(job.id, job.attempt, (), now, case.reading.dump())
         if new.state != "CANCELLED":
             choice = again(Rules.of(case.plan["retry"]), tried(self.store, job.id, job.attempt), steps)
@@ -324,7 +294,7 @@ class Controller:
             request = unpacked(self.store.request(job.id))
             plan, begun_on = request["plan"], each.positions.get("start", {}).get("machine")
             self.waiting[job.id] = Queued(
-                job.id, job.state, "", plan["hosts"], plan["devices"], _sites(request["places"], begun_on)
+                job.id, job.state, "", plan["hosts"], plan["devices"], sites(request["places"], begun_on)
             )
         return replace(self.waiting[job.id], want=job.want)
 
@@ -394,60 +364,6 @@ class Controller:
     def _stop(self, each: Active, begun: Sequence[str]) -> None:
         for machine in begun:
             self.machines.order(machine, "stop", each.job.id, each.job.attempt, GRACE)
-
-
-def _facts(each: Active, case: Case, phase: Phase, speaker: Observed, steps: int | None) -> Facts:
-    """Everything that a decision rests on."""
-    seen, first = speaker.seen, case.latest[case.machines()[0]]
-    said = None
-    if speaker.said is not None:
-        said = str(speaker.said.get("reason", "step_failed")), str(speaker.said.get("detail", ""))
-    verdict = None
-    if phase == "exited" and seen.rc == 0:
-        missing = [path for path in case.plan["promise"]["files"] if not first or path not in first.seen.exist]
-        verdict = case.backend.judge(Ending(steps, case.reading.progress, missing))
-    return Facts(
-        each.job.state,
-        each.job.want,
-        phase,
-        seen.step,
-        seen.rc,
-        seen.signal,
-        seen.why,
-        sum(observed.seen.orphans for observed in case.latest.values() if observed),
-        verdict,
-        said,
-        (case.reading.condemned[0], case.reading.condemned[1]) if case.reading.condemned else None,
-        last_words(speaker.tail) if phase == "exited" and not said else "",
-    )
-
-
-def _sites(places: Sequence[Mapping[str, Any]], only: str | None) -> tuple[Site, ...]:
-    """Where a job may run: on one machine only where it goes on from a checkpoint that lies there."""
-    machines = [
-        (
-            place["target"]["name"],
-            [(host["machine"], host["devices"]) for host in place["hosts"] if only in (None, host["machine"])],
-        )
-        for place in places
-    ]
-    return tuple(Site(name, tuple(found)) for name, found in machines if found)
-
-
-def _append(mirror: Path, data: bytes) -> None:
-    mirror.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with mirror.open("ab") as file:
-        file.write(data)
-
-
-def _watch(each: Active, case: Case, rank: int, mirror: Path | None) -> Watch:
-    """What to look at: metrics and promised files are the first host's affair, the log only where it must be brought here."""
-    reached = None if mirror is None else mirror.stat().st_size if mirror.exists() else 0
-    if rank:
-        return Watch(each.job.id, each.job.attempt, (REASON,), log=reached)
-    more = () if case.manifest else (MANIFEST,)
-    promised = (*case.plan["promise"]["files"], REASON, *more, *(() if case.compared else (RESOLVED,)))
-    return Watch(each.job.id, each.job.attempt, promised, case.reading.offsets(), tuple(case.plan["watch"]), reached)
 
 
 def _values(names: Sequence[str], heard: Mapping[str, str], home: Home) -> tuple[dict[str, str], list[str]]:

@@ -10,15 +10,19 @@ from backends.resuming import Checkpoint, checkpoints
 from orchestrator.retrying import Again, Tried
 from orchestrator.store import Store
 
+SPREAD = "a checkpoint of a job over several hosts lies in parts on each of them, and is not put together yet"
 
-def outcome(ended: Ended, index: str) -> dict[str, Any]:
+
+def outcome(ended: Ended, index: str, hosts: int) -> dict[str, Any]:
     """What is kept of an attempt that ended without success.
 
     Args:
         ended: how.
         index: what it said of its checkpoints.
+        hosts: on which it ran.
     """
-    return {"kind": classify(ended).kind, "checkpoints": [list(each) for each in checkpoints(index)]}
+    found = [each if hosts == 1 else each._replace(lacks=SPREAD) for each in checkpoints(index)]
+    return {"kind": classify(ended).kind, "checkpoints": [list(each) for each in found]}
 
 
 def tried(store: Store, id: str, attempts: int) -> list[Tried]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +18,33 @@ from orchestrator.provision import build
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_configure():
+    """What processes that tests start inherit: one thread for sums, since two trainers with a thread on each core wait for each
+    other most of the time; and Ctrl-C, to which a shell that runs the tests in the background makes them deaf.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores, since tests of hosts and faults mostly wait; few, since trainers need memory."""
+    return min(len(os.sched_getaffinity(0)), 4) + 1
+
+
+def pytest_collection_modifyitems(items):
+    """What takes minutes goes first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("trainer") is None)
+
+
 @pytest.fixture(scope="session")
 def shared_home(tmp_path_factory):
-    """A state folder whose environments and caches all tests use; kept from run to run where TUNE_TEST_HOME names it."""
-    named = os.environ.get("TUNE_TEST_HOME")
-    path = Path(named) if named else tmp_path_factory.mktemp("home")
+    """A state folder whose environments and caches all tests use, in whichever worker; kept from run to run where TUNE_TEST_HOME
+    names it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    own = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # a worker's folder lies in that of the run
+    path = Path(os.environ.get("TUNE_TEST_HOME") or own / "home")
     for room in ("envs", "cache"):
         (path / room).mkdir(parents=True, exist_ok=True)
     return path

@@ -1,8 +1,8 @@
 """MaxText 0.2.5's configs in the wild: a chain of `base_config` files, and files of models that win over what a config says.
 
 The bases and models that come with MaxText are in the table of its defaults, by their path; a base of the user's own is read from
-beside the file. What keys mean is in maxtext_reads.py. Sources: https://github.com/AI-Hypercomputer/maxtext/tree/maxtext-v0.2.5
-(src/maxtext/configs/pyconfig.py, base.yml).
+beside the file. What keys mean is in maxtext_reads.py, what becomes of the others in maxtext_rules.py. Sources:
+https://github.com/AI-Hypercomputer/maxtext/tree/maxtext-v0.2.5 (src/maxtext/configs/pyconfig.py, base.yml).
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from functools import cache
 from typing import Any
 
 from backends import defaults
-from backends.dialects.base import Beside, Dialect, Refused, Rule
+from backends.dialects.base import Beside, Dialect, Refused
 from backends.dialects.maxtext_reads import reads
+from backends.dialects.maxtext_rules import RULES
 from backends.dialects.wild import Unreadable, Wild, read
 from backends.rows import ABSENT, Flat, Shape
 
@@ -67,8 +68,12 @@ def resolve(wild: Wild, beside: Beside) -> Wild:
 
 
 def _below(base: str, place: str, beside: Beside, line: int | None) -> Flat:
-    """The keys of a base: the user's own beside the file, else MaxText's own."""
-    text = beside(base) if len(base) <= LONGEST else None
+    """The keys of a base: the user's own beside the file, else MaxText's own. A script names files from where it is started, so
+    that they are looked for by the last parts of their path, too.
+    """
+    parts = base.split("/") if len(base) <= LONGEST else []
+    texts = (beside("/".join(parts[n:])) for n in range(len(parts)) if n == 0 or not place)
+    text = next((each for each in texts if each is not None), None)
     if text is not None:
         return read(text).keys
     if not place:
@@ -186,185 +191,5 @@ def default(keys: Flat, key: str) -> Any:
     places = (*(() if key in OF_MODELS else (_model_file(keys),)), keys.get("launch:base"))
     return next((table[f"{place}:{key}"] for place in places if f"{place}:{key}" in table), table.get(key, ABSENT))
 
-
-_FOLDERS = "each job has a folder of its own"
-_SAME = "memory and speed; the same result but for rounding"
-_MESH = "how the devices share the work"
-_WATCH = "what is watched and logged"
-
-_PATTERNS: dict[str, tuple[str, ...]] = {
-    _FOLDERS: (
-        "run_name",
-        "base_output_directory",
-        "base_config",
-        "launch:*",
-        "metrics_file",
-        "jax_cache_dir",
-        "*_output_directory",
-        "output_dir",
-    ),
-    "the table of models, and the folder's config.json": (
-        "override_model_config",
-        "tokenizer_type",
-        "base_emb_dim",
-        "base_num_*",
-        "vocab_size",
-        "use_qk_norm",
-        "logits_via_embedding",
-        "mlp_activations",
-        "attention_bias",
-        "base_mlp_dim",
-        "head_dim",
-        "decoder_block",
-        "normalization_layer_epsilon",
-        "rope_*",
-        "tokenizer_path",
-    ),
-    "tune converts weights from Hugging Face's form": (
-        "scan_layers",
-        "convert_checkpoint_if_possible",
-        "checkpoint_storage_*",
-        "hf_access_token",
-    ),
-    "tune saves the result": (
-        "enable_checkpointing",
-        "async_checkpointing",
-        "save_checkpoint_*",
-        "save_config_to_gcs",
-        "log_config",
-    ),
-}
-_KEPT: dict[str, tuple[str, ...]] = {
-    _MESH: (
-        "ici_*",
-        "dcn_*",
-        "mesh_axes",
-        "logical_axis_rules",
-        "data_sharding",
-        "context_sharding",
-        "custom_mesh*",
-        "shard_*",
-        "sharding_*",
-        "allow_split_physical_axes",
-        "num_slices",
-        "compile_topology*",
-        "hardware",
-        "skip_jax_*",
-        "jax_distributed*",
-        "*_pipeline_*",
-        "num_pipeline*",
-        "pure_nnx*",
-        "enable_nnx",
-    ),
-    _SAME: (
-        "remat_policy*",
-        "*_remat*",
-        "sa_*",
-        "use_iota_embed",
-        "scan_*",
-        "optimizer_memory_host_offload",
-        "parameter_memory_host_offload",
-        "megablox*",
-        "sparse_matmul",
-        "use_ring*",
-        "fused_*",
-        "use_splash*",
-        "matmul_precision",
-        "*_tile_*",
-        "wi_tile*",
-        "wo_tile*",
-        "cost_estimate*",
-        "float32_*",
-        "cast_logits*",
-        "logits_dot*",
-        "attention_*",
-        "use_tokamax*",
-        "max_segments_per_seq",
-        "use_jax_splash",
-        "xla_*",
-        "*_block_*",
-        "num_vocab_tiling",
-        "decoder_layer_input",
-        "query_proj",
-        "key_proj",
-        "value_proj",
-        "mlpwi*",
-        "mlpwo",
-        "moe_mlpw*",
-        "out_proj",
-        "context",
-        "qkv_proj",
-    ),
-    _WATCH: (
-        "profile*",
-        "skip_first_n_steps_for_profiler",
-        "enable_goodput*",
-        "monitor_*",
-        "gcs_*",
-        "*tensorboard*",
-        "vertex_*",
-        "log_*",
-        "managed_mldiagnostics*",
-        "hlo*",
-        "dump_*",
-        "collect_stack_trace",
-        "stack_trace*",
-        "use_vertex*",
-        "enable_*_metrics",
-        "enable_jax_profiler",
-        "upload_all_profiler_results",
-        "xprof*",
-        "report_*",
-        "tensorboard_dir",
-        "wandb_*",
-        "enable_wandb",
-    ),
-    "how rows are loaded": (
-        "grain_*",
-        "colocated_*",
-        "reuse_example_batch",
-        "expansion_factor*",
-        "enable_data_shuffling",
-        "hf_data_dir",
-        "tokenize_*",
-        "num_epoch",
-        "packing_max*",
-    ),
-}
-_TOLD = {
-    "word:*": "no key=value: MaxText refuses it",
-    "hf_name": "one of several configurations of the data set",
-    "*multimodal*": "images or sound: a recipe has text only",
-    "*image*": "images: a recipe has text only",
-    "*vit*": "images: a recipe has text only",
-    "freeze_*": "which weights are trained",
-    "quantization*": "arithmetic or weights in fewer bits",
-    "learning_rate_schedule_steps": "a schedule of another length than the run",
-    "*dropout*": "drops activations in training",
-    "z_loss_multiplier": "a second term of the loss",
-    "mtp_*": "predicts more than one token ahead",
-    "*moe*": "of the mixture of experts",
-    "*expert*": "of the mixture of experts",
-    "load_balance*": "of the mixture of experts",
-    "load_*": "where the weights come from; a recipe names the model",
-    "distill_*": "of distillation",
-    "student_*": "another model than the one that model_name says",
-    "teacher_*": "of the teacher",
-    "chat_template*": "how messages become text; a recipe uses the model's own template",
-    "*prefill*": "of inference",
-    "decode_*": "of inference",
-    "target_eval_loss": "ends the run when the evaluation is good enough",
-    "adam_*": "of the optimizer",
-    "muon_*": "of the optimizer",
-    "dpo.*": "of the method",
-    "lora.*": "of the adapter",
-    "*": "a key of MaxText's that recipes have no leaf for",
-}
-
-RULES = (
-    *(Rule(pattern, "job", why) for why, patterns in _PATTERNS.items() for pattern in patterns),
-    *(Rule(pattern, "kept", why) for why, patterns in _KEPT.items() for pattern in patterns),
-    *(Rule(pattern, "told", why, carried=True) for pattern, why in _TOLD.items()),
-)
 
 MAXTEXT = Dialect(NAME, sure, resolve, shape, reads, RULES, default)

@@ -75,19 +75,21 @@ _NOTHING = (ABSENT, None, "")
 
 def _model(shape: Shape) -> Any:
     """The model, and whether it begins at random. What a recipe cannot name, MaxText itself keeps by its own name."""
+    is_begun = shape.kind in ("pretrain", "distill")  # the others' weights are named on the command line
 
     def make(named: Any, tokenizer: Any, weights: Any, student: Any, of_student: Any, scale: Any, *around: Any) -> Flat:
         name = named if student in _NOTHING else student
         fresh = weights in _NOTHING and of_student in _NOTHING
         entry = entry_of(name, tokenizer)
         if entry is None or around[0] is not ABSENT:
-            return _unlisted(name, tokenizer, fresh, 1 if scale is ABSENT else whole(scale), *around)
+            start = _verbatim(load_parameters_path="") if fresh and is_begun else {}
+            return _unlisted(name, tokenizer, fresh, start, 1 if scale is ABSENT else whole(scale), *around)
         own = {} if entry.family in _FAMILIES else _verbatim(model_name=name)
         if scale not in (ABSENT, 1):
             raise Unfit(
                 "a model of other sizes than its name says", {"model.id": entry.id, **_verbatim(global_parameter_scale=scale)}
             )
-        if not fresh or shape.kind not in ("pretrain", "distill"):  # whose weights are named on the command line
+        if not (fresh and is_begun):
             return {"model.id": entry.id, **own}
         if own:
             why = f"begins at random, as recipes have it for {', '.join(_FAMILIES)}: model.init"
@@ -97,16 +99,16 @@ def _model(shape: Shape) -> Any:
     return make
 
 
-def _unlisted(name: Any, tokenizer: Any, fresh: bool, scale: int, other: Any, block: Any, longest: Any, *sizes: Any) -> Flat:
+def _unlisted(name: Any, tokenizer: Any, fresh: bool, start: Flat, scale: int, *around: Any) -> Flat:
     """A model by its sizes, or one that is not in the model table."""
-    kept = _verbatim(load_parameters_path="") if fresh else {}
+    other, block, longest, *sizes = around
     if other is not ABSENT:
-        raise Unfit("is set outside of the script: name your model in model.id", {"model.id": MODEL, **kept})
+        raise Unfit("is set outside of the script: name your model in model.id", {"model.id": MODEL, **start})
     if fresh and name in (*_NOTHING, "default") and block in ("llama2", "default"):
         own = {ours: whole(value) * times for (ours, value), times in zip(_ours(sizes), _scales(scale), strict=True)}
         architecture = {**own, "family": "llama", "max_length": whole(longest)}
         return {"model.id": "default", "model.init": "random", "model.architecture": architecture}
-    kept |= {} if name in (*_NOTHING, "default") else _verbatim(model_name=name)
+    kept = start if name in (*_NOTHING, "default") else {**start, **_verbatim(model_name=name)}
     if isinstance(tokenizer, str) and (HUB.fullmatch(tokenizer) or is_path(tokenizer)):
         raise Unfit(f"{name} is not in the model table: the tokenizer's model stands in for it", {"model.id": tokenizer, **kept})
     raise Unfit(f"{name} is not in the model table: name your model in model.id", {"model.id": MODEL, **kept})

@@ -15,7 +15,7 @@ from backends.rows import Flat
 
 PROGRAMS = {
     "maxtext": re.compile(
-        r"python3?\s+(?:-u\s+)?(?:-m\s+)?([\w./${}\"']*(?:maxtext|MaxText)[./][\w./\"']*train\w*(?:\.py)?)[\"']?\s+(.*)"
+        r"python3?\s+(?:-u\s+)?(?:-m\s+)?([\w./${}\"']{0,200}(?:maxtext|MaxText)[./][\w./\"']{0,200}train\w{0,50}(?:\.py)?)[\"']?\s+(.*)"
     ),
     "torchtune": re.compile(r"\btune\s+run\s+()(.*)"),
     "axolotl": re.compile(r"(?:\baxolotl\s+|-m\s+axolotl\.cli\.)(train)\s+(.*)"),
@@ -34,6 +34,8 @@ class Command(NamedTuple):
     module: str
     words: tuple[str, ...]
     line: int
+    others: tuple[int, ...] = ()
+    """Lines of the script's other commands."""
 
 
 def is_script(text: str) -> bool:
@@ -45,27 +47,37 @@ def is_script(text: str) -> bool:
 
 
 def command(text: str) -> Command | None:
-    """The first command of a trainer's that is not a comment."""
+    """The first command of a trainer's that is not a comment, and where others of that trainer's stand."""
+    first, *others = commands(text) or (None,)
+    return first and first._replace(others=tuple(each.line for each in others if each and each.trainer == first.trainer))
+
+
+def commands(text: str) -> list[Command]:
+    """All commands of trainers' in a script."""
     known: dict[str, str] = {}
-    lines = text.splitlines()
+    lines, found, end = text.splitlines(), list[Command](), 0
     for number, line in enumerate(lines):
-        found = _SET.match(line)
-        if found:
-            value = _filled(found[2].strip("\"'"), known)
-            known |= {} if "$" in value else {found[1]: value}
-        elif not line.lstrip().startswith("#") and (made := _parsed(_joined(lines, number), known, number + 1)):
-            return made
-    return None
+        if number < end or line.lstrip().startswith("#"):
+            continue
+        if said := _SET.match(line):
+            value = _filled(said[2].strip("\"'"), known)
+            known |= {} if "$" in value else {said[1]: value}
+            continue
+        joined = _joined(lines, number)
+        end = number + len(joined)
+        if made := _parsed(" ".join(joined)[:50_000], known, number + 1):
+            found.append(made)
+    return found
 
 
-def _joined(lines: list[str], first: int) -> str:
+def _joined(lines: list[str], first: int) -> list[str]:
     """A line with those that a backslash at its end adds."""
     parts = []
     for line in lines[first : first + 300]:
         parts.append(line.rstrip().removesuffix("\\"))
         if not line.rstrip().endswith("\\"):
             break
-    return " ".join(parts)[:50_000]
+    return parts
 
 
 def _parsed(line: str, known: dict[str, str], number: int) -> Command | None:
@@ -122,7 +134,9 @@ def wild(found: Command, beside: Beside) -> Wild:
     said = {_place(key, value): read(f"value: {value}").keys.get("value", value) for key, value in sets.items()}
     keys = {key: value for key, value in keys.items() if not any(key.startswith(f"{each}.") for each in said)}
     note = f"the command in line {found.line}: {found.trainer} {found.module}".rstrip()
-    return Wild({**keys, **said, **more}, {**lines, **dict.fromkeys({**said, **more}, found.line)}, (note,), text)
+    also = f"the script's other commands are left out: those in lines {', '.join(map(str, found.others))}"
+    notes = (note, *((also,) if found.others else ()))
+    return Wild({**keys, **said, **more}, {**lines, **dict.fromkeys({**said, **more}, found.line)}, notes, text)
 
 
 OUTSIDE = "outside:"

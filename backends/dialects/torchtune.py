@@ -186,7 +186,6 @@ RULES = (
     Rule("model.apply_lora_to_*", "told", "layers that get an adapter, in a model with images", carried=True),
     Rule("model.attn_dropout", "told", "drops attention weights in training", carried=True),
     Rule("model.*", "told", "a size of a model that its folder's config.json gives", carried=True),
-    Rule("tokenizer.special_tokens_path", "told", "other special tokens than the model's own", carried=True),
     Rule("tokenizer.*", "told", "how text becomes tokens", carried=True),
     Rule("dataset.subset", "told", "one of several configurations of the data set", carried=True),
     Rule("dataset.name", "told", "one of several configurations of the data set", carried=True),

@@ -32,6 +32,7 @@ def reads(shape: Shape) -> tuple[Read, ...]:
             ("tokenizer.max_seq_len",), _length, "where torchtune does not cut: the model's longest row", also=("launch:model",)
         ),
         Read(TOKENIZER_KEYS, _tokenizer, "the model's own", also=MODEL_KEYS),
+        Read(("tokenizer.special_tokens_path",), _special_tokens, also=MODEL_KEYS),
         Read(("tokenizer.prompt_template",), _no_template),
         Read(("model.image_size", "tokenizer.image_size"), _images),
         Read(("epochs", "max_steps_per_epoch"), _duration, "a cap of an epoch's steps"),
@@ -55,16 +56,17 @@ def reads(shape: Shape) -> tuple[Read, ...]:
 
 
 MODEL_KEYS = ("launch:model", "checkpointer.checkpoint_dir", "model._component_")
-CHECKPOINT_KEYS = ("checkpointer._component_", "checkpointer.model_type")
+CHECKPOINT_KEYS = tuple(f"checkpointer.{key}" for key in ("_component_", "model_type", "checkpoint_files", "checkpoint_files.*"))
 TOKENIZER_KEYS = tuple(f"tokenizer.{key}" for key in ("_component_", "path", "merges_file", "vocab_path", "merges_path"))
 FOLDERS = "each job has a folder of its own, and the model's files are found in it"
 
 
-def _checkpoint(path: Any, kind: Any, *model: Any) -> Flat:
-    """torchtune's own reader and its name for the weights, of a model that the table does not know."""
+def _checkpoint(path: Any, kind: Any, files: Any, numbered: Any, *model: Any) -> Flat:
+    """torchtune's own reader, its name for the weights, and their files, of a model that the table does not know."""
     if not str(path).endswith("FullModelHFCheckpointer") or not _is_strange(*model):
         return {}
-    return {f"{_NATIVE}checkpointer._component_": path, f"{_NATIVE}checkpointer.model_type": kind}
+    names = {"_component_": path, "model_type": kind, "checkpoint_files": files if numbered is ABSENT else numbered}
+    return {f"{_NATIVE}checkpointer.{key}": value for key, value in names.items()}
 
 
 def _tokenizer(path: Any, *rest: Any) -> Flat:
@@ -72,10 +74,21 @@ def _tokenizer(path: Any, *rest: Any) -> Flat:
     files, model = dict(zip(TOKENIZER_KEYS[1:], rest[:4], strict=True)), rest[4:]
     if path is ABSENT or not _is_strange(*model):
         return {}
-    start = re.sub(r"/*$", "/", text(model[1]))
-    folder = model_folder("pretrained", _name(*model), None, None)
-    places = {key: f"{folder}/{file.removeprefix(start)}" for key, file in files.items() if isinstance(file, str)}
-    return {f"{_NATIVE}tokenizer._component_": path, **{f"{_NATIVE}{key}": place for key, place in places.items()}}
+    places = {f"{_NATIVE}{key}": _place(file, *model) for key, file in files.items() if isinstance(file, str)}
+    return {f"{_NATIVE}tokenizer._component_": path, **places}
+
+
+def _special_tokens(path: Any, *model: Any) -> Flat:
+    if path in (ABSENT, None):
+        return {}
+    carry = {f"{_NATIVE}tokenizer.special_tokens_path": _place(text(path), *model)}
+    raise Unfit("other special tokens than the model's own", carry)
+
+
+def _place(file: str, said: Any, folder: Any, builder: Any) -> str:
+    """Where a file of the model's folder is in a job; a file beside it is not there."""
+    start = re.sub(r"^(\./)?(.*?)/*$", r"\2/", text(folder))
+    return f"{model_folder('pretrained', _name(said, folder, builder), None, None)}/{file.removeprefix('./').removeprefix(start)}"
 
 
 def _is_strange(said: Any, folder: Any, builder: Any) -> bool:

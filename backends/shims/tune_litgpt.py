@@ -155,7 +155,8 @@ class Rows(DataModule):
         """
         self.batch_size = batch_size
         self.rank, self.world = _place()
-        tune_resolved.record("litgpt.yaml", _parsed())
+        if sys.argv[1:] and sys.argv[1] in PARSER_DATA:  # not where these rows are used without LitGPT's command
+            tune_resolved.record("litgpt.yaml", _parsed())
         self._check(max_seq_length)
         if self.recompute:
             replace(litgpt.model.Block, "forward", recomputed(litgpt.model.Block.forward))

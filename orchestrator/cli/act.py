@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import DONE, FAILED, WRONG, Stop
 from orchestrator.cli.submit import secret_values
@@ -13,6 +13,7 @@ from orchestrator.service import wake
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from orchestrator.store import Job, Store
 
@@ -59,10 +60,12 @@ def retry(said: argparse.Namespace) -> int:
             raise Stop(WRONG, "--follow shows one job")
         for job in jobs:
             plan = unpacked(store.request(job.id))["plan"]
+            why, positions = _beginning(store, job, plan) if said.from_checkpoint else ("asked for", None)
             values = secret_values(tuple(plan["secrets"]), home)
             if values:
                 wake(home, {job.id: values})
-            attempt = store.new_attempt(job.id, ("FAILED", "CANCELLED", "LOST", "SUCCEEDED"), time.time())
+            states = ("FAILED", "CANCELLED", "LOST", "SUCCEEDED")
+            attempt = store.new_attempt(job.id, states, time.time(), why=why, positions=positions)
             if attempt is None:
                 raise Stop(FAILED, f"{job.id}: is {job.state}; only an ended job can be tried again")
             wake(home)
@@ -72,3 +75,21 @@ def retry(said: argparse.Namespace) -> int:
 
         return follow(home, jobs[0].id)
     return DONE
+
+
+def _beginning(store: Store, job: Job, plan: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Why, and with what, an attempt goes on from the newest complete checkpoint that any attempt of the job left.
+
+    Raises:
+        Stop: there is none, or none that the trainer can go on from.
+    """
+    from orchestrator.history import beginning, tried  # noqa: PLC0415  # heavier, and seldom needed
+    from orchestrator.retrying import Again, by_hand  # noqa: PLC0415
+
+    resumable = next((line for line in plan["report"]["lines"] if line["leaf"] == "checkpoint.resume"), None)
+    if resumable and resumable["status"] == "lost":
+        raise Stop(FAILED, f"{job.id}: {plan['backend']} cannot go on from a checkpoint: {resumable['why']}")
+    choice = by_hand(tried(store, job.id, job.attempt), job.steps)
+    if not isinstance(choice, Again):
+        raise Stop(FAILED, f"{job.id}: {choice.why}")
+    return choice.why, beginning(choice, 0.0)

@@ -170,6 +170,7 @@ def _tracking(commands: Any) -> None:
     cancel.add_argument("--no-wait", action="store_true", help="only ask")
     retry = _command(commands, "retry", "act", "run an ended job again, as a new attempt")
     retry.add_argument("jobs", nargs="+", metavar="JOB")
+    retry.add_argument("--from-checkpoint", action="store_true", help="go on from its newest complete checkpoint")
     retry.add_argument("--follow", action="store_true", help="show progress until the job ends")
 
 

@@ -44,7 +44,7 @@ def _put(way: Way, blobs: Mapping[str, Path], told: Told) -> None:
     total = sum(sum(files.values()) for files in sizes.values())
     done = total - sum(length for pieces in parts.values() for _, _, length in pieces)
     requests = ((request, body) for address in parts for request, body in _parcels(address, blobs[address], parts[address]))
-    for request, _ in _flow(way, requests):
+    for request, _ in _flow(way, _weighed(requests, total)):
         done += sum(length for _, _, length in request["pieces"])
         told(done, total)
 
@@ -112,6 +112,11 @@ def _bytes(path: str, offset: int, length: int) -> bytes:
         return data
 
 
+def _weighed(requests: Iterable[tuple[dict[str, Any], bytes]], weight: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Each request says what all of them are part of, in bytes: the way may be another for much."""
+    return (({**request, "weight": weight}, body) for request, body in requests)
+
+
 def _flow(way: Way, requests: Iterable[tuple[dict[str, Any], bytes]]) -> Iterator[tuple[dict[str, Any], Answer]]:
     """Requests with their answers, in order, some of them under way at any time."""
     waiting: deque[tuple[dict[str, Any], Callable[[], Answer]]] = deque()
@@ -135,7 +140,7 @@ def fetch(way: Way, attempt: Mapping[str, Any], names: Sequence[str], into: Path
     done = total - sum(file.size - reached[name] for name, file in missing.items())
     pieces = [(name, reached[name], file.size - reached[name]) for name, file in missing.items()]
     requests = (({"op": "take", **attempt, "pieces": group}, b"") for group in _grouped(pieces))
-    for request, (said, body) in _flow(way, requests):
+    for request, (said, body) in _flow(way, _weighed(requests, total)):
         for name, data in _opened(request["pieces"], said["lengths"], body):
             missing[name].add(data)
         done += len(body)

@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
 GLANCE = 2.0
 """Seconds after which a channel on which nothing moves is thought about."""
+LIGHT = 1 << 20
+"""Bytes of files that go between questions."""
 CHECKED = 50e6
 """Bytes a second that a slow host sums, when it checks what arrived."""
 BOOT = r"""
 import json, os, sys, zlib
+if sys.version_info < (3, 8):
+    sys.exit("Python %d.%d is too old" % sys.version_info[:2])
 def take(size):
     data = b""
     while len(data) < size:
@@ -53,13 +57,14 @@ sys.modules["orchestrator.remote"].main()
 class Ssh:
     """Attempts on a host, in folders under `host.folder / "jobs"`. Connects when asked something; threads may share it."""
 
-    def __init__(self, host: Host, owner: str, news: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, host: Host, owner: str, news: Callable[[], None] | None = None) -> None:
         """Keep what is needed to connect.
 
         Args:
             host: how to get there.
-            owner: who we are, in words for people; one at a time hears of a host's news.
-            news: called, in another thread, when something has changed there.
+            owner: who we are, in words for people.
+            news: called, in another thread, when something has changed there. Of all that have the same owner, the last
+                to connect with such a wish hears them.
 
         Raises:
             ValueError: the host's settings are no names.
@@ -130,8 +135,8 @@ class Ssh:
         return self._send(self._wire(), request, b"")()
 
     def _way(self, request: Mapping[str, Any], body: bytes) -> Callable[[], Answer]:
-        """Files have a channel of their own: a poll does not wait behind them."""
-        return self._send(self._wire(freight=True), request, body)
+        """Much has a channel of its own, so that no poll waits behind it."""
+        return self._send(self._wire(freight=request.get("weight", 0) > LIGHT), request, body)
 
     def _send(self, wire: Wire, request: Mapping[str, Any], body: bytes) -> Callable[[], Answer]:
         patience = PATIENCE + request.get("bytes", 0) / CHECKED
@@ -187,7 +192,7 @@ class Ssh:
 
         connection = dial(route(self.host))
         try:
-            return connection, self._server(connection, listen=True)
+            return connection, self._server(connection, self.news)
         except (SSHException, OSError, EOFError) as error:
             hang_up(connection)
             raise TransportError(f"{self.host.name}: no channel was opened: {error or 'it hung up'}") from None
@@ -203,17 +208,22 @@ class Ssh:
         from paramiko import SSHException  # noqa: PLC0415
 
         try:
-            return self._server(connection, listen=False)
+            return self._server(connection, None)
         except SSHException:
             return talk
 
-    def _server(self, connection: Connection, *, listen: bool) -> Wire:
-        """Start a server there; OSError or paramiko's errors when there is no channel."""
-        line = Line(connection)
+    def _server(self, connection: Connection, news: Callable[[], None] | None) -> Wire:
+        """Start a server there; paramiko's errors when there is no channel."""
+        line, listen = Line(connection), news is not None
         line.channel.exec_command(command(self.host.interpreter))
-        wire = Wire(line, self.news if listen else lambda: None, lambda: excuse(line.channel))
+        wire = Wire(line, news or (lambda: None), lambda: excuse(line.channel))
         wire.say(program())
-        self._send(wire, {"op": "open", "folder": self.host.folder, "owner": self.owner, "listen": listen}, b"")()
+        try:
+            wire.send({"op": "open", "folder": self.host.folder, "owner": self.owner, "listen": listen})()
+        except TransportError as error:
+            raise TransportError(
+                f"{self.host.name}: {error} (`interpreter` {self.host.interpreter}: CPython >= 3.8 there)"
+            ) from None
         return wire
 
 

@@ -1,17 +1,20 @@
 """clusters.yaml: what it says becomes places; what is wrong with it is said at once, with lines; nothing in it reaches ssh raw."""
 
 import json
+import random
 import re
 from pathlib import Path
 
 import pytest
 
 from backends.parse import RecipeError
+from backends.source import read
 from backends.target import Target
 from orchestrator import clusters
 from orchestrator.home import Home
 from orchestrator.hostfacts import Known, keep, recall
 from orchestrator.places import Layout, way_of
+from orchestrator.render.plan import problem_text
 from orchestrator.transports.base import Device, Host, HostFacts
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +132,10 @@ def test_facts_are_kept(tmp_path):
     del kept["hosts"]["@a:"]["facts"]["uv"]
     file.write_text(json.dumps(kept))
     assert list(recall(home)) == ["@b:"]
+    for key, value in (("cpus", "many"), ("devices", [{"index": "x"}]), ("devices", 3), ("memory", None), ("extra", {})):
+        kept["hosts"]["@b:"]["facts"] = {**vars(FACTS), "devices": [], key: value}
+        file.write_text(json.dumps(kept))
+        assert list(recall(home)) == (["@b:"] if key == "extra" else [])
     for garbage in ("", "[]", "{", '{"hosts": 3}', "\udcff"):
         file.write_bytes(garbage.encode("utf-8", "surrogateescape"))
         assert recall(home) == {}
@@ -179,7 +186,7 @@ groups: {any: [lbb], lab: [e]}
         ("address", "../a"), ("address", "u@a"), ("address", ""), ("user", "-l"), ("user", "a b"), ("user", "a`id`"), ("user", ""),
         ("jump", "-W"), ("jump", "a b"), ("jump", "a;b"), ("inside", "-x"), ("folder", "tune"), ("folder", "~user/x"),
         ("folder", "/a\nb"), ("folder", "$HOME/x"), ("interpreter", "-c"), ("interpreter", "~/bin/python3"), ("interpreter", "a\nb"),
-        ("python", "~/x/bin/python"), ("python", "venv/bin/python"), ("identity", "a\0b"), ("port", 0), ("port", True),
+        ("python", "~/x/bin/python"), ("python", "venv/bin/python"), ("identity", "a\0b"), ("identity", "~nobody/key"), ("port", 0), ("port", True),
         ("port", "22"), ("devices", 0), ("devices", 1.5), ("memory_gib", -1), ("threads", 0), ("accelerator", "tpu"),
         ("env", {"CUDA_VISIBLE_DEVICES": "0"}), ("env", {"TUNE_JOB": "x"}), ("env", {"A=B": "x"}), ("env", {"A": "x\0"}),
         ("provision", "maybe"), ("name", "-x"), ("name", "a b"),
@@ -214,13 +221,16 @@ def test_odd_values_that_are_right(host):
 @pytest.mark.parametrize(
     ("entry", "path", "rule"),
     [
-        ("{kind: ssh, hosts: [a, a]}", "targets.t.hosts.1", "twice"),
-        ("{kind: ssh, hosts: [a, {address: b, name: a}]}", "targets.t.hosts.1", "twice"),
-        ("{kind: ssh, hosts: [{address: b, name: x}]}", "targets.t.hosts.0", "another name"),
+        ("{kind: ssh, hosts: [a, a]}", "targets.t.hosts.1", "no other host"),
+        ("{kind: ssh, hosts: [a, {address: b, name: a}]}", "targets.t.hosts.1", "no other host"),
+        ("{kind: ssh, hosts: [local]}", "targets.t.hosts.0", "nor this machine"),
+        ("{kind: ssh, hosts: [{address: b, name: x}]}", "targets.t.hosts.0", "than targets.s.hosts.0, or the same address"),
+        ("{kind: ssh, hosts: [{address: z, name: x, user: u, jump: j}]}", "targets.t.hosts.0", "or the same user and jump"),
         ("{kind: ssh, hosts: [a, {address: b, python: /x}]}", "targets.t.hosts.1.python", "one plan"),
         ("{kind: ssh, hosts: [{address: a, accelerator: cpu}, b]}", "targets.t.hosts.1.accelerator", "one plan"),
         ("{kind: ssh, hosts: [3]}", "targets.t.hosts.0", "section"),
         ("{kind: local, user: x}", "targets.t.user", "not a key"),
+        ("{kind: local, python: ~nobody/bin/python}", "targets.t.python", "your own home"),
         ("{kind: [ssh]}", "targets.t.kind", "local or ssh"),
     ],
 )
@@ -236,6 +246,34 @@ def test_rules_between_keys(entry, path, rule):
 def test_a_file_that_is_none(text):
     """Whatever the file holds, there is a complaint and no traceback."""
     assert complaints(text)
+
+
+def test_odd_documents():
+    """Values of any kind anywhere give places or complaints, never another error; 400 documents of one seed."""
+    chance, outcomes = random.Random(6), set()
+    for _ in range(400):
+        values = read(GOOD).values
+        for _ in range(chance.randint(1, 3)):
+            section, key = chance.choice(list(leaves(values)))
+            section[key] = chance.choice(
+                [None, -1, 1.5, True, "", "x", "-x", "\0", [], {}, [[]], {"a": 1}, {"": ""}, "lab", ["lab"]]
+            )
+        try:
+            layout = parsed(json.dumps(values))
+        except RecipeError as error:
+            outcomes.add(bool(problem_text(error.problems)))
+        else:
+            outcomes.add(str(sorted(place.name for place in layout.chosen(",".join([*layout.places, *layout.groups])))))
+    assert {True, "['boxes', 'lab', 'local']"} <= outcomes
+    assert False not in outcomes
+
+
+def leaves(values):
+    """All places in a document where a value stands, sections too."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        yield values, key
+        if isinstance(value, dict | list):
+            yield from leaves(value)
 
 
 def test_the_example():

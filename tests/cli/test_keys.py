@@ -8,7 +8,7 @@ import pytest
 
 from backends import keys
 from backends.base import Inexpressible, plan
-from backends.parse import parse
+from backends.parse import RecipeError, parse
 from backends.registry import BACKENDS
 from backends.target import Target
 
@@ -44,21 +44,53 @@ def decided(trainer, native, *accept):
 @pytest.mark.parametrize(("trainer", "key"), [(t, key) for t, known in KNOWN.items() for key in known])
 def test_what_a_trainer_knows(trainer, key):
     """Keys, sections, and whatever stands below a free mapping."""
-    assert not keys.is_unknown(trainer, key, written=(), verbatim=())
+    assert not keys.is_unknown(trainer, key, written=(), verbatim={})
 
 
 @pytest.mark.parametrize(("trainer", "key", "near"), [(t, k, near) for t, known in UNKNOWN.items() for k, near in known.items()])
 def test_what_a_trainer_does_not_know(trainer, key, near):
     """A typo is unknown, and the nearest key is offered."""
-    assert keys.is_unknown(trainer, key, written=(), verbatim=())
+    assert keys.is_unknown(trainer, key, written=(), verbatim={})
     assert not near or keys.nearest(trainer, key) == near
 
 
 def test_what_no_table_can_know():
     """Keys of ours, keys below a class that the user names, and a trainer without a table."""
-    assert not keys.is_unknown("torchtune", "dataset.folder", written=("dataset.folder",), verbatim=())
-    assert not keys.is_unknown("torchtune", "optimizer.q", written=(), verbatim=("optimizer._component_", "optimizer.q"))
-    assert not keys.is_unknown("command", "argv", written=(), verbatim=())
+    assert not keys.is_unknown("torchtune", "dataset.folder", written=("dataset.folder",), verbatim={})
+    assert not keys.is_unknown("torchtune", "optimizer.q", written=(), verbatim={"optimizer._component_": "x", "optimizer.q": 1})
+    assert not keys.is_unknown("command", "argv", written=(), verbatim={})
+
+
+def test_what_plugins_know():
+    """axolotl takes a plugin's keys where `plugins` names it; what a plugin of the user's own takes, no table knows."""
+    key, home = "liger_rms_norm", "axolotl.integrations.liger.LigerPlugin"
+    with pytest.raises(Inexpressible, match=f"native.axolotl.{key}") as error:
+        decided("axolotl", {key: True})
+    assert error.value.report.refused[0].why == "axolotl 0.19.0 has no such key; name its LigerPlugin under plugins"
+    for plugin in (home, "mine.Plugin"):
+        assert not decided("axolotl", {"plugins": [plugin], key: True}).report.refused
+
+
+def test_a_key_is_taken_away():
+    """`~key: null` takes away what would be written, wherever it stands among the others; with a value it is a mistake."""
+    made = decided("torchtune", {"dataset": {"_component_": "mine.rows"}, "~dataset": None, "~clip_grad_norm": None})
+    config = next(file.text for file in made.files if file.path == "torchtune.yaml")
+    assert config.endswith("\ndataset:\n  _component_: mine.rows\n")
+    assert "clip_grad_norm" not in config
+    line = next(each for each in made.report.lines if each.leaf == "native.torchtune.~clip_grad_norm")
+    assert (line.status, line.native, line.why) == ("native", {}, "taken away: the trainer's default decides")
+    with pytest.raises(RecipeError) as error:
+        decided("torchtune", {"~clip_grad_norm": 2.0})
+    assert [problem.rule for problem in error.value.problems] == ["should be null: ~ takes the key away"]
+
+
+def test_a_secret_is_no_key():
+    """A recipe that holds one is refused, and the secret is not repeated."""
+    with pytest.raises(RecipeError) as error:
+        decided("axolotl", {"wandb_api_key": "0123456789"})
+    [problem] = error.value.problems
+    assert (problem.path, problem.rule) == ("native.axolotl.wandb_api_key", "looks like a secret")
+    assert "0123456789" not in repr(problem)
 
 
 def test_an_unknown_key_is_lost_by_name_and_written_when_accepted():

@@ -129,14 +129,24 @@ def test_level_one_runs_nothing(tune, home):
     assert list(home.glob("store*")) == []
 
 
-def test_what_is_not_built_is_not_passed(tune):
-    """Levels without a check are reported as not possible."""
-    found = tune.json("verify", QUICKSTART, "--level", "3", "--to", "litgpt")
+def test_what_nobody_can_see_is_not_passed(tune, script):
+    """A trainer in which nothing of ours runs says neither what it resolved nor which rows it met: not possible, never passed."""
+    found = tune.json("verify", *script(), "--level", "3", "--steps", "3")
     assert [(each["level"], each["outcome"]) for each in found["levels"]] == [
         (1, "passed"),
         (2, "not possible"),
         (3, "not possible"),
     ]
+    assert list(found["loss"]) == ["command"]
+
+
+def test_a_job_beside_its_plan_needs_a_job(tune, script):
+    """`tune diff` of one word: a job that says what it resolved; a file alone, an unknown job, a silent trainer are each told so."""
+    assert "nothing was submitted yet" in tune("diff", "nobody", code=2).stderr
+    job = tune("submit", *script(), "--set", "train.steps=3", "--follow").stdout.strip()
+    assert "nobody: no such job" in tune("diff", "nobody", code=2).stderr
+    assert "should come with a second file" in tune("diff", "r.yaml", code=2).stderr
+    assert "its trainer has not said what it resolved" in tune("diff", job, code=1).stderr
 
 
 def test_a_native_key_fails_level_one(tune):

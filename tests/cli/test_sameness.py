@@ -23,6 +23,7 @@ from orchestrator.sameness import (
     Run,
     Spread,
     Verdict,
+    accepted,
     agree,
     counts,
     gap,
@@ -34,7 +35,9 @@ from orchestrator.sameness import (
     round_trip,
     spread,
     ties,
+    tokens,
     winner,
+    witnessed,
 )
 from orchestrator.store import Job, PointRow
 
@@ -236,8 +239,9 @@ def test_no_key_can_change_unseen(trainer):
     for file in made.files:
         if not file.path.endswith((".json", ".yaml", ".yml")):
             continue
-        for path, value in places(yaml.safe_load(file.text)):
-            document = yaml.safe_load(file.text)
+        read = json.loads if file.path.endswith(".json") else yaml.safe_load  # 1e-05 is a text in YAML 1.1
+        for path, value in places(read(file.text)):
+            document = read(file.text)
             place = document
             for part in path[:-1]:
                 place = place[part]
@@ -257,6 +261,120 @@ def test_a_native_key_over_a_leaf_is_named():
     found = round_trip(BACKENDS["litgpt"], decided("litgpt", text), FLAT, scene_of(FLAT, Target()))
     assert found.outcome == "failed"
     assert "optim.lr" in found.detail
+
+
+def resolved(trainer, **over):
+    """resolved.json of a trainer that changes nothing but keys of its config."""
+    made, config = decided(trainer), BACKENDS[trainer].config
+    specs = {file.path: json.loads(file.text) for file in made.files if file.path.endswith(".json")}
+    return json.dumps({"config": {**yaml.safe_load(text_of(made, config)), **over}, "specs": specs})
+
+
+def text_of(made, name):
+    """A file of a plan."""
+    return next(file.text for file in made.files if file.path == name)
+
+
+def level_two(trainer, text, **kw):
+    """What level 2 says of a run that left this."""
+    return accepted(BACKENDS[trainer], run(trainer, plan_of=trainer, **kw), text, FLAT, scene_of(FLAT, Target()))
+
+
+@pytest.mark.parametrize("trainer", list(BACKENDS))
+def test_what_was_resolved_is_the_recipe(trainer):
+    """A trainer that resolves what was written passes, whatever it knows besides."""
+    assert level_two(trainer, resolved(trainer, one_of_its_own=3)).outcome == "passed"
+
+
+@pytest.mark.parametrize(
+    ("trainer", "over", "leaf"),
+    [
+        ("torchtune", {"batch_size": 2}, "train.batch.micro"),
+        ("litgpt", {"lora_r": 8}, "method.lora.rank"),
+        ("axolotl", {"learning_rate": 1}, "optim.lr"),
+        ("maxtext", {"adam_weight_decay": None}, "optim.weight_decay"),
+        ("torchtune", {"shuffle": True}, "no leaf"),
+    ],
+)
+def test_what_was_resolved_otherwise_is_named(trainer, over, leaf):
+    """A key that the trainer resolves to another value fails level 2 with its leaf, both values, and nothing else."""
+    found = level_two(trainer, resolved(trainer, **over))
+    assert found.outcome == "failed"
+    assert leaf in found.detail.partition(": ")[0]
+    assert found.detail.count(next(iter(over))) == 1
+
+
+def test_a_config_that_was_not_taken():
+    """A run that failed before it could say anything has not taken its config; one that trained and said nothing is not judged."""
+    found = level_two("litgpt", "", state="FAILED")
+    assert (found.outcome, "step train ended" in found.detail) == ("failed", True)
+    assert level_two("litgpt", "").outcome == "not possible"
+
+
+ROWS = {n: f"{n:016x}:{n + 100:016x}" for n in range(20)}
+ORDER = [7, 3, 11, 0, 5, 2, 9, 1, 4, 6, 8, 10, 12, 13, 14, 15]
+EXPECTED = json.dumps({"batch": 8, "order": ORDER, "rows": ROWS})
+
+
+def batches(rows, size=4):
+    """What a process that saw these rows wrote, by micro-batches."""
+    return "".join(f"{json.dumps(rows[n : n + size])}\n" for n in range(0, len(rows), size))
+
+
+def level_three(*seen, recipe=FLAT, expected=EXPECTED, **kw):
+    """What level 3 says of processes that saw these rows."""
+    return tokens(run("litgpt", **kw), recipe, expected, [batches(rows) for rows in seen])
+
+
+DUE = [ROWS[n] for n in ORDER]
+
+
+def test_rows_as_the_recipe_has_them():
+    """One process in their order; of several each step's rows, whichever process has which."""
+    assert level_three(DUE).detail.startswith("16 rows in 2 steps")
+    assert level_three(DUE[1:8:2] + DUE[8::2], DUE[0:8:2] + DUE[9::2]).outcome == "passed"
+
+
+@pytest.mark.parametrize(
+    ("seen", "words"),
+    [
+        (DUE[8:] + DUE[:8], "train.seed"),
+        ([DUE[1], DUE[0], *DUE[2:]], "first at step 1; 1 of 2 steps"),
+        ([*DUE[:8], ROWS[19], *DUE[9:]], "first at step 2; 1 of 2 steps"),
+        (DUE[:8], "train.batch.global (or train.steps): 8 rows reached the model, by the recipe 16"),
+        ([row.replace(":", ":f") for row in DUE], "data.train_on_prompt, data.loss_roles: the same ids"),
+        ([f"f{row}" for row in DUE], "data (template, system, max_length"),
+    ],
+    ids=["order", "swapped", "another", "half", "labels", "ids"],
+)
+def test_other_rows_are_told_apart(seen, words):
+    """Rows in another order, in another number, with other tokens that carry loss, or with other ids: each is named as what it is."""
+    found = level_three(seen)
+    assert found.outcome == "failed"
+    assert words in found.detail
+
+
+def test_rows_that_nobody_saw():
+    """Without what should come or what came nothing is judged, unless the run failed; kinds without a witness say why."""
+    assert level_three(expected="").outcome == "not possible"
+    assert level_three(state="FAILED").outcome == "failed"
+    assert "native" in level_three(DUE, recipe={**FLAT, "data.rendering": "native"}).detail
+    assert "dpo" in level_three(DUE, recipe={**FLAT, "method.kind": "dpo"}).detail
+
+
+@pytest.mark.parametrize("trainer", list(BACKENDS))
+def test_a_witness_knows_the_recipe_not_the_plan(trainer):
+    """The plan gets a step after the data step, and the recipe's own data spec, whatever the plan's data.json says."""
+    made = decided(trainer)
+    spec = json.loads(text_of(made, "data.json"))
+    wrong = replace(made, files=tuple(File(f.path, "{}") if f.path == "data.json" else f for f in made.files))
+    found = witnessed(BACKENDS[trainer], wrong, FLAT, scene_of(FLAT, Target()))
+    assert json.loads(text_of(found, "witness.json")) == {"data": spec, "steps": 8}
+    names = [step.name for step in found.steps]
+    assert names[names.index("data") + 1] == "witness"
+    assert [name for name in names if name != "witness"] == [step.name for step in made.steps]
+    native = {**FLAT, "data.rendering": "native"}
+    assert witnessed(BACKENDS[trainer], made, native, scene_of(FLAT, Target())) is made
 
 
 def evidence(made, parameters=1000, tokens=(5,) * 8):

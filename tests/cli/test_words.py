@@ -89,7 +89,7 @@ def test_what_litgpt_cannot_express(tune):
     (tune.cwd / "r.yaml").write_text(
         "version: 1\nname: hard\nmodel: {id: Qwen/Qwen2.5-0.5B}\nmethod: {adapter: lora}\n"
         "data: {train: rows.jsonl, format: instruct}\ntrain: {steps: 10, grad_clip: 1.0, batch: {global: 8}}\n"
-        "optim: {lr: 1e-4, schedule: linear, warmup_steps: 2}\ncheckpoint: {resume: true}\n"
+        "optim: {lr: 1e-4, schedule: linear, warmup_steps: 2}\ncheckpoint: {every: 5, resume: true}\n"
     )
     said = tune("submit", "r.yaml", "--to", "litgpt", code=3).stderr
     lost = ("train.grad_clip", "optim.schedule", "checkpoint.resume")

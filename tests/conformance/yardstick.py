@@ -8,6 +8,9 @@
     micro               rows of a micro-batch; the loss is the mean over the tokens of the whole batch all the same
     lora                null or {start, alpha}: A and B as in `start` are trained, everything else is frozen
     clip                null or the largest norm of the gradient
+    adamw               torch (if not there), or optax: its order of operations, each in the weights' type, constants too
+    dtype               of weights, gradients, optimizer and products: float32 (if not there) or bfloat16. Norms, the softmax of
+                        attention and the loss are computed in float32 all the same, as Hugging Face's models do
     eval_every          null or steps between evaluations, of the first `eval_rows` rows
     save                null or a file for the final weights (LoRA merged), in Hugging Face names
 
@@ -27,11 +30,11 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
 
-def read_model(folder):
-    """Its config.json and all weights of a Hugging Face folder, float32."""
+def read_model(folder, dtype=torch.float32):
+    """Its config.json and all weights of a Hugging Face folder."""
     weights = {}
     for file in sorted(Path(folder).glob("*.safetensors")):
-        weights |= {name: value.float() for name, value in load_file(file).items()}
+        weights |= {name: value.to(dtype) for name, value in load_file(file).items()}
     return json.loads(Path(folder, "config.json").read_text()), weights
 
 
@@ -67,8 +70,9 @@ class Model:
 
     def norm(self, x, name):
         """RMS norm."""
-        size = x.pow(2).mean(-1, keepdim=True)
-        return x * torch.rsqrt(size + self.facts["rms_norm_eps"]) * self.weights[f"{name}.weight"]
+        wide = x.float()
+        size = wide.pow(2).mean(-1, keepdim=True)
+        return (wide * torch.rsqrt(size + self.facts["rms_norm_eps"])).to(x.dtype) * self.weights[f"{name}.weight"]
 
     def attention(self, x, layer, turn):
         """Causal attention with grouped keys and values."""
@@ -86,13 +90,13 @@ class Model:
         k, v = (y.repeat_interleave(heads // groups, 1) for y in (k, v))
         scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
         ahead = torch.ones(length, length, dtype=torch.bool).triu(1)
-        mixed = scores.masked_fill(ahead, -math.inf).softmax(-1) @ v
+        mixed = scores.masked_fill(ahead, -math.inf).softmax(-1, dtype=torch.float32).to(x.dtype) @ v
         return self.linear(mixed.transpose(1, 2).reshape(rows, length, -1), f"{layer}.o_proj")
 
     def logits(self, ids):
         """Logits at every position."""
         x = self.weights["model.embed_tokens.weight"][ids]
-        turn = rotation(self.facts, ids.shape[1])
+        turn = [part.to(x.dtype) for part in rotation(self.facts, ids.shape[1])]
         for n in range(self.facts["num_hidden_layers"]):
             layer = f"model.layers.{n}"
             x = x + self.attention(self.norm(x, f"{layer}.input_layernorm"), f"{layer}.self_attn", turn)
@@ -105,7 +109,7 @@ class Model:
 
     def loss_sum(self, ids, labels):
         """Sum of the losses of all tokens that carry loss; labels are unshifted."""
-        logits = self.logits(ids)[:, :-1]
+        logits = self.logits(ids)[:, :-1].float()
         return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), reduction="sum")
 
     def merged(self):
@@ -158,21 +162,47 @@ def evaluate(model, data, rows):
     return total / count
 
 
+class Optax(torch.optim.Optimizer):
+    """AdamW as optax computes it. JAX brings the constants of a product to the type of the array: in bfloat16 0.9 is 0.8984."""
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.one(p, self.state[p], **group)
+
+    def one(self, p, state, *, lr, betas, eps, weight_decay, **_):
+        """A step of one weight."""
+
+        def own(number):
+            return torch.tensor(number).to(p.dtype).item()
+
+        count = state["count"] = state.get("count", 0) + 1
+        hats = []
+        for beta, name, x in zip(betas, ("mean", "square"), (p.grad, p.grad * p.grad), strict=True):
+            state[name] = own(1 - beta) * x + own(beta) * state.get(name, torch.zeros_like(p))
+            hats.append(state[name] / own(1 - beta**count))
+        update = hats[0] / (hats[1].sqrt() + own(eps)) + own(weight_decay) * p
+        p.add_(-own(lr) * update)
+
+
 def optimizer(wish, params):
     """AdamW, its decay on all weights or on matrices only."""
     every = {"lr": wish["lr"], "betas": wish["betas"], "eps": wish["eps"]}
     spared = [p for p in params if p.ndim < 2 and wish["decay_on"] == "matrices"]
     rest = [p for p in params if not any(p is s for s in spared)]
     groups = [{"params": rest, "weight_decay": wish["weight_decay"]}, {"params": spared, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], **every)
+    used = [g for g in groups if g["params"]]
+    return Optax(used, every) if wish.get("adamw") == "optax" else torch.optim.AdamW(used, **every)
 
 
 def train(wish):
     """The loop. Returns the curves."""
-    facts, weights = read_model(wish["model"])
+    dtype = getattr(torch, wish.get("dtype", "float32"))
+    facts, weights = read_model(wish["model"], dtype)
     if facts["tie_word_embeddings"]:
         weights.pop("lm_head.weight", None)
-    lora = load_file(wish["lora"]["start"]) if wish.get("lora") else {}
+    lora = {name: value.to(dtype) for name, value in load_file(wish["lora"]["start"]).items()} if wish.get("lora") else {}
     params = list((lora or weights).values())
     for p in params:
         p.requires_grad_()

@@ -49,14 +49,10 @@ start_ssh() {
   die "sshd of host $i did not start: $(tail -3 "$d/sshd.log")"
 }
 
-end_all() { # only processes of this namespace are touched
-  local found
-  [ -s "$LAB/h$1/holder.pid" ] && kill -9 "$(holder "$1")" 2>/dev/null || true
-  for _ in $(seq 50); do
-    found=$(pids "$1"); [ -z "$found" ] && return 0
-    # shellcheck disable=SC2086
-    kill -9 $found 2>/dev/null || true; sleep 0.02
-  done
+end_all() { # with the first process of a namespace the kernel ends all others
+  local first; first=$(holder "$1" 2>/dev/null) || return 0
+  kill -9 "$first" 2>/dev/null || return 0
+  for _ in $(seq 500); do kill -0 "$first" 2>/dev/null || return 0; sleep 0.02; done
 }
 
 good_wire() {

@@ -8,6 +8,7 @@ import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -66,14 +67,18 @@ def _packaged(trainer, folder):
 
 
 def _fetch(requirement, options, folder):
+    """Download a package; it is in the folder when it is whole, also for another process that looks."""
+    refuse = pytest.fail if "corpora" in os.environ.get("TUNE_REQUIRE", "") else pytest.skip
     pip = shutil.which("pip")
     if pip is None:
-        pytest.skip("fetching the trainers' packages needs pip")
-    command = [pip, "download", "-q", "--no-deps", "-d", str(folder), *options, requirement]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode:
-        refuse = pytest.fail if "corpora" in os.environ.get("TUNE_REQUIRE", "") else pytest.skip
-        refuse(f"{requirement} cannot be fetched: {done.stderr.strip()[-300:]}")
+        refuse("fetching the trainers' packages needs pip")
+    with TemporaryDirectory(dir=folder) as new:
+        command = [pip, "download", "-q", "--no-deps", "-d", new, *options, requirement]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        if done.returncode:
+            refuse(f"{requirement} cannot be fetched: {done.stderr.strip()[-300:]}")
+        for file in Path(new).iterdir():
+            file.replace(folder / file.name)
 
 
 def _members(archive):

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 
 from backends import defaults
 from backends import keys as tables
+from backends.models import MODELS
 from backends.rows import ABSENT, nest
 
 PLACES = {
@@ -81,14 +82,10 @@ PLACES = {
         "*_directory",
         "hf_train_files",
         "hf_eval_files",
-        "hf_access_token",
         "load_*",
         "tokenizer_*",
-        "model_name",
+        "model_name",  # its sizes are compared
         "override_model_config",
-        "base_*",
-        "vocab_size",
-        "head_dim",
         "decoder_block",
         "mlp_activations",
         "*norm*",
@@ -98,24 +95,25 @@ PLACES = {
         "hardware",
         "ici_*",
         "dcn_*",
+        "logical_axis_rules",
+        "shard_optimizer_over_data",
         "skip_jax_*",
+        "scan_layers",
         "*goodput*",
         "*checkpoint*",
         "log_*",
         "metrics_file",
         "profile*",
         "*profiler*",
-        "gcs_*",
+        "*gcs*",
         "enable_tensorboard",
         "enable_wandb",
         "wandb_*",
         "jax_cache_dir",
-        "grain_*",
+        "grain_worker_count",
         "num_epoch",
         "abort_on_*",
         "eval_per_device_batch_size",
-        "shard_optimizer_over_data",
-        "attention",
         "matmul_precision",
         "logits_dot_in_fp32",
         "cast_logits_to_fp32",
@@ -167,6 +165,9 @@ def _torchtune(keys: dict) -> dict:
             keys[key] = keys[key].replace("tune_torchtune_losses.", "torchtune.modules.loss.")
     if keys.get("optimizer.fused") is False:
         keys["optimizer.fused"] = None
+    builder = keys["model._component_"]
+    if keys.get("model.use_dora") is False and f"{builder}:use_dora" not in defaults.table("torchtune"):
+        keys.pop("model.use_dora")  # which our component does not tell a builder that has no such switch
     for section in ("model", "dataset", "optimizer", "loss", "kd_loss", "tokenizer"):
         keys = {**_defaults(keys, section), **keys}
     top = {key: value for key, value in defaults.table("torchtune").items() if ":" not in key}
@@ -213,15 +214,21 @@ def _maxtext(keys: dict) -> dict:
         keys = {**_job(keys), **keys}
     keys = {key: value for key, value in keys.items() if not key.startswith("outside:")}  # which the shell's user sets
     table = defaults.table("maxtext")
+    keys |= {"begins": "with weights" if keys.get("load_parameters_path", "") else "at random"} if "job:kind" not in keys else {}
     own = {key: value for key, value in table.items() if ":" not in key}
-    for place in reversed(_chain(str(keys.get("launch:base", "base.yml")), table)):
+    for place in (str(keys.get("launch:base")), f"models/{keys.get('model_name')}.yml"):
         own |= {key.partition(":")[2]: value for key, value in table.items() if key.startswith(f"{place}:")}
     keys = {**own, **keys}
-    keys |= {key: value for key, value in table.items() if key == f"models/{keys['model_name']}.yml:{key}"}
+    keys = {key: value for key, value in keys.items() if not any(fnmatchcase(key, unread) for unread in _unread(keys))}
+    scale = math.log2(keys.pop("global_parameter_scale"))
+    for key, first in (("emb_dim", 2), ("mlp_dim", 1), ("num_query_heads", 1), ("num_kv_heads", 1), ("num_decoder_layers", 3)):
+        keys[f"base_{key}"] *= 2 ** ((scale + 3 - first) // 3)
     if keys["learning_rate_schedule_steps"] in (-1, keys["steps"]):
         keys.pop("learning_rate_schedule_steps")
     if keys["lr_schedule_type"] == "cosine":
         keys = {key: value for key, value in keys.items() if not key.startswith("wsd_")}
+    if keys["use_sft"] is True or keys["use_dpo"] is True:
+        keys.pop("begins")  # which the command line says
     keys["mu_dtype"] = keys["mu_dtype"] or keys["weight_dtype"]
     if keys["dropout_rate"] == 0:
         keys.pop("enable_dropout")
@@ -236,26 +243,46 @@ def _maxtext(keys: dict) -> dict:
     return {key: value for key, value in keys.items() if value not in (None, "", [])}
 
 
-def _chain(base: str, table: dict) -> list:
-    """A base of MaxText's own and those that it stands on."""
-    found = [base]
-    while below := table.get(f"{found[-1]}:base_config"):
-        found.append(below)
-    return found
+def _unread(keys: dict) -> tuple:
+    """What the loader that is chosen does not look at (input_pipeline/*_data_processing.py)."""
+    kind = keys["dataset_type"]
+    files = () if keys["grain_file_type"] == "parquet" else ("hf_path",)
+    return {
+        "synthetic": ("hf_*", "dataset_*path", "dataset_name", "eval_dataset_name", "train_data_columns", "train_split"),
+        "hf": ("dataset_path", "dataset_name", "eval_dataset_name"),
+    }.get(kind, ("hf_train_files", *files))
 
 
 def _job(keys: dict) -> dict:
-    """Steps, warm-up and evaluation, of which our script makes what MaxText rounds to just that."""
+    """Steps, warm-up and evaluation, of which our script makes what MaxText rounds to just that; and the model."""
     job = {key.removeprefix("job:"): value for key, value in keys.items() if key.startswith("job:")}
     share = job["warmup_share"] or (job["warmup_steps"] or 0) / job["steps"]
     every = (job["eval_every"] or job["steps"]) if job["evaluates"] else -1
+    shape = job["spec"].get("architecture", {})
+    named = MODELS.get(job["spec"].get("id"))
+    sizes = shape or (named._asdict() if named else {})
+    is_own = f"models/{keys.get('model_name')}.yml:base_emb_dim" in defaults.table("maxtext")  # whose file wins over sizes
     return {
         "launch:base": _BASES[job["kind"]],
+        "begins": "at random" if shape or keys.get("load_parameters_path") == "" else "with weights",
+        **{native: sizes[ours] for native, ours in SIZES.items() if ours in sizes and not is_own},
         "steps": job["steps"],
         "warmup_steps_fraction": share,
         "eval_interval": every,
         "learning_rate_schedule_steps": -1,
     }
+
+
+SIZES = {
+    "base_emb_dim": "hidden_size",
+    "base_mlp_dim": "intermediate_size",
+    "base_num_decoder_layers": "layers",
+    "base_num_query_heads": "heads",
+    "base_num_kv_heads": "kv_heads",
+    "head_dim": "head_dim",
+    "vocab_size": "vocab_size",
+}
+"""MaxText's key -> what a recipe calls it."""
 
 
 _LISTS = ("datasets", "test_datasets", "pretraining_dataset")
@@ -283,8 +310,7 @@ _TRANSFORMERS = {
 
 
 def _axolotl(keys: dict) -> dict:
-    plugged = bool(keys.get("plugins"))  # whose keys no table knows; axolotl drops other unknown keys in silence
-    known = {key for key in keys if plugged or not tables.is_unknown("axolotl", key, written=_LISTS, verbatim=keys)}
+    known = {key for key in keys if not tables.is_unknown("axolotl", key, written=_LISTS, verbatim=keys)}  # it drops the others
     keys = {key: value for key, value in keys.items() if value is not None and (key in known or key.startswith(_LISTS))}
     at = "lr_scheduler_kwargs."
     if f"{at}min_ratio" in keys:
@@ -318,16 +344,18 @@ def _axolotl(keys: dict) -> dict:
         keys.pop("dpo_loss_type")
     if keys.get("bf16", "auto") in ("auto", True):
         keys["bf16"] = "auto"
-    out = {key: value for key, value in keys.items() if not key.startswith(("datasets", "test_datasets"))}
-    out["datasets"] = _data_sets(keys)
+    schema = defaults.table("axolotl")
+    keys = {key: value for key, value in keys.items() if key in _TRANSFORMERS or value != schema.get(key, ABSENT)}
+    out = {key: value for key, value in keys.items() if not key.startswith(_LISTS)}
+    out |= {name: _data_sets(keys, name) for name in ("datasets", "pretraining_dataset")}
     return {key: value for key, value in out.items() if value not in (None, False) or key == "bf16"}
 
 
-def _data_sets(keys: dict) -> list:
+def _data_sets(keys: dict, name: str) -> list:
     """Each with the defaults of its type, local files without their folder."""
-    sets = keys.get("datasets")
+    sets = keys.get(name)
     if not isinstance(sets, list):
-        below = {key.removeprefix("datasets."): value for key, value in keys.items() if key.startswith("datasets.")}
+        below = {key.removeprefix(f"{name}."): value for key, value in keys.items() if key.startswith(f"{name}.")}
         sets = list(nest(below).values())
     usual = {"field_messages": "messages", "roles_to_train": ["assistant"], "train_on_eos": "turn"}
     out = []

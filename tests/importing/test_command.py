@@ -60,7 +60,33 @@ def test_wrong_files(tune):
     assert "broken.yaml:2: should be YAML" in tune("import", "broken.yaml", code=2).stderr
     assert "should be UTF-8 text" in tune("import", "binary.yaml", code=2).stderr
     assert "no such file" in tune("import", "nothing.yaml", code=2).stderr
-    assert "is a folder" in tune("import", ".", code=2).stderr
+    assert "is a folder\n\nhint: name a file of it: binary.yaml, broken.yaml" in tune("import", ".", code=2).stderr
+    assert "it is UTF-16: save it as UTF-8" in tune("import", "binary.yaml", code=2).stderr
     assert "--from peft: should be" in tune("import", "broken.yaml", "--from", "peft", code=2).stderr
     (tune.cwd / "wild.yml").write_text(AXOLOTL)
     assert "is the config itself" in tune("import", "wild.yml", "-o", "wild.yml", code=2).stderr
+    assert "-o .: is a folder" in tune("import", "wild.yml", "-o", ".", code=2).stderr
+    assert "there is no folder nowhere" in tune("import", "wild.yml", "-o", "nowhere/r.yaml", code=2).stderr
+
+
+def test_secrets_are_nowhere(tune):
+    """Neither the recipe, nor a report, nor a difference holds one; the recipe names the variables instead."""
+    token = "hf_" + "a1B2" * 8
+    (tune.cwd / "a.yml").write_text(f"{AXOLOTL}wandb_api_key: c0ffee\nhub_model_id: {token}\nwandb_name: [{token}]\n")
+    (tune.cwd / "b.yml").write_text(AXOLOTL)
+    runs = [tune("import", "a.yml", "-o", "r.yaml"), tune("import", "a.yml", "--json"), tune("diff", "a.yml", "b.yml", code=None)]
+    said = "".join(run.stdout + run.stderr for run in runs) + Path(tune.cwd / "r.yaml").read_text()
+    assert "secrets: [WANDB_API_KEY, HF_TOKEN]" in said
+    assert 'wandb_api_key = "***" (line 8)' in said
+    assert "c0ffee" not in said
+    assert token not in said
+
+
+def test_there_and_back_without_words(tune):
+    """A loss that the kept native keys make up for is none: the imported recipe goes back as it is."""
+    (tune.cwd / "t.yaml").write_text(TORCHTUNE.replace("llama3_2.llama3_2_1b", "phi4.phi4_14b").replace("meta-llama", "nobody"))
+    tune("import", "t.yaml", "-o", "r.yaml")
+    made = tune.json("translate", "r.yaml", "--to", "torchtune")["backends"]["torchtune"]
+    line = next(each for each in made["report"] if each["leaf"] == "data.rendering")
+    assert (made["expressible"], line["status"]) == (True, "native")
+    assert line["why"].startswith("tokenizer._component_ under native instead")

@@ -22,27 +22,29 @@ from tests.importing import effective
 from tests.importing.conftest import COUNTS
 
 NO_TRAINING = ("this is not a training config", "this script has no command", "this is a config of none")
-SAME = {"torchtune": 0.86, "axolotl": 0.9, "litgpt": 0.9, "maxtext": 0.08}
+SAME = {"torchtune": 0.93, "axolotl": 0.97, "litgpt": 0.91, "maxtext": 0.82}
 """Least share of imported files that are the same when they come back. Each other file is printed with its keys and reasons."""
 
 WHY = {
     ("torchtune", "quantizer.*"): "torchtune's quantization-aware training is lost: method.qat.scheme",
-    ("torchtune", "dataset*"): "a data set with images: its component is set over that of chats, whose arguments stay",
-    ("torchtune", "model.use_dora"): "a builder whose defaults are not known, or that lacks the switch",
-    ("torchtune", "model.quantize_base"): "a builder whose defaults are not known",
+    ("torchtune", "dataset*"): "several data sets with images, which only a recipe of upstream's own reads",
     ("litgpt", "lora_*"): "LLaMA-Adapter has no word in method.adapter: lora stands in",
     ("litgpt", "*"): "rows for pre-training are rendered by tune, and the start is converted by it",
-    ("axolotl", "*pretraining_dataset*"): "rows that axolotl streams become data.train",
-    ("axolotl", "lora_target_modules"): "the recipe's own targets, where axolotl is told none that a recipe has",
-    ("axolotl", "datasets"): "rows that axolotl streams, or that a recipe cannot name, become data.train",
+    ("axolotl", "datasets"): "rows that a recipe cannot name become data.train",
     ("axolotl", "trl.*"): "written out in full; functions for rewards come in modules of ours",
     ("axolotl", "micro_batch_size"): "with GRPO a device takes whole groups of answers",
     ("axolotl", "gradient_accumulation_steps"): "with GRPO a device takes whole groups of answers",
     ("torchtune", "shuffle"): "written out in full",
-    ("maxtext", "hf_path"): "rows of another form than MaxText's Hugging Face loader reads",
-    ("maxtext", "init_weights_seed"): "one seed for the order and the start",
 }
 """(trainer, key) -> the reason where import itself has no word on the key."""
+
+ITSELF = {
+    "maxtext/configs/gpu/a3/llama_3.1_405b/128vm.sh": "enable_checkpointing: False, in the manner of YAML, is no key=value",
+    "maxtext/experimental/rl/grpo.yml": "stands on base.yml, of which its reinforcement learning knows eight keys no longer",
+    "maxtext/experimental/rl/grpo_inference.yml": "stands on rl_mt_jt.yml, which is not where it looks for it",
+    "maxtext/experimental/rl/grpo_trainer_test.yml": "stands on grpo.yml",
+}
+"""Configs that the trainer that they come with refuses (tried with MaxText 0.2.5's own loader): they have no effect to compare."""
 
 
 def reason(trainer, found, key, pair):
@@ -107,7 +109,7 @@ def test_there_and_back(corpus, trainer):
     keys stand in for are accepted, as the report says.
     """
     texts, backend, left = corpus(trainer), BACKENDS[trainer], {}
-    good = {path: each for path, each in imported(texts).items() if not isinstance(each, str)}
+    good = {path: each for path, each in imported(texts).items() if not isinstance(each, str) and path not in ITSELF}
     for path, each in good.items():
         leaves = {*each.recipe.flat(), *(f"native.{trainer}.{key}" for key in flat(each.recipe.native.get(trainer, {})))}
         try:
@@ -120,9 +122,16 @@ def test_there_and_back(corpus, trainer):
         if pairs:
             left[path] = [reason(trainer, each, key, pair) for key, pair in pairs.items()]
     share = (len(good) - len(left)) / len(good)
+    kinds = sum(reasons[0].startswith("method.kind: ") for reasons in left.values())
     print(f"\n{trainer}: {len(good) - len(left)} of {len(good)} are the same ({share:.1%}); the others:")
+    if kinds:
+        print(
+            f"  {kinds} of them are of a kind that the plan refuses; of the {len(good) - kinds} others {len(good) - len(left)} are the same"
+        )
     for path, reasons in left.items():
         print(f"  {path}", *reasons, sep="\n      ")
+    for path in ITSELF.keys() & texts.files.keys():
+        print(f"  not compared, since {trainer} refuses it: {path}: {ITSELF[path]}")
     assert all(left.values())
     assert not any(line.endswith(": ") for reasons in left.values() for line in reasons)
     assert share >= SAME[trainer]
@@ -132,6 +141,7 @@ def written(backend, made, wild):
     """The keys of the config in a plan, with what else decides them: the command, and of MaxText the spec of job.yml."""
     files = {file.path: file.text for file in made.files}
     job = {f"job:{key}": value for key, value in json.loads(files.get("maxtext.json", "{}")).items()}
+    job |= {"job:spec": json.loads(files["model.json"])} if job else {}
     launch = {} if job else {key: value for key, value in wild.items() if key.startswith("launch:")}
     return {**read(files[backend.config]).keys, **launch, **job}
 
@@ -164,6 +174,7 @@ def test_command_lines(corpus):
     scripts = {path: text for path, text in corpus("maxtext").files.items() if path.endswith(".sh")}
     found = {path: shell.command(text) for path, text in scripts.items()}
     trained = {path: each for path, each in found.items() if each and "train" in each.module}
-    print(f"\n{len(scripts)} scripts, {len(trained)} train")
+    lines = sum(1 + len(each.others) for each in trained.values())
+    print(f"\n{len(scripts)} scripts, {len(trained)} train, by {lines} commands")
     assert len(trained) >= 40
     assert all(any("=" in word for word in each.words) for each in trained.values())

@@ -1,5 +1,7 @@
 """How each trainer's configs are read as they are in the wild: spelling, defaults, what wins over what."""
 
+import json
+
 import pytest
 
 from backends.dialects import shell
@@ -217,15 +219,50 @@ def test_nobodys_config():
         convert("apiVersion: v1\nkind: Pod\n", name="x.yaml")
 
 
-def test_secrets_stay_out():
-    """A token in a config is neither shown nor written."""
-    found = convert(AXOLOTL + "wandb_api_key: s3cret-value\nhub_token: s3cret-value\n", name="x.yaml")
-    assert "s3cret-value" not in repr(found)
-
-
 def test_unknown_keys_are_told():
-    """A key that the trainer does not know is not modelled, and the reader learns that it has no effect there."""
-    assert entry(convert(AXOLOTL + "learning_rat: 1\n", name="x.yaml"), "learning_rat").why == "axolotl 0.19.0 knows no such key"
+    """A key that the trainer does not know is not modelled, and the reader learns that it has no effect there; of a typo, what it
+    may mean. A key of a plugin's is known where the plugin is named.
+    """
+    found = convert(AXOLOTL + "learning_rat: 1\nzzz: 2\nliger_rope: true\n", name="x.yaml")
+    assert entry(found, "learning_rat").why == "axolotl 0.19.0 knows no such key; did you mean learning_rate?"
+    assert entry(found, "zzz").why == "axolotl 0.19.0 knows no such key"
+    assert entry(found, "liger_rope").why == "axolotl 0.19.0 knows no such key; name its LigerPlugin under plugins"
+    assert found.recipe.native["axolotl"].keys().isdisjoint({"learning_rat", "zzz", "liger_rope"})
+    plugged = convert(AXOLOTL + "plugins: [axolotl.integrations.liger.LigerPlugin]\nliger_rope: true\n", name="x.yaml")
+    assert entry(plugged, "liger_rope").fate == "kept"
+    assert plugged.recipe.native["axolotl"]["liger_rope"] is True
+
+
+def test_a_recipe_is_no_config():
+    """A recipe is told to be one."""
+    with pytest.raises(Refused, match="this is a recipe already"):
+        convert("version: 1\nmodel: {id: a/b}\noptim: {lr: 1.0}\n", name="x.yaml")
+
+
+IMAGES = """
+model: {_component_: torchtune.models.llama3_2_vision.llama3_2_vision_11b, image_size: 560}
+tokenizer: {_component_: torchtune.models.llama3_2_vision.llama3_2_vision_transform, path: /m/t.model, image_size: 560}
+dataset: {_component_: torchtune.datasets.multimodal.the_cauldron_dataset, subset: ocrvqa}
+checkpointer: {_component_: torchtune.training.FullModelHFCheckpointer, checkpoint_dir: /m, model_type: LLAMA3_VISION}
+"""
+
+
+def test_images_are_told():
+    """A model that sees images is told as such even at torchtune's defaults; torchtune itself keeps its own components, without the
+    arguments that ours take.
+    """
+    rest = "".join(
+        line for line in TORCHTUNE.splitlines(True) if not line.startswith(("model", "tokenizer", "dataset", "checkp"))
+    )
+    found = convert(IMAGES + rest, name="x.yaml")
+    assert {entry(found, f"{section}.image_size").fate for section in ("model", "tokenizer")} == {"unmodelled"}
+    own = found.recipe.native["torchtune"]
+    assert own["dataset"].keys() >= {"~conversation_column", "~conversation_style", "~train_on_input"}
+    assert own["model"] == {
+        "_component_": "torchtune.models.llama3_2_vision.llama3_2_vision_11b",
+        "image_size": 560,
+        "~path": None,
+    }
 
 
 @pytest.mark.parametrize(
@@ -267,3 +304,35 @@ def test_maxtext_pairs_without_a_prompt():
     found = convert(MAXTEXT.replace("sft.yml", "dpo.yml") + "train_data_columns: ['chosen', 'rejected']\n", name="x.yml")
     assert entry(found, "train_data_columns").why.startswith("pairs without a column for the prompt")
     assert found.recipe.data.format == "preference"
+
+
+TOKEN = "hf_" + "a1B2" * 8
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "variable"),
+    [
+        ("wandb_api_key: 0123456789abcdef", "wandb_api_key", ["WANDB_API_KEY"]),
+        (f"hub_token: {TOKEN}", "hub_token", ["HF_TOKEN"]),
+        (f"revision_of_model: {TOKEN}", "revision_of_model", ["HF_TOKEN"]),
+        ("mlflow_tracking_uri: https://me:pa55word@ml.example", "mlflow_tracking_uri", []),
+        ("comet_api_key: 'x y'", "comet_api_key", ["COMET_API_KEY"]),
+    ],
+)
+def test_secrets_stay_out(line, key, variable):
+    """What looks like a secret is in no entry, no leaf, no native key; the recipe asks for the variable by name."""
+    found = convert(f"{AXOLOTL}{line}\n", name="x.yaml")
+    told = entry(found, key)
+    assert (told.value, told.fate, told.why[:8]) == ("***", "modelled", "a secret")
+    assert found.recipe.secrets == variable
+    secret = line.partition(": ")[2].strip("'")
+    assert secret not in repr(found.entries) + json.dumps(found.values)
+
+
+def test_secrets_inside_lists():
+    """Of a list the rest is kept, and a note says what was left out; a variable's name is no secret."""
+    found = convert(f"{AXOLOTL}lora_modules_to_save: [a, {TOKEN}]\nhub_token: ${{HF_TOKEN}}\n", name="x.yaml")
+    assert entry(found, "lora_modules_to_save").value == ["a"]
+    assert [note[:20] for note in found.notes] == ["lora_modules_to_save"]
+    assert entry(found, "hub_token").value == "${HF_TOKEN}"
+    assert TOKEN not in repr(found.entries) + json.dumps(found.values)

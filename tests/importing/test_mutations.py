@@ -8,9 +8,8 @@ from multiprocessing import get_context
 
 import pytest
 
-from backends.dialects.base import Refused
-from backends.dialects.wild import Unreadable
-from backends.importing import Imported, convert
+from orchestrator.cli import WRONG, Stop
+from orchestrator.cli.importing import imported
 
 COUNT = int(os.environ.get("TUNE_MUTATIONS", "600"))
 """How many; 20000 takes some minutes."""
@@ -49,6 +48,18 @@ def mutate(text, draw):
     return "\n".join(lines)
 
 
+def encoded(text, draw):
+    """Mostly as a trainer wants it; else in another encoding, cut off, with bytes that are no text, or up to 5 MB large."""
+    plain = text.encode("utf-8", "replace")
+    odd = [
+        lambda: text.encode(draw.choice(["utf-16", "utf-32", "utf-8-sig", "latin-1"]), "replace"),
+        lambda: plain[: draw.randrange(len(plain) + 1)],
+        lambda: plain.replace(b"e", bytes([draw.randrange(256)]), 1),
+        lambda: plain * draw.randint(1, 5_000_000 // (len(plain) + 1)),
+    ]
+    return plain if draw.random() < 0.9 else draw.choice(odd)()
+
+
 EXTREMES = {
     "bomb": bomb(),
     "deep": "[" * 100_000,
@@ -65,14 +76,15 @@ EXTREMES = {
 }
 
 
-def outcome(text):
-    """What becomes of a text, and the seconds it takes."""
+def outcome(path):
+    """What becomes of a file, as `tune import` reads it: whose recipe, or the error; and the seconds it takes."""
     start = time.perf_counter()
     try:
-        found = convert(text, name="x.yaml")
-    except (Refused, Unreadable) as error:
-        found = str(error)
+        found = f"recipe of {imported(path).backend}"
+    except Stop as stop:
+        found = str(stop)
         assert found
+        assert stop.code == WRONG
     return found, time.perf_counter() - start
 
 
@@ -95,35 +107,32 @@ def apart(work, *given):
         process.join()
 
 
-def one(text):
-    """The text of an outcome, and its seconds."""
-    found, seconds = outcome(text)
-    return found if isinstance(found, str) else f"recipe of {found.backend}", seconds
-
-
 @pytest.mark.parametrize("name", list(EXTREMES))
-def test_extremes(name):
+def test_extremes(name, tmp_path):
     """Bombs, depth, size and loops are refused in words."""
-    (found, seconds), peak = apart(one, EXTREMES[name])
+    path = tmp_path / "x.yaml"
+    path.write_text(EXTREMES[name], "utf-8")
+    (found, seconds), peak = apart(outcome, path)
     print(f"\n{name}: {seconds:.2f} s, {peak} MB, {found[:100]}")
     assert not found.startswith("recipe of")
     assert peak < MEMORY
 
 
-def many(texts, count):
+def many(texts, count, path):
     """How many of so many mutated files are recipes, and the slowest one's seconds."""
     draw, recipes, slowest = random.Random(7), 0, 0.0
     for _ in range(count):
-        found, seconds = outcome(mutate(draw.choice(texts), draw))
-        recipes += isinstance(found, Imported)
+        path.write_bytes(encoded(mutate(draw.choice(texts), draw), draw))
+        found, seconds = outcome(path)
+        recipes += found.startswith("recipe of")
         slowest = max(slowest, seconds)
     return recipes, slowest
 
 
-def test_mutated_files(corpus):
-    """Edits of keys, types, nesting and characters give a recipe or a clear error."""
+def test_mutated_files(corpus, tmp_path):
+    """Edits of keys, types, nesting, characters, encoding and size give a recipe or a clear error."""
     texts = [text for trainer in ("torchtune", "axolotl", "maxtext", "litgpt") for text in corpus(trainer).files.values()]
-    (recipes, slowest), peak = apart(many, texts, COUNT)
+    (recipes, slowest), peak = apart(many, texts, COUNT, tmp_path / "x.yaml")
     print(f"\n{COUNT} mutated files: {recipes} recipes, {COUNT - recipes} errors, slowest {slowest:.2f} s, peak {peak} MB")
     assert 0 < recipes < COUNT
     assert peak < MEMORY

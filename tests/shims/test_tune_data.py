@@ -75,16 +75,18 @@ def test_train_on_prompt(data_job):
 TEXT = st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda text: not any(s in text for s in ("<s>", "</s>", "<|")))
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
-@given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=40))
-def test_what_carries_loss_is_the_answers(data_job, triples):
-    """For any rows, decoding what carries loss gives exactly the answers, whatever the template."""
-    rows = [{"instruction": a, "input": b, "output": c} for a, b, c in triples]
-    outputs = [c for *_, c in triples]
-    for template in ("alpaca", "plain", "Q{instruction}A"):
-        assert answers(make(data_job, rows, template=template)) == outputs
-    pairs = [{"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}] * 2} for a, b, _ in triples]
-    assert answers(make(data_job, pairs, format="chat")) == [f"{b}\n{b}\n" for _, b, _ in triples]
+@settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(
+    st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=40), st.sampled_from(["alpaca", "plain", "Q{instruction}A", None])
+)
+def test_what_carries_loss_is_the_answers(data_job, triples, template):
+    """For any rows, decoding what carries loss gives exactly the answers, whatever the template, and in conversations (None)."""
+    if template:
+        rows = [{"instruction": a, "input": b, "output": c} for a, b, c in triples]
+        assert answers(make(data_job, rows, template=template)) == [c for *_, c in triples]
+    else:
+        rows = [{"messages": [{"role": "user", "content": a}, {"role": "assistant", "content": b}] * 2} for a, b, _ in triples]
+        assert answers(make(data_job, rows, format="chat")) == [f"{b}\n{b}\n" for _, b, _ in triples]
 
 
 def test_merged_tokens_and_white_space(data_job):

@@ -62,7 +62,7 @@ def pids(host: Host, job: str, count: int) -> list[int]:
 def in_cache(host: Host, name: str, text: str) -> None:
     """Put a file into a folder beside the jobs. The host is asked first, since its user makes the state folder."""
     host.look("nothing")
-    (host.home / "cache").mkdir(parents=True)
+    (host.home / "cache").mkdir(parents=True, exist_ok=True)
     (host.home / "cache" / name).write_text(text)
 
 

@@ -51,15 +51,15 @@ def test_through_a_gate(hosts: list[Node]) -> None:
     ssh.close()
 
 
-def test_ssh_config_is_read_as_ssh_does(lab: Lab, hosts: list[Node], tmp_path: Path) -> None:
+def test_ssh_config_is_read_as_ssh_does(network: Lab, hosts: list[Node], tmp_path: Path) -> None:
     """Include, Match, ProxyJump, a port, an identity and known_hosts of ssh_config are heeded; what is said of a host wins."""
     more, config = tmp_path / "more", tmp_path / "config"
     config.write_text(f"Include {more}\n")
     more.write_text(
         f"Host gpu\n  HostName {hosts[1].address}\n  ProxyJump gate\n"
         f"Host gate\n  HostName {hosts[2].address}\n"
-        f"Match host {hosts[1].address},{hosts[2].address}\n  User tunelab\n  IdentityFile {lab.folder}/id\n"
-        f"  IdentitiesOnly yes\n  UserKnownHostsFile {lab.folder}/known_hosts\n"
+        f"Match host {hosts[1].address},{hosts[2].address}\n  User tunelab\n  IdentityFile {network.folder}/id\n"
+        f"  IdentitiesOnly yes\n  UserKnownHostsFile {network.folder}/known_hosts\n"
     )
     assert Ssh(Settings("gpu", config=str(config), interpreter="/usr/bin/python3"), "the suite").hello().hostname == "node1"
     found = route(Settings("gpu", config=str(config), user="me", port=2222, jump="a@b:3,c"))
@@ -70,10 +70,10 @@ def test_ssh_config_is_read_as_ssh_does(lab: Lab, hosts: list[Node], tmp_path: P
     assert (found.through.address, found.through.through.user, found.through.through.port) == ("c", "a", 3)
 
 
-def test_a_proxy_command_is_the_connection(lab: Lab, hosts: list[Node], tmp_path: Path) -> None:
+def test_a_proxy_command_is_the_connection(network: Lab, hosts: list[Node], tmp_path: Path) -> None:
     """ProxyCommand of ssh_config is run, with the host's address and port in it."""
     config = tmp_path / "config"
-    config.write_text(f"Host gpu\n  HostName {hosts[1].address}\n  ProxyCommand ssh -F {lab.config} -W %h:%p node2\n")
+    config.write_text(f"Host gpu\n  HostName {hosts[1].address}\n  ProxyCommand ssh -F {network.config} -W %h:%p node2\n")
     ssh = Ssh(hosts[1].host(name="gpu", config=str(config)), "the suite")
     assert ssh.hello().hostname == "node1"
     ssh.close()
@@ -100,7 +100,7 @@ def test_a_wrong_ssh_config_is_said(tmp_path: Path) -> None:
         ({"identity": "/no/such/key"}, "let us not in with .*: set `identity`"),
         ({"user": "nobody"}, "let us not in"),
         ({"interpreter": "/no/such python"}, "/no/such python"),
-        ({"interpreter": "/bin/true"}, "the connection ended"),
+        ({"interpreter": "/bin/true"}, "CPython >= 3.8"),
         ({"port": 23}, "was not reached"),
     ],
 )
@@ -246,8 +246,9 @@ def test_sshd_ended_and_started_again_is_not_even_noticed(far: Host) -> None:
 def test_a_killed_server_is_replaced(far: Host) -> None:
     """The process that serves us may be killed at any time: the jobs that it started do not notice, and the next call works."""
     far.start("served", ["sleep", "600"])
-    server = far.command("pgrep", "-u", "tunelab", "-n", "-f", "json.loads").split()[0]
-    far.kill(int(server))
+    supervisor = far.until(lambda: far.written("served", "run.json"))["supervisor"]
+    stat = (far.root / f"proc/{supervisor}/stat").read_text()
+    far.kill(int(stat.rsplit(")", 1)[1].split()[1]))
     far.until(lambda: far.transport._talk is None or far.transport._talk.gone)
     assert far.look("served").phase == "running"
 
@@ -274,12 +275,12 @@ def test_one_session_is_enough(hosts: list[Node], tmp_path: Path) -> None:
     """A host that allows one channel a connection (MaxSessions 1) is asked, and brought files, through that one."""
     node = hosts[2]
     node.configured("MaxSessions 1")
-    (tmp_path / "file").write_text("x")
+    (tmp_path / "file").write_bytes(os.urandom(3 << 20))
     ssh = Ssh(node.host(), "the suite")
     address = blobs.address(str(tmp_path / "file"))
     ssh.put({address: tmp_path / "file"})
     assert ssh.poll([Watch("none", 1)])[0].phase == "unknown"
-    assert (node.home / f".tune/blobs/{address}").read_text() == "x"
+    assert (node.home / f".tune/blobs/{address}").read_bytes() == (tmp_path / "file").read_bytes()
     ssh.close()
 
 
@@ -312,6 +313,17 @@ def test_news_come_by_themselves(far: Host) -> None:
     assert far.end("news").rc == 0
 
 
+def test_who_wants_no_news_takes_nobody_elses(far: Host) -> None:
+    """A command beside the controller, of the same owner, does not draw its news to itself."""
+    far.start("news", ["sh", "-c", "until test -e go; do sleep 0.05; done"])
+    beside = Ssh(far.node.host(folder=str(far.inner)), "the suite")
+    assert beside.poll([Watch("news", 1)])[0].phase == "running"
+    before = len(far.heard)
+    (far.folder("news") / "work/go").touch()
+    far.until(lambda: len(far.heard) > before)
+    beside.close()
+
+
 def test_a_submission_takes_three_messages_and_a_poll_of_fifty_jobs_one(far: Host, tmp_path: Path) -> None:
     """Once connected: what is there, what is missing, start; and one question for all jobs of a host."""
     far.look("nothing")
@@ -323,7 +335,7 @@ def test_a_submission_takes_three_messages_and_a_poll_of_fifty_jobs_one(far: Hos
     address = blobs.address(str(folder))
     far.transport.put({address: folder})
     far.start("job0", ["sleep", "600"], links={"input": f"blobs/{address}"})
-    assert far.transport.asked - before == 3 + 1, "and one that opens the channel for files"
+    assert far.transport.asked - before == 3
     for number in range(1, 50):
         far.start(f"job{number}", ["true"])
     before = far.transport.asked
@@ -359,6 +371,23 @@ class Pipe:
 PYTHONS = [sys.executable, *map(str, sorted(Path.home().glob(".pyenv/versions/3.*/bin/python")))]
 
 
+def version(python: str) -> tuple[int, ...]:
+    """Of an interpreter; (0,) when it does not run."""
+    text = "import sys; print(*sys.version_info[:2])"
+    said = subprocess.run([python, "-c", text], capture_output=True, text=True, check=False).stdout
+    return tuple(map(int, said.split())) or (0,)
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_an_older_python_says_so(python: str) -> None:
+    """An interpreter that is too old ends with a sentence."""
+    if not (3, 0) <= version(python) < (3, 8):
+        pytest.skip("not an old one")
+    done = subprocess.run(command(python), shell=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert "is too old" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("python", PYTHONS)
 def test_every_python_from_3_8_on_serves(tmp_path: Path, python: str) -> None:
     """Each Python found here opens a folder, starts a job, says how it ended, and goes when we go."""
@@ -389,4 +418,4 @@ def test_the_command_is_one_line_for_any_shell() -> None:
     """The command has no line end, and no exclamation mark, which csh would take for history."""
     assert "\n" not in command("/a b/python")
     assert "!" not in command("python3")
-    assert len(BOOT) < 1000
+    assert len(BOOT) < 1200

@@ -1,0 +1,102 @@
+"""One job in the controller's hands: what is kept of it between looks, what to ask of its hosts, what a decision rests on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from backends.base import Backend, Ending
+from orchestrator.decisions import Facts, Phase, Site
+from orchestrator.drift import RESOLVED
+from orchestrator.handover import Stand
+from orchestrator.metrics import Reading
+from orchestrator.observing import MANIFEST, REASON, Observed, last_words
+from orchestrator.reach import stands
+from orchestrator.store import Job
+from orchestrator.transports.base import Watch
+
+
+@dataclass
+class Case:
+    """One job in the controller's hands: its request, and what was read of it. Can be dropped and loaded again at any time."""
+
+    plan: dict[str, Any]
+    places: list[Mapping[str, Any]]
+    backend: Backend
+    reading: Reading
+    attempt: int
+    manifest: dict[str, Any] | None = None
+    compared: bool = False
+    """What the trainer made of its config was held against the plan."""
+    news: float = field(default_factory=time.monotonic)
+    """When the attempt last said something new, by the monotonic clock."""
+    size: int = 0
+    """Bytes of its log by then."""
+    latest: dict[str, Observed | None] = field(default_factory=dict)
+    """Machine -> what it said last; None while it does not answer."""
+
+    def hosts(self) -> list[tuple[Stand, list[int]]]:
+        """Where the attempt runs, by rank, and the devices that it has there."""
+        return stands(self.places, self.reading.placed)
+
+    def machines(self) -> list[str]:
+        """Their names, by rank."""
+        return list(self.reading.placed.get("devices", ()))
+
+
+def facts(job: Job, case: Case, phase: Phase, speaker: Observed, steps: int | None) -> Facts:
+    """Everything that a decision rests on."""
+    seen, first = speaker.seen, case.latest[case.machines()[0]]
+    said = None
+    if speaker.said is not None:
+        said = str(speaker.said.get("reason", "step_failed")), str(speaker.said.get("detail", ""))
+    verdict = None
+    if phase == "exited" and seen.rc == 0:
+        missing = [path for path in case.plan["promise"]["files"] if not first or path not in first.seen.exist]
+        verdict = case.backend.judge(Ending(steps, case.reading.progress, missing))
+    return Facts(
+        job.state,
+        job.want,
+        phase,
+        seen.step,
+        seen.rc,
+        seen.signal,
+        seen.why,
+        sum(observed.seen.orphans for observed in case.latest.values() if observed),
+        verdict,
+        said,
+        (case.reading.condemned[0], case.reading.condemned[1]) if case.reading.condemned else None,
+        last_words(speaker.tail) if phase == "exited" and not said else "",
+    )
+
+
+def sites(places: Sequence[Mapping[str, Any]], only: str | None) -> tuple[Site, ...]:
+    """Where a job may run: on one machine only where it goes on from a checkpoint that lies there."""
+    machines = [
+        (
+            place["target"]["name"],
+            [(host["machine"], host["devices"]) for host in place["hosts"] if only in (None, host["machine"])],
+        )
+        for place in places
+    ]
+    return tuple(Site(name, tuple(found)) for name, found in machines if found)
+
+
+def append(mirror: Path, data: bytes) -> None:
+    """Add to the log of an attempt on another host that is kept here."""
+    mirror.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with mirror.open("ab") as file:
+        file.write(data)
+
+
+def watch(job: Job, case: Case, rank: int, mirror: Path | None) -> Watch:
+    """What to look at: metrics and promised files are the first host's affair, the log only where it must be brought here."""
+    reached = None if mirror is None else mirror.stat().st_size if mirror.exists() else 0
+    if rank:
+        return Watch(job.id, job.attempt, (REASON,), log=reached)
+    more = () if case.manifest else (MANIFEST,)
+    promised = (*case.plan["promise"]["files"], REASON, *more, *(() if case.compared else (RESOLVED,)))
+    return Watch(job.id, job.attempt, promised, case.reading.offsets(), tuple(case.plan["watch"]), reached)

@@ -52,11 +52,13 @@ def _type(form: str, columns: Flat, roles: list[str]) -> Flat:
     }
 
 
-def _data_set(source: Flat, about: Flat) -> Flat:
+def _data_set(source: Flat, about: Flat, rows: str) -> Flat:
     if "hub" in source:
         return {"path": source["hub"], "split": source["split"], **about}
     form = next((word for end, word in ((".parquet", "parquet"), (".txt", "text")) if source["path"].endswith(end)), "json")
-    return {"path": source["path"], "ds_type": form, "split": "train", **about}
+    # the schema of preference rows has no ds_type and drops it; the loader goes by the file's name then
+    kind = {} if rows in {"preference", "rated"} else {"ds_type": form}
+    return {"path": source["path"], **kind, "split": "train", **about}
 
 
 def _own() -> Row:
@@ -68,8 +70,8 @@ def _own() -> Row:
         *values, _ = wish
         train, part, other, split, form, *named, roles = values
         about = _type(form, dict(zip(COLUMNS, named, strict=True)), roles)
-        sets = [_data_set(each, about) for each in sources("data.train", train, part)]
-        tests = [_data_set(each, about) for each in sources("data.eval", other, split)]
+        sets = [_data_set(each, about, form) for each in sources("data.train", train, part)]
+        tests = [_data_set(each, about, form) for each in sources("data.eval", other, split)]
         written = {"datasets": sets, "test_datasets": tests or ABSENT, f"{LAUNCH}:data": values}
         if loss := _refused(train, form, dict(zip(COLUMNS, named, strict=True))):
             raise Lost(loss[0], loss[1], see=DOCS, instead=written)

@@ -195,7 +195,8 @@ def _memory() -> Row:
 
 
 def _unresumed(scene: Scene) -> tuple[Kind, str, str] | None:
-    return ("todo", "not tried with several devices yet", SEE + "utils/train.py") if scene.devices > 1 else None
+    apart = scene.devices > 1 and scene.accelerator == "cuda"
+    return ("todo", "not tried with FSDP or DeepSpeed yet", SEE + "utils/train.py") if apart else None
 
 
 def _around(shape: Shape) -> tuple[Row, ...]:

@@ -170,6 +170,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         devices=flat["resources.devices"],
         hosts=flat["resources.hosts"],
         retry=_retry(flat, report),
+        accepted=tuple(sorted(accepted)),
         report=report,
     )
     return backend.finish(made)

@@ -102,6 +102,8 @@ class Plan:
     hosts: int = 1
     retry: dict[str, Any] = field(default_factory=dict, hash=False)
     """The recipe's section retry, and `resume`: whether a retry goes on from a checkpoint."""
+    accepted: tuple[str, ...] = ()
+    """Leaves that the user accepts as they come out, by name."""
     report: Report = field(default_factory=Report, hash=False)
 
     def as_dict(self) -> dict[str, Any]:

@@ -236,7 +236,15 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def shown(found: Apart | None) -> tuple[str, str, str]:
     """Forward pass alone, median, largest and its step."""
-    return (f"{found.still:.1e}", f"{found.middle:.1e}", f"{found.largest:.1e} ({found.step})") if found else ("-", "-", "-")
+    if found is None:
+        return "-", "-", "-"
+    where = f" ({found.step})" if found.largest else ""
+    return figure(found.still), figure(found.middle), f"{figure(found.largest)}{where}"
+
+
+def figure(value: float) -> str:
+    """Two digits; nothing is 0."""
+    return f"{value:.1e}" if value else "0"
 
 
 def pairs(bench: Bench, precision: str) -> str:
@@ -251,14 +259,17 @@ def pairs(bench: Bench, precision: str) -> str:
 
 
 def tolerances(bench: Bench) -> str:
-    """The largest of all pairs of trainers, and what may be asked of two that are the same training."""
+    """The largest of all pairs of trainers, and of those that use torch; and what may be asked of two that are the same training."""
     rows = []
     for precision, (method, name) in product(SEEDS, METHODS.items()):
         ran = [[bench.run(case, trainer) for case in cases(method, precision)] for trainer in TRAINERS]
-        found = (apart(zip(one, other, strict=True)) for one, other in combinations(ran, 2))
-        largest = max(each.largest for each in found if each)
-        rows.append([f"`{precision}`", name, f"{largest:.1e}", f"{tolerance(largest):g}"])
-    return table(["`train.precision`", "", "largest of all pairs", "twice that, rounded up"], rows)
+        rows.append([f"`{precision}`", name])
+        for some in (ran, ran[:-1]):
+            found = (apart(zip(one, other, strict=True)) for one, other in combinations(some, 2))
+            largest = max(each.largest for each in found if each)
+            rows[-1] += [f"{largest:.1e}", f"{tolerance(largest):.0e}"]
+    groups = [f"{whose}: {word}" for whose in ("all four", "without MaxText") for word in ("largest", "twice that, rounded up")]
+    return table(["`train.precision`", "", *groups], rows)
 
 
 def costs(bench: Bench) -> str:
@@ -298,7 +309,7 @@ def rates(bench: Bench) -> str:
         both = [(one.lr, want.lr) for one, want in ran if one and want]
         gaps = [(abs(a - b), b) for one, want in both for a, b in zip(one, want, strict=True)]
         of_itself, of_highest = max(gap / rate for gap, rate in gaps if rate), max(gap for gap, _ in gaps) / LR
-        rows.append([trainer, f"{of_itself:.1e}", f"{of_highest:.1e}"])
+        rows.append([trainer, figure(of_itself), figure(of_highest)])
     return table(["", "of itself", "of the highest rate"], rows)
 
 

@@ -55,8 +55,7 @@ def drift(plan: Mapping[str, Any], text: str, accepted: Iterable[str] = ()) -> l
 
 def drifted(plan: Mapping[str, Any], text: str) -> str:
     """What differs in meaning and was not accepted, in words; empty when nothing does."""
-    accepted = [line["leaf"] for line in plan["report"]["lines"] if line.get("accepted")]
-    return "; ".join(str(each) for each in drift(plan, text, accepted) if not each.accepted)
+    return "; ".join(str(each) for each in drift(plan, text, plan["accepted"]) if not each.accepted)
 
 
 def resolved(text: str) -> Mapping[str, Any] | None:

@@ -196,7 +196,7 @@ class Ssh:
         except (SSHException, OSError, EOFError) as error:
             hang_up(connection)
             raise TransportError(f"{self.host.name}: no channel was opened: {error or 'it hung up'}") from None
-        except TransportError:
+        except Exception:
             hang_up(connection)
             raise
         finally:
@@ -218,13 +218,16 @@ class Ssh:
         line.channel.exec_command(command(self.host.interpreter))
         wire = Wire(line, news or (lambda: None), lambda: excuse(line.channel))
         wire.say(program())
-        try:
-            wire.send({"op": "open", "folder": self.host.folder, "owner": self.owner, "listen": listen})()
-        except TransportError as error:
-            raise TransportError(
-                f"{self.host.name}: {error} (`interpreter` {self.host.interpreter}: CPython >= 3.8 there)"
-            ) from None
+        answers.settled(lambda: self._greeted(wire, listen=listen), self.host.name)()
         return wire
+
+    def _greeted(self, wire: Wire, *, listen: bool) -> Answer:
+        """The first answer; without one, there may be no Python there."""
+        try:
+            return wire.send({"op": "open", "folder": self.host.folder, "owner": self.owner, "listen": listen})()
+        except TransportError as error:
+            needed = f"`interpreter` {self.host.interpreter} should be a CPython >= 3.8 there"
+            raise TransportError(f"{self.host.name}: {error}. {needed}") from None
 
 
 def command(interpreter: str) -> str:

@@ -238,6 +238,7 @@ def test_a_job_that_drifts_is_ended_early(tune):
     tune("wait", drifting, faithful, code=1)
     states = {each["id"]: each for each in tune.json("status")}
     assert (states[drifting]["state"], states[drifting]["reason"]) == ("FAILED", "drift")
+    assert states[drifting]["attempt"] == 1  # it would drift again
     assert states[faithful]["state"] == "SUCCEEDED", states[faithful]
     told = tune("diff", drifting, code=1).stdout
     assert "train.steps  planned 5  resolved 7" in told

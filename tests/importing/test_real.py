@@ -15,9 +15,9 @@ tokenizer:
   _component_: torchtune.models.llama3.llama3_tokenizer
   path: tiny/original/tokenizer.model
   special_tokens_path: tiny/tokenizer.json
-  max_seq_len: 128
+  max_seq_len: 512
 model: {_component_: torchtune.models.llama3_2.llama3_2, vocab_size: 266, num_layers: 2, num_heads: 4, num_kv_heads: 2,
-  embed_dim: 32, intermediate_dim: 64, max_seq_len: 128}
+  embed_dim: 32, intermediate_dim: 64, max_seq_len: 512}
 checkpointer:
   _component_: torchtune.training.FullModelHFCheckpointer
   checkpoint_dir: tiny
@@ -43,6 +43,7 @@ log_peak_memory_stats: False
 device: cpu
 dtype: fp32
 enable_activation_checkpointing: False
+optimizer_in_bwd: False
 """
 
 

@@ -80,6 +80,7 @@ def model(folder):
 
 
 def main(base):
+    """All of it, in a folder."""
     folder = base / "tiny"
     folder.mkdir()
     tokenizer(folder)

@@ -102,6 +102,7 @@ def test_a_wrong_ssh_config_is_said(tmp_path: Path) -> None:
         ({"interpreter": "/no/such python"}, "/no/such python"),
         ({"interpreter": "/bin/true"}, "CPython >= 3.8"),
         ({"port": 23}, "was not reached"),
+        ({"folder": "/proc/nowhere"}, "/proc/nowhere"),
     ],
 )
 def test_what_is_wrong_is_said(far: Host, settings: dict[str, object], words: str) -> None:

@@ -16,12 +16,12 @@ from typing import Any
 
 from backends.base import Backend, Progress, judge
 from backends.maxtext_data import JOB, batch, native, shared
-from backends.maxtext_method import KINDS, PREFERS, SEE, TUNIX, adapter, adapts, module, preference, tunix
+from backends.maxtext_method import KINDS, PREFERS, SEE, TUNIX, WHOLE, adapter, adapts, distill, module, preference, tunix
 from backends.plan import Step
 from backends.points import Point
 from backends.report import Kind as Lack
 from backends.rows import Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same, words
-from backends.shapes import DATA, LAUNCH, distill_idle, everywhere, grpo_idle, identity, model, no_qat, resources, resume
+from backends.shapes import DATA, LAUNCH, everywhere, grpo_idle, identity, model, no_qat, resources, resume
 
 NEVER = 1_000_000_000
 """A checkpoint period that no run reaches: the last one is saved at the end."""
@@ -76,8 +76,9 @@ _FLOATS = {"fp32": ("float32", "float32", "highest"), "bf16": ("bfloat16", "bflo
 _FLOATS["bf16-mixed"] = ("bfloat16", "float32", "default")
 
 
-def _precision() -> Row:
-    keys = ("dtype", "weight_dtype", "matmul_precision", "grad_dtype", "mu_dtype", "convert.json:dtype")
+def _precision(shape: Shape) -> Row:
+    also = ("convert-teacher.json:dtype",) if shape.kind == "distill" else ()
+    keys = ("dtype", "weight_dtype", "matmul_precision", "grad_dtype", "mu_dtype", "convert.json:dtype", *also)
 
     def to(value: str, _: Scene) -> Sequence[Any]:
         if value not in _FLOATS:
@@ -88,7 +89,7 @@ def _precision() -> Row:
 
     def written(value: str) -> Flat:
         dtype, weights, products = _FLOATS[value]
-        return dict(zip(keys, (dtype, weights, products, weights, weights, weights), strict=True))
+        return dict(zip(keys, (dtype, weights, products, *[weights] * (len(keys) - 3)), strict=True))
 
     def back(dtype: str, weights: str, products: str, *_: Any) -> Sequence[Any]:
         return (next(word for word, floats in _FLOATS.items() if floats == (dtype, weights, products)),)
@@ -329,7 +330,7 @@ def _fixed(shape: Shape) -> tuple[Row, ...]:
     """What has no leaf and a default that would matter."""
     return (
         const("dataset_type", "hf", "the base config's is synthetic"),
-        const("use_tunix_gradient_accumulation", shape.kind in PREFERS, "micro-batches come from the loader only in Tunix"),
+        const("use_tunix_gradient_accumulation", shape.kind in WHOLE, "micro-batches come from the loader only in Tunix"),
         const("hardware", lambda scene: _HARDWARE[scene.accelerator], "the target's"),
         const("skip_jax_distributed_system", True, "one host"),
         const(f"{JOB}:accelerator", lambda scene: scene.accelerator, "the target's"),
@@ -359,11 +360,11 @@ def rows(shape: Shape) -> tuple[Row, ...]:
         *adapter(shape),
         *preference(shape.kind),
         *grpo_idle(),
-        *distill_idle(),
+        *distill(shape),
         *no_qat("todo", "MaxText's quantized training is not translated yet", SEE + "layers/quantizations.py"),
         *(native(shape) if shape.native else shared()),
         batch(shape),
-        _precision(),
+        _precision(shape),
         everywhere("train.seed", *seeds, *(("lora.json:seed",) if adapts(shape) else ())),
         *_care(),
         *_optimizer(),
@@ -376,10 +377,13 @@ def rows(shape: Shape) -> tuple[Row, ...]:
 def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     """Prepare, convert, train, export."""
     kind, adapted = launch["kind"], launch["adapter"] != "none"
+    weights = "tune_maxtext_weights.py"
     return (
+        *((Step("teacher", (python, "tune_model.py", "teacher.json")),) if kind == "distill" else ()),
         *((Step("lora", (python, "tune_lora.py", "lora.json")),) if adapted else ()),
         Step("prepare", (python, "tune_maxtext.py", JOB)),
-        Step("convert", (python, "tune_maxtext_weights.py", "convert.json")),
+        Step("convert", (python, weights, "convert.json")),
+        *((Step("convert-teacher", (python, weights, "convert-teacher.json")),) if kind == "distill" else ()),
         Step("train", (python, "tune_maxtext.py", JOB, module(kind, launch["adapter"]))),
         Step("export", (python, "tune_maxtext_export.py", "export.json")),
     )

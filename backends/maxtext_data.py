@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.maxtext_method import PREFERS, SEE, TUNIX, adapts
-from backends.rows import Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same
+from backends.rows import ABSENT, Flat, Lost, Row, Scene, Shape, cannot, const, couple, kept, same
 from backends.shapes import COLUMNS as NAMES
 from backends.shapes import DATA, LAUNCH, batch_per_device, is_hub, shared_data, sources
 
@@ -23,6 +23,7 @@ _KEYS = ("hf_path", "hf_train_files", "train_data_columns")
 _READS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "sft": {"chat": ("messages",), "completion": ("prompt", "completion")},
     "pretrain": {"text": ("text",)},
+    "distill": {"text": ("text",), "chat": ("messages",), "completion": ("prompt", "completion")},
     **{kind: {"preference": ("prompt", "chosen", "rejected")} for kind in PREFERS},
 }
 _OTHERS = {"rated": ("prompt", "completion", "label"), "prompts": ("prompt",), "instruct": ("instruction",)}
@@ -38,13 +39,14 @@ def forms(kind: str) -> Mapping[str, tuple[str, ...]]:
 def _files(shape: Shape) -> Row:
     """Where the rows are and which columns they have."""
     wanted = forms(shape.kind)
-    ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in NAMES))
+    told = ("use_sft", "add_eos") if shape.kind == "distill" else ()
+    ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in NAMES), *(("data.add_eos",) if told else ()))
 
     def to(name: Any, given: str, *rest: Any) -> Sequence[Any]:
         first = sources("data.train", name, "")[0]
         source = str(first.get("hub", first.get("name")))
         builder = "parquet" if source.endswith(".parquet") else "text" if source.endswith(".txt") else "json"
-        columns = dict(zip(NAMES, rest[:-1], strict=True))
+        columns = dict(zip(NAMES, rest, strict=False))
         keys: Flat = {
             "hf_path": source if is_hub(source) else builder,
             "hf_train_files": "" if is_hub(source) else first["path"],
@@ -54,17 +56,24 @@ def _files(shape: Shape) -> Row:
         if given not in wanted:
             why = f"MaxText's loader reads {' and '.join(wanted)} rows here, {given} rows only as lists of messages; {SHARED}"
             raise Lost("data.format", why, see=_INSTRUCTIONS)
+        keys |= dict(zip(told, (True, ABSENT) if given != "text" else (False, rest[-2]), strict=False))
         _refuse(name, given, keys)
+        if told and given != "text" and rest[-2]:
+            raise Lost("data.add_eos", _NO_END, see=_LOADER, instead=keys)
         return tuple(keys.values())
 
     return couple(
         ours,
-        (*_KEYS, f"{LAUNCH}:data"),
+        (*_KEYS, f"{LAUNCH}:data", *told),
         to,
-        lambda *values: tuple(values[-2]),
+        lambda *values: tuple(values[len(_KEYS)]),
         why="chats are lists of messages, in columns prompt and completion too" if "completion" in wanted else "",
         see=_LOADER,
+        absent=told[1:],
     )
+
+
+_NO_END = f"MaxText adds no end token to chats and pairs; {SHARED}"
 
 
 def _refuse(name: Any, given: str, keys: Flat) -> None:
@@ -103,10 +112,12 @@ def _steps(epochs: int | None, steps: int | None, _: Scene) -> Sequence[Any]:
     return min(steps, 1000), steps
 
 
-def _ends(shape: Shape) -> Row:
+def _ends(shape: Shape) -> tuple[Row, ...]:
+    if shape.kind == "distill":  # with the format
+        return ()
     if shape.kind == "pretrain":
-        return same("data.add_eos", "add_eos")
-    return cannot("data.add_eos", f"MaxText adds no end token to chats and pairs; {SHARED}", unless=False, see=_LOADER)
+        return (same("data.add_eos", "add_eos"),)
+    return (cannot("data.add_eos", _NO_END, unless=False, see=_LOADER),)
 
 
 def native(shape: Shape) -> tuple[Row, ...]:
@@ -141,7 +152,7 @@ def native(shape: Shape) -> tuple[Row, ...]:
         )
         if sft
         else kept("data.train_on_prompt", "of no effect here", False),
-        _ends(shape),
+        *_ends(shape),
         cannot("data.drop_empty", "MaxText keeps rows without loss tokens, in silence", unless=False, see=_LOADER),
         couple(
             ("data.shuffle",),
@@ -177,11 +188,17 @@ def shared() -> tuple[Row, ...]:
     )
 
 
+_PLAIN = "per_device_batch_size x gradient_accumulation_steps x devices = train.batch.global"
+_PARTS = "MaxText's LoRA cannot accumulate with google-tunix 0.1.7: there a step's loss is taken part by part"
+_MEANS = "where MaxText's distillation accumulates, a step's loss is the mean of its micro-batches' means"
+
+
 def batch(shape: Shape) -> Row:
     """Sequences per device, and the parts of a step: accumulated by MaxText, or with LoRA by tune_maxtext.py."""
     keys = ("per_device_batch_size", "gradient_accumulation_steps", f"{JOB}:parts", "eval_per_device_batch_size")
     also = () if shape.native else (f"{DATA}:batch",)
     row = batch_per_device("one", "times")
+    why = _PARTS if adapts(shape) else _MEANS if shape.kind == "distill" else _PLAIN
 
     def to(total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
         one, times = row.to(total, micro, scene)
@@ -196,8 +213,7 @@ def batch(shape: Shape) -> Row:
         (*keys, *also),
         to,
         back,
-        why="MaxText's LoRA cannot accumulate with google-tunix 0.1.7: there a step's loss is taken part by part"
-        if adapts(shape)
-        else "per_device_batch_size x gradient_accumulation_steps x devices = train.batch.global",
-        see=TUNIX + "peft_trainer.py" if adapts(shape) else "",
+        why=why,
+        see="" if why == _PLAIN else TUNIX + "peft_trainer.py",
+        status="approximated" if shape.kind == "distill" else "converted",
     )

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends.report import Kind as Lack
-from backends.rows import Lost, Row, Scene, Shape, cannot, const, couple, same, words
-from backends.shapes import LAUNCH, beta, everywhere, kinds, lora_idle, preference_idle, preferring
+from backends.rows import Flat, Lost, Row, Scene, Shape, cannot, const, couple, same, words
+from backends.shapes import LAUNCH, beta, distill_idle, everywhere, is_hub, kinds, lora_idle, preference_idle, preferring
 
 SEE = "https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/"
 TUNIX = "https://github.com/google/tunix/blob/v0.1.7/tunix/sft/"
 PREFERS = ("dpo", "orpo")
+WHOLE = (*PREFERS, "distill")
+"""Kinds that it trains all weights in, by Tunix."""
+_DISTILLS = SEE + "trainers/post_train/distillation/train_distill.py"
 _LORA = SEE + "utils/lora_utils.py"
 _LOSSES = TUNIX + "dpo/dpo_trainer.py"
 
@@ -20,6 +23,7 @@ KINDS = kinds(
     "sft",
     "pretrain",
     *PREFERS,
+    "distill",
     lacks={
         **dict.fromkeys(("ipo", "simpo", "kto"), ("never", "Tunix's trainer for preferences has dpo and orpo only", _LOSSES)),
         "reward": ("never", "MaxText has no reward models", SEE + "trainers/post_train"),
@@ -27,11 +31,6 @@ KINDS = kinds(
             "waiting",
             "its GRPO needs vLLM for TPU, which no package index has",
             SEE + "trainers/post_train/rl/train_rl.py",
-        ),
-        "distill": (
-            "waiting",
-            "its distillation saves by a Tunix that no package index has: with google-tunix 0.1.7 it ends before the first step",
-            SEE + "trainers/post_train/distillation/distillation_utils.py",
         ),
     },
     why="MaxText has a program for each kind",
@@ -50,19 +49,21 @@ MODULES = {
 
 
 def adapts(shape: Shape) -> bool:
-    """LoRA is trained. MaxText has it for rows only, not for preferences."""
-    return shape.lora and shape.kind not in PREFERS
+    """LoRA is trained. MaxText has it for rows only, not for preferences and beside a teacher."""
+    return shape.lora and shape.kind not in WHOLE
 
 
 def tunix(shape: Shape) -> bool:
     """Tunix's loop trains, not MaxText's own."""
-    return shape.lora or shape.kind in PREFERS
+    return shape.lora or shape.kind in WHOLE
 
 
 def module(kind: str, adapter: str) -> str:
     """The program that trains."""
     if kind in PREFERS:
         return "maxtext.trainers.post_train.dpo.train_dpo"
+    if kind == "distill":
+        return "maxtext.trainers.post_train.distillation.train_distill"
     if adapter != "none":
         return "maxtext.trainers.post_train.sft.train_sft"
     return f"maxtext.trainers.{'pre_train.train' if kind == 'pretrain' else 'post_train.sft.train_sft_native'}"
@@ -71,10 +72,11 @@ def module(kind: str, adapter: str) -> str:
 def adapter(shape: Shape) -> tuple[Row, ...]:
     """method.adapter and method.lora."""
     key = f"{LAUNCH}:adapter"
-    if shape.kind in PREFERS:
-        why = "with LoRA set, MaxText's train_dpo trains and saves all weights, in silence"
+    if shape.kind in WHOLE:
+        name = "train_distill" if shape.kind == "distill" else "train_dpo"
+        why = f"with LoRA set, MaxText's {name} trains and saves all weights, in silence"
         lacks: dict[str, tuple[Lack, str]] = dict.fromkeys(("lora", "qlora", "dora"), ("never", why))
-        see = SEE + "trainers/post_train/dpo/train_dpo.py"
+        see = _DISTILLS if shape.kind == "distill" else SEE + "trainers/post_train/dpo/train_dpo.py"
         return words("method.adapter", key, {"none": "none"}, otherwise=lacks, instead="none", see=see), *lora_idle()
     chosen = words(
         "method.adapter",
@@ -148,3 +150,30 @@ def preference(kind: str) -> tuple[Row, ...]:
     smoothing = () if orpo else (same("method.preference.label_smoothing", "dpo.dpo_label_smoothing"),)
     zero = (const("dpo.dpo_label_smoothing", 0.0, "no leaf asks for it"),) if orpo else ()
     return (const("dpo.algo", kind, "which of Tunix's losses"), *zero, *preferring(strength, *smoothing))
+
+
+def _teacher(name: str | None, _: Scene) -> Sequence[Any]:
+    if name is None:
+        raise Lost("method.distill.teacher", "distillation needs a teacher: a model with the same token ids", see=_DISTILLS)
+    folder = f"cache/models/{name.replace('/', '--')}@main" if is_hub(name) else "inputs/teacher"
+    start: Flat = {"init": "pretrained", "revision": "main"} if is_hub(name) else {"init": "folder"}
+    return {"id": name, "folder": folder, **start}, folder, folder
+
+
+def distill(shape: Shape) -> tuple[Row, ...]:
+    """method.distill."""
+    if shape.kind != "distill":
+        return distill_idle()
+    return (
+        couple(
+            ("method.distill.teacher",),
+            ("teacher.json:", "maxtext.json:teacher", "convert-teacher.json:model"),
+            _teacher,
+            lambda spec, *_: (spec["id"],),
+            why="a second folder in Hugging Face layout, made ready and converted by steps of its own",
+        ),
+        same("method.distill.ratio", "distill_alpha"),
+        const("distill_temperature", 1.0, "no leaf asks for it"),
+        const("convert-teacher.json:out", "teacher-weights", "an Orbax checkpoint"),
+        const("convert-teacher.json:lora", None, "the teacher is as it is"),
+    )

@@ -324,5 +324,6 @@ TORCHTUNE = Backend(
     watch=("out/logs/train.log",),
     read=read,
     judge=judge,
+    env={"TIKTOKEN_CACHE_DIR": ""},  # tiktoken remembers a vocabulary by its path, which is the same in every job
     resume={"resume_from_checkpoint": True},
 )

@@ -3,8 +3,8 @@
     python tune_maxtext.py maxtext.json           writes job.yml, on which maxtext.yml is based
     python tune_maxtext.py maxtext.json MODULE    runs one of its trainers on maxtext.yml
 
-maxtext.json: `{"kind": sft|pretrain|dpo|orpo, "model": folder, "data": the data step's folder or null, "weights": the link of
-convert.json, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
+maxtext.json: `{"kind": sft|pretrain|dpo|orpo|distill, "model": folder, "data": the data step's folder or null, "weights": the link of
+convert.json, "teacher": folder or null, whose weights are the link teacher-weights, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
 number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "block": tokens that sequences
 are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step with LoRA, "keep": checkpoints that remain or null, "wandb": bool}`.
 """
@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BASES = {"sft": "post_train/sft.yml", "pretrain": "base.yml", "dpo": "post_train/dpo.yml", "orpo": "post_train/dpo.yml"}
+BASES["distill"] = "post_train/distillation.yml"
 """Kind -> the file of MaxText's own that job.yml is based on."""
 PAIRS = ("dpo", "orpo")
+TEACHER = "teacher-weights"
+"""The link of the teacher's conversion."""
 
 
 def main(spec: str, module: str = "") -> int:
@@ -55,6 +58,8 @@ def _prepare(wish: Mapping[str, Any]) -> None:
         **schedule(steps, wish["schedule"], _warmup(steps, wish)),
         **_evaluation(wish["eval_every"] or steps, wish["evaluates"]),
     }
+    if wish["kind"] == "distill":
+        keys |= _overrides(wish["teacher"], shape)
     if plan:
         keys |= _lengths(plan, shape, wish)
     lines = [f"{key}: {json.dumps(value)}" for key, value in keys.items()]  # JSON is YAML
@@ -85,6 +90,18 @@ def architecture(shape: tune_shape.Shape) -> dict[str, Any]:
         "mlp_activations": ["silu", "linear"],
         "rope_type": "default",
         "rope_max_timescale": shape.theta,
+    }
+
+
+def _overrides(teacher: str, student: tune_shape.Shape) -> dict[str, Any]:
+    """What the two models of a distillation differ in; MaxText's base config says a name for each, which would bring its sizes."""
+    shape = tune_shape.read(teacher, tune_shape.FAMILIES)
+    if shape.vocab != student.vocab:
+        raise ValueError(f"{teacher}: the teacher knows {shape.vocab} tokens, the model {student.vocab}: they need the same ones")
+    weights = str(Path.cwd() / TEACHER / "0/items")
+    return {
+        "student_overrides": {"model_name": "default"},
+        "teacher_overrides": {**architecture(shape), "load_parameters_path": weights},
     }
 
 
@@ -164,13 +181,22 @@ def _train(wish: Mapping[str, Any], module: str) -> None:
         tune_maxtext_mends.token_means(wish)
     if wish["kind"] in PAIRS:
         tune_maxtext_mends.unregistered_model()
-    shape = tune_shape.read(wish["model"], tune_shape.FAMILIES)
-    if shape.tied:
+    _run(wish, module)
+
+
+def _run(wish: Mapping[str, Any], module: str) -> None:
+    shapes = [tune_shape.read(model, tune_shape.FAMILIES) for model in (wish["model"], wish.get("teacher")) if model]
+    if any(shape.tied for shape in shapes):
         tune_maxtext_mends.tied_head()
-    if shape.scaling:
-        tune_maxtext_mends.scale_rotation(shape.scaling)
+    if any(shape.scaling for shape in shapes):
+        tune_maxtext_mends.scale_rotation(shapes[0].scaling)
     sys.argv = [module, "maxtext.yml"]
+    if wish["kind"] == "distill":
+        import tune_maxtext_distill  # noqa: PLC0415 - imports JAX
+
+        return tune_maxtext_distill.main(shapes[1].scaling)
     runpy.run_module(module, run_name="__main__", alter_sys=True)
+    return None
 
 
 def _surroundings(wish: Mapping[str, Any]) -> None:

@@ -16,6 +16,9 @@ import tune_shared
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+METRICS = Path("out/metrics.jsonl")
+"""The metrics file, `metrics_file` of job.yml."""
+
 
 def spare_other_processes() -> None:
     """MaxText's loader ends every process of the machine that looks like an orphaned worker of Python's multiprocessing, whoever
@@ -56,24 +59,29 @@ def _said(value: Any, written: Any) -> Any:
 
 def whole_metrics(counts_from: int) -> None:
     """MaxText writes its metrics file anew whenever something has the step 0, and each batch of an evaluation counts from 0: all
-    training before it is lost. Here lines are added only, one a step and one an evaluation, by the first process. A loss that is
-    no number ends the run.
+    training before it is lost. Here lines are added only, one a step and one an evaluation, by the first process.
 
     https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/common/metric_logger.py
     """
-    import jax
     from maxtext.common import metric_logger
 
     def write(self: Any, metrics: Any, step: int) -> None:
-        row = metric_logger._prepare_metrics_for_json(metrics, step, self.config.run_name)
-        if jax.process_index() == 0 and ("learning/loss" in row or "eval/total_loss" in row):
-            with open(self.config.metrics_file, "a", encoding="utf8") as file:
-                file.write(json.dumps({**row, "counts_from": counts_from}) + "\n")
-        if not math.isfinite(loss := row.get("learning/loss", 0.0)):
-            Path("reason.json").write_text(json.dumps({"reason": "nan_loss", "detail": f"step {step + 1 - counts_from}: {loss}"}))
-            raise SystemExit(1)
+        told(metric_logger._prepare_metrics_for_json(metrics, step, self.config.run_name), counts_from)
 
     metric_logger.MetricLogger.write_metrics_locally = write
+
+
+def told(row: Mapping[str, Any], counts_from: int) -> None:
+    """Add a step, or an evaluation, to the metrics file. A loss that is no number ends the run."""
+    import jax
+
+    if jax.process_index() == 0 and ("learning/loss" in row or "eval/total_loss" in row):
+        with METRICS.open("a", encoding="utf8") as file:
+            file.write(json.dumps({**row, "counts_from": counts_from}) + "\n")
+    if not math.isfinite(loss := row.get("learning/loss", 0.0)):
+        detail = f"step {row['step'] + 1 - counts_from}: {loss}"
+        Path("reason.json").write_text(json.dumps({"reason": "nan_loss", "detail": detail}))
+        raise SystemExit(1)
 
 
 def own_rows(wish: Mapping[str, Any]) -> None:
@@ -166,17 +174,22 @@ def tied_head() -> None:
     nnx_decoders.attend_on_embedding = attend
 
 
-def scale_rotation(scaling: Mapping[str, float]) -> None:
-    """Llama 3's scaling of the rotary embedding: MaxText has it for a factor of 8 only, and for pairs that lie side by side."""
+def scale_rotation(scaling: Mapping[str, float] | None) -> None:
+    """Llama 3's scaling of the rotary embedding: MaxText has it for a factor of 8 only, and for pairs that lie side by side. It is
+    that of every model without a `scaling` of its own.
+    """
     import jax.numpy as jnp
     from maxtext.layers.embeddings import RotaryEmbedding
 
-    factor, low, high, old = scaling.values()
     plain = RotaryEmbedding.timescale.fget
 
     def timescale(self: Any) -> Any:
         scale = plain(self)
+        if not self.scaling:
+            return scale
+        factor, low, high, old = self.scaling
         smooth = jnp.clip((old / (2 * jnp.pi * scale) - low) / (high - low), 0.0, 1.0)
         return 1.0 / ((1 - smooth) / (scale * factor) + smooth / scale)
 
+    RotaryEmbedding.scaling = tuple(scaling.values()) if scaling else None
     RotaryEmbedding.timescale = property(timescale)

@@ -57,7 +57,7 @@ def test_torchtune_there_and_back(tune, home, trainer_python):
     """A config of a model that no table knows, run by torchtune as it is, and as the recipe that import made of it: the same losses
     to the last digit. Nothing has to be accepted.
     """
-    python, quiet = trainer_python("torchtune"), {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    python, quiet = trainer_python("torchtune"), {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": "", "TIKTOKEN_CACHE_DIR": ""}
     (tune.cwd / "wild.yaml").write_text(CONFIG)
     wild = ("-m", "torchtune._cli.tune", "run", "full_finetune_single_device", "--config", "wild.yaml")
     for words in ((HERE / "tiny_torchtune.py", tune.cwd), wild):

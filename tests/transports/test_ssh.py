@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator import blobs
+from orchestrator.transports.base import Busy, TransportError, Watch
 from orchestrator.transports.base import Host as Settings
-from orchestrator.transports.base import TransportError, Watch
+from orchestrator.transports.dialing import hang_up
 from orchestrator.transports.route import route
 from orchestrator.transports.ssh import BOOT, Ssh, command, program
 from orchestrator.transports.wire import Wire
@@ -242,6 +244,28 @@ def test_sshd_ended_and_started_again_is_not_even_noticed(far: Host) -> None:
     assert far.look("lives").phase == "running"
     (far.folder("lives") / "work/go").touch()
     assert far.end("lives").rc == 4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_start_whose_answer_was_lost_starts_once(far: Host, seed: int) -> None:
+    """The connection ends at random moments of a start, which is repeated until it is answered: each job has run once."""
+    print("seed", seed)
+    moments = random.Random(seed)
+    for number in range(8):
+        job = f"job{number}"
+        far.look(job)
+        threading.Timer(moments.uniform(0.0, 0.06), hang_up, [far.transport._connection]).start()
+        far.until(lambda job=job: started(far, job))
+        assert far.end(job).rc == 0
+        assert far.file(job, "count") == "x\n"
+
+
+def started(host: Host, job: str) -> object:
+    """What a start is answered, if it is."""
+    try:
+        return host.start(job, ["sh", "-c", "echo x >>count"], devices=(0,))
+    except (TransportError, Busy):
+        return None
 
 
 def test_a_killed_server_is_replaced(far: Host) -> None:

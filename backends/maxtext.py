@@ -389,6 +389,10 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     )
 
 
+_TERMS = ("class_loss", "kd_loss")
+"""Of the loss of a distillation: the labels', and the teacher's."""
+
+
 def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
     """A line of its metrics file: of a step, or of an evaluation.
 
@@ -413,6 +417,7 @@ def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Poin
         Point(step, "lr", lr, "learning/current_learning_rate"),
         Point(step, "loss_tokens_per_second", tokens / max(seconds, 1e-9), "learning/total_weights"),
         *([Point(step, "grad_norm", norm, "learning/grad_norm")] if norm is not None else []),
+        *(Point(step, each, row[f"learning/{each}"], f"learning/{each}") for each in _TERMS if f"learning/{each}" in row),
     ]
 
 

@@ -142,6 +142,8 @@ class Machines:
                 below = self._ground(transport, host, plan, lambda text: self.telling.__setitem__((job, attempt), text))
                 if len(ways) > 1:
                     below = replace(below, interface=transport.interface(ways[0][0][0].inside))
+            except Refused:  # it will not do tomorrow either what it cannot today
+                raise
             except TransportError as error:
                 raise NotBrought(str(error)) from error
             return request(job, attempt, plan, [each for each, _ in ways], rank, below, secrets, self.owner, begun)

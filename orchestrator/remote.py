@@ -184,7 +184,7 @@ def interface(request: Json) -> Json:
 
 def start(home: str, request: Json) -> Json:
     """See `transports.base.Transport.start`."""
-    return runner.start(blobs.attempt(home, request), request["document"])
+    return dict(runner.start(blobs.attempt(home, request), request["document"]), clock=time.time())
 
 
 def read(home: str, request: Json) -> bytes:
@@ -194,7 +194,7 @@ def read(home: str, request: Json) -> bytes:
 
 def poll(home: str, request: Json) -> Json:
     """See `transports.base.Transport.poll`."""
-    return {"seen": [runner.look(blobs.attempt(home, watch), watch) for watch in request["watches"]]}
+    return {"seen": [runner.look(blobs.attempt(home, watch), watch) for watch in request["watches"]], "clock": time.time()}
 
 
 def stop(home: str, request: Json) -> Json:

@@ -18,12 +18,20 @@ def document(request: Request) -> dict[str, Any]:
     return {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}
 
 
-def seen(answer: Mapping[str, Any]) -> Seen:
-    """What the runner says of an attempt; bytes may have come as base64."""
+def seen(answer: Mapping[str, Any], ahead: float = 0.0) -> Seen:
+    """What the runner says of an attempt; bytes may have come as base64. Times are given back by our clock, of which the host's
+    is so many seconds ahead.
+    """
     chunks = tuple(Chunk(**{**chunk, "data": raw(chunk["data"])}) for chunk in answer.get("chunks", ()))
     known = {key: value for key, value in answer.items() if key in Seen.__dataclass_fields__}
     log = raw(answer.get("log", b""))
-    return Seen(**{**known, "chunks": chunks, "log": log, "exist": tuple(answer.get("exist", ()))})
+    times = {name: known[name] - ahead for name in ("step_started", "ended") if known.get(name)}
+    return Seen(**{**known, **times, "chunks": chunks, "log": log, "exist": tuple(answer.get("exist", ()))})
+
+
+def ahead(answer: Mapping[str, Any]) -> float:
+    """Seconds by which the clock of the host that has just answered is ahead of ours, less the way of the answer."""
+    return float(answer["clock"]) - time.time()
 
 
 def raw(data: str | bytes) -> bytes:

@@ -183,7 +183,7 @@ class Seen:
     step: str = ""
     """Name of the step that runs, or ran last."""
     step_started: float | None = None
-    """Seconds since the epoch, by the host's clock."""
+    """Seconds since the epoch, by our clock: a host's may be wrong."""
     rc: int | None = None
     signal: int | None = None
     why: str = ""
@@ -192,7 +192,7 @@ class Seen:
     """Processes that a dead supervisor left behind."""
     log_size: int = 0
     ended: float | None = None
-    """Seconds since the epoch, by the host's clock, when exited."""
+    """Seconds since the epoch, by our clock, when exited."""
     chunks: tuple[Chunk, ...] = ()
     log: bytes = field(default=b"", repr=False)
     """New bytes of the log, not more than of one chunk. The phase was read before."""

@@ -82,12 +82,14 @@ class Ssh:
     def start(self, request: Request) -> Seen:
         """See `Transport.start`. `request.notify` is not looked at: `news` is called."""
         about = {"op": "start", "job": request.job, "attempt": request.attempt}
-        return answers.seen(self._ask({**about, "document": answers.document(request)})[0])
+        said, _ = self._ask({**about, "document": answers.document(request)})
+        return answers.seen(said, answers.ahead(said))
 
     def poll(self, watches: Sequence[Watch]) -> list[Seen]:
         """See `Transport.poll`."""
         said, _ = self._ask({"op": "poll", "watches": answers.watches(watches)})
-        return [answers.seen(each) for each in said["seen"]]
+        ahead = answers.ahead(said)
+        return [answers.seen(each, ahead) for each in said["seen"]]
 
     def stop(self, job: str, attempt: int, grace: float) -> None:
         """See `Transport.stop`."""

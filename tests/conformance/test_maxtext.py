@@ -54,6 +54,44 @@ for step, numbers in enumerate(order):
 json.dump({"loss": losses}, open("out.json", "w"))
 """
 
+TAUGHT = """
+import json, sys
+import numpy as np, torch
+from torch.nn import functional as F
+from yardstick import Data, Model, evaluate, factor, optimizer, read_model
+from safetensors.torch import save_file
+torch.set_num_threads(1)
+wish = json.load(open("run.json"))
+facts, weights = read_model(wish["model"])
+student, teacher = Model(facts, weights), Model(*read_model(wish["teacher"]))
+params = list(weights.values())
+for p in params:
+    p.requires_grad_()
+data, ratio = Data(wish["data"], "train"), wish["ratio"]
+order = np.load(wish["data"] + "/train.order.npy").reshape(-1, wish["batch"])
+opt, out = optimizer(wish, params), {"loss": [], "kd_loss": [], "eval": 0}
+for step, rows in enumerate(order):
+    for group in opt.param_groups:
+        group["lr"] = wish["lr"] * factor(step, len(order), "linear", wish["warmup"])
+    ids, labels = data.batch(rows)
+    learned = labels[:, 1:] != -100
+    with torch.no_grad():
+        wanted = teacher.logits(ids)[:, :-1][learned].log_softmax(-1)
+    given = student.logits(ids)[:, :-1][learned].log_softmax(-1)
+    hard = F.nll_loss(given, labels[:, 1:][learned])
+    soft = (wanted.exp() * (wanted - given)).sum(-1).mean()
+    loss = (1 - ratio) * hard + ratio * soft
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(params, wish["clip"])
+    opt.step()
+    opt.zero_grad()
+    out["loss"].append(loss.item())
+    out["kd_loss"].append(soft.item())
+out["eval"] = evaluate(student, Data(wish["data"], "eval"), wish["eval_rows"])
+save_file({name: value.detach().contiguous() for name, value in weights.items()}, wish["save"])
+json.dump(out, open("out.json", "w"))
+"""
+
 KILLS = """
 import os, signal, sys
 import tune_maxtext_mends
@@ -226,6 +264,38 @@ def test_preferences_by_tunix(tune, train, yardstick):
     assert want["loss"][0] == pytest.approx(0.693147, abs=1e-5)
     assert want["loss"][-1] < 0.5, "nothing was learned, so nothing was compared"
     assert run.largest("loss", want["loss"]) < SAME
+
+
+def test_a_teacher_of_other_sizes(tune, train, yardstick, trainer_python, tmp_path):
+    """Distillation: losses, divergences, the evaluation and the exported weights are those of a plain loop beside the same teacher."""
+    asked_rows(tune.cwd / "rows.jsonl")
+    asked_rows(tune.cwd / "val.jsonl", 13)
+    wide = {"vocab_size": 512, "hidden_size": 96, "intermediate_size": 128, "layers": 3, "heads": 3, "kv_heads": 3}
+    spec = {"init": "random", "folder": "made/teacher", "seed": 5, "architecture": {**wide, "family": "qwen2", "max_length": 256}}
+    (tune.cwd / "teacher.json").write_text(json.dumps(spec))
+    argv = [trainer_python("torchtune"), str(SHIMS / "tune_model.py"), "teacher.json"]
+    subprocess.run(argv, cwd=tune.cwd, check=True)
+    run = train(
+        {
+            "shape": {"vocab_size": 512},
+            "method": {"kind": "distill", "distill": {"teacher": "./made/teacher", "ratio": 0.3}},
+            "data": {"train": "rows.jsonl", "eval": "val.jsonl", "format": "instruct", "template": "plain", "max_length": 128},
+            "train": {"steps": 12, "batch": {"global": 8}, "precision": "fp32", "grad_clip": 0.5},
+            "optim": {**OPTIM, "schedule": "linear"},
+            "eval": {"every": 6},
+        }
+    )
+    saved = tmp_path / "final.safetensors"
+    more = {"teacher": str(tune.cwd / "made" / "teacher"), "ratio": 0.3, "batch": 8, "warmup": 3, "clip": 0.5, "eval_rows": 13}
+    want = yardstick(run, TAUGHT, **ADAMW, **more, decay_on="all", save=str(saved))
+    assert want["loss"][-1] < want["loss"][0] - 0.3, "nothing was learned, so nothing was compared"
+    assert run.largest("loss", want["loss"]) < SAME
+    assert run.largest("kd_loss", want["kd_loss"]) < SAME
+    assert run.points["lr"] == pytest.approx({k + 1: 0.002 * min(k / 3, (12 - k) / 9) for k in range(12)}, abs=1e-9)
+    assert list(run.points["eval_loss"]) == [6, 12]
+    assert run.points["eval_loss"][12] == pytest.approx(want["eval"], abs=SAME)
+    argv = [trainer_python("torchtune"), str(HERE / "yardstick.py"), "diff", str(saved), str(run.work / "checkpoint")]
+    assert json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)["largest"] < SAME
 
 
 def test_other_processes_are_spared(trainer_python):

@@ -195,8 +195,8 @@ def _memory() -> Row:
 
 
 def _unresumed(scene: Scene) -> tuple[Kind, str, str] | None:
-    apart = scene.devices > 1 and scene.accelerator == "cuda"
-    return ("todo", "not tried with FSDP or DeepSpeed yet", SEE + "utils/train.py") if apart else None
+    why = "with several processes: on a CPU transformers fails to load the optimizer's state, and on GPUs it is not tried yet"
+    return ("todo", why, SEE + "utils/train.py") if scene.devices > 1 else None
 
 
 def _around(shape: Shape) -> tuple[Row, ...]:

@@ -281,6 +281,8 @@ def _step(reading: Mapping[str, Any], progress: Progress, row: Mapping[str, str]
     if step == 1 or "tokens" in kept:  # where an attempt goes on, the first count has the tokens of the others in it
         speed = (tokens - kept.get("tokens", 0.0)) / max(kept["seconds"], 1e-9)
         points.append(Point(step, "tokens_per_second", speed, "iter_time"))
+    if "memory_gib" in row:  # written by our logger, on CUDA
+        points.append(Point(step, "memory_gib", float(row["memory_gib"]), "max_memory_allocated"))
     kept["lr"], kept["tokens"], kept["seconds"] = float(row["learning_rate"]), tokens, 0.0
     progress.step(step, loss)
     return points

@@ -16,7 +16,7 @@ from typing import Any
 
 from backends.base import Backend, Progress, judge
 from backends.maxtext_data import JOB, batch, native, shared
-from backends.maxtext_method import KINDS, PREFERS, SEE, TUNIX, WHOLE, adapter, adapts, distill, module, preference, tunix
+from backends.maxtext_method import KINDS, PREFERS, SEE, TUNIX, adapter, adapts, distill, module, preference, tunix
 from backends.plan import Step
 from backends.points import Point
 from backends.report import Kind as Lack
@@ -30,6 +30,8 @@ _TYPES = SEE + "configs/types.py"
 _OPTIMIZERS = SEE + "optimizers/optimizers.py"
 _HOOKS = SEE + "trainers/post_train/hooks.py"
 _CHECKPOINTS = SEE + "common/checkpointing.py"
+_SPLIT = SEE + "utils/sharding.py"
+_MOMENTS = "https://github.com/google-deepmind/optax/blob/v0.2.6/optax/tree_utils/_tree_math.py"
 
 
 def _model(shape: Shape) -> Row:
@@ -78,7 +80,9 @@ _FLOATS["bf16-mixed"] = ("bfloat16", "float32", "default")
 
 def _precision(shape: Shape) -> Row:
     also = ("convert-teacher.json:dtype",) if shape.kind == "distill" else ()
-    keys = ("dtype", "weight_dtype", "matmul_precision", "grad_dtype", "mu_dtype", "convert.json:dtype", *also)
+    stored = ("grad_dtype", "mu_dtype", "convert.json:dtype", *also)
+    used = (f"{JOB}:dtype",) if adapts(shape) else ()
+    keys = ("dtype", "weight_dtype", "matmul_precision", *stored, *used)
 
     def to(value: str, _: Scene) -> Sequence[Any]:
         if value not in _FLOATS:
@@ -89,7 +93,7 @@ def _precision(shape: Shape) -> Row:
 
     def written(value: str) -> Flat:
         dtype, weights, products = _FLOATS[value]
-        return dict(zip(keys, (dtype, weights, products, *[weights] * (len(keys) - 3)), strict=True))
+        return dict(zip(keys, (dtype, weights, products, *(weights for _ in stored), *(dtype for _ in used)), strict=True))
 
     def back(dtype: str, weights: str, products: str, *_: Any) -> Sequence[Any]:
         return (next(word for word, floats in _FLOATS.items() if floats == (dtype, weights, products)),)
@@ -168,7 +172,15 @@ def _optimizer() -> tuple[Row, ...]:
             lambda lr, share, _: (lr, lr * share),
             why="schedules end at a share of the rate",
         ),
-        couple(("optim.betas",), ("adam_b1", "adam_b2"), lambda v, _: tuple(v), lambda one, two, _: ([one, two],), status="same"),
+        couple(
+            ("optim.betas",),
+            ("adam_b1", "adam_b2"),
+            lambda v, _: tuple(v),
+            lambda one, two, _: ([one, two],),
+            status="approximated",
+            why="rounded to the type of the optimizer's state: 0.9 is 0.8984 with train.precision bf16, and 0.9 with the others",
+            see=_MOMENTS,
+        ),
         same("optim.eps", "adam_eps"),
         const("adam_eps_root", 0.0, "no leaf asks for it"),
         same("optim.weight_decay", "adam_weight_decay"),
@@ -320,6 +332,7 @@ def _devices() -> tuple[Row, ...]:
         couple(("resources.strategy",), keys, strategy, lambda *values: (values[3],), why="axes of the mesh; -1 is what is left"),
         same("resources.tensor", "ici_tensor_parallelism"),
         const("dcn_data_parallelism", 1, "one host"),
+        const("sharding_tolerance", 1.0, "LoRA's A and B are not split; more of that than 2 % is refused otherwise", _SPLIT),
     )
 
 
@@ -330,7 +343,7 @@ def _fixed(shape: Shape) -> tuple[Row, ...]:
     """What has no leaf and a default that would matter."""
     return (
         const("dataset_type", "hf", "the base config's is synthetic"),
-        const("use_tunix_gradient_accumulation", shape.kind in WHOLE, "micro-batches come from the loader only in Tunix"),
+        const("use_tunix_gradient_accumulation", shape.kind in PREFERS, "micro-batches come from the loader only in Tunix"),
         const("hardware", lambda scene: _HARDWARE[scene.accelerator], "the target's"),
         const("skip_jax_distributed_system", True, "one host"),
         const(f"{JOB}:accelerator", lambda scene: scene.accelerator, "the target's"),

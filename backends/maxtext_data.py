@@ -190,7 +190,7 @@ def shared() -> tuple[Row, ...]:
 
 _PLAIN = "per_device_batch_size x gradient_accumulation_steps x devices = train.batch.global"
 _PARTS = "MaxText's LoRA cannot accumulate with google-tunix 0.1.7: there a step's loss is taken part by part"
-_MEANS = "where MaxText's distillation accumulates, a step's loss is the mean of its micro-batches' means"
+_MEANS = "MaxText's distillation would take the mean of its micro-batches' means: a step's loss is taken part by part"
 
 
 def batch(shape: Shape) -> Row:
@@ -202,7 +202,7 @@ def batch(shape: Shape) -> Row:
 
     def to(total: int, micro: int | None, scene: Scene) -> Sequence[Any]:
         one, times = row.to(total, micro, scene)
-        parted = (one * times, 1, times, one) if adapts(shape) else (one, times, 1, one)
+        parted = (one * times, 1, times, one) if why != _PLAIN else (one, times, 1, one)
         return *parted, *(total for _ in also)
 
     def back(size: int, times: int, parts: int, *rest: Any) -> Sequence[Any]:
@@ -215,5 +215,4 @@ def batch(shape: Shape) -> Row:
         back,
         why=why,
         see="" if why == _PLAIN else TUNIX + "peft_trainer.py",
-        status="approximated" if shape.kind == "distill" else "converted",
     )

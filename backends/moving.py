@@ -14,9 +14,27 @@ ORDER = ("method", "model", "data", "optim", "train", "resources", "eval", "chec
 """Sections of the recipe, by how much they change what is learnt."""
 
 
-def elsewhere(recipe: Recipe) -> Recipe:
-    """The recipe as it is best moved: with data.rendering: shared, so that the rows stay the same whatever the trainer."""
-    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"rendering": "shared"})})
+def elsewhere(recipe: Recipe, backend: Backend) -> Recipe:
+    """The recipe as it is best moved: with data.rendering: shared, so that the rows stay the same whatever the trainer, and on any
+    accelerator where the trainer does not run on the one that is asked for.
+    """
+    data = recipe.data.model_copy(update={"rendering": "shared"})
+    machine = recipe.resources.model_copy(update={"accelerator": "any"} if _barred(recipe, backend) else {})
+    return recipe.model_copy(update={"data": data, "resources": machine})
+
+
+def _barred(recipe: Recipe, backend: Backend) -> bool:
+    return recipe.resources.accelerator not in ("any", *backend.accelerators)
+
+
+def moved(backend: Backend, recipe: Recipe) -> tuple[Line, ...]:
+    """What changes when a recipe moves to another trainer, as `elsewhere` has it."""
+    lines = changes(backend, elsewhere(recipe, backend))
+    if not _barred(recipe, backend):
+        return lines
+    wish = recipe.resources.accelerator
+    why = f"{backend.name} does not run on {wish}: it moves to {' or '.join(backend.accelerators)}, with accelerator: any"
+    return tuple(sorted((*lines, Line("resources.accelerator", "approximated", why=why)), key=_rank))
 
 
 def changes(backend: Backend, recipe: Recipe) -> tuple[Line, ...]:

@@ -101,6 +101,7 @@ def _scene(backend: Backend, flat: Flat) -> Scene:
     )
 
 
+@cache
 def has(backend: Backend, within: Shape) -> Loss | None:
     """What keeps a trainer from a method and a rendering; None when it has them."""
     flat = _base(within)

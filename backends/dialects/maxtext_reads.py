@@ -232,11 +232,15 @@ def _distill() -> tuple[Read, ...]:
     )
 
 
+_TEACHER = "method.distill.teacher"
+
+
 def _teacher(name: Any) -> Flat:
     entry = entry_of(name, None)
+    own = {f"{_NATIVE}teacher_overrides.model_name": name}
     if entry is None:
-        raise Unfit(f"{name} is not in the model table")
-    return {"method.distill.teacher": entry.id}
+        raise Unfit(f"{name} is not in the model table: name your teacher in method.distill.teacher", {_TEACHER: MODEL, **own})
+    return {_TEACHER: entry.id, **({} if entry.family in _FAMILIES else own)}
 
 
 def _seeds(order: Any, start: Any) -> Flat:

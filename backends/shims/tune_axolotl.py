@@ -60,6 +60,8 @@ def train(path: str) -> None:
         importlib.import_module(name.rpartition(".")[0])  # axolotl takes a module that cannot be imported for a model of the hub
     # The reward trainer is the one that `trainer_cls` does not reach (core/builders/causal.py, _get_trainer_cls)
     _replace(axolotl.core.builders.causal, "AxolotlRewardTrainer", tune_axolotl_trainers.Reward)
+    if on_cpu:
+        _train_on_cpu(transformers.TrainingArguments)
     transformers.set_seed(cfg.seed)  # PEFT and a reward model's head draw before the trainer seeds
     axolotl.train.train(cfg=cfg, dataset_meta=_data(cfg, wish))
 
@@ -99,6 +101,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value if isinstance(value.value, str) else value.name
     return value
+
+
+def _train_on_cpu(settings: type) -> None:
+    """Every trainer's settings say `use_cpu`: without it transformers refuses bfloat16 where it finds no GPU
+    (5.x, training_args.py, `__post_init__`), and axolotl has no key for it.
+    """
+    check = settings.__post_init__
+
+    def chosen(self: Any) -> None:
+        self.use_cpu = True
+        check(self)
+
+    settings.__post_init__ = chosen
 
 
 def _replace(module: ModuleType, name: str, new: Any) -> None:

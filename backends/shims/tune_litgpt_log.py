@@ -1,7 +1,8 @@
 """What LitGPT logs: to its CSV file, which tune reads, and to the services that the recipe names.
 
 LitGPT takes one `logger_name` (utils.py, `choose_logger`, 0.5.13) and hands its logger to Fabric. Ours stands in its place: it
-has LitGPT's own CSV logger write every line as before, and sends each optimizer step once to the trackers.
+has LitGPT's own CSV logger write every line as before, on CUDA with the peak of the device's memory so far, and sends each
+optimizer step once to the trackers.
 """
 # ruff: noqa: PLC0415 - a service's package is imported only where the recipe names it
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import litgpt.utils
+import torch
 from lightning.fabric.loggers.logger import Logger
 
 if TYPE_CHECKING:
@@ -40,6 +42,8 @@ class Log(Logger):
         """Write a line. `step` is LitGPT's count of micro-batches; the trackers get optimizer steps."""
         values = dict(metrics)
         self._step = int(values.get("step", self._step))
+        if "loss" in values and torch.cuda.is_available():
+            values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30  # LitGPT prints it once, at the end
         if "total_tokens" in values and 0 < self._step <= len(self._so_far):
             values["total_tokens"] = self._so_far[self._step - 1]
         self._own.log_metrics(values, step)

@@ -6,7 +6,7 @@
 maxtext.json: `{"kind": sft|pretrain|dpo|orpo|distill, "model": folder, "data": the data step's folder or null, "weights": the link of
 convert.json, "teacher": folder or null, whose weights are the link teacher-weights, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
 number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "block": tokens that sequences
-are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step with LoRA, "keep": checkpoints that remain or null, "wandb": bool}`.
+are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step with LoRA or a teacher, "keep": checkpoints that remain or null, "wandb": bool}`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 BASES = {"sft": "post_train/sft.yml", "pretrain": "base.yml", "dpo": "post_train/dpo.yml", "orpo": "post_train/dpo.yml"}
-BASES["distill"] = "post_train/distillation.yml"
+BASES["distill"] = "base.yml"  # distillation.yml has a name for either model, which would bring its sizes
 """Kind -> the file of MaxText's own that job.yml is based on."""
 PAIRS = ("dpo", "orpo")
 TEACHER = "teacher-weights"
@@ -94,15 +94,11 @@ def architecture(shape: tune_shape.Shape) -> dict[str, Any]:
 
 
 def _overrides(teacher: str, student: tune_shape.Shape) -> dict[str, Any]:
-    """What the two models of a distillation differ in; MaxText's base config says a name for each, which would bring its sizes."""
+    """The teacher, in what it differs from the model."""
     shape = tune_shape.read(teacher, tune_shape.FAMILIES)
     if shape.vocab != student.vocab:
         raise ValueError(f"{teacher}: the teacher knows {shape.vocab} tokens, the model {student.vocab}: they need the same ones")
-    weights = str(Path.cwd() / TEACHER / "0/items")
-    return {
-        "student_overrides": {"model_name": "default"},
-        "teacher_overrides": {**architecture(shape), "load_parameters_path": weights},
-    }
+    return {"teacher_overrides": {**architecture(shape), "load_parameters_path": str(Path.cwd() / TEACHER / "0/items")}}
 
 
 def _places(wish: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,6 +175,7 @@ def _train(wish: Mapping[str, Any], module: str) -> None:
         tune_maxtext_mends.own_rows(wish)
     if wish["lora"]:
         tune_maxtext_mends.token_means(wish)
+        tune_maxtext_mends.lora_in_its_type(wish["dtype"])
     if wish["kind"] in PAIRS:
         tune_maxtext_mends.unregistered_model()
     _run(wish, module)
@@ -194,7 +191,7 @@ def _run(wish: Mapping[str, Any], module: str) -> None:
     if wish["kind"] == "distill":
         import tune_maxtext_distill  # noqa: PLC0415 - imports JAX
 
-        return tune_maxtext_distill.main(shapes[1].scaling)
+        return tune_maxtext_distill.main(shapes[1].scaling, wish["parts"])
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     return None
 

@@ -6,8 +6,9 @@ https://github.com/AI-Hypercomputer/maxtext/tree/maxtext-v0.2.5/src/maxtext/trai
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax
 import optax
 import tune_maxtext_mends
 from absl import app
+from flax import nnx
 from maxtext.layers.embeddings import RotaryEmbedding
 from maxtext.optimizers import optimizers
 from maxtext.trainers.post_train.distillation import distillation_utils, train_distill
@@ -25,9 +27,14 @@ from tunix.sft.metrics_logger import Mode
 HARD = distillation_utils.METRIC_HARD_LOSS
 
 
-def main(scaling: Mapping[str, float] | None) -> None:
-    """Distil as maxtext.yml says, with what is below in place of MaxText's own. `scaling` of the teacher's rotary embedding."""
-    train_distill.MaxTextDistillationTrainer = Trainer
+def main(scaling: Mapping[str, float] | None, parts: int) -> None:
+    """Distil as maxtext.yml says, with what is below in place of MaxText's own.
+
+    Args:
+        scaling: of the teacher's rotary embedding.
+        parts: of a step, one of which is in memory at a time.
+    """
+    train_distill.MaxTextDistillationTrainer = partial(Trainer, parts=parts)
     train_distill.get_distillation_optimizer = optimizer
     distillation_utils.MaxTextCheckpointManager = Checkpoints
     distillation_utils.CombinedDistillationStrategy.create_labels = labels
@@ -72,21 +79,45 @@ class Again:
 
 
 class Trainer(train_distill.MaxTextDistillationTrainer):
-    """Ends after the steps asked for, where MaxText goes on to the last row, looks at as many batches as asked for, and writes
-    its metrics where MaxText's other loops do: it writes event files only.
+    """Ends after the steps asked for, where MaxText goes on to the last row, looks at as many batches as asked for, takes the
+    mean over all tokens of a step, where MaxText's accumulation has that of its parts' means, and writes its metrics where MaxText's
+    other loops do: it writes event files only.
     """
 
-    def __init__(self, *args: Any, student_config: Any, **kw: Any) -> None:
+    def __init__(self, *args: Any, student_config: Any, parts: int, **kw: Any) -> None:
         super().__init__(*args, student_config=student_config, **kw)
-        self.parts = student_config.gradient_accumulation_steps
+        self.parts = parts
         self.batches = student_config.eval_steps if student_config.eval_steps > 0 else None
         self.evaluated: list[tuple[float, float]] = []
         self.since = time.perf_counter()
 
     def train(self, train_ds: Iterable[Any], eval_ds: Any = None, **kw: Any) -> None:
         """To the last step."""
-        left = self.config.max_steps * self.parts - self._iter_steps
-        super().train(islice(train_ds, left), eval_ds and Again(eval_ds, self.batches), **kw)
+        super().train(islice(train_ds, self.config.max_steps - self._train_steps), eval_ds and Again(eval_ds, self.batches), **kw)
+
+    def _train_step(self, model: Any, optimizer: Any, inputs: Any) -> tuple[Any, Any, Any]:
+        graph, weights, rest = nnx.split(model.student_model, self.wrt_filter, ...)
+        teacher, step = nnx.split(model.teacher_model), model.training_step[...]
+
+        @partial(jax.value_and_grad, has_aux=True)
+        def loss(weights: Any, rows: Any) -> Any:
+            value, aux = self._loss(nnx.merge(graph, weights, rest, copy=True), nnx.merge(*teacher), rows, step)
+            return value * aux[HARD][1], aux
+
+        (total, aux), slope = _summed(lambda rows: loss(weights, rows), self.gen_model_input_fn(inputs), self.parts)
+        tokens = jax.numpy.maximum(aux[HARD][1], 1)
+        slope = jax.tree.map(lambda each: (each / tokens).astype(each.dtype), slope)
+        optimizer.update(model.student_model, slope)
+        model.training_step.set_value(step + 1)
+        return total / tokens, aux, optax.global_norm(slope)
+
+    def _loss(self, student: Any, teacher: Any, rows: Mapping[str, Any], step: Any) -> Any:
+        """MaxText's own of one part, a mean over its tokens."""
+        given = {name: rows[name] for name in ("input_tokens", "positions", "attention_mask", "decoder_segment_ids")}
+        given |= {"decoder_target_tokens": rows["targets"], "decoder_target_mask": rows["targets_segmentation"]}
+        wanted = jax.lax.stop_gradient(self.strategy.teacher_forward_fn(model=teacher, cache=None, **given))
+        said = self.strategy.student_forward_fn(model=student, cache=None, **given)
+        return self.strategy.compute_loss(said, wanted, labels(self.strategy, **rows), step=step)
 
     def _post_process_eval_step(self, aux: Mapping[str, Any]) -> None:
         self.evaluated.append(tuple(map(float, aux["eval/hard_loss"])))
@@ -98,7 +129,6 @@ class Trainer(train_distill.MaxTextDistillationTrainer):
     def _step(self, buffer: Any) -> dict[str, Any]:
         before, self.since = self.since, time.perf_counter()
         seen = {name.removeprefix("distill/"): values for name, (values, _) in buffer.additional_metrics.items()}
-        norm = {"learning/grad_norm": float(seen["grad_norm"][0])} if self.parts == 1 else {}  # else of parts, not of the step
         return {
             "step": buffer.step,
             "learning/loss": float(buffer.loss),
@@ -106,13 +136,21 @@ class Trainer(train_distill.MaxTextDistillationTrainer):
             "learning/current_learning_rate": float(self._try_get_learning_rate()),
             "learning/class_loss": _mean(seen["hard_loss"]),
             "learning/kd_loss": _mean(seen["soft_loss"]),
+            "learning/grad_norm": float(seen["grad_norm"][0]),
             "perf/step_time_seconds": self.since - before,
-            **norm,
         }
 
     def _evaluation(self, step: int) -> dict[str, Any]:
         pairs, self.evaluated = self.evaluated, []
         return {"step": step, "eval/total_loss": sum(loss for loss, _ in pairs), "eval/avg_loss": _mean(pairs)}
+
+
+def _summed(made: Callable[[Any], Any], batch: Any, parts: int) -> Any:
+    """The sums of what is made of each part of a batch; those of a device stay there."""
+    pieces = jax.tree.map(lambda each: each.reshape(-1, parts, *each.shape[1:]).swapaxes(0, 1), batch)
+    shapes = jax.eval_shape(made, jax.tree.map(lambda each: each[0], pieces))
+    start = jax.tree.map(lambda each: jax.numpy.zeros(each.shape, each.dtype), shapes)
+    return jax.lax.scan(lambda so_far, rows: (jax.tree.map(jax.numpy.add, so_far, made(rows)), None), start, pieces)[0]
 
 
 def _mean(pairs: Iterable[tuple[Any, Any]]) -> float:

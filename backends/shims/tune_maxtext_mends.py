@@ -122,6 +122,23 @@ def token_means(wish: Mapping[str, Any]) -> None:
     train.loss_fn = loss_fn
 
 
+def lora_in_its_type(dtype: str) -> None:
+    """Qwix multiplies by A and B as they are kept, in float32 with mixed precision: the layers' output then becomes float32, and the
+    scan over them ends with `scan body function carry input and carry output must have equal types`. Here they are brought to the
+    type of the arithmetic where they are used, as the other weights are.
+
+    https://github.com/google/qwix/blob/v0.1.8/qwix/_src/providers/lora.py
+    """
+    from qwix._src.providers import lora
+
+    plain = lora._get_or_create_lora_params
+
+    def both(**said: Any) -> Any:
+        return tuple(each.astype(dtype) for each in plain(**said))
+
+    lora._get_or_create_lora_params = both
+
+
 def _by_parts(loss: Callable[[Any, Any], Any], model: Any, data: Mapping[str, Any], parts: int) -> Any:
     """The loss of a batch with one part of its rows in memory at a time; those of a device stay there."""
     import jax

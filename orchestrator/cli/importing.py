@@ -14,7 +14,7 @@ from backends.dialects.base import Refused
 from backends.dialects.known import DIALECTS
 from backends.dialects.wild import LARGEST, Unreadable
 from backends.importing import Imported, convert
-from backends.moving import changes, elsewhere
+from backends.moving import changes, moved
 from backends.registry import BACKENDS
 from backends.source import Problem
 from orchestrator.cli import DONE, INEXPRESSIBLE, WRONG, Stop
@@ -31,8 +31,7 @@ def native(said: argparse.Namespace) -> int:
     """The recipe to stdout or a file, the report to stderr."""
     path = Path(said.file)
     found = imported(path, said.trainer, said.sets)
-    there = elsewhere(found.recipe)
-    moves = {name: changes(each, found.recipe if name == found.backend else there) for name, each in BACKENDS.items()}
+    moves = {name: (changes if name == found.backend else moved)(backend, found.recipe) for name, backend in BACKENDS.items()}
     text = f"# {path.name}, a config of {BACKENDS[found.backend].package}, by tune import\n{_yaml(found.values)}"
     if said.output:
         _write(Path(said.output), text, path)
@@ -88,13 +87,15 @@ def config(path: Path) -> str:
 
 
 def _beside(path: Path, name: str) -> str | None:
-    """A file that the config names, relative to its folder or to where the trainer is started."""
+    """A file that the config names, relative to its folder or to where the trainer is started. None also where no file can have
+    the name: too long, or with a zero byte.
+    """
     for place in (path.parent / name, Path(name)):
-        if place.is_file() and place.stat().st_size <= 4 * LARGEST:
-            try:
+        try:
+            if place.is_file() and place.stat().st_size <= 4 * LARGEST:
                 return place.read_text("utf-8-sig")
-            except UnicodeDecodeError:
-                return None
+        except (OSError, ValueError):
+            return None
     return None
 
 

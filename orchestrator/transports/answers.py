@@ -30,8 +30,11 @@ def seen(answer: Mapping[str, Any], ahead: float = 0.0) -> Seen:
 
 
 def ahead(answer: Mapping[str, Any]) -> float:
-    """Seconds by which the clock of the host that has just answered is ahead of ours, less the way of the answer."""
-    return float(answer["clock"]) - time.time()
+    """Seconds by which the clock of the host that has just answered is ahead of ours, less the way of the answer; 0 where the two
+    agree to a second, so that a time told twice is the same time.
+    """
+    found = float(answer["clock"]) - time.time()
+    return found if abs(found) > 1.0 else 0.0
 
 
 def raw(data: str | bytes) -> bytes:

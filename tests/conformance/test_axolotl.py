@@ -205,3 +205,20 @@ def test_every_method_trains(tune, home, kind, adapter):
     if kind in FORMATS and FORMATS[kind] == "preference" and kind != "reward":
         assert points["rewards/accuracies"][6] >= points["rewards/accuracies"][1]
     assert (work / "adapter").exists() == (adapter != "none")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "bf16-mixed"])
+def test_bfloat16_on_a_cpu(tune, home, precision):
+    """It trains without a GPU; mixed precision leaves weights in float32, the other keeps them in bfloat16."""
+    points, work = run(tune, home, recipe("sft", "lora", train={"precision": precision}))
+    assert list(points["loss"]) == [1, 2, 3, 4, 5, 6]
+    assert points["loss"][6] < points["loss"][1]
+    stored = {entry["dtype"] for entry in header(work / "checkpoint" / "model.safetensors").values()}
+    assert stored == {"BF16" if precision == "bf16" else "F32"}
+
+
+def header(file):
+    """What a safetensors file says of its tensors."""
+    raw = file.read_bytes()
+    said = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+    return {name: entry for name, entry in said.items() if name != "__metadata__"}

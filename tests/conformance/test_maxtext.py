@@ -267,11 +267,16 @@ def test_preferences_by_tunix(tune, train, yardstick):
 
 
 def test_a_teacher_of_other_sizes(tune, train, yardstick, trainer_python, tmp_path):
-    """Distillation: losses, divergences, the evaluation and the exported weights are those of a plain loop beside the same teacher."""
+    """Distillation, part by part: losses, divergences, the evaluation and the exported weights are those of a plain loop beside the same teacher."""
     asked_rows(tune.cwd / "rows.jsonl")
     asked_rows(tune.cwd / "val.jsonl", 13)
     wide = {"vocab_size": 512, "hidden_size": 96, "intermediate_size": 128, "layers": 3, "heads": 3, "kv_heads": 3}
-    spec = {"init": "random", "folder": "made/teacher", "seed": 5, "architecture": {**wide, "family": "qwen2", "max_length": 256}}
+    spec = {
+        "init": "random",
+        "folder": "made/teacher",
+        "seed": 5,
+        "architecture": {**wide, "family": "qwen2", "max_length": 256, "rope_theta": 1e4, "norm_eps": 1e-5, "tied": True},
+    }
     (tune.cwd / "teacher.json").write_text(json.dumps(spec))
     argv = [trainer_python("torchtune"), str(SHIMS / "tune_model.py"), "teacher.json"]
     subprocess.run(argv, cwd=tune.cwd, check=True)
@@ -280,7 +285,7 @@ def test_a_teacher_of_other_sizes(tune, train, yardstick, trainer_python, tmp_pa
             "shape": {"vocab_size": 512},
             "method": {"kind": "distill", "distill": {"teacher": "./made/teacher", "ratio": 0.3}},
             "data": {"train": "rows.jsonl", "eval": "val.jsonl", "format": "instruct", "template": "plain", "max_length": 128},
-            "train": {"steps": 12, "batch": {"global": 8}, "precision": "fp32", "grad_clip": 0.5},
+            "train": {"steps": 12, "batch": {"global": 8, "micro": 4}, "precision": "fp32", "grad_clip": 0.5},
             "optim": {**OPTIM, "schedule": "linear"},
             "eval": {"every": 6},
         }

@@ -150,7 +150,6 @@ def attempt(tmp_path, shared_home, trainer_python):
         pytest.param("torchtune", (*LORA, *DPO), id="torchtune-pairs"),
         pytest.param("axolotl", KEEP, id="axolotl-weights"),
         pytest.param("axolotl", (*LORA, "method.lora.dropout=0.1"), id="axolotl-lora"),
-        pytest.param("axolotl", TWO, id="axolotl-processes"),
         pytest.param("maxtext", KEEP, id="maxtext-weights"),
         pytest.param("maxtext", (*LORA, *KEEP), id="maxtext-lora"),
         pytest.param("maxtext", DPO, id="maxtext-pairs"),

@@ -1,5 +1,6 @@
 """Jobs that take milliseconds: real runner, real controller, real store; only the trainer is a shell script."""
 
+import json
 import os
 import random
 import signal
@@ -78,7 +79,7 @@ class Lab:
         with open_store(self.home.store) as store:
             return store.job(id)
 
-    def wait(self, id, seconds=30, **fields):
+    def wait(self, id, seconds=120, **fields):
         """The job, when it has ended, or when its fields are these."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -120,15 +121,14 @@ class Lab:
                 continue
 
     def processes(self, id):
-        """Pids that carry the job's mark."""
-        mark, found = f"TUNE_JOB={id}".encode(), []
+        """Pids that carry the mark of the job's attempts; another lab may have a job of this name."""
+        tags = [json.loads(meta.read_text())["tag"] for meta in (self.home.jobs / id).glob("*/meta.json")]
+        marks, found = {f"TUNE_JOB={tag}".encode() for tag in tags}, []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if (
-                        mark in (entry / "environ").read_bytes()
-                        and (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-                    ):
+                    mine = not marks.isdisjoint((entry / "environ").read_bytes().split(b"\0"))
+                    if mine and (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
                         found.append(int(entry.name))
                 except OSError:
                     continue

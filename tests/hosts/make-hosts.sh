@@ -105,8 +105,11 @@ C
 }
 
 up() {
-  getent passwd "$LOGIN" >/dev/null || useradd -m -s /bin/bash "$LOGIN"
-  usermod -p '*' "$LOGIN"         # `!` means locked, and sshd without PAM would refuse even keys
+  (
+    flock 9                       # two labs may come up at once
+    getent passwd "$LOGIN" >/dev/null || useradd -m -s /bin/bash "$LOGIN"
+    usermod -p '*' "$LOGIN"       # `!` means locked, and sshd without PAM would refuse even keys
+  ) 9>/tmp/.tune-hosts-user.lock
   HOME_=$(getent passwd "$LOGIN" | cut -d: -f6)
   mkdir -p /run/sshd "$LAB"; chmod 755 "$LAB"
   ssh-keygen -q -t ed25519 -N '' -C '' -f "$LAB/id" <<<y >/dev/null; chmod 600 "$LAB/id"; chmod 644 "$LAB/id.pub"

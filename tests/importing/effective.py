@@ -206,13 +206,16 @@ def _litgpt(keys: dict) -> dict:
 
 
 _BASES = {"sft": "post_train/sft.yml", "pretrain": "base.yml", "dpo": "post_train/dpo.yml", "orpo": "post_train/dpo.yml"}
+_BASES["distill"] = "base.yml"
 
 
 def _maxtext(keys: dict) -> dict:
     """Over the chain of MaxText's own bases; `job:` stands for what our script writes on the host (job.yml)."""
     if "job:kind" in keys:
         keys = {**_job(keys), **keys}
-    keys = {key: value for key, value in keys.items() if not key.startswith("outside:")}  # which the shell's user sets
+    student = "student_overrides."  # said of the model that is trained, over the rest
+    keys |= {key.removeprefix(student): value for key, value in keys.items() if key.startswith(student)}
+    keys = {key: value for key, value in keys.items() if not key.startswith(("outside:", student))}  # which the shell's user sets
     table = defaults.table("maxtext")
     keys |= {"begins": "with weights" if keys.get("load_parameters_path", "") else "at random"} if "job:kind" not in keys else {}
     own = {key: value for key, value in table.items() if ":" not in key}
@@ -262,8 +265,10 @@ def _job(keys: dict) -> dict:
     named = MODELS.get(job["spec"].get("id"))
     sizes = shape or (named._asdict() if named else {})
     is_own = f"models/{keys.get('model_name')}.yml:base_emb_dim" in defaults.table("maxtext")  # whose file wins over sizes
+    teacher = MODELS.get(job.get("teacher", "").removeprefix("cache/models/").partition("@")[0].replace("--", "/"))
     return {
         "launch:base": _BASES[job["kind"]],
+        **({"teacher_overrides.model_name": teacher.maxtext} if teacher else {}),
         "begins": "at random" if shape or keys.get("load_parameters_path") == "" else "with weights",
         **{native: sizes[ours] for native, ours in SIZES.items() if ours in sizes and not is_own},
         "steps": job["steps"],

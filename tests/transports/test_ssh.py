@@ -254,8 +254,10 @@ def test_a_start_whose_answer_was_lost_starts_once(far: Host, seed: int) -> None
     for number in range(8):
         job = f"job{number}"
         far.look(job)
-        threading.Timer(moments.uniform(0.0, 0.06), hang_up, [far.transport._connection]).start()
+        late = threading.Timer(moments.uniform(0.0, 0.06), hang_up, [far.transport._connection])
+        late.start()
         far.until(lambda job=job: started(far, job))
+        late.join()  # what comes after is not to be disturbed
         assert far.end(job).rc == 0
         assert far.file(job, "count") == "x\n"
 

@@ -248,9 +248,11 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
 def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
     """A line of its metrics.csv.
 
-    `step` there is the micro-batch, the rate logged is the next step's, and LoRA writes two rows for each (0.5.13:
+    `step` there is the micro-batch, and LoRA writes two rows for each (0.5.13:
     https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/finetune/lora.py). Pre-training, which alone writes
-    `remaining_time`, has a row for each step with the step's own rate and the time of one of its micro-batches.
+    `remaining_time`, has a row for each step with the time of one of its micro-batches. `learning_rate` is the next step's, in
+    pre-training the step's own; `step_lr` is what the step used (shims/tune_litgpt_log.py), and missing where LitGPT reads the
+    rows itself.
     """
     cells = line.split(",")
     if "iter" in cells or "val_loss" in cells:
@@ -272,10 +274,10 @@ def _step(reading: Mapping[str, Any], progress: Progress, row: Mapping[str, str]
     step, loss, tokens = int(row["iter"]) // times, float(row["loss"]), float(row["total_tokens"])
     if step <= progress.last:
         return []
-    lr = float(row["learning_rate"]) if whole else kept.get("lr", reading["first_lr"])
+    own = row.get("step_lr") or (row["learning_rate"] if whole else kept.get("lr", reading["first_lr"]))
     points = [
         Point(step, "loss", loss, "loss"),
-        Point(step, "lr", lr, "learning_rate"),
+        Point(step, "lr", float(own), "step_lr" if "step_lr" in row else "learning_rate"),
         Point(step, "tokens", tokens, "total_tokens"),
     ]
     if step == 1 or "tokens" in kept:  # where an attempt goes on, the first count has the tokens of the others in it

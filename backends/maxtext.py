@@ -16,7 +16,7 @@ from typing import Any
 
 from backends.base import Backend, Progress, judge
 from backends.maxtext_data import JOB, batch, native, shared
-from backends.maxtext_method import KINDS, PREFERS, SEE, TUNIX, adapter, adapts, distill, module, preference, tunix
+from backends.maxtext_method import KINDS, PREFERS, SEE, TUNIX, adapter, adapts, converts, distill, module, preference, tunix
 from backends.plan import Step
 from backends.points import Point
 from backends.report import Kind as Lack
@@ -25,7 +25,6 @@ from backends.shapes import DATA, LAUNCH, everywhere, grpo_idle, identity, model
 
 NEVER = 1_000_000_000
 """A checkpoint period that no run reaches: the last one is saved at the end."""
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _TYPES = SEE + "configs/types.py"
 _OPTIMIZERS = SEE + "optimizers/optimizers.py"
 _HOOKS = SEE + "trainers/post_train/hooks.py"
@@ -42,15 +41,8 @@ def _model(shape: Shape) -> Row:
 
     def to(*wish: Any) -> Sequence[Any]:
         crossed, facts, scene = row.to(*wish), wish[3], wish[4]
-        family = facts["family"] if facts else scene.model.get("family", FAMILIES[0])
-        if family not in FAMILIES:
-            raise Lost(
-                "model.id",
-                f"weights of the family {family} are not converted for MaxText yet: those of {', '.join(FAMILIES)} are",
-                kind="todo",
-                see=SEE + "checkpoint_conversion/utils/param_mapping.py",
-                instead=dict(zip(row.theirs, crossed, strict=True)),
-            )
+        family = facts["family"] if facts else scene.model.get("family", "llama")
+        converts("model.id", family, dict(zip(row.theirs, crossed, strict=True)))
         return crossed
 
     return replace(row, to=to)

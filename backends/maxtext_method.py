@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from backends.models import MODELS, READ_FROM_FOLDER
 from backends.report import Kind as Lack
 from backends.rows import Flat, Lost, Row, Scene, Shape, cannot, const, couple, same, words
 from backends.shapes import LAUNCH, beta, distill_idle, everywhere, is_hub, kinds, lora_idle, preference_idle, preferring
@@ -16,6 +17,7 @@ PREFERS = ("dpo", "orpo")
 WHOLE = (*PREFERS, "distill")
 """Kinds that it trains all weights in, by Tunix."""
 _DISTILLS = SEE + "trainers/post_train/distillation/train_distill.py"
+_FAMILIES = READ_FROM_FOLDER["maxtext"]
 _LORA = SEE + "utils/lora_utils.py"
 _LOSSES = TUNIX + "dpo/dpo_trainer.py"
 
@@ -152,12 +154,34 @@ def preference(kind: str) -> tuple[Row, ...]:
     return (const("dpo.algo", kind, "which of Tunix's losses"), *zero, *preferring(strength, *smoothing))
 
 
+def converts(leaf: str, family: str, written: Flat) -> None:
+    """A model's weights are among those that the convert step knows.
+
+    Raises:
+        Lost: they are not; `written` is what the trainer is told where this is accepted.
+    """
+    if family not in _FAMILIES:
+        raise Lost(
+            leaf,
+            f"weights of the family {family} are not converted for MaxText yet: those of {', '.join(_FAMILIES)} are",
+            kind="todo",
+            see=SEE + "checkpoint_conversion/utils/param_mapping.py",
+            instead=written,
+        )
+
+
 def _teacher(name: str | None, _: Scene) -> Sequence[Any]:
     if name is None:
         raise Lost("method.distill.teacher", "distillation needs a teacher: a model with the same token ids", see=_DISTILLS)
     folder = f"cache/models/{name.replace('/', '--')}@main" if is_hub(name) else "inputs/teacher"
     start: Flat = {"init": "pretrained", "revision": "main"} if is_hub(name) else {"init": "folder"}
-    return {"id": name, "folder": folder, **start}, folder, folder
+    crossed: Sequence[Any] = ({"id": name, "folder": folder, **start}, folder, folder)
+    if name in MODELS:
+        converts("method.distill.teacher", MODELS[name].family, dict(zip(_TEACHES, crossed, strict=True)))
+    return crossed
+
+
+_TEACHES = ("teacher.json:", "maxtext.json:teacher", "convert-teacher.json:model")
 
 
 def distill(shape: Shape) -> tuple[Row, ...]:
@@ -167,7 +191,7 @@ def distill(shape: Shape) -> tuple[Row, ...]:
     return (
         couple(
             ("method.distill.teacher",),
-            ("teacher.json:", "maxtext.json:teacher", "convert-teacher.json:model"),
+            _TEACHES,
             _teacher,
             lambda spec, *_: (spec["id"],),
             why="a second folder in Hugging Face layout, made ready and converted by steps of its own",

@@ -282,15 +282,16 @@ def _program(launch: Flat, python: str) -> tuple[str, ...]:
 
 
 _LINE = re.compile(r"^Step (\d+) \| (.*)$")
-_NAMES = {"grad_norm": "grad_norm", "peak_memory_alloc": "memory_gib"} | {
+_NAMES = {"lr": "lr", "grad_norm": "grad_norm", "peak_memory_alloc": "memory_gib"} | {
     name: name
     for name in ("class_loss", "kd_loss", *(f"rewards/{each}" for each in ("chosen", "rejected", "accuracies", "margins")))
 }
 
 
 def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
-    """A line of its DiskLogger. The rate logged is the next step's; tokens_per_second_per_gpu counts tokens with loss only, in
-    DPO all tokens of both answers, padding too. With one process the rewards are those of the step's last micro-batch.
+    """A line of its DiskLogger. The rate is the step's own (shims/tune_torchtune_log.py); tokens_per_second_per_gpu counts tokens
+    with loss only, in DPO all tokens of both answers, padding too. With one process the rewards are those of the step's last
+    micro-batch.
     """
     found = _LINE.match(line)
     if not found or int(found[1]) <= progress.last:
@@ -299,15 +300,12 @@ def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Poin
     row = {name: float(value) for name, _, value in (pair.rpartition(":") for pair in found[2].split()) if name}
     if "loss" not in row:
         return []
-    lr = progress.kept.get("lr", reading["first_lr"])
     speed = row.get("tokens_per_second_per_gpu", 0.0) * reading.get("devices", 1)
     progress.unlabelled |= speed == 0
-    progress.kept["lr"] = row.get("lr", lr)
     progress.step(step, row["loss"])
     counted = "tokens_per_second" if "rewards/chosen" in row else "loss_tokens_per_second"
     return [
         Point(step, "loss", row["loss"], "loss"),
-        Point(step, "lr", lr, "lr"),
         Point(step, counted, speed, "tokens_per_second_per_gpu"),
         *(Point(step, ours, row[native], native) for native, ours in _NAMES.items() if native in row),
     ]

@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "races.md"
 BEGIN, END = "<!-- made by benchmarks/gpu_race.py -->", "<!-- end -->"
-STEPS, LEFT_OUT = 40, 5
+STEPS, LEFT_OUT = 8, 2
 TRAINERS = ("torchtune", "litgpt")
 LLAMA = {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "layers": 16, "heads": 32, "kv_heads": 8}
 TINY = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 176, "layers": 2, "heads": 4, "kv_heads": 2}
@@ -61,7 +61,7 @@ model:
   intermediate_dim: {intermediate_size}
   max_seq_len: {length}
 tokenizer: {{_component_: by_hand.Tokenizer}}
-dataset: {{_component_: by_hand.rows, count: {rows}, length: {length}, vocabulary: {vocab_size}}}
+dataset: {{_component_: by_hand.rows, path: {texts}, count: {rows}, length: {length}}}
 checkpointer:
   _component_: torchtune.training.FullModelHFCheckpointer
   checkpoint_dir: {model}
@@ -90,17 +90,17 @@ log_every_n_steps: 1
 log_peak_memory_stats: {cuda}
 """
 BY_HAND = """\
-import random
+import json
 
 
 class Tokenizer:
     pad_id = 0
 
 
-def rows(tokenizer, *, count, length, vocabulary):
-    draws = random.Random(1)
-    made = ([draws.randrange(1, vocabulary) for _ in range(length)] for _ in range(count))
-    return [{"tokens": ids, "labels": list(ids)} for ids in made]
+def rows(tokenizer, *, path, count, length):
+    texts = [json.loads(line)["text"] for line in open(path)]
+    ids = [[256, *text.encode()][:length] for text in texts]
+    return [{"tokens": row, "labels": list(row)} for row in (ids[n % len(ids)] for n in range(count))]
 """
 
 
@@ -193,18 +193,33 @@ class Bench:
             return {"kind": "race", "recomputed": again, "failed": f"exit code {ran.returncode}"}
         values: dict[str, Any] = json.loads(ran.stdout)
         for each in values["trainers"]:
+            each["losses"] = self._losses(each["job"])
             if each["state"] != "SUCCEEDED":
                 said = [sys.executable, "-m", "orchestrator.cli", "logs", each["job"]]
                 told = subprocess.run(said, env=self._env, capture_output=True, check=False).stdout
                 (self._out / f"{each['trainer']}.log").write_bytes(told[-200_000:])
         return {"kind": "race", "recomputed": again, **values}
 
+    def _losses(self, job: str) -> list[float]:
+        said = [sys.executable, "-m", "orchestrator.cli", "metrics", job, "--json"]
+        told = subprocess.run(said, env=self._env, capture_output=True, check=True).stdout
+        found = json.loads(told)
+        points = found["points"] if isinstance(found, dict) else found[0]["points"]
+        return [each["value"] for each in sorted(points, key=lambda each: each["step"]) if each["name"] == "loss"]
+
     def _hand(self) -> dict[str, Any]:
         """torchtune's own program with the hand-made config, on the weights that the race has made."""
         place = Path(tempfile.mkdtemp(dir=self._folder))
         model = next(self._folder.glob("home/cache/models/*/model.safetensors")).parent
         cuda = self._said.accelerator == "cuda"
-        sizes = {**self._shape, "length": self._length, "rows": STEPS * 8, "model": model, "device": "cuda" if cuda else "cpu"}
+        sizes = {
+            **self._shape,
+            "length": self._length,
+            "rows": STEPS * 8,
+            "texts": self._folder / "rows.jsonl",
+            "model": model,
+            "device": "cuda" if cuda else "cpu",
+        }
         (place / "by_hand.yaml").write_text(HAND.format(**sizes, cuda=str(cuda).lower()))
         (place / "by_hand.py").write_text(BY_HAND)
         words = ["-m", "torchtune._cli.tune", "run", "lora_finetune_single_device", "--config", "by_hand.yaml"]
@@ -214,10 +229,11 @@ class Bench:
             return {"kind": "hand", "failed": f"exit code {ran.returncode}"}
         text = (place / "out" / "train.log").read_text()
         speeds = [float(found) for found in re.findall(r"tokens_per_second_per_gpu:([0-9.e+]+)", text)]
+        losses = [float(found) for found in re.findall(r"loss:([0-9.e+-]+)", text)]
         memory = [float(found) for found in re.findall(r"peak_memory_alloc:([0-9.e+]+)", text)]
         low, _, high = quantiles(speeds[LEFT_OUT:], n=4, method="inclusive")
         tokens = {"median": median(speeds[LEFT_OUT:]), "low": low, "high": high}
-        return {"kind": "hand", "tokens": tokens, "memory_gib": max(memory, default=None)}
+        return {"kind": "hand", "tokens": tokens, "memory_gib": max(memory, default=None), "losses": losses}
 
     def _trainers(self) -> str:
         """An interpreter that has torchtune."""

@@ -16,6 +16,10 @@ from orchestrator.store import Store, open_store
 
 PACE = 0.5
 """Seconds between looks at running jobs for news of their metrics; starts and ends are announced by the runner at once."""
+TOGETHER = 0.002
+"""Seconds after the first news in which more may come before it is looked at."""
+REST = 5.0
+"""How many times as long as the last look took we rest after it, when there is always news: a thousand jobs have some every few ms."""
 PATIENCE = 5.0
 """Seconds to stay without anything to do."""
 
@@ -54,12 +58,14 @@ def _loop(controller: Controller) -> None:
         place.chmod(0o600)
         busy = time.monotonic()
         while True:
+            spent = -time.thread_time()
             left = _look_safely(controller)
+            spent += time.thread_time()
             if left:
                 busy = time.monotonic()
             elif time.monotonic() - busy > PATIENCE:
                 break
-            if _listen(ear, controller, PACE if left else 1.0):
+            if _listen(ear, controller, PACE if left else 1.0, max(TOGETHER, spent * REST)):
                 busy = time.monotonic()
         place.unlink(missing_ok=True)
 
@@ -75,18 +81,25 @@ def _look_safely(controller: Controller) -> int:
         return 1
 
 
-def _listen(ear: socket.socket, controller: Controller, seconds: float) -> bool:
-    """Sleep until somebody says that something changed, at most so many seconds; did somebody?"""
+def _listen(ear: socket.socket, controller: Controller, seconds: float, together: float) -> bool:
+    """Sleep until somebody says that something changed, at most so many seconds; did somebody?
+
+    What comes within `together` seconds of the first word is looked at together.
+    """
     ear.settimeout(seconds)
-    heard = False
-    try:
-        while True:
-            data, heard = ear.recv(1 << 20), True
-            with suppress(ValueError, AttributeError):
-                controller.secrets.update(json.loads(data).get("secrets", {}))
-            ear.settimeout(0.002)  # what comes together is looked at together
-    except (TimeoutError, BlockingIOError):
-        return heard
+    until = 0.0
+    while True:
+        try:
+            data = ear.recv(1 << 20)
+        except (TimeoutError, BlockingIOError):
+            return until > 0
+        with suppress(ValueError, AttributeError):
+            controller.secrets.update(json.loads(data).get("secrets", {}))
+        until = until or time.monotonic() + together
+        left = until - time.monotonic()
+        if left <= 0:
+            return True
+        ear.settimeout(left)
 
 
 def main(folder: str) -> None:

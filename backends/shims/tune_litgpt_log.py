@@ -1,8 +1,8 @@
 """What LitGPT logs: to its CSV file, which tune reads, and to the services that the recipe names.
 
 LitGPT takes one `logger_name` (utils.py, `choose_logger`, 0.5.13) and hands its logger to Fabric. Ours stands in its place: it
-has LitGPT's own CSV logger write every line as before, on CUDA with the peak of the device's memory so far, and sends each
-optimizer step once to the trackers.
+has LitGPT's own CSV logger write every line as before, with the rate that the last optimizer step used (`step_lr`; LitGPT logs
+the next step's) and on CUDA with the peak of the device's memory so far, and sends each optimizer step once to the trackers.
 """
 # ruff: noqa: PLC0415 - a service's package is imported only where the recipe names it
 
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import litgpt.utils
 import torch
+import tune_shared
 from lightning.fabric.loggers.logger import Logger
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Log(Logger):
         """Tokens up to each optimizer step, by the data step. LitGPT multiplies those of one process by the processes, and
         in pre-training counts the padding."""
         self._step = self._sent = 0
+        self._rate = tune_shared.StepRate()
         if others:
             atexit.register(self._end)
 
@@ -42,6 +44,8 @@ class Log(Logger):
         """Write a line. `step` is LitGPT's count of micro-batches; the trackers get optimizer steps."""
         values = dict(metrics)
         self._step = int(values.get("step", self._step))
+        if "learning_rate" in values:
+            values["step_lr"] = self._rate.last
         if "loss" in values and torch.cuda.is_available():
             values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30  # LitGPT prints it once, at the end
         if "total_tokens" in values and 0 < self._step <= len(self._so_far):

@@ -51,8 +51,8 @@ def recorded(path: str) -> None:
 
 
 def _said(value: Any, written: Any) -> Any:
-    """Pydantic models as mappings, and null as it was written: `none` is one of MaxText's words for it (pyconfig.py)."""
-    if value is None and written == "none":
+    """Pydantic models as mappings, and null as it was written: `none` and nothing are MaxText's words for it (pyconfig.py)."""
+    if value is None and written in ("none", ""):
         return written
     return value.model_dump() if hasattr(value, "model_dump") else value
 

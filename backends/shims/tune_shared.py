@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -78,6 +79,22 @@ def order(folder: str) -> Any:
     import numpy as np
 
     return np.load(Path(folder) / "train.order.npy", mmap_mode="r")
+
+
+class StepRate:
+    """The learning rate that an optimizer step really used, whichever optimizer of torch's makes it. By the time a trainer logs a
+    step, its schedule has gone on to the next one's rate.
+    """
+
+    def __init__(self) -> None:
+        from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+        self.last = math.nan
+        """Of the last step; NaN before the first."""
+        register_optimizer_step_pre_hook(self._note)
+
+    def _note(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        self.last = float(optimizer.param_groups[0]["lr"])
 
 
 def adamw(params: Iterable[torch.nn.Parameter], *, decay_on: str = "all", **settings: Any) -> torch.optim.AdamW:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import tune_checkpoints
 import tune_resolved
+import tune_shared
 from omegaconf import OmegaConf
 from torchtune.training import metric_logging
 
@@ -20,12 +21,15 @@ _PROJECT = "tunesmith"
 
 
 class _Log:
-    """Several loggers as one. Values become plain numbers, which every service takes."""
+    """Several loggers as one. Values become plain numbers, which every service takes; `lr` is the rate that the step used, where
+    torchtune's recipes say the next step's.
+    """
 
     def __init__(self, loggers: list[MetricLoggerInterface], share: int) -> None:
         self._loggers = loggers
         self._share = share
         self._begun, self._before = tune_checkpoints.begun(), 0
+        self._rate = tune_shared.StepRate()
 
     def log_config(self, config: Any) -> None:
         tune_resolved.record("torchtune.yaml", OmegaConf.to_container(config, resolve=True))
@@ -39,6 +43,8 @@ class _Log:
         values = {name: float(value) for name, value in payload.items()}
         if "loss" in values:
             values["loss"] /= self._share
+        if "lr" in values:
+            values["lr"] = self._rate.last
         if step <= self._begun:  # some recipes count from 1 again where they go on (recipes/lora_finetune_single_device.py)
             self._before = self._begun
         for logger in self._loggers:

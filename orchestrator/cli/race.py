@@ -18,7 +18,7 @@ from orchestrator.cli.track import until_ended
 from orchestrator.handover import GRACE
 from orchestrator.home import Home
 from orchestrator.render.race import document, race_text
-from orchestrator.sameness import LOSS, Run, laps, left_out, winner
+from orchestrator.sameness import LOSS, Run, Tolerance, laps, left_out, winner
 from orchestrator.service import wake
 from orchestrator.store import open_store
 
@@ -51,12 +51,12 @@ def race(said: argparse.Namespace) -> int:
     prizes = able(said, whole, where)[0] if said.submit_winner else plans
     plans = {trainer: each for trainer, each in plans.items() if trainer in prizes}
     runs, finished = run_all(f"{wish.name}-race-{os.urandom(3).hex()}", plans, room)
-    found = laps(runs, tolerance)
+    found = laps(runs, tolerance and tolerance.nats)
     best = winner(found)
     sent = _submit(prizes[best.trainer], room) if said.submit_winner and best and finished else None
     if said.json:
         facts = {"recipe": wish.name, "target": where.name, "steps": said.steps, "left_out": left_out(said.steps)}
-        values = {**facts, "tolerance": tolerance, **document(found, refused, best), "submitted": sent}
+        values = {**facts, "tolerance": tolerance and tolerance.nats, **document(found, refused, best), "submitted": sent}
         print(json.dumps(values, indent=1))
     else:
         print(race_text(wish.name, where.name, said.steps, found, refused, tolerance))
@@ -77,13 +77,13 @@ def short(said: argparse.Namespace) -> Recipe:
     return recipe(argparse.Namespace(**{**vars(said), "set": sets}))
 
 
-def allowed(said: argparse.Namespace, wish: Recipe) -> float | None:
+def allowed(said: argparse.Namespace, wish: Recipe) -> Tolerance | None:
     """The tolerance on losses, in nats: as said, else as measured for the precision, else none."""
     if said.tolerance is None:
         return LOSS.get(wish.train.precision)
     if not 0 <= said.tolerance < float("inf"):
         raise Stop(WRONG, f"--tolerance {said.tolerance}: should be a number of nats, not below 0")
-    return float(said.tolerance)
+    return Tolerance(said.tolerance)
 
 
 def able(said: argparse.Namespace, wish: Recipe, where: Target) -> tuple[dict[str, Plan], dict[str, str]]:

@@ -24,6 +24,7 @@ from orchestrator.sameness import (
     LEVELS,
     Evidence,
     Run,
+    Tolerance,
     Verdict,
     accepted,
     counts,
@@ -123,7 +124,7 @@ class Left(NamedTuple):
     evidence: Evidence
 
 
-def measured(runs: list[Run], wish: Recipe, where: Target, tolerance: float | None) -> list[Verdict]:
+def measured(runs: list[Run], wish: Recipe, where: Target, tolerance: Tolerance | None) -> list[Verdict]:
     """Levels 2 to 5. A job that has not trained fails level 4, and is compared with none."""
     home, (flat, scene) = Home.find(), _facts(wish, where)
     with open_store(home.store) as store:

@@ -10,7 +10,7 @@ from orchestrator.render.text import duration, number, table, visible
 from orchestrator.sameness import left_out, ties, winner
 
 if TYPE_CHECKING:
-    from orchestrator.sameness import Gap, Lap
+    from orchestrator.sameness import Gap, Lap, Tolerance
 
 UNSAID = "not reported"
 HEADERS = ("TRAINER", "TOKENS/S", "MIDDLE HALF", "MEMORY GIB", "FIRST STEP", "LOSS APART", "STATE")
@@ -22,7 +22,7 @@ def race_text(
     steps: int,
     found: Sequence[Lap],
     refused: Mapping[str, str],
-    tolerance: float | None,
+    tolerance: Tolerance | None,
 ) -> str:
     """The whole race.
 
@@ -32,7 +32,7 @@ def race_text(
         steps: of each trainer.
         found: its laps.
         refused: trainer -> why it did not run.
-        tolerance: on losses, in nats.
+        tolerance: on losses; None: there is none.
     """
     first = next((lap for lap in found if lap.state == "SUCCEEDED"), None)
     head = (
@@ -62,7 +62,7 @@ def _apart(gap: Gap | None) -> str:
     return "-" if gap is None else f"{gap.size:.1e} at {gap.step}"
 
 
-def _verdict(found: Sequence[Lap], first: Lap | None, tolerance: float | None) -> str:
+def _verdict(found: Sequence[Lap], first: Lap | None, tolerance: Tolerance | None) -> str:
     """Whose losses agree, and who is the fastest of them."""
     others = [lap for lap in found if lap.gap is not None]
     if first is None or not others:
@@ -74,7 +74,7 @@ def _verdict(found: Sequence[Lap], first: Lap | None, tolerance: float | None) -
     told = "; ".join(f"{', '.join(names)}: {how} {first.trainer}" for how, names in parts if names)
     best = winner(found)
     fastest = f"\nfastest of those that agree: {best.trainer}{_as_fast(found, best)}" if best else ""
-    return f"sameness (within {tolerance:g} nats): {told}{fastest}"
+    return f"sameness: {told}; tolerance in nats: {tolerance}{fastest}"
 
 
 def _as_fast(found: Sequence[Lap], best: Lap) -> str:

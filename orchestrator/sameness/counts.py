@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from backends.shapes import rate, warmup_steps
-from orchestrator.sameness.curves import APPROXIMATED, NOTHING, RATE, Curve, curve, gap
+from orchestrator.sameness.curves import APPROXIMATED, RATE, Curve, Limit, Tolerance, curve, gap
 from orchestrator.sameness.levels import Verdict
 from orchestrator.sameness.race import Run
 
@@ -33,7 +33,7 @@ def counts(found: Evidence, first: Evidence, recipe: Flat) -> Verdict:
     faults = [*_steps(found), *_rates(found, recipe), *_sizes(found, first)]
     limit = _rate_limit(found.run.plan)
     passed = (
-        f"{found.run.plan.promise.steps} steps, learning rate within {limit:g} at each, {found.parameters or 0:,} trained "
+        f"{found.run.plan.promise.steps} steps, learning rate within {limit} at each, {found.parameters or 0:,} trained "
         f"parameters, {sum(found.tokens or ()):,} tokens"
     )
     return Verdict(4, (found.run.trainer,), "failed" if faults else "passed", "; ".join(faults) or passed)
@@ -48,7 +48,7 @@ def _steps(found: Evidence) -> Iterator[str]:
         yield f"train.steps: {len(more)} more than the {planned} of the recipe"
 
 
-def _rate_limit(decided: Plan) -> float:
+def _rate_limit(decided: Plan) -> Limit:
     near = any(line.leaf == "optim.schedule" and line.status == "approximated" for line in decided.report.lines)
     return APPROXIMATED if near else RATE
 
@@ -57,7 +57,7 @@ def _rates(found: Evidence, recipe: Flat) -> Iterator[str]:
     seen, limit = curve(found.run.points, "lr"), _rate_limit(found.run.plan)
     wanted = rates(recipe)
     off = {step: abs(seen[step] - rate) for step, rate in wanted.items() if step in seen}
-    wrong = [s for s, size in off.items() if not size <= max(limit * wanted[s], NOTHING * recipe["optim.lr"])]
+    wrong = [s for s, size in off.items() if not size <= max(limit.share * wanted[s], limit.of_highest * recipe["optim.lr"])]
     if wrong:
         yield (
             f"optim.lr (or its schedule, warm-up, end): at step {wrong[0]} {seen[wrong[0]]:.9g}, by the recipe "
@@ -93,14 +93,14 @@ def parameters(headers: Iterable[bytes], *, tied: bool = False) -> int | None:
     return sum(sizes) if shapes else None
 
 
-def parity(runs: Sequence[Run], tolerance: float | None) -> list[Verdict]:
+def parity(runs: Sequence[Run], tolerance: Tolerance | None) -> list[Verdict]:
     """Level 5: the losses of every two runs, step by step."""
     if len(runs) < 2:
         return [Verdict(5, (), "not possible", "fewer than two trainers ran: there is nothing to compare")]
     return [_pair(one, other, tolerance) for one, other in combinations(runs, 2)]
 
 
-def _pair(one: Run, other: Run, tolerance: float | None) -> Verdict:
+def _pair(one: Run, other: Run, tolerance: Tolerance | None) -> Verdict:
     names, curves = (one.trainer, other.trainer), [curve(run.points, "loss") for run in (one, other)]
     found = gap(*curves)
     if found is None or curves[0].keys() != curves[1].keys():
@@ -109,4 +109,4 @@ def _pair(one: Run, other: Run, tolerance: float | None) -> Verdict:
     apart = f"at most {found.size:.1e} apart, at step {found.step}"
     if tolerance is None:
         return Verdict(5, names, "not possible", f"{apart}; no tolerance was measured for this precision, --tolerance states one")
-    return Verdict(5, names, "passed" if found.size <= tolerance else "failed", f"{apart}; tolerance {tolerance:g}")
+    return Verdict(5, names, "passed" if found.size <= tolerance.nats else "failed", f"{apart}; tolerance {tolerance}")

@@ -18,10 +18,12 @@ from backends.target import Target
 from orchestrator.render.race import document, race_text
 from orchestrator.render.verify import page, verify_text
 from orchestrator.sameness import (
+    LOSS,
     Evidence,
     Gap,
     Run,
     Spread,
+    Tolerance,
     Verdict,
     accepted,
     agree,
@@ -55,6 +57,7 @@ data: {train: rows.jsonl, format: instruct, max_length: 64}
 train: {steps: 8, batch: {global: 8, micro: 4}, precision: fp32}
 optim: {lr: 1e-3, weight_decay: 0.1, warmup_steps: 2}
 """
+EXACT = Tolerance(1e-5)
 WISH = parse(RECIPE, base="/somewhere")
 FLAT = WISH.flat()
 
@@ -134,7 +137,7 @@ def test_a_race():
     assert found[1].memory_gib is None
     assert found[1].first_step == 4.5
     assert winner(found).trainer == "torchtune"
-    text = race_text("same", "local", 8, found, {"fifth": "cannot"}, 1e-5)
+    text = race_text("same", "local", 8, found, {"fifth": "cannot"}, EXACT)
     assert "not reported" in text
     assert "torchtune: the same losses as litgpt; maxtext: other losses than litgpt" in text
     assert "fifth: left out: cannot" in text
@@ -145,7 +148,7 @@ def test_a_tie_is_called_one():
     """Where the middle halves of the speeds overlap, the race says that it does not tell the two apart."""
     alike, slower = laps([run("litgpt", speed=100.0), run("torchtune", speed=100.0)], 1e-5), run("torchtune", speed=99.0)
     assert [lap.trainer for lap in ties(alike, winner(alike))] == ["torchtune"]
-    assert "does not tell them apart" in race_text("same", "local", 8, alike, {}, 1e-5)
+    assert "does not tell them apart" in race_text("same", "local", 8, alike, {}, EXACT)
     apart = laps([run("litgpt", speed=100.0), slower], 1e-5)
     assert document(apart, {}, winner(apart))["as_fast"] == []
 
@@ -417,8 +420,13 @@ def test_a_wrong_count_is_named(other, word):
 
 
 def test_an_approximated_rate_has_its_own_limit():
-    """Where the report says that a trainer only comes near the schedule, 1e-7 off is near."""
-    assert counts(evidence(run("maxtext", lr=LATE, plan_of="maxtext")), evidence(run("litgpt")), FLAT).outcome == "passed"
+    """Where the report says that a trainer only comes near the schedule, 1e-7 off is near: of the rate, or of the highest one."""
+    first, low = evidence(run("litgpt")), {**rates(FLAT), 1: 9e-8 * FLAT["optim.lr"]}  # by the recipe it is 0 there
+    assert counts(evidence(run("maxtext", lr=LATE, plan_of="maxtext")), first, FLAT).outcome == "passed"
+    assert counts(evidence(run("maxtext", lr=low, plan_of="maxtext")), first, FLAT).outcome == "passed"
+    assert counts(evidence(run("torchtune", lr=low)), first, FLAT).outcome == "failed"
+    far = {**low, 8: rates(FLAT)[8] * (1 + 1e-4)}
+    assert counts(evidence(run("maxtext", lr=far, plan_of="maxtext")), first, FLAT).outcome == "failed"
 
 
 def test_parameters_are_counted_by_headers():
@@ -429,14 +437,23 @@ def test_parameters_are_counted_by_headers():
     assert parameters([]) is None
 
 
+def test_a_measured_tolerance_says_what_it_rests_on():
+    """In half precision two runs are judged, by a tolerance that is told to hold for small models; in fp16 none was measured."""
+    runs = [run("litgpt"), run("torchtune", losses={k: 2.0 - 0.1 * k + 0.02 for k in range(1, 9)})]
+    assert [parity(runs, LOSS[each])[0].outcome for each in ("fp32", "bf16-mixed", "bf16")] == ["failed", "failed", "passed"]
+    assert "tolerance 0.05 (measured on a model of" in parity(runs, LOSS["bf16"])[0].detail
+    assert "small models" in race_text("same", "local", 8, laps(runs, 0.05), {}, LOSS["bf16"])
+    assert "fp16-mixed" not in LOSS
+
+
 def test_parity():
     """Every two runs are compared; without a tolerance the distance is told and not judged."""
     runs = [run("litgpt"), run("torchtune"), run("axolotl", losses=dict.fromkeys(range(1, 9), 2.0))]
-    assert [each.outcome for each in parity(runs, 1e-5)] == ["passed", "failed", "failed"]
-    assert "8.0e-01 apart, at step 8" in parity(runs, 1e-5)[1].detail
+    assert [each.outcome for each in parity(runs, EXACT)] == ["passed", "failed", "failed"]
+    assert "8.0e-01 apart, at step 8" in parity(runs, EXACT)[1].detail
     assert {each.outcome for each in parity(runs, None)} == {"not possible"}
-    assert [each.outcome for each in parity(runs[:1], 1e-5)] == ["not possible"]
-    assert parity([runs[0], run("torchtune", losses={1: 1.9})], 1.0)[0].outcome == "failed"
+    assert [each.outcome for each in parity(runs[:1], EXACT)] == ["not possible"]
+    assert parity([runs[0], run("torchtune", losses={1: 1.9})], Tolerance(1.0))[0].outcome == "failed"
 
 
 class Seen(HTMLParser):

@@ -1,6 +1,8 @@
 """Both trainers follow the yardstick: every step's loss and learning rate, the rows themselves, and the exported weights."""
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -205,6 +207,31 @@ print(json.dumps([rates(warmup_steps=wish["warmup"]), rates(warmup_share=(wish["
     steps, share, want = json.loads(call([python("torchtune"), "-c", script], job(case("full"))).stdout.splitlines()[-1])
     assert steps == pytest.approx(want, rel=1e-12)
     assert share == pytest.approx(want, rel=1e-12)
+
+
+def test_litgpts_log_has_the_rate_of_the_step(both):
+    """Beside LitGPT's own, which is the next step's, stands the rate that the optimizer had at the step, the first one too."""
+    _, work, want = both("litgpt", "some")
+    rows = csv.DictReader((work / "out/logs/csv/version_0/metrics.csv").open())
+    used = [float(row["step_lr"]) for row in rows if row["loss"] and int(row["iter"]) % 2 == 0]
+    assert used == pytest.approx(want["lr"], rel=1e-9, abs=1e-18)
+
+
+def test_torchtunes_log_has_the_rate_of_the_step(job, case, call, python):
+    """What a recipe logs after its schedule has gone on becomes the rate that the optimizer had at the step, the first one too."""
+    script = """
+import torch, tune_torchtune as t
+optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+plan = t.schedule(optimizer, num_training_steps=4, kind="linear", min_ratio=0.0, warmup_steps=0)
+log = t.log(log_dir="out", filename="train.log", name="r")
+for step in (1, 2, 3, 4):
+    optimizer.step(); plan.step()
+    log.log_dict({"loss": 1.0, "lr": optimizer.param_groups[0]["lr"]}, step=step)
+log.close()
+"""
+    work = job(case("full"))
+    call([python("torchtune"), "-c", script], work)
+    assert re.findall(r"lr:(\S+)", (work / "out/train.log").read_text()) == ["1.0", "0.75", "0.5", "0.25"]
 
 
 def test_two_processes_share_each_batch(job, case, call, python):

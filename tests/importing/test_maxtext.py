@@ -2,11 +2,12 @@
 
 import pytest
 
-from backends.base import plan
+from backends.base import Inexpressible, plan
 from backends.dialects import shell
 from backends.dialects.base import MODEL, ROWS
 from backends.dialects.wild import Unreadable
 from backends.importing import convert
+from backends.moving import elsewhere, moved
 from backends.registry import BACKENDS
 from backends.target import Target
 
@@ -180,3 +181,57 @@ def test_answers_that_are_scored():
     assert (leaves["train.steps"], leaves["train.batch.global"]) == (100, 32)
     assert (leaves["data.train"], leaves["data.columns.prompt"]) == ("openai/gsm8k", "question")
     assert keys["rollout_data_parallelism"].why.startswith("of MaxText's own reinforcement learning")
+
+
+TAUGHT = """
+base_config: "post_train/distillation.yml"
+hf_path: org/texts
+tokenizer_path: Qwen/Qwen3-0.6B
+student_overrides: {model_name: qwen3-0.6b, load_parameters_path: /weights/0/items}
+teacher_overrides: {model_name: qwen3-8b, load_parameters_path: /teacher/0/items}
+distill_alpha: 0.7
+"""
+
+
+def test_a_teacher():
+    """The model and its teacher are leaves, the share of the teacher too; what only MaxText has goes on in its own words."""
+    made, leaves, keys = found(TAUGHT + "distill_temperature: 2.0\n")
+    assert (leaves["model.id"], leaves["method.distill.teacher"]) == ("Qwen/Qwen3-0.6B", "Qwen/Qwen3-8B")
+    assert (leaves["method.distill.ratio"], leaves["data.format"], leaves["data.add_eos"]) == (0.7, "text", True)
+    assert keys["distill_temperature"].fate == "unmodelled"
+    text = written(made, accept=("native.maxtext.distill_temperature",))
+    assert {"distill_alpha: 0.7", "distill_temperature: 2.0", "use_sft: false", "add_eos: true"} <= set(text)
+
+
+def test_a_teacher_in_chats():
+    """Distillation over chats stays that: MaxText masks all but the answers, and adds no end token."""
+    made, leaves, _ = found(TAUGHT + "use_sft: true\ntrain_data_columns: [messages]\n")
+    assert (leaves["data.format"], leaves["data.add_eos"]) == ("chat", False)
+    assert "use_sft: true" in written(made)
+
+
+def test_a_teacher_that_is_not_converted():
+    """A teacher whose weights have no way into MaxText's form is lost by name, before anything runs."""
+    made, _, _ = found(TAUGHT.replace("model_name: qwen3-8b", "model_name: qwen3-30b-a3b-base"))
+    with pytest.raises(Inexpressible) as error:
+        written(made)
+    assert [line.leaf for line in error.value.report.refused] == ["method.distill.teacher"]
+
+
+def test_moving_off_tpu():
+    """A recipe for TPU moves to a trainer that has none as one for any accelerator, and the reader learns it."""
+    made, _, _ = found(TUNED + "hardware: tpu\n")
+    assert elsewhere(made.recipe, BACKENDS["axolotl"]).resources.accelerator == "any"
+    assert elsewhere(made.recipe, BACKENDS["maxtext"]).resources.accelerator == "tpu"
+    told = [line for line in moved(BACKENDS["axolotl"], made.recipe) if line.leaf == "resources.accelerator"]
+    assert [line.why for line in told] == ["axolotl does not run on tpu: it moves to cpu or cuda, with accelerator: any"]
+    assert not any(line.leaf == "resources.accelerator" for line in moved(BACKENDS["maxtext"], made.recipe))
+
+
+@pytest.mark.parametrize("part", ["y" * 300, "\\0"])
+def test_a_name_that_no_file_can_have(tune, part):
+    """A base, or a script's config, by a name too long for a file or with a zero byte is one that is not there."""
+    (tune.cwd / "wild.yml").write_text(f'base_config: "{part}.yml"\nsteps: 3\nper_device_batch_size: 1\n')
+    assert "wild.yml:1: base_config" in tune("import", "wild.yml", code=2).stderr
+    (tune.cwd / "wild.sh").write_text(f"python3 -m maxtext.trainers.pre_train.train {part}.yml steps=9\n")
+    assert "wild.sh" in tune("import", "wild.sh", code=2).stderr

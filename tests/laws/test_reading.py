@@ -57,10 +57,18 @@ def test_a_rewritten_file_is_read_anew():
     assert series(found, "eval_loss") == {2: 3.25}
 
 
+def test_litgpt_with_the_rate_of_the_step():
+    """Where our logger writes the rate that a step used, nothing is shifted and nothing assumed of the first step."""
+    head, *rows = CSV.splitlines()
+    own = "\n".join([f"{head},step_lr", *(f"{row},0.{7 - place // 2}" for place, row in enumerate(rows)), ""])
+    found, _ = read("litgpt", (0, own))
+    assert series(found, "lr") == {1: 0.7, 2: 0.6}
+
+
 def test_torchtune():
-    """The rate is the step's own; NaN is a value, and noted."""
+    """The rate is the step's own, which our logger writes; NaN is a value, and noted."""
     found, reading = read("torchtune", (0, LOG))
-    assert series(found, "lr") == {1: 0.0, 2: 0.1}
+    assert series(found, "lr") == {1: 0.1, 2: 0.2}
     assert series(found, "grad_norm") == {1: 2.5}
     assert reading.progress.bad == "step 2: nan"
 

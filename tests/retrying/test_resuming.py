@@ -100,7 +100,7 @@ def test_no_checkpoint_lies_outside_the_folder(folder):
 
 
 LITGPT = "iter,iter_time,learning_rate,loss,step,total_tokens\n11,0.5,0.4,2.0,11,1100\n12,0.5,0.3,1.9,12,1200"
-TORCHTUNE = "Step 11 | loss:2.0 lr:0.4 tokens_per_second_per_gpu:20.0 \nStep 12 | loss:1.9 lr:0.3 tokens_per_second_per_gpu:20.0 "
+TORCHTUNE = "Step 11 | loss:2.0 lr:0.5 tokens_per_second_per_gpu:20.0 \nStep 12 | loss:1.9 lr:0.4 tokens_per_second_per_gpu:20.0 "
 AXOLOTL = (
     '{"step": 11, "loss": 2.0, "learning_rate": 0.5, "seconds": 1.0, "tokens": 1100}\n'
     '{"step": 12, "loss": 1.9, "learning_rate": 0.4, "seconds": 1.5, "tokens": 1200}'

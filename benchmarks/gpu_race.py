@@ -27,7 +27,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "races.md"
 BEGIN, END = "<!-- made by benchmarks/gpu_race.py -->", "<!-- end -->"
-STEPS, LEFT_OUT = 8, 2
+STEPS, LEFT_OUT = 40, 5
 TRAINERS = ("torchtune", "litgpt")
 LLAMA = {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "layers": 16, "heads": 32, "kv_heads": 8}
 TINY = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 176, "layers": 2, "heads": 4, "kv_heads": 2}

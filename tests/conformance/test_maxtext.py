@@ -18,6 +18,9 @@ MODEL = {"hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "k
 OPTIM = {"lr": 0.002, "weight_decay": 0.1, "warmup_steps": 3}
 ADAMW = {"lr": 0.002, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
 
+SCALING = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALING["original_max_position_embeddings"] = 16
+
 PREFERENCE = """
 import json, sys
 import numpy as np, torch
@@ -157,6 +160,24 @@ def yardstick(trainer_python, tmp_path):
     return measure
 
 
+@pytest.fixture
+def teacher(tune, trainer_python):
+    """A folder with a model of other sizes than the student, its head tied, its rotary embedding scaled as Llama 3's is."""
+    wide = {"vocab_size": 512, "hidden_size": 96, "intermediate_size": 128, "layers": 3, "heads": 3, "kv_heads": 3}
+    spec = {
+        "init": "random",
+        "folder": "made/teacher",
+        "seed": 5,
+        "architecture": {**wide, "family": "qwen2", "max_length": 256, "rope_theta": 1e4, "norm_eps": 1e-5, "tied": True},
+    }
+    (tune.cwd / "teacher.json").write_text(json.dumps(spec))
+    argv = [trainer_python("torchtune"), str(SHIMS / "tune_model.py"), "teacher.json"]
+    subprocess.run(argv, cwd=tune.cwd, check=True)
+    config = tune.cwd / "made" / "teacher" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"rope_scaling": SCALING}))
+    return "./made/teacher"
+
+
 def text_rows(path, count=60):
     """Plain texts of unequal lengths."""
     path.write_text("".join(json.dumps({"text": f"{n}: " + "so it goes " * (1 + n % 4)}) + "\n" for n in range(count)))
@@ -221,6 +242,27 @@ def test_lora_by_tunix(tune, train, yardstick, trainer_python, tmp_path):
     assert (facts["r"], facts["lora_alpha"], len(facts["target_modules"])) == (4, 8.0, 8)
 
 
+def test_lora_in_mixed_precision_on_two_devices(tune, train, yardstick):
+    """A and B in float32, products in bfloat16; on each device whole, which is more than the 2 % of all weights that MaxText allows by
+    itself: it trains, and its losses are near those of a loop in float32.
+    """
+    asked_rows(tune.cwd / "rows.jsonl")
+    (tune.cwd / "clusters.yaml").write_text("version: 1\ntargets:\n  local: {kind: local, accelerator: cpu, devices: 2}\n")
+    run = train(
+        {
+            "method": {"adapter": "lora", "lora": {"rank": 8, "alpha": 16.0}},
+            "data": {"train": "rows.jsonl", "format": "instruct", "template": "plain", "max_length": 128},
+            "train": {"steps": 12, "batch": {"global": 8}, "precision": "bf16-mixed"},
+            "optim": OPTIM,
+            "resources": {"devices": 2},
+        }
+    )
+    lora = {"start": str(run.work / "lora" / "start.safetensors"), "alpha": 16}
+    want = yardstick(run, **ADAMW, schedule={"kind": "cosine", "warmup": 3}, decay_on="all", micro=8, lora=lora)
+    assert want["loss"][-1] < want["loss"][0] - 0.03, "nothing was learned, so nothing was compared"
+    assert SAME < run.largest("loss", want["loss"]) < 0.01
+
+
 def test_pretraining_on_two_devices(tune, train, yardstick):
     """Packed plain text, a tied Qwen 2 shape, clipping, a constant rate, two devices of one host: the yardstick's curve."""
     text_rows(tune.cwd / "rows.jsonl", 120)
@@ -266,24 +308,14 @@ def test_preferences_by_tunix(tune, train, yardstick):
     assert run.largest("loss", want["loss"]) < SAME
 
 
-def test_a_teacher_of_other_sizes(tune, train, yardstick, trainer_python, tmp_path):
+def test_a_teacher_of_other_sizes(tune, teacher, train, yardstick, trainer_python, tmp_path):
     """Distillation, part by part: losses, divergences, the evaluation and the exported weights are those of a plain loop beside the same teacher."""
     asked_rows(tune.cwd / "rows.jsonl")
     asked_rows(tune.cwd / "val.jsonl", 13)
-    wide = {"vocab_size": 512, "hidden_size": 96, "intermediate_size": 128, "layers": 3, "heads": 3, "kv_heads": 3}
-    spec = {
-        "init": "random",
-        "folder": "made/teacher",
-        "seed": 5,
-        "architecture": {**wide, "family": "qwen2", "max_length": 256, "rope_theta": 1e4, "norm_eps": 1e-5, "tied": True},
-    }
-    (tune.cwd / "teacher.json").write_text(json.dumps(spec))
-    argv = [trainer_python("torchtune"), str(SHIMS / "tune_model.py"), "teacher.json"]
-    subprocess.run(argv, cwd=tune.cwd, check=True)
     run = train(
         {
             "shape": {"vocab_size": 512},
-            "method": {"kind": "distill", "distill": {"teacher": "./made/teacher", "ratio": 0.3}},
+            "method": {"kind": "distill", "distill": {"teacher": teacher, "ratio": 0.3}},
             "data": {"train": "rows.jsonl", "eval": "val.jsonl", "format": "instruct", "template": "plain", "max_length": 128},
             "train": {"steps": 12, "batch": {"global": 8, "micro": 4}, "precision": "fp32", "grad_clip": 0.5},
             "optim": {**OPTIM, "schedule": "linear"},
@@ -291,7 +323,7 @@ def test_a_teacher_of_other_sizes(tune, train, yardstick, trainer_python, tmp_pa
         }
     )
     saved = tmp_path / "final.safetensors"
-    more = {"teacher": str(tune.cwd / "made" / "teacher"), "ratio": 0.3, "batch": 8, "warmup": 3, "clip": 0.5, "eval_rows": 13}
+    more = {"teacher": str(tune.cwd / teacher), "ratio": 0.3, "batch": 8, "warmup": 3, "clip": 0.5, "eval_rows": 13}
     want = yardstick(run, TAUGHT, **ADAMW, **more, decay_on="all", save=str(saved))
     assert want["loss"][-1] < want["loss"][0] - 0.3, "nothing was learned, so nothing was compared"
     assert run.largest("loss", want["loss"]) < SAME
@@ -301,6 +333,23 @@ def test_a_teacher_of_other_sizes(tune, train, yardstick, trainer_python, tmp_pa
     assert run.points["eval_loss"][12] == pytest.approx(want["eval"], abs=SAME)
     argv = [trainer_python("torchtune"), str(HERE / "yardstick.py"), "diff", str(saved), str(run.work / "checkpoint")]
     assert json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)["largest"] < SAME
+
+
+def test_a_teacher_over_rows_of_its_own_loader(tune, teacher, train):
+    """MaxText's own rows of plain text are repeated, and training ends after the steps asked for all the same."""
+    text_rows(tune.cwd / "rows.jsonl")
+    run = train(
+        {
+            "shape": {"vocab_size": 512},
+            "method": {"kind": "distill", "distill": {"teacher": teacher}},
+            "data": {"train": "rows.jsonl", "format": "text", "rendering": "native", "max_length": 64, "pack": True},
+            "train": {"steps": 4, "batch": {"global": 8}, "precision": "fp32"},
+            "optim": {**OPTIM, "warmup_steps": 1},
+        }
+    )
+    assert list(run.points["loss"]) == [1, 2, 3, 4]
+    assert run.points["loss"][4] < run.points["loss"][1] - 0.1
+    assert run.points["loss"][1] == pytest.approx((run.points["class_loss"][1] + run.points["kd_loss"][1]) / 2, abs=SAME)
 
 
 def test_other_processes_are_spared(trainer_python):

@@ -32,9 +32,13 @@ def pytest_xdist_auto_num_workers():
     return min(len(os.sched_getaffinity(0)), 4) + 1
 
 
-def pytest_collection_modifyitems(items):
-    """What takes minutes goes first, so that no worker is left alone with it at the end."""
+def pytest_collection_modifyitems(config, items):
+    """What takes minutes goes first, so that no worker is left alone with it at the end; what is thorough only where wished."""
     items.sort(key=lambda item: item.get_closest_marker("trainer") is None)
+    if not os.environ.get("TUNE_THOROUGH"):
+        left = [item for item in items if item.get_closest_marker("thorough")]
+        items[:] = [item for item in items if item not in left]
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,14 @@ def verify(said: argparse.Namespace) -> int:
     runs: list[Run] = []
     finished = True
     if said.level > 1:
-        shortened = {name: each for name, each in able(said, wish, where)[0].items() if name in plans}
+        able_now, unable = able(said, wish, where)
+        shortened = {name: each for name, each in able_now.items() if name in plans}
+        found += [
+            Verdict(level, (name,), "not possible", f"with {said.steps} steps: {unable[name]}")
+            for name in plans
+            if name in unable
+            for level in range(2, said.level + 1)
+        ]
         asked = {name: watched(name, each, wish, where) if said.level >= 3 else each for name, each in shortened.items()}
         runs, finished = run_all(f"{wish.name}-verify-{os.urandom(3).hex()}", asked, places(said, ask=True))
         try:

@@ -40,6 +40,7 @@ DPO = ("method.kind=dpo", "data.train=pairs.jsonl", "data.format=preference", "o
 
 TWO = ("resources.devices=2",)
 KEEP = ("checkpoint.keep=2",)
+THOROUGH = pytest.mark.thorough
 
 
 def prose(n):
@@ -141,18 +142,18 @@ def attempt(tmp_path, shared_home, trainer_python):
     ("trainer", "sets"),
     [
         pytest.param("litgpt", KEEP, id="litgpt-weights"),
-        pytest.param("litgpt", ("method.kind=pretrain", "train.compile=false"), id="litgpt-pretrain"),
-        pytest.param("litgpt", TWO, id="litgpt-processes"),
-        pytest.param("torchtune", KEEP, id="torchtune-weights"),
-        pytest.param("torchtune", TWO, id="torchtune-processes"),
-        pytest.param("torchtune", (*LORA, *TWO), id="torchtune-lora-processes"),
+        pytest.param("litgpt", ("method.kind=pretrain", "train.compile=false"), id="litgpt-pretrain", marks=THOROUGH),
+        pytest.param("litgpt", TWO, id="litgpt-processes", marks=THOROUGH),
+        pytest.param("torchtune", KEEP, id="torchtune-weights", marks=THOROUGH),
+        pytest.param("torchtune", TWO, id="torchtune-processes", marks=THOROUGH),
+        pytest.param("torchtune", (*LORA, *TWO), id="torchtune-lora-processes", marks=THOROUGH),
         pytest.param("torchtune", (*LORA, "method.lora.dropout=0.1"), id="torchtune-lora"),
-        pytest.param("torchtune", (*LORA, *DPO), id="torchtune-pairs"),
-        pytest.param("axolotl", KEEP, id="axolotl-weights"),
+        pytest.param("torchtune", (*LORA, *DPO), id="torchtune-pairs", marks=THOROUGH),
+        pytest.param("axolotl", KEEP, id="axolotl-weights", marks=THOROUGH),
         pytest.param("axolotl", (*LORA, "method.lora.dropout=0.1"), id="axolotl-lora"),
-        pytest.param("maxtext", KEEP, id="maxtext-weights"),
+        pytest.param("maxtext", KEEP, id="maxtext-weights", marks=THOROUGH),
         pytest.param("maxtext", (*LORA, *KEEP), id="maxtext-lora"),
-        pytest.param("maxtext", DPO, id="maxtext-pairs"),
+        pytest.param("maxtext", DPO, id="maxtext-pairs", marks=THOROUGH),
     ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(attempt, trainer, sets):

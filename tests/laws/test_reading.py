@@ -50,6 +50,15 @@ def test_litgpt():
     assert reading.progress.last == 2
 
 
+def test_litgpts_memory():
+    """On CUDA our logger adds the peak of the device's memory; elsewhere there is no such column, and no such figure."""
+    lines = CSV.splitlines()
+    with_memory = "\n".join([f"{lines[0]},memory_gib", *(f"{line},{n}.5" for n, line in enumerate(lines[1:]))]) + "\n"
+    found, _ = read("litgpt", (0, with_memory))
+    assert series(found, "memory_gib") == {1: 1.5, 2: 3.5}
+    assert series(read("litgpt", (0, CSV))[0], "memory_gib") == {}
+
+
 def test_a_rewritten_file_is_read_anew():
     """LitGPT rewrites its file when a column comes in: nothing is missing and nothing is mixed up."""
     found, _ = read("litgpt", (0, CSV), (0, GROWN))

@@ -169,9 +169,11 @@ def written(job):
     return yaml.safe_load(next(file.text for file in job.plan.files if file.path == config(job.plan)))
 
 
-def at(values, name):
-    """Value at a dotted name; fails where there is none."""
+def at(values, name, planned=...):
+    """Value at a dotted name; fails where there is none, but for what was planned to be nothing: axolotl leaves that out."""
     for part in name.split("."):
+        if planned is None and part not in values:
+            return None
         values = values[part]
     return values
 
@@ -225,7 +227,7 @@ def other_leaves(job):
     scene = scene_of(flat, job.target)
     table = BACKENDS[job.plan.backend].table(scene.shape)
     native = cross(table, flat, scene).native
-    theirs = {key: value if ":" in key else at(job.said["resolved"], key) for key, value in native.items()}
+    theirs = {key: value if ":" in key else at(job.said["resolved"], key, value) for key, value in native.items()}
     back = cross(reverse(table), theirs, scene).native
     if job.recipe.model.init == "random":
         del back["model.id"]  # any name: no trainer is told

@@ -35,6 +35,8 @@ class Case:
     """When the attempt last said something new, by the monotonic clock."""
     size: int = 0
     """Bytes of its log by then."""
+    begun: float = 0.0
+    """When its start was answered, by the monotonic clock: that it was not there before says nothing."""
     latest: dict[str, Observed | None] = field(default_factory=dict)
     """Machine -> what it said last; None while it does not answer."""
 

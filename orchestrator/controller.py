@@ -140,13 +140,14 @@ class Controller:
         """Take in what a machine said; the jobs that it is about."""
         if isinstance(answer, Exception):
             return self._silent(machine, answer, present)
-        self.machines.heard(machine)
-        out = []
+        asked, out = self.machines.heard(machine), []
         for observed in answer:
             id = observed.seen.job
             case = self.cases.get(id)
             if case is None or id not in present or case.attempt != observed.seen.attempt or machine not in case.machines():
                 continue
+            if observed.seen.phase == "unknown" and asked < case.begun:
+                continue  # it was not there yet when the host was asked
             rank = case.machines().index(machine)
             if rank == 0:
                 self._record(present[id], case, observed)
@@ -327,11 +328,13 @@ class Controller:
         """What the hosts answered to a start: all began; or none shall have."""
         if isinstance(answers, Exception):
             answers = [answers] * len(case.machines())
+        case.begun = time.monotonic()
         wrong: dict[str, Exception] = {}
         begun: list[str] = []
         for machine, answer in zip(case.machines(), answers, strict=True):
             if isinstance(answer, Seen):
                 begun.append(machine)
+                self.machines.began(machine)
                 if answer.phase == "running":  # what has ended already is looked at whole
                     case.latest[machine] = Observed(answer, ())
             else:

@@ -24,8 +24,8 @@ PACE = 1.0
 """Seconds between two looks at another host; ends are announced by it at once."""
 LONGEST = 30.0
 """Seconds between two tries to reach a host that is silent, at most."""
-BUSY = 5.0
-"""Seconds for which devices that somebody else holds are not asked for again."""
+BUSY = 2.0
+"""Seconds for which devices that somebody else holds are not asked for again; longer and longer while they are."""
 
 
 @dataclass
@@ -38,8 +38,12 @@ class Machine:
     """What it said of itself, asked again after each silence: it may have been rebuilt."""
     silent: int = 0
     """Calls in a row that it did not answer."""
+    asked: float = 0.0
+    """When the look was sent that came back last, or is under way, by the monotonic clock."""
     due: float = 0.0
-    """When to look again, by the monotonic clock."""
+    """When to look again, by the same clock."""
+    busy: int = 0
+    """Starts in a row that found devices held by somebody else."""
     taken: dict[int, float] = field(default_factory=dict)
     """Device that somebody else holds -> until when we believe it."""
 
@@ -91,7 +95,7 @@ class Machines:
         if not local and now < machine.due:
             return
         if self.errands.send(("look", name), observe, self.transport(machine.host), watches, here=local):
-            machine.due = now + PACE
+            machine.asked, machine.due = now, now + PACE
 
     def order(self, name: str, what: str, *words: Any) -> None:
         """`stop` or `reap` an attempt there. That it was done is seen when the machine is looked at; until then it is repeated."""
@@ -163,9 +167,15 @@ class Machines:
 
     # What is heard
 
-    def heard(self, name: str) -> None:
-        """It answered."""
-        self.known[name].silent = 0
+    def heard(self, name: str) -> float:
+        """It answered; when it was asked, by the monotonic clock."""
+        machine = self.known[name]
+        machine.silent = 0
+        return machine.asked
+
+    def began(self, name: str) -> None:
+        """A start went well there."""
+        self.known[name].busy = self.known[name].silent = 0
 
     def silence(self, name: str) -> None:
         """It did not: the next tries are farther and farther apart, and not all at once."""
@@ -177,7 +187,9 @@ class Machines:
     def trouble(self, name: str, error: Exception, devices: Sequence[int]) -> None:
         """A start on these devices went wrong there."""
         if isinstance(error, Busy):
-            self.known[name].taken |= dict.fromkeys(devices, time.monotonic() + BUSY)
+            machine = self.known[name]
+            machine.taken |= dict.fromkeys(devices, time.monotonic() + min(LONGEST, BUSY * 2**machine.busy))
+            machine.busy += 1
         elif isinstance(error, TransportError) and not isinstance(error, Refused):
             self.silence(name)
 

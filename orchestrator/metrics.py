@@ -33,7 +33,8 @@ class Reading:
     @classmethod
     def load(cls, kept: Mapping[str, Any]) -> Reading:
         """What was kept; empty at first."""
-        return cls(**{**kept, "progress": Progress(**kept.get("progress", {}))})
+        known = {name: kept[name] for name in cls.__dataclass_fields__.keys() & kept.keys()}
+        return cls(**{**known, "progress": Progress(**kept.get("progress", {}))})
 
     def dump(self) -> dict[str, Any]:
         """Plain values."""

@@ -207,7 +207,7 @@ def test_every_method_trains(tune, home, kind, adapter):
     assert (work / "adapter").exists() == (adapter != "none")
 
 
-@pytest.mark.parametrize("precision", ["bf16", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("bf16-mixed", marks=pytest.mark.thorough)])
 def test_bfloat16_on_a_cpu(tune, home, precision):
     """It trains without a GPU; mixed precision leaves weights in float32, the other keeps them in bfloat16."""
     points, work = run(tune, home, recipe("sft", "lora", train={"precision": precision}))

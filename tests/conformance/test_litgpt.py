@@ -106,7 +106,7 @@ SFT = ("--set", "method.kind=sft", "--set", "train.grad_clip=null", "--set", "op
 AGAIN = ("--set", "train.activation_checkpointing=true")
 
 
-@pytest.mark.parametrize("kind", ["pretrain", "sft"])
+@pytest.mark.parametrize("kind", [pytest.param("pretrain", marks=pytest.mark.thorough), "sft"])
 def test_two_processes_are_one_run(tune, home, recipe, call, python, kind):
     """Each process has the whole model (LitGPT's FSDP of all weights wants CUDA), and together they follow the yardstick; with
     activations that are recomputed as well.

@@ -242,6 +242,7 @@ def test_lora_by_tunix(tune, train, yardstick, trainer_python, tmp_path):
     assert (facts["r"], facts["lora_alpha"], len(facts["target_modules"])) == (4, 8.0, 8)
 
 
+@pytest.mark.thorough
 def test_lora_in_mixed_precision_on_two_devices(tune, train, yardstick):
     """A and B in float32, products in bfloat16; on each device whole, which is more than the 2 % of all weights that MaxText allows by
     itself: it trains, and its losses are near those of a loop in float32.
@@ -335,6 +336,7 @@ def test_a_teacher_of_other_sizes(tune, teacher, train, yardstick, trainer_pytho
     assert json.loads(subprocess.run(argv, capture_output=True, text=True, check=True).stdout)["largest"] < SAME
 
 
+@pytest.mark.thorough
 def test_a_teacher_over_rows_of_its_own_loader(tune, teacher, train):
     """MaxText's own rows of plain text are repeated, and training ends after the steps asked for all the same."""
     text_rows(tune.cwd / "rows.jsonl")

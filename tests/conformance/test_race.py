@@ -36,6 +36,7 @@ def test_a_race_of_two_trainers(tune):
     assert (job["backend"], job["step"]) == (fastest["trainer"], 15)
 
 
+@pytest.mark.thorough
 def test_a_wrong_rate_fails_every_level_that_can_see_it(tune, home):
     """One trainer's rate is doubled behind the recipe's back: its config, what it resolved, its rates and its losses show it, with
     the leaf's name; its rows are the right ones. Its job did as planned, until somebody says otherwise.

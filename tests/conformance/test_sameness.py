@@ -100,6 +100,7 @@ def test_one_recipe_is_the_same_training(tune, home, tmp_path, method):
     assert len(set(counts.values())) == 1
 
 
+@pytest.mark.thorough
 def test_half_precision_is_as_near_as_the_page_says(tune):
     """LitGPT and torchtune with everything in bfloat16: alike before the weights move, and close afterwards; docs/sameness.md
     measured 1.7e-3.

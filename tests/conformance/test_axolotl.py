@@ -192,7 +192,14 @@ def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "adapter"),
-    [("dpo", "dora"), ("orpo", "none"), ("kto", "lora"), ("grpo", "lora"), ("sft", "qlora"), ("reward", "lora")],
+    [
+        ("dpo", "dora"),
+        ("kto", "lora"),
+        ("grpo", "lora"),
+        ("reward", "lora"),
+        pytest.param("orpo", "none", marks=pytest.mark.thorough),
+        pytest.param("sft", "qlora", marks=pytest.mark.thorough),
+    ],
 )
 def test_every_method_trains(tune, home, kind, adapter):
     """Each ends SUCCEEDED with a point for every step; what it learns from falls (grpo: the reward is there)."""

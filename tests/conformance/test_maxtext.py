@@ -264,6 +264,7 @@ def test_lora_in_mixed_precision_on_two_devices(tune, train, yardstick):
     assert SAME < run.largest("loss", want["loss"]) < 0.01
 
 
+@pytest.mark.thorough
 def test_pretraining_on_two_devices(tune, train, yardstick):
     """Packed plain text, a tied Qwen 2 shape, clipping, a constant rate, two devices of one host: the yardstick's curve."""
     text_rows(tune.cwd / "rows.jsonl", 120)

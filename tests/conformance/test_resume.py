@@ -150,9 +150,9 @@ def attempt(tmp_path, shared_home, trainer_python):
         pytest.param("torchtune", (*LORA, "method.lora.dropout=0.1"), id="torchtune-lora"),
         pytest.param("torchtune", (*LORA, *DPO), id="torchtune-pairs", marks=THOROUGH),
         pytest.param("axolotl", KEEP, id="axolotl-weights", marks=THOROUGH),
-        pytest.param("axolotl", (*LORA, "method.lora.dropout=0.1"), id="axolotl-lora"),
+        pytest.param("axolotl", (*LORA, "method.lora.dropout=0.1"), id="axolotl-lora", marks=THOROUGH),
         pytest.param("maxtext", KEEP, id="maxtext-weights", marks=THOROUGH),
-        pytest.param("maxtext", (*LORA, *KEEP), id="maxtext-lora"),
+        pytest.param("maxtext", (*LORA, *KEEP), id="maxtext-lora", marks=THOROUGH),
         pytest.param("maxtext", DPO, id="maxtext-pairs", marks=THOROUGH),
     ],
 )

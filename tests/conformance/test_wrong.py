@@ -265,6 +265,7 @@ def test_rows_that_reach_the_model_are_seen(tune, monkeypatch):
     assert "data.json:seed is 43, by the recipe 42" in found[2, "torchtune"].detail
 
 
+@pytest.mark.thorough
 def test_a_wrong_rotation_shows_on_the_way(tune, monkeypatch, capsys):
     """Another base of the rotary embedding in one of two runs: rows, rates and sizes are right, but at some step the losses part
     further than the tolerance, and level 2 names the leaf.

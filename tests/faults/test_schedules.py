@@ -48,10 +48,10 @@ def host_rebooted(lab, hosts, chance, jobs):
 
 def runner_killed(lab, hosts, chance, jobs):
     """The supervisor of one job is killed."""
-    kill = "kill -9 $(sed 's/.*\"supervisor\": \\([0-9]*\\).*/\\1/' ~/tune/jobs/{}/1/run.json)"
+    number = "sed 's/.*\"supervisor\": \\([0-9]*\\).*/\\1/' /home/tunelab/tune/jobs/{}/1/run.json"
     for node in hosts[:2]:
         with suppress(AssertionError):  # it runs on the other host, or has not begun
-            node.run("sh", "-c", kill.format(chance.choice(jobs)), user=True)
+            node.run("kill", "-9", node.run("sh", "-c", number.format(chance.choice(jobs)), user=True).strip())
 
 
 def two_controllers(lab, hosts, chance, jobs):

@@ -21,7 +21,7 @@ from backends.target import Target
 from orchestrator.cli.race import run_all
 from orchestrator.cli.reading import places
 from orchestrator.cli.verify import measured, watched
-from orchestrator.sameness import Run, accepted, curve, round_trip, tokens
+from orchestrator.sameness import LOSS, Run, accepted, curve, round_trip, tokens
 
 LOADERS = Path(__file__).parent / "loaders"
 RECIPE = """
@@ -252,7 +252,7 @@ def run(tune, monkeypatch, **wrong):
         plans[trainer] = watched(trainer, made, wish, Target())
     runs, finished = run_all("wrong", plans, places(SimpleNamespace(on="local")))
     assert finished
-    return {(each.level, *each.trainers): each for each in measured(runs, wish, Target(), 1e-5)}, runs
+    return {(each.level, *each.trainers): each for each in measured(runs, wish, Target(), LOSS["fp32"])}, runs
 
 
 def test_rows_that_reach_the_model_are_seen(tune, monkeypatch):

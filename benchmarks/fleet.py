@@ -66,7 +66,7 @@ def taken(pid: int) -> tuple[float, float]:
 
 def main(jobs: int, hosts: int, slots: int) -> None:
     """Run and print."""
-    with tempfile.TemporaryDirectory() as folder, laboratory(hosts) as lab:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, laboratory(hosts) as lab:
         home, where = Home(Path(folder)).make(), [fleet(lab, slots)]
         began = time.monotonic()
         for number in range(jobs):

@@ -97,7 +97,7 @@ def real() -> str:
 
 def main() -> None:
     count = int(sys.argv[1]) if sys.argv[1:] else 100
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Home(Path(folder) / "home").make()
         first = one(home, 0)
         pairs = [one(home, n) for n in range(1, 8)]

@@ -24,8 +24,8 @@ def stands(places: Sequence[Mapping[str, Any]], placed: Mapping[str, Any]) -> li
     if not placed:
         return []
     [place] = [place for place in places if place["target"]["name"] == placed["target"]]
-    known = {host["machine"]: Stand(**host) for host in place["hosts"]}
-    return [(known[machine], list(devices)) for machine, devices in placed["devices"].items()]
+    known = {host["machine"]: host for host in place["hosts"]}
+    return [(Stand(**known[machine]), list(devices)) for machine, devices in placed["devices"].items()]
 
 
 def way(home: Home, stand: Stand, news: Callable[[], None] = lambda: None) -> Transport:

@@ -14,6 +14,8 @@ from backends.target import Target
 from orchestrator.drift import RESOLVED, Drift, drift, drifted
 from orchestrator.render.drift import document, drift_text
 
+from .test_sameness import other
+
 RECIPE = """
 version: 1
 name: drifting
@@ -48,15 +50,6 @@ def test_a_trainer_that_does_as_planned(trainer):
     resolved = said(trainer)
     config = {"a_default_of_its_own": 7, **dict(reversed(resolved["config"].items()))}
     assert found(trainer, {**resolved, "config": config}) == []
-
-
-def other(value):
-    """Another value of the same kind."""
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value * 2 + 3
-    return [*value, "x"] if isinstance(value, list) else {**value, "x": 1} if isinstance(value, dict) else f"{value}x"
 
 
 def places(document, above=()):

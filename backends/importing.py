@@ -64,7 +64,9 @@ class Imported:
     notes: tuple[str, ...]
 
 
-def convert(text: str, *, name: str, wanted: str = "", beside: Beside = lambda _: None, sets: Sequence[str] = ()) -> Imported:
+def convert(
+    text: str, *, name: str, wanted: str = "", beside: Beside = lambda _: None, sets: Sequence[str] = (), line: int = 0
+) -> Imported:
     """The recipe that a native config means.
 
     Args:
@@ -73,12 +75,13 @@ def convert(text: str, *, name: str, wanted: str = "", beside: Beside = lambda _
         wanted: the trainer, where the user names it.
         beside: texts of files that the config names.
         sets: `key=value` of the trainer's own command line, over the file.
+        line: where in a script the command stands, from 1; 0: the first.
 
     Raises:
         Unreadable: it is no text that a trainer could read.
         Refused: it is no training config, or none that a recipe can hold.
     """
-    dialect, wild, because = opened(text, wanted, beside, sets)
+    dialect, wild, because = opened(text, wanted, beside, sets, line)
     return _Import(dialect, BACKENDS[dialect.name], wild).run(name, because)
 
 
@@ -235,8 +238,9 @@ class _Import:
         leaf = next((leaf for leaf in self.leaves if path == leaf or path.startswith(f"{leaf}.")), None)
         leaf = leaf or next((each for each in self.leaves if each.startswith(f"{path}.")), None)
         if leaf is None:
-            blamed = [f"{e.key}: {e.why}" for e in self.entries.values() if e.fate == "unmodelled" and e.why]
-            raise Refused(f"no key says {path}, which {rule}" + (f" ({blamed[0]})" if blamed else ""))
+            told = [each for each in self.entries.values() if each.fate == "unmodelled" and each.why]
+            blamed = min(told, key=lambda each: _last(each.key) != _last(path), default=None)
+            raise Refused(f"no key says {path}, which {rule}" + (f" ({blamed.key}: {blamed.why})" if blamed else ""))
         del self.leaves[leaf]
         for key in self.sources.pop(leaf, ()):
             old, own = self.entries[key], {} if leaf.startswith("native.") else self.verbatim(key)
@@ -302,6 +306,10 @@ def _less_secrets(wild: Wild) -> tuple[Wild, dict[str, Entry]]:
             name = variable(key, value)
             found[key] = Entry(key, "***", "modelled", {"secrets": [name]} if name else {}, WAY_OUT, wild.line(key))
     return wild.but(kept, *notes), found
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _same(one: Any, other: Any) -> bool:

@@ -31,7 +31,7 @@ KINDS = kinds(
         "reward": ("never", "MaxText has no reward models", SEE + "trainers/post_train"),
         "grpo": (
             "waiting",
-            "its GRPO needs vLLM for TPU, which no package index has",
+            "its GRPO needs vLLM and tpu-inference of two commits, built from GitHub: no package index has those",
             SEE + "trainers/post_train/rl/train_rl.py",
         ),
     },

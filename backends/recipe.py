@@ -226,7 +226,8 @@ class Batch(Section):
     """Sequences per step."""
 
     global_: Positive = Field(alias="global")
-    """Sequences per optimizer step over all devices. The gradient is the mean over all tokens with loss in them."""
+    """Sequences per optimizer step over all devices. The gradient is the mean over all tokens with loss in them. With
+    method.kind grpo it counts prompts, each of which is answered method.grpo.generations times."""
     micro: Positive | None = None
     """Sequences that one device takes at once; null means all of its share. Changes memory and speed, not the result."""
 

@@ -199,12 +199,19 @@ def _duration(epochs: Any, steps: Any) -> Flat:
     return {"train.epochs": int(times)}
 
 
+_ANSWERS = 8
+"""To each prompt, where a config names no number (trl 1.9.0, trainer/grpo_config.py)."""
+
+
 def _batch(shape: Shape) -> Any:
     def make(one: Any, times: Any, answers: Any) -> Flat:
         micro = 1 if one in (ABSENT, None) else whole(one)
         total = micro * (1 if times in (ABSENT, None) else whole(times))
-        each = whole(answers) if shape.kind == "grpo" and answers is not ABSENT else 1
-        return {"train.batch.global": max(1, total // each), **({"train.batch.micro": micro} if each == 1 else {})}
+        if shape.kind != "grpo":
+            return {"train.batch.global": total, "train.batch.micro": micro}
+        each = _ANSWERS if answers in (ABSENT, None) else whole(answers)
+        prompts, one_time = max(1, total // each), max(1, micro // each)
+        return {"train.batch.global": prompts, "train.batch.micro": one_time if prompts % one_time == 0 else 1}
 
     return make
 
@@ -314,6 +321,9 @@ def _warmup(steps: Any, share: Any, word: Any) -> Flat:
     if word == "constant":
         return {}
     if steps not in (ABSENT, None):
+        if 0 < (found := number(steps)) < 1:
+            why = f"axolotl 0.19.0 refuses {steps}, a share: read as warmup_ratio, which is its word for one"
+            raise Unfit(why, {"optim.warmup_share": found})
         return {"optim.warmup_steps": whole(steps)}
     return {"optim.warmup_share": 0.03 if share in (ABSENT, None) else number(share)}
 

@@ -19,7 +19,7 @@ DIALECTS: dict[str, Dialect] = {each.name: each for each in (LITGPT, TORCHTUNE, 
 """Trainers whose configs can be imported."""
 
 
-def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str]) -> tuple[Dialect, Wild, str]:
+def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str], line: int = 0) -> tuple[Dialect, Wild, str]:
     """Whose config a text is, its keys, and why it is theirs.
 
     Args:
@@ -27,15 +27,18 @@ def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str]) -> tuple
         wanted: the trainer, where the user names it.
         beside: texts of files that the config names.
         sets: `key=value` of the trainer's own command line, over the file.
+        line: where in a script the command stands, from 1; 0: the first.
 
     Raises:
         Unreadable: it is no text that a trainer could read.
         Refused: it is nobody's, another one's, or tune's own.
     """
-    if shell.is_script(text):
-        found = shell.command(text)
+    if line or shell.is_script(text):
+        found = shell.command(text, line)
         if found is None:
-            raise Refused("this script has no command of a trainer's that trains")
+            others = ", ".join(str(each.line) for each in shell.commands(text))
+            where = f" in line {line}: those are in {others}" if line and others else ""
+            raise Refused(f"this script has no command of a trainer's that trains{where}")
         wild, dialect, because = shell.wild(found, beside), DIALECTS[found.trainer], f"the command in line {found.line}"
     else:
         wild = read(text)

@@ -58,7 +58,7 @@ def resolve(wild: Wild, beside: Beside) -> Wild:
             keys["launch:base"] = place
         if place in FIRST or base in ("", OWN):
             return Wild(*_over(keys, wild.lines, notes), wild.text)
-        if place.startswith("inference/"):
+        if place.startswith("inference/") or place == ANSWERS:
             raise Refused("this is not a training config: it is for inference")
         below = _below(base, place, beside, wild.line("base_config"))
         notes.append(f"{place or base} is read as the base of this file: {len(below)} keys")
@@ -86,6 +86,8 @@ def _below(base: str, place: str, beside: Beside, line: int | None) -> Flat:
 RL = "post_train/rl.yml"
 FIRST = ("base.yml", "post_train/sft.yml", "post_train/dpo.yml", RL)
 """MaxText's own configs on which the others stand: what they say is a default."""
+ANSWERS = "post_train/rl_mt_jt.yml"
+"""How the model that answers is spread over devices, beside the one that learns (experimental/rl/grpo_trainer.py)."""
 OWN = "job.yml"
 """The base of a config that tune wrote."""
 

@@ -39,7 +39,7 @@ def reads(shape: Shape) -> tuple[Read, ...]:
             lambda word: {} if word in (ABSENT, "autoselected") else {f"{_NATIVE}attention": word},
             "which kernel: the same result but for rounding",
         ),
-        *_optimizer(),
+        *_optimizer(shape),
         *_schedule(),
         Read(("checkpoint_period",), lambda n: {"checkpoint.every": whole(n)}),
         Read(("max_num_checkpoints_to_keep",), lambda n: {"checkpoint.keep": whole(n)} if isinstance(n, int) and n > 0 else {}),
@@ -272,19 +272,26 @@ def _remat(policy: Any) -> Flat:
     return {"train.activation_checkpointing": True, f"{_NATIVE}remat_policy": text(policy)}
 
 
-def _optimizer() -> tuple[Read, ...]:
+def _optimizer(shape: Shape) -> tuple[Read, ...]:
     return (
         Read(("opt_type",), _optimizer_name),
         Read(
             ("learning_rate", "learning_rate_final_fraction"),
-            lambda lr, share: {"optim.lr": number(lr), "optim.min_lr": number(lr) * number(share)},
-            "the schedule ends at a share of the rate",
+            _rates,
+            "the schedule ends at a share of the rate, that of train_rl at 0",
+            also=("batch_size",) if shape.kind == "grpo" else (),
         ),
         Read(("adam_b1", "adam_b2"), lambda one, two: {"optim.betas": [number(one), number(two)]}),
         Read(("adam_eps",), lambda n: {"optim.eps": number(n)}),
         Read(("adam_weight_decay",), lambda n: {"optim.weight_decay": number(n)}),
         Read(("adamw_mask",), _spared),
     )
+
+
+def _rates(lr: Any, share: Any, *batches: Any) -> Flat:
+    """Only train_rl, whose rate always ends at 0, has a batch_size (trainers/post_train/rl/utils_rl.py)."""
+    is_rl = any(size is not ABSENT for size in batches)
+    return {"optim.lr": number(lr), "optim.min_lr": 0.0 if is_rl else number(lr) * number(share)}
 
 
 def _optimizer_name(word: Any) -> Flat:

@@ -68,8 +68,8 @@ def reinforced(shape: Shape) -> tuple[Read, ...]:
     def steps(count: Any, *batched: Any) -> Flat:
         return {"train.steps": whole(count) if batched[0] is ABSENT else max(1, int(math.prod(map(number, batched))))}
 
-    def sequences(size: Any, one: Any, times: Any, answers: Any) -> Flat:
-        return per_device(one, times) if size is ABSENT else {"train.batch.global": whole(size) * whole(answers)}
+    def prompts(size: Any, one: Any, times: Any) -> Flat:
+        return per_device(one, times) if size is ABSENT else {"train.batch.global": whole(size)}
 
     return (
         Read((*_DATA, "hf_subset", "dataset_processor_path"), rows_of, "rows of the hub, made prompts", also=("batch_size",)),
@@ -79,9 +79,8 @@ def reinforced(shape: Shape) -> tuple[Read, ...]:
         Read(("steps", *batches), steps, "batches x iterations x share x epochs"),
         Read(
             ("batch_size", "per_device_batch_size", "gradient_accumulation_steps"),
-            sequences,
+            prompts,
             "prompts, each of which is answered several times",
-            also=("rl.num_generations",),
         ),
     )
 

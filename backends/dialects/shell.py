@@ -46,10 +46,16 @@ def is_script(text: str) -> bool:
     return bool(starts.search(text[:20_000]))
 
 
-def command(text: str) -> Command | None:
-    """The first command of a trainer's that is not a comment, and where others of that trainer's stand."""
-    first, *others = commands(text) or (None,)
-    return first and first._replace(others=tuple(each.line for each in others if each and each.trainer == first.trainer))
+def command(text: str, line: int = 0) -> Command | None:
+    """The first command of a trainer's that is not a comment, and where others of that trainer's stand.
+
+    Args:
+        text: of a script.
+        line: of the command that is wanted, from 1; 0: any.
+    """
+    found = commands(text)
+    chosen = next((each for each in found if line in (0, each.line)), None)
+    return chosen and chosen._replace(others=tuple(e.line for e in found if e.trainer == chosen.trainer and e is not chosen))
 
 
 def commands(text: str) -> list[Command]:
@@ -124,19 +130,29 @@ def wild(found: Command, beside: Beside) -> Wild:
     lines: dict[str, int] = dict.fromkeys(keys, found.line)
     text = ""
     if config and found.trainer != "maxtext":
-        text = beside(config) or ""
+        text = next(filter(None, map(beside, _names(found.trainer, config))), "")
         if not text:
-            raise Unreadable(
-                f"names {config}, which is not there", line=found.line, hint="import that file, or put it beside the script"
-            )
+            raise Unreadable(f"names {config}, which is not there", line=found.line, hint=_way_out(found.trainer, config))
         below = read(text)
         keys, lines = dict(below.keys), dict(below.lines)
     said = {_place(key, value): read(f"value: {value}").keys.get("value", value) for key, value in sets.items()}
     keys = {key: value for key, value in keys.items() if not any(key.startswith(f"{each}.") for each in said)}
     note = f"the command in line {found.line}: {found.trainer} {found.module}".rstrip()
-    also = f"the script's other commands are left out: those in lines {', '.join(map(str, found.others))}"
+    also = f"the script's other commands are left out: --line {', --line '.join(map(str, found.others))}"
     notes = (note, *((also,) if found.others else ()))
     return Wild({**keys, **said, **more}, {**lines, **dict.fromkeys({**said, **more}, found.line)}, notes, text)
+
+
+def _names(trainer: str, config: str) -> tuple[str, ...]:
+    """Files that a command may mean: torchtune's own configs are named without their ending."""
+    own = f"{config}.yaml"
+    return (config, own, own.rpartition("/")[2]) if trainer == "torchtune" else (config,)
+
+
+def _way_out(trainer: str, config: str) -> str:
+    if trainer != "torchtune" or config.endswith((".yaml", ".yml")):
+        return "import that file, or put it beside the script"
+    return f"torchtune comes with it: its own `tune cp {config} {config.rpartition('/')[2]}.yaml` copies it beside the script"
 
 
 OUTSIDE = "outside:"

@@ -27,12 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+STDIN = "-"
+"""In place of a file: what comes through a pipe."""
+
+
 def native(said: argparse.Namespace) -> int:
     """The recipe to stdout or a file, the report to stderr."""
     path = Path(said.file)
-    found = imported(path, said.trainer, said.sets)
+    found = imported(path, said.trainer, said.sets, said.line)
+    source = "standard input" if said.file == STDIN else path.name
     moves = {name: (changes if name == found.backend else moved)(backend, found.recipe) for name, backend in BACKENDS.items()}
-    text = f"# {path.name}, a config of {BACKENDS[found.backend].package}, by tune import\n{_yaml(found.values)}"
+    text = f"# {source}, a config of {BACKENDS[found.backend].package}, by tune import\n{_yaml(found.values)}"
     if said.output:
         _write(Path(said.output), text, path)
     if said.json:
@@ -47,18 +52,20 @@ def native(said: argparse.Namespace) -> int:
     return DONE
 
 
-def imported(path: Path, trainer: str | None = None, sets: Sequence[str] = ()) -> Imported:
+def imported(path: Path, trainer: str | None = None, sets: Sequence[str] = (), line: int = 0) -> Imported:
     """The recipe that a native config means. What keeps it from being one ends the command with code 2.
 
     Args:
-        path: the config.
+        path: the config; `-`: standard input.
         trainer: whose it is, where the user names it.
         sets: `key=value` of the trainer's own command line, over the file.
+        line: where in a script the command stands, from 1; 0: the first.
     """
     if trainer is not None and trainer not in DIALECTS:
         raise Stop(WRONG, f"--from {trainer}: should be {', '.join(DIALECTS)}{nearest(trainer, DIALECTS)}")
     try:
-        return convert(config(path), name=path.name, wanted=trainer or "", beside=lambda name: _beside(path, name), sets=sets)
+        text = _given() if str(path) == STDIN else config(path)
+        return convert(text, name=path.name, wanted=trainer or "", beside=lambda name: _beside(path, name), sets=sets, line=line)
     except Unreadable as error:
         problem = Problem(error.key, error.rule, ..., error.line, error.hint, str(path))
         raise Stop(WRONG, problem_text([problem])) from None
@@ -78,12 +85,23 @@ def config(path: Path) -> str:
         raise Stop(WRONG, f"{path}: is no plain file")
     if path.stat().st_size > 4 * LARGEST:
         raise Stop(WRONG, f"{path}: should have at most {LARGEST:,} characters\n\nhint: is it a config?")
+    return _decoded(path.read_bytes(), str(path))
+
+
+def _given() -> str:
+    """What stands in standard input."""
+    found = sys.stdin.buffer.read(4 * LARGEST + 1)
+    if len(found) > 4 * LARGEST:
+        raise Stop(WRONG, f"{STDIN}: should have at most {LARGEST:,} characters\n\nhint: is it a config?")
+    return _decoded(found, STDIN)
+
+
+def _decoded(content: bytes, name: str) -> str:
     try:
-        return path.read_text("utf-8-sig")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        is_wide = path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff")
-        hint = "\n\nhint: it is UTF-16: save it as UTF-8" if is_wide else ""
-        raise Stop(WRONG, f"{path}: should be UTF-8 text, byte {error.start} is not{hint}") from None
+        hint = "\n\nhint: it is UTF-16: save it as UTF-8" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise Stop(WRONG, f"{name}: should be UTF-8 text, byte {error.start} is not{hint}") from None
 
 
 def _beside(path: Path, name: str) -> str | None:
@@ -100,8 +118,11 @@ def _beside(path: Path, name: str) -> str | None:
 
 
 def _write(to: Path, text: str, source: Path) -> None:
-    if to.exists() and to.samefile(source):
+    """The recipe into a file. A recipe that is there already may have been worked on: it stays, unless it is the same."""
+    if to.exists() and source.exists() and to.samefile(source):
         raise Stop(WRONG, f"-o {to}: is the config itself")
+    if to.is_file() and to.read_bytes() != text.encode():
+        raise Stop(WRONG, f"-o {to}: is there already, and is another text; nothing was written\n\nhint: name another file")
     if to.is_dir() or not to.parent.is_dir():
         raise Stop(WRONG, f"-o {to}: is a folder" if to.is_dir() else f"-o {to}: there is no folder {to.parent}")
     to.write_text(text, "utf-8")

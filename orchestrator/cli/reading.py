@@ -55,12 +55,33 @@ def recipe(said: argparse.Namespace) -> Recipe:
     try:
         wish = parse(text, name=str(path), base=str(path.parent.absolute()), sets=said.set, trainers=_trainers(text, said.set))
     except RecipeError as error:
-        raise Stop(WRONG, problem_text(error.problems)) from None
+        raise Stop(WRONG, _foreign(path, text) or problem_text(error.problems)) from None
     known = (*leaves(), *_dotted("native", wish.native))
     unknown = [leaf for leaf in said.accept if leaf not in known]
     if unknown:
         raise Stop(WRONG, f"--accept {unknown[0]}: is not a leaf of the recipe{nearest(unknown[0], known)}")
     return wish
+
+
+def _foreign(path: Path, text: str) -> str:
+    """What is said of a trainer's own config in the place of a recipe; empty for anything else."""
+    from backends.dialects import shell  # noqa: PLC0415  # only once a recipe is wrong
+    from backends.dialects.base import Refused  # noqa: PLC0415
+    from backends.dialects.known import recognise  # noqa: PLC0415
+    from backends.dialects.wild import Unreadable, read  # noqa: PLC0415
+
+    way_out = f"\n\nhint: tune import {path} -o recipe.yaml"
+    if shell.is_script(text):
+        found = shell.command(text)
+        return f"{path}: is no recipe but a script that runs {found.trainer} (line {found.line}){way_out}" if found else ""
+    try:
+        wild = read(text)
+        if any(key.partition(".")[0] in ("version", "method", "native") for key in wild.keys):
+            return ""
+        dialect, because = recognise(wild)
+    except (Refused, Unreadable):
+        return ""
+    return f"{path}: is no recipe but a config of {dialect.name} ({because}){way_out}"
 
 
 def _trainers(text: str, sets: Iterable[str]) -> Iterable[str]:

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from backends.dialects.shell import ODD
 from orchestrator.render.plan import brief
 from orchestrator.render.text import visible
 
@@ -51,7 +52,8 @@ def _entries(entries: Sequence[Entry], width: int) -> Iterator[str]:
     """A key and its value, then what it became and why."""
     for each in entries:
         place = f" (line {each.line})" if each.line else ""
-        yield visible(f"  {each.key} = {brief(each.value)}{place}")
+        said = f"the word {each.key.removeprefix(ODD)}" if each.key.startswith(ODD) else f"{each.key} = {brief(each.value)}"
+        yield visible(f"  {said}{place}")
         leaves = [f"{leaf} = {brief(value)}" for leaf, value in each.leaves.items() if not leaf.startswith("native.")]
         for text in (*leaves, each.why):
             yield from textwrap.wrap(visible(text), width, initial_indent="      ", subsequent_indent="      ")

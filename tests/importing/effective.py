@@ -315,6 +315,10 @@ _TRANSFORMERS = {
 """What axolotl 0.19.0 and transformers take where the schema has no default."""
 
 
+_TRL = {"trl.epsilon": 0.2, "trl.loss_type": "dapo", "trl.num_iterations": 1}
+"""What trl takes where axolotl tells it nothing (trainer/grpo_config.py)."""
+
+
 def _axolotl(keys: dict) -> dict:
     known = {key for key in keys if not tables.is_unknown("axolotl", key, written=_LISTS, verbatim=keys)}  # it drops the others
     keys = {key: value for key, value in keys.items() if value is not None and (key in known or key.startswith(_LISTS))}
@@ -324,6 +328,8 @@ def _axolotl(keys: dict) -> dict:
         keys |= {"warmup_ratio": share, "warmup_steps": steps or None, "cosine_min_lr_ratio": keys[f"{at}min_ratio"] or None}
     elif keys.get("warmup_steps") is None and keys.get("warmup_ratio") is None:
         keys["warmup_ratio"] = 0.03
+    elif 0 < (keys.get("warmup_steps") or 0) < 1:  # which axolotl refuses, and transformers takes for a share
+        keys |= {"warmup_ratio": keys["warmup_steps"], "warmup_steps": None}
     if keys.get("warmup_steps") is not None:
         keys["warmup_ratio"] = None
     if isinstance(keys.get("max_steps"), int) and keys.get("warmup_ratio"):
@@ -334,6 +340,8 @@ def _axolotl(keys: dict) -> dict:
         keys.setdefault("rl_beta", 0.1)
     if keys.get("rl") == "kto":
         keys = {"kto_desirable_weight": 1.0, "kto_undesirable_weight": 1.0, **keys}
+    if "trl.reward_funcs" in keys:
+        keys = {**_TRL, **keys}
     if keys.get("lr_scheduler") == "constant" and f"{at}min_ratio" not in keys:
         keys |= {"warmup_ratio": None, "warmup_steps": None}
     keys["lr_scheduler"] = {"constant_with_warmup": "constant"}.get(keys.get("lr_scheduler"), keys.get("lr_scheduler", "cosine"))

@@ -39,6 +39,46 @@ def test_the_document(tune):
     assert json.loads(json.dumps(found)) == found
 
 
+def test_standard_input(tune):
+    """`-` is what comes through a pipe: a recipe, or what is wrong with it."""
+    done = tune("import", "-", "-o", "r.yaml", input=AXOLOTL)
+    assert "axolotl, by base_model" in done.stderr
+    assert Path(tune.cwd / "r.yaml").read_text().startswith("# standard input, a config of axolotl 0.19.0")
+    assert "-:1: should be a mapping of keys" in tune("import", "-", input="", code=2).stderr
+    assert "-:1: should be YAML" in tune("import", "-", input="]", code=2).stderr
+
+
+def test_a_recipe_that_is_there_already(tune):
+    """What may have been worked on is not written over; the same text is no harm."""
+    (tune.cwd / "wild.yml").write_text(AXOLOTL)
+    tune("import", "wild.yml", "-o", "r.yaml")
+    tune("import", "wild.yml", "-o", "r.yaml")
+    worked = Path(tune.cwd / "r.yaml").read_text() + "seed: 3\n"
+    (tune.cwd / "r.yaml").write_text(worked)
+    assert "-o r.yaml: is there already" in tune("import", "wild.yml", "-o", "r.yaml", code=2).stderr
+    assert Path(tune.cwd / "r.yaml").read_text() == worked
+
+
+def test_a_config_in_the_place_of_a_recipe(tune):
+    """Who gives a trainer's config to another command learns of import, not of each key; a wrong recipe is one all the same."""
+    (tune.cwd / "wild.yml").write_text(AXOLOTL)
+    (tune.cwd / "run.sh").write_text("#!/bin/sh\nset -e\naxolotl train wild.yml\n")
+    for command in ("translate", "submit"):
+        said = tune(command, "wild.yml", code=2).stderr
+        assert said.startswith("wild.yml: is no recipe but a config of axolotl (base_model = Qwen/Qwen2.5-0.5B)")
+        assert said.endswith("hint: tune import wild.yml -o recipe.yaml\n")
+    assert "run.sh: is no recipe but a script that runs axolotl (line 3)" in tune("translate", "run.sh", code=2).stderr
+    (tune.cwd / "wrong.yaml").write_text(f"version: 1\n{AXOLOTL}")
+    assert "wrong.yaml:1: name: is required" in tune("translate", "wrong.yaml", code=2).stderr
+
+
+def test_words_that_import_does_not_know(tune):
+    """An option that is not there is told with the nearest one, beside the command's own usage."""
+    said = tune("import", "wild.yml", "--form", "axolotl", code=2).stderr
+    assert said.startswith("usage: tune import")
+    assert said.endswith("unrecognized arguments: --form axolotl\n\nhint: did you mean --from?\n")
+
+
 def test_strict(tune):
     """`--strict` ends with 3 when a key is not modelled, and with 0 when all are."""
     (tune.cwd / "wild.yml").write_text(AXOLOTL + "chat_template: llama3\n")
@@ -50,7 +90,25 @@ def test_strict(tune):
 def test_command_line_of_the_trainer(tune):
     """Words after the file are those of the trainer's own command line."""
     (tune.cwd / "wild.yaml").write_text(TORCHTUNE)
-    assert tune.json("import", "wild.yaml", "batch_size=4")["recipe"]["train"]["batch"]["micro"] == 4
+    for words in (
+        ("batch_size=4",),
+        ("--from", "torchtune", "batch_size=4"),
+        ("epochs=2", "--from", "torchtune", "batch_size=4"),
+    ):
+        assert tune.json("import", "wild.yaml", *words)["recipe"]["train"]["batch"]["micro"] == 4
+
+
+def test_a_command_of_several(tune):
+    """`--line` is the command in a line of a script; where there is none, the lines of those that there are."""
+    (tune.cwd / "wild.yml").write_text(AXOLOTL)
+    (tune.cwd / "run.sh").write_text(
+        "#!/bin/sh\naxolotl train wild.yml\n\naxolotl train wild.yml \\\n  --learning-rate $LR --num-epochs=7\n"
+    )
+    first = tune.json("import", "run.sh")
+    assert (first["recipe"]["train"]["epochs"], first["notes"][1]) == (3, "the script's other commands are left out: --line 4")
+    assert tune.json("import", "run.sh", "--line", "4", "learning_rate=1e-3")["recipe"]["train"]["epochs"] == 7
+    said = tune("import", "run.sh", "--line", "5", code=2).stderr
+    assert said == "run.sh: this script has no command of a trainer's that trains in line 5: those are in 2, 4\n"
 
 
 def test_wrong_files(tune):

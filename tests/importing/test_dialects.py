@@ -135,6 +135,29 @@ def test_axolotl_several_data_sets():
     assert entry(mixed, "datasets.1.type").fate == "unmodelled"
 
 
+def test_axolotl_warm_up_by_a_share():
+    """A share in warmup_steps, which axolotl refuses, is what its writer means; the reader learns its right name."""
+    made = convert(AXOLOTL + "warmup_steps: 0.1\n", name="x.yaml")
+    assert made.recipe.optim.warmup_share == 0.1
+    assert (
+        entry(made, "warmup_steps").why == "axolotl 0.19.0 refuses 0.1, a share: read as warmup_ratio, which is its word for one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "batch"),
+    [
+        ("trl: {reward_funcs: [a.b], num_generations: 4}", (2, 1)),
+        ("trl: {reward_funcs: [a.b], num_generations: 2}", (4, 1)),
+        ("trl: {reward_funcs: [a.b]}", (1, 1)),
+    ],
+)
+def test_axolotl_answers(lines, batch):
+    """With GRPO axolotl counts answers and a recipe their prompts; trl makes 8 answers where no number is said."""
+    found = leaves(f"{AXOLOTL}rl: grpo\n{lines}\n")
+    assert (found["train.batch.global"], found["train.batch.micro"]) == batch
+
+
 def test_litgpt_both_forms():
     """`data: Alpaca2k` and its class_path with init_args mean the same."""
     head = "checkpoint_dir: checkpoints/meta-llama/Llama-3.2-1B\ntrain: {global_batch_size: 8, micro_batch_size: 2, epochs: 1}\nlora_r: 4\n"
@@ -205,6 +228,15 @@ def test_a_script_that_names_a_config():
     assert (flat["resources.devices"], flat["train.epochs"]) == (2, 3)
     with pytest.raises(Unreadable, match=r"names it\.yaml, which is not there"):
         convert(script, name="x.sh")
+
+
+def test_a_script_that_names_one_of_torchtunes_own():
+    """A config that torchtune comes with is named without its ending: it is looked for beside the script, or how to get it is said."""
+    script = "tune run full_finetune_single_device --config llama3_2/1B_full\n"
+    with pytest.raises(Unreadable) as error:
+        convert(script, name="x.sh")
+    assert "`tune cp llama3_2/1B_full 1B_full.yaml` copies it beside the script" in error.value.hint
+    assert leaves(script, beside=lambda name: TORCHTUNE if name == "1B_full.yaml" else None)["train.steps"] == 50
 
 
 def test_a_wrong_trainer_is_explained():

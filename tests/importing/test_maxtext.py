@@ -4,7 +4,7 @@ import pytest
 
 from backends.base import Inexpressible, plan
 from backends.dialects import shell
-from backends.dialects.base import MODEL, ROWS
+from backends.dialects.base import MODEL, ROWS, Refused
 from backends.dialects.wild import Unreadable
 from backends.importing import convert
 from backends.moving import elsewhere, moved
@@ -66,6 +66,12 @@ def test_a_base_that_is_nowhere():
     assert error.value.hint == "put it beside the file"
 
 
+def test_a_config_of_the_model_that_answers():
+    """What stands on the shardings of GRPO's sampling model trains nothing: its program takes it beside the training config."""
+    with pytest.raises(Refused, match="it is for inference"):
+        found("base_config: rl_mt_jt.yml\nuse_grpo: true\nnum_generations: 4\n")
+
+
 def test_a_config_from_where_a_script_starts():
     """A script names its config from elsewhere: it is found by the last parts of the path."""
     text = COMMAND.replace("maxtext/configs/base.yml", "src/mine/configs/one.yml")
@@ -102,7 +108,13 @@ def test_a_script_with_several_commands():
     """The first is read, and the reader learns where the others stand."""
     made, leaves, _ = found(f"#!/bin/bash\n{COMMAND}\n\n{COMMAND} \\\n  learning_rate=1\n{COMMAND}\n")
     assert leaves["optim.lr"] == 3e-5
-    assert "the script's other commands are left out: those in lines 4, 6" in made.notes
+    assert "the script's other commands are left out: --line 4, --line 6" in made.notes
+
+
+def test_steps_that_only_the_shell_knows():
+    """A recipe needs steps: the key that says none is named."""
+    with pytest.raises(Refused, match=r"no key says train\.steps, .*\(steps: should be a number, got None\)"):
+        found(f"{COMMAND.replace('steps=9', 'steps=')} model_name=llama9-1b")
 
 
 def test_made_up_tokens():
@@ -172,13 +184,13 @@ def test_two_columns():
 
 
 def test_answers_that_are_scored():
-    """Steps and sequences are counted as train_rl counts them; what only it has is reported, key by key."""
+    """Steps and prompts are counted as train_rl counts them, whose rate ends at 0; what only it has is reported, key by key."""
     made, leaves, keys = found(
         "python3 -m maxtext.trainers.post_train.rl.train_rl model_name=qwen3-0.6b num_batches=50 batch_size=4"
         " rl.num_generations=8 rl.num_iterations=2 rollout_data_parallelism=2"
     )
     assert made.recipe.method.kind == "grpo"
-    assert (leaves["train.steps"], leaves["train.batch.global"]) == (100, 32)
+    assert (leaves["train.steps"], leaves["train.batch.global"], leaves["optim.min_lr"]) == (100, 4, 0.0)
     assert (leaves["data.train"], leaves["data.columns.prompt"]) == ("openai/gsm8k", "question")
     assert keys["rollout_data_parallelism"].why.startswith("of MaxText's own reinforcement learning")
 

@@ -188,9 +188,7 @@ def _optimizer() -> tuple[Row, ...]:
             ("lr_schedule_type", "wsd_decay_style", f"{JOB}:schedule"),
             lambda kind, _: ("cosine" if kind == "cosine" else "wsd", "linear", kind),
             lambda *values: (values[2],),
-            status="approximated",
-            why="in float32, so that near its end a cosine is 1e-5 off; linear and constant are warm-up, stable, decay",
-            see=SEE + "utils/maxtext_utils.py",
+            why="linear and constant are warm-up, stable, decay",
         ),
         couple(
             ("optim.warmup_steps", "optim.warmup_share"),

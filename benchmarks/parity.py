@@ -29,7 +29,7 @@ BEGIN, END = "<!-- made by benchmarks/parity.py -->", "<!-- end -->"
 TRAINERS = ("litgpt", "torchtune", "axolotl", "maxtext")
 PLAIN, OPTAX = "plain loop", "plain loop, optax's AdamW"
 METHODS = {"full": "all weights", "lora": "LoRA"}
-SEEDS = {"fp32": (1,), "bf16": (1, 2), "bf16-mixed": (1,)}
+SEEDS = {"fp32": (1, 2), "bf16": (1, 2), "bf16-mixed": (1, 2)}
 """Of the order of rows and LoRA's start, for each precision."""
 LIMIT = 1e-5
 """Largest difference in fp32 between two runs that are the same training, at any step, in nats."""

@@ -167,6 +167,7 @@ def _train(wish: Mapping[str, Any], module: str) -> None:
     _surroundings(wish)
     tune_maxtext_mends.recorded("maxtext.yml")
     tune_maxtext_mends.spare_other_processes()
+    tune_maxtext_mends.exact_rates()
     tune_maxtext_mends.whole_metrics(counts_from=1 if wish["lora"] or wish["kind"] in PAIRS else 0)
     lacks = "" if wish["data"] else "MaxText does not take up the place in rows that it reads itself"
     tune_maxtext_checkpoints.on_time(wish.get("keep"), lacks)

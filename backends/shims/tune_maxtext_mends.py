@@ -84,6 +84,46 @@ def told(row: Mapping[str, Any], counts_from: int) -> None:
         raise SystemExit(1)
 
 
+def exact_rates() -> None:
+    """MaxText computes its schedule in float32, where 1 + cos x loses its digits near the end: at the last of 100 steps the rate is
+    2e-5 of itself off. Here the rate of each step is looked up among those that the same keys give in double precision.
+
+    https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/utils/maxtext_utils.py (create_learning_rate_schedule)
+    """
+    import jax.numpy as jnp
+    import numpy as np
+    from maxtext.utils import maxtext_utils
+
+    def schedule(config: Any) -> Callable[[Any], Any]:
+        table = np.asarray(rates(config), np.float32)
+        return lambda step: jnp.take(table, step, mode="clip")
+
+    maxtext_utils.create_learning_rate_schedule = schedule
+
+
+def rates(config: Any) -> list[float]:
+    """MaxText's schedule: the rate after 0, 1, ... and all steps of a config."""
+    length, high = config.learning_rate_schedule_steps, config.learning_rate
+    low = high * config.learning_rate_final_fraction
+    warmup = int(length * config.warmup_steps_fraction)
+    stable = config.lr_schedule_type == "wsd"
+    decay = int(length * config.wsd_decay_steps_fraction) if stable else length - warmup
+    straight = stable and config.wsd_decay_style == "linear"
+
+    def rate(step: int) -> float:
+        if step >= length:
+            return 0.0
+        if step < warmup:
+            return high * step / warmup
+        if step < length - decay:
+            return high
+        gone = (step - (length - decay)) / (decay - 1) if decay > 1 else float(not straight)
+        left = 1 - gone if straight else 0.5 * (1 + math.cos(math.pi * gone))
+        return low + (high - low) * left
+
+    return [rate(step) for step in range(config.steps + 1)]
+
+
 def own_rows(wish: Mapping[str, Any]) -> None:
     """The rows of the data step in place of the Hugging Face loader, which knows tokens only as text, masks by value, and begins
     a second evaluation where the first one ended.

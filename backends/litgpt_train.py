@@ -43,9 +43,7 @@ def rows(shape: Shape) -> tuple[Row, ...]:
             nor=("sdpa",),
             see=SEE + "model.py",
         ),
-        usual("train.compile", "data.init_args.compile", lambda scene: scene.accelerator == "cuda", "on for CUDA")
-        if pretrains(shape)
-        else cannot("train.compile", "LitGPT's fine-tuning does not compile", nor=(False,), see=FINETUNE),
+        _compiling(shape),
         _optimizer(shape),
         same("optim.lr", "optimizer.init_args.lr"),
         same("optim.weight_decay", "optimizer.init_args.weight_decay"),
@@ -67,6 +65,22 @@ def _precision(shape: Shape) -> Row:
         otherwise=dict.fromkeys(lacks, why),
         instead="bf16-true",
         see=PRETRAIN if pretrains(shape) else LORA,
+    )
+
+
+def _compiling(shape: Shape) -> Row:
+    """Pre-training compiles the model by itself, fine-tuning its blocks by our data module."""
+    if shape.native:
+        why = "LitGPT's fine-tuning does not compile; with data.rendering: shared our data module does"
+        return cannot("train.compile", why, nor=(False,), see=FINETUNE)
+    if shape.adapter == "qlora":
+        why = "compiling over a quantized base is not tried yet"
+        return cannot("train.compile", why, nor=(False,), kind="todo", see=LORA)
+    return usual(
+        "train.compile",
+        "data.init_args.compile",
+        lambda scene: scene.accelerator == "cuda" and (scene.devices == 1 or pretrains(shape)),
+        "on for CUDA" if pretrains(shape) else "on for one CUDA device; on several it was not tried",
     )
 
 

@@ -179,7 +179,7 @@ class Bench:
 
     def _race(self, *, again: bool) -> dict[str, Any]:
         """`tune race`; a trainer that failed leaves its log."""
-        words = ["race", "race.yaml", "--to", ",".join(TRAINERS), "--steps", str(STEPS), "--json"]
+        words = ["race", "race.yaml", "--to", ",".join(TRAINERS), "--steps", str(STEPS), "--rounds", "1", "--json"]
         if again:
             words += ["--set", "train.activation_checkpointing=true"]
         ran = subprocess.run(
@@ -273,7 +273,7 @@ def _rows(number: int, part: dict[str, Any]) -> list[str]:
     return [
         _row(
             number,
-            f"`tune race`: {each['trainer']}{how}",
+            f"`tune race`: {each['trainer']}{how}{', the winner' * (each['trainer'] == part['winner'])}",
             each["tokens_per_second"],
             each["memory_gib"],
             each["first_step_s"],

@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 
 import litgpt.finetune.full
 import litgpt.finetune.lora
+import litgpt.lora
 import litgpt.model
 import torch
 import tune_checkpoints
@@ -38,7 +39,7 @@ from litgpt.data import DataModule, get_sft_collate_fn
 from litgpt.prompts import Default
 from litgpt.utils import CLI
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
-from tune_litgpt_parts import Ddp, TokenMean, keeping, no_example, one_embedding, own, recomputed, replace
+from tune_litgpt_parts import Ddp, TokenMean, by_products, keeping, no_example, one_embedding, own, recomputed, replace
 from tune_shared import adamw
 
 __all__ = ["Rows", "adamw"]
@@ -99,6 +100,8 @@ class Rows(DataModule):
     """How many of the checkpoints on the way remain; null: all."""
     recompute: bool = False
     """Recompute each block's activations in the backward pass. With FSDP, LitGPT's fine-tuning does so by itself."""
+    compile: bool = False
+    """Compile each block, which fine-tuning by itself does not."""
     trackers: list[str] = field(default_factory=list)
     """tensorboard, wandb, mlflow: what gets the metrics besides LitGPT's CSV file."""
     name: str = "run"
@@ -108,11 +111,15 @@ class Rows(DataModule):
     mlflow_uri: str | None = None
 
     loader: ClassVar = DataLoader
+    by_block: ClassVar = True
+    """Whether compiling is up to us, and block by block."""
     batch_size: int = field(default=1, init=False, repr=False)
     loss: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__init__()
+        torch.set_float32_matmul_precision("highest")  # LitGPT's command says "high" before (__main__.py): TF32 on CUDA
+        torch.backends.cudnn.allow_tf32 = False  # its LoRA of q, k and v is a convolution (lora.py, LoRAQKVLinear)
         self.prompt_style = Default()  # written beside every checkpoint
         self.facts = tune_shared.manifest(self.folder)
         named = {"project": self.project or "tunesmith", "run": self.run or self.name, "mlflow_uri": self.mlflow_uri}
@@ -158,9 +165,16 @@ class Rows(DataModule):
         if sys.argv[1:] and sys.argv[1] in PARSER_DATA:  # not where these rows are used without LitGPT's command
             tune_resolved.record("litgpt.yaml", _parsed())
         self._check(max_seq_length)
-        if self.recompute:
-            replace(litgpt.model.Block, "forward", recomputed(litgpt.model.Block.forward))
+        self._put_in_blocks()
         self._put_in()
+
+    def _put_in_blocks(self) -> None:
+        """A block's forward pass as it is wanted. What is recomputed is what was compiled."""
+        forward = own(litgpt.model.Block, "forward")
+        if self.compile and self.by_block:
+            forward = torch.compile(forward)
+            replace(litgpt.lora.LoRAQKVLinear, "conv1d", by_products)
+        replace(litgpt.model.Block, "forward", recomputed(forward) if self.recompute else forward)
 
     def _put_in(self) -> None:
         for module in self.commands():

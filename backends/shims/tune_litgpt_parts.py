@@ -45,6 +45,15 @@ def recomputed(forward: Any) -> Any:
     return again
 
 
+def by_products(layer: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """`LoRAQKVLinear.conv1d` (lora.py) without a convolution, which torch compiles anew for every length of the rows.
+
+    Seen in torch 2.13 on a CPU: four lengths made four graphs, and two with products. Beyond eight torch compiles no more.
+    """
+    parts = zip(x.chunk(sum(layer.enable_lora), dim=1), weight.split(layer.qkv_shapes), strict=True)
+    return torch.cat([torch.nn.functional.linear(part.mT, b.squeeze(-1)).mT for part, b in parts], dim=1)
+
+
 class Ddp(DDPStrategy):
     """In place of LitGPT's own strategy for several devices, whatever that is told."""
 

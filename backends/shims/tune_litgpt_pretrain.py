@@ -68,6 +68,7 @@ class Rows(tune_litgpt.Rows):
     """The same rows for `litgpt pretrain`."""
 
     loader: ClassVar = _Loader
+    by_block: ClassVar = False
     compile: bool = True
     """LitGPT compiles the model in any case; false makes that have no effect."""
 

@@ -281,3 +281,54 @@ def test_activations_are_recomputed(job, case, call, python):
     gap, once, twice, without = json.loads(said)
     assert gap < 1e-6
     assert (once, twice, without) == (1, 2, 1)
+
+
+COMPILED = """
+import json, torch, tune_litgpt
+from litgpt.lora import GPT, Config, mark_only_lora_as_trainable
+from torch._dynamo.utils import counters
+from tune_convert import main
+assert main("convert.json") == 0
+torch.manual_seed(0)
+layers = ("query", "key", "value", "projection", "mlp")
+model = GPT(Config.from_file("lit/model_config.yaml", lora_r=4, lora_alpha=8, **{f"lora_{layer}": True for layer in layers}))
+mark_only_lora_as_trainable(model)
+trained = [p for p in model.parameters() if p.requires_grad]
+for each in trained:
+    torch.nn.init.normal_(each, std=0.1)
+def gradients():
+    losses = [model(torch.arange(2 * length).view(2, length)).logsumexp(-1).sum() for length in (30, 27, 29, 25)]
+    return [grad for loss in losses for grad in torch.autograd.grad(loss, trained)], counters["stats"]["unique_graphs"]
+plain, none = gradients()
+tune_litgpt.Rows(compile=True, recompute=True).connect(batch_size=8)
+same, graphs = gradients()
+gap = max(((a - b).abs().max() / a.abs().max().clamp(min=1e-3)).item() for a, b in zip(plain, same))
+print(json.dumps([gap, none, graphs]))
+"""
+
+
+@pytest.mark.thorough
+def test_blocks_are_compiled(job, case, call, python):
+    """With `compile` the gradient is the same, and rows of whatever length need no more graphs than rows of two lengths: for
+    the first block, whose input is not trained, and for the others.
+    """
+    work = job(case("full"))
+    (work / "convert.json").write_text(json.dumps({"model": "model", "out": "lit"}))
+    gap, none, graphs = json.loads(call([python("litgpt"), "-c", COMPILED], work).stdout.splitlines()[-1])
+    assert gap < SAME
+    assert none == 0
+    assert 2 <= graphs <= 4
+
+
+FULL = """
+import torch, tune_litgpt
+torch.set_float32_matmul_precision("high")
+torch.backends.cudnn.allow_tf32 = True
+tune_litgpt.Rows()
+print(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
+"""
+
+
+def test_single_precision_is_single_precision(job, case, call, python):
+    """LitGPT's command allows TF32, 10 bits of mantissa, on CUDA; with our rows products are as precise as the recipe says."""
+    assert call([python("litgpt"), "-c", FULL], job(case("full"))).stdout.split() == ["highest", "False"]

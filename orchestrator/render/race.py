@@ -7,18 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.render.text import duration, number, table, visible
-from orchestrator.sameness import left_out, ties, winner
+from orchestrator.sameness import left_out, ties, unsteady, winner, yardstick
 
 if TYPE_CHECKING:
-    from orchestrator.sameness import Gap, Lap, Tolerance
+    from orchestrator.sameness import Gap, Lap, Spread, Tolerance
 
 UNSAID = "not reported"
-HEADERS = ("TRAINER", "TOKENS/S", "MIDDLE HALF", "MEMORY GIB", "FIRST STEP", "LOSS APART", "STATE")
+HEADERS = ("TRAINER", "TOKENS/S", "SPREAD", "MEMORY GIB", "FIRST STEP", "LOSS APART", "STATE")
 
 
 def race_text(
     recipe: str,
     target: str,
+    rounds: int,
     steps: int,
     found: Sequence[Lap],
     refused: Mapping[str, str],
@@ -29,20 +30,24 @@ def race_text(
     Args:
         recipe: its name.
         target: where it was run.
-        steps: of each trainer.
+        rounds: runs of each trainer.
+        steps: of each run.
         found: its laps.
         refused: trainer -> why it did not run.
         tolerance: on losses; None: there is none.
     """
-    first = next((lap for lap in found if lap.state == "SUCCEEDED"), None)
+    first = yardstick(found)
+    times = f"{rounds} rounds of {steps}" if rounds > 1 else f"{steps}"
     head = (
-        f"{visible(recipe)}: {steps} steps on {visible(target)}, one trainer after another; "
+        f"{visible(recipe)}: {times} steps on {visible(target)}, one trainer after another; "
         f"tokens a second and device, the first {left_out(steps)} steps left out"
     )
     rows = table(HEADERS, [_row(lap, first) for lap in found], right=HEADERS[1:6])
     failed = "\n".join(visible(f"{lap.job}: {lap.state} after {lap.steps} steps: {lap.why}") for lap in found if lap.why)
     out = "\n".join(f"{name}: left out: {visible(why, keep=chr(10))}" for name, why in refused.items())
-    return "\n\n".join(filter(None, [head, rows, failed, out, _verdict(found, first, tolerance)]))
+    return "\n\n".join(
+        filter(None, [head, rows, failed, out, _steady(found), _repeated(found), _verdict(found, first, tolerance)])
+    )
 
 
 def _row(lap: Lap, first: Lap | None) -> tuple[str, ...]:
@@ -59,14 +64,38 @@ def _row(lap: Lap, first: Lap | None) -> tuple[str, ...]:
 
 
 def _apart(gap: Gap | None) -> str:
-    return "-" if gap is None else f"{gap.size:.1e} at {gap.step}"
+    return "-" if gap is None else f"{_size(gap.size)} at {gap.step}"
+
+
+def _size(nats: float) -> str:
+    return f"{nats:.1e}" if nats else "0"
+
+
+def _steady(found: Sequence[Lap]) -> str:
+    """Whether the machine was the same from round to round."""
+    names = ", ".join(lap.trainer for lap in unsteady(found))
+    why = "rounds lie farther apart than their steps, so the machine changed, and the next race may lie outside these spreads"
+    return f"unsteady: {names}: {why}" if names else ""
+
+
+def _repeated(found: Sequence[Lap]) -> str:
+    """Whether a trainer takes the same course again: without that, agreement between two is worth nothing."""
+    again = [(lap, lap.again) for lap in found if lap.again]
+    if again and all(lap.repeats is not False for lap, _ in again):
+        return f"repeated: the losses of a trainer's rounds are at most {_size(max(far.size for _, far in again))} apart"
+    return "\n".join(
+        f"{lap.trainer} does not repeat itself: its rounds are {_size(far.size)} apart at step {far.step}"
+        for lap, far in again
+        if lap.repeats is False
+    )
 
 
 def _verdict(found: Sequence[Lap], first: Lap | None, tolerance: Tolerance | None) -> str:
     """Whose losses agree, and who is the fastest of them."""
     others = [lap for lap in found if lap.gap is not None]
     if first is None or not others:
-        return "sameness: not judged, since fewer than two trainers ran to the end"
+        alone = any(lap.repeats is False for lap in found) and first is None
+        return f"sameness: not judged, since {'no trainer repeats itself' if alone else 'fewer than two trainers ran to the end'}"
     if tolerance is None:
         return "sameness: not judged, since no tolerance was measured for this precision; --tolerance NATS states one"
     groups = (("the same losses as", True), ("other losses than", False))
@@ -79,31 +108,40 @@ def _verdict(found: Sequence[Lap], first: Lap | None, tolerance: Tolerance | Non
 
 def _as_fast(found: Sequence[Lap], best: Lap) -> str:
     others = ", ".join(lap.trainer for lap in ties(found, best))
-    return f", but its middle half overlaps with that of {others}: this race does not tell them apart" if others else ""
+    return f", but its spread overlaps with that of {others}: this race does not tell them apart" if others else ""
 
 
 def document(found: Sequence[Lap], refused: Mapping[str, str], best: Lap | None) -> dict[str, Any]:
-    """The same for programs; null is what was not reported or not compared. `as_fast`: whose speed cannot be told from the winner's."""
+    """The same for programs; null is what was not reported or not compared. `as_fast`: whose speed cannot be told from the winner's;
+    `unsteady`: whose rounds differ by more than their steps.
+    """
     return {
         "trainers": [_entry(lap) for lap in found],
         "refused": dict(refused),
         "winner": best.trainer if best else None,
+        "unsteady": [lap.trainer for lap in unsteady(found)],
         "as_fast": [lap.trainer for lap in ties(found, best)] if best else [],
     }
 
 
 def _entry(lap: Lap) -> dict[str, Any]:
-    """One trainer. A gap that is infinite, since some loss is no number, has size null."""
-    gap = lap.gap
     return {
         "trainer": lap.trainer,
         "job": lap.job,
         "state": lap.state,
         "why": lap.why,
         "steps": lap.steps,
-        "tokens_per_second": lap.speed._asdict() if lap.speed else None,
+        "tokens_per_second": _plain(lap.speed),
         "memory_gib": lap.memory_gib,
         "first_step_s": lap.first_step,
-        "loss_apart": {"size": gap.size if math.isfinite(gap.size) else None, "step": gap.step} if gap else None,
+        "loss_apart": _plain(lap.gap),
         "agrees": lap.agrees,
+        "rounds_apart": _plain(lap.again),
+        "repeats": lap.repeats,
+        "rounds": [{"job": each.job, "state": each.state, "tokens_per_second": _plain(each.speed)} for each in lap.rounds],
     }
+
+
+def _plain(figures: Spread | Gap | None) -> dict[str, Any] | None:
+    """A gap that is infinite, since some loss is no number, has size null."""
+    return figures and {name: value if math.isfinite(value) else None for name, value in figures._asdict().items()}

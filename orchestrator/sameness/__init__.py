@@ -4,7 +4,7 @@ from orchestrator.sameness.configs import accepted, round_trip
 from orchestrator.sameness.counts import Evidence, counts, parameters, parity, rates
 from orchestrator.sameness.curves import LOSS, Curve, Gap, Spread, Tolerance, agree, curve, gap, spread
 from orchestrator.sameness.levels import LEVELS, Verdict
-from orchestrator.sameness.race import Lap, Run, laps, left_out, ties, winner
+from orchestrator.sameness.race import Lap, Run, laps, left_out, ties, unsteady, winner, yardstick
 from orchestrator.sameness.tokens import EXPECTED, tokens, unseen, witness_file, witnessed
 
 __all__ = [
@@ -34,7 +34,9 @@ __all__ = [
     "ties",
     "tokens",
     "unseen",
+    "unsteady",
     "winner",
     "witness_file",
     "witnessed",
+    "yardstick",
 ]

@@ -9,12 +9,11 @@ from itertools import combinations
 from typing import TYPE_CHECKING, NamedTuple
 
 from backends.shapes import rate, warmup_steps
-from orchestrator.sameness.curves import APPROXIMATED, RATE, Curve, Limit, Tolerance, curve, gap
+from orchestrator.sameness.curves import RATE, Curve, Tolerance, curve, gap
 from orchestrator.sameness.levels import Verdict
 from orchestrator.sameness.race import Run
 
 if TYPE_CHECKING:
-    from backends.plan import Plan
     from backends.rows import Flat
 
 
@@ -31,9 +30,8 @@ class Evidence(NamedTuple):
 def counts(found: Evidence, first: Evidence, recipe: Flat) -> Verdict:
     """Level 4: steps and rates are those of the recipe; trained parameters and tokens of each step those of the first trainer."""
     faults = [*_steps(found), *_rates(found, recipe), *_sizes(found, first)]
-    limit = _rate_limit(found.run.plan)
     passed = (
-        f"{found.run.plan.promise.steps} steps, learning rate within {limit} at each, {found.parameters or 0:,} trained "
+        f"{found.run.plan.promise.steps} steps, learning rate within {RATE} at each, {found.parameters or 0:,} trained "
         f"parameters, {sum(found.tokens or ()):,} tokens"
     )
     return Verdict(4, (found.run.trainer,), "failed" if faults else "passed", "; ".join(faults) or passed)
@@ -48,16 +46,10 @@ def _steps(found: Evidence) -> Iterator[str]:
         yield f"train.steps: {len(more)} more than the {planned} of the recipe"
 
 
-def _rate_limit(decided: Plan) -> Limit:
-    near = any(line.leaf == "optim.schedule" and line.status == "approximated" for line in decided.report.lines)
-    return APPROXIMATED if near else RATE
-
-
 def _rates(found: Evidence, recipe: Flat) -> Iterator[str]:
-    seen, limit = curve(found.run.points, "lr"), _rate_limit(found.run.plan)
-    wanted = rates(recipe)
+    seen, wanted = curve(found.run.points, "lr"), rates(recipe)
     off = {step: abs(seen[step] - rate) for step, rate in wanted.items() if step in seen}
-    wrong = [s for s, size in off.items() if not size <= max(limit.share * wanted[s], limit.of_highest * recipe["optim.lr"])]
+    wrong = [s for s, size in off.items() if not size <= max(RATE.share * wanted[s], RATE.of_highest * recipe["optim.lr"])]
     if wrong:
         yield (
             f"optim.lr (or its schedule, warm-up, end): at step {wrong[0]} {seen[wrong[0]]:.9g}, by the recipe "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import quantiles
+from itertools import chain
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Tolerance(NamedTuple):
 
 
 _SMALL = "measured on a model of 0.1 million weights over 100 steps, and holds for small models"
-LOSS = {"fp32": Tolerance(1e-5), "bf16-mixed": Tolerance(0.01, _SMALL), "bf16": Tolerance(0.05, _SMALL)}
+LOSS = {"fp32": Tolerance(1e-5), "bf16-mixed": Tolerance(0.02, _SMALL), "bf16": Tolerance(0.05, _SMALL)}
 """By train.precision: the first is what tests/conformance/test_sameness.py holds on a CPU, the others are twice the largest that
 benchmarks/parity.py found, rounded up. For a precision that is not here, none has been measured.
 """
@@ -44,8 +45,8 @@ class Limit(NamedTuple):
         return f"{self.share:g} (or {self.of_highest:g} of optim.lr)"
 
 
-RATE, APPROXIMATED = Limit(1e-9, 1e-10), Limit(2e-5, 1e-7)
-"""The second where the report says that the trainer only comes near the schedule."""
+RATE = Limit(1e-7, 1e-10)
+"""MaxText has its rates in float32, which rounds by up to 6e-8."""
 
 
 class Gap(NamedTuple):
@@ -57,13 +58,14 @@ class Gap(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """Values of several steps."""
+    """Values of several steps, of one round or of several."""
 
     median: float
+    """Of all values."""
     low: float
-    """A quarter of the values lie below."""
+    """A quarter of the values lie below, in the round where that is least."""
     high: float
-    """A quarter lie above."""
+    """A quarter lie above, in the round where that is most."""
     steps: int
 
 
@@ -85,9 +87,12 @@ def agree(one: Curve, other: Curve, tolerance: float) -> bool:
     return found is not None and one.keys() == other.keys() and found.size <= tolerance
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Median and middle half; None of nothing."""
-    if not values:
+def spread(*rounds: Sequence[float]) -> Spread | None:
+    """Median of all, from the lowest to the highest middle half; None of nothing. What moves a machine between two rounds hardly
+    shows inside one, so that the values of all in one heap would lie closer together than two heaps do.
+    """
+    middles = [quantiles(each, method="inclusive") if len(each) > 1 else [each[0]] * 3 for each in rounds if each]
+    if not middles:
         return None
-    low, middle, high = quantiles(values, method="inclusive") if len(values) > 1 else (values[0],) * 3
-    return Spread(middle, low, high, len(values))
+    values = list(chain(*rounds))
+    return Spread(median(values), min(low for low, _, _ in middles), max(high for _, _, high in middles), len(values))

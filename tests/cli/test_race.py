@@ -61,12 +61,33 @@ def script(tune):
 
 def test_a_race_runs_the_steps_asked_for(tune, script):
     """The job takes exactly --steps steps, each logged; the figures leave the warm-up out, and what is unknown is null."""
-    found = tune.json("race", *script(), "--steps", "12")
+    found = tune.json("race", *script(), "--steps", "12", "--rounds", "1")
     [entry] = found["trainers"]
     assert (found["steps"], found["left_out"], found["tolerance"], found["winner"]) == (12, 4, 1e-5, None)
     assert (entry["state"], entry["steps"], entry["memory_gib"], entry["agrees"]) == ("SUCCEEDED", 12, None, None)
     assert entry["tokens_per_second"] == {"median": 108.5, "low": 106.75, "high": 110.25, "steps": 8}
+    assert (entry["rounds_apart"], entry["repeats"]) == (None, None)
     assert tune.json("status", entry["job"])[0]["state"] == "SUCCEEDED"
+
+
+def test_a_race_has_two_rounds(tune, script):
+    """Without --rounds each trainer runs twice, in a job a round, and its losses are compared with its own."""
+    found = tune.json("race", *script(), "--steps", "6")
+    [entry] = found["trainers"]
+    assert found["rounds"] == 2
+    assert {each["id"] for each in tune.json("status")} == {each["job"] for each in entry["rounds"]}
+    assert [each["tokens_per_second"]["steps"] for each in entry["rounds"]] == [4, 4]
+    assert entry["tokens_per_second"] == {"median": 104.5, "low": 103.75, "high": 105.25, "steps": 8}
+    assert (entry["rounds_apart"], entry["repeats"]) == ({"size": 0.0, "step": 1}, True)
+
+
+def test_who_fails_is_not_run_again(tune, script):
+    """A trainer whose first round failed has one job, and the exit code says it."""
+    words = script()
+    (tune.cwd / "train.py").write_text("raise SystemExit(3)")
+    done = tune("race", *words, "--steps", "6", "--rounds", "3", code=1)
+    assert "FAILED after 0 steps" in done.stdout
+    assert len(tune.json("status")) == 1
 
 
 def test_alone_nobody_wins(tune, script):
@@ -75,7 +96,7 @@ def test_alone_nobody_wins(tune, script):
     assert "sameness: not judged, since fewer than two trainers ran to the end" in done.stdout
     assert "not reported" in done.stdout
     assert "nothing is submitted" in done.stderr
-    assert len(tune.json("status")) == 1
+    assert len(tune.json("status")) == 2
 
 
 def test_ctrl_c_cancels_and_prints_what_is_known(tune, script):
@@ -100,6 +121,7 @@ def test_ctrl_c_cancels_and_prints_what_is_known(tune, script):
     ("words", "text"),
     [
         (("race", QUICKSTART, "--steps", "0"), "--steps 0: should be at least 1"),
+        (("race", QUICKSTART, "--rounds", "0"), "--rounds 0: should be at least 1"),
         (("race", QUICKSTART, "--to", "litgtp"), "did you mean litgpt?"),
         (("race", QUICKSTART, "--tolerance", "-1"), "--tolerance -1.0: should be a number of nats"),
         (("race", QUICKSTART, "--on", "moon"), "is not a target"),

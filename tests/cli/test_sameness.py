@@ -101,7 +101,14 @@ def test_the_spread_is_the_middle_half():
     """Median and quartiles; of one value that value, of none nothing."""
     assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == Spread(3.0, 2.0, 4.0, 5)
     assert spread([7.0]) == Spread(7.0, 7.0, 7.0, 1)
-    assert spread([]) is None
+    assert spread() is spread([]) is None
+
+
+def test_the_spread_of_rounds_holds_what_lies_between_them():
+    """Two rounds that differ by more than the steps of each: the spread reaches from the one to the other."""
+    slow, fast = [1.0, 2.0, 3.0, 4.0, 5.0], [101.0, 102.0, 103.0, 104.0, 105.0]
+    assert spread(slow, fast) == spread(fast, slow) == Spread(53.0, 2.0, 104.0, 10)
+    assert spread(slow, []) == spread(slow)
 
 
 def test_warm_up_is_left_out():
@@ -137,18 +144,64 @@ def test_a_race():
     assert found[1].memory_gib is None
     assert found[1].first_step == 4.5
     assert winner(found).trainer == "torchtune"
-    text = race_text("same", "local", 8, found, {"fifth": "cannot"}, EXACT)
+    text = race_text("same", "local", 1, 8, found, {"fifth": "cannot"}, EXACT)
     assert "not reported" in text
     assert "torchtune: the same losses as litgpt; maxtext: other losses than litgpt" in text
     assert "fifth: left out: cannot" in text
     assert "exit_code: step train ended" in text
 
 
+def test_rounds_of_one_trainer_are_one_lap():
+    """Speed and spread are over all rounds, memory the highest, the first step the first round's; the losses repeat."""
+    rounds = [run("litgpt", speed=80.0, memory={1: 3.0}), run("litgpt", speed=120.0, memory={1: 4.0})]
+    late = [point._replace(time=point.time + 50) for point in rounds[1].points]
+    [lap] = laps([rounds[0], rounds[1]._replace(points=late)], 1e-5)
+    assert lap.speed == Spread(100.0, 80.0, 120.0, 12)
+    assert (lap.memory_gib, lap.first_step, lap.again, lap.repeats) == (4.0, 4.5, Gap(0.0, 1), True)
+    entry = json.loads(json.dumps(document([lap], {}, None)))["trainers"][0]
+    assert [each["tokens_per_second"]["median"] for each in entry["rounds"]] == [80.0, 120.0]
+
+
+def test_a_machine_that_changed_is_told():
+    """Where one round's speeds lie apart from another's the spread promises little, and the race says whose; with one round none."""
+    rounds = [run("litgpt", speed=80.0), run("torchtune"), run("torchtune"), run("litgpt", speed=120.0)]
+    found = laps(rounds, 1e-5)
+    assert document(found, {}, None)["unsteady"] == ["litgpt"]
+    assert "unsteady: litgpt: rounds lie" in race_text("same", "local", 2, 8, found, {}, EXACT)
+    assert "unsteady" not in race_text("same", "local", 1, 8, laps(rounds[:2], 1e-5), {}, EXACT)
+
+
+def test_who_does_not_repeat_itself_is_no_yardstick():
+    """A trainer whose second round took another course is named, is compared with one that repeats, and cannot win."""
+    other = {k: 2.0 - 0.1 * k for k in range(1, 9)} | {5: 1.75}
+    runs = [run("axolotl", speed=900.0), run("litgpt"), run("torchtune", speed=80.0)]
+    runs += [runs[2], runs[1], run("axolotl", speed=900.0, losses=other)]
+    found = laps(runs, 1e-5)
+    assert [lap.repeats for lap in found] == [False, True, True]
+    assert [lap.agrees for lap in found] == [False, None, True]
+    assert winner(found).trainer == "litgpt"
+    text = race_text("same", "local", 2, 8, found, {}, EXACT)
+    assert "2 rounds of 8 steps" in text
+    assert "axolotl does not repeat itself: its rounds are 2.5e-01 apart at step 5" in text
+    alone = laps([runs[0], runs[-1]], 1e-5)
+    assert "no trainer repeats itself" in race_text("same", "local", 2, 8, alone, {}, EXACT)
+
+
+def test_a_round_that_failed_takes_its_trainer_out():
+    """Figures are those of the rounds that succeeded; the state, and why, is that of the one that did not; it cannot win."""
+    failed = run("torchtune", state="FAILED", losses={1: 1.9}, speed=1.0)
+    found = laps([run("litgpt"), run("torchtune", speed=300.0), failed, run("litgpt")], 1e-5)
+    assert [(lap.state, lap.agrees, lap.steps) for lap in found] == [("SUCCEEDED", None, 8), ("FAILED", None, 1)]
+    assert found[1].speed == Spread(300.0, 300.0, 300.0, 6)
+    assert winner(found) is None
+    assert "FAILED after 1 steps: exit_code: step train ended" in race_text("same", "local", 2, 8, found, {}, EXACT)
+
+
 def test_a_tie_is_called_one():
-    """Where the middle halves of the speeds overlap, the race says that it does not tell the two apart."""
+    """Where the spreads of the speeds overlap, the race says that it does not tell the two apart."""
     alike, slower = laps([run("litgpt", speed=100.0), run("torchtune", speed=100.0)], 1e-5), run("torchtune", speed=99.0)
     assert [lap.trainer for lap in ties(alike, winner(alike))] == ["torchtune"]
-    assert "does not tell them apart" in race_text("same", "local", 8, alike, {}, EXACT)
+    assert "does not tell them apart" in race_text("same", "local", 1, 8, alike, {}, EXACT)
     apart = laps([run("litgpt", speed=100.0), slower], 1e-5)
     assert document(apart, {}, winner(apart))["as_fast"] == []
 
@@ -393,7 +446,7 @@ def test_counts():
     assert "1,000 trained parameters, 40 tokens" in found.detail
 
 
-LATE = {**rates(FLAT), 3: rates(FLAT)[3] * (1 + 1e-7)}
+LATE = {**rates(FLAT), 3: rates(FLAT)[3] * (1 + 2e-7)}
 
 
 @pytest.mark.parametrize(
@@ -419,14 +472,13 @@ def test_a_wrong_count_is_named(other, word):
     assert word in found.detail
 
 
-def test_an_approximated_rate_has_its_own_limit():
-    """Where the report says that a trainer only comes near the schedule, 1e-7 off is near: of the rate, or of the highest one."""
-    first, low = evidence(run("litgpt")), {**rates(FLAT), 1: 9e-8 * FLAT["optim.lr"]}  # by the recipe it is 0 there
-    assert counts(evidence(run("maxtext", lr=LATE, plan_of="maxtext")), first, FLAT).outcome == "passed"
-    assert counts(evidence(run("maxtext", lr=low, plan_of="maxtext")), first, FLAT).outcome == "passed"
-    assert counts(evidence(run("torchtune", lr=low)), first, FLAT).outcome == "failed"
-    far = {**low, 8: rates(FLAT)[8] * (1 + 1e-4)}
-    assert counts(evidence(run("maxtext", lr=far, plan_of="maxtext")), first, FLAT).outcome == "failed"
+def test_a_rate_may_be_rounded_to_single_precision():
+    """6e-8 of the rate are near, and 1e-10 of the highest one where it is next to 0; more than that is not."""
+    first, low = evidence(run("litgpt")), {**rates(FLAT), 1: 9e-11 * FLAT["optim.lr"]}  # by the recipe it is 0 there
+    rounded = {step: value * (1 + 6e-8) for step, value in low.items()}
+    assert counts(evidence(run("torchtune", lr=rounded)), first, FLAT).outcome == "passed"
+    off = {**rounded, 1: 2e-10 * FLAT["optim.lr"]}
+    assert counts(evidence(run("torchtune", lr=off)), first, FLAT).outcome == "failed"
 
 
 def test_parameters_are_counted_by_headers():
@@ -439,10 +491,10 @@ def test_parameters_are_counted_by_headers():
 
 def test_a_measured_tolerance_says_what_it_rests_on():
     """In half precision two runs are judged, by a tolerance that is told to hold for small models; in fp16 none was measured."""
-    runs = [run("litgpt"), run("torchtune", losses={k: 2.0 - 0.1 * k + 0.02 for k in range(1, 9)})]
+    runs = [run("litgpt"), run("torchtune", losses={k: 2.0 - 0.1 * k + 0.03 for k in range(1, 9)})]
     assert [parity(runs, LOSS[each])[0].outcome for each in ("fp32", "bf16-mixed", "bf16")] == ["failed", "failed", "passed"]
     assert "tolerance 0.05 (measured on a model of" in parity(runs, LOSS["bf16"])[0].detail
-    assert "small models" in race_text("same", "local", 8, laps(runs, 0.05), {}, LOSS["bf16"])
+    assert "small models" in race_text("same", "local", 1, 8, laps(runs, 0.05), {}, LOSS["bf16"])
     assert "fp16-mixed" not in LOSS
 
 

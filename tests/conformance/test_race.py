@@ -14,7 +14,9 @@ pytestmark = pytest.mark.trainer
 
 
 def test_a_race_of_two_trainers(tune):
-    """Both take the steps asked for with the same losses, each reports its speed, and the winner gets the whole recipe."""
+    """Both take the steps asked for with the same losses, in both rounds; each reports its speed, and the winner gets the whole
+    recipe.
+    """
     words = ("--steps", "12", "--set", "train.steps=15", "--submit-winner")
     found = tune.json("race", QUICKSTART, *BOTH, *words)
     litgpt, torchtune = found["trainers"]
@@ -27,7 +29,8 @@ def test_a_race_of_two_trainers(tune):
     for each in (litgpt, torchtune):
         speed = each["tokens_per_second"]
         assert 0 < speed["low"] <= speed["median"] <= speed["high"]
-        assert speed["steps"] == 12 - found["left_out"]
+        assert speed["steps"] == 2 * (12 - found["left_out"])
+        assert each["repeats"], each
         assert each["first_step_s"] > 0
     fastest = max((litgpt, torchtune), key=lambda each: each["tokens_per_second"]["median"])
     assert found["winner"] == fastest["trainer"]

@@ -12,13 +12,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
+_json = json.JSONEncoder().encode
+_CONSTANTS = {None: "null", True: "true", False: "false"}
 _WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
 """Of YAML 1.1, in any case; as texts they need quotes."""
 
 
 def as_json(spec: Mapping[str, Any]) -> str:
     """A JSON object, a key of the top a line."""
-    return "{\n " + ",\n ".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in spec.items()) + "\n}\n"
+    return "{\n " + ",\n ".join(f"{_json(key)}: {_json(value)}" for key, value in spec.items()) + "\n}\n"
 
 
 def as_yaml(spec: Mapping[str, Any]) -> str:
@@ -42,8 +44,10 @@ def _block(spec: Mapping[str, Any], indent: str) -> Iterator[str]:
 def _inline(value: Any) -> str:
     if isinstance(value, str):
         return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else _quoted(value)
-    if value is None or isinstance(value, bool | int):
-        return json.dumps(value)
+    if value is None or isinstance(value, bool):
+        return _CONSTANTS[value]
+    if isinstance(value, int):
+        return repr(value)
     if isinstance(value, float):
         return _number(value)
     if isinstance(value, list | tuple):

@@ -108,7 +108,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, in a fixed order: what is stored, and what the digest is made of."""
-        return asdict(self)
+        return {**asdict(self), "report": self.report.as_dict()}
 
     def digest(self) -> str:
         """Name of this decision: equal plans have equal digests."""

@@ -199,6 +199,13 @@ def kept(ours: str, why: str, default: Any = None) -> Row:
     return Row((ours,), (), lambda _v, _s: (), lambda _: (default,), "same", why)
 
 
+class _Values(Flat):
+    """A flat config in which what is missing is ABSENT."""
+
+    def __missing__(self, _: str) -> Any:
+        return ABSENT
+
+
 @dataclass(frozen=True)
 class Crossing:
     """A whole config carried across."""
@@ -231,6 +238,7 @@ def cross(
     native: Flat = {}
     lines: list[Line] = []
     unread, names = set(ours), ours.keys()
+    value_of = _Values(ours).__getitem__
     said, taken = frozenset(written), frozenset(accepted)
     for row in table:
         if not row.needed <= names:
@@ -238,7 +246,7 @@ def cross(
         unread.difference_update(row.ours)
         lost: Lost | None = None
         try:
-            values = dict(zip(row.theirs, row.to(*(ours.get(name, ABSENT) for name in row.ours), scene), strict=True))
+            values = dict(zip(row.theirs, row.to(*map(value_of, row.ours), scene), strict=True))
         except Lost as loss:
             lost, values = loss, loss.instead
         if ABSENT in values.values():
@@ -247,7 +255,8 @@ def cross(
         if not values and not lost and said.isdisjoint(row.ours):
             lines += row.unsaid
         else:
-            lines += [_settled(line, lost, verbatim) for line in _lines(row, values, lost, said, taken)]
+            made = _lines(row, values, lost, said, taken)
+            lines += [_settled(line, lost, verbatim) for line in made] if lost else made
     return Crossing(native, tuple(lines), frozenset(unread))
 
 
@@ -262,9 +271,9 @@ def _lines(row: Row, values: Flat, lost: Lost | None, written: frozenset[str], a
     return out
 
 
-def _settled(line: Line, lost: Lost | None, verbatim: Collection[str]) -> Line:
+def _settled(line: Line, lost: Lost, verbatim: Collection[str]) -> Line:
     """The line of a loss that the user's own native keys make up for."""
-    if not lost or line.status != "lost" or not lost.unless or not lost.unless.issubset(verbatim):
+    if line.status != "lost" or not lost.unless or not lost.unless.issubset(verbatim):
         return line
     return Line(
         line.leaf, "native", line.native, f"{', '.join(sorted(lost.unless))} under native instead: {lost.why}", "", line.see

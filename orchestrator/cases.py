@@ -13,10 +13,30 @@ from orchestrator.decisions import Facts, Phase, Site
 from orchestrator.drift import RESOLVED
 from orchestrator.handover import Stand
 from orchestrator.metrics import Reading
-from orchestrator.observing import MANIFEST, REASON, Observed, last_words
+from orchestrator.observing import FAILED, MANIFEST, TAIL, Observed, last_words
 from orchestrator.reach import stands
 from orchestrator.store import Job
 from orchestrator.transports.base import Watch
+
+
+@dataclass
+class Mirror:
+    """What is kept here of the log that an attempt writes on another host."""
+
+    path: Path
+    size: int
+
+    @classmethod
+    def of(cls, path: Path) -> Mirror:
+        """As it is now, or will be made."""
+        return cls(path, path.stat().st_size if path.exists() else 0)
+
+    def append(self, data: bytes) -> None:
+        """Add what came."""
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.path.open("ab") as file:
+            file.write(data)
+        self.size += len(data)
 
 
 @dataclass
@@ -39,6 +59,8 @@ class Case:
     """When its start was answered, by the monotonic clock: that it was not there before says nothing."""
     latest: dict[str, Observed | None] = field(default_factory=dict)
     """Machine -> what it said last; None while it does not answer."""
+    mirrors: dict[int, Mirror] = field(default_factory=dict)
+    """Rank -> its log, of hosts that are not this machine."""
 
     def hosts(self) -> list[tuple[Stand, list[int]]]:
         """Where the attempt runs, by rank, and the devices that it has there."""
@@ -48,9 +70,16 @@ class Case:
         """Their names, by rank."""
         return list(self.reading.placed.get("devices", ()))
 
+    def silent(self) -> list[str]:
+        """Those that do not answer."""
+        return [machine for machine in self.machines() if self.latest.get(machine) is None]
 
-def facts(job: Job, case: Case, phase: Phase, speaker: Observed, steps: int | None) -> Facts:
-    """Everything that a decision rests on."""
+
+def facts(job: Job, case: Case, phase: Phase, speaker: Observed | None, steps: int | None) -> Facts:
+    """Everything that a decision rests on; nobody speaks where no host answers."""
+    phases = [observed.seen.phase for observed in case.latest.values() if observed]
+    if speaker is None:
+        return Facts(job.state, job.want, phase, silent=case.silent())
     seen, first = speaker.seen, case.latest[case.machines()[0]]
     said = None
     if speaker.said is not None:
@@ -72,6 +101,8 @@ def facts(job: Job, case: Case, phase: Phase, speaker: Observed, steps: int | No
         said,
         (case.reading.condemned[0], case.reading.condemned[1]) if case.reading.condemned else None,
         last_words(speaker.tail) if phase == "exited" and not said else "",
+        phases,
+        case.silent(),
     )
 
 
@@ -87,18 +118,11 @@ def sites(places: Sequence[Mapping[str, Any]], only: str | None) -> tuple[Site, 
     return tuple(Site(name, tuple(found)) for name, found in machines if found)
 
 
-def append(mirror: Path, data: bytes) -> None:
-    """Add to the log of an attempt on another host that is kept here."""
-    mirror.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with mirror.open("ab") as file:
-        file.write(data)
-
-
-def watch(job: Job, case: Case, rank: int, mirror: Path | None) -> Watch:
+def watch(job: Job, case: Case, rank: int) -> Watch:
     """What to look at: metrics and promised files are the first host's affair, the log only where it must be brought here."""
-    reached = None if mirror is None else mirror.stat().st_size if mirror.exists() else 0
+    log = case.mirrors[rank].size if rank in case.mirrors else None
     if rank:
-        return Watch(job.id, job.attempt, (REASON,), log=reached)
-    more = () if case.manifest else (MANIFEST,)
-    promised = (*case.plan["promise"]["files"], REASON, *more, *(() if case.compared else (RESOLVED,)))
-    return Watch(job.id, job.attempt, promised, case.reading.offsets(), tuple(case.plan["watch"]), reached)
+        return Watch(job.id, job.attempt, log=log, failed=FAILED, tail=TAIL)
+    whole = (*(() if case.manifest else (MANIFEST,)), *(() if case.compared else (RESOLVED,)))
+    promised, patterns = tuple(case.plan["promise"]["files"]), tuple(case.plan["watch"])
+    return Watch(job.id, job.attempt, promised, case.reading.offsets(), patterns, log, whole, FAILED, TAIL)

@@ -29,9 +29,12 @@ def _fits(pattern: str) -> Callable[[str], object]:
 _DETECT = BeforeValidator(lambda value: None if value == "detect" else value)
 _PATH = r"[^\x00-\x1f\x7f]+"
 _User = Annotated[str, _text(USER.fullmatch, "should be a user's name, without blanks, quotes or a leading dash")]
+_WORD = "should be a name of ~/.ssh/config, a host name or an address: letters, digits, . _ - : and %"
+_Name = Annotated[str, _text(NAME.fullmatch, _WORD)]
 _Address = Annotated[
     str,
-    _text(NAME.fullmatch, "should be a name of ~/.ssh/config, a host name or an address: letters, digits, . _ - : and %"),
+    # one colon is no address, but a port; `ssh` would look for a host of that whole name
+    _text(lambda text: NAME.fullmatch(text) and text.count(":") != 1, f"{_WORD}; user and port are keys of their own"),
 ]
 _Jump = Annotated[
     str,
@@ -49,8 +52,8 @@ _Mine = Annotated[str, _text(_fits(rf"(?!~[^/]){_PATH}"), "should be a path of t
 _Variable = Annotated[
     str,
     _text(
-        _fits(r"(?!(?:CUDA_VISIBLE_DEVICES|TUNE_\w*)$)[A-Za-z_][A-Za-z0-9_]*"),
-        "should be a variable's name, and not CUDA_VISIBLE_DEVICES or TUNE_..., which each job gets for itself",
+        _fits(r"(?!(?:CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|TUNE_\w*)$)[A-Za-z_][A-Za-z0-9_]*"),
+        "should be a variable's name, and not CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER or TUNE_..., which each job gets for itself",
     ),
 ]
 _Value = Annotated[str, _text(_fits(r"[^\x00]*"), "should be text without NUL")]
@@ -74,6 +77,8 @@ class Machine(_Keys):
     """CPU threads of a job."""
     env: dict[_Variable, _Value] = {}
     """Variables of every job there. No secrets: those are named in the recipe."""
+    occupied: Literal["wait", "use"] = "wait"
+    """What to do with accelerators that processes use which are not tune's: wait until they are free, or use them all the same."""
 
 
 class Local(Machine):
@@ -106,7 +111,7 @@ class Remote(Way):
     """One host."""
 
     address: _Address
-    name: _Address | None = None
+    name: _Name | None = None
     """How it is called in tables. Null: its address, and its port where that is not 22."""
     inside: _Address | None = None
     """Address by which the other hosts of a job reach it. Null: `address`."""

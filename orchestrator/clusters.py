@@ -90,7 +90,7 @@ def _target(name: str, values: Any, wrong: _Wrong) -> Local | Ssh | None:
     if not isinstance(values, dict):
         wrong(path, "should be a section of keys", values)
         return None
-    kind = values.get("kind", "local")
+    kind = values.get("kind", "ssh" if "hosts" in values else "local")  # then it is the kind that was forgotten
     if not isinstance(kind, str) or kind not in KINDS:
         wrong(f"{path}.kind", f"should be {' or '.join(KINDS)}", kind, _nearest(str(kind), KINDS))
         return None
@@ -126,10 +126,15 @@ def _said(error: Any, model: type[BaseModel]) -> tuple[str, Any, str]:
     number = isinstance(error["input"], int | float)
     hint = 'write it in quotes: "..."' if kind == "string_type" and number else ""
     if kind == "literal_error":
-        hint = _nearest(str(error["input"]), re.findall(r"'([^']+)'", rule))
+        word = str(error["input"])
+        hint = f"did you mean {_MEANT[word]}?" if word in _MEANT else _nearest(word, re.findall(r"'([^']+)'", rule))
     if last in ("devices", "memory_gib"):
         rule += ", or detect"
     return rule, ... if kind == "missing" else error["input"], hint
+
+
+_MEANT = {"gpu": "cuda", "nvidia": "cuda", "auto": "detect"}
+"""Words that people use elsewhere -> ours."""
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -223,6 +228,7 @@ def _station(host: Remote, way: Host, seen: tuple[Device, ...] | None) -> Statio
         inside=host.inside or host.address,
         env=host.env,
         offline=host.provision == "offline",
+        occupied=host.occupied,
         seen=seen,
     )
 
@@ -235,6 +241,7 @@ def _local(name: str, entry: Local) -> Place:
         devices=entry.devices,
         memory_gib=entry.memory_gib,
         env=entry.env,
+        occupied=entry.occupied,
         seen=seen,
     )
     python = str(Path(entry.python).expanduser().absolute()) if entry.python else ""

@@ -18,13 +18,14 @@ from typing import Any
 from backends.failures import Ended
 from backends.registry import reader
 from backends.resuming import resumed
-from orchestrator.cases import Case, append, facts, sites, watch
-from orchestrator.decisions import ALIVE, ENDED, Become, Queued, admit, decide, gathered
+from orchestrator.cases import Case, Mirror, facts, sites, watch
+from orchestrator.decisions import ABANDONED, ALIVE, ENDED, Become, Queued, admit, decide, gathered
 from orchestrator.drift import drifted
 from orchestrator.errands import Errands
 from orchestrator.handover import GRACE, unpacked
 from orchestrator.history import beginning, outcome, tried
 from orchestrator.home import Home, read_secrets
+from orchestrator.leftovers import Leftover, due, left_of, settle
 from orchestrator.machines import Machines, begun_nothing
 from orchestrator.metrics import Reading, points, summed
 from orchestrator.observing import Observed
@@ -43,9 +44,13 @@ class Controller:
     """Job -> values, as heard from whoever submitted it; in memory only."""
     nudge: Callable[[], None] = lambda: None
     """Called, in another thread, when there is something to look at."""
+    left: list[Leftover] = field(default_factory=list)
+    """Attempts that were given up, to be stopped when their hosts are seen again."""
     cases: dict[str, Case] = field(default_factory=dict)
     waiting: dict[str, Queued] = field(default_factory=dict)
     """What is kept of a job that waits: thousands may."""
+    told: dict[str, str] = field(default_factory=dict)
+    """Job -> why it waits, where others have what it waits for."""
 
     def __post_init__(self) -> None:
         """The ways to all machines begin here."""
@@ -88,7 +93,7 @@ class Controller:
             active = self.store.active()
         self._tell(present)
         for each in active:
-            if each.job.state == "QUEUED" and each.job.want == "cancel":
+            if each.job.state == "QUEUED" and each.job.want:
                 self._become(each, Become("CANCELLED", "cancelled", "before it started"))
         if start and any(each.job.state == "QUEUED" for each in active):
             begun = self._admit(active)
@@ -105,27 +110,38 @@ class Controller:
     # Asking, and what comes back
 
     def _ask(self, alive: Sequence[Active]) -> None:
-        """Have every machine looked at that has jobs of ours, each in one call."""
+        """Have every machine looked at that has jobs of ours, if it is time, each in one call."""
         groups: dict[str, list[Watch]] = defaultdict(list)
+        resting = self.machines.resting()
         for each in alive:
             case = self.case(each)
             for rank, (host, _) in enumerate(case.hosts()):
+                if host.machine in resting:
+                    continue
                 self.machines.meet(host)
-                mirror = self.home.mirror(each.job.id, each.job.attempt, rank) if host.ssh is not None else None
-                groups[host.machine].append(watch(each.job, case, rank, mirror))
+                if host.ssh is not None and rank not in case.mirrors:
+                    case.mirrors[rank] = Mirror.of(self.home.mirror(each.job.id, case.attempt, rank))
+                groups[host.machine].append(watch(each.job, case, rank))
+        for left in self.left:
+            if left.host.machine not in resting:
+                self.machines.meet(left.host)
+                groups[left.host.machine].append(left.watch)
         for machine, watches in groups.items():
             self.machines.look(machine, watches)
 
     def _heed(self, present: Mapping[str, Active], patience: float) -> bool:
         """Act on what came back; was there anything?"""
         back = self.errands.take(patience)
-        touched: dict[str, None] = {}  # in order, each once
+        # in order, each once; those that wait for no host first
+        touched = dict.fromkeys(id for id, each in present.items() if each.job.want == "abandon" and id in self.cases)
         for name, answer in back.items():
             match name:
                 case ("look", str(machine)):
                     touched |= dict.fromkeys(self._looked(machine, answer, present))
                 case ("start", str(id), int(attempt)) if id in present and present[id].job.attempt == attempt:
                     self._started(present[id], self.case(present[id]), answer)
+                case ("leases", str(machine)):
+                    self.machines.told(machine, answer)
                 case _:  # an order: what it did shows when the host is looked at
                     pass
         for id in touched:
@@ -143,6 +159,9 @@ class Controller:
         asked, out = self.machines.heard(machine), []
         for observed in answer:
             id = observed.seen.job
+            if left := next((left for left in self.left if left.is_of(machine, observed.seen)), None):
+                self._left(left, observed.seen)
+                continue
             case = self.cases.get(id)
             if case is None or id not in present or case.attempt != observed.seen.attempt or machine not in case.machines():
                 continue
@@ -152,7 +171,7 @@ class Controller:
             if rank == 0:
                 self._record(present[id], case, observed)
             if observed.log:
-                append(self.home.mirror(id, case.attempt, rank), observed.log)
+                case.mirrors[rank].append(observed.log)
             case.latest[machine] = observed
             out.append(id)
         return out
@@ -172,7 +191,18 @@ class Controller:
                 self.store.change(id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
             if any(case.latest.values()):
                 out.append(id)
-        return out
+        return out  # those of which all hosts are silent are left as they are, unless somebody abandons them: see `_heed`
+
+    def _left(self, left: Leftover, seen: Seen) -> None:
+        """See to it that what was given up ends, now that its host speaks of it."""
+        match due(seen):
+            case "":
+                settle(self.store, left, seen, time.time())
+                self.left.remove(left)
+            case "stop":
+                self.machines.order(left.host.machine, "stop", left.job, left.attempt, GRACE)
+            case "reap":
+                self.machines.order(left.host.machine, "reap", left.job, left.attempt)
 
     def _follow(self, each: Active, case: Case) -> None:
         """Decide, by what all hosts of a job said last."""
@@ -184,15 +214,17 @@ class Controller:
         latest = [case.latest[machine] for machine in machines]
         phase, rank = gathered([observed.seen if observed else None for observed in latest])
         speaker = latest[rank]
-        assert speaker  # noqa: S101  # for mypy: who does not answer does not speak
         steps = case.manifest["steps"] if case.manifest else job.steps
-        self._note(each, speaker.seen, steps, reachable=all(latest))
-        training = phase == "running" and speaker.seen.step == "train"
+        if speaker:
+            self._note(each, speaker.seen, steps, reachable=all(latest))
+        training = phase == "running" and speaker and speaker.seen.step == "train"
         if training and (why := hangs(Rules.of(case.plan["retry"]), time.monotonic(), case.news)):
             self._condemn(each, case, "hang", why)
         for action in decide(facts(each.job, case, phase, speaker, steps)):
             if isinstance(action, Become):
-                told = f"{machines[rank]}: {action.detail}" if action.detail and len(machines) > 1 else action.detail
+                told = (
+                    f"{machines[rank]}: {action.detail}" if action.detail and len(machines) > 1 and all(latest) else action.detail
+                )
                 self._end(each, case, replace(action, detail=told), speaker, steps)
             elif action.what == "start":
                 self._start([each])
@@ -228,7 +260,8 @@ class Controller:
             found = points(case.backend, case.plan, case.reading, observed.chunks, case.manifest)
             self.store.record(each.job.id, each.job.attempt, found, time.time(), case.reading.dump())
             steps = each.job.steps or case.plan["promise"]["steps"]
-            if case.reading.start and steps and (why := astray(case.plan["reading"], steps, [point[:3] for point in found])):
+            newest, last = [point[:3] for point in found], each.job.step or 0
+            if case.reading.start and steps and (why := astray(case.plan["reading"], steps, newest, last)):
                 self._condemn(each, case, "resume_astray", why)
 
     def _condemn(self, each: Active, case: Case, reason: str, detail: str) -> None:
@@ -237,16 +270,16 @@ class Controller:
             case.reading.condemned = [reason, detail]
             self.store.record(each.job.id, each.job.attempt, (), time.time(), case.reading.dump())
 
-    def _end(self, each: Active, case: Case, new: Become, speaker: Observed, steps: int | None) -> None:
+    def _end(self, each: Active, case: Case, new: Become, speaker: Observed | None, steps: int | None) -> None:
         """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
-        job, seen, now = each.job, speaker.seen, time.time()
+        job, seen, now = each.job, speaker.seen if speaker else Seen(each.job.id, each.job.attempt, "unknown"), time.time()
         if new.state not in ENDED or new.state == "SUCCEEDED":
             self._become(each, new, seen)
             return
         first = case.latest[case.machines()[0]]
-        tail = speaker.tail.decode("utf-8", "replace")
+        tail = speaker.tail.decode("utf-8", "replace") if speaker else ""
         ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail)
-        case.reading.outcome = outcome(ended, first.index if first else "", len(case.machines()))
+        case.reading.outcome = outcome(ended, first.index if first else "", len(case.machines()), case.silent())
         self.store.record(job.id, job.attempt, (), now, case.reading.dump())
         if new.state != "CANCELLED":
             choice = again(Rules.of(case.plan["retry"]), tried(self.store, job.id, job.attempt), steps)
@@ -255,6 +288,8 @@ class Controller:
                 self.store.new_attempt(job.id, [job.state], now, ended=last, why=choice.why, positions=positions)
                 return
         self._become(each, new, seen)
+        if new.reason == ABANDONED:
+            self.left += left_of(self.store, job.id, job.attempt)
 
     def _become(self, each: Active, new: Become, seen: Seen | None = None) -> None:
         """Write a new state down, if the job still is where we saw it."""
@@ -274,8 +309,11 @@ class Controller:
         by_id = {each.job.id: each for each in active}
         begun = []
         now = time.time()
-        due = [each for each in active if each.job.state != "QUEUED" or each.positions.get("not_before", 0.0) <= now]
-        for id, grant in admit(map(self._queued, due), self.machines.taken(), self.machines.down()).items():
+        waiting = [each for each in active if each.job.state != "QUEUED" or each.positions.get("not_before", 0.0) <= now]
+        closed = self.machines.down() | {left.host.machine for left in self.left}  # where an attempt that was given up may work
+        grants = admit(map(self._queued, waiting), self.machines.taken(), closed)
+        self._explain([each for each in waiting if each.job.state == "QUEUED" and each.job.id not in grants])
+        for id, grant in grants.items():
             each, case = by_id[id], self.case(by_id[id])
             case.reading.placed = {"target": grant.target, "devices": {name: list(held) for name, held in grant.devices.items()}}
             case.latest.clear()
@@ -285,6 +323,19 @@ class Controller:
                 begun.append(Active(each.job._replace(state="STARTING", target=grant.target), each.positions))
         self._start(begun)
         return begun
+
+    def _explain(self, waiting: Sequence[Active]) -> None:
+        """Note with jobs that wait who else has devices where they may run, once each time that this changes."""
+        others = self.machines.others()
+        if not others and not self.told:
+            return
+        said = {}
+        for each in waiting:
+            id, where = each.job.id, self.waiting[each.job.id].sites
+            said[id] = "; ".join(f"{name}: {others[name]}" for site in where for name, _ in site.machines if name in others)
+            if said[id] != self.told.get(id, ""):
+                self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), detail=said[id])
+        self.told = {id: told for id, told in said.items() if told}
 
     def _queued(self, each: Active) -> Queued:
         """What is asked for by a job that waits, or held by one that does not."""
@@ -297,7 +348,8 @@ class Controller:
             self.waiting[job.id] = Queued(
                 job.id, job.state, "", plan["hosts"], plan["devices"], sites(request["places"], begun_on)
             )
-        return replace(self.waiting[job.id], want=job.want)
+        known = self.waiting[job.id]
+        return replace(known, want=job.want) if job.want else known
 
     def _start(self, begun: Sequence[Active]) -> None:
         """Give attempts to their hosts. A second time does nothing there."""
@@ -357,7 +409,7 @@ class Controller:
         """Not all hosts could begin: the job waits again. Where some began, their attempt is over, and the next has another number."""
         job, now = each.job, time.time()
         self._stop(each, begun)
-        if job.want == "cancel":
+        if job.want:
             self._become(each, Become("CANCELLED", "cancelled", "before it started"))
         elif begun:
             self.store.new_attempt(job.id, ("STARTING",), now)

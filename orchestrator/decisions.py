@@ -15,6 +15,8 @@ from orchestrator.transports.base import Seen
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
 ALIVE = frozenset({"STARTING", "PREPARING", "RUNNING", "STOPPING"})
 """A runner may be at work."""
+ABANDONED = "abandoned"
+"""Why a job ended whose hosts did not answer: somebody did not want to wait for them."""
 STOPPED = ("stopped", "killed after grace")
 """How an attempt ended that somebody stopped."""
 Phase = Literal["unknown", "running", "stopping", "exited", "lost", "failing", "unreachable"]
@@ -43,6 +45,10 @@ class Facts:
     """Reason and detail for which we stop it."""
     last_words: str = ""
     """The last line of the log that looks like an error."""
+    phases: Collection[str] = ()
+    """Of the hosts that answer."""
+    silent: Sequence[str] = ()
+    """Hosts that do not."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +78,31 @@ def decide(facts: Facts) -> Sequence[Action]:
         return _lost(facts)
     if facts.phase == "exited":
         return (_ended(facts),)
-    if facts.want == "cancel" and facts.state != "STOPPING":
+    if facts.want and facts.state != "STOPPING":
         return Do("stop"), Become("STOPPING")
     if facts.phase == "failing" or (facts.condemned and facts.phase == "running"):
         return (Do("stop"),)
     if facts.state == "STOPPING":
-        return (Do("stop"),) if facts.phase == "running" else ()
+        return _stopping(facts)
     if facts.phase == "unreachable":
         return ()
     now = "RUNNING" if facts.step == "train" else "PREPARING" if facts.state != "RUNNING" else "RUNNING"
     return (Become(now),) if now != facts.state else ()
 
 
+def _stopping(facts: Facts) -> Sequence[Action]:
+    """What still works is told to end. Whoever abandons the job waits for no host that does not answer."""
+    if "running" in facts.phases:
+        return (Do("stop"),)
+    if facts.want == "abandon" and facts.phase == "unreachable" and "stopping" not in facts.phases:
+        gone = ", ".join(facts.silent)
+        return (Become("CANCELLED", ABANDONED, f"{gone}: did not answer; what runs there is stopped when it is seen again"),)
+    return ()
+
+
 def _unknown(facts: Facts) -> Sequence[Action]:
     """The host knows of no such attempt: it was not started, or its folder was removed."""
-    if facts.want == "cancel" or facts.state == "STOPPING":
+    if facts.want or facts.state == "STOPPING":
         return Do("stop"), Become("CANCELLED", "cancelled", "before it started")
     if facts.state == "STARTING":
         return (Do("start"),)
@@ -95,7 +111,7 @@ def _unknown(facts: Facts) -> Sequence[Action]:
 
 def _lost(facts: Facts) -> Sequence[Action]:
     reap: Sequence[Action] = (Do("reap"),) if facts.orphans else ()
-    if facts.want == "cancel":
+    if facts.want:
         return *reap, Become("CANCELLED", "cancelled", facts.why)
     return *reap, Become("LOST", facts.why.replace(" ", "_"), f"{facts.why} while step {facts.step or 'none'} was running")
 
@@ -126,9 +142,11 @@ def gathered(hosts: Sequence[Seen | None]) -> tuple[Phase, int]:
     Once one went wrong it speaks for the job, and the others are to be stopped: a trainer whose peer is gone waits for hours.
 
     Args:
-        hosts: what each host said last, by rank; None for one that does not answer. Not all are None.
+        hosts: what each host said last, by rank; None for one that does not answer.
     """
     known = {rank: seen for rank, seen in enumerate(hosts) if seen}
+    if not known:
+        return "unreachable", 0
     wrong = sorted((rank for rank, seen in known.items() if _went_wrong(seen)), key=lambda rank: known[rank].ended or 0.0)
     speaker = wrong[0] if wrong else min(known)
     phases = {seen.phase for seen in known.values()}
@@ -203,11 +221,13 @@ def admit(
             used.setdefault(machine, set()).update(devices)
     out: dict[str, Grant] = {}
     closed = set(down)
+    full: set[tuple[Site, ...]] = set()
     for job in jobs:
-        if job.state != "QUEUED" or job.want:
+        if job.state != "QUEUED" or job.want or job.sites in full:
             continue
         grant = next(filter(None, (_fits(job, site, used, closed) for site in job.sites)), None)
         if grant is None:
+            full.add(job.sites)
             closed.update(machine for site in job.sites for machine, _ in site.machines)
             continue
         out[job.id] = grant

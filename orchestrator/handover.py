@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from backends.plan import HEAD, JOB, PORT, RANK, Environment
 from backends.resuming import LINK
@@ -37,6 +37,8 @@ class Stand:
     """Settings of the way there; None is this machine."""
     offline: bool = False
     """It reaches no package index: wheels are prepared here and brought along."""
+    occupied: Literal["wait", "use"] = "wait"
+    """Whether its accelerators are taken while processes use them that are not tune's."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,7 @@ def request(
     env = {**meeting, **stand.env, **{name: _filled(value, words) for name, value in plan["env"]}}
     if environment.accelerator == "cuda":
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the host's locks count; CUDA by itself begins with the fastest
     return Request(
         job,
         attempt,
@@ -135,6 +138,8 @@ def request(
         GRACE,
         notify=below.notify,
         devices=tuple(devices),
+        accelerator=environment.accelerator,
+        occupied=stand.occupied,
         lease=owner,
         secrets=secrets,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from backends.failures import Ended, classify
@@ -10,19 +10,24 @@ from backends.resuming import Checkpoint, checkpoints
 from orchestrator.retrying import Again, Tried
 from orchestrator.store import Store
 
-SPREAD = "a checkpoint of a job over several hosts lies in parts on each of them, and is not put together yet"
+SPREAD = (
+    "a checkpoint of a job over several hosts lies on the first of them, or in parts on all, and is not brought to where the others"
+    " need it; `tune retry` without --from-checkpoint begins anew"
+)
 
 
-def outcome(ended: Ended, index: str, hosts: int) -> dict[str, Any]:
+def outcome(ended: Ended, index: str, hosts: int, owed: Sequence[str] = ()) -> dict[str, Any]:
     """What is kept of an attempt that ended without success.
 
     Args:
         ended: how.
         index: what it said of its checkpoints.
         hosts: on which it ran.
+        owed: of these, those that did not answer, and have still to be told that it is over.
     """
     found = [each if hosts == 1 else each._replace(lacks=SPREAD) for each in checkpoints(index)]
-    return {"kind": classify(ended).kind, "checkpoints": [list(each) for each in found]}
+    said = {"kind": classify(ended).kind, "checkpoints": [list(each) for each in found]}
+    return {**said, "owed": list(owed)} if owed else said
 
 
 def tried(store: Store, id: str, attempts: int) -> list[Tried]:

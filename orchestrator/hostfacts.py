@@ -25,7 +25,7 @@ class Said(NamedTuple):
 
     facts: HostFacts
     leases: tuple[Lease, ...]
-    """Devices in use, by whomever."""
+    """Devices in use, by whomever, and by processes that are not tune's."""
 
 
 AT_ONCE = 32
@@ -38,6 +38,8 @@ class Known(NamedTuple):
     facts: HostFacts
     at: float
     """Seconds since the epoch."""
+    leases: tuple[Lease, ...] = ()
+    """Devices that were in use then."""
 
 
 def recall(home: Home) -> dict[str, Known]:
@@ -46,7 +48,7 @@ def recall(home: Home) -> dict[str, Known]:
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
         for way, each in json.loads(_file(home).read_text("utf-8"))["hosts"].items():
             with suppress(ValueError, LookupError, TypeError):
-                found[way] = Known(_checked(each["facts"]), float(each["at"]))
+                found[way] = Known(_checked(each["facts"]), float(each["at"]), _used(each.get("leases", ())))
     return found
 
 
@@ -61,11 +63,22 @@ def _checked(said: Mapping[str, Any]) -> HostFacts:
     return TypeAdapter(HostFacts).validate_python(dict(said))
 
 
-def keep(home: Home, found: Mapping[str, HostFacts], now: float) -> None:
+def _used(said: Iterable[Mapping[str, Any]]) -> tuple[Lease, ...]:
+    """Devices in use, of the right kinds. As `_checked`."""
+    from pydantic import TypeAdapter  # noqa: PLC0415  # not for those who only ask who they are
+
+    leases = tuple(map(dict, said))
+    return TypeAdapter(tuple[Lease, ...]).validate_python(leases) if leases else ()
+
+
+def keep(home: Home, found: Mapping[str, Said], now: float) -> None:
     """Keep what hosts said, beside what others did; private to the user, whole or not at all."""
     home.make()
-    kept = {**recall(home), **{way: Known(facts, now) for way, facts in found.items()}}
-    hosts = {way: {"at": each.at, "facts": asdict(each.facts)} for way, each in sorted(kept.items())}
+    kept = {**recall(home), **{way: Known(said.facts, now, said.leases) for way, said in found.items()}}
+    hosts = {
+        way: {"at": each.at, "facts": asdict(each.facts), "leases": list(map(asdict, each.leases))}
+        for way, each in sorted(kept.items())
+    }
     fd, aside = tempfile.mkstemp(dir=home.path, prefix="hosts.")  # mode 0600
     with os.fdopen(fd, "w", encoding="utf-8") as out:
         json.dump({"version": 1, "hosts": hosts}, out, indent=1)
@@ -87,7 +100,7 @@ def ask(home: Home, hosts: Iterable[Host | None]) -> dict[str, Said | TransportE
     ways = {way_of(host): host for host in hosts}
     with ThreadPoolExecutor(min(AT_ONCE, len(ways) or 1)) as pool:
         found = dict(zip(ways, pool.map(lambda host: _ask(home, host), ways.values()), strict=True))
-    news = {way: said.facts for way, said in found.items() if way and isinstance(said, Said)}
+    news = {way: said for way, said in found.items() if isinstance(said, Said)}
     if news:
         keep(home, news, time.time())
     return found
@@ -100,7 +113,7 @@ def _ask(home: Home, host: Host | None) -> Said | TransportError:
             from orchestrator.transports.ssh import Ssh  # noqa: PLC0415  # fabric is heavy
 
             transport = Ssh(host, owner(home))
-        return Said(_checked(asdict(transport.hello())), tuple(transport.leases()))
+        return Said(_checked(asdict(transport.hello())), _used(map(asdict, transport.leases())))
     except TransportError as error:
         return error
     except (ValueError, LookupError, TypeError):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,14 +18,14 @@ from orchestrator.home import Home
 from orchestrator.hostfacts import owner
 from orchestrator.observing import observe
 from orchestrator.reach import way
-from orchestrator.transports.base import Busy, HostFacts, Refused, Request, Seen, Transport, TransportError, Watch
+from orchestrator.transports.base import Busy, HostFacts, Lease, Refused, Request, Seen, Transport, TransportError, Watch
 
 PACE = 1.0
 """Seconds between two looks at another host; ends are announced by it at once."""
 LONGEST = 30.0
 """Seconds between two tries to reach a host that is silent, at most."""
 BUSY = 2.0
-"""Seconds for which devices that somebody else holds are not asked for again; longer and longer while they are."""
+"""Seconds after which it is asked whether devices that somebody else holds are free; longer and longer while they are not."""
 
 
 @dataclass
@@ -42,10 +42,20 @@ class Machine:
     """When the look was sent that came back last, or is under way, by the monotonic clock."""
     due: float = 0.0
     """When to look again, by the same clock."""
+    taken: set[int] = field(default_factory=set)
+    """Devices that somebody else holds, as we heard last."""
+    holders: str = ""
+    """Who that is, in words."""
     busy: int = 0
-    """Starts in a row that found devices held by somebody else."""
-    taken: dict[int, float] = field(default_factory=dict)
-    """Device that somebody else holds -> until when we believe it."""
+    """How often in a row we heard so."""
+    asking: float = 0.0
+    """When to ask whether they are free, by the monotonic clock."""
+
+    def hold(self, devices: Iterable[int], holders: str) -> None:
+        """Believe that somebody else has these, for a while; with none, that all are free."""
+        self.taken, self.holders = set(devices), holders
+        self.asking = time.monotonic() + min(LONGEST, BUSY * 2**self.busy)
+        self.busy = self.busy + 1 if self.taken else 0
 
 
 class NotBrought(TransportError):
@@ -88,13 +98,17 @@ class Machines:
 
     # Asking
 
+    def resting(self) -> set[str]:
+        """Machines that are not to be looked at now, or are looked at already. This one never rests."""
+        now = time.monotonic()
+        others = ((name, each) for name, each in self.known.items() if each.host.ssh is not None)
+        return {name for name, each in others if now < each.due or self.errands.away(("look", name))}
+
     def look(self, name: str, watches: Sequence[Watch]) -> None:
-        """Have a machine looked at, if it is time."""
-        machine = self.known[name]
-        local, now = machine.host.ssh is None, time.monotonic()
-        if not local and now < machine.due:
-            return
-        if self.errands.send(("look", name), observe, self.transport(machine.host), watches, here=local):
+        """Have a machine looked at that does not rest."""
+        machine, now = self.known[name], time.monotonic()
+        here = machine.host.ssh is None
+        if self.errands.send(("look", name), observe, self.transport(machine.host), watches, here=here):
             machine.asked, machine.due = now, now + PACE
 
     def order(self, name: str, what: str, *words: Any) -> None:
@@ -187,16 +201,31 @@ class Machines:
     def trouble(self, name: str, error: Exception, devices: Sequence[int]) -> None:
         """A start on these devices went wrong there."""
         if isinstance(error, Busy):
-            machine = self.known[name]
-            machine.taken |= dict.fromkeys(devices, time.monotonic() + min(LONGEST, BUSY * 2**machine.busy))
-            machine.busy += 1
+            self.known[name].hold({*self.known[name].taken, *(error.devices or devices)}, str(error))
         elif isinstance(error, TransportError) and not isinstance(error, Refused):
             self.silence(name)
 
-    def taken(self) -> dict[str, list[int]]:
-        """Devices that others hold, as far as we know."""
+    def taken(self) -> dict[str, set[int]]:
+        """Devices that others hold, as far as we know. What we have not heard of for a while is asked, which starts nothing."""
         now = time.monotonic()
-        return {name: [device for device, until in each.taken.items() if until > now] for name, each in self.known.items()}
+        for name, each in self.known.items():
+            if each.taken and each.asking <= now:
+                self.errands.send(("leases", name), self.transport(each.host).leases)
+        return {name: each.taken for name, each in self.known.items()}
+
+    def told(self, name: str, leases: Sequence[Lease] | Exception) -> None:
+        """What it answered when it was asked who has its devices; nothing new when it did not."""
+        machine = self.known[name]
+        if isinstance(leases, Exception):
+            machine.hold(machine.taken, machine.holders)
+            return
+        others = {each.device: each for each in leases if each.job or machine.host.occupied == "wait"}
+        found = {device: others[device] for device in sorted(machine.taken & others.keys())}
+        machine.hold(found, "; ".join(map(str, found.values())))
+
+    def others(self) -> dict[str, str]:
+        """Who else has devices, machine by machine, in words."""
+        return {name: each.holders for name, each in self.known.items() if each.taken}
 
     def down(self) -> set[str]:
         """Machines that do not answer, and are not to be tried again yet."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backends.resuming import INDEX
+from orchestrator import runner
 from orchestrator.drift import RESOLVED
 from orchestrator.transports.base import Chunk, Seen, Transport, Watch
 
@@ -16,7 +17,10 @@ MANIFEST = "data/manifest.json"
 """What the data step made."""
 REASON = "reason.json"
 """What a step that failed says of it."""
-_TAIL = 8192
+TAIL = 8192
+"""Bytes of the log's end in which an error is looked for."""
+FAILED = (REASON, INDEX)
+"""What is asked for of an attempt that ended without success."""
 
 
 @dataclass(frozen=True)
@@ -39,42 +43,46 @@ class Observed:
 
 
 def observe(transport: Transport, watches: Sequence[Watch]) -> list[Observed]:
-    """Look at many attempts: one call to the host, and more only for those that ended or have something new to say.
+    """Look at many attempts: one call to the host, and more only for those that ended and left more than one can bring.
 
     Raises:
         TransportError: the host could not be asked.
     """
-    return [_whole(transport, watch, seen) for watch, seen in zip(watches, transport.poll(watches), strict=True)]
+    return [_observed(*_drained(transport, watch, seen)) for watch, seen in zip(watches, transport.poll(watches), strict=True)]
 
 
-def _whole(transport: Transport, watch: Watch, seen: Seen) -> Observed:
-    chunks, log = list(seen.chunks), seen.log
-    while seen.phase in ("exited", "lost") and (seen.chunks or seen.log):
+def _drained(transport: Transport, watch: Watch, seen: Seen) -> tuple[Seen, list[Chunk], bytes]:
+    """What was seen, and of an attempt that ended all the bytes that were new."""
+    first, chunks, log = seen, list(seen.chunks), seen.log
+    while first.phase in ("exited", "lost") and max(map(len, (seen.log, *(chunk.data for chunk in seen.chunks)))) >= runner.CHUNK:
         reached = {chunk.path: (chunk.offset + len(chunk.data), chunk.head) for chunk in seen.chunks}
         at = None if watch.log is None else watch.log + len(seen.log)
-        watch = replace(watch, files={**watch.files, **reached}, log=at)
+        watch = replace(watch, files={**watch.files, **reached}, log=at, promised=(), whole=(), failed=(), tail=0)
         [seen] = transport.poll([watch])
         chunks, log = chunks + list(seen.chunks), log + seen.log
+    return first, chunks, log
 
-    def read(path: str, limit: int, offset: int = 0) -> bytes:
-        return transport.read(seen.job, seen.attempt, path, offset, limit)
 
-    failed = seen.phase == "lost" or (seen.phase == "exited" and seen.rc != 0)
+def _observed(seen: Seen, chunks: Sequence[Chunk], log: bytes) -> Observed:
     return Observed(
-        replace(seen, chunks=(), log=b""),
+        replace(seen, chunks=(), log=b"", whole={}, tail=b""),
         tuple(chunks),
         log,
-        _json(read(f"work/{MANIFEST}", 256 << 20)) if MANIFEST in seen.exist else None,
-        (_json(read(f"work/{REASON}", 1 << 16)) or {}) if REASON in seen.exist else None,
-        read(f"work/{RESOLVED}", 16 << 20).decode("utf-8", "replace") if RESOLVED in seen.exist else "",
-        read("log", _TAIL, max(0, seen.log_size - _TAIL)) if failed else b"",
-        read(f"work/{INDEX}", 1 << 20).decode("utf-8", "replace") if failed else "",
+        _json(seen.whole, MANIFEST),
+        (_json(seen.whole, REASON) or {}) if REASON in seen.whole else None,
+        _text(seen.whole, RESOLVED),
+        seen.tail,
+        _text(seen.whole, INDEX),
     )
 
 
-def _json(data: bytes) -> dict[str, Any] | None:
+def _text(whole: Mapping[str, bytes], path: str) -> str:
+    return whole.get(path, b"").decode("utf-8", "replace")
+
+
+def _json(whole: Mapping[str, bytes], path: str) -> dict[str, Any] | None:
     with suppress(ValueError):
-        value = json.loads(data)
+        value = json.loads(whole.get(path, b"null"))
         return value if isinstance(value, dict) else None
     return None
 

@@ -28,6 +28,7 @@ class Station:
     inside: str = "127.0.0.1"
     env: Mapping[str, str] = field(default_factory=dict)
     offline: bool = False
+    occupied: Literal["wait", "use"] = "wait"
     seen: tuple[Device, ...] | None = None
     """NVIDIA devices found there; None: nobody has looked yet."""
 
@@ -58,7 +59,7 @@ class Station:
     def stand(self) -> Stand:
         """As it is kept with a job."""
         way = asdict(self.way) if self.way else None
-        return Stand(self.name, self.count, self.inside, self.env, way, self.offline)
+        return Stand(self.name, self.count, self.inside, self.env, way, self.offline, self.occupied)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import select
 import socket
 import struct
@@ -52,8 +53,36 @@ def hello(home: str) -> Json:
             "boot": boot.read().strip(),
             "uv": program("uv", [home + "/bin", "~/.local/bin", "~/.cargo/bin"]),
             "devices": devices(),
+            "ends_at_logout": ends_at_logout(),
             "clock": time.time(),
         }
+
+
+def ends_at_logout() -> bool:
+    """Does systemd-logind end what this user started over SSH when that session closes?
+
+    https://www.freedesktop.org/software/systemd/man/latest/logind.conf.html: a session's processes are ended with it where
+    KillUserProcesses says so. Lingering keeps what the user's own systemd started, not these.
+    """
+    import subprocess  # noqa: PLC0415 (seldom needed, and slow)
+
+    loginctl = program("loginctl")
+    if not loginctl:
+        return False
+    try:
+        # without a session's name it tells of logind itself
+        asked = [loginctl, "show-session", *("--property=Kill" + name for name in ("UserProcesses", "OnlyUsers", "ExcludeUsers"))]
+        lines = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=5, check=True).stdout.decode()
+        said = dict(line.split("=", 1) for line in lines.splitlines() if "=" in line)
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError):  # no logind there
+        return False
+    only = said.get("KillOnlyUsers", "").split()
+    return (
+        said.get("KillUserProcesses") == "yes"
+        and user not in said.get("KillExcludeUsers", "").split()
+        and (not only or user in only)
+    )
 
 
 def program(name: str, folders: Sequence[str] = ()) -> str:
@@ -66,16 +95,13 @@ def program(name: str, folders: Sequence[str] = ()) -> str:
 
 def devices() -> list[Json]:
     """NVIDIA devices: what nvidia-smi says, or where it says nothing, the device nodes."""
-    import subprocess  # noqa: PLC0415 (seldom needed, and slow)
-
     nodes = sorted(int(name[6:]) for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit())
-    query = [program("nvidia-smi"), "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
+    rows = runner.smi("gpu=index,name,memory.total", 10.0)
     try:
-        said = subprocess.run(query, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=10, check=True).stdout.decode()
-        rows = [[each.strip() for each in line.split(",")] for line in said.splitlines()]
-        return [{"index": int(index), "name": name, "memory_gib": float(mib) / 1024} for index, name, mib in rows]
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return [{"index": index} for index in nodes]
+        said = [{"index": int(index), "name": name, "memory_gib": float(mib) / 1024} for index, name, mib in rows]
+    except ValueError:  # such as [N/A]
+        said = []
+    return said or [{"index": index} for index in nodes]
 
 
 # ---- serving
@@ -156,8 +182,8 @@ def guarded(call: Callable[[], tuple[Json, bytes]]) -> tuple[Json, bytes]:
     """An answer, or a refusal in words."""
     try:
         return call()
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        return {"refused": runner.code(error), "said": str(error)}, b""
+    except runner.REFUSED as error:
+        return runner.refusal(error), b""
 
 
 def interface(request: Json) -> Json:

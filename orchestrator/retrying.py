@@ -141,20 +141,21 @@ def hangs(rules: Rules, now: float, last_news: float) -> str:
     )
 
 
-def astray(reading: Mapping[str, Any], steps: int, points: Sequence[tuple[int, str, float]]) -> str:
+def astray(reading: Mapping[str, Any], steps: int, points: Sequence[tuple[int, str, float]], last: int = 0) -> str:
     """What shows that an attempt did not go on where its checkpoint was; empty when nothing does.
 
     Args:
         reading: of its plan (`Plan.reading`, with `begun`).
         steps: of the whole run.
-        points: (step, name, value) of the attempt, its first ones; with none there is nothing to say yet.
+        points: (step, name, value) of the attempt, the newest; with none there is nothing to say yet.
+        last: step of the attempt's points before these; 0 when these are its first.
     """
     begun = reading.get("begun", 0)
     first = min((step for step, name, _ in points if name == "loss"), default=None)
     if not begun or first is None:
         return ""
-    facts = reading["rate"]
-    if first != begun + 1:
+    facts, every = reading["rate"], reading.get("every", 1)
+    if last <= begun and first != (begun // every + 1) * every:
         return f"it went on with step {first}, its checkpoint is of step {begun}"
     for step, lr in ((step, value) for step, name, value in points if name == "lr"):
         due = first_rate(facts, step, steps)

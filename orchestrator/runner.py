@@ -9,10 +9,11 @@
     runner.py wait DIR SECONDS             answer when the attempt ended, or after SECONDS
 
 DIR is `HOME/jobs/JOB/ATTEMPT`. DOCUMENT is `{"spec": {"job", "attempt", "steps": [{"name", "argv", "made"}], "env": {},
-"grace": 10, "notify": "", "devices": [0], "lease": who asks}, "files": {name: text}, "links": {name: target}, "secrets": {NAME: value}}`; names are relative
-to `DIR/work`, where the steps run, and relative targets to HOME. WATCHES is a list of `transports.base.Watch`, each with
+"grace": 10, "notify": "", "devices": [0], "accelerator": "cuda", "occupied": "wait", "lease": who asks}, "files": {name: text},
+"links": {name: target}, "secrets": {NAME: value}}`; names are relative to `DIR/work`, where the steps run, and relative targets
+to HOME. See `transports.base.Request`. WATCHES is a list of `transports.base.Watch`, each with
 `dir`; answers are `transports.base.Seen`, bytes in base64. Exit codes: 0 done; 2 wrong words or document; 3 the attempt
-exists with other contents; 4 the host refuses (no room, no permission); 5 a device is held by another attempt.
+exists with other contents; 4 the host refuses (no room, no permission); 5 a device is in use, with `{"devices": all that are}`.
 
 What makes each fact trustworthy:
     started once      the folder is filled aside and renamed into place: of racing starters one wins
@@ -20,7 +21,8 @@ What makes each fact trustworthy:
     host rebooted     the boot id kept at the start differs from the present one
     whose process     it carries the attempt's mark in its environment, descends from one that does, or is of the step's
                       session; a pid counts only with its start time
-    device held       flock(HOME/leases/DEVICE) is inherited by the supervisor and the steps, and lasts as long as any lives
+    device held       flock(HOME/leases/DEVICE) is inherited by the supervisor and the steps, and lasts as long as any lives;
+                      for an accelerator also the name of a socket, which all users of the machine have in common
     how it ended      exit.json is written by the step's parent, by fsync and rename, with room set aside on the disk
 """
 
@@ -48,8 +50,16 @@ PACE = 0.2  # seconds between looks at the stop request; the end of a child is n
 STUBBORN = 5.0  # seconds to wait for a process that KILL does not end at once: it may hang in the kernel
 RESERVE = 64 * 1024  # bytes set aside, so that a full disk still takes exit.json
 HEAD = 256  # bytes; as `transports.base.HEAD`
+LOOK = 10.0  # seconds for which a look at the processes of accelerators counts: nvidia-smi may take one itself
+SLIGHT = 256  # MiB of an accelerator: with less in use it is idle
+MUCH = 1024  # MiB of an accelerator: with so much in use it is somebody's, even where no process is seen
+CARDS = "/proc/driver/nvidia/gpus"  # a folder each, named by its place on the bus: the order in which nvidia-smi counts
+TITLE = "tune-device "
+NOBODY = {"job": "", "attempt": 0, "lease": "a job of another user", "accelerator": ""}
 CHUNK = 1024 * 1024  # most bytes of one file in one poll; the next poll goes on
+WHOLE = 64 * CHUNK  # most bytes of a file that is sent whole
 FULL = (errno.ENOSPC, errno.EDQUOT)
+REFUSED = (OSError, ValueError, LookupError, TypeError)  # what a wrong request or a host that cannot raises
 SEEN = ("phase", "step", "step_started", "rc", "signal", "why", "orphans", "ended")
 BOOT = "/proc/sys/kernel/random/boot_id"  # differs after each boot of the host
 LETTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
@@ -126,12 +136,16 @@ def get(path: str) -> Any:
         return None
 
 
-def put(path: str, value: Any) -> None:
-    """Write a private JSON file, whole or not at all; it is on the disk when this returns."""
+def put(path: str, value: Any, durable: bool = False) -> None:
+    """Write a private JSON file, whole or not at all; `durable`: it is on the disk when this returns.
+
+    What is not durable may be empty after a power cut, which ends the attempt anyway.
+    """
     with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
         file.write(text_of(value).encode())
         file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            os.fsync(file.fileno())
     os.rename(path + ".new", path)
 
 
@@ -300,71 +314,6 @@ def room(path: str) -> None:
         os.umask(mask)
 
 
-def turn(home: str) -> int:
-    """A descriptor of the lock under which devices are given away and counted; to be closed."""
-    room(home + "/leases")
-    lock = os.open(home + "/leases/turn", os.O_RDWR | os.O_CREAT, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
-
-
-def lease(home: str, device: int) -> tuple[int, Json | None]:
-    """A descriptor that holds a device while any process has it open, and None; or -1, and who holds it."""
-    path = "%s/leases/%d" % (home, device)
-    last = get(path + ".json") or {"job": "unknown", "attempt": 0, "lease": ""}
-    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return -1, last
-    # a worker may have let go of what it inherited, and outlive both its supervisor and its step
-    if status("%s/jobs/%s/%d" % (home, last["job"], last["attempt"])).get("orphans"):
-        os.close(lock)
-        return -1, last
-    return lock, None
-
-
-def leases(home: str) -> list[Json]:
-    """Devices in use, and by whom."""
-    mine = turn(home)
-    try:
-        found = []
-        for device in sorted(int(name) for name in os.listdir(home + "/leases") if name.isdigit()):
-            lock, holder = lease(home, device)
-            if holder:
-                found.append(dict(holder, device=device))
-            else:
-                os.close(lock)
-        return found
-    finally:
-        os.close(mine)
-
-
-def claim(folder: str, document: Json, held: list[int]) -> int | None:
-    """Place an attempt, and take its devices, whose descriptors go into `held`. As `place`; BlockingIOError when one is held.
-
-    Whoever asks for devices waits for its turn. So of two with some devices in common one gets all of its own, and of two
-    starters of one attempt the second finds it placed, and not its own attempt in its way.
-    """
-    spec, home = document["spec"], folder.rsplit("/", 3)[0]
-    devices = sorted(set(spec.get("devices", ())))
-    mine = turn(home) if devices else None
-    try:
-        for device in devices if not os.path.exists(folder) else ():
-            lock, holder = lease(home, device)
-            if holder:
-                whose = " of " + holder["lease"] if holder["lease"] else ""
-                raise BlockingIOError("device %d is held by %s/%s%s" % (device, holder["job"], holder["attempt"], whose))
-            held.append(lock)
-            os.set_inheritable(lock, True)
-            put("%s/leases/%d.json" % (home, device), {key: spec[key] for key in ("job", "attempt", "lease")})
-        return None if os.path.exists(folder) else place(folder, document)
-    finally:
-        if mine is not None:
-            os.close(mine)
-
-
 def gist(document: Json) -> Json:
     """What an attempt is, whoever asks for it and hears of it."""
     return dict(document, spec=dict(document["spec"], notify="", lease=""))
@@ -378,7 +327,8 @@ def start(folder: str, document: Json) -> Json:
     try:
         lock = claim(folder, kept, held)
         if lock is None:
-            if gist(get(folder + "/spec.json")) != gist(kept):
+            there = get(folder + "/spec.json")
+            if there and gist(there) != gist(kept):
                 raise FileExistsError("%s exists with other contents: take another attempt, or another job" % folder)
             return status(folder)
         started, starter = os.pipe()
@@ -528,7 +478,7 @@ class Supervisor:
         """Keep exit.json. A full disk gets the reserve back first, and after that only delays it."""
         while True:
             try:
-                put(self.folder + "/exit.json", end)
+                put(self.folder + "/exit.json", end, durable=True)
                 break
             except OSError as error:
                 if error.errno not in FULL:
@@ -545,6 +495,237 @@ class Supervisor:
             from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM, socket  # noqa: PLC0415 (`socket` costs 8 ms)
 
             quiet(socket(AF_UNIX, SOCK_DGRAM).sendto, self.spec["job"].encode(), MSG_DONTWAIT, self.spec["notify"])
+
+
+# ---- devices
+
+
+class Held(BlockingIOError):
+    """Devices that were asked for are in use. `devices` are all that are known to be, asked for or not."""
+
+    def __init__(self, wanted: Mapping[int, Json], others: Iterable[int]) -> None:
+        super().__init__("; ".join("device %d is %s" % (device, whose(holder)) for device, holder in sorted(wanted.items())))
+        self.devices = sorted({*wanted, *others})
+
+
+def whose(holder: Json) -> str:
+    """Who has a device, in words."""
+    if not holder["job"]:
+        return "busy with %s" % holder["lease"]
+    return "held by %s/%s%s" % (holder["job"], holder["attempt"], " of " + holder["lease"] if holder["lease"] else "")
+
+
+def turn(home: str) -> int:
+    """A descriptor of the lock under which devices are given away and counted; to be closed."""
+    room(home + "/leases")
+    lock = os.open(home + "/leases/turn", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
+def lease(home: str, device: int) -> tuple[int, Json | None]:
+    """A descriptor that holds a device while any process has it open, and None; or -1, and who holds it."""
+    path = "%s/leases/%d" % (home, device)
+    last = get(path + ".json") or {"job": "unknown", "attempt": 0, "lease": ""}
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return -1, last
+    # a worker may have let go of what it inherited, and outlive both its supervisor and its step
+    if status("%s/jobs/%s/%d" % (home, last["job"], last["attempt"])).get("orphans"):
+        os.close(lock)
+        return -1, last
+    return lock, None
+
+
+def leases(home: str) -> list[Json]:
+    """Devices in use, and by whom: by attempts of this state folder, by those of others, by strangers."""
+    beyond = others(home)
+    mine = turn(home)
+    try:
+        found = []
+        for device in sorted(int(name) for name in os.listdir(home + "/leases") if name.isdigit()):
+            lock, holder = lease(home, device)
+            if holder:
+                found.append(dict(holder, device=device))
+            else:
+                os.close(lock)
+        return found + [dict(holder, device=device) for device, holder in sorted(beyond.items())]
+    finally:
+        os.close(mine)
+
+
+def claim(folder: str, document: Json, held: list[int]) -> int | None:
+    """Place an attempt, and take its devices, whose descriptors go into `held`. As `place`; `Held` when one is in use.
+
+    Whoever asks for devices waits for its turn. So of two with some devices in common one gets all of its own, and of two
+    starters of one attempt the second finds it placed, and not its own attempt in its way. Those of other state folders ask for
+    accelerators in the same order, and do not wait: of them, too, one gets all of its own.
+    """
+    spec, home = document["spec"], folder.rsplit("/", 3)[0]
+    devices = sorted(set(spec.get("devices", ())))
+    # before its turn, since it may take a while
+    beyond = others(home, spec.get("occupied", "wait")) if on_card(spec) and not os.path.exists(folder) else {}
+    mine = turn(home) if devices else None
+    try:
+        if os.path.exists(folder):
+            return None
+        holders = {device: take(home, device, spec, held) or beyond.get(device) for device in devices}
+        wanted = {device: holder for device, holder in holders.items() if holder}
+        if wanted:
+            raise Held(wanted, beyond)
+        holder = {key: spec.get(key, "") for key in ("job", "attempt", "lease", "accelerator")}
+        for device in devices:
+            put("%s/leases/%d.json" % (home, device), holder)
+        return place(folder, document)
+    finally:
+        if mine is not None:
+            os.close(mine)
+
+
+def on_card(spec: Json) -> bool:
+    """Are its devices accelerators, of which a machine has one for all of its users, and no mere places for jobs?"""
+    return bool(spec.get("devices")) and spec.get("accelerator", "cpu") != "cpu"
+
+
+def take(home: str, device: int, spec: Json, held: list[int]) -> Json | None:
+    """Hold a device by descriptors that go into `held`; or who holds it."""
+    lock, holder = lease(home, device)
+    if holder:
+        return holder
+    held.append(lock)
+    if on_card(spec):
+        card = TITLE + "%s %s" % (spec["accelerator"], dict(enumerate(cards(spec["accelerator"]))).get(device, device))
+        try:
+            held.append(named(card))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return reserved().get(device, NOBODY)
+        quiet(lambda: held.append(named("%s %s %s/%s" % (card, account(os.getuid()), spec["job"], spec["attempt"]))))
+    for each in held:
+        os.set_inheritable(each, True)
+    return None
+
+
+def named(name: str) -> int:
+    """A descriptor that has a name on this machine, alone, while any process has it open; OSError when another has it.
+
+    It is a socket's that no file stands for: there is no folder that all users would have to be able to write to, and nothing
+    that a clean-up of /tmp could take away. Nobody can connect. All users see such names in /proc/net/unix.
+    """
+    from _socket import AF_UNIX, SOCK_STREAM, socket  # noqa: PLC0415 (only accelerators need it)
+
+    mine = socket(AF_UNIX, SOCK_STREAM)
+    try:
+        mine.bind(b"\0" + name.encode()[:107])  # as many as the kernel takes
+        return mine.detach()
+    finally:
+        mine.close()
+
+
+def cards(kind: str) -> list[str]:
+    """Names of accelerators by their number. They are the same for all users, however many of them each sees."""
+    try:
+        return sorted(os.listdir(CARDS)) if kind == "cuda" else []
+    except OSError:
+        return []
+
+
+def account(user: int) -> str:
+    """A user's name; the number when it has none."""
+    import pwd  # noqa: PLC0415 (seldom needed)
+
+    try:
+        return str(pwd.getpwuid(user).pw_name)
+    except KeyError:
+        return str(user)
+
+
+def reserved() -> dict[int, Json]:
+    """Accelerators that attempts hold, of whichever state folder. Anybody may have written what is read there."""
+    found: dict[int, Json] = {}
+    for line in content("/proc/net/unix").decode("utf-8", "replace").splitlines():
+        kind, name, user, attempt = [*line.partition(" @" + TITLE)[2].split(), "", "", "", ""][:4]
+        places = cards(kind)
+        if name in places or name.isdecimal():
+            device = places.index(name) if name in places else int(name)
+            job, _, number = attempt.partition("/")
+            holder = {"job": job, "attempt": int(number) if number.isdecimal() else 0, "lease": user, "accelerator": kind}
+            if job or device not in found:
+                found[device] = holder if job else dict(NOBODY, accelerator=kind)
+    return found
+
+
+def others(home: str, occupied: str = "wait") -> dict[int, Json]:
+    """Accelerators that others have than attempts of this state folder: attempts of other folders and, where they count, strangers."""
+    about = strangers(home) if occupied == "wait" else {}
+    found = {device: dict(NOBODY, lease=who, accelerator="cuda") for device, who in about.items()}
+    return {**found, **{device: holder for device, holder in reserved().items() if not ours(home, holder)}}
+
+
+def ours(home: str, holder: Json) -> bool:
+    """Is it an attempt of this state folder?"""
+    try:
+        folder = attempt_folder("%s/jobs/%s/%d" % (home, holder["job"], holder["attempt"]))
+    except ValueError:
+        return False
+    return holder["lease"] == account(os.getuid()) and os.path.exists(folder)
+
+
+def strangers(home: str) -> dict[int, str]:
+    """NVIDIA devices that processes use which belong to no attempt of anybody, and which; as they were LOOK seconds ago at most."""
+    kept = get(home + "/leases/look.json") or {"at": 0.0}
+    if not 0.0 <= time.time() - kept["at"] < LOOK:
+        known = reserved()  # before the look: an attempt that ends in between is no stranger
+        found = {str(device): who for device, who in busy().items() if device not in known}
+        kept = {"at": time.time(), "found": found}
+        room(home + "/leases")
+        quiet(put, home + "/leases/look.json", kept)
+    return {int(device): who for device, who in kept["found"].items()}
+
+
+def busy() -> dict[int, str]:
+    """NVIDIA devices in use, and by what."""
+    rows = smi("gpu=index,pci.bus_id,memory.used,display_active", 5.0)
+    rows = [row for row in rows if row[0].isdecimal() and (not row[2].isdecimal() or int(row[2]) >= SLIGHT)]
+    apps = smi("compute-apps=gpu_bus_id,pid", 5.0) if rows else []
+    found = {}
+    for index, bus, memory, display in rows:
+        pids = [process(pid) for where, pid in apps if where == bus]
+        # a container does not see the processes of another; on a desktop it may be the screen's
+        if pids or (memory.isdecimal() and int(memory) >= MUCH and display != "Enabled"):
+            who = ", ".join(pids[:3]) + ", ..." * (len(pids) > 3) or memory + " MiB, not seen from here"
+            found[int(index)] = "a process that is not tune's (%s)" % who
+    return found
+
+
+def process(pid: str) -> str:
+    """`pid 7 of anna`; without the user where it cannot be seen."""
+    try:
+        return "pid %s of %s" % (pid, account(os.stat("/proc/" + inside(pid)).st_uid))
+    except (OSError, ValueError):
+        return "pid %s" % pid
+
+
+def smi(query: str, seconds: float) -> list[list[str]]:
+    """What nvidia-smi answers, row by row; nothing where there is none, or no answer in time."""
+    import subprocess  # noqa: PLC0415 (seldom needed, and slow)
+
+    argv = ["nvidia-smi", "--query-" + query, "--format=csv,noheader,nounits"]
+    try:
+        asked = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError:
+        return []
+    try:
+        said = asked.communicate(timeout=seconds)[0].decode("utf-8", "replace")
+    except subprocess.TimeoutExpired:
+        asked.kill()  # not waited for: with a broken device it hangs in the kernel
+        return []
+    rows = [[cell.strip() for cell in line.split(",")] for line in said.splitlines()]
+    return [row for row in rows if len(row) == query.count(",") + 1] if asked.returncode == 0 else []
 
 
 # ---- looking, and ending from outside
@@ -579,10 +760,10 @@ def status(folder: str) -> Json:
 
 def lost(folder: str, run: Json) -> Json:
     """What is to be said of an attempt that has neither a supervisor nor an end."""
-    meta = get(folder + "/meta.json")
-    if not meta:
+    if not os.path.exists(folder + "/log"):
         return {"phase": "unknown"}
-    if meta["boot_id"] != content(BOOT).decode():
+    meta = get(folder + "/meta.json") or {}  # a power cut may have left it empty
+    if meta.get("boot_id") != content(BOOT).decode():
         return dict(run, phase="lost", why="host rebooted")
     return dict(run, phase="lost", why="supervisor died", orphans=len(members(meta["tag"], run)))
 
@@ -595,6 +776,13 @@ def look(folder: str, watch: Mapping[str, Any]) -> Json:
     seen["chunks"] = [chunk for name in files for chunk in news(work, name, *files[name])]
     if watch.get("log") is not None:
         seen["log"] = part(folder + "/log", watch["log"], CHUNK)
+    failed = seen["phase"] == "lost" or (seen["phase"] == "exited" and seen["rc"] != 0)
+    wanted = [*watch.get("whole", ()), *(watch.get("failed", ()) if failed else ())]
+    if wanted:
+        whole = {name: part("%s/%s" % (work, inside(name)), 0, WHOLE) for name in wanted}
+        seen["whole"] = {name: data for name, data in whole.items() if data}
+    if failed and watch.get("tail"):
+        seen["tail"] = part(folder + "/log", max(0, seen["log_size"] - watch["tail"]), watch["tail"])
     seen["exist"] = [each for each in watch["promised"] if any(part(work + "/" + name, 0, 1) for name in matching(work, each))]
     return seen
 
@@ -687,9 +875,16 @@ def main(argv: Sequence[str]) -> int:
         for document in answer("".join(argv[:1]), argv[1:]):
             print(text_of(document), flush=True)
         return 0
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except REFUSED as error:
+        if isinstance(error, Held):
+            print(text_of({"devices": error.devices}), flush=True)
         print("runner: %s" % error, file=sys.stderr, flush=True)
         return code(error)
+
+
+def refusal(error: Exception) -> Json:
+    """An error as an answer, where there is no exit code."""
+    return {"refused": code(error), "said": str(error), "devices": getattr(error, "devices", ())}
 
 
 def code(error: Exception) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from orchestrator.controller import Controller
 from orchestrator.home import Home
+from orchestrator.leftovers import owed
 from orchestrator.service import near, nudge, only_one
 from orchestrator.store import Store, open_store
 
@@ -18,8 +19,10 @@ PACE = 0.5
 """Seconds between looks at running jobs for news of their metrics; starts and ends are announced by the runner at once."""
 TOGETHER = 0.002
 """Seconds after the first news in which more may come before it is looked at."""
-REST = 5.0
-"""How many times as long as the last look took we rest after it, when there is always news: a thousand jobs have some every few ms."""
+SHARE = 0.1
+"""Of a core that we take while there is always news: a thousand jobs have some every few ms."""
+BURST = 1.0
+"""Seconds of a core that may be taken at once after a quiet time, so that some dozens of jobs wait for nothing."""
 PATIENCE = 5.0
 """Seconds to stay without anything to do."""
 
@@ -41,7 +44,7 @@ def serve(home: Home) -> None:
         with only_one(home, patience=1.0) as mine, open_store(home.store) as store:
             if not mine:
                 return
-            controller = Controller(home, store, secrets, lambda: nudge(home))
+            controller = Controller(home, store, secrets, lambda: nudge(home), owed(store))
             try:
                 _loop(controller)
             finally:
@@ -56,18 +59,31 @@ def _loop(controller: Controller) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.bind(near(place))
         place.chmod(0o600)
-        busy = time.monotonic()
+        busy, allowance = time.monotonic(), Allowance()
         while True:
-            spent = -time.thread_time()
             left = _look_safely(controller)
-            spent += time.thread_time()
             if left:
                 busy = time.monotonic()
             elif time.monotonic() - busy > PATIENCE:
                 break
-            if _listen(ear, controller, PACE if left else 1.0, max(TOGETHER, spent * REST)):
+            if _listen(ear, controller, PACE if left else 1.0, time.monotonic() + allowance.rest()):
                 busy = time.monotonic()
         place.unlink(missing_ok=True)
+
+
+class Allowance:
+    """What this thread may take of a core: `SHARE` of the time that passes, saved up to `BURST` seconds."""
+
+    def __init__(self) -> None:
+        """All is saved at the beginning."""
+        self._saved, self._until, self._spent = BURST, time.monotonic(), time.thread_time()
+
+    def rest(self) -> float:
+        """Seconds after which what was taken so far is made up for; 0 while some is saved."""
+        now, spent = time.monotonic(), time.thread_time()
+        self._saved = min(BURST, self._saved + (now - self._until) * SHARE) - (spent - self._spent)
+        self._until, self._spent = now, spent
+        return max(0.0, -self._saved / SHARE)
 
 
 def _look_safely(controller: Controller) -> int:
@@ -81,10 +97,10 @@ def _look_safely(controller: Controller) -> int:
         return 1
 
 
-def _listen(ear: socket.socket, controller: Controller, seconds: float, together: float) -> bool:
+def _listen(ear: socket.socket, controller: Controller, seconds: float, rested: float) -> bool:
     """Sleep until somebody says that something changed, at most so many seconds; did somebody?
 
-    What comes within `together` seconds of the first word is looked at together.
+    What comes soon after the first word is looked at together, and so is what comes until we have `rested`, by the monotonic clock.
     """
     ear.settimeout(seconds)
     until = 0.0
@@ -95,7 +111,7 @@ def _listen(ear: socket.socket, controller: Controller, seconds: float, together
             return until > 0
         with suppress(ValueError, AttributeError):
             controller.secrets.update(json.loads(data).get("secrets", {}))
-        until = until or time.monotonic() + together
+        until = until or max(rested, time.monotonic() + TOGETHER)
         left = until - time.monotonic()
         if left <= 0:
             return True

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,20 @@ def pytest_collection_modifyitems(config, items):
         left = [item for item in items if item.get_closest_marker("thorough")]
         items[:] = [item for item in items if item not in left]
         config.hook.pytest_deselected(items=left)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The figure of the schedules of faults (faults/test_schedules.py), with the seeds that repeat them."""
+    done = [
+        value for report in terminalreporter.getreports("passed") for name, value in report.user_properties if name == "schedule"
+    ]
+    failed = sum("::test_a_schedule" in report.nodeid for report in terminalreporter.getreports("failed"))
+    if done or failed:
+        ends = Counter(state for _, *states in done for state in states)
+        said = ", ".join(f"{count} {state}" for state, count in ends.most_common())
+        seeds = ", ".join(sorted({str(seed) for seed, *_ in done}))
+        held = f"{len(done)} held: none of {ends.total()} jobs forgotten, run twice, or with a wrong end ({said})"
+        terminalreporter.write_line(f"schedules of faults: {held}; {failed} failed; seeds {seeds}")
 
 
 @pytest.fixture(scope="session")

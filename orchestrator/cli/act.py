@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
 
 def cancel(said: argparse.Namespace) -> int:
-    """End jobs, with all their processes; returns when they have ended."""
+    """End jobs, with all their processes; returns when they have ended.
+
+    A host that does not answer is waited for, unless its job is abandoned: then it ends as CANCELLED (`abandoned`), its devices
+    are free for others on other hosts, and whichever controller sees that host again stops what runs there before anything else
+    of ours begins on it.
+    """
     home, store = opened()
     with store:
         jobs = _chosen(store, said)
-        asked = [job.id for job in jobs if store.ask(job.id, "cancel")]
+        asked = [job.id for job in jobs if store.ask(job.id, "abandon" if said.abandon else "cancel")]
         if asked:
             wake(home)
         if said.no_wait:
@@ -31,6 +37,9 @@ def cancel(said: argparse.Namespace) -> int:
         ended = until_ended(home, store, [job.id for job in jobs], time.monotonic() + GRACE + 20)
     for job in ended:
         print(f"{job.id} {job.state}" + ("" if job.id in asked else " (it had ended before)"))
+    if gone := [job.id for job in ended if not job.ended and not job.reachable]:
+        way = f"`tune cancel --abandon {' '.join(gone)}`"
+        print(f"hint: a host does not answer; what runs there ends when it does. {way} does not wait for it", file=sys.stderr)
     return DONE if all(job.state == "CANCELLED" for job in ended) else FAILED
 
 

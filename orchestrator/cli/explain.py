@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +68,7 @@ def _recipe(said: argparse.Namespace) -> int:
     where = machine(said, wish)
     reports = {each.name: _report(each.name, wish, where) for each in BACKENDS.values()}
     if said.json:
-        print(json.dumps({name: [asdict(line) for line in report.lines] for name, report in reports.items()}, indent=1))
+        print(json.dumps({name: report.as_dict()["lines"] for name, report in reports.items()}, indent=1))
         return DONE
     texts = (report_text(report, width=_width(), verbose=True, firm=FIRM) for report in reports.values())
     print("\n\n".join(f"===== {name} =====\n{text}" for name, text in zip(reports, texts, strict=True)))

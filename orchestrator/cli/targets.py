@@ -68,14 +68,27 @@ def _rows(
             facts, using, fault = kept and kept.facts, use.get(station.name, {}), ""
             if isinstance(answer, Said):
                 facts, fault = answer.facts, wrong_with(place, station, answer.facts)
-                using = {lease.device: _holder(lease, owner(home)) for lease in answer.leases} | using
             elif answer:
                 facts, fault = None, str(answer)
+            leases = answer.leases if isinstance(answer, Said) else _others(kept, owner(home))
+            using = {lease.device: _holder(lease, owner(home)) for lease in leases if _counts(lease, station)} | using
             rows.append(Row(place.name, place.kind, station, facts, kept and kept.at, using, waiting.get(place.name, 0), fault))
     return rows
 
 
+def _others(kept: Known | None, us: str) -> list[Lease]:
+    """What others had when the machine was looked at; ours may have ended since."""
+    return [lease for lease in (kept.leases if kept else ()) if lease.owner != us]
+
+
+def _counts(lease: Lease, station: Station) -> bool:
+    """Is it one of the devices that jobs get there? A machine with accelerators may be used for its CPUs."""
+    return lease.accelerator == station.kind
+
+
 def _holder(lease: Lease, us: str) -> str:
+    if not lease.job:
+        return lease.owner
     return lease.job if lease.owner == us else f"{lease.job} of {lease.owner}"
 
 

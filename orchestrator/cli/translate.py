@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
     from backends.base import Backend
     from backends.plan import Plan
-    from backends.report import Report
 
 
 def translate(said: argparse.Namespace) -> int:
@@ -83,18 +81,14 @@ def _width() -> int:
 def _document(each: Plan | Inexpressible) -> dict[str, Any]:
     """One trainer, as the design's contract has it."""
     if isinstance(each, Inexpressible):
-        return {"files": {}, "steps": [], "env": {}, "report": _lines(each.report), "expressible": False}
+        return {"files": {}, "steps": [], "env": {}, "report": each.report.as_dict()["lines"], "expressible": False}
     return {
         "files": {file.path: file.text for file in each.files},
         "steps": [list(step.argv) for step in each.steps],
         "env": dict(each.env),
-        "report": _lines(each.report),
+        "report": each.report.as_dict()["lines"],
         "expressible": True,
     }
-
-
-def _lines(report: Report) -> list[dict[str, Any]]:
-    return [asdict(line) for line in report.lines]
 
 
 def _write(folder: Path, plans: dict[str, Plan | Inexpressible]) -> None:

@@ -3,9 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any
 
 ABOUT = "Write a fine-tune once; run it on any of several trainers; know exactly what was translated."
+
+
+class _Words(argparse.ArgumentParser):
+    """A command whose mistakes are told with its own options, and the nearest of them."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # what argparse calls for a command
+        said, strange = super().parse_known_args(args, namespace)
+        if strange and hasattr(said, "sets") and not any(word.startswith("-") for word in strange):
+            said.sets, strange = [*said.sets, *strange], []  # argparse takes a list of words only before the options
+        if strange:
+            import difflib  # noqa: PLC0415  # not for --help
+
+            found = difflib.get_close_matches(strange[0].partition("=")[0], re.findall(r"--[\w-]+", self.format_usage()), n=1)
+            self.error(f"unrecognized arguments: {' '.join(strange)}" + (f"\n\nhint: did you mean {found[0]}?" if found else ""))
+        return said, strange
 
 
 def parser(first: str = "") -> argparse.ArgumentParser:
@@ -20,7 +36,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_const", const="version", dest="command", help="print the version")
     top.set_defaults(module="around", function="version")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Words)
     groups = ((_compiling, COMPILING), (_tracking, TRACKING), (_around, AROUND))
     chosen = [add for add, names in groups if first in names] or [add for add, _ in groups]
     for add in chosen:
@@ -91,11 +107,14 @@ def _importing(commands: Any) -> None:
     native = _command(
         commands, "import", "importing", "a trainer's own config becomes a recipe; every key is accounted for", "native"
     )
-    native.add_argument("file", metavar="FILE", help="a config of any trainer")
+    native.add_argument("file", metavar="FILE", help="a config of any trainer, or a shell script; - for standard input")
     native.add_argument(
         "sets", nargs="*", default=(), metavar="KEY=VALUE", help="what the trainer's command line sets over the file"
     )
     native.add_argument("--from", dest="trainer", metavar="TRAINER", help="whose config it is (default: seen from its keys)")
+    native.add_argument(
+        "--line", type=int, default=0, metavar="N", help="the command in this line of a script (default: the first)"
+    )
     native.add_argument("-o", dest="output", metavar="RECIPE", help="write the recipe there (default: stdout)")
     native.add_argument("--strict", action="store_true", help="a key that the recipe does not say is an error (exit code 3)")
     native.add_argument("--json", action="store_true", help="one JSON document")
@@ -121,6 +140,9 @@ def _proving(commands: Any) -> None:
         each.add_argument("--steps", type=int, default=30, metavar="K", help="optimizer steps of each trainer (default: 30)")
         each.add_argument("--tolerance", type=float, metavar="NATS", help="on losses (default: as measured for the precision)")
         each.add_argument("--json", action="store_true", help="one JSON document")
+    race.add_argument(
+        "--rounds", type=int, default=2, metavar="N", help="runs of each trainer, every other in reverse order (default: 2)"
+    )
     race.add_argument("--submit-winner", action="store_true", help="then the whole recipe to the fastest whose losses agree")
     verify.add_argument(
         "--level", type=int, default=5, metavar="N", help="only levels up to this one (default: 5); 1 runs nothing"
@@ -166,6 +188,11 @@ def _tracking(commands: Any) -> None:
         default=[],
         metavar="NAME",
         help="all jobs of this recipe name that have not ended; may hold *",
+    )
+    cancel.add_argument(
+        "--abandon",
+        action="store_true",
+        help="wait for no host that does not answer: the job ends now, and what still runs there when the host is seen again",
     )
     cancel.add_argument("--no-wait", action="store_true", help="only ask")
     retry = _command(commands, "retry", "act", "run an ended job again, as a new attempt")

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 SKEW = 1.0
 """Seconds that a host's clock may be off without a word."""
 
+ENDING = """\
+warning: {}: systemd-logind ends what was started over SSH when that session closes (KillUserProcesses=yes), so jobs will be LOST
+hint: have an administrator set KillUserProcesses=no there, or KillExcludeUsers= to your user, in /etc/systemd/logind.conf.
+`loginctl enable-linger` is not enough: it keeps what the user's own systemd started"""
 
 CHECKED = (
     *("TARGET", "MACHINE", "CHECK", "ACCELERATOR", "DEVICES", "MEMORY"),
@@ -34,7 +38,7 @@ class Row(NamedTuple):
     at: float | None = None
     """When; seconds since the epoch."""
     use: Mapping[int, str] = {}
-    """Device -> job that has it."""
+    """Device -> job that has it; what others have, as it was when the machine was looked at."""
     waiting: int = 0
     """Jobs that wait for the target."""
     fault: str = ""
@@ -63,7 +67,7 @@ def targets_table(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], now:
 
 
 def check_table(rows: Sequence[Row], *, width: int | None = None) -> str:
-    """What each machine answered; below, why it cannot be used where it cannot."""
+    """What each machine answered; below, why it cannot be used where it cannot, and what its jobs have to fear."""
     lines = [
         (
             row.target,
@@ -77,7 +81,9 @@ def check_table(rows: Sequence[Row], *, width: int | None = None) -> str:
     ]
     text = table(CHECKED, lines, width=width, loose=("HELD BY",), right=("DEVICES", "CPUS", "DISK FREE"))
     faults = dict.fromkeys(visible(row.fault, keep="\n") for row in rows if row.fault)
-    return "\n\n".join([text, *faults])
+    ending = [row.station.name for row in rows if row.facts and row.facts.ends_at_logout]
+    warnings = [ENDING.format(", ".join(dict.fromkeys(ending)))] if ending else []
+    return "\n\n".join([text, *faults, *warnings])
 
 
 def _devices(station: Station) -> tuple[str, str, str]:

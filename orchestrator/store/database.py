@@ -52,6 +52,7 @@ CREATE TABLE events (
     detail TEXT NOT NULL
 );
 CREATE INDEX events_job ON events (job);
+CREATE INDEX events_reason ON events (reason) WHERE reason <> '';
 CREATE TABLE series (
     key {key},
     job BIGINT NOT NULL REFERENCES jobs,

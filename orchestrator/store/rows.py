@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
 
-Want = Literal["", "cancel"]
-"""What the user asked for and has not got yet."""
+Want = Literal["", "cancel", "abandon"]
+"""What the user asked for and has not got yet. `abandon` is a cancel that waits for no host that does not answer."""
 
 Reading = tuple[int, str, float, str]
 """Step, name, value, native name: what `backends.points.Point` is."""
@@ -132,7 +132,9 @@ class PointRow(NamedTuple):
 def as_job(row: Sequence[Any]) -> Job:
     """A row of `jobs`, columns in the order of the fields."""
     *plain, reachable, labels, tokens_per_second, loss = row
-    return Job._make((*plain, bool(reachable), json.loads(labels), _number(tokens_per_second), _number(loss)))
+    return Job._make(
+        (*plain, bool(reachable), json.loads(labels) if labels != "{}" else {}, _number(tokens_per_second), _number(loss))
+    )
 
 
 def _number(value: Any) -> float | None:

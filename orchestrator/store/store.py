@@ -126,14 +126,15 @@ class Store:
         """Set fields of a job, but only while it is in one of the states `expect` and, if given, at this attempt.
 
         `None` expects nothing. A new state is an event; `event` makes one of any change. False when it did not happen:
-        somebody else was first, or the attempt is an old one, or there is no such job.
+        somebody else was first, or the attempt is an old one, or there is no such job. After a power cut a wish and a target
+        are still known; what became of the job its hosts can tell again.
         """
         if not fields or not fields.keys() <= CHANGEABLE:
             raise TypeError(f"change: should set some of {', '.join(sorted(CHANGEABLE))}, got {', '.join(fields) or 'none'}")
         values: dict[str, Any] = {**fields}
         if "reachable" in values:
             values["reachable"] = int(values["reachable"])
-        with self._database.write(durable=event or not fields.keys().isdisjoint(("state", "want", "ended"))):
+        with self._database.write(durable=not fields.keys().isdisjoint(("want", "target"))):
             found = self._lock(id)
             if found is None or (expect is not None and found[1] not in expect) or attempt not in (None, found[2]):
                 return False
@@ -241,6 +242,16 @@ class Store:
             (id,),
         )
         return [Event(*row) for row in rows]
+
+    def ended_for(self, reason: str) -> list[tuple[str, int, dict[str, Any]]]:
+        """Job, number and positions of all attempts that ended for a reason, the oldest first."""
+        rows = self._database.read(
+            "SELECT jobs.id, events.attempt, positions.text FROM events JOIN jobs ON jobs.key = events.job"
+            " JOIN positions ON positions.job = events.job AND positions.attempt = events.attempt"
+            " WHERE events.reason = ? AND events.reason <> '' ORDER BY events.key",  # the second lets the index be used
+            (reason,),
+        )
+        return [(id, attempt, json.loads(text)) for id, attempt, text in rows]
 
     def positions(self, id: str, attempt: int) -> dict[str, Any]:
         """How far the files of an attempt have been read; empty before the first `record`."""

@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.transports.base import Busy, Chunk, Conflict, Device, HostFacts, Lease, Refused, Request, Seen, TransportError
-from orchestrator.transports.wire import Answer
+from orchestrator.transports.base import (
+    Answer,
+    Busy,
+    Chunk,
+    Conflict,
+    Device,
+    HostFacts,
+    Lease,
+    Refused,
+    Request,
+    Seen,
+    TransportError,
+)
 
 
 def document(request: Request) -> dict[str, Any]:
     """What the runner needs to start an attempt."""
-    spec = {key: getattr(request, key) for key in ("job", "attempt", "env", "grace", "notify", "devices", "lease")}
+    kept = ("job", "attempt", "env", "grace", "notify", "devices", "accelerator", "occupied", "lease")
+    spec = {key: getattr(request, key) for key in kept}
     spec["steps"] = [dict(step) for step in request.steps]
     return {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}
 
@@ -24,9 +36,10 @@ def seen(answer: Mapping[str, Any], ahead: float = 0.0) -> Seen:
     """
     chunks = tuple(Chunk(**{**chunk, "data": raw(chunk["data"])}) for chunk in answer.get("chunks", ()))
     known = {key: value for key, value in answer.items() if key in Seen.__dataclass_fields__}
-    log = raw(answer.get("log", b""))
+    known |= {name: raw(known[name]) for name in ("log", "tail") if name in known}
+    whole = {name: raw(data) for name, data in answer.get("whole", {}).items()}
     times = {name: known[name] - ahead for name in ("step_started", "ended") if known.get(name)}
-    return Seen(**{**known, **times, "chunks": chunks, "log": log, "exist": tuple(answer.get("exist", ()))})
+    return Seen(**{**known, **times, "chunks": chunks, "whole": whole, "exist": tuple(answer.get("exist", ()))})
 
 
 def ahead(answer: Mapping[str, Any]) -> float:
@@ -52,12 +65,17 @@ def facts(answer: Mapping[str, Any], asked: float) -> HostFacts:
 
 def leases(answer: Mapping[str, Any]) -> list[Lease]:
     """Devices in use."""
-    return [Lease(each["device"], each["job"], each["attempt"], each["lease"]) for each in answer["leases"]]
+    return [
+        Lease(each["device"], each["job"], each["attempt"], each["lease"], each.get("accelerator") or "cpu")
+        for each in answer["leases"]
+    ]
 
 
-def refusal(code: int, said: str) -> Exception:
+def refusal(code: int, said: str, devices: Sequence[int] = ()) -> Exception:
     """The error that an exit code of the runner stands for."""
-    kinds: dict[int, type[Exception]] = {2: ValueError, 3: Conflict, 4: Refused, 5: Busy}
+    if code == 5:
+        return Busy(said, devices)
+    kinds: dict[int, type[Exception]] = {2: ValueError, 3: Conflict, 4: Refused}
     return kinds.get(code, TransportError)(said or f"the runner ended with code {code}")
 
 
@@ -68,7 +86,7 @@ def settled(answer: Callable[[], Answer], host: str) -> Callable[[], Answer]:
         said, body = answer()
         if "refused" in said:
             code, text = int(said["refused"]), str(said["said"])
-            raise refusal(code, text if code in (2, 3) else f"{host}: {text}")
+            raise refusal(code, text if code in (2, 3, 5) else f"{host}: {text}", said.get("devices", ()))
         return said, body
 
     return wait

@@ -12,6 +12,9 @@ from typing import Any, Literal, Protocol
 
 Phase = Literal["unknown", "running", "stopping", "exited", "lost"]
 
+Answer = tuple[dict[str, Any], bytes]
+"""What `remote` says to a request, and bytes that go with it."""
+
 Told = Callable[[int, int], None]
 """Is told of progress: bytes done, bytes in all."""
 
@@ -41,7 +44,12 @@ class Conflict(Exception):
 
 
 class Busy(Exception):
-    """A device is held: `device 0 is held by JOB/ATTEMPT of OWNER`. Nothing was started."""
+    """A device is in use: `device 0 is held by JOB/ATTEMPT of OWNER`. Nothing was started."""
+
+    def __init__(self, text: str, devices: Sequence[int] = ()) -> None:
+        """`devices` are all that are known to be in use there, asked for or not."""
+        super().__init__(text)
+        self.devices = tuple(devices)
 
 
 @dataclass(frozen=True)
@@ -106,6 +114,8 @@ class HostFacts:
     """Path of a uv program there; empty when there is none."""
     devices: tuple[Device, ...] = ()
     """NVIDIA devices."""
+    ends_at_logout: bool = False
+    """systemd-logind there ends what was started over SSH when that session closes: jobs with it."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,19 @@ class Lease:
 
     device: int
     job: str
+    """Empty where a process uses it that is not tune's."""
     attempt: int
     owner: str
+    """The controller that asked for it; of jobs in other state folders their user there; without a job, the process in words."""
+    accelerator: str = "cpu"
+    """`cuda` for a real device, which is one for all users of the machine; with `cpu` the device is a place for a job."""
+
+    def __str__(self) -> str:
+        """As a start is refused for it."""
+        whose = f" of {self.owner}" if self.owner else ""
+        return f"device {self.device} is " + (
+            f"held by {self.job}/{self.attempt}{whose}" if self.job else f"busy with {self.owner}"
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +159,11 @@ class Request:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Into the environment of the steps, by standard input; never written anywhere."""
     devices: tuple[int, ...] = ()
-    """Accelerators that the attempt has for itself while any process of it lives."""
+    """Devices that the attempt has for itself while any process of it lives."""
+    accelerator: str = "cpu"
+    """What they are. With `cpu` they are places for jobs, counted in this state folder; else nobody else on the machine gets them."""
+    occupied: Literal["wait", "use"] = "wait"
+    """Whether to take accelerators that processes use which are not tune's."""
     lease: str = ""
     """Who asks for them: a controller, in words for people."""
 
@@ -158,6 +183,12 @@ class Watch:
     """Patterns of further files to read: those not in `files` yet are sent from 0."""
     log: int | None = None
     """Send the log from this byte on; None sends nothing of it."""
+    whole: tuple[str, ...] = ()
+    """Small files to send whole once they are there, relative to the work folder."""
+    failed: tuple[str, ...] = ()
+    """Such files that are sent once the attempt has ended without success."""
+    tail: int = 0
+    """Bytes of the log's end to send then."""
 
 
 @dataclass(frozen=True)
@@ -198,6 +229,10 @@ class Seen:
     """New bytes of the log, not more than of one chunk. The phase was read before."""
     exist: tuple[str, ...] = ()
     """Those of `Watch.promised` that exist and are not empty. Read after the phase."""
+    whole: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """Those of `Watch.whole` and `Watch.failed` that are there and not empty."""
+    tail: bytes = field(default=b"", repr=False)
+    """The log's end, as `Watch.tail` asks for it."""
 
 
 class Transport(Protocol):
@@ -214,7 +249,7 @@ class Transport(Protocol):
 
     def poll(self, watches: Sequence[Watch]) -> list[Seen]:
         """Look at many attempts at once, in one round trip. The phase is read before the files: `exited` and no more
-        bytes means that there will be none.
+        bytes means that there will be none; so does a chunk of fewer bytes than `runner.CHUNK`.
         """
         ...
 

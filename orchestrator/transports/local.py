@@ -1,11 +1,13 @@
-"""This machine. Starting goes through the runner's command line, as on any host; all else is done in process."""
+"""This machine. Attempts are started by a process of their own kind (`orchestrator.starter`); all else is done in process."""
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +15,60 @@ from typing import Any
 
 from orchestrator import remote, runner
 from orchestrator.transports import answers, shipping
-from orchestrator.transports.base import HostFacts, Lease, Request, Seen, Told, Watch, nobody
-from orchestrator.transports.wire import Answer
+from orchestrator.transports.base import Answer, HostFacts, Lease, Request, Seen, Told, TransportError, Watch, nobody
 
-# Isolated and without site packages: the runner needs nothing of ours, and starts in a third of the time. Imported, since
-# Python keeps the bytecode of a module, but not of a program.
-RUN = "import os, sys; sys.path.append(sys.argv.pop(1)); import runner; os._exit(runner.main(sys.argv[1:]))"
-RUNNER = (sys.executable, "-I", "-S", "-E", "-c", RUN)
+# Isolated and without site packages: it needs nothing but the standard library and ours, and is there in half of the time.
+SERVE = "import sys; sys.path.append(sys.argv[1]); from orchestrator.starter import serve; serve()"
+STARTER = (sys.executable, "-I", "-S", "-E", "-c", SERVE, str(Path(__file__).parents[2]))
+
+
+class Starter:
+    """A process that starts attempts, from the first request on. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._living: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+
+    def ask(self, request: Mapping[str, Any]) -> Answer:
+        """What a request is answered.
+
+        Raises:
+            TransportError: nothing, so it is not known what was done.
+        """
+        mine, its = socket.socketpair()
+        with mine:
+            try:
+                with its:
+                    socket.send_fds(self._line(), [b"."], [its.fileno()])
+                mine.sendall(json.dumps(request, default=dict).encode())
+                mine.shutdown(socket.SHUT_WR)
+                with mine.makefile("rb") as answer:
+                    return json.loads(answer.read()), b""
+            except (OSError, ValueError) as error:
+                raise TransportError(f"this machine: the starter has gone: {error}") from None
+
+    def close(self) -> None:
+        """Let go of it: it ends when nobody can ask any more."""
+        with self._lock:
+            if self._living:
+                process, line = self._living
+                line.close()
+                process.wait()
+            self._living = None
+
+    def _line(self) -> socket.socket:
+        """The way to it; to another one where it has gone."""
+        with self._lock:
+            if self._living and self._living[0].poll() is not None:
+                self._living[1].close()
+                self._living = None
+            self._living = self._living or self._begun()
+            return self._living[1]
+
+    def _begun(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        mine, its = socket.socketpair()
+        with its:
+            return subprocess.Popen(STARTER, stdin=its.fileno(), stdout=subprocess.DEVNULL), mine
 
 
 class Local:
@@ -27,15 +76,12 @@ class Local:
 
     def __init__(self, home: Path) -> None:
         self.home = os.path.abspath(home)  # noqa: PTH100 (Path.resolve would follow links, Path.absolute keeps `..`)
+        self._starter = Starter()
 
     def start(self, request: Request) -> Seen:
         """See `Transport.start`. ValueError when the request names a path outside its folder, or no program to run."""
-        argv = (*RUNNER, str(Path(runner.__file__).parent), "start", self._folder(request.job, request.attempt))
-        wanted = json.dumps(answers.document(request), default=dict).encode()
-        done = subprocess.run(argv, input=wanted, capture_output=True, check=False)
-        if done.returncode != 0:
-            raise answers.refusal(done.returncode, done.stderr.decode(errors="replace").strip())
-        return answers.seen(json.loads(done.stdout))
+        about = {"folder": self._folder(request.job, request.attempt), "document": answers.document(request)}
+        return answers.seen(answers.settled(lambda: self._starter.ask(about), "this machine")()[0])
 
     def poll(self, watches: Sequence[Watch]) -> list[Seen]:
         """See `Transport.poll`. ValueError when a watch names a path outside the work folder."""
@@ -75,7 +121,8 @@ class Local:
         return shipping.fetch(self._way, {"job": job, "attempt": attempt}, names, into, told)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Let the starter go."""
+        self._starter.close()
 
     def _way(self, request: Mapping[str, Any], body: bytes) -> Callable[[], Answer]:
         """As over a wire, but done at once."""

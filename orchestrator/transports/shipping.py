@@ -14,8 +14,7 @@ from typing import Any
 
 from orchestrator.blobs import executable, measure, within
 from orchestrator.runner import inside
-from orchestrator.transports.base import Told, TransportError, nobody
-from orchestrator.transports.wire import Answer
+from orchestrator.transports.base import Answer, Told, TransportError, nobody
 
 Way = Callable[[Mapping[str, Any], bytes], Callable[[], Answer]]
 """Sends a request and its body; what it returns waits for the answer."""

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator import blobs, remote, runner
 from orchestrator.transports import answers, shipping
-from orchestrator.transports.base import Host, HostFacts, Lease, Request, Seen, Told, TransportError, Watch, nobody
+from orchestrator.transports.base import Answer, Host, HostFacts, Lease, Request, Seen, Told, TransportError, Watch, nobody
 from orchestrator.transports.dialing import CONNECT, dial, hang_up, within
 from orchestrator.transports.route import check, route
-from orchestrator.transports.wire import PATIENCE, Answer, Wire
+from orchestrator.transports.wire import PATIENCE, Wire
 
 if TYPE_CHECKING:
     from fabric import Connection  # type: ignore[import-untyped]

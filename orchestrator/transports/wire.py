@@ -15,9 +15,8 @@ from typing import Any, Protocol
 
 from orchestrator.remote import LENGTHS, READY
 from orchestrator.runner import text_of
-from orchestrator.transports.base import TransportError
+from orchestrator.transports.base import Answer, TransportError
 
-Answer = tuple[dict[str, Any], bytes]
 PATIENCE = 12.0
 """Seconds without a byte from there, after which an answer is not waited for any more."""
 WINDOW, SLOWEST = 2 << 20, 100_000.0

@@ -12,10 +12,10 @@ from backends.source import read
 from backends.target import Target
 from orchestrator import clusters
 from orchestrator.home import Home
-from orchestrator.hostfacts import Known, keep, recall
+from orchestrator.hostfacts import Known, Said, keep, recall
 from orchestrator.places import Layout, way_of
 from orchestrator.render.plan import problem_text
-from orchestrator.transports.base import Device, Host, HostFacts
+from orchestrator.transports.base import Device, Host, HostFacts, Lease
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,9 +123,10 @@ def test_facts_are_kept(tmp_path):
     """What hosts said is there for the next command, private to the user, beside what others said; garbage is as if unsaid."""
     home = Home(tmp_path / "home")
     assert recall(home) == {}
-    keep(home, {"@a:": FACTS}, 5.0)
-    keep(home, {"@b:": HostFacts(**{**vars(FACTS), "devices": GPUS})}, 6.0)
-    assert recall(home) == {"@a:": Known(FACTS, 5.0), "@b:": Known(HostFacts(**{**vars(FACTS), "devices": GPUS}), 6.0)}
+    used = (Lease(1, "ft-1", 2, "anna", "cuda"),)
+    keep(home, {"@a:": Said(FACTS, ())}, 5.0)
+    keep(home, {"@b:": Said(HostFacts(**{**vars(FACTS), "devices": GPUS}), used)}, 6.0)
+    assert recall(home) == {"@a:": Known(FACTS, 5.0), "@b:": Known(HostFacts(**{**vars(FACTS), "devices": GPUS}), 6.0, used)}
     file = home.path / "hosts.json"
     assert file.stat().st_mode & 0o777 == 0o600
     kept = json.loads(file.read_text())
@@ -183,13 +184,13 @@ groups: {any: [lbb], lab: [e]}
     ("key", "value"),
     [
         ("address", "-oProxyCommand=id"), ("address", "a b"), ("address", "a;id"), ("address", "$(id)"), ("address", "a\nb"),
-        ("address", "../a"), ("address", "u@a"), ("address", ""), ("user", "-l"), ("user", "a b"), ("user", "a`id`"), ("user", ""),
+        ("address", "../a"), ("address", "u@a"), ("address", "a:22"), ("address", ""), ("user", "-l"), ("user", "a b"), ("user", "a`id`"), ("user", ""),
         ("jump", "-W"), ("jump", "a b"), ("jump", "a;b"), ("inside", "-x"), ("folder", "tune"), ("folder", "~user/x"),
         ("folder", "/a\nb"), ("folder", "$HOME/x"), ("interpreter", "-c"), ("interpreter", "~/bin/python3"), ("interpreter", "a\nb"),
         ("python", "~/x/bin/python"), ("python", "venv/bin/python"), ("identity", "a\0b"), ("identity", "~nobody/key"), ("port", 0), ("port", True),
         ("port", "22"), ("devices", 0), ("devices", 1.5), ("memory_gib", -1), ("threads", 0), ("accelerator", "tpu"),
         ("env", {"CUDA_VISIBLE_DEVICES": "0"}), ("env", {"TUNE_JOB": "x"}), ("env", {"A=B": "x"}), ("env", {"A": "x\0"}),
-        ("provision", "maybe"), ("name", "-x"), ("name", "a b"),
+        ("provision", "maybe"), ("name", "-x"), ("name", "a b"), ("env", {"CUDA_DEVICE_ORDER": "x"}), ("occupied", "no"),
     ],
 )  # fmt: skip
 def test_hostile_values(key, value):
@@ -232,6 +233,8 @@ def test_odd_values_that_are_right(host):
         ("{kind: local, user: x}", "targets.t.user", "not a key"),
         ("{kind: local, python: ~nobody/bin/python}", "targets.t.python", "your own home"),
         ("{kind: [ssh]}", "targets.t.kind", "local or ssh"),
+        ("{hosts: [a]}", "targets.t.kind", "required"),
+        ("{kind: ssh, hosts: [{address: 'b:2222'}]}", "targets.t.hosts.0.address", "port are keys of their own"),
     ],
 )
 def test_rules_between_keys(entry, path, rule):

@@ -13,8 +13,24 @@ from orchestrator.service import only_one
 from orchestrator.store import NewJob, open_store
 from orchestrator.transports.base import Request
 from orchestrator.transports.ssh import Ssh
-from tests.hosts.lab import hosts, network  # noqa: F401
+from tests.hosts.lab import PYTHON, hosts, network  # noqa: F401
 
+NVIDIA_SMI = """#!/bin/sh
+case $1 in
+*compute*) echo 00000000:d8:00.0, 1 ;;
+*memory.used*) printf '0, 00000000:3b:00.0, 9000, Disabled\\n1, 00000000:d8:00.0, 9000, Disabled\\n' ;;
+*) printf '0, NVIDIA H100, 81559\\n1, NVIDIA H100, 81559\\n' ;;
+esac
+"""
+"""Two devices: on the first the processes of a job that holds it, on the second process 1."""
+HOLD = """
+import socket, time
+kept = [socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)]
+kept[0].bind(b"\\0tune-device cuda 0")
+kept[1].bind(b"\\0tune-device cuda 0 anna theirs-1/1")
+time.sleep(600)
+"""
+"""What the runner of another account does to hold a device."""
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 
 
@@ -116,6 +132,30 @@ def test_who_has_what(tune, home, written, hosts):  # noqa: F811
     finally:
         other.stop("theirs-1", 1, 0.0)
         other.close()
+
+
+def test_what_others_do_there(tune, written, hosts):  # noqa: F811
+    """Accelerators that another account or a process that is not tune's uses are not free: a check says whose they are, and the
+    list says it again until the next check; on the CPUs of that host they are in nobody's way.
+    """
+    there = hosts[2].home / "bin"
+    there.mkdir(exist_ok=True)
+    (there / "nvidia-smi").write_text(NVIDIA_SMI)
+    (there / "nvidia-smi").chmod(0o755)
+    hosts[2].configured("SetEnv PATH=/home/tunelab/bin:/usr/bin:/bin")
+    holder = hosts[2].run("sh", "-c", f"{PYTHON} -c '{HOLD}' </dev/null >/dev/null 2>&1 & echo $!")
+    assert any("theirs-1" in hosts[2].run("cat", "/proc/net/unix") for _ in range(500))
+    (hosts[2].home / ".tune/leases/look.json").unlink(missing_ok=True)  # another test's, and good for ten seconds
+    names = written()
+    told = "0 theirs-1 of anna, 1 a process that is not tune's (pid 1 of root)"
+    assert told in tune("targets", "check", "lab").stdout
+    listed = tune("targets", "lab").stdout
+    assert told in listed
+    [line] = [line for line in listed.splitlines() if names[2] in line]
+    assert line.split()[3:8] == ["cuda", "2", "79.65", "GiB", "0"]
+    written(accelerator="cpu")
+    assert "theirs-1" not in tune("targets", "check", "lab").stdout
+    hosts[2].run("kill", holder.strip())
 
 
 def test_names(tune, written):

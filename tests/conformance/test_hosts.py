@@ -1,9 +1,11 @@
 """Real trainers on other hosts, over real sshd, as a user runs them: hosts without internet, without root, without anything of ours."""
 
 import json
+import time
 
 import pytest
 
+from backends.resuming import checkpoints
 from tests.hosts.lab import LOGIN, hosts, network  # noqa: F401
 
 from .test_main_job import QUICKSTART, curve
@@ -33,6 +35,12 @@ targets:
     accelerator: cpu
     devices: 1
     hosts: [{{name: a, address: {hosts[0].address}}}, {{name: b, address: {hosts[1].address}}}]
+  alone:
+    kind: ssh
+    accelerator: cpu
+    devices: 1
+    threads: 1
+    hosts: [{{name: a, address: {hosts[0].address}}}]
 """
     path = tmp_path / "clusters.yaml"
     path.write_text(text)
@@ -67,3 +75,49 @@ def test_four_jobs_on_two_hosts(tune, lab, tmp_path):
     config = json.loads((tmp_path / "lora/work/adapter/adapter_config.json").read_text())
     assert config["peft_type"] == "LORA"
     assert (tmp_path / "lora/work/checkpoint/model.safetensors").stat().st_size > 1000
+
+
+STEPS, EVERY = 150, 50
+RESUMED = ("--set", f"train.steps={STEPS}", "--set", f"checkpoint.every={EVERY}", "--set", "checkpoint.resume=true")
+
+
+def rebooted(tune, node, job):
+    """Reboot a host once a job there has a complete checkpoint; that one's step."""
+    index, end = f".tune/jobs/{job}/1/work/checkpoints.json", time.monotonic() + LONG
+    while not (node.home / index).exists():
+        [row] = tune.json("status", job)
+        assert row["state"] not in ("FAILED", "LOST", "SUCCEEDED"), tune("logs", job).stdout[-3000:]
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    node.reboot()
+    return checkpoints((node.home / index).read_text())[-1].step
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("trainer", ["litgpt", "torchtune"])
+@pytest.mark.timeout(LONG + 300)
+def test_a_host_that_is_rebooted_in_mid_training(tune, lab, trainer):
+    """A real training is LOST with its host and goes on from its last complete checkpoint, by itself and by
+    `tune retry --from-checkpoint`: SUCCEEDED, and its steps, losses and rates are those of a run that nothing happened to.
+    """
+    words = ("submit", QUICKSTART, "--on", "alone", "--to", trainer, *RESUMED)
+    whole, itself, by_hand = (f"{trainer}-{job}" for job in ("whole", "itself", "by-hand"))  # the hosts are those of all tests
+    tune(*words, "--id", whole)
+    tune("wait", whole, "--timeout", str(LONG))
+    for job, tries in ((itself, 1), (by_hand, 0)):
+        tune(*words, "--id", job, "--set", f"retry.lost={tries}")
+        step = rebooted(tune, lab[0], job)
+        if not tries:
+            assert "LOST host_rebooted" in tune("wait", job, "--timeout", str(LONG), code=1).stdout
+            assert tune("retry", job, "--from-checkpoint").stdout == f"{job} attempt 2\n"
+        tune("wait", job, "--timeout", str(LONG))
+        [row] = tune.json("status", job)
+        assert (row["state"], row["attempt"], row["step"]) == ("SUCCEEDED", 2, STEPS), tune("status", "--events", job).stdout
+        for name, close in (("loss", 1e-5), ("lr", 1e-8)):
+            due = {at: value for at, value in curve(tune, whole, name).items() if at > step}
+            seen = curve(tune, job, name)
+            assert list(seen) == list(due) == list(range(step + 1, STEPS + 1))
+            assert max(abs(due[at] - seen[at]) for at in due) < close
+    events = tune("status", "--events", itself).stdout
+    assert "LOST" in events
+    assert "host_rebooted" in events

@@ -18,8 +18,21 @@ from orchestrator.places import Station, place
 from orchestrator.store import open_store
 from tests.hosts.lab import hosts, network  # noqa: F401
 
+CLOCKED = "/home/tunelab/clock"
 METRICS = "out/logs/csv/version_0/metrics.csv"
+CLOCK = """#!/usr/bin/python3 -ISE
+import sys, time
+real = time.time
+def told():
+    with open({path!r}) as file:
+        return real() + float(file.read())
+time.time = told
+exec(sys.argv[-1])
+"""
+"""An interpreter on a host whose clock is off by as much as a file says."""
 HEADER = "epoch,iter,iter_time,learning_rate,loss,step,tokens,total_tokens"
+
+SEED = int(os.environ.get("TUNE_TEST_SEED") or random.SystemRandom().randrange(10**6))
 
 
 def training(steps, pause=0.0, loss="2.5", files="checkpoint/model.safetensors checkpoint/config.json checkpoint/tokenizer.json"):
@@ -62,6 +75,19 @@ def here(slots):
     return place("local", "local", [Station("local", "cpu", slots)], "", None)
 
 
+def clocked(node):
+    """Give a host a clock that `set_clock` sets; the interpreter that goes by it."""
+    interpreter, path = f"{CLOCKED}/python", f"{CLOCKED}/ahead"
+    set_clock(node, 0)
+    node.run("sh", "-c", 'printf %s "$1" > "$0"; chmod 755 "$0"', interpreter, CLOCK.format(path=path), user=True)
+    return interpreter
+
+
+def set_clock(node, seconds):
+    """Set the clock of a host so far ahead of ours."""
+    node.run("sh", "-c", f"mkdir -p {CLOCKED}; echo {seconds} > {CLOCKED}/new; mv {CLOCKED}/new {CLOCKED}/ahead", user=True)
+
+
 class Lab:
     """One state folder, and what can be done to it."""
 
@@ -79,12 +105,12 @@ class Lab:
         with open_store(self.home.store) as store:
             return store.job(id)
 
-    def wait(self, id, seconds=120, **fields):
-        """The job, when it has ended, or when its fields are these."""
+    def wait(self, id, seconds=120, until=lambda job: job.ended, **fields):
+        """The job, when it has ended (or is as `until` says), or when its fields are these."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             job = self.job(id)
-            if all(getattr(job, k) == v for k, v in fields.items()) if fields else job.ended:
+            if all(getattr(job, k) == v for k, v in fields.items()) if fields else until(job):
                 return job
             time.sleep(0.02)
         raise AssertionError(f"{self.job(id)}\n{self.log()}")
@@ -120,9 +146,11 @@ class Lab:
             except ProcessLookupError:
                 continue
 
-    def processes(self, id):
-        """Pids that carry the mark of the job's attempts; another lab may have a job of this name."""
-        tags = [json.loads(meta.read_text())["tag"] for meta in (self.home.jobs / id).glob("*/meta.json")]
+    def processes(self, id, *nodes):
+        """Pids that carry the mark of the job's attempts, here or on these hosts; another lab may have a job of this name."""
+        folders = [node.home / "tune/jobs" / id for node in nodes] or [self.home.jobs / id]
+        tags = [json.loads(meta.read_text())["tag"] for folder in folders for meta in folder.glob("*/meta.json")]
+        assert tags, "no attempt was started there"
         marks, found = {f"TUNE_JOB={tag}".encode() for tag in tags}, []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
@@ -158,6 +186,5 @@ def lab(home):
 @pytest.fixture
 def seed():
     """A seed for random moments; printed, so that a failure can be repeated with TUNE_TEST_SEED."""
-    value = int(os.environ.get("TUNE_TEST_SEED") or random.SystemRandom().randrange(10**6))
-    print(f"TUNE_TEST_SEED={value}")
-    return value
+    print(f"TUNE_TEST_SEED={SEED}")
+    return SEED

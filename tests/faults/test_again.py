@@ -25,7 +25,7 @@ def queue(lab, id, plan, *nodes, devices=1, secrets=None):
 # Again
 
 
-STEPS = "".join(
+STEPS = "sleep 3; ".join(  # so that they are heard of one by one
     f"echo {words} >> out/logs/csv/version_0/metrics.csv; " for words in ("0,3,1,0.001,2.5,3,30,30", "0,4,1,0.001,2.5,4,40,40")
 )
 FACTS = {"lr": 0.001, "schedule": "constant", "warmup_steps": 0, "warmup_share": None, "min_lr": 0.0}

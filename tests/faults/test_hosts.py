@@ -12,11 +12,10 @@ SSH = 60
 """Seconds that a test waits for a state: hosts are slow when two cores serve everybody."""
 
 
-def there(*nodes, devices=1, name="lab", **other):
-    """A target of these hosts."""
+def there(*nodes, devices=1, name="lab", **way):
+    """A target of these hosts; `way` says more of the way there."""
     stations = [
-        Station(node.name, "cpu", devices, None, node.host(folder=f"~/{other.get('folder', 'tune')}"), node.address)
-        for node in nodes
+        Station(node.name, "cpu", devices, None, node.host(**{"folder": "~/tune", **way}), node.address) for node in nodes
     ]
     return place(name, "ssh", stations, "", None)
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.places import Station, place
 from orchestrator.store import open_store
 
-from .conftest import training
+from .conftest import clocked, set_clock, training
 from .test_hosts import SSH, there
 
 HOME = Path("/home/tunelab")
@@ -278,14 +277,8 @@ def test_a_disk_that_becomes_full(lab, hosts, then, why):
 @pytest.mark.parametrize("hours", [1, -1])
 def test_a_clock_that_is_wrong(lab, tune, hosts, hours):
     """A host whose clock is an hour off: states, times, what is left, and what hangs are told by ours."""
-    wrong = hosts[0].home / "python-of-another-hour"
-    wrong.write_text(
-        "#!/usr/bin/python3 -ISE\nimport sys, time\nreal = time.time\n"
-        f"time.time = lambda: real() + {hours * 3600}\nexec(sys.argv[-1])\n"
-    )
-    wrong.chmod(0o755)
-    way = hosts[0].host(folder="~/tune", interpreter=str(HOME / wrong.name))
-    where = [place("lab", "ssh", [Station("x", "cpu", 1, None, way, hosts[0].address)], "", None)]
+    where = [there(hosts[0], interpreter=clocked(hosts[0]))]
+    set_clock(hosts[0], hours * 3600)
     before = time.time()
     assert lab.submit("a", training(30, pause=0.25), steps=30, where=where)
     said, end = {"eta_s": None}, time.monotonic() + SSH
@@ -308,7 +301,7 @@ def test_a_job_that_hangs(lab, hosts):
     lab.submit("a", training(1) + "\nsleep 300 & sleep 300", steps=9, retry={"hang_minutes": 0.03}, where=[there(hosts[0])])
     job = lab.wait("a", SSH)
     assert (job.state, job.reason) == ("FAILED", "hang"), job
-    assert lab.processes("a") == []
+    assert lab.processes("a", hosts[0]) == []
 
 
 # Cut, down, unknown
@@ -331,7 +324,7 @@ def test_cancel_while_the_host_is_cut(lab, tune, hosts):
     for id in "ab":
         job = lab.wait(id, SSH)
         assert (job.state, job.reason) == ("CANCELLED", "cancelled"), (job, lab.log())
-        assert lab.processes(id) == []
+        assert lab.processes(id, *hosts) == []
 
 
 def test_one_submit_from_two_terminals(lab, tune, hosts, recipe, clusters):
@@ -366,3 +359,25 @@ def test_a_host_key_that_is_not_known(tune, hosts, network, recipe, clusters, li
     said = tune(*recipe(), "--on", "lab", code=4).stderr
     assert way_out in said
     assert "SHA256:" in said
+
+
+@pytest.mark.parametrize(
+    ("said", "warned"),
+    [
+        ("KillUserProcesses=yes\nKillExcludeUsers=root\nKillOnlyUsers=", True),
+        ("KillUserProcesses=no\nKillExcludeUsers=root\nKillOnlyUsers=", False),
+        ("KillUserProcesses=yes\nKillExcludeUsers=root tunelab\nKillOnlyUsers=", False),
+        ("KillUserProcesses=yes\nKillExcludeUsers=root\nKillOnlyUsers=other", False),
+    ],
+)
+def test_a_host_that_ends_what_a_session_started(tune, hosts, clusters, said, warned):
+    """`tune targets check` warns of a systemd-logind that would end jobs with the connection; the host can be used all the same."""
+    loginctl = HOME / "bin/loginctl"
+    hosts[0].run(
+        "sh", "-c", f'mkdir -p {HOME}/bin; printf "#!/bin/sh\\necho \'%s\'\\n" "$0" > {loginctl}; chmod 755 {loginctl}', said
+    )
+    hosts[0].configured(f"SetEnv PATH={HOME}/bin:/usr/bin:/bin")
+    clusters()
+    done = tune("targets", "check", "lab")
+    assert ("KillUserProcesses=no" in done.stdout) == warned, done.stdout
+    assert tune.json("targets", "lab")[0]["hosts"][0]["facts"]["ends_at_logout"] == warned

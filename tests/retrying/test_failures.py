@@ -56,6 +56,7 @@ def test_a_log_says_what_it_was(backend, line, kind):
     ("ended", "kind"),
     [
         (Ended("litgpt", "host_rebooted"), "lost"),
+        (Ended("litgpt", "abandoned"), "lost"),
         (Ended("litgpt", "supervisor_died"), "lost"),
         (Ended("litgpt", "bad_data", 1, tail=OOM_CUDA), "wrong_request"),
         (Ended("litgpt", "missing_secret"), "wrong_request"),

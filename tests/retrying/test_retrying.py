@@ -107,3 +107,16 @@ def test_an_attempt_that_goes_astray_is_noticed():
     assert not astray({"rate": FACTS}, 20, [(1, "loss", 2.0)]), "it did not go on from anything"
     assert "step 1" in astray(reading, 20, [(1, "loss", 2.0), (1, "lr", 0.0)])
     assert "step 11" in astray(reading, 20, [(11, "loss", 2.0), (11, "lr", 0.0)])
+
+
+def test_an_attempt_that_goes_on_is_not_astray_later():
+    """Only its first points show where it began; with log.every those are of the next step that is told of."""
+    reading = {"begun": 10, "rate": FACTS}
+    later = [(14, "loss", 2.0), (14, "lr", first_rate(FACTS, 14, 20))]
+    assert not astray(reading, 20, later, 13)
+    assert "step 14" in astray(reading, 20, later)
+    assert "step 14" in astray(reading, 20, later, 10), "an evaluation at the checkpoint is no step"
+    assert "rate" in astray(reading, 20, [(14, "loss", 2.0), (14, "lr", 0.0)], 13)
+    seldom = {**reading, "every": 7}
+    assert not astray(seldom, 20, later)
+    assert "step 11" in astray(seldom, 20, [(11, "loss", 2.0)])

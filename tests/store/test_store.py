@@ -192,6 +192,18 @@ def test_new_attempt(store: Store):
     assert (store.positions("job-1", 1), store.positions("job-1", 2)) == ({"a": 1}, {})
 
 
+def test_ended_for(store: Store):
+    """Attempts that ended for a reason are found, also when another came after them."""
+    for id in ("a", "b", "c"):
+        store.add_job(new(id=id), 1.0)
+        store.record(id, 1, [], 2.0, {"of": id})
+    for id, reason in (("a", "gone"), ("b", "else"), ("c", "gone")):
+        store.change(id, expect=None, now=3.0, state="LOST", reason=reason, ended=3.0)
+    store.new_attempt("a", ["LOST"], 4.0)
+    assert store.ended_for("gone") == [("a", 1, {"of": "a"}), ("c", 1, {"of": "c"})]
+    assert store.ended_for("no such") == []
+
+
 def test_old_attempts_are_fenced(store: Store):
     """Who still holds an old attempt can change nothing; its late points are kept, and do not show in the job."""
     store.add_job(new(), 1.0)

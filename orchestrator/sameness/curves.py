@@ -27,7 +27,8 @@ class Tolerance(NamedTuple):
 
 
 _SMALL = "measured on a model of 0.1 million weights over 100 steps, and holds for small models"
-LOSS = {"fp32": Tolerance(1e-5), "bf16-mixed": Tolerance(0.02, _SMALL), "bf16": Tolerance(0.05, _SMALL)}
+_COMPILED = f"{_SMALL}; adapters need train.compile to be the same in all: docs/races.md"
+LOSS = {"fp32": Tolerance(1e-5), "bf16-mixed": Tolerance(0.02, _SMALL), "bf16": Tolerance(0.05, _COMPILED)}
 """By train.precision: the first is what tests/conformance/test_sameness.py holds on a CPU, the others are twice the largest that
 benchmarks/parity.py found, rounded up. For a precision that is not here, none has been measured.
 """

@@ -15,6 +15,7 @@ from backends.plan import Environment, Plan, Promise, Step
 from orchestrator.cli.submit import enqueue
 from orchestrator.home import Home
 from orchestrator.places import Station, place
+from orchestrator.service import alive
 from orchestrator.store import open_store
 from tests.hosts.lab import hosts, network  # noqa: F401
 
@@ -140,11 +141,14 @@ class Lab:
         return found
 
     def kill_controllers(self):
+        """SIGKILL; when this returns none is left that a submission could take for a living one."""
         for pid in self.controllers():
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
+        while alive(self.home):
+            time.sleep(0.001)
 
     def processes(self, id, *nodes):
         """Pids that carry the mark of the job's attempts, here or on these hosts; another lab may have a job of this name."""

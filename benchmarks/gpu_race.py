@@ -274,7 +274,7 @@ def _rows(number: int, part: dict[str, Any]) -> list[str]:
         _row(
             number,
             f"`tune race`: {each['trainer']}{how}{', the winner' * (each['trainer'] == part['winner'])}",
-            each["tokens_per_second"],
+            each["rounds"][0]["tokens_per_second"],
             each["memory_gib"],
             each["first_step_s"],
             each["loss_apart"],

@@ -2,7 +2,7 @@
 
 from orchestrator.sameness.configs import accepted, round_trip
 from orchestrator.sameness.counts import Evidence, counts, parameters, parity, rates
-from orchestrator.sameness.curves import LOSS, Curve, Gap, Spread, Tolerance, agree, curve, gap, spread
+from orchestrator.sameness.curves import LOSS, Curve, Gap, Spread, Tolerance, agree, curve, gap, middle, spread
 from orchestrator.sameness.levels import LEVELS, Verdict
 from orchestrator.sameness.race import Lap, Run, laps, left_out, ties, unsteady, winner, yardstick
 from orchestrator.sameness.tokens import EXPECTED, tokens, unseen, witness_file, witnessed
@@ -26,6 +26,7 @@ __all__ = [
     "gap",
     "laps",
     "left_out",
+    "middle",
     "parameters",
     "parity",
     "rates",

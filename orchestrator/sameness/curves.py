@@ -64,9 +64,8 @@ class Spread(NamedTuple):
     median: float
     """Of all values."""
     low: float
-    """A quarter of the values lie below, in the round where that is least."""
     high: float
-    """A quarter lie above, in the round where that is most."""
+    """Between them lie half of the values (`middle`), or eight in ten of each round's (`spread`)."""
     steps: int
 
 
@@ -88,12 +87,20 @@ def agree(one: Curve, other: Curve, tolerance: float) -> bool:
     return found is not None and one.keys() == other.keys() and found.size <= tolerance
 
 
+def middle(values: Sequence[float]) -> Spread | None:
+    """Median and quartiles; None of nothing."""
+    if not values:
+        return None
+    low, _, high = quantiles(values, method="inclusive") if len(values) > 1 else [values[0]] * 3
+    return Spread(median(values), low, high, len(values))
+
+
 def spread(*rounds: Sequence[float]) -> Spread | None:
-    """Median of all, from the lowest to the highest middle half; None of nothing. What moves a machine between two rounds hardly
+    """Median of all, from the lowest to the highest decile of a round; None of nothing. What moves a machine between two rounds hardly
     shows inside one, so that the values of all in one heap would lie closer together than two heaps do.
     """
-    middles = [quantiles(each, method="inclusive") if len(each) > 1 else [each[0]] * 3 for each in rounds if each]
-    if not middles:
+    cuts = [quantiles(each, n=10, method="inclusive") if len(each) > 1 else [each[0]] * 9 for each in rounds if each]
+    if not cuts:
         return None
     values = list(chain(*rounds))
-    return Spread(median(values), min(low for low, _, _ in middles), max(high for _, _, high in middles), len(values))
+    return Spread(median(values), min(cut[0] for cut in cuts), max(cut[-1] for cut in cuts), len(values))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.sameness.curves import Curve, Gap, Spread, agree, curve, gap, spread
+from orchestrator.sameness.curves import Curve, Gap, Spread, agree, curve, gap, middle, spread
 
 if TYPE_CHECKING:
     from backends.plan import Plan
@@ -33,6 +33,7 @@ class Round(NamedTuple):
     job: str
     state: str
     speed: Spread | None
+    """Its middle half."""
 
 
 class Lap(NamedTuple):
@@ -102,7 +103,7 @@ def _alone(rounds: Sequence[Run], tolerance: float | None) -> Lap:
         _first_step(rounds[0]),
         again,
         None if again is None or tolerance is None else all(agree(each, own, tolerance) for each in others),
-        tuple(Round(run.job.id, run.job.state, spread(_speeds(run))) for run in rounds),
+        tuple(Round(run.job.id, run.job.state, middle(_speeds(run))) for run in rounds),
     )
 
 

@@ -31,6 +31,7 @@ from orchestrator.sameness import (
     gap,
     laps,
     left_out,
+    middle,
     parameters,
     parity,
     rates,
@@ -97,17 +98,19 @@ def test_agreement_needs_the_same_steps():
     assert not agree({}, {}, 1)
 
 
-def test_the_spread_is_the_middle_half():
-    """Median and quartiles; of one value that value, of none nothing."""
-    assert spread([1.0, 2.0, 3.0, 4.0, 5.0]) == Spread(3.0, 2.0, 4.0, 5)
-    assert spread([7.0]) == Spread(7.0, 7.0, 7.0, 1)
-    assert spread() is spread([]) is None
+def test_spreads_of_one_round():
+    """Median and quartiles, median and deciles; of one value that value, of none nothing."""
+    values = [float(n) for n in range(11)]
+    assert middle(values) == Spread(5.0, 2.5, 7.5, 11)
+    assert spread(values) == Spread(5.0, 1.0, 9.0, 11)
+    assert middle([7.0]) == spread([7.0]) == Spread(7.0, 7.0, 7.0, 1)
+    assert middle([]) is spread() is spread([]) is None
 
 
 def test_the_spread_of_rounds_holds_what_lies_between_them():
     """Two rounds that differ by more than the steps of each: the spread reaches from the one to the other."""
-    slow, fast = [1.0, 2.0, 3.0, 4.0, 5.0], [101.0, 102.0, 103.0, 104.0, 105.0]
-    assert spread(slow, fast) == spread(fast, slow) == Spread(53.0, 2.0, 104.0, 10)
+    slow, fast = [float(n) for n in range(11)], [float(n) for n in range(100, 111)]
+    assert spread(slow, fast) == spread(fast, slow) == Spread(55.0, 1.0, 109.0, 22)
     assert spread(slow, []) == spread(slow)
 
 

@@ -1,6 +1,6 @@
 """Jobs on hosts over sshd while things break at random moments: nothing lost, nothing run twice, no wrong end.
 
-TUNE_SCHEDULES says how many schedules (default 12, spread over the faults), TUNE_TEST_SEED repeats one run of them. The figure is
+TUNE_SCHEDULES says how many schedules (default 20, spread over the faults), TUNE_TEST_SEED repeats one run of them. The figure is
 told at the end of the run (tests/conftest.py).
 """
 
@@ -16,7 +16,7 @@ from .conftest import CLOCKED, clocked, set_clock
 from .test_hosts import SSH, there
 
 STEPS = 20
-COUNT = int(os.environ.get("TUNE_SCHEDULES") or 12)
+COUNT = int(os.environ.get("TUNE_SCHEDULES") or 20)
 
 
 def controller_killed(lab, hosts, chance, jobs):

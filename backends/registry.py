@@ -6,12 +6,12 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from backends.axolotl import AXOLOTL
-from backends.base import Backend
-from backends.command import COMMAND
-from backends.litgpt import LITGPT
-from backends.maxtext import MAXTEXT
-from backends.torchtune import TORCHTUNE
+from backends.backend import Backend
+from backends.trainers.axolotl.backend import AXOLOTL
+from backends.trainers.command.backend import COMMAND
+from backends.trainers.litgpt.backend import LITGPT
+from backends.trainers.maxtext.backend import MAXTEXT
+from backends.trainers.torchtune.backend import TORCHTUNE
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -13,9 +13,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from backends.base import Backend, Inexpressible, plan
-from backends.parse import parse
-from backends.recipe import Recipe
+from backends.backend import Backend, Inexpressible
+from backends.compile import plan
+from backends.recipe.parse import parse
+from backends.recipe.schema import Recipe
 from backends.registry import BACKENDS
 from backends.target import Target
 from orchestrator.store import open_store

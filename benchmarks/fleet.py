@@ -17,8 +17,8 @@ from pathlib import Path
 from backends.plan import Environment, Plan, Promise, Step
 from orchestrator.cli.submit import enqueue
 from orchestrator.home import Home
-from orchestrator.places import Place, Station, place
 from orchestrator.store import open_store
+from orchestrator.targets.model import Place, Station, place
 from tests.hosts.lab import Lab, laboratory
 
 SLEEP = 2.0
@@ -52,7 +52,7 @@ def controller(home: Home) -> int:
                 words = (entry / "cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if any(b"orchestrator.serving" in word for word in words) and os.fsencode(home.path) in words:
+            if any(b"orchestrator.daemon.loop" in word for word in words) and os.fsencode(home.path) in words:
                 return int(entry.name)
     return 0
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from fabric import Config, Connection
 
-from orchestrator import blobs
+from orchestrator.agent import blobs
 from orchestrator.transports.base import Request, Watch
-from orchestrator.transports.ssh import Ssh
+from orchestrator.transports.ssh.transport import Ssh
 from tests.hosts.lab import Lab, Node, laboratory
 
 RTT = 0.05

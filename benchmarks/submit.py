@@ -20,8 +20,8 @@ from pathlib import Path
 from backends.plan import Environment, Plan, Promise, Step
 from orchestrator.cli.submit import enqueue
 from orchestrator.home import Home
-from orchestrator.places import Place, Station, place
 from orchestrator.store import open_store
+from orchestrator.targets.model import Place, Station, place
 
 ROOT = Path(__file__).parents[1]
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import _environment
+from backends.compile import _environment
+from backends.mapping.rows import Variant
 from backends.registry import BACKENDS
-from backends.rows import Shape
 from backends.target import Target
-from orchestrator.provision import build
+from orchestrator.agent.provision import build
 
 ROOT = Path(__file__).parents[1]
 
@@ -74,7 +74,7 @@ def trainer_python(shared_home):
     """The interpreter of a trainer's CPU environment, made from its lock."""
 
     def python(name: str) -> str:
-        return str(build(shared_home / "envs", _environment(BACKENDS[name], Shape(), Target()), say=print) / "bin" / "python")
+        return str(build(shared_home / "envs", _environment(BACKENDS[name], Variant(), Target()), say=print) / "bin" / "python")
 
     return python
 

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from orchestrator.cli.words import parser
+from orchestrator.cli.parser import parser as command_parser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,9 +28,9 @@ class Stop(Exception):  # not an error: the end of a command, with its code
 
 def run(words: Sequence[str]) -> int:
     """Run one command; its exit code."""
-    said = parser(*words[:1]).parse_args(words)
+    said = command_parser(*words[:1]).parse_args(words)
     if not said.command:
-        parser().print_help()
+        command_parser().print_help()
         return DONE
     module = __import__(f"orchestrator.cli.{said.module}", fromlist=[said.function])
     return int(getattr(module, said.function)(said) or DONE)

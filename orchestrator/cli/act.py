@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli import DONE, FAILED, WRONG, Stop
 from orchestrator.cli.submit import secret_values
 from orchestrator.cli.track import find, named, opened, until_ended
-from orchestrator.handover import GRACE, unpacked
-from orchestrator.service import wake
+from orchestrator.daemon.client import wake
+from orchestrator.staging.request import GRACE
+from orchestrator.store.requests import unpacked
 
 if TYPE_CHECKING:
     import argparse
@@ -92,8 +93,8 @@ def _beginning(store: Store, job: Job, plan: Mapping[str, Any]) -> tuple[str, di
     Raises:
         Stop: there is none, or none that the trainer can go on from.
     """
-    from orchestrator.history import beginning, tried  # noqa: PLC0415  # heavier, and seldom needed
-    from orchestrator.retrying import Again, by_hand  # noqa: PLC0415
+    from orchestrator.jobs.attempt_history import beginning, tried  # noqa: PLC0415  # heavier, and seldom needed
+    from orchestrator.jobs.retry import Again, by_hand  # noqa: PLC0415
 
     resumable = next((line for line in plan["report"]["lines"] if line["leaf"] == "checkpoint.resume"), None)
     if resumable and resumable["status"] == "lost":

@@ -38,7 +38,7 @@ def recipes(said: argparse.Namespace) -> int:
         return _list(known, as_json=getattr(said, "json", False))
     name = (said.name or "").removesuffix(".yaml").removeprefix("recipes/")
     if name not in known:
-        from orchestrator.cli.reading import nearest  # noqa: PLC0415
+        from orchestrator.cli.arguments import nearest  # noqa: PLC0415
 
         raise Stop(WRONG, f"{said.name or 'NAME'}: is not one of the recipes{nearest(name, known)}")
     if said.action == "show":
@@ -73,7 +73,7 @@ def _block(facts: Mapping[str, Any]) -> int:
 
 def _facts(name: str, path: Path) -> dict[str, Any]:
     """What `ls` says of a recipe; `devices` counts those of all hosts."""
-    from backends.parse import parse  # noqa: PLC0415
+    from backends.recipe.parse import parse  # noqa: PLC0415
 
     recipe = parse(path.read_text("utf-8"), name=str(path), base=str(path.parent.absolute()))
     return {
@@ -136,7 +136,7 @@ def _texts(node: Any) -> Iterator[Any]:
 
 def schema(_said: argparse.Namespace) -> int:
     """JSON Schema of recipes."""
-    from backends.schema import json_schema  # noqa: PLC0415
+    from backends.recipe.docs import json_schema  # noqa: PLC0415
 
     print(json.dumps(json_schema(), indent=1))
     return DONE
@@ -147,10 +147,10 @@ def doctor(_said: argparse.Namespace) -> int:
     from importlib.metadata import version as installed  # noqa: PLC0415
 
     from backends.registry import BACKENDS, others  # noqa: PLC0415
-    from orchestrator.clusters import find  # noqa: PLC0415
+    from orchestrator.agent.provision import ProvisionError, find_uv  # noqa: PLC0415
+    from orchestrator.daemon.client import alive  # noqa: PLC0415
     from orchestrator.home import Home  # noqa: PLC0415
-    from orchestrator.provision import ProvisionError, find_uv  # noqa: PLC0415
-    from orchestrator.service import alive  # noqa: PLC0415
+    from orchestrator.targets.load import find  # noqa: PLC0415
 
     home = Home.find()
     try:

@@ -8,21 +8,21 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.comparing import Side, compare, of_native, of_recipe
-from backends.dialects import shell
-from backends.dialects.wild import Unreadable, read
+from backends.analysis.diff import Side, compare, of_native, of_recipe
+from backends.checkpoints import resumed
+from backends.importing import shell
+from backends.native_config import Unreadable, read
 from backends.registry import reader
-from backends.resuming import resumed
 from orchestrator.cli import DONE, FAILED, TROUBLE, WRONG, Stop
+from orchestrator.cli.arguments import recipe
 from orchestrator.cli.importing import config, imported
-from orchestrator.cli.reading import recipe
 from orchestrator.cli.track import find, opened
-from orchestrator.drift import RESOLVED, drift
-from orchestrator.handover import unpacked
-from orchestrator.metrics import Reading
-from orchestrator.reach import reached
+from orchestrator.monitoring.drift import RESOLVED, drift
+from orchestrator.monitoring.metrics import Reading
 from orchestrator.render import drift as shown
 from orchestrator.render.diff import diff_text, document
+from orchestrator.store.requests import unpacked
+from orchestrator.targets.connect import reached
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:

@@ -7,11 +7,12 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.base import FIRM, Inexpressible, plan
-from backends.recipe import leaves
+from backends.backend import Inexpressible
+from backends.compile import NEVER_ACCEPTABLE, plan
+from backends.recipe.schema import leaves
 from backends.registry import BACKENDS
 from orchestrator.cli import DONE, WRONG, Stop
-from orchestrator.cli.reading import machine, nearest, recipe
+from orchestrator.cli.arguments import machine, nearest, recipe
 from orchestrator.render.matrix import leaf_text, matrix_text
 from orchestrator.render.plan import report_text
 
@@ -46,7 +47,7 @@ def _like(word: str) -> str:
 
 
 def _matrix(said: argparse.Namespace) -> int:
-    from backends.matrix import document  # noqa: PLC0415  # asking all rows takes a second
+    from backends.analysis.matrix import document  # noqa: PLC0415  # asking all rows takes a second
 
     found = document(BACKENDS.values())
     print(json.dumps(found, indent=1) if said.json else matrix_text(found, width=_width()))
@@ -55,8 +56,8 @@ def _matrix(said: argparse.Namespace) -> int:
 
 def about_leaf(name: str) -> dict[str, Any]:
     """What a leaf means, and how each trainer spells it in each shape of recipe."""
-    from backends.matrix import as_values, cell  # noqa: PLC0415  # as above
-    from backends.schema import about  # noqa: PLC0415
+    from backends.analysis.matrix import as_values, cell  # noqa: PLC0415  # as above
+    from backends.recipe.docs import about  # noqa: PLC0415
 
     return {"leaf": name, **about(name), "trainers": {each.name: as_values(cell(each, name)) for each in BACKENDS.values()}}
 
@@ -70,7 +71,7 @@ def _recipe(said: argparse.Namespace) -> int:
     if said.json:
         print(json.dumps({name: report.as_dict()["lines"] for name, report in reports.items()}, indent=1))
         return DONE
-    texts = (report_text(report, width=_width(), verbose=True, firm=FIRM) for report in reports.values())
+    texts = (report_text(report, width=_width(), verbose=True, firm=NEVER_ACCEPTABLE) for report in reports.values())
     print("\n\n".join(f"===== {name} =====\n{text}" for name, text in zip(reports, texts, strict=True)))
     return DONE
 

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED, INTERRUPTED
-from orchestrator.decisions import ENDED
+from orchestrator.daemon.client import alive, wake
+from orchestrator.jobs.lifecycle import ENDED
 from orchestrator.render.live import Progress
-from orchestrator.service import alive, wake
 from orchestrator.store import open_store
 
 if TYPE_CHECKING:

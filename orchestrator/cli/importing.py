@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from backends.dialects.base import Refused
-from backends.dialects.known import DIALECTS
-from backends.dialects.wild import LARGEST, Unreadable
-from backends.importing import Imported, convert
-from backends.moving import changes, moved
+from backends.analysis.porting import changes, moved
+from backends.dialect import Refused
+from backends.importing.convert import Imported, convert
+from backends.importing.recognise import DIALECTS
+from backends.native_config import LARGEST, Unreadable
+from backends.recipe.yaml_source import Problem
 from backends.registry import BACKENDS
-from backends.source import Problem
 from orchestrator.cli import DONE, INEXPRESSIBLE, WRONG, Stop
-from orchestrator.cli.reading import nearest
+from orchestrator.cli.arguments import nearest
 from orchestrator.render.imported import document, imported_text
 from orchestrator.render.plan import problem_text
 

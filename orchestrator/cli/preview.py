@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import DONE, FAILED, WRONG, Stop
-from orchestrator.cli.reading import check_inputs, decide, recipe, target
+from orchestrator.cli.arguments import check_inputs, decide, recipe, target
 from orchestrator.home import Home
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def render(home: Home, decided: Plan, count: int) -> list[dict[str, Any]]:
 
 
 def _environment(home: Home, decided: Plan) -> Path:
-    from orchestrator.provision import ProvisionError, build  # noqa: PLC0415
+    from orchestrator.agent.provision import ProvisionError, build  # noqa: PLC0415
 
     try:
         return build(home.envs, decided.environment, say=lambda line: print(line, file=sys.stderr))

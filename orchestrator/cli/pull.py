@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, TROUBLE, WRONG, Stop
 from orchestrator.cli.track import find, keep_alive, opened
-from orchestrator.handover import unpacked
-from orchestrator.reach import reached
 from orchestrator.render.points import metrics_csv
 from orchestrator.render.text import size
+from orchestrator.store.requests import unpacked
+from orchestrator.targets.connect import reached
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:

@@ -9,27 +9,28 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from backends.base import Inexpressible, plan
+from backends.backend import Inexpressible
+from backends.compile import plan
 from backends.registry import BACKENDS
 from orchestrator.cli import DONE, FAILED, INEXPRESSIBLE, INTERRUPTED, WRONG, Stop
-from orchestrator.cli.reading import backend, check_inputs, check_size, places, recipe, refusal, target
+from orchestrator.cli.arguments import backend, check_inputs, check_size, places, recipe, refusal, target
 from orchestrator.cli.submit import check_python, enqueue, names, secret_values
 from orchestrator.cli.track import until_ended
-from orchestrator.handover import GRACE
+from orchestrator.daemon.client import wake
 from orchestrator.home import Home
 from orchestrator.render.race import document, race_text
-from orchestrator.sameness import LOSS, Run, Tolerance, laps, left_out, winner
-from orchestrator.service import wake
+from orchestrator.staging.request import GRACE
 from orchestrator.store import open_store
+from orchestrator.verification import LOSS, Run, Tolerance, laps, left_out, winner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from backends.plan import Plan
-    from backends.recipe import Recipe
+    from backends.recipe.schema import Recipe
     from backends.target import Target
-    from orchestrator.places import Place
     from orchestrator.store import Store
+    from orchestrator.targets.model import Place
 
 _SHORT = (
     "train.epochs=null",

@@ -12,16 +12,16 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, WRONG, Stop
+from orchestrator.daemon.client import wake
 from orchestrator.home import Home, read_secrets
-from orchestrator.service import wake
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
 
     from backends.plan import Plan
-    from backends.recipe import Recipe
-    from orchestrator.places import Place
+    from backends.recipe.schema import Recipe
+    from orchestrator.targets.model import Place
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -31,7 +31,7 @@ def submit(said: argparse.Namespace) -> int:
     home = Home.find()
     if home.exists() and not said.dry_run:
         wake(home)  # it starts while we read the recipe
-    from orchestrator.cli.reading import check_inputs, places, recipe  # noqa: PLC0415  # pydantic is heavy
+    from orchestrator.cli.arguments import check_inputs, places, recipe  # noqa: PLC0415  # pydantic is heavy
     from orchestrator.cli.track import labelled  # noqa: PLC0415
 
     wish, where, labels = recipe(said), places(said, ask=not said.dry_run), labelled(said.label)
@@ -70,7 +70,7 @@ def _alike(said: argparse.Namespace, wish: Recipe, where: Sequence[Place]) -> Pl
     Raises:
         Stop: they would need different plans.
     """
-    from orchestrator.cli.reading import decide  # noqa: PLC0415
+    from orchestrator.cli.arguments import decide  # noqa: PLC0415
 
     plans = {place.name: decide(said, wish, place.such(wish.resources.devices)) for place in where}
     (first, decided), *others = plans.items()
@@ -101,8 +101,8 @@ def check_python(decided: Plan) -> None:
     environment = decided.environment
     if environment.lock or not environment.python or (environment.python.startswith("/") and not environment.requires):
         return
-    from orchestrator.interpreter import check_interpreter  # noqa: PLC0415
-    from orchestrator.provision import ProvisionError  # noqa: PLC0415
+    from orchestrator.agent.provision import ProvisionError  # noqa: PLC0415
+    from orchestrator.staging.interpreter import check_interpreter  # noqa: PLC0415
 
     if not environment.python.startswith("/"):
         raise Stop(WRONG, f"there is no lock for {environment.name} on {environment.accelerator}: name a `python:` of the target")
@@ -147,8 +147,8 @@ def enqueue(
     labels: Mapping[str, str] | None = None,
 ) -> bool:
     """Put a job into the store and see that a controller takes it; False when it was there already."""
-    from orchestrator.handover import packed  # noqa: PLC0415
     from orchestrator.store import Duplicate, NewJob, open_store  # noqa: PLC0415
+    from orchestrator.store.requests import packed  # noqa: PLC0415
 
     request = {
         "plan": decided.as_dict(),

@@ -11,19 +11,19 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, TROUBLE, WRONG, Stop
-from orchestrator.cli.reading import layout, nearest
+from orchestrator.cli.arguments import layout, nearest
 from orchestrator.home import Home
-from orchestrator.hostfacts import Known, Said, ask, owner, recall
-from orchestrator.places import way_of
 from orchestrator.render.targets import Row, check_table, targets_json, targets_table
+from orchestrator.targets.inventory import Known, Said, ask, owner, recall
+from orchestrator.targets.model import way_of
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.places import Layout, Place, Station
     from orchestrator.store import Active
+    from orchestrator.targets.model import Place, Station, Targets
     from orchestrator.transports.base import HostFacts, Lease
 
 ROOM = 5 << 30
@@ -46,7 +46,7 @@ def targets(said: argparse.Namespace) -> int:
     return TROUBLE if any(row.fault for row in rows) else DONE
 
 
-def _named(known: Layout, names: Iterable[str]) -> list[Place]:
+def _named(known: Targets, names: Iterable[str]) -> list[Place]:
     """The targets that were named, or all."""
     try:
         return known.chosen(",".join(names) or ",".join(known.places))
@@ -119,7 +119,7 @@ def wrong_with(place: Place, station: Station, facts: HostFacts) -> str:
 
 def _local_fault(python: str) -> str:
     """What a target of this machine lacks; empty when it is nothing."""
-    from orchestrator.provision import ProvisionError, find_uv  # noqa: PLC0415
+    from orchestrator.agent.provision import ProvisionError, find_uv  # noqa: PLC0415
 
     if python:
         return "" if os.access(python, os.X_OK) else f"{python}: no such program"

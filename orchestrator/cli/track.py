@@ -61,10 +61,10 @@ def opened() -> tuple[Home, Store]:
 def keep_alive(home: Home, store: Store) -> None:
     """When jobs are active and nobody looks after them: look once, so that what is shown is true, and start a controller."""
     if store.jobs(states=("QUEUED", "STARTING", "PREPARING", "RUNNING", "STOPPING"), limit=1):
-        from orchestrator.service import alive, wake  # noqa: PLC0415
+        from orchestrator.daemon.client import alive, wake  # noqa: PLC0415
 
         if not alive(home):
-            from orchestrator.serving import catch_up  # noqa: PLC0415  # heavier, and seldom needed
+            from orchestrator.daemon.loop import catch_up  # noqa: PLC0415  # heavier, and seldom needed
 
             catch_up(home, store)
             wake(home)

@@ -8,17 +8,18 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from backends.base import FIRM, Inexpressible, plan
+from backends.backend import Inexpressible
+from backends.compile import NEVER_ACCEPTABLE, plan
 from backends.registry import BACKENDS, Unloadable, find, others
 from orchestrator.cli import DONE, INEXPRESSIBLE
-from orchestrator.cli.reading import backend, machine, recipe, refusal
+from orchestrator.cli.arguments import backend, machine, recipe, refusal
 from orchestrator.render.matrix import beside_text
 from orchestrator.render.plan import plan_text, way_out
 
 if TYPE_CHECKING:
     import argparse
 
-    from backends.base import Backend
+    from backends.backend import Backend
     from backends.plan import Plan
 
 
@@ -69,7 +70,7 @@ def _beside(plans: dict[str, Plan | Inexpressible], *, verbose: bool) -> str:
 def _verdict(each: Plan | Inexpressible) -> str:
     if isinstance(each, Inexpressible):
         lost = ", ".join(dict.fromkeys(line.leaf for line in each.report.refused))
-        return f"cannot express this recipe: {lost}" + "".join(f"; {hint}" for hint in way_out(each.report, FIRM))
+        return f"cannot express this recipe: {lost}" + "".join(f"; {hint}" for hint in way_out(each.report, NEVER_ACCEPTABLE))
     return f"{len(each.files)} files, {len(each.steps)} steps; `--to {each.backend}` shows them"
 
 

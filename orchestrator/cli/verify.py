@@ -10,16 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from backends.base import scene_of
+from backends.compile import context_of
 from backends.registry import find
 from orchestrator.cli import DONE, FAILED, INTERRUPTED, TROUBLE, WRONG, Stop
+from orchestrator.cli.arguments import places, recipe, target
 from orchestrator.cli.race import able, allowed, run_all, short
-from orchestrator.cli.reading import places, recipe, target
-from orchestrator.drift import RESOLVED
 from orchestrator.home import Home
-from orchestrator.reach import reached
+from orchestrator.monitoring.drift import RESOLVED
 from orchestrator.render.verify import document, page, verify_text
-from orchestrator.sameness import (
+from orchestrator.store import open_store
+from orchestrator.targets.connect import reached
+from orchestrator.transports.base import TransportError
+from orchestrator.verification import (
     EXPECTED,
     LEVELS,
     Evidence,
@@ -36,18 +38,16 @@ from orchestrator.sameness import (
     witness_file,
     witnessed,
 )
-from orchestrator.store import open_store
-from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
     from typing import Any
 
-    from backends.base import Backend
+    from backends.backend import Backend
+    from backends.mapping.rows import Context, Flat
     from backends.plan import Plan
-    from backends.recipe import Recipe
-    from backends.rows import Flat, Scene
+    from backends.recipe.schema import Recipe
     from backends.target import Target
     from orchestrator.store import Store
     from orchestrator.transports.base import Transport
@@ -110,10 +110,10 @@ def _fitted(trainer: str, wish: Recipe) -> Backend:
     return each.fit(wish) if each.fit else each
 
 
-def _facts(wish: Recipe, where: Target) -> tuple[Flat, Scene]:
+def _facts(wish: Recipe, where: Target) -> tuple[Flat, Context]:
     """The recipe's leaves, and what rows may know of it."""
     flat = wish.flat()
-    return flat, scene_of(flat, where)
+    return flat, context_of(flat, where)
 
 
 def watched(trainer: str, decided: Plan, wish: Recipe, where: Target) -> Plan:
@@ -133,11 +133,11 @@ class Left(NamedTuple):
 
 def measured(runs: list[Run], wish: Recipe, where: Target, tolerance: Tolerance | None) -> list[Verdict]:
     """Levels 2 to 5. A job that has not trained fails level 4, and is compared with none."""
-    home, (flat, scene) = Home.find(), _facts(wish, where)
+    home, (flat, context) = Home.find(), _facts(wish, where)
     with open_store(home.store) as store:
         left = [_left(home, store, run, adapter=wish.method.adapter != "none") for run in runs]
     pairs = list(zip(runs, left, strict=True))
-    found = [accepted(_fitted(run.trainer, wish), run, each.resolved, flat, scene) for run, each in pairs]
+    found = [accepted(_fitted(run.trainer, wish), run, each.resolved, flat, context) for run, each in pairs]
     found += [tokens(run, flat, each.expected, each.seen) for run, each in pairs]
     found += [
         Verdict(4, (run.trainer,), "failed", f"{run.job.id} is {run.job.state}: {run.job.detail}") for run in runs if not run.ok

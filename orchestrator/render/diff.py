@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from backends.rows import ABSENT
+from backends.mapping.rows import ABSENT
 from orchestrator.render.plan import brief
 from orchestrator.render.text import visible
 
 if TYPE_CHECKING:
-    from backends.comparing import Apart, Difference, Side, Unsaid
+    from backends.analysis.diff import Apart, Difference, Side, Unsaid
 
 _SAYS: dict[str, tuple[dict[Any, str], str]] = {
     "data.train_on_prompt": ({True: "trains on the prompt too", False: "masks the prompt"}, ""),
@@ -65,7 +65,7 @@ def _verdict(found: Difference) -> str:
 
 def _leaf(found: Difference, each: Apart, width: int) -> Iterator[str]:
     """Both values with where they come from, the difference in words, and what the leaf means."""
-    from backends.schema import about  # noqa: PLC0415  # the schema is only wanted where something differs
+    from backends.recipe.docs import about  # noqa: PLC0415  # the schema is only wanted where something differs
 
     yield from _values(found, each)
     for text in (sentence(found, each), about(each.leaf)["meaning"]):
@@ -150,7 +150,7 @@ def _side(side: Side) -> dict[str, str]:
 
 
 def _apart(found: Difference, each: Apart) -> dict[str, Any]:
-    from backends.schema import about  # noqa: PLC0415  # as above
+    from backends.recipe.docs import about  # noqa: PLC0415  # as above
 
     sides = ((each.a, found.a), (each.b, found.b))
     values = [_one(value) | ({} if value is ABSENT else {"from": _origin(side, each.leaf)}) for value, side in sides]

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from backends.rows import ABSENT
-from orchestrator.drift import shown
+from backends.mapping.rows import ABSENT
+from orchestrator.monitoring.drift import shown
 from orchestrator.render.text import visible
 
 if TYPE_CHECKING:
-    from orchestrator.drift import Drift
+    from orchestrator.monitoring.drift import Drift
 
 
 def drift_text(job: str, trainer: str, found: Sequence[Drift], *, width: int = 100) -> str:
@@ -24,7 +24,7 @@ def drift_text(job: str, trainer: str, found: Sequence[Drift], *, width: int = 1
 
 
 def _block(leaf: str, group: Sequence[Drift], width: int) -> str:
-    from backends.schema import about  # noqa: PLC0415  # the schema is only wanted where something differs
+    from backends.recipe.docs import about  # noqa: PLC0415  # the schema is only wanted where something differs
 
     lines = [f"  {leaf or 'no leaf says it'}"]
     for each in group:

@@ -6,12 +6,12 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backends.dialects.shell import ODD
+from backends.importing.shell import ODD
 from orchestrator.render.plan import brief
 from orchestrator.render.text import visible
 
 if TYPE_CHECKING:
-    from backends.importing import Entry, Imported
+    from backends.importing.convert import Entry, Imported
     from backends.report import Line
 
 _TITLES = {

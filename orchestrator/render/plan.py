@@ -19,8 +19,8 @@ from orchestrator.render.text import columns, cut, visible
 
 if TYPE_CHECKING:
     from backends.plan import Environment, File, Plan, Promise
+    from backends.recipe.yaml_source import Problem
     from backends.report import Line, Report
-    from backends.source import Problem
 
 VALUE = 60
 """Longest value in characters that is written in full."""

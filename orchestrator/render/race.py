@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.render.text import duration, number, table, visible
-from orchestrator.sameness import left_out, ties, unsteady, winner, yardstick
+from orchestrator.verification import left_out, ties, unsteady, winner, yardstick
 
 if TYPE_CHECKING:
-    from orchestrator.sameness import Gap, Lap, Spread, Tolerance
+    from orchestrator.verification import Gap, Lap, Spread, Tolerance
 
 UNSAID = "not reported"
 HEADERS = ("TRAINER", "TOKENS/S", "SPREAD", "MEMORY GIB", "FIRST STEP", "LOSS APART", "STATE")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from orchestrator.render.text import ago, clean, table, visible
 
 if TYPE_CHECKING:
-    from orchestrator.places import Place, Station
+    from orchestrator.targets.model import Place, Station
     from orchestrator.transports.base import HostFacts
 
 SKEW = 1.0

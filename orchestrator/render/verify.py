@@ -10,10 +10,10 @@ from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.render.text import number, visible
-from orchestrator.sameness import LEVELS
+from orchestrator.verification import LEVELS
 
 if TYPE_CHECKING:
-    from orchestrator.sameness import Curve, Verdict
+    from orchestrator.verification import Curve, Verdict
 
 WIDTH, HEIGHT, EDGE = 860, 320, 64
 """Of a chart, and the room for its figures, in pixels."""

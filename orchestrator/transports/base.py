@@ -19,7 +19,7 @@ Told = Callable[[int, int], None]
 """Is told of progress: bytes done, bytes in all."""
 
 
-def nobody(done: int, total: int) -> None:
+def ignore_progress(done: int, total: int) -> None:
     """Hears of progress, and does not mind."""
 
 
@@ -205,7 +205,7 @@ class Chunk:
 
 
 @dataclass(frozen=True)
-class Seen:
+class AttemptStatus:
     """What the host says of one attempt."""
 
     job: str
@@ -238,7 +238,7 @@ class Seen:
 class Transport(Protocol):
     """One machine, or several behind one address."""
 
-    def start(self, request: Request) -> Seen:
+    def start(self, request: Request) -> AttemptStatus:
         """Start an attempt; a second call with the same contents starts nothing and answers what is.
 
         Raises:
@@ -247,7 +247,7 @@ class Transport(Protocol):
         """
         ...
 
-    def poll(self, watches: Sequence[Watch]) -> list[Seen]:
+    def poll(self, watches: Sequence[Watch]) -> list[AttemptStatus]:
         """Look at many attempts at once, in one round trip. The phase is read before the files: `exited` and no more
         bytes means that there will be none; so does a chunk of fewer bytes than `runner.CHUNK`.
         """
@@ -277,7 +277,7 @@ class Transport(Protocol):
         """Devices in use there, whoever uses them."""
         ...
 
-    def put(self, blobs: Mapping[str, Path], told: Told = nobody) -> None:
+    def put(self, blobs: Mapping[str, Path], told: Told = ignore_progress) -> None:
         """Bring files and folders to `blobs/ADDRESS` of the state folder: address (`blobs.address`) -> where it lies here.
 
         What is there is not sent again, nor is what an interrupted call has brought. What arrives is checked there.
@@ -288,7 +288,7 @@ class Transport(Protocol):
         """
         ...
 
-    def fetch(self, job: str, attempt: int, names: Sequence[str], into: Path, told: Told = nobody) -> list[Path]:
+    def fetch(self, job: str, attempt: int, names: Sequence[str], into: Path, told: Told = ignore_progress) -> list[Path]:
         """Copy files of an attempt (`log`, `work/...`; of a folder, all files in it) to the same names below `into`.
 
         A file that is here with the same size and time is left alone, and an interrupted call is gone on with. Links to

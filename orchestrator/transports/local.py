@@ -13,12 +13,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator import remote, runner
-from orchestrator.transports import answers, shipping
-from orchestrator.transports.base import Answer, HostFacts, Lease, Request, Seen, Told, TransportError, Watch, nobody
+from orchestrator.agent import runner, server
+from orchestrator.transports import codec, files
+from orchestrator.transports.base import (
+    Answer,
+    AttemptStatus,
+    HostFacts,
+    Lease,
+    Request,
+    Told,
+    TransportError,
+    Watch,
+    ignore_progress,
+)
 
 # Isolated and without site packages: it needs nothing but the standard library and ours, and is there in half of the time.
-SERVE = "import sys; sys.path.append(sys.argv[1]); from orchestrator.starter import serve; serve()"
+SERVE = "import sys; sys.path.append(sys.argv[1]); from orchestrator.agent.starter import serve; serve()"
 STARTER = (sys.executable, "-I", "-S", "-E", "-c", SERVE, str(Path(__file__).parents[2]))
 
 
@@ -78,14 +88,14 @@ class Local:
         self.home = os.path.abspath(home)  # noqa: PTH100 (Path.resolve would follow links, Path.absolute keeps `..`)
         self._starter = Starter()
 
-    def start(self, request: Request) -> Seen:
+    def start(self, request: Request) -> AttemptStatus:
         """See `Transport.start`. ValueError when the request names a path outside its folder, or no program to run."""
-        about = {"folder": self._folder(request.job, request.attempt), "document": answers.document(request)}
-        return answers.seen(answers.settled(lambda: self._starter.ask(about), "this machine")()[0])
+        about = {"folder": self._folder(request.job, request.attempt), "document": codec.document(request)}
+        return codec.seen(codec.settled(lambda: self._starter.ask(about), "this machine")()[0])
 
-    def poll(self, watches: Sequence[Watch]) -> list[Seen]:
+    def poll(self, watches: Sequence[Watch]) -> list[AttemptStatus]:
         """See `Transport.poll`. ValueError when a watch names a path outside the work folder."""
-        return [answers.seen(runner.look(self._folder(watch.job, watch.attempt), vars(watch))) for watch in watches]
+        return [codec.seen(runner.look(self._folder(watch.job, watch.attempt), vars(watch))) for watch in watches]
 
     def stop(self, job: str, attempt: int, grace: float) -> None:
         """See `Transport.stop`. Nothing happens to an attempt that has ended, or never was."""
@@ -102,7 +112,7 @@ class Local:
     def hello(self) -> HostFacts:
         """See `Transport.hello`."""
         asked = time.time()
-        return answers.facts(self._way({"op": "hello"}, b"")()[0], asked)
+        return codec.facts(self._way({"op": "hello"}, b"")()[0], asked)
 
     def interface(self, to: str) -> str:
         """See `Transport.interface`."""
@@ -110,15 +120,15 @@ class Local:
 
     def leases(self) -> list[Lease]:
         """See `Transport.leases`."""
-        return answers.leases(self._way({"op": "leases"}, b"")()[0])
+        return codec.leases(self._way({"op": "leases"}, b"")()[0])
 
-    def put(self, blobs: Mapping[str, Path], told: Told = nobody) -> None:
+    def put(self, blobs: Mapping[str, Path], told: Told = ignore_progress) -> None:
         """See `Transport.put`."""
-        shipping.put(self._way, blobs, told)
+        files.put(self._way, blobs, told)
 
-    def fetch(self, job: str, attempt: int, names: Sequence[str], into: Path, told: Told = nobody) -> list[Path]:
+    def fetch(self, job: str, attempt: int, names: Sequence[str], into: Path, told: Told = ignore_progress) -> list[Path]:
         """See `Transport.fetch`."""
-        return shipping.fetch(self._way, {"job": job, "attempt": attempt}, names, into, told)
+        return files.fetch(self._way, {"job": job, "attempt": attempt}, names, into, told)
 
     def close(self) -> None:
         """Let the starter go."""
@@ -126,8 +136,8 @@ class Local:
 
     def _way(self, request: Mapping[str, Any], body: bytes) -> Callable[[], Answer]:
         """As over a wire, but done at once."""
-        said, data = remote.answer(self.home, {"id": 0, **request}, body)
-        return answers.settled(lambda: (said, data), "this machine")
+        said, data = server.answer(self.home, {"id": 0, **request}, body)
+        return codec.settled(lambda: (said, data), "this machine")
 
     def _folder(self, job: str, attempt: int) -> str:
         path = f"{self.home}/jobs/{job}/{attempt}"

@@ -14,7 +14,6 @@ import pytest
 import yaml
 
 HERE = Path(__file__).parent
-SHIMS = HERE.parents[1] / "backends" / "shims"
 ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 ADAMW = {"lr": 0.005, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
 LORA = {"q": "query", "k": "key", "v": "value", "o": "projection", "head": "head"}
@@ -104,7 +103,7 @@ def job(tiny, tmp_path_factory):
 
     def make(case):
         work = tmp_path_factory.mktemp("work")
-        for shim in SHIMS.glob("tune_*.py"):
+        for shim in (HERE.parents[1] / "backends").rglob("shims/tune_*.py"):
             shutil.copy(shim, work)
         (work / "cache").symlink_to(shared)
         (work / "model").symlink_to(tiny / case.model)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backends.base import plan
-from backends.parse import parse
+from backends.compile import plan
+from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import Inexpressible, plan
-from backends.parse import parse
+from backends.backend import Inexpressible
+from backends.compile import plan
+from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
-from orchestrator.drift import drift
+from orchestrator.monitoring.drift import drift
 
 REHEARSALS = sorted((Path(__file__).parents[2] / "recipes" / "rehearsal").glob("*.yaml"))
 LOADS = """

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from backends.resuming import checkpoints
+from backends.checkpoints import checkpoints
 from tests.hosts.lab import LOGIN, hosts, network  # noqa: F401
 
 from .test_main_job import QUICKSTART, curve

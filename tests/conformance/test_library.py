@@ -12,13 +12,14 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from backends.base import Inexpressible, plan, scene_of
+from backends.backend import Inexpressible
+from backends.compile import context_of, plan
+from backends.mapping.rows import reverse, translate
 from backends.models import MODELS
-from backends.parse import parse
 from backends.plan import Plan
-from backends.recipe import Recipe
+from backends.recipe.parse import parse
+from backends.recipe.schema import Recipe
 from backends.registry import BACKENDS
-from backends.rows import cross, reverse
 from backends.target import Target
 
 ROOT = Path(__file__).parents[2]
@@ -224,15 +225,15 @@ def test_what_the_trainer_resolved_means_the_recipe(looked_at, trainer):
 def other_leaves(job):
     """Leaves that come back from the trainer's values as something else: (in the recipe, come back)."""
     flat = job.recipe.flat()
-    scene = scene_of(flat, job.target)
-    table = BACKENDS[job.plan.backend].table(scene.shape)
-    native = cross(table, flat, scene).native
+    context = context_of(flat, job.target)
+    table = BACKENDS[job.plan.backend].table(context.variant)
+    native = translate(table, flat, context).native
     theirs = {key: value if ":" in key else at(job.said["resolved"], key, value) for key, value in native.items()}
-    back = cross(reverse(table), theirs, scene).native
+    back = translate(reverse(table), theirs, context).native
     if job.recipe.model.init == "random":
         del back["model.id"]  # any name: no trainer is told
     other = {leaf: (flat[leaf], value) for leaf, value in back.items() if not agrees(flat[leaf], value)}
-    stands_for = cross(table, flat | back, scene).native == native  # null stands for what the trainer got
+    stands_for = translate(table, flat | back, context).native == native  # null stands for what the trainer got
     return {leaf: pair for leaf, pair in other.items() if not (stands_for and None in pair)}
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SHIMS = HERE.parents[1] / "backends" / "shims"
 SAME = 1e-5
 ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
@@ -245,7 +244,7 @@ def test_models_with_a_name_go_there_and_back(call, python, tmp_path):
         "phi-4": "phi3",
         "Qwen3-30B-A3B": "qwen3_moe",
     }
-    for shim in SHIMS.glob("tune_*.py"):
+    for shim in (HERE.parents[1] / "backends").rglob("shims/tune_*.py"):
         shutil.copy(shim, tmp_path)
     said = call([python("litgpt"), "-c", NAMED, json.dumps(names)], tmp_path).stdout
     assert said.count("is not the model in the folder, which has {'hidden_size': 128}") == len(names)

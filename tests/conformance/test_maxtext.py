@@ -9,10 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from backends.shapes import rate
+from backends.mapping.schedule import rate
 
 HERE = Path(__file__).parent
 SHIMS = HERE.parents[1] / "backends" / "shims"
+MAXTEXT = SHIMS.parent / "trainers" / "maxtext" / "shims"
 SAME = 1e-5
 RATE = 1e-7
 """Of a learning rate: float32, in which MaxText has it, rounds by up to 6e-8."""
@@ -386,7 +387,7 @@ def test_a_teacher_over_rows_of_its_own_loader(tune, teacher, train):
 def test_other_processes_are_spared(trainer_python):
     """MaxText's loader, which ends whatever looks like an orphaned worker on the machine, ends nothing and looks for nothing."""
     argv = [trainer_python("maxtext"), "-c", KILLS]
-    env = {"PYTHONPATH": str(SHIMS), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+    env = {"PYTHONPATH": f"{SHIMS}:{MAXTEXT}", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split()[-1] == "[]"
@@ -396,7 +397,7 @@ def test_rates_follow_the_config(trainer_python):
     """Whatever the schedule, its shares and its length: the rate of each step is that of MaxText's own function, but for what float32
     loses there.
     """
-    env = {"PYTHONPATH": str(SHIMS), "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
+    env = {"PYTHONPATH": f"{SHIMS}:{MAXTEXT}", "JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([trainer_python("maxtext"), "-c", RATES], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
@@ -414,6 +415,7 @@ def test_lora_with_preferences_is_refused(tune):
 def test_shares_of_the_schedule_come_out_whole(kind, monkeypatch):
     """For any number of steps, MaxText's floor of share x length is the warm-up meant, and two shares never exceed 1."""
     monkeypatch.syspath_prepend(str(SHIMS))
+    monkeypatch.syspath_prepend(str(MAXTEXT))
     monkeypatch.delitem(sys.modules, "tune_maxtext", raising=False)
     import tune_maxtext  # noqa: PLC0415 - it lies where a plan puts it
 
@@ -431,6 +433,7 @@ def test_shares_of_the_schedule_come_out_whole(kind, monkeypatch):
 def test_rates_are_the_recipes(kind, monkeypatch):
     """For any number of steps, each step's rate is the recipe's, in double precision, to the end of a cosine."""
     monkeypatch.syspath_prepend(str(SHIMS))
+    monkeypatch.syspath_prepend(str(MAXTEXT))
     for name in ("tune_maxtext", "tune_maxtext_mends"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     import tune_maxtext  # noqa: PLC0415 - it lies where a plan puts it

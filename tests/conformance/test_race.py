@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.sameness import LOSS
+from orchestrator.verification import LOSS
 
 QUICKSTART = Path(__file__).parents[2] / "recipes" / "quickstart.yaml"
 BOTH = ("--to", "litgpt,torchtune")

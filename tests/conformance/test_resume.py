@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import Progress, plan
-from backends.parse import parse
+from backends.backend import Progress
+from backends.checkpoints import INDEX, LINK, checkpoints, resumed
+from backends.compile import plan
+from backends.recipe.parse import parse
 from backends.registry import BACKENDS
-from backends.resuming import INDEX, LINK, checkpoints, resumed
 from backends.target import Target
 
 pytestmark = pytest.mark.trainer

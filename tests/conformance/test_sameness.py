@@ -10,8 +10,9 @@ from math import prod
 
 import pytest
 
-from backends.base import Inexpressible, plan
-from backends.parse import parse
+from backends.backend import Inexpressible
+from backends.compile import plan
+from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
 from benchmarks.parity import LIMIT, MACHINE, RECIPE, STEPS, Case, chat, plain_loop

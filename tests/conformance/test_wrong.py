@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from backends.base import plan, scene_of
-from backends.parse import parse
+from backends.compile import context_of, plan
 from backends.plan import File
+from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
+from orchestrator.cli.arguments import places
 from orchestrator.cli.race import run_all
-from orchestrator.cli.reading import places
 from orchestrator.cli.verify import measured, watched
-from orchestrator.sameness import LOSS, Run, accepted, curve, round_trip, tokens
+from orchestrator.verification import LOSS, Run, accepted, curve, round_trip, tokens
 
 LOADERS = Path(__file__).parent / "loaders"
 RECIPE = """
@@ -83,7 +83,7 @@ WRONG = [
     Wrong("maxtext", "model.architecture", "model.json:architecture.rope_theta", 20000.0),
 ]
 WISH = parse(RECIPE, base="/somewhere")
-FLAT, SCENE = WISH.flat(), scene_of(WISH.flat(), Target())
+FLAT, SCENE = WISH.flat(), context_of(WISH.flat(), Target())
 
 
 def place(each):

@@ -13,10 +13,10 @@ import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
 from orchestrator.cli.submit import enqueue
+from orchestrator.daemon.client import alive
 from orchestrator.home import Home
-from orchestrator.places import Station, place
-from orchestrator.service import alive
 from orchestrator.store import open_store
+from orchestrator.targets.model import Station, place
 from tests.hosts.lab import hosts, network  # noqa: F401
 
 CLOCKED = "/home/tunelab/clock"
@@ -136,7 +136,7 @@ class Lab:
                     words = (entry / "cmdline").read_bytes().split(b"\0")
                 except OSError:
                     continue
-                if any(b"orchestrator.serving" in word for word in words) and os.fsencode(self.home.path) in words:
+                if any(b"orchestrator.daemon.loop" in word for word in words) and os.fsencode(self.home.path) in words:
                     found.append(int(entry.name))
         return found
 

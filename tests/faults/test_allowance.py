@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator import serving
+from orchestrator.daemon import loop
 
 
 class Clock:
@@ -30,13 +30,13 @@ class Clock:
 def clock(monkeypatch):
     """The controller's clock."""
     made = Clock()
-    monkeypatch.setattr(serving, "time", made)
+    monkeypatch.setattr(loop, "time", made)
     return made
 
 
 def test_a_few_jobs_do_not_wait(clock):
     """Looks that together take less than what is saved are not followed by a rest."""
-    allowance = serving.Allowance()
+    allowance = loop.Allowance()
     for _ in range(50):
         clock.work(0.01)
         assert allowance.rest() == 0.0
@@ -44,21 +44,21 @@ def test_a_few_jobs_do_not_wait(clock):
 
 def test_always_news_take_a_share_of_the_core(clock):
     """Whoever rests as told takes no more than the share in the long run, and the work goes on all the same."""
-    allowance = serving.Allowance()
+    allowance = loop.Allowance()
     looks = 0
     while clock.now < 100.0:
         clock.work(0.02)
         looks += 1
         clock.sleep(allowance.rest())
-    assert clock.spent / clock.now == pytest.approx(serving.SHARE, abs=0.02)
+    assert clock.spent / clock.now == pytest.approx(loop.SHARE, abs=0.02)
     assert looks > 500
 
 
 def test_a_quiet_time_is_saved_up_to_a_burst(clock):
     """After an hour of nothing a burst is free, and no more than that."""
-    allowance = serving.Allowance()
+    allowance = loop.Allowance()
     clock.sleep(3600.0)
-    clock.work(serving.BURST)
+    clock.work(loop.BURST)
     assert allowance.rest() == 0.0
     clock.work(0.15)
-    assert allowance.rest() == pytest.approx(0.15 / serving.SHARE - 0.15)
+    assert allowance.rest() == pytest.approx(0.15 / loop.SHARE - 0.15)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.service import BOOT
+from orchestrator.daemon.client import BOOT
 from orchestrator.store import open_store
 
 

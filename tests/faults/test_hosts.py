@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from orchestrator.places import Station, place
 from orchestrator.store import open_store
+from orchestrator.targets.model import Station, place
 
 SSH = 60
 """Seconds that a test waits for a state: hosts are slow when two cores serve everybody."""

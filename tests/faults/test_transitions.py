@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from orchestrator.service import wake
+from orchestrator.daemon.client import wake
 from orchestrator.store import open_store
 
 from .conftest import training
@@ -15,7 +15,7 @@ from .test_hosts import SSH, there
 BOOT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
-from orchestrator.serving import main
+from orchestrator.daemon.loop import main
 from orchestrator.store import Store
 
 WHEN, seen = {when!r}, []
@@ -47,7 +47,7 @@ main(sys.argv[2])
 @pytest.fixture(params=["after", "before"])
 def dying(monkeypatch, request):
     """All controllers that this test starts die so."""
-    monkeypatch.setattr("orchestrator.service.BOOT", BOOT.replace("{when!r}", repr(request.param)))
+    monkeypatch.setattr("orchestrator.daemon.client.BOOT", BOOT.replace("{when!r}", repr(request.param)))
     return request.param
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.base import plan
-from backends.kit import LOCKS, SHIMS
-from backends.parse import parse
+from backends.bundle import LOCKS, SHIMS
+from backends.compile import plan
+from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from backends.matrix import cell, document, grade, methods, page, when
-from backends.probe import ADAPTERS, KINDS, SHAPES, Loss, Spelling, has, matters, spelling
-from backends.recipe import leaves
+from backends.analysis.capabilities import ADAPTERS, KINDS, SHAPES, Loss, Spelling, has, matters, spelling
+from backends.analysis.matrix import cell, document, grade, methods, page, when
+from backends.mapping.rows import Variant
+from backends.recipe.schema import leaves
 from backends.registry import BACKENDS
-from backends.rows import Shape
 
 PAGE = Path(__file__).parents[2] / "docs" / "support-matrix.md"
 SHARED = [shape for shape in SHAPES if not shape.native]
@@ -56,11 +56,11 @@ def test_every_trainer_has_some_method(name):
 def test_a_cell_says_where_it_differs():
     """LitGPT has one spelling of the rank, and a schedule that is never anything but cosine; torchtune has all three."""
     assert {case.spelling.keys for case in cell(BACKENDS["litgpt"], "method.lora.rank", SHARED).cases} == {("lora_r",)}
-    lost = cell(BACKENDS["litgpt"], "optim.schedule", [Shape()])
+    lost = cell(BACKENDS["litgpt"], "optim.schedule", [Variant()])
     assert lost.support == "partly"
     assert [(loss.value, loss.kind) for loss in lost.cases[0].spelling.losses] == [("constant", "never"), ("linear", "never")]
-    assert cell(BACKENDS["torchtune"], "optim.schedule", [Shape()]).support == "same"
-    assert cell(BACKENDS["torchtune"], "data.eval", [Shape()]).support == "never"
+    assert cell(BACKENDS["torchtune"], "optim.schedule", [Variant()]).support == "same"
+    assert cell(BACKENDS["torchtune"], "data.eval", [Variant()]).support == "never"
     assert cell(BACKENDS["litgpt"], "method.grpo.clip", SHARED).support == ""
 
 
@@ -70,13 +70,13 @@ def test_shapes_in_words():
     assert when([s for s in SHARED if s.kind in ("dpo", "ipo")], SHARED) == "dpo ipo"
     assert when([s for s in SHARED if s.adapter == "lora"], SHARED) == "adapter lora"
     assert when([s for s in SHAPES if s.native], SHAPES) == "rendering native"
-    assert when([Shape("sft", "lora"), Shape("dpo", "none")], SHARED) == "sft, adapter lora; or dpo, adapter none"
+    assert when([Variant("sft", "lora"), Variant("dpo", "none")], SHARED) == "sft, adapter lora; or dpo, adapter none"
     uneven = [
-        Shape("sft", "none", True),
-        Shape("sft", "none"),
-        Shape("sft", "lora"),
-        Shape("dpo", "lora"),
-        Shape("kto", "none", True),
+        Variant("sft", "none", True),
+        Variant("sft", "none"),
+        Variant("sft", "lora"),
+        Variant("dpo", "lora"),
+        Variant("kto", "none", True),
     ]
     assert when([s for s in uneven if not s.native], uneven) == "sft, rendering shared; or dpo"
     assert when(uneven[:1] + uneven[2:3], uneven[:3]) == "adapter lora rendering shared and adapter none rendering native"
@@ -92,8 +92,8 @@ def test_a_grade_is_the_worst_that_a_reader_must_know():
 
 def test_what_matters_is_what_the_parser_lets_through():
     """A leaf that the parser refuses in a shape is not asked for there."""
-    assert not matters("method.lora.rank", Shape("sft", "none"))
-    assert not matters("method.preference.margin", Shape("dpo", "none"))
-    assert matters("method.preference.margin", Shape("simpo", "none"))
-    assert not matters("data.columns.chosen", Shape("sft", "none"))
-    assert not matters("data.pack", Shape("dpo", "none"))
+    assert not matters("method.lora.rank", Variant("sft", "none"))
+    assert not matters("method.preference.margin", Variant("dpo", "none"))
+    assert matters("method.preference.margin", Variant("simpo", "none"))
+    assert not matters("data.columns.chosen", Variant("sft", "none"))
+    assert not matters("data.pack", Variant("dpo", "none"))

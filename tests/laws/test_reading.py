@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.registry import BACKENDS
-from orchestrator.metrics import Reading, enrich, points, summed, thin
+from orchestrator.monitoring.metrics import Reading, enrich, points, summed, thin
 from orchestrator.transports.base import Chunk
 
 PLAN = {"reading": {"every": 1, "first_lr": 0.0, "accumulation": 2}}

@@ -8,17 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backends.base import Inexpressible, plan
-from backends.base import shape as shape_of
-from backends.parse import parse
-from backends.recipe import FORMATS, PREFERENCE, Kind, leaves
+from backends.backend import Inexpressible
+from backends.compile import plan
+from backends.mapping.rows import Context, Variant, reverse, translate
+from backends.mapping.rows import variant_of as shape_of
+from backends.recipe.parse import parse
+from backends.recipe.schema import FORMATS, PREFERENCE, Kind, leaves
 from backends.registry import BACKENDS
-from backends.rows import Scene, Shape, cross, reverse
 from backends.target import Target
 
 KINDS = get_args(Kind)
 SHAPES = [
-    pytest.param(name, Shape(kind, adapter, native), id=f"{name}-{kind}-{adapter}-{'native' if native else 'shared'}")
+    pytest.param(name, Variant(kind, adapter, native), id=f"{name}-{kind}-{adapter}-{'native' if native else 'shared'}")
     for name in BACKENDS
     for kind in KINDS
     for adapter in ("none", "lora", "qlora", "dora")
@@ -59,7 +60,7 @@ def test_quirks_have_a_source(name, shape):
     for row in table(name, shape):
         for value in (0, 1, 7, "text", ["head", "up"], 3.5):
             try:
-                row.to(*([value] * len(row.ours)), Scene(steps=7, shape=shape, model={"tied": True}))
+                row.to(*([value] * len(row.ours)), Context(steps=7, variant=shape, model={"tied": True}))
             except Exception as loss:
                 if (
                     getattr(loss, "kind", "") == "never"
@@ -185,18 +186,18 @@ def test_out_and_back(name, values):
     recipe = parse(json.dumps(values), base="/somewhere")
     flat = recipe.flat()
     devices, hosts = flat["resources.devices"], flat["resources.hosts"]
-    scene = Scene(devices=devices * hosts, hosts=hosts, steps=flat["train.steps"], shape=shape_of(flat))
-    rows = table(name, scene.shape)
-    out = cross(rows, flat, scene)
+    context = Context(devices=devices * hosts, hosts=hosts, steps=flat["train.steps"], variant=shape_of(flat))
+    rows = table(name, context.variant)
+    out = translate(rows, flat, context)
     assert not out.unread
-    back = cross(reverse(rows), out.native, replace(scene))
+    back = translate(reverse(rows), out.native, replace(context))
     lost = {line.leaf for line in out.lines if line.status == "lost"}
     assert set(back.native) - lost == {leaf for row in rows if row.theirs for leaf in row.ours} - lost
     for leaf, value in back.native.items():
         if leaf in lost:
             continue
         if leaf == "train.batch.micro" and flat[leaf] is None:  # unset means the whole batch, and comes back as that number
-            assert value == flat["train.batch.global"] // scene.devices
+            assert value == flat["train.batch.global"] // context.devices
             continue
         expected = flat[leaf]
         assert value == pytest.approx(expected, rel=1e-12) if isinstance(expected, float) else value == expected, leaf

@@ -1,0 +1,263 @@
+"""Two runs side by side in what they mean: recipes, or configs of any trainer with that trainer's defaults counted.
+
+A leaf whose own text says that the result stays the same (memory, speed, place, what is watched and saved) does not decide what is
+learnt; every other leaf does, and so does every native key that no leaf says. Pure: files come parsed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from backends.analysis.capabilities import matters
+from backends.analysis.porting import ORDER, changes
+from backends.importing.convert import Imported
+from backends.importing.recognise import DIALECTS
+from backends.mapping.data import TEMPLATES
+from backends.mapping.methods import beta
+from backends.mapping.rows import ABSENT, Flat, Variant, variant_of
+from backends.mapping.schedule import warmup_steps
+from backends.native_config import flat as dotted
+from backends.recipe.paths import is_hub
+from backends.recipe.schema import Recipe, leaves
+from backends.registry import BACKENDS
+from backends.report import Line
+
+_NAMES = ("version", "name", "description", "secrets", "native")
+"""Leaves that say nothing of the run, or are keys of a trainer's."""
+
+_SECTIONS = ("eval", "checkpoint", "log", "resources", "retry")
+_SPEED = frozenset(
+    {
+        "data.eval",
+        "data.eval_split",
+        "train.batch.micro",
+        "train.activation_checkpointing",
+        "train.offload",
+        "train.attention",
+        "train.compile",
+        "optim.fused",
+    }
+)
+"""With `_SECTIONS`, leaves that change how it runs and what is seen of it, not what is learnt."""
+
+
+def decides(leaf: str) -> bool:
+    """Whether the leaf decides what is learnt."""
+    return leaf not in _SPEED and leaf.partition(".")[0] not in _SECTIONS
+
+
+class Key(NamedTuple):
+    """A native key that no leaf says."""
+
+    value: Any
+    why: str
+    told: bool
+    """Import reports it as not modelled; otherwise it is set verbatim for its own trainer."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two runs."""
+
+    file: str
+    """As the user names it."""
+    trainer: str
+    """Whose config it is; empty for a recipe, which is nobody's."""
+    because: str
+    """Why it is this trainer's, or a recipe."""
+    leaves: Flat
+    """Those that have an effect here, with what null stands for."""
+    spelled: Mapping[str, tuple[str, ...]]
+    """Leaf -> the keys that say it; none: a default."""
+    keys: Mapping[str, Mapping[str, Key]]
+    """Trainer -> key -> what no leaf says."""
+    native: Flat = field(default_factory=dict)
+    """All keys of a trainer's config."""
+    ways: tuple[Line, ...] = ()
+    """Leaves that the trainer honours in a way of its own."""
+
+
+class Apart(NamedTuple):
+    """A leaf in which the two differ. ABSENT: the leaf has no effect on that side."""
+
+    leaf: str
+    a: Any
+    b: Any
+
+    @property
+    def decides(self) -> bool:
+        """Whether it decides what is learnt."""
+        return decides(self.leaf)
+
+
+class Unsaid(NamedTuple):
+    """A native key that no leaf says, in which the two differ. ABSENT: not set on that side, and the trainer has no default."""
+
+    trainer: str
+    key: str
+    a: Any
+    b: Any
+    why: str
+    decides: bool
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the two do not share."""
+
+    a: Side
+    b: Side
+    leaves: tuple[Apart, ...]
+    """Most important first."""
+    keys: tuple[Unsaid, ...]
+
+    @property
+    def ways(self) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
+        """What each of two trainers does in a way of its own. A recipe is nobody's: whoever runs it would do the same."""
+        both = bool(self.a.trainer and self.b.trainer and self.a.trainer != self.b.trainer)
+        return (self.a.ways, self.b.ways) if both else ((), ())
+
+    @property
+    def equal(self) -> bool:
+        """The same is learnt."""
+        decided = any(each.decides for each in self.leaves) or any(each.decides for each in self.keys)
+        return not decided and not any(self.ways)
+
+
+def of_recipe(file: str, recipe: Recipe) -> Side:
+    """A recipe as a side."""
+    keys = {
+        trainer: {key: Key(value, "set verbatim", told=False) for key, value in dotted(own).items()}
+        for trainer, own in recipe.native.items()
+    }
+    return Side(file, "", "a recipe", meant(recipe), {leaf: (leaf,) for leaf in recipe.written}, keys)
+
+
+def of_native(file: str, found: Imported) -> Side:
+    """A trainer's config as a side."""
+    own = dotted(found.recipe.native.get(found.backend, {}))
+    verbatim = {key: Key(value, "set verbatim", told=False) for key, value in own.items()}
+    told = {each.key: Key(each.value, each.why, told=True) for each in found.entries if each.fate == "unmodelled"}
+    return Side(
+        file,
+        found.backend,
+        found.because,
+        meant(found.recipe),
+        found.sources,
+        {found.backend: {**verbatim, **told}},
+        {each.key: each.value for each in found.entries},
+        tuple(_ways(found)),
+    )
+
+
+def _ways(found: Imported) -> Iterator[Line]:
+    """Where the trainer only comes near to what a leaf means, and where the micro-batch changes the result."""
+    for line in changes(BACKENDS[found.backend], found.recipe):
+        if line.leaf == "train.batch.micro" or (line.status == "approximated" and decides(line.leaf)):
+            yield line
+
+
+def meant(recipe: Recipe) -> Flat:
+    """The leaves that have an effect, with what null stands for."""
+    flat = recipe.flat()
+    within = variant_of(flat)
+    idle = {leaf for names, is_idle in _IDLE if is_idle(flat) for leaf in names}
+    full = {**flat, **_filled(flat)}
+    return {leaf: full[leaf] for leaf in leaves() if leaf not in idle and leaf not in _NAMES and matters(leaf, within)}
+
+
+_IDLE: tuple[tuple[tuple[str, ...], Callable[[Flat], bool]], ...] = (
+    (("model.architecture",), lambda f: f["model.init"] != "random"),
+    (("method.qat.group",), lambda f: f["method.qat.scheme"] == "none"),
+    (("train.epochs",), lambda f: f["train.epochs"] is None),
+    (("train.steps",), lambda f: f["train.steps"] is None),
+    (("data.train_split",), lambda f: not (isinstance(f["data.train"], str) and is_hub(f["data.train"]))),
+    (("data.eval_split",), lambda f: f["data.eval"] is None or not is_hub(f["data.eval"])),
+    (("data.loss_roles",), lambda f: f["data.format"] != "chat"),
+    (("optim.min_lr",), lambda f: f["optim.schedule"] == "constant"),
+    (("optim.decay_on",), lambda f: f["optim.weight_decay"] == 0),
+    (("optim.warmup_share",), lambda f: f["train.steps"] is not None or not f["optim.warmup_share"]),
+    (("optim.warmup_steps",), lambda f: f["train.steps"] is None and bool(f["optim.warmup_share"])),
+    (("eval.every", "eval.batches"), lambda f: f["data.eval"] is None),
+    (("checkpoint.keep",), lambda f: f["checkpoint.every"] is None),
+    (("log.project", "log.run", "log.mlflow_uri"), lambda f: not f["log.trackers"]),
+    (("resources.strategy",), lambda f: f["resources.devices"] * f["resources.hosts"] == 1),
+)
+"""Leaves, and when they have no effect."""
+
+
+def _filled(flat: Flat) -> Flat:
+    """What null stands for, and lists whose order says nothing."""
+    devices = flat["resources.devices"] * flat["resources.hosts"]
+    return {
+        "method.lora.targets": sorted(flat["method.lora.targets"]),
+        "method.preference.beta": beta(flat["method.kind"], flat["method.preference.beta"]),
+        "data.template": flat["data.template"] or TEMPLATES[flat["data.format"]],
+        "train.batch.micro": flat["train.batch.micro"] or max(1, flat["train.batch.global"] // devices),
+        "optim.warmup_steps": warmup_steps(flat["train.steps"], flat["optim.warmup_steps"], flat["optim.warmup_share"]),
+    }
+
+
+def compare(a: Side, b: Side) -> Difference:
+    """Everything in which two runs differ."""
+    names = sorted({*a.leaves, *b.leaves}, key=_rank)
+    pairs = (Apart(leaf, a.leaves.get(leaf, ABSENT), b.leaves.get(leaf, ABSENT)) for leaf in names)
+    apart = (each for each in pairs if not _same(each.a, each.b) and not _follows(each, a, b))
+    return Difference(a, b, tuple(apart), tuple(_unsaid(a, b)))
+
+
+def _follows(each: Apart, a: Side, b: Side) -> bool:
+    """A default that has an effect on one side alone: another leaf is what differs."""
+    return (each.b is ABSENT and each.leaf not in a.spelled) or (each.a is ABSENT and each.leaf not in b.spelled)
+
+
+def _rank(leaf: str) -> tuple[int, int]:
+    """By how much its section changes what is learnt, then as in the schema."""
+    return ORDER.index(leaf.partition(".")[0]), leaves().index(leaf)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, float | int) and isinstance(other, float | int) and not isinstance(one, bool):
+        return not isinstance(other, bool) and math.isclose(one, other, rel_tol=1e-12)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def _unsaid(a: Side, b: Side) -> Iterator[Unsaid]:
+    """Keys of one trainer on both sides are compared; of a trainer that one side has nothing to do with, what import tells counts."""
+    for trainer in dict.fromkeys((*a.keys, *b.keys)):
+        shared = all(each.trainer in ("", trainer) for each in (a, b))
+        keys = [{k: v for k, v in each.keys.get(trainer, {}).items() if v.told or shared} for each in (a, b)]
+        for key in dict.fromkeys((*keys[0], *keys[1])):
+            one, other = (_value(trainer, key, own, each, shared=shared) for own, each in zip(keys, (a, b), strict=True))
+            found = keys[0].get(key) or keys[1][key]
+            if not _same(one, other):
+                yield Unsaid(trainer, key, one, other, *_bearing(trainer, key, found, a))
+
+
+def _value(trainer: str, key: str, own: Mapping[str, Key], side: Side, *, shared: bool) -> Any:
+    """What is set, else the trainer's default."""
+    if key in own or not shared or trainer not in DIALECTS:
+        return own[key].value if key in own else ABSENT
+    return side.native.get(key, DIALECTS[trainer].default(side.native, key))
+
+
+def _bearing(trainer: str, key: str, found: Key, side: Side) -> tuple[str, bool]:
+    """Why it is there, and whether it may decide what is learnt: not where rules or rows say that it goes with leaves that do not."""
+    rule = DIALECTS[trainer].rule(key) if trainer in DIALECTS else None
+    if found.told or trainer not in DIALECTS:
+        return found.why, True
+    if rule and rule.fate != "told":
+        return rule.why, False
+    ours = _beside(trainer, key, side)
+    return (rule.why if rule else found.why), not ours or any(map(decides, ours))
+
+
+def _beside(trainer: str, key: str, side: Side) -> tuple[str, ...]:
+    """The leaves that cross in one row with a key."""
+    within = Variant(side.leaves["method.kind"], side.leaves["method.adapter"], side.leaves["data.rendering"] == "native")
+    return next((row.ours for row in BACKENDS[trainer].table(within) if key in row.theirs), ())

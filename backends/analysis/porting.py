@@ -1,0 +1,60 @@
+"""What changes when a recipe runs on a trainer: the lines of its report that are worth a reader's time, most important first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from backends.backend import Backend, Inexpressible
+from backends.compile import plan
+from backends.recipe.schema import Recipe
+from backends.report import Line
+from backends.target import Target
+
+_WEIGHT = {"lost": 0, "approximated": 1, "native": 2}
+ORDER = ("method", "model", "data", "optim", "train", "resources", "eval", "checkpoint", "log", "retry")
+"""Sections of the recipe, by how much they change what is learnt."""
+
+
+def elsewhere(recipe: Recipe, backend: Backend) -> Recipe:
+    """The recipe as it is best moved: with data.rendering: shared, so that the rows stay the same whatever the trainer, and on any
+    accelerator where the trainer does not run on the one that is asked for.
+    """
+    data = recipe.data.model_copy(update={"rendering": "shared"})
+    machine = recipe.resources.model_copy(update={"accelerator": "any"} if _barred(recipe, backend) else {})
+    return recipe.model_copy(update={"data": data, "resources": machine})
+
+
+def _barred(recipe: Recipe, backend: Backend) -> bool:
+    return recipe.resources.accelerator not in ("any", *backend.accelerators)
+
+
+def moved(backend: Backend, recipe: Recipe) -> tuple[Line, ...]:
+    """What changes when a recipe moves to another trainer, as `elsewhere` has it."""
+    lines = changes(backend, elsewhere(recipe, backend))
+    if not _barred(recipe, backend):
+        return lines
+    wish = recipe.resources.accelerator
+    why = f"{backend.name} does not run on {wish}: it moves to {' or '.join(backend.accelerators)}, with accelerator: any"
+    return tuple(sorted((*lines, Line("resources.accelerator", "approximated", why=why)), key=_rank))
+
+
+def changes(backend: Backend, recipe: Recipe) -> tuple[Line, ...]:
+    """Leaves that the trainer loses or only comes near to, or that native keys say instead, for a machine such as the recipe asks for."""
+    wish = recipe.resources
+    machine = Target(
+        accelerator="cuda" if wish.accelerator == "any" else wish.accelerator, devices=wish.devices, hosts=wish.hosts
+    )
+    try:
+        report = plan(backend, recipe, machine).report
+    except Inexpressible as error:
+        report = error.report
+    return tuple(sorted(_told(report.lines), key=_rank))
+
+
+def _told(lines: Iterable[Line]) -> Iterable[Line]:
+    return (line for line in lines if line.status in _WEIGHT and not line.leaf.startswith("native"))
+
+
+def _rank(line: Line) -> tuple[int, int]:
+    section = line.leaf.partition(".")[0]
+    return _WEIGHT[line.status], ORDER.index(section) if section in ORDER else len(ORDER)

@@ -1,0 +1,131 @@
+"""What a trainer is to us: its table of rows, its launch steps, how its metrics are read, when it has really trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from backends.mapping.rows import Flat, Row, Variant
+from backends.plan import Plan, Step
+from backends.report import Report
+
+if TYPE_CHECKING:
+    from backends.metrics import Point
+    from backends.recipe.schema import Recipe
+
+HF_LAYOUT = ("checkpoint/config.json", "checkpoint/*.safetensors", "checkpoint/tokenizer.json")
+"""What every finished job leaves: a folder that transformers loads."""
+
+
+class Inexpressible(Exception):
+    """The backend cannot express the recipe: choose another one, or accept the losses by name."""
+
+    def __init__(self, backend: str, report: Report) -> None:
+        super().__init__(f"{backend} cannot express this recipe: {', '.join(line.leaf for line in report.refused)}")
+        self.backend, self.report = backend, report
+
+
+@dataclass
+class Progress:
+    """What a reader remembers of one attempt between two looks at its files. Plain values only: it is kept as JSON."""
+
+    last: int = 0
+    """Last optimizer step seen."""
+    bad: str = ""
+    """The first loss that is not a number: `step 12: nan`."""
+    nonzero: bool = False
+    """Some loss was not 0."""
+    unlabelled: bool = False
+    """Some step had no token with loss, by the trainer's own count."""
+    kept: dict[str, Any] = field(default_factory=dict)
+    """The backend's own notes."""
+
+    def step(self, step: int, loss: float) -> None:
+        """Note one optimizer step."""
+        self.last = max(self.last, step)
+        self.nonzero |= loss != 0
+        if not self.bad and not math.isfinite(loss):
+            self.bad = f"step {step}: {loss}"
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is known of an attempt whose steps all ended with exit code 0."""
+
+    steps: int | None
+    """Planned optimizer steps."""
+    progress: Progress
+    missing: Sequence[str]
+    """Promised files that do not exist or are empty."""
+
+
+@dataclass(frozen=True, eq=False)
+class Backend:
+    """A trainer: its table of rows, its launch steps, how its metrics are read, when it has really trained."""
+
+    name: str
+    package: str
+    """The pinned release, for people: `litgpt 0.5.13`."""
+    requires: str
+    """The supported range, checked on an interpreter of the user's."""
+    config: str
+    """Name of the main config file."""
+    rows: Callable[[Variant], tuple[Row, ...]]
+    """Rows in the schema's order, for every shape: those that the trainer has not, too."""
+    steps: Callable[[Flat, str], tuple[Step, ...]]
+    """(what rows wrote under `launch:`, interpreter) -> steps after the model and data steps."""
+    shims: tuple[str, ...]
+    """Scripts and modules of ours that its steps name, besides the model and data steps; what these import comes along."""
+    watch: tuple[str, ...]
+    """Files with metrics, relative to the job's folder."""
+    read: Callable[[Mapping[str, Any], Progress, str], list[Point]]
+    """(reading, progress, a line of a watched file) -> points of that step. `progress` is changed. A line that is not what
+    the trainer writes may raise ValueError."""
+    judge: Callable[[Ending], tuple[str, str] | None]
+    """(reason word, detail) when the attempt has not trained, although every step ended with exit code 0."""
+    python: str = "3.11"
+    accelerators: tuple[str, ...] = ("cpu", "cuda")
+    env: Mapping[str, str] = field(default_factory=dict)
+    resume: Mapping[str, Any] = field(default_factory=dict)
+    """Keys of the config, of its highest level, with the values by which an attempt goes on from the folder `resume`; see
+    backends/resuming.py. Where the trainer cannot, the row of checkpoint.resume says so."""
+    room: Callable[[Variant, str], str] = lambda shape, accelerator: accelerator
+    """(shape, accelerator) -> which of the trainer's locks: `envs/<name>-<room>.txt`."""
+    scripts: Mapping[str, str] = field(default_factory=dict)
+    """Of a backend from another package, its own files for the job's folder: name -> text."""
+    locks: Mapping[str, str] = field(default_factory=dict)
+    """Of a backend from another package, its own locks: room -> text."""
+    fit: Callable[[Recipe], Backend] | None = None
+    """Of a backend whose table hangs on the recipe: the backend for this one."""
+    finish: Callable[[Plan], Plan] = lambda plan: plan
+    """The last word on a plan, for what only the recipe says: other steps, promises, files to read."""
+
+    def table(self, variant: Variant) -> tuple[Row, ...]:
+        """The rows for a shape of recipe."""
+        return _table(self.rows, variant)
+
+
+@lru_cache(1024)  # four trainers have 320; a backend that fits itself to a recipe brings its own each time
+def _table(rows: Callable[[Variant], tuple[Row, ...]], variant: Variant) -> tuple[Row, ...]:
+    return rows(variant)
+
+
+def judge(ending: Ending) -> tuple[str, str] | None:
+    """The checks that hold for every trainer: some step was taken, some token carried loss, no loss is NaN, the last step is
+    the planned one, the promised files exist. In this order: an early cause explains the later ones.
+    """
+    seen = ending.progress
+    if not seen.last:
+        return "no_steps", "the trainer ended with exit code 0 and took no optimizer step"
+    if seen.unlabelled or not seen.nonzero:
+        return "no_loss_tokens", "no token carried loss" + ("" if not seen.bad else f"; loss of {seen.bad}")
+    if seen.bad:
+        return "nan_loss", f"loss of {seen.bad}"
+    if ending.steps is not None and seen.last < ending.steps:
+        return "too_few_steps", f"step {seen.last} is the last, {ending.steps} were planned"
+    if ending.missing:
+        return "no_checkpoint", f"missing or empty: {', '.join(ending.missing)}"
+    return None

@@ -1,0 +1,38 @@
+"""Texts that plans carry: the steps' scripts and the locks. Read once, when this module is imported, so that planning
+itself touches no file.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+from backends.plan import File
+
+_HERE = Path(__file__).parent
+
+SHIMS: dict[str, str] = {
+    p.name: p.read_text("utf-8") for p in sorted((*_HERE.glob("shims/tune_*.py"), *_HERE.glob("trainers/*/shims/tune_*.py")))
+}
+"""File name -> text of the scripts and modules that run in a trainer's environment."""
+
+LOCKS: dict[str, str] = {
+    f"{p.parent.name}-{p.stem.removeprefix('env-')}": p.read_text("utf-8") for p in sorted(_HERE.glob("trainers/*/env-*.txt"))
+}
+"""`<trainer>-<accelerator>` -> text of the lock."""
+
+_IMPORT = re.compile(r"^\s*(?:import|from) (tune_\w+)", re.MULTILINE)
+
+
+@cache
+def with_imports(names: tuple[str, ...]) -> tuple[File, ...]:
+    """Scripts by name with all of ours that they import, in a fixed order."""
+    out: dict[str, File] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop(0)
+        if name not in out:
+            out[name] = File(name, SHIMS[name])
+            waiting += [f"{module}.py" for module in _IMPORT.findall(SHIMS[name])]
+    return tuple(out.values())

@@ -1,0 +1,246 @@
+"""A recipe, a target and a trainer become a plan. Pure: the same recipe and target give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from backends.bundle import LOCKS, with_imports
+from backends.checkpoints import first_rate
+from backends.emit import as_json, as_yaml
+from backends.mapping.data import DATA, reward_files, sources
+from backends.mapping.launch import LAUNCH, RETRYING
+from backends.mapping.model import MODEL
+from backends.mapping.rows import Flat, Variant, nest, translate
+from backends.models import MODELS, Model
+from backends.plan import Environment, File, Input, Plan, Promise, Step
+from backends.recipe.paths import is_hub
+from backends.report import Line, Report
+from backends.upstream import known_keys as keys
+
+if TYPE_CHECKING:
+    from backends.recipe.schema import Recipe
+    from backends.target import Target
+from backends.backend import HF_LAYOUT, Backend, Inexpressible
+from backends.mapping.rows import Context, variant_of
+from backends.recipe.paths import absolute
+
+NEVER_ACCEPTABLE = frozenset({"method.kind", "data.format", "resources.devices", "resources.hosts", "native"})
+"""Leaves whose loss cannot be accepted: without them it would be another job, or none."""
+
+
+def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str] = ()) -> Plan:
+    """Decide everything about one job.
+
+    Args:
+        backend: the trainer.
+        recipe: the wish.
+        target: the machine, as facts.
+        accept: leaves whose loss is accepted by name.
+
+    Raises:
+        Inexpressible: with the report of all leaves.
+    """
+    flat = recipe.flat()
+    backend = backend.fit(recipe) if backend.fit else backend
+    accepted = frozenset(accept) - NEVER_ACCEPTABLE
+    context = context_of(flat, target)
+    verbatim = dict(_dotted(recipe.native.get(backend.name, {})))
+    table = backend.table(context.variant)
+    crossing = translate(table, flat, context, written=recipe.written, accepted=accepted, verbatim=verbatim)
+    native, over = _override(backend.name, crossing.native, verbatim, accepted)
+    lines = crossing.lines + over + _misplaced(backend, flat, target, accepted)
+    report = Report(lines)
+    if report.refused:
+        raise Inexpressible(backend.name, report)
+    specs = _by_file(native, backend.config)
+    python = target.python or "env/bin/python"
+    launch = specs.pop(LAUNCH, {})
+    made = Plan(
+        recipe=recipe.name,
+        backend=backend.name,
+        environment=_environment(backend, context.variant, target),
+        files=_files(backend, recipe, specs),
+        steps=(*_first_steps(python, specs), *backend.steps(launch, python)),
+        inputs=_inputs(flat, recipe.base),
+        env=tuple(sorted({**_ENV, **backend.env, **_hub(flat), **_threads(target)}.items())),
+        secrets=_secrets(flat),
+        promise=Promise(flat["train.steps"], HF_LAYOUT),
+        watch=backend.watch,
+        reading=_reading(flat),
+        devices=flat["resources.devices"],
+        hosts=flat["resources.hosts"],
+        retry=_retry(flat, report),
+        accepted=tuple(sorted(accepted)),
+        report=report,
+    )
+    return backend.finish(made)
+
+
+_ENV = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONPATH": "",  # what the user has there is not for the trainer's environment
+    "PYTHONNOUSERSITE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def _entry(flat: Flat) -> Model | None:
+    """The model table's line, if the model is in it."""
+    return MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
+
+
+def _override(trainer: str, native: Flat, verbatim: Flat, accepted: frozenset[str]) -> tuple[Flat, tuple[Line, ...]]:
+    """The escape hatch: keys of the user's over everything else, each in the report; `~key` takes one away, and goes first. One that
+    the trainer does not know is lost, unless it is accepted: then it is written all the same.
+    """
+    lines, own = [], frozenset(native)
+    for name in sorted(verbatim, key=lambda each: "~" not in each):
+        leaf, key = f"native.{trainer}.{name}", name.replace("~", "")
+        said = {key: verbatim[name]} if key == name else {}
+        above = [each for each in native if each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.")]
+        native = {k: v for k, v in native.items() if k not in above or key.startswith(f"{k}.")} | said
+        if keys.is_unknown(trainer, key, written=own, verbatim=verbatim):
+            lines.append(Line(leaf, "lost", said, _no_such(trainer, key), "never", accepted=leaf in accepted))
+        else:
+            lines.append(Line(leaf, "native", said, _over(above) if said else "taken away: the trainer's default decides"))
+    return native, tuple(lines)
+
+
+def _over(above: Sequence[str]) -> str:
+    return f"set over what {', '.join(above)} had been given" if above else "set as it is"
+
+
+def _no_such(trainer: str, key: str) -> str:
+    hint = keys.hint(trainer, key)
+    return f"{keys.version(trainer)} has no such key" + (f"; {hint}" if hint else "")
+
+
+def _dotted(value: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            yield from _dotted(item, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", item
+
+
+def _misplaced(backend: Backend, flat: Flat, target: Target, accept: frozenset[str]) -> tuple[Line, ...]:
+    """The machine must be what the recipe asks for, and one that the trainer can use."""
+    wanted, memory = flat["resources.accelerator"], flat["resources.memory_gib"]
+    faults = []
+    if wanted not in ("any", target.accelerator):
+        faults.append(("resources.accelerator", f"target {target.name} has {target.accelerator}, the recipe asks for {wanted}"))
+    if target.accelerator not in backend.accelerators:
+        faults.append(("resources.accelerator", f"{backend.name} does not run on {target.accelerator}"))
+    for leaf, wish, has in (
+        ("devices", flat["resources.devices"], target.devices),
+        ("hosts", flat["resources.hosts"], target.hosts),
+    ):
+        if wish > has:
+            faults.append((f"resources.{leaf}", f"target {target.name} has {has}, the recipe asks for {wish}"))
+    if memory and target.memory_gib and memory > target.memory_gib:
+        faults.append(("resources.memory_gib", f"a device of target {target.name} has {target.memory_gib} GiB"))
+    return tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accept - NEVER_ACCEPTABLE) for leaf, why in faults)
+
+
+def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
+    """Native keys, file by file, nested."""
+    flat: dict[str, Flat] = {config: {}}
+    for name, value in native.items():
+        file, colon, key = name.partition(":")
+        if not colon:
+            file, key = config, name
+        place = flat.setdefault(file, {})
+        place.update(value if not key else {key: value})
+    return {file: nest(keys) for file, keys in flat.items()}
+
+
+def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any]) -> tuple[File, ...]:
+    head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
+    out = [
+        File(path, head + as_yaml(spec) if path.endswith((".yaml", ".yml")) else as_json(spec)) for path, spec in specs.items()
+    ]
+    first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
+    return (*out, *with_imports((*first, *backend.shims)), *(File(name, text) for name, text in backend.scripts.items()))
+
+
+def _first_steps(python: str, specs: Mapping[str, Any]) -> tuple[Step, ...]:
+    """The model, and the rows. A model in the cache is made once; one of the user's is looked at each time."""
+    folder = specs[MODEL]["folder"] if MODEL in specs else ""
+    made = f"{folder}/.ready" if folder.startswith("cache/") else ""
+    model = (Step("model", (python, "tune_model.py", MODEL), made),) if folder else ()
+    return (*model, Step("data", (python, "tune_data.py", DATA))) if DATA in specs else model
+
+
+def _environment(backend: Backend, variant: Variant, target: Target) -> Environment:
+    if target.python:
+        return Environment(backend.name, target.python, "", target.accelerator, backend.requires)
+    room = backend.room(variant, target.accelerator)
+    lock = backend.locks.get(room) or LOCKS.get(f"{backend.name}-{room}", "")
+    return Environment(backend.name, backend.python, lock, target.accelerator, backend.requires)
+
+
+def _inputs(flat: Flat, base: str) -> tuple[Input, ...]:
+    out = []
+    if flat["model.init"] == "pretrained" and not is_hub(flat["model.id"]):
+        out.append(Input("inputs/model", absolute(flat["model.id"], base)))
+    files = [each for leaf in ("data.train", "data.eval") for each in sources(leaf, flat[leaf], "") if "path" in each]
+    out += [Input(each["path"], absolute(each["name"], base)) for each in files]
+    out += [Input(place, absolute(path, base)) for place, path in reward_files(flat["method.grpo.rewards"]).items()]
+    teacher = flat["method.distill.teacher"]
+    if teacher and not is_hub(teacher):
+        out.append(Input("inputs/teacher", absolute(teacher, base)))
+    return tuple(out)
+
+
+def _hub(flat: Flat) -> dict[str, str]:
+    models = [flat["model.id"] if flat["model.init"] == "pretrained" else None, flat["method.distill.teacher"]]
+    data = [each for leaf in ("data.train", "data.eval") for each in sources(leaf, flat[leaf], "")]
+    online = any(name and is_hub(name) for name in models) or any("hub" in each for each in data)
+    return {} if online else {"HF_HUB_OFFLINE": "1"}
+
+
+def _threads(target: Target) -> dict[str, str]:
+    return {"OMP_NUM_THREADS": str(target.threads)} if target.threads else {}
+
+
+def _secrets(flat: Flat) -> tuple[str, ...]:
+    entry = _entry(flat)
+    wanted = {"HF_TOKEN": bool(entry and entry.gated), "WANDB_API_KEY": "wandb" in flat["log.trackers"]}
+    return tuple(dict.fromkeys([*flat["secrets"], *(name for name, is_wanted in wanted.items() if is_wanted)]))
+
+
+def _reading(flat: Flat) -> dict[str, Any]:
+    """What readers need: the first rate, since two trainers log each step's next one; how often; the accumulation."""
+    facts = {name: flat[f"optim.{name}"] for name in ("lr", "schedule", "warmup_steps", "warmup_share", "min_lr")}
+    total, micro = flat["train.batch.global"], flat["train.batch.micro"]
+    devices = flat["resources.devices"] * flat["resources.hosts"]
+    return {
+        "every": flat["log.every"],
+        "first_lr": first_rate(facts, 1, flat["train.steps"]),
+        "rate": facts,
+        "devices": devices,
+        "accumulation": total // ((micro or total // devices) * devices),
+    }
+
+
+def _retry(flat: Flat, report: Report) -> dict[str, Any]:
+    """The section retry; to go on from a checkpoint may have been given up as lost."""
+    lost = any(line.leaf == "checkpoint.resume" and line.status == "lost" for line in report.lines)
+    return {**{name: flat[f"retry.{name}"] for name in RETRYING}, "resume": flat["checkpoint.resume"] and not lost}
+
+
+def context_of(flat: Flat, target: Target) -> Context:
+    """What rows may know of a recipe's model, and of the machine."""
+    entry = _entry(flat)
+    return Context(
+        target.accelerator,
+        flat["resources.devices"] * flat["resources.hosts"],
+        flat["resources.hosts"],
+        entry._asdict() if entry else {},
+        flat["train.steps"],
+        flat["data.eval"] is not None,
+        variant_of(flat),
+    )

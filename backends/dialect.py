@@ -1,0 +1,150 @@
+"""What a dialect is: how a trainer's config is recognised and read, beside the rows of the trainer's table turned around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Literal, NamedTuple
+
+from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.native_config import NativeConfig
+
+Beside = Callable[[str], str | None]
+"""Text of a file that the config names, relative to it; None when it cannot be had."""
+
+
+class Refused(Exception):
+    """No recipe can be made of this config; the text says why."""
+
+
+class Unfit(Exception):
+    """A native value without counterpart in the recipe. It is reported as not modelled."""
+
+    def __init__(self, why: str, carry: Flat | None = None) -> None:
+        super().__init__(why)
+        self.why = why
+        self.carry = carry or {}
+        """What is set all the same: leaves, or `native.<trainer>.<key>` so that the trainer itself loses nothing."""
+
+
+class ImportRow(NamedTuple):
+    """Import's own row: native keys that together say some leaves, where the trainer's table has another spelling."""
+
+    keys: tuple[str, ...]
+    """`section.*` stands for all that is written below a section, as one mapping."""
+    make: Callable[..., Flat]
+    """(*values of keys, *values of also) -> leaf -> value, and `native.<trainer>.<key>` -> value for what is set verbatim
+    besides. A value is the trainer's default where the key is not written, ABSENT where there is none. Raises `Unfit`."""
+    why: str = ""
+    also: tuple[str, ...] = ()
+    """Keys of other rows that this one looks at."""
+
+
+LONGEST = 131_072
+"""Tokens of a row, where a trainer does not cut and the longest row of the model is not known."""
+
+ROWS = "./rows.jsonl"
+"""Stands in data.train for rows that a recipe cannot name. No such file is there, so nothing runs before the user names one."""
+
+MODEL = "./model"
+"""Stands in model.id for a model that a recipe cannot name, in the same way."""
+
+REWARDS = ["./rewards.py:reward"]
+"""Stand in method.grpo.rewards for functions in a trainer's own code, in the same way."""
+
+Fate = Literal["job", "kept", "told"]
+
+
+class Rule(NamedTuple):
+    """What becomes of keys that no row reads, by a pattern with `*`."""
+
+    pattern: str
+    fate: Fate
+    """`job`: tune decides it for each job. `kept`: set verbatim for this trainer, without meaning for another. `told`: reported."""
+    why: str
+    """`job`, `kept`: the reason. `told`: what the key does."""
+    carried: bool = False
+    """Of `told`: also set verbatim, so that the trainer itself loses nothing."""
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """A trainer's configs in the wild."""
+
+    name: str
+    """Of the backend."""
+    sure: Callable[[Flat], str]
+    """What in a config says that it is this trainer's, for people; empty when nothing does for sure."""
+    resolve: Callable[[NativeConfig, Beside], NativeConfig]
+    """Interpolations, base files and comments into keys. Raises `Unreadable`, `Refused`."""
+    shape: Callable[[Flat], Variant]
+    """Which rows of the table a config speaks to. Raises `Refused`."""
+    reads: Callable[[Variant], tuple[ImportRow, ...]]
+    rules: tuple[Rule, ...]
+    default: Callable[[Flat, str], Any]
+    """(config, key) -> what the trainer takes when the key is not written; ABSENT when it has no default."""
+
+    def rule(self, key: str) -> Rule | None:
+        """The first rule that speaks of a key."""
+        return next((rule for rule in self.rules if fnmatchcase(key, rule.pattern)), None)
+
+
+def one(key: str, leaf: str, why: str = "") -> ImportRow:
+    """A key that means what the leaf means."""
+    return ImportRow((key,), lambda value: {} if value is ABSENT else {leaf: value}, why)
+
+
+def choice(key: str, leaf: str, words: Mapping[Any, Any], why: str = "") -> ImportRow:
+    """A key with another vocabulary; a word that is not in it is unfit."""
+
+    def make(value: Any) -> Flat:
+        if value is ABSENT:
+            return {}
+        if not isinstance(value, str | bool | int | None) or value not in words:
+            raise Unfit(f"{leaf} has no word for {value!r}")
+        return {leaf: words[value]}
+
+    return ImportRow((key,), make, why)
+
+
+def number(value: Any) -> float:
+    """A number, also one in quotes, as trainers take it.
+
+    Raises:
+        Unfit: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise Unfit(f"should be a number, got {value!r}")
+    try:
+        return float(value)
+    except ValueError:
+        raise Unfit(f"should be a number, got {value!r}") from None
+
+
+def whole(value: Any) -> int:
+    """A whole number, also one in quotes or with a point.
+
+    Raises:
+        Unfit: it is none.
+    """
+    found = number(value)
+    if not abs(found) < 2**53 or found != int(found):
+        raise Unfit(f"should be a whole number, got {value!r}")
+    return int(found)
+
+
+def text(value: Any) -> str:
+    """A word.
+
+    Raises:
+        Unfit: it is none.
+    """
+    if not isinstance(value, str) or not value:
+        raise Unfit(f"should be text, got {value!r}")
+    return value
+
+
+def section(keys: Iterable[str], name: str) -> list[str]:
+    """Those that stand below a section."""
+    return [key for key in keys if key.startswith(f"{name}.")]

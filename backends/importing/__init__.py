@@ -1,0 +1,1 @@
+"""A trainer's own config becomes a recipe."""

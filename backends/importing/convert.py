@@ -1,0 +1,327 @@
+"""A native config of any trainer into a recipe, and what became of every key. The other direction of `base.plan`.
+
+The rows are those of the trainer's own table turned around, after the import rows of its dialect where the wild has another
+spelling. A row of the table is believed only if, turned forward again, it writes what was read: no key is taken for something
+that it does not say. What the recipe's own parser refuses is reported as not modelled. Pure: files come as texts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from backends.backend import Backend
+from backends.dialect import Beside, Dialect, ImportRow, Refused, Unfit
+from backends.importing import shell
+from backends.importing.recognise import is_unknown, opened
+from backends.mapping.complete import REQUIRED, defaults
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, nest, reverse
+from backends.models import MODELS
+from backends.native_config import NativeConfig, flat
+from backends.recipe.parse import parse
+from backends.recipe.problems import RecipeError
+from backends.recipe.schema import Recipe, leaves
+from backends.recipe.secrets import WAY_OUT, is_secret, variable, without
+from backends.registry import BACKENDS
+from backends.upstream.known_keys import hint
+
+Fate = Literal["modelled", "kept", "unmodelled"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of one native key."""
+
+    key: str
+    value: Any
+    fate: Fate
+    """`modelled`: by leaves, or decided for each job where there are none. `kept`: verbatim under `native`, or idle: it has no
+    meaning elsewhere. `unmodelled`: the recipe does not say it; `why` says what it does."""
+    leaves: Flat = field(default_factory=dict)
+    why: str = ""
+    line: int | None = None
+    """In the file, from 1."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A config carried into a recipe."""
+
+    backend: str
+    because: str
+    """Why it is this trainer's."""
+    recipe: Recipe
+    values: dict[str, Any]
+    """The recipe as it is written, nested."""
+    entries: tuple[Entry, ...]
+    assumed: Flat
+    """Leaves that no key says: the trainer's default -> written out, because the recipe's default is another."""
+    sources: Mapping[str, tuple[str, ...]]
+    """Leaf -> the keys that say it; none: the trainer's default alone. Leaves that are not here are left to the recipe."""
+    notes: tuple[str, ...]
+
+
+def convert(
+    text: str, *, name: str, wanted: str = "", beside: Beside = lambda _: None, sets: Sequence[str] = (), line: int = 0
+) -> Imported:
+    """The recipe that a native config means.
+
+    Args:
+        text: the config.
+        name: of the file, without folder: it names the recipe.
+        wanted: the trainer, where the user names it.
+        beside: texts of files that the config names.
+        sets: `key=value` of the trainer's own command line, over the file.
+        line: where in a script the command stands, from 1; 0: the first.
+
+    Raises:
+        Unreadable: it is no text that a trainer could read.
+        Refused: it is no training config, or none that a recipe can hold.
+    """
+    dialect, wild, because = opened(text, wanted, beside, sets, line)
+    return _Import(dialect, BACKENDS[dialect.name], wild).run(name, because)
+
+
+class _Import:
+    """One conversion. The recipe grows leaf by leaf, and for each key stands what became of it."""
+
+    def __init__(self, dialect: Dialect, backend: Backend, config: NativeConfig) -> None:
+        self.dialect, self.backend = dialect, backend
+        self.order = tuple(config.keys)
+        self.wild, self.entries = _less_secrets(config)
+        self.shape = dialect.shape(self.wild.keys)
+        names = (key for key in self.wild.keys if ":" not in key)
+        self.strange = frozenset(key for key in names if is_unknown(backend.name, key, self.wild.keys))
+        """Keys that the trainer does not know."""
+        secrets = dict.fromkeys(name for each in self.entries.values() for name in each.leaves.get("secrets", ()))
+        self.leaves: Flat = {"secrets": list(secrets)} if secrets else {}
+        self.own: set[str] = set()
+        """Keys that import's own rows read."""
+        self.sources: dict[str, tuple[str, ...]] = {}
+        """Leaf -> the keys it comes from; none: from the trainer's default alone."""
+
+    def run(self, name: str, because: str) -> Imported:
+        for each in self.dialect.reads(self.shape):
+            self.apply(each)
+        context = self.context()
+        for row in reverse(self.backend.table(self.shape)):
+            self.cross(row, context)
+        for key in self.wild.keys:
+            self.settle(key)
+        recipe, values = self.parsed(name)
+        order = [self.entries[key] for key in self.order]
+        assumed = {leaf: value for leaf, value in flat(values).items() if self.is_assumed(leaf)}
+        return Imported(self.backend.name, because, recipe, values, tuple(order), assumed, self.sources, self.wild.notes)
+
+    def is_assumed(self, leaf: str) -> bool:
+        """No key of the file says it: the trainer's default does."""
+        return leaf in self.sources and not self.sources[leaf] and leaf not in self.chosen("")
+
+    def value(self, key: str) -> Any:
+        """As written, else the trainer's default."""
+        if "*" in key:
+            start = key.index("*")
+            below = {each[start:]: self.wild.keys[each] for each in self.written([key])}
+            return below or ABSENT
+        return self.wild.keys.get(key, ABSENT) if key in self.wild.keys else self.dialect.default(self.wild.keys, key)
+
+    def written(self, keys: Sequence[str]) -> list[str]:
+        """Those that stand in the file."""
+        stars = [key for key in keys if "*" in key]
+        if not stars:
+            return [key for key in keys if key in self.wild.keys]
+        return [key for key in self.wild.keys if key in keys or any(fnmatchcase(key, star) for star in stars)]
+
+    def apply(self, row: ImportRow) -> None:
+        """One of import's own rows."""
+        said = self.written(row.keys)
+        self.own |= set(row.keys)
+        try:
+            made = row.make(*(self.value(key) for key in (*row.keys, *row.also)))
+        except Unfit as unfit:
+            made, fate, why = unfit.carry, "unmodelled", unfit.why
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            made, fate, why = {}, "unmodelled", f"has a value that is not understood ({type(error).__name__})"
+        else:
+            fate, why = _fate(made), row.why
+        self.take(made, said, fate, why)
+
+    def take(self, made: Flat, said: Sequence[str], fate: Any, why: str) -> None:
+        """Leaves of a row, and what became of its keys."""
+        made = {leaf: value for leaf, value in made.items() if value is not ABSENT}
+        for leaf, value in made.items():
+            if leaf not in self.leaves:
+                self.leaves[leaf], self.sources[leaf] = value, tuple(said)
+        for key in said:
+            if key not in self.entries:
+                self.entries[key] = Entry(key, self.wild.keys[key], fate, made, why, self.wild.line(key))
+
+    def context(self) -> Context:
+        """What the rows of the table may know."""
+        entry = MODELS.get(str(self.leaves.get("model.id")))
+        hosts = self.leaves.get("resources.hosts", 1)
+        return Context(
+            accelerator=self.leaves.get("resources.accelerator", "cuda"),
+            devices=self.leaves.get("resources.devices", 1) * hosts,
+            hosts=hosts,
+            model=entry._asdict() if entry else {},
+            steps=self.leaves.get("train.steps"),
+            evaluates=self.leaves.get("data.eval") is not None,
+            variant=self.shape,
+        )
+
+    def cross(self, row: Row, context: Context) -> None:
+        """A row of the trainer's table, turned around, for keys and leaves that no row of import's own has read."""
+        main = [key for key in row.ours if ":" not in key]
+        said = [key for key in self.written(main) if key not in self.entries]
+        if not main or self.own & set(main) or any(leaf in self.leaves for leaf in row.theirs):
+            return
+        values = {key: self.value(key) for key in row.ours}
+        if all(values[key] is ABSENT for key in main):
+            return
+        usual = {key: self.dialect.default(self.wild.keys, key) for key in said}
+        found = _believed(row, values, usual, context)
+        if found is not None:
+            self.take(found, said, "modelled", row.why)
+
+    def settle(self, key: str) -> None:
+        """What no row has read."""
+        if key in self.entries:
+            return
+        value, rule = self.wild.keys[key], self.dialect.rule(key)
+        usual, verbatim = self.dialect.default(self.wild.keys, key), self.verbatim(key)
+        if key.startswith(shell.OUTSIDE):
+            self.take({}, [key], "unmodelled", "is set outside of the script: give it as KEY=VALUE")
+        elif value is None and usual in (None, ABSENT):
+            self.take({}, [key], "modelled", "null: nothing is asked for")
+        elif value is False and rule and rule.fate == "told":
+            self.take(verbatim if rule.carried else {}, [key], "kept", "false: nothing is asked for")
+        elif rule and rule.fate == "job":
+            self.take({}, [key], "modelled", rule.why)
+        elif key in self.strange:
+            self.take({}, [key], "unmodelled", f"{self.backend.package} knows no such key{self.guess(key)}")
+        elif rule and rule.fate == "kept":
+            self.take(verbatim, [key], "kept", rule.why)
+        elif rule and value == usual:
+            self.take({}, [key], "kept", "the trainer's default")
+        elif rule:
+            self.take(verbatim if rule.carried else {}, [key], "unmodelled", rule.why)
+        else:
+            self.take(verbatim, [key], "unmodelled", "no leaf says it")
+
+    def verbatim(self, key: str) -> Flat:
+        """The key as it stands, for its own trainer; nothing where that does not know it, or it stands in a list."""
+        own = ":" not in key and not re.search(r"\.\d", key) and key not in self.strange
+        return {f"native.{self.backend.name}.{key}": self.wild.keys[key]} if own else {}
+
+    def guess(self, key: str) -> str:
+        """What may be meant, where few are unknown: it takes a moment for each."""
+        found = hint(self.backend.name, key) if len(self.strange) <= 10 else ""
+        return f"; {found}" if found else ""
+
+    def parsed(self, name: str) -> tuple[Recipe, dict[str, Any]]:
+        """The recipe; a leaf that its parser refuses is taken out again, and its keys are not modelled."""
+        for _ in range(len(leaves())):
+            values = self.document(name)
+            try:
+                return parse(json.dumps(values), base="/"), values
+            except RecipeError as error:
+                for problem in error.problems:
+                    self.refuse(problem.path, problem.rule)
+        raise Refused("the leaves that its keys say do not fit together")
+
+    def refuse(self, path: str, rule: str) -> None:
+        """Take out the leaf that the parser names; its keys stay the trainer's own."""
+        leaf = next((leaf for leaf in self.leaves if path == leaf or path.startswith(f"{leaf}.")), None)
+        leaf = leaf or next((each for each in self.leaves if each.startswith(f"{path}.")), None)
+        if leaf is None:
+            told = [each for each in self.entries.values() if each.fate == "unmodelled" and each.why]
+            blamed = min(told, key=lambda each: _last(each.key) != _last(path), default=None)
+            raise Refused(f"no key says {path}, which {rule}" + (f" ({blamed.key}: {blamed.why})" if blamed else ""))
+        del self.leaves[leaf]
+        for key in self.sources.pop(leaf, ()):
+            old, own = self.entries[key], {} if leaf.startswith("native.") else self.verbatim(key)
+            said = {other: value for other, value in old.leaves.items() if other != leaf} | own
+            self.leaves |= own
+            self.entries[key] = Entry(key, old.value, "unmodelled", said, f"{leaf} {rule}", old.line)
+
+    def document(self, name: str) -> dict[str, Any]:
+        """The recipe's values, in the schema's order."""
+        usual, found = defaults(), {**self.leaves, **self.chosen(name)}
+        order = (*leaves(), *sorted(leaf for leaf in found if leaf.startswith("native.")))
+        kept = {
+            leaf: found[leaf] for leaf in order if leaf in found and self.is_worth(leaf, found[leaf], usual.get(leaf, REQUIRED))
+        }
+        native = {leaf: value for leaf, value in kept.items() if leaf.startswith("native.")}
+        sections = {leaf[: dot.start()] for leaf in native for dot in re.finditer(r"\.", leaf)}
+        said = {leaf: value for leaf, value in kept.items() if leaf not in native}
+        return nest(said) | nest({leaf: value for leaf, value in native.items() if leaf not in sections})
+
+    def is_worth(self, leaf: str, value: Any, usual: Any) -> bool:
+        """A leaf at our default is written where the file says it, but for what it only denies."""
+        if leaf == "version" or not _same(value, usual):
+            return True
+        return bool(self.sources.get(leaf)) and value not in (None, False)
+
+    def chosen(self, name: str) -> Flat:
+        """What the file as a whole says."""
+        return {
+            "version": 1,
+            "name": _word(name),
+            "method.kind": self.shape.kind,
+            "method.adapter": self.shape.adapter,
+            "data.rendering": "native" if self.shape.native else "shared",
+        }
+
+
+def _believed(row: Row, values: Flat, usual: Flat, context: Context) -> Flat | None:
+    """The leaves of a row turned around; None where it does not write again what it read. `usual`: the keys that the file has,
+    with the trainer's defaults, which stand for what the row leaves out.
+    """
+    try:
+        made = dict(zip(row.theirs, row.to(*values.values(), context), strict=True))
+        again = dict(zip(row.ours, row.back(*made.values(), context), strict=True))
+    except Unsupported as loss:
+        again = loss.instead
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None
+    written = {key: usual[key] if again.get(key, ABSENT) is ABSENT else again[key] for key in usual}
+    return made if all(_same(value, values[key]) for key, value in written.items()) else None
+
+
+def _less_secrets(config: NativeConfig) -> tuple[NativeConfig, dict[str, Entry]]:
+    """The config as if no secret stood in it, and what became of the keys that hold one. No row ever sees it."""
+    kept, found, notes = dict(config.keys), {}, []
+    for key, value in config.keys.items():
+        if not is_secret(key, value):
+            continue
+        if isinstance(value, list | dict):
+            kept[key] = without(key, value)
+            notes.append(f"{key} holds a secret, which is left out: {WAY_OUT}")
+        else:
+            del kept[key]
+            name = variable(key, value)
+            found[key] = Entry(key, "***", "modelled", {"secrets": [name]} if name else {}, WAY_OUT, config.line(key))
+    return config.but(kept, *notes), found
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _fate(made: Flat) -> Fate:
+    return "kept" if made and all(leaf.startswith("native.") for leaf in made) else "modelled"
+
+
+def _word(name: str) -> str:
+    """A recipe's name out of a file's."""
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"\.(ya?ml|sh|json)$", "", name)).strip("-._")[:63]
+    return word if re.match(r"[A-Za-z0-9]", word) else "imported"

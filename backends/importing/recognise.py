@@ -1,0 +1,119 @@
+"""All dialects by name, and whose config a text is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from backends.dialect import Beside, Dialect, Refused
+from backends.importing import shell
+from backends.mapping.rows import Flat
+from backends.native_config import NativeConfig, Unreadable, read
+from backends.trainers.axolotl.dialect import AXOLOTL
+from backends.trainers.litgpt.dialect import LITGPT
+from backends.trainers.maxtext.dialect import MAXTEXT
+from backends.trainers.torchtune.dialect import TORCHTUNE
+from backends.upstream import known_keys as tables
+
+DIALECTS: dict[str, Dialect] = {each.name: each for each in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT)}
+"""Trainers whose configs can be imported."""
+
+
+def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str], line: int = 0) -> tuple[Dialect, NativeConfig, str]:
+    """Whose config a text is, its keys, and why it is theirs.
+
+    Args:
+        text: YAML, or a shell script with a trainer's command.
+        wanted: the trainer, where the user names it.
+        beside: texts of files that the config names.
+        sets: `key=value` of the trainer's own command line, over the file.
+        line: where in a script the command stands, from 1; 0: the first.
+
+    Raises:
+        Unreadable: it is no text that a trainer could read.
+        Refused: it is nobody's, another one's, or tune's own.
+    """
+    if line or shell.is_script(text):
+        found = shell.command(text, line)
+        if found is None:
+            others = ", ".join(str(each.line) for each in shell.commands(text))
+            where = f" in line {line}: those are in {others}" if line and others else ""
+            raise Refused(f"this script has no command of a trainer's that trains{where}")
+        wild, dialect, because = shell.wild(found, beside), DIALECTS[found.trainer], f"the command in line {found.line}"
+    else:
+        wild = read(text)
+        dialect, because = recognise(wild, wanted)
+    wild = dialect.resolve(_overridden(wild, sets), beside)
+    _refuse_own(wild)
+    return dialect, wild, because
+
+
+def recognise(config: NativeConfig, wanted: str = "") -> tuple[Dialect, str]:
+    """Whose config it is, and why.
+
+    Args:
+        config: the file.
+        wanted: the trainer that the user named; empty: any.
+
+    Raises:
+        Refused: nobody's, or not that of the trainer named.
+    """
+    if {"version", "model.id", "optim.lr"} <= config.keys.keys():
+        raise Refused("this is a recipe already: tune translate shows what each trainer makes of it")
+    signs = {name: sign for name, dialect in DIALECTS.items() if (sign := dialect.sure(config.keys))}
+    shares = {name: _share(name, config.keys) for name in DIALECTS}
+    counts = ", ".join(f"{known} of {len(config.keys)} keys are {name}'s" for name, known in shares.items())
+    if wanted:
+        others = [name for name in signs if name != wanted]
+        if wanted not in signs and (others or not shares[wanted]):
+            found = f"it is {others[0]}'s: {signs[others[0]]}" if others else counts
+            raise Refused(f"this is no config of {wanted}: {found}")
+        return DIALECTS[wanted], signs.get(wanted, counts)
+    if signs:
+        name = max(signs, key=lambda each: shares[each])
+        return DIALECTS[name], signs[name]
+    best = max(shares, key=lambda each: shares[each])
+    if shares[best] * 2 <= len(config.keys) or list(shares.values()).count(shares[best]) > 1:
+        raise Refused(f"this is a config of none of {', '.join(DIALECTS)}: {counts}")
+    return DIALECTS[best], counts
+
+
+def _share(trainer: str, keys: Flat) -> int:
+    """How many of the keys a trainer knows."""
+    return sum(not is_unknown(trainer, key, keys) for key in keys)
+
+
+def is_unknown(trainer: str, key: str, keys: Flat) -> bool:
+    """Whether a trainer knows nothing of a key, in a config with these. What stands in a list is the list's own affair."""
+    return tables.is_unknown(trainer, re.sub(r"\.\d+(\..*)?$", "", key), written=(), verbatim=keys)
+
+
+def _refuse_own(config: NativeConfig) -> None:
+    """A config that tune wrote says only half of its recipe: the rest is in the specs beside it."""
+    ours = ("tune_torchtune.", "tune_litgpt", "tune_axolotl")
+    key = next((key for key, value in config.keys.items() if isinstance(value, str) and value.startswith(ours)), "")
+    if key or config.keys.get("base_config") == "job.yml":
+        raise Refused(f"tune wrote this itself ({key or 'base_config'}): take the recipe that it is from")
+
+
+def _overridden(config: NativeConfig, sets: Sequence[str]) -> NativeConfig:
+    """The file's keys under those of the command line; `~key` takes one away."""
+    keys = dict(config.keys)
+    for each in sets:
+        key, equals, value = each.partition("=")
+        if each.startswith("~"):
+            keys = _without(keys, each[1:])
+        elif not equals or not key:
+            raise Unreadable(f"should be key=value or ~key, got {each!r}")
+        else:
+            keys = {
+                **_without(_without(keys, key), f"{shell.OUTSIDE}{key}"),
+                key: read(f"value: {value}").keys.get("value", value),
+            }
+    return config.but(keys)
+
+
+def _without(keys: Flat, name: str) -> Flat:
+    """The keys but one, and but what stands below it; of a section that becomes a value nothing stays."""
+    above = tuple(name[: n.start()] for n in re.finditer(r"\.", name))
+    return {k: v for k, v in keys.items() if k != name and k not in above and not k.startswith(f"{name}.")}

@@ -1,0 +1,111 @@
+"""The section data: rows become tokens once, in the data step, or are read by the trainer itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backends.mapping.rows import Context, Flat, Row, couple, everywhere, handled_by_us, same
+from backends.recipe.paths import is_hub, suffix
+
+DATA = "data.json"
+"""The spec of the step that renders rows to tokens."""
+
+
+def shared_data(*lengths: str) -> tuple[Row, ...]:
+    """The data section, rendered once: rows into the data step's spec. The trainer then sees only token ids. `lengths` are
+    native keys that get data.max_length too.
+    """
+    return (
+        _rows_from("data.train", "data.train_split", "train"),
+        _rows_from("data.eval", "data.eval_split", "eval"),
+        couple(
+            ("data.format", "data.template"),
+            (f"{DATA}:format", f"{DATA}:template"),
+            lambda form, text, _: (form, text or TEMPLATES[form]),
+            lambda form, text, _: (form, None if text == TEMPLATES[form] else text),
+            why="unset means alpaca for instruct rows and the model's chat template for chat rows",
+        ),
+        *(same(f"data.columns.{c}", f"{DATA}:columns.{c}") for c in COLUMNS),
+        same("data.loss_roles", f"{DATA}:loss_roles"),
+        same("data.system", f"{DATA}:system"),
+        handled_by_us("data.rendering", "rows become tokens once, in the data step, the same for every trainer", "shared"),
+        everywhere("data.max_length", f"{DATA}:max_length", *lengths),
+        same("data.pack", f"{DATA}:pack"),
+        same("data.train_on_prompt", f"{DATA}:train_on_prompt"),
+        same("data.add_eos", f"{DATA}:add_eos"),
+        same("data.drop_empty", f"{DATA}:drop_empty"),
+        same("data.shuffle", f"{DATA}:shuffle"),
+        same("train.epochs", f"{DATA}:epochs"),
+        same("train.steps", f"{DATA}:steps"),
+    )
+
+
+COLUMNS = ("instruction", "input", "output", "messages", "text", "prompt", "completion", "chosen", "rejected", "label")
+
+
+TEMPLATES = {
+    "instruct": "alpaca",
+    "chat": "chat",
+    "text": "plain",
+    **dict.fromkeys(("completion", "preference", "rated", "prompts"), "plain"),
+}
+"""Template of a format when the recipe names none. Rows that are lists of messages always use the chat template."""
+
+
+def _rows_from(leaf: str, split: str, key: str) -> Row:
+    """A source of rows: files of the user's, linked into the job's folder, or data sets of the hub."""
+
+    def to(wish: Wish, part: str, _: Context) -> Sequence[Any]:
+        specs = sources(leaf, wish, part)
+        return (specs if isinstance(wish, list) else specs[0] if specs else None,)
+
+    def back(spec: list[Flat] | Flat | None, _: Context) -> Sequence[Any]:
+        if spec is None:
+            return None, "validation"
+        if isinstance(spec, list):
+            return [{"path": _source_name(s), "split": s["split"], "weight": s["weight"]} for s in spec], "train"
+        return _source_name(spec), spec["split"]
+
+    return couple(
+        (leaf, split), (f"{DATA}:{key}",), to, back, why="a file is brought to the host, a hub data set downloaded there"
+    )
+
+
+Wish = str | list[Flat] | None
+"""Value of `data.train` or `data.eval`."""
+
+
+def sources(leaf: str, wish: Wish, split: str) -> list[Flat]:
+    """Each source of a leaf: `{"hub", "split"}` or `{"path": where the job finds it, "name": as written, "split"}`, in a list
+    also `weight`.
+    """
+    if wish is None:
+        return []
+    if isinstance(wish, str):
+        return [{"hub": wish, "split": split} if is_hub(wish) else {"path": input_path(leaf, wish), "name": wish, "split": split}]
+    return [
+        {
+            **({"hub": s["path"]} if is_hub(s["path"]) else {"path": input_path(leaf, s["path"], f"-{n}"), "name": s["path"]}),
+            "split": s["split"],
+            "weight": s["weight"],
+        }
+        for n, s in enumerate(wish)
+    ]
+
+
+def _source_name(spec: Flat) -> str:
+    return str(spec.get("hub", spec.get("name")))
+
+
+def input_path(leaf: str, name: str, number: str = "") -> str:
+    """Where the job finds a data file of the user's, relative to its folder."""
+    return f"inputs/{'train' if leaf == 'data.train' else 'val'}{number}{suffix(name)}"
+
+
+def reward_files(rewards: Sequence[str]) -> dict[str, str]:
+    """Where the job finds the files with reward functions -> the files as written. Each keeps no name of its own: what is
+    imported is ours to name.
+    """
+    files = dict.fromkeys(each.rpartition(":")[0] for each in rewards)
+    return {f"tune_rewards_{n}.py": file for n, file in enumerate(files)}

@@ -1,0 +1,93 @@
+"""What starts the processes, what the machine must have, and what a retry goes on from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from backends.mapping.rows import Context, Flat, Row, Unsupported, cannot, handled_by_us, idle
+from backends.plan import HEAD, PORT, RANK
+from backends.report import Kind as Lack
+
+LAUNCH = "launch"
+"""Rows write what becomes a command, not a config key, under `launch:`."""
+
+
+def identity() -> tuple[Row, ...]:
+    """What belongs to the job, not to the trainer."""
+    return (
+        handled_by_us("version", "of the recipe's schema", 1),
+        handled_by_us("name", "names the job"),
+        handled_by_us("description", "for people"),
+    )
+
+
+def resume(cannot: Callable[[Context], tuple[Lack, str, str] | None]) -> Row:
+    """checkpoint.resume. What goes on is a retry, whose plan differs by a few keys (backends/resuming.py).
+
+    Args:
+        cannot: what is in the way of that on a machine, if anything: kind of loss, reason, upstream's word.
+    """
+
+    def to(wanted: bool, context: Context) -> Sequence[Any]:
+        apart: tuple[Lack, str, str] = ("todo", "the checkpoint lies on the first host only, and the others need it too", "")
+        if wanted and (lack := cannot(context) or (apart if context.hosts > 1 else None)):
+            raise Unsupported("checkpoint.resume", lack[1], kind=lack[0], see=lack[2])
+        return ()
+
+    return Row(
+        ("checkpoint.resume",), (), to, lambda _: (False,), "same", "a retry is told the checkpoint, which it finds as resume"
+    )
+
+
+RETRYING: Flat = {"lost": 3, "hardware": 1, "hang": 1, "out_of_memory": 0, "unknown": 0, "hang_minutes": 60.0}
+"""Leaves of the section retry, which whoever runs the job reads, and their defaults."""
+
+
+def resources(*between: Row) -> tuple[Row, ...]:
+    """What the machine must have: matched by us when the job is placed. `between` are the trainer's rows for devices, hosts,
+    strategy and tensor.
+    """
+    return (
+        handled_by_us("resources.accelerator", "matched when the job is placed", "any"),
+        *between,
+        handled_by_us("resources.memory_gib", "matched when the job is placed"),
+        *idle("retry", "read by whoever runs the job", RETRYING),
+        handled_by_us("secrets", "into the environment of the steps, by the runner's standard input", []),
+        handled_by_us("native", "written over everything else; one line a key", {}),
+    )
+
+
+def one_device(see: str, why: str = "several devices are not translated yet", kind: Lack = "todo") -> tuple[Row, ...]:
+    """For shapes of recipe that run on one device only."""
+    return (
+        cannot("resources.devices", why, unless=1, kind=kind, see=see),
+        cannot("resources.hosts", why, unless=1, kind=kind, see=see),
+        handled_by_us("resources.strategy", "one device shares with nobody", "auto"),
+        cannot("resources.tensor", why, unless=1, kind=kind, see=see),
+    )
+
+
+def torchrun(python: str, devices: int, hosts: int) -> tuple[str, ...]:
+    """What starts one process per device on each host, before `-m MODULE` or a script. One device needs no launcher.
+
+    Static rendezvous, so that host 0 has rank 0 and what rank 0 writes lies there.
+    """
+    if devices * hosts == 1:
+        return (python,)
+    where = (
+        ("--nnodes", str(hosts), "--node-rank", RANK, "--master-addr", HEAD, "--master-port", PORT)
+        if hosts > 1
+        else ("--standalone",)
+    )
+    return (python, "-m", "torch.distributed.run", "--nproc-per-node", str(devices), *where)
+
+
+def no_trackers(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:
+    """The trackers, of a trainer or shape without them."""
+    return (
+        cannot("log.trackers", why, unless=[], kind=kind, see=see),
+        handled_by_us("log.project", "only with trackers"),
+        handled_by_us("log.run", "only with trackers"),
+        handled_by_us("log.mlflow_uri", "only with trackers"),
+    )

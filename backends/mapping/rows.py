@@ -1,0 +1,314 @@
+"""A row crosses between our name and theirs. A backend is a table of rows, usable in both directions.
+
+Configs are flat on both sides: dotted names, lists are values. A native name is a key of the trainer's main config, or
+`file:key` for a key of another file of the plan (`data.json:max_length`); `launch:key` holds what becomes a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from backends.report import Kind, Line, Status
+
+Flat = dict[str, Any]
+"""A config as dotted names: `{"method.lora.rank": 16}`."""
+
+ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
+"""A native key that is not written for this value."""
+
+
+class Variant(NamedTuple):
+    """What chooses a backend's rows. Nothing else does."""
+
+    kind: str = "sft"
+    adapter: str = "none"
+    native: bool = False
+    """data.rendering is native: the trainer reads the files itself."""
+
+    @property
+    def lora(self) -> bool:
+        """Some adapter is trained instead of the weights."""
+        return self.adapter != "none"
+
+
+@dataclass(frozen=True)
+class Context:
+    """What rows may know besides the values they cross: facts of the target and the model."""
+
+    accelerator: str = "cpu"
+    devices: int = 1
+    """Accelerators of the job, over all hosts."""
+    hosts: int = 1
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Each trainer's names for the model, when it is in the model table."""
+    steps: int | None = None
+    """Optimizer steps, when the recipe alone fixes them."""
+    evaluates: bool = False
+    """The recipe has rows for evaluation."""
+    variant: Variant = field(default_factory=Variant)
+
+
+class Unsupported(Exception):
+    """A value that the trainer cannot honour."""
+
+    def __init__(
+        self,
+        leaf: str,
+        why: str,
+        *,
+        kind: Kind = "never",
+        see: str = "",
+        instead: Mapping[str, Any] | None = None,
+        unless: Sequence[str] = (),
+    ) -> None:
+        super().__init__(f"{leaf}: {why}")
+        self.leaf, self.why, self.kind, self.see = leaf, why, kind, see
+        self.instead = dict(instead or {})
+        """What is written when the user accepts the loss: no trainer default ever decides."""
+        self.unless = frozenset(unless)
+        """Native keys that, all set by the user, give the trainer what the leaf cannot: then nothing is lost."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One crossing."""
+
+    ours: tuple[str, ...]
+    theirs: tuple[str, ...]
+    to: Callable[..., Sequence[Any]]
+    """(*our values, context) -> their values; raises `Lost`."""
+    back: Callable[..., Sequence[Any]]
+    """(*their values, context) -> our values."""
+    status: Status = "same"
+    why: str = ""
+    see: str = ""
+    """Upstream source, where a quirk of the trainer decides."""
+    optional: tuple[str, ...] = ()
+    """Of `ours`, names that may be missing; they are handed over as ABSENT."""
+    absent: tuple[str, ...] = ()
+    """Of `theirs`, names that are not written for every value."""
+
+    @cached_property
+    def needed(self) -> frozenset[str]:
+        """Of `ours`, names without which the row does not cross."""
+        return frozenset(self.ours).difference(self.optional)
+
+    @cached_property
+    def unsaid(self) -> tuple[Line, ...]:
+        """The lines when nothing is written for leaves that the recipe leaves at our default."""
+        return tuple(_lines(self, {}, None, frozenset(), frozenset()))
+
+
+def same(ours: str, theirs: str) -> Row:
+    """The trainer means the same by another name."""
+    return Row((ours,), (theirs,), lambda v, _: (v,), lambda v, _: (v,))
+
+
+def default_for_null(ours: str, theirs: str, default: Callable[[Context], Any], why: str = "") -> Row:
+    """A leaf whose null leaves the choice to us: the context decides, and the choice is written out."""
+
+    def back(value: Any, context: Context) -> Sequence[Any]:
+        return (None if value == default(context) else value,)
+
+    return Row((ours,), (theirs,), lambda v, context: (default(context) if v is None else v,), back, "same", why)
+
+
+def choice(
+    ours: str,
+    theirs: str,
+    pairs: Mapping[Any, Any],
+    *,
+    otherwise: Mapping[Any, tuple[Kind, str]] | None = None,
+    instead: Any = ABSENT,
+    why: str = "",
+    see: str = "",
+) -> Row:
+    """A choice with another vocabulary.
+
+    Args:
+        ours: our leaf.
+        theirs: native key.
+        pairs: our word -> native word; no two of ours share one of theirs.
+        otherwise: our words that the trainer has not: kind of loss and reason.
+        instead: native word to write when such a loss is accepted.
+        why: said in the report.
+        see: upstream source.
+    """
+    turned = {native: word for word, native in pairs.items()}
+    if len(turned) != len(pairs):
+        raise ValueError(f"{theirs}: two of our words share one of theirs")
+    refused = dict(otherwise or {})
+
+    def to(value: Any, _: Context) -> Sequence[Any]:
+        if value in refused:
+            kind, reason = refused[value]
+            raise Unsupported(ours, reason, kind=kind, see=see, instead={theirs: instead})
+        return (pairs[value],)
+
+    return Row((ours,), (theirs,), to, lambda v, _: (turned[v],), "converted" if why else "same", why, see)
+
+
+def couple(
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    to: Callable[..., Sequence[Any]],
+    back: Callable[..., Sequence[Any]],
+    *,
+    why: str = "",
+    see: str = "",
+    status: Status = "converted",
+    absent: Sequence[str] = (),
+) -> Row:
+    """Values that only cross together, or in another unit."""
+    return Row(tuple(ours), tuple(theirs), to, back, status, why, see, (), tuple(absent))
+
+
+def const(theirs: str, value: Any, why: str, see: str = "") -> Row:
+    """A native key that carries meaning and has no leaf: written out, so that no default decides. `value` may be a function
+    of the context.
+    """
+    make = value if callable(value) else lambda _: value
+    return Row((), (theirs,), lambda context: (make(context),), lambda _v, _s: (), "converted", why, see)
+
+
+def cannot(
+    ours: str,
+    why: str,
+    *,
+    unless: Any = None,
+    nor: Sequence[Any] = (),
+    kind: Kind = "never",
+    see: str = "",
+    instead: Mapping[str, Any] | None = None,
+) -> Row:
+    """A leaf that the trainer has not; lost unless its value asks for nothing (`unless`, and what of `nor`)."""
+
+    def to(value: Any, _: Context) -> Sequence[Any]:
+        if value != unless and value not in nor:
+            raise Unsupported(ours, why, kind=kind, see=see, instead=instead)
+        return ()
+
+    return Row((ours,), (), to, lambda _: (unless,))
+
+
+def handled_by_us(ours: str, why: str, default: Any = None) -> Row:
+    """A leaf that is honoured by us, or has no effect in this shape of recipe: nothing crosses, nothing is lost."""
+    return Row((ours,), (), lambda _v, _s: (), lambda _: (default,), "same", why)
+
+
+class _Values(Flat):
+    """A flat config in which what is missing is ABSENT."""
+
+    def __missing__(self, _: str) -> Any:
+        return ABSENT
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A whole config carried across."""
+
+    native: Flat
+    lines: tuple[Line, ...]
+    unread: frozenset[str]
+    """Leaves that no row read. On export it must be empty."""
+
+
+def translate(
+    table: Iterable[Row],
+    ours: Flat,
+    context: Context,
+    *,
+    written: Iterable[str] = (),
+    accepted: Iterable[str] = (),
+    verbatim: Collection[str] = (),
+) -> Translation:
+    """Carry a flat config across a table.
+
+    Args:
+        table: the backend's rows.
+        ours: leaf -> value.
+        context: facts of target and model.
+        written: leaves that the user wrote; the others' lines say `defaulted`.
+        accepted: leaves whose loss is accepted.
+        verbatim: native keys that the user sets besides.
+    """
+    native: Flat = {}
+    lines: list[Line] = []
+    unread, names = set(ours), ours.keys()
+    value_of = _Values(ours).__getitem__
+    said, taken = frozenset(written), frozenset(accepted)
+    for row in table:
+        if not row.needed <= names:
+            continue
+        unread.difference_update(row.ours)
+        lost: Unsupported | None = None
+        try:
+            values = dict(zip(row.theirs, row.to(*map(value_of, row.ours), context), strict=True))
+        except Unsupported as loss:
+            lost, values = loss, loss.instead
+        if ABSENT in values.values():
+            values = {key: value for key, value in values.items() if value is not ABSENT}
+        native |= values
+        if not values and not lost and said.isdisjoint(row.ours):
+            lines += row.unsaid
+        else:
+            made = _lines(row, values, lost, said, taken)
+            lines += [_settled(line, lost, verbatim) for line in made] if lost else made
+    return Translation(native, tuple(lines), frozenset(unread))
+
+
+def _lines(row: Row, values: Flat, lost: Unsupported | None, written: frozenset[str], accepted: frozenset[str]) -> list[Line]:
+    out = []
+    for name in row.ours:
+        if lost and name == lost.leaf:
+            out.append(Line(name, "lost", values, lost.why, lost.kind, lost.see, name in accepted))
+        else:
+            status: Status = row.status if name in written or row.status == "approximated" else "defaulted"
+            out.append(Line(name, status, values, row.why, "", row.see))
+    return out
+
+
+def _settled(line: Line, lost: Unsupported, verbatim: Collection[str]) -> Line:
+    """The line of a loss that the user's own native keys make up for."""
+    if line.status != "lost" or not lost.unless or not lost.unless.issubset(verbatim):
+        return line
+    return Line(
+        line.leaf, "native", line.native, f"{', '.join(sorted(lost.unless))} under native instead: {lost.why}", "", line.see
+    )
+
+
+def reverse(table: Iterable[Row]) -> tuple[Row, ...]:
+    """The same table from their side. Keys that are not written for every value may be missing."""
+    return tuple(
+        Row(row.theirs, row.ours, row.back, row.to, row.status, row.why, row.see, row.absent) for row in table if row.theirs
+    )
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names into nested mappings, in the order given."""
+    out: dict[str, Any] = {}
+    for name, value in flat.items():
+        *above, last = name.split(".")
+        place = out
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return out
+
+
+def everywhere(leaf: str, *keys: str) -> Row:
+    """One value in several places of the plan."""
+    return couple((leaf,), keys, lambda v, _: (v,) * len(keys), lambda *values: (values[0],), status="same")
+
+
+def idle(section: str, why: str, defaults: Flat) -> tuple[Row, ...]:
+    """Leaves of a section that has no effect in this shape of recipe; the parser lets nobody write them then."""
+    return tuple(handled_by_us(f"{section}.{leaf}", why, value) for leaf, value in defaults.items())
+
+
+def variant_of(flat: Flat) -> Variant:
+    """What of a recipe chooses the rows."""
+    return Variant(flat["method.kind"], flat["method.adapter"], flat["data.rendering"] == "native")

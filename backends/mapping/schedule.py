@@ -1,0 +1,24 @@
+"""The learning rate of each step, and the length of the warm-up."""
+
+from __future__ import annotations
+
+import math
+
+
+def rate(step: int, steps: int, *, lr: float, schedule: str, warmup: int, min_lr: float) -> float:
+    """Learning rate that optimizer step `step` (from 1) of `steps` uses."""
+    s = step - 1
+    if s < warmup:
+        return lr * s / warmup
+    if schedule == "constant":
+        return lr
+    gone = (s - warmup) / max(1, steps - warmup)
+    left = 1 - gone if schedule == "linear" else 0.5 * (1 + math.cos(math.pi * gone))
+    return min_lr + (lr - min_lr) * left
+
+
+def warmup_steps(steps: int | None, count: int | None, share: float | None) -> int | None:
+    """Warm-up in optimizer steps; None when the share of an unknown number of steps."""
+    if share is None or share == 0:
+        return count or 0
+    return None if steps is None else math.ceil(round(share * steps, 9))  # 0.07 of 100 is 7, whatever binary says

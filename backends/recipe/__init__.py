@@ -1,0 +1,1 @@
+"""The recipe: its schema, how its text is checked, what its values mean."""

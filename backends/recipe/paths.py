@@ -1,0 +1,36 @@
+"""How the names of files and hub ids in a recipe are told apart, by how they are written: nothing is looked up."""
+
+from __future__ import annotations
+
+import re
+
+HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+FILES = (".jsonl", ".json", ".parquet", ".txt")
+
+
+def is_path(name: str) -> bool:
+    """A folder or file, by how it is written: nothing is looked up, so a mistyped folder never becomes a hub id."""
+    return name.startswith(("/", "./", "../", "~"))
+
+
+def is_file(name: str) -> bool:
+    """A data file, by how it is written."""
+    return is_path(name) or name.endswith(FILES)
+
+
+def suffix(name: str) -> str:
+    """`.jsonl` and friends; a path without one is taken as JSON lines."""
+    dot = name.rsplit("/", 1)[-1].rfind(".")
+    return name.rsplit("/", 1)[-1][dot:] if dot > 0 else ".jsonl"
+
+
+def is_hub(name: str) -> bool:
+    """A hub id rather than a file, by how it is written (see `parse.is_file`)."""
+    return not name.startswith(("/", "./", "../", "~")) and not name.endswith((".jsonl", ".json", ".parquet", ".txt"))
+
+
+def absolute(name: str, base: str) -> str:
+    """Textual only: `~` is left to whoever opens the file."""
+    return name if name.startswith(("/", "~")) else f"{base}/{name.removeprefix('./')}"

@@ -1,0 +1,1 @@
+"""The trainers, a folder each; `backends/registry.py` lists them."""

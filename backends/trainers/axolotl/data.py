@@ -1,0 +1,170 @@
+"""axolotl's keys for the data: rows of the data step, or (data.rendering: native) axolotl's own `datasets`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backends.mapping.data import COLUMNS, shared_data, sources
+from backends.mapping.launch import LAUNCH
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, cannot, const, couple, same
+from backends.trainers.axolotl.method import SEE, TRAINER
+
+DOCS = "https://github.com/axolotl-ai-cloud/axolotl/blob/v0.19.0/docs/dataset-formats/"
+SHARED = [{"path": "data", "type": "tunesmith"}]
+"""What axolotl must be told of data sets that it does not load itself."""
+
+
+def shared() -> tuple[Row, ...]:
+    """Rows of the data step, handed over as they are."""
+    why = "axolotl gets the data step's rows from tune_axolotl.py, and wants the key"
+    return (
+        *shared_data("sequence_len"),
+        const("datasets", SHARED, why),
+        const("test_datasets", lambda context: SHARED if context.evaluates else ABSENT, why),
+        const(f"{TRAINER}:rows", "data", "made by the data step"),
+        const(f"{TRAINER}:shuffle", False, "the order is in the data step's file"),
+        const("excess_length_strategy", "raise", "nothing is left out in silence; rows are cut already"),
+        const("sample_packing", False, "rows are packed already"),
+        const("pad_to_sequence_len", False, "rows are padded to the longest of their micro-batch"),
+        const("num_epochs", 1, "epochs are unrolled in the data step's order, which fixes the number of steps"),
+    )
+
+
+def _type(form: str, columns: Flat, roles: list[str]) -> Flat:
+    """What axolotl is told of the rows of a format."""
+    if form == "instruct":
+        return {"type": "alpaca"}
+    if form == "text":
+        return {"type": "completion", "field": columns["text"]}
+    if form == "chat":
+        return {"type": "chat_template", "field_messages": columns["messages"], "roles_to_train": roles, "train_on_eos": "turn"}
+    if form == "completion":
+        names = {"field_instruction": columns["prompt"], "field_output": columns["completion"]}
+        return {"type": {**names, "format": "{instruction}", "no_input_format": "{instruction}"}}
+    fields = ("prompt", "chosen", "rejected") if form == "preference" else ("prompt", "completion")
+    label = {} if form == "preference" else {"field_label": columns["label"]}
+    return {
+        "type": {
+            **{f"field_{name}": columns[name] for name in fields},
+            **label,
+            **{f"{name}_format": f"{{{name}}}" for name in fields},
+        }
+    }
+
+
+def _data_set(source: Flat, about: Flat, rows: str) -> Flat:
+    if "hub" in source:
+        return {"path": source["hub"], "split": source["split"], **about}
+    form = next((word for end, word in ((".parquet", "parquet"), (".txt", "text")) if source["path"].endswith(end)), "json")
+    # the schema of preference rows has no ds_type and drops it; the loader goes by the file's name then
+    kind = {} if rows in {"preference", "rated"} else {"ds_type": form}
+    return {"path": source["path"], **kind, "split": "train", **about}
+
+
+def _own() -> Row:
+    """All that says what the rows are, in axolotl's list of data sets."""
+    columns = tuple(f"data.columns.{name}" for name in COLUMNS)
+    ours = ("data.train", "data.train_split", "data.eval", "data.eval_split", "data.format", *columns, "data.loss_roles")
+
+    def to(*wish: Any) -> Sequence[Any]:
+        *values, _ = wish
+        train, part, other, split, form, *named, roles = values
+        about = _type(form, dict(zip(COLUMNS, named, strict=True)), roles)
+        sets = [_data_set(each, about, form) for each in sources("data.train", train, part)]
+        tests = [_data_set(each, about, form) for each in sources("data.eval", other, split)]
+        written = {"datasets": sets, "test_datasets": tests or ABSENT, f"{LAUNCH}:data": values}
+        if loss := _refused(train, form, dict(zip(COLUMNS, named, strict=True))):
+            raise Unsupported(loss[0], loss[1], see=DOCS, instead=written)
+        return tuple(written.values())
+
+    return couple(
+        ours,
+        ("datasets", "test_datasets", f"{LAUNCH}:data"),
+        to,
+        lambda _sets, _tests, values, _: tuple(values),
+        absent=("test_datasets",),
+        why="axolotl's own data sets, read by their format",
+        see=DOCS,
+    )
+
+
+def _refused(train: Any, form: str, columns: Flat) -> tuple[str, str] | None:
+    """(leaf, why) of what axolotl's data sets cannot be told."""
+    if isinstance(train, list) and any(each["weight"] != 1 for each in train):
+        return "data.train", "axolotl's data sets have no weights; use data.rendering: shared"
+    if form == "instruct":
+        odd = next((name for name in ("instruction", "input", "output") if columns[name] != name), None)
+        return (f"data.columns.{odd}", f"axolotl's alpaca wants the column to be called {odd}") if odd else None
+    return None
+
+
+def native(variant: Variant) -> tuple[Row, ...]:
+    """axolotl reads the files itself."""
+
+    def only(leaf: str, value: Any, why: str) -> Row:
+        return cannot(leaf, why, unless=value, see=DOCS)
+
+    return (
+        _own(),
+        couple(("data.template",), (), _template, lambda _: (None,), status="same", why="alpaca, or the model's chat template"),
+        cannot("data.system", "not translated to axolotl's data sets yet", kind="todo", see=DOCS),
+        couple(
+            ("data.rendering",),
+            (f"{TRAINER}:rows",),
+            lambda _value, _scene: _rendering(variant),
+            lambda *_: ("native",),
+            status="approximated",
+            why="axolotl's own templates, truncation and order",
+            see=DOCS,
+        ),
+        same("data.max_length", "sequence_len"),
+        const("excess_length_strategy", "truncate", "axolotl would leave longer rows out in silence", DOCS),
+        _pack(variant),
+        same("data.train_on_prompt", "train_on_inputs"),
+        only("data.add_eos", True, "axolotl always ends a row with the end token"),
+        only("data.drop_empty", False, "axolotl keeps rows without loss tokens, in silence"),
+        couple(
+            ("data.shuffle",),
+            ("shuffle_merged_datasets", f"{TRAINER}:shuffle"),
+            lambda value, _: (value, value),
+            lambda value, *_: (value,),
+            status="approximated",
+            why="by train.seed, in another order than that of data.rendering: shared",
+        ),
+        const("dataset_prepared_path", "prepared", "in the job's folder: axolotl's cache does not look at what is in a file"),
+        const("chat_template", "tokenizer_default", "the model's own"),
+        const("val_set_size", 0.0, "evaluation rows are named, never taken from the training rows"),
+        couple(
+            ("train.epochs", "train.steps"),
+            ("num_epochs", "max_steps"),
+            lambda epochs, steps, _: (epochs or steps, steps or ABSENT),
+            lambda epochs, steps, _: (epochs, None) if steps is ABSENT else (None, steps),
+            absent=("max_steps",),
+            why="axolotl wants epochs in any case; max_steps ends the run",
+        ),
+    )
+
+
+def _template(template: str | None, _: Context) -> Sequence[Any]:
+    if template is not None:
+        raise Unsupported(
+            "data.template", "templates are not translated to axolotl's data sets yet; use data.rendering: shared", kind="todo"
+        )
+    return ()
+
+
+def _rendering(variant: Variant) -> Sequence[Any]:
+    if variant.kind in ("orpo", "reward", "grpo"):
+        why = f"axolotl's own data sets for {variant.kind} are not translated yet; use data.rendering: shared"
+        raise Unsupported("data.rendering", why, kind="todo", see=DOCS, instead={f"{TRAINER}:rows": None})
+    return (None,)
+
+
+def _pack(variant: Variant) -> Row:
+    if variant.kind not in ("sft", "pretrain"):
+        return cannot(
+            "data.pack", "axolotl refuses sample_packing with rl", unless=False, see=SEE + "utils/schemas/validation.py"
+        )
+    keys = ("sample_packing", "pad_to_sequence_len", "eval_sample_packing")
+    return couple(("data.pack",), keys, lambda v, _: (v, v, False), lambda v, *_: (v,), status="same")

@@ -1,0 +1,256 @@
+"""axolotl 0.19.0's configs in the wild: one flat YAML, a list of data sets, names that were others once, files of DeepSpeed beside it.
+
+axolotl drops an unknown key in silence, so one that its schema does not know has no effect there either, and is told so. What the
+keys mean is in axolotl_reads.py. Sources: https://github.com/axolotl-ai-cloud/axolotl/tree/v0.19.0 (src/axolotl/utils/schemas).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends.dialect import Beside, Dialect, Refused, Rule
+from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.native_config import NativeConfig, flat
+from backends.trainers.axolotl.import_keys import reads
+from backends.upstream import defaults
+
+NAME = "axolotl"
+_LISTS = ("datasets", "test_datasets", "pretraining_dataset")
+
+
+def sure(keys: Flat) -> str:
+    """The one key that every config has, and no other trainer's."""
+    return f"base_model = {keys['base_model']}" if "base_model" in keys and "micro_batch_size" in keys else ""
+
+
+_RENAMED = {"dpo_beta": "rl_beta", "evaluation_strategy": "eval_strategy"}
+
+
+def resolve(config: NativeConfig, _: Beside) -> NativeConfig:
+    """Each data set's keys by their number, and old names as the new ones."""
+    keys: Flat = {}
+    lines, notes = dict(config.lines), []
+    for key, value in config.keys.items():
+        name = _RENAMED.get(key, key.replace("fsdp_config.fsdp_", "fsdp_config."))
+        if key in _LISTS and isinstance(value, list):
+            keys |= _numbered(key, value)
+        elif name != key and config.keys.get(name) is None:
+            keys[name] = value
+            lines |= {name: lines[key]} if key in lines else {}
+            notes.append(f"{key} is an older name of {name}")
+        elif keys.get(key) is None:
+            keys[key] = value
+    return NativeConfig(keys, lines, (*config.notes, *notes), config.text)
+
+
+def _numbered(name: str, sets: list[Any]) -> Flat:
+    """`datasets.0.path` and so on; a bare text is a path."""
+    out: Flat = {}
+    for n, each in enumerate(sets):
+        section = each if isinstance(each, dict) else {"path": each}
+        out |= flat(section, f"{name}.{n}.") if section else {f"{name}.{n}": {}}
+    return out or {name: sets}
+
+
+def shape(keys: Flat) -> Variant:
+    """Kind and adapter."""
+    if "base_model" not in keys:
+        raise Refused("this is not a training config: it has no base_model")
+    if keys.get("process_reward_model"):
+        raise Refused("this trains a model that scores each step of an answer; recipes score whole answers")
+    adapter = keys.get("adapter")
+    word = "none" if adapter in (None, "", False) else "dora" if keys.get("peft_use_dora") is True else str(adapter)
+    return Variant(_kind(keys), word if word in ("none", "lora", "qlora", "dora") else "lora", native=True)
+
+
+def _kind(keys: Flat) -> str:
+    if keys.get("reward_model"):
+        return "reward"
+    loss = keys.get("dpo_loss_type")
+    if keys.get("rl") == "dpo" and isinstance(loss, list) and "ipo" in loss:
+        return "ipo"
+    if keys.get("rl") in ("dpo", "ipo", "kto", "orpo", "simpo", "grpo"):
+        return str(keys["rl"])
+    if keys.get("rl") == "gdpo":
+        return "grpo"
+    return "pretrain" if any(key.startswith("pretraining_dataset") and value for key, value in keys.items()) else "sft"
+
+
+def default(_: Flat, key: str) -> Any:
+    """Of the schema."""
+    return defaults.default(NAME, key) if "." not in key else ABSENT
+
+
+_FOLDERS = "each job has a folder of its own"
+_SAME = "memory and speed; the same result but for rounding"
+_SERVICE = "a service that tune does not name"
+_IMAGES = "images or sound: a recipe has text only"
+_TOKENS = "other tokens than the model's own"
+
+_JOB = {
+    "output_dir": _FOLDERS,
+    "dataset_prepared_path": _FOLDERS,
+    "hub_model_id": "where the result is uploaded; tune leaves it in the job's folder",
+    "wandb_api_key": "a secret: name it under secrets, and give it in the environment",
+    "comet_api_key": "a secret: name it under secrets, and give it in the environment",
+    "strict": "how axolotl looks at its command line",
+    "local_rank": "told by the launcher",
+}
+_KEPT = {
+    "tf32": "arithmetic of matrix products",
+    "dataloader_*": "how rows are loaded",
+    "dataset_processes": "how rows are loaded",
+    "dataset_num_proc": "how rows are loaded",
+    "gradient_checkpointing_kwargs.*": _SAME,
+    "lora_*_kernel": _SAME,
+    "liger_*": _SAME,
+    "cut_cross_entropy": _SAME,
+    "plugins": "fused kernels: " + _SAME,
+    "use_kernels": _SAME,
+    "use_scattermoe": _SAME,
+    "use_sonicmoe": _SAME,
+    "experts_implementation": _SAME,
+    "flash_attn_*": _SAME,
+    "fused_attn_kernel": _SAME,
+    "flex_attn_compile_kwargs.*": _SAME,
+    "gemma4_hybrid_attn_impl": _SAME,
+    "tiled_mlp": _SAME,
+    "use_glm_dsa_kernels": _SAME,
+    "use_dsv4_kernels": _SAME,
+    "torch_compile_mode": _SAME,
+    "fsdp*": "how several devices share the work: name resources.devices and resources.strategy for another trainer",
+    "deepspeed": "how several devices share the work: name resources.devices and resources.strategy for another trainer",
+    "ddp*": "how several devices share the work",
+    "dp_shard_size": "how several devices share the work",
+    "dp_replicate_size": "how several devices share the work",
+    "context_parallel_size": "how several devices share the work",
+    "tensor_parallel_size": "how several devices share the work: name resources.tensor for another trainer",
+    "expert_parallel_*": "how several devices share the work",
+    "device_map*": "where the weights lie",
+    "accelerator_config.*": "how several devices share the work",
+    "ple_cpu_offload": _SAME,
+    "low_cpu_mem_usage": _SAME,
+    "experimental_skip_move_to_device": _SAME,
+    "use_ray": "how it is started",
+    "ray_num_workers": "how it is started",
+    "model_type": "which class loads the model",
+    "tokenizer_type": "which class loads the tokenizer",
+    "processor_type": "which class loads what prepares images",
+    "trust_remote_code": "code of the model's own",
+    "tokenizer_use_*": "which class loads the tokenizer",
+    "tokenizer_legacy": "which class loads the tokenizer",
+    "remove_unused_columns": "columns that nobody reads",
+    "save_only_model": "what a checkpoint holds besides the weights",
+    "save_safetensors": "the form of files",
+    "saves_per_epoch": "checkpoints counted by epochs; a recipe counts steps",
+    "load_best_model_at_end": "which checkpoint counts as the result",
+    "evals_per_epoch": "evaluations counted by epochs; a recipe counts steps",
+    "eval_*": "how it is evaluated",
+    "do_causal_lm_eval": "how it is evaluated",
+    "wandb_*": "of the tracker",
+    "mlflow_*": "of the tracker",
+    "use_wandb": "of the tracker",
+    "use_comet": _SERVICE,
+    "comet_*": _SERVICE,
+    "swanlab_*": _SERVICE,
+    "use_swanlab": _SERVICE,
+    "trackio_*": _SERVICE,
+    "use_otel_metrics": _SERVICE,
+    "otel_*": _SERVICE,
+    "debug": "what is printed",
+    "group_by_length": "rows of like length together, which changes their order",
+    "bnb_config_kwargs.*": "how the base is rounded to 4 bits",
+    "vllm.*": "the server that answers",
+    "trl.use_vllm": "who answers",
+    "trl.vllm_*": "the server that answers",
+    "trl.log_completions": "what is printed",
+    "trl.num_completions_to_print": "what is printed",
+    "pad_to_sequence_len": "padding carries no loss",
+    "streaming*": "how rows are loaded",
+    "push_dataset_to_hub": "an upload besides",
+    "skip_prepare_dataset": "when rows are read",
+    "hf_use_auth_token": "a secret comes from the environment",
+    "sample_packing_*": "how rows are joined",
+    "multipack_*": "how rows are joined",
+    "eval_sample_packing": "how rows of an evaluation are joined",
+    "pretrain_multipack_*": "how rows are joined",
+    "auto_resume_from_checkpoints": "goes on from an earlier attempt",
+    "resize_token_embeddings_to_32x": "unused rows of the embedding",
+    "lora_model_dir": "an adapter to start from",
+}
+_TOLD = {
+    "chat_template": "how messages become text; a recipe uses the model's own template",
+    "chat_template_*": "how messages become text; a recipe uses the model's own template",
+    "special_tokens*": _TOKENS,
+    "tokens*": _TOKENS,
+    "eot_tokens": "which tokens end a turn, and carry loss",
+    "val_set_size": "a share of the rows is for evaluation; recipes name rows of their own",
+    "test_datasets.*": "rows for evaluation, of which a recipe names one set",
+    "datasets.*.name": "one of several configurations of the data set",
+    "datasets.*.message_*": "other names inside a message than role and content",
+    "datasets.*.roles*": "other names of the roles than user, assistant, system and tool",
+    "datasets.*.train_on_eos": "whether the end of a turn carries loss",
+    "datasets.*": "of this data set",
+    "pretraining_dataset.*": "of this data set",
+    "early_stopping_patience": "ends the run when the evaluation no longer improves",
+    "loss_watchdog_*": "ends the run when the loss is too high",
+    "unfrozen_parameters": "which weights are trained",
+    "lora_modules_to_save": "layers that are trained in full beside the adapter",
+    "lora_target_parameters": "weights outside of linear layers that get an adapter",
+    "lora_fan_in_fan_out": "the layout of the base's weights",
+    "peft*": "another form or another start of the adapter",
+    "loraplus_*": "another rate for one of the adapter's halves",
+    "relora*": "the adapter is merged and begun anew during training",
+    "jagged_restart_*": "the adapter is merged and begun anew during training",
+    "lisa_*": "which layers are trained at a time",
+    "load_in_8bit": "the base in 8 bits; a recipe has 4 (qlora) or none",
+    "load_in_4bit": "the base in 4 bits, which a recipe has with qlora only",
+    "gptq*": "a base that was quantized before",
+    "model_quantization_config*": "a base that was quantized before",
+    "quantize_moe_experts": "the base's experts in 4 bits",
+    "fp8*": "arithmetic in 8 bits",
+    "freeze_mm_modules": _IMAGES,
+    "image_*": _IMAGES,
+    "router_*": "of the mixture of experts",
+    "model_config.*": "another config.json than the model's",
+    "overrides_of_model_config*": "another config.json than the model's",
+    "reinit_weights": "random weights instead of the model's",
+    "cosine_constant_lr_ratio": "where the cosine ends and a constant rate begins",
+    "lr_*": "of the schedule or the optimizer",
+    "optim_args*": "of the optimizer",
+    "adam_*": "of the optimizer",
+    "max_packed_sequence_len": "an old name of sample_packing, with a length of its own",
+    "batch_size": "an older way to say the accumulation",
+    "min_sample_len": "leaves short rows out",
+    "dataset_exact_deduplication": "leaves out rows that are there twice",
+    "shuffle_*": "the order of rows",
+    "curriculum_sampling": "the order of rows",
+    "ebft.*": "of energy-based fine-tuning",
+    "rl": "a method that recipes have no word for",
+    "trl.*": "of the method",
+    "qat.*": "of quantization-aware training",
+    "diffusion.*": "training by denoising instead of next tokens",
+    "use_eaft": "weighs tokens by their entropy",
+    "eaft_*": "weighs tokens by their entropy",
+    "num_labels": "what the reward model's head has for outputs",
+    "center_rewards_coefficient": "pulls the mean reward to 0",
+    "resume_from_checkpoint": "goes on from the output of an earlier run",
+    "neftune_noise_alpha": "noise on the embeddings",
+    "kd_*": "of distillation",
+    "llmcompressor*": "keeps weights at zero that were pruned",
+    "nvfp4_*": "of quantization-aware training",
+    "dsv4_*": "of quantization-aware training",
+    "use_onebitllms": "weights of three values",
+    "llama4_linearized_experts": "another form of the experts' weights",
+}
+
+RULES = (
+    *(Rule(pattern, "job", why) for pattern, why in _JOB.items()),
+    *(Rule(pattern, "kept", why) for pattern, why in _KEPT.items()),
+    *(
+        Rule(pattern, "told", why, not pattern.startswith(("datasets", "test_datasets", "pretraining")))
+        for pattern, why in _TOLD.items()
+    ),
+)
+
+AXOLOTL = Dialect(NAME, sure, resolve, shape, reads, RULES, default)

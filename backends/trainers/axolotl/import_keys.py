@@ -1,0 +1,390 @@
+"""What axolotl 0.19.0's keys mean in leaves, where backends/axolotl.py writes another spelling of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from backends.dialect import ImportRow, Unfit, number, text, whole
+from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.recipe.paths import HUB, is_path
+from backends.trainers.axolotl.import_data import data, keys
+
+_NATIVE = "native.axolotl."
+
+
+def reads(variant: Variant) -> tuple[ImportRow, ...]:
+    """Import's own rows for a shape of config."""
+    return (
+        ImportRow(("base_model",), lambda name: {"model.id": _model(text(name))}),
+        ImportRow(("revision_of_model",), lambda word: {} if word in (ABSENT, None) else {"model.revision": text(word)}),
+        *_method(variant),
+        ImportRow(
+            keys("pretraining_dataset" if variant.kind == "pretrain" else "datasets"),
+            data(variant),
+            "the first fields of each data set",
+            also=("datasets.*", "pretraining_dataset.*"),
+        ),
+        ImportRow(("sequence_len",), lambda n: {"data.max_length": 512 if n in (ABSENT, None) else whole(n)}),
+        ImportRow(("excess_length_strategy",), _excess, "axolotl leaves longer rows out, a recipe cuts them"),
+        ImportRow(
+            ("sample_packing",),
+            lambda on: {"data.pack": on is True, **({f"{_NATIVE}sample_packing": on} if on else {})},
+            "axolotl's packed rows do not see each other, where the attention kernel knows of it",
+        ),
+        ImportRow(("train_on_inputs",), lambda on: {"data.train_on_prompt": on is True}),
+        ImportRow(("val_set_size",), _split_off),
+        ImportRow(("num_epochs", "max_steps"), _duration, "max_steps ends the run"),
+        ImportRow(
+            ("micro_batch_size", "gradient_accumulation_steps"),
+            _batch(variant),
+            "per device x accumulation, for one device",
+            also=("trl.num_generations",),
+        ),
+        ImportRow(("bf16", "fp16", "bfloat16", "float16"), _precision, "axolotl's bf16 has the weights in bfloat16 too"),
+        ImportRow(("seed",), lambda n: {} if n in (ABSENT, None) else {"train.seed": whole(n)}),
+        ImportRow(
+            ("max_grad_norm",),
+            lambda n: {"train.grad_clip": (1.0 if n in (ABSENT, None) else number(n)) or None},
+            "transformers clips at 1 unless it is told otherwise",
+        ),
+        ImportRow(("gradient_checkpointing", "activation_offloading"), _memory, "memory"),
+        ImportRow(ATTENTION, _attention, "which kernel: the same result but for rounding"),
+        ImportRow(("torch_compile",), lambda on: {"train.compile": True} if on is True else {}),
+        *_optimizer(),
+        *_schedule(),
+        *_around(),
+    )
+
+
+def _model(name: str) -> str:
+    return name if HUB.fullmatch(name) or is_path(name) else f"./{name}"
+
+
+def _excess(word: Any) -> Flat:
+    if word == "truncate":
+        return {}
+    return {f"{_NATIVE}excess_length_strategy": "drop" if word in (ABSENT, None) else word}
+
+
+def _split_off(share: Any) -> Flat:
+    if share in (ABSENT, None, 0):
+        return {}
+    raise Unfit("a share of the rows is for evaluation; recipes name rows of their own", {f"{_NATIVE}val_set_size": share})
+
+
+def _method(variant: Variant) -> tuple[ImportRow, ...]:
+    """The kind, its settings, the adapter."""
+    return (
+        ImportRow(("rl",), _known_rl),
+        ImportRow(("reward_model",), lambda _: {}, "method.kind"),
+        ImportRow(("dpo_loss_type",), _dpo_loss, "method.kind"),
+        ImportRow(("adapter", "load_in_4bit", "peft_use_dora"), _adapter, "method.adapter"),
+        *(_lora() if variant.lora else _no_lora()),
+        *_preference(variant),
+        *(_grpo() if variant.kind == "grpo" else ()),
+        ImportRow(("qat.weight_dtype", "qat.activation_dtype", "qat.group_size"), _qat),
+    )
+
+
+def _known_rl(word: Any) -> Flat:
+    if word in (ABSENT, None, "dpo", "ipo", "kto", "orpo", "simpo", "grpo"):
+        return {}
+    raise Unfit(f"{word} is a method that recipes have no word for: what is written is the nearest", {f"{_NATIVE}rl": word})
+
+
+def _dpo_loss(words: Any) -> Flat:
+    if words in (ABSENT, None, ["sigmoid"], ["ipo"]):
+        return {}
+    raise Unfit("a form of DPO that recipes have no word for", {f"{_NATIVE}dpo_loss_type": words})
+
+
+def _adapter(word: Any, bits: Any, _dora: Any) -> Flat:
+    if word not in (ABSENT, None, "", False, "lora", "qlora"):
+        raise Unfit(f"method.adapter has no word for {word!r}", {f"{_NATIVE}adapter": word})
+    if bits is True and word != "qlora":
+        return {f"{_NATIVE}load_in_4bit": True}
+    return {}
+
+
+_LINEAR = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")} | {"lm_head": "head"}
+_ALL = ["q", "k", "v", "o", "gate", "up", "down"]
+
+
+def _lora() -> tuple[ImportRow, ...]:
+    return (
+        ImportRow(("lora_r",), lambda n: {"method.lora.rank": 8 if n in (ABSENT, None) else whole(n)}, "PEFT's default is 8"),
+        ImportRow(
+            ("lora_alpha",), lambda n: {"method.lora.alpha": 8.0 if n in (ABSENT, None) else number(n)}, "PEFT's default is 8"
+        ),
+        ImportRow(("lora_dropout",), lambda n: {"method.lora.dropout": 0.0 if n in (ABSENT, None) else number(n)}),
+        ImportRow(("lora_target_linear", "lora_target_modules"), _targets, "linear layers by Hugging Face's names"),
+    )
+
+
+def _no_lora() -> tuple[ImportRow, ...]:
+    keys = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_linear", "lora_target_modules")
+    return (ImportRow(keys, lambda *_: {}, "no adapter: all weights are trained"),)
+
+
+def _targets(linear: Any, modules: Any) -> Flat:
+    if linear is True:
+        return {"method.lora.targets": _ALL, f"{_NATIVE}lora_target_linear": True}
+    if modules in (ABSENT, None):
+        return {"method.lora.targets": ["q", "v"], f"{_NATIVE}~lora_target_modules": None}
+    if not isinstance(modules, list):
+        raise Unfit(
+            "layers by a pattern, which may leave some out",
+            {"method.lora.targets": _ALL, f"{_NATIVE}lora_target_modules": modules},
+        )
+    named = [_LINEAR[each] for each in modules if isinstance(each, str) and each in _LINEAR]
+    if len(named) < len(modules):
+        carry = {"method.lora.targets": named or _ALL, f"{_NATIVE}lora_target_modules": modules}
+        raise Unfit("layers that method.lora.targets has no word for", carry)
+    return {"method.lora.targets": [each for each in (*_ALL, "head") if each in named]}
+
+
+def _preference(variant: Variant) -> tuple[ImportRow, ...]:
+    at, kind = "method.preference.", variant.kind
+    if kind in ("dpo", "ipo", "kto", "simpo"):
+        keys = ("rl_beta", "dpo_beta", "trl.beta")
+        beta = ImportRow(keys, lambda *v: _first(f"{at}beta", v))
+    elif kind == "orpo":
+        beta = ImportRow(("orpo_alpha", "rl_beta"), lambda *v: _first(f"{at}beta", v))
+    else:
+        return ()
+    more = {
+        "dpo": {"label_smoothing": "dpo_label_smoothing"},
+        "simpo": {"margin": "simpo_gamma"},
+        "kto": {"desirable": "kto_desirable_weight", "undesirable": "kto_undesirable_weight"},
+    }
+    return beta, *(
+        ImportRow((key,), lambda v, leaf=leaf: _first(f"{at}{leaf}", (v,))) for leaf, key in more.get(kind, {}).items()
+    )
+
+
+def _first(leaf: str, values: Any) -> Flat:
+    return next(({leaf: number(value)} for value in values if value not in (ABSENT, None)), {})
+
+
+def _grpo() -> tuple[ImportRow, ...]:
+    at = "method.grpo."
+    return (
+        ImportRow(("trl.reward_funcs",), _rewards, "functions of your own"),
+        ImportRow(("trl.num_generations",), lambda n: {} if n is ABSENT else {f"{at}generations": whole(n)}),
+        ImportRow(("trl.max_completion_length",), lambda n: {} if n is ABSENT else {f"{at}max_new_tokens": whole(n)}),
+        ImportRow(("trl.temperature",), lambda n: _first(f"{at}temperature", (n,))),
+        ImportRow(("trl.beta", "rl_beta"), lambda *v: _first(f"{at}kl", v)),
+        ImportRow(("trl.epsilon",), lambda n: _first(f"{at}clip", (n,))),
+    )
+
+
+def _rewards(functions: Any) -> Flat:
+    """`module.function` beside the config -> `./module.py:function`."""
+    pairs = [text(each).rpartition(".") for each in functions]
+    return {"method.grpo.rewards": [f"./{module.replace('.', '/')}.py:{name}" for module, _, name in pairs]}
+
+
+def _qat(weight: Any, activation: Any, group: Any) -> Flat:
+    if weight in (ABSENT, None):
+        return {}
+    if (weight, activation) != ("int4", "int8"):
+        said = {"weight_dtype": weight, "activation_dtype": activation, "group_size": group}
+        carry = {f"{_NATIVE}qat.{key}": value for key, value in said.items() if value is not ABSENT}
+        raise Unfit(f"rounds weights to {weight} and activations to {activation}; recipes have int4 and int8", carry)
+    return {"method.qat.scheme": "int8-int4", "method.qat.group": 32 if group in (ABSENT, None) else whole(group)}
+
+
+def _duration(epochs: Any, steps: Any) -> Flat:
+    if steps not in (ABSENT, None):
+        return {"train.steps": whole(steps)}
+    times = 1.0 if epochs in (ABSENT, None) else number(epochs)
+    if times != int(times):
+        raise Unfit("recipes count whole epochs", {"train.epochs": int(times) + 1, f"{_NATIVE}num_epochs": times})
+    return {"train.epochs": int(times)}
+
+
+_ANSWERS = 8
+"""To each prompt, where a config names no number (trl 1.9.0, trainer/grpo_config.py)."""
+
+
+def _batch(variant: Variant) -> Any:
+    def make(one: Any, times: Any, answers: Any) -> Flat:
+        micro = 1 if one in (ABSENT, None) else whole(one)
+        total = micro * (1 if times in (ABSENT, None) else whole(times))
+        if variant.kind != "grpo":
+            return {"train.batch.global": total, "train.batch.micro": micro}
+        each = _ANSWERS if answers in (ABSENT, None) else whole(answers)
+        prompts, one_time = max(1, total // each), max(1, micro // each)
+        return {"train.batch.global": prompts, "train.batch.micro": one_time if prompts % one_time == 0 else 1}
+
+    return make
+
+
+def _precision(bf16: Any, fp16: Any, pure: Any, half: Any) -> Flat:
+    """bf16 and fp16 are autocast, the other two all of the arithmetic; `auto` is bf16 where the device has it."""
+    if half is True:
+        raise Unfit("weights in float16, which no trainer but axolotl has", {f"{_NATIVE}float16": True})
+    if pure is True:
+        return {"train.precision": "bf16", f"{_NATIVE}bfloat16": True, f"{_NATIVE}bf16": bf16}
+    if fp16 is True:
+        return {"train.precision": "fp16-mixed"}
+    if bf16 in (True, "auto", "full"):
+        return {"train.precision": "bf16", f"{_NATIVE}bf16": bf16}
+    return {"train.precision": "fp32"}
+
+
+def _memory(again: Any, away: Any) -> Flat:
+    offload = away is True or again == "offload"
+    odd = {f"{_NATIVE}gradient_checkpointing": again} if isinstance(again, str) and again != "offload" else {}
+    odd |= {f"{_NATIVE}activation_offloading": away} if isinstance(away, str) else {}
+    return {"train.activation_checkpointing": again not in (ABSENT, None, False), "train.offload": offload, **odd}
+
+
+ATTENTION = ("attn_implementation", "flash_attention", "sdp_attention", "xformers_attention", "flex_attention", "eager_attention")
+
+
+def _attention(word: Any, *old: Any) -> Flat:
+    """Kept for axolotl; another trainer takes its best."""
+    said = {f"{_NATIVE}{key}": value for key, value in zip(ATTENTION, (word, *old), strict=True) if value not in (ABSENT, None)}
+    return {"train.attention": word} if word in ("sdpa", "eager") else said
+
+
+_OPTIMIZERS = {
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adamw_bnb_8bit": "adamw_8bit",
+    "adamw_8bit": "adamw_8bit",
+    "adamw_torch_8bit": "adamw_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "paged_adamw_32bit": "adamw",
+    "adamw_hf": "adamw",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+    "muon": "muon",
+}
+_EXACT = ("adamw_torch", "adamw_torch_fused", "adamw_bnb_8bit", "paged_adamw_8bit", "adafactor", "sgd")
+
+
+def _optimizer() -> tuple[ImportRow, ...]:
+    return (
+        ImportRow(("optimizer",), _optimizer_name, "transformers' names"),
+        ImportRow(("learning_rate",), lambda v: {} if v in (ABSENT, None) else {"optim.lr": number(v)}),
+        ImportRow(
+            ("adam_beta1", "adam_beta2"),
+            lambda a, b: {
+                "optim.betas": [0.9 if a in (ABSENT, None) else number(a), 0.999 if b in (ABSENT, None) else number(b)]
+            },
+            "transformers' default is 0.9 and 0.999",
+        ),
+        ImportRow(("adam_epsilon",), lambda v: {"optim.eps": 1e-8 if v in (ABSENT, None) else number(v)}),
+        ImportRow(("weight_decay",), _decay, "transformers spares norms and biases"),
+    )
+
+
+def _decay(value: Any) -> Flat:
+    found = 0.0 if value in (ABSENT, None) else number(value)
+    return {"optim.weight_decay": found, **({"optim.decay_on": "matrices"} if found else {})}
+
+
+def _optimizer_name(word: Any) -> Flat:
+    name = "adamw_torch_fused" if word in (ABSENT, None) else text(word)
+    if name not in _OPTIMIZERS:
+        raise Unfit(f"optim.name has no word for {name}", {f"{_NATIVE}optimizer": name})
+    fused = {"optim.fused": name.endswith("fused")} if _OPTIMIZERS[name] == "adamw" else {}
+    return {"optim.name": _OPTIMIZERS[name], **fused, **({} if name in _EXACT else {f"{_NATIVE}optimizer": name})}
+
+
+_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant", "constant_with_warmup": "constant"}
+
+
+def _schedule() -> tuple[ImportRow, ...]:
+    return (
+        ImportRow(("lr_scheduler",), _schedule_name),
+        ImportRow(
+            ("warmup_steps", "warmup_ratio"),
+            _warmup,
+            "without either axolotl warms up for 3 % of the steps, at most 100",
+            also=("lr_scheduler",),
+        ),
+        ImportRow(
+            ("cosine_min_lr_ratio",),
+            lambda share, lr: {} if share in (ABSENT, None) else {"optim.min_lr": number(share) * number(lr)},
+            also=("learning_rate",),
+        ),
+    )
+
+
+def _schedule_name(word: Any) -> Flat:
+    name = "cosine" if word in (ABSENT, None) else text(word)
+    if name not in _SCHEDULES:
+        raise Unfit(f"optim.schedule has no word for {name}", {f"{_NATIVE}lr_scheduler": name})
+    return {"optim.schedule": _SCHEDULES[name]}
+
+
+def _warmup(steps: Any, share: Any, word: Any) -> Flat:
+    if word == "constant":
+        return {}
+    if steps not in (ABSENT, None):
+        if 0 < (found := number(steps)) < 1:
+            why = f"axolotl 0.19.0 refuses {steps}, a share: read as warmup_ratio, which is its word for one"
+            raise Unfit(why, {"optim.warmup_share": found})
+        return {"optim.warmup_steps": whole(steps)}
+    return {"optim.warmup_share": 0.03 if share in (ABSENT, None) else number(share)}
+
+
+def _around() -> tuple[ImportRow, ...]:
+    return (
+        ImportRow(
+            ("save_steps", "save_strategy"),
+            _saving,
+            "checkpoints at the end of epochs are axolotl's own affair",
+            also=("saves_per_epoch",),
+        ),
+        ImportRow(
+            ("save_total_limit",),
+            lambda n: {f"{_NATIVE}save_total_limit": 4} if n in (ABSENT, None) else {"checkpoint.keep": whole(n)},
+            "axolotl keeps 4",
+        ),
+        ImportRow(("logging_steps",), lambda n: {"log.every": 1 if n in (ABSENT, None) else whole(n)}),
+        ImportRow(
+            (
+                "use_tensorboard",
+                "wandb_project",
+                "use_wandb",
+                "use_mlflow",
+                "wandb_name",
+                "mlflow_experiment_name",
+                "mlflow_run_name",
+                "mlflow_tracking_uri",
+            ),
+            _trackers,
+        ),
+        ImportRow(("load_best_model_at_end",), lambda on: {f"{_NATIVE}load_best_model_at_end": True} if on is True else {}),
+    )
+
+
+def _saving(steps: Any, strategy: Any, per_epoch: Any) -> Flat:
+    if isinstance(steps, int) and not isinstance(steps, bool):
+        return {"checkpoint.every": steps}
+    if strategy == "no":
+        return {}
+    counted = per_epoch not in (ABSENT, None)
+    own = {"save_strategy": None if counted else strategy if strategy not in (ABSENT, None) else "epoch"}
+    return {f"{_NATIVE}{key}": value for key, value in own.items()}
+
+
+def _trackers(board: Any, project: Any, wandb: Any, mlflow: Any, run: Any, experiment: Any, attempt: Any, uri: Any) -> Flat:
+    services = [
+        name
+        for name, on in (
+            ("tensorboard", board is True),
+            ("wandb", isinstance(project, str) and wandb is not False),
+            ("mlflow", mlflow is True),
+        )
+        if on
+    ]
+    if not services:
+        return {}
+    said = {"log.project": project if "wandb" in services else experiment, "log.run": run if "wandb" in services else attempt}
+    said |= {"log.mlflow_uri": uri} if "mlflow" in services else {}
+    return {"log.trackers": services, **{leaf: value for leaf, value in said.items() if isinstance(value, str) and value}}

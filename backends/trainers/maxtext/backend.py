@@ -1,0 +1,470 @@
+"""MaxText 0.2.5: JAX on TPU, GPU and CPU; one flat YAML, sizes per device, schedules as shares of the steps.
+
+Three loops: MaxText's own (`train_sft_native`, `pre_train.train`) for all weights, Tunix's for LoRA (`train_sft`) and for
+preferences (`train_dpo`). What only the host knows (shape of the model, steps, absolute paths) is in job.yml, which
+shims/tune_maxtext.py writes there and on which maxtext.yml is based.
+
+Sources: https://github.com/AI-Hypercomputer/maxtext/tree/maxtext-v0.2.5 (src/maxtext/configs, trainers), google-tunix 0.1.7.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from backends.backend import Backend, Progress, judge
+from backends.mapping.data import DATA
+from backends.mapping.launch import LAUNCH, identity, resources, resume
+from backends.mapping.methods import grpo_idle, no_qat
+from backends.mapping.model import model
+from backends.mapping.rows import (
+    Context,
+    Flat,
+    Row,
+    Unsupported,
+    Variant,
+    cannot,
+    choice,
+    const,
+    couple,
+    everywhere,
+    handled_by_us,
+    same,
+)
+from backends.metrics import Point
+from backends.plan import Step
+from backends.report import Kind as Lack
+from backends.trainers.maxtext.data import JOB, batch, native, shared
+from backends.trainers.maxtext.method import (
+    KINDS,
+    PREFERS,
+    SEE,
+    TUNIX,
+    adapter,
+    adapts,
+    converts,
+    distill,
+    module,
+    preference,
+    tunix,
+)
+
+NEVER = 1_000_000_000
+"""A checkpoint period that no run reaches: the last one is saved at the end."""
+_TYPES = SEE + "configs/types.py"
+_OPTIMIZERS = SEE + "optimizers/optimizers.py"
+_HOOKS = SEE + "trainers/post_train/hooks.py"
+_CHECKPOINTS = SEE + "common/checkpointing.py"
+_SPLIT = SEE + "utils/sharding.py"
+_MOMENTS = "https://github.com/google-deepmind/optax/blob/v0.2.6/optax/tree_utils/_tree_math.py"
+
+
+def _model(variant: Variant) -> Row:
+    """The Hugging Face folder: its weights are converted in a step of their own, its shape is read when job.yml is written."""
+    also = ("lora.json:model",) if adapts(variant) else ()
+    theirs = (f"{JOB}:model", "convert.json:model", "export.json:model", *also)
+    row = model(theirs=theirs, to=lambda folder, _: (folder,) * len(theirs), shared=not variant.native)
+
+    def to(*wish: Any) -> Sequence[Any]:
+        crossed, facts, context = row.to(*wish), wish[3], wish[4]
+        family = facts["family"] if facts else context.model.get("family", "llama")
+        converts("model.id", family, dict(zip(row.theirs, crossed, strict=True)))
+        return crossed
+
+    return replace(row, to=to)
+
+
+def _files(variant: Variant) -> tuple[Row, ...]:
+    made = "made by the convert step"
+    return (
+        const("base_config", "job.yml", "what only the host knows; written there"),
+        const("run_name", "run", "names a folder in the job's folder"),
+        const(f"{JOB}:kind", lambda context: context.variant.kind, "chooses MaxText's own base config"),
+        const(f"{JOB}:data", None if variant.native else "data", "made by the data step"),
+        const(f"{JOB}:weights", "weights", made),
+        const(f"{JOB}:lora", adapts(variant), "whether there is a start of LoRA"),
+        const("convert.json:out", "weights", "an Orbax checkpoint"),
+        const(
+            "convert.json:lora", {"start": "lora/start.safetensors"} if adapts(variant) else None, "the same A and B everywhere"
+        ),
+        const("export.json:weights", "weights", made),
+        const("export.json:trained", "out/run/checkpoints", "where MaxText leaves it"),
+        const("export.json:out", "checkpoint", "a folder in Hugging Face layout"),
+        *(() if adapts(variant) else (const("export.json:lora", None, "all weights were trained"),)),
+    )
+
+
+_FLOATS = {"fp32": ("float32", "float32", "highest"), "bf16": ("bfloat16", "bfloat16", "default")}
+_FLOATS["bf16-mixed"] = ("bfloat16", "float32", "default")
+
+
+def _precision(variant: Variant) -> Row:
+    also = ("convert-teacher.json:dtype",) if variant.kind == "distill" else ()
+    stored = ("grad_dtype", "mu_dtype", "convert.json:dtype", *also)
+    used = (f"{JOB}:dtype",) if adapts(variant) else ()
+    keys = ("dtype", "weight_dtype", "matmul_precision", *stored, *used)
+
+    def to(value: str, _: Context) -> Sequence[Any]:
+        if value not in _FLOATS:
+            raise Unsupported(
+                "train.precision", "MaxText has no loss scaling, which float16 needs", see=_TYPES, instead=written("bf16-mixed")
+            )
+        return tuple(written(value).values())
+
+    def written(value: str) -> Flat:
+        dtype, weights, products = _FLOATS[value]
+        return dict(zip(keys, (dtype, weights, products, *(weights for _ in stored), *(dtype for _ in used)), strict=True))
+
+    def back(dtype: str, weights: str, products: str, *_: Any) -> Sequence[Any]:
+        return (next(word for word, floats in _FLOATS.items() if floats == (dtype, weights, products)),)
+
+    return couple(("train.precision",), keys, to, back, why="of arithmetic, weights, gradients and optimizer state")
+
+
+_REMAT = {(False, False): "none", (True, False): "full", (False, True): "minimal_offloaded", (True, True): "minimal_offloaded"}
+
+
+def _memory(recompute: bool, offload: bool, context: Context) -> Sequence[Any]:
+    if offload and context.accelerator == "cpu":
+        raise Unsupported(
+            "train.offload",
+            "on a CPU the activations are in main memory anyway",
+            see=_TYPES,
+            instead={"remat_policy": _REMAT[recompute, False]},
+        )
+    return (_REMAT[recompute, offload],)
+
+
+_KERNELS = {"auto": "autoselected", "eager": "dot_product"}
+_FLASH = {"tpu": "flash", "cuda": "cudnn_flash_jax"}
+
+
+def _attention(value: str, context: Context) -> Sequence[Any]:
+    if value == "flash" and context.accelerator in _FLASH:
+        return (_FLASH[context.accelerator],)
+    if value not in _KERNELS:
+        why = "MaxText has no flash attention on a CPU" if value == "flash" else "scaled_dot_product_attention is torch's"
+        raise Unsupported("train.attention", why, see=SEE + "layers/attention_op.py", instead={"attention": "autoselected"})
+    return (_KERNELS[value],)
+
+
+def _care() -> tuple[Row, ...]:
+    """Memory, speed, precision."""
+    kernels = {native: word for word, native in _KERNELS.items()}
+    return (
+        couple(
+            ("train.grad_clip",),
+            ("gradient_clipping_threshold",),
+            lambda v, _: (v or 0.0,),
+            lambda v, _: (v or None,),
+            why="0 is no clipping",
+        ),
+        couple(
+            ("train.activation_checkpointing", "train.offload"),
+            ("remat_policy",),
+            _memory,
+            lambda v, _: (v == "full", v == "minimal_offloaded"),
+            why="JAX recomputes by policy",
+        ),
+        couple(
+            ("train.attention",),
+            ("attention",),
+            _attention,
+            lambda v, _: (kernels.get(v, "flash"),),
+            why="the kernel by its name",
+        ),
+        cannot("train.compile", "JAX always compiles", nor=(True,), see=SEE + "trainers/pre_train/train.py"),
+    )
+
+
+def _optimizer() -> tuple[Row, ...]:
+    spared = [".*norm.*", ".*bias.*"]
+    others: tuple[Lack, str] = ("never", "MaxText has adamw, adam_pax, sgd and muon")
+    later: tuple[Lack, str] = ("todo", "not translated yet")
+    lacks = {**dict.fromkeys(("adamw_8bit", "paged_adamw_8bit", "adafactor"), others), **dict.fromkeys(("muon", "sgd"), later)}
+    return (
+        choice("optim.name", "opt_type", {"adamw": "adamw"}, otherwise=lacks, instead="adamw", see=_OPTIMIZERS),
+        handled_by_us("optim.fused", "XLA compiles the whole step"),
+        couple(
+            ("optim.lr", "optim.min_lr"),
+            ("learning_rate", "learning_rate_final_fraction"),
+            lambda lr, low, _: (lr, low / lr),
+            lambda lr, share, _: (lr, lr * share),
+            why="schedules end at a share of the rate",
+        ),
+        couple(
+            ("optim.betas",),
+            ("adam_b1", "adam_b2"),
+            lambda v, _: tuple(v),
+            lambda one, two, _: ([one, two],),
+            status="approximated",
+            why="rounded to the type of the optimizer's state: 0.9 is 0.8984 with train.precision bf16, and 0.9 with the others",
+            see=_MOMENTS,
+        ),
+        same("optim.eps", "adam_eps"),
+        const("adam_eps_root", 0.0, "no leaf asks for it"),
+        same("optim.weight_decay", "adam_weight_decay"),
+        couple(
+            ("optim.decay_on",),
+            ("adamw_mask",),
+            lambda on, _: ([] if on == "all" else spared,),
+            lambda mask, _: ("matrices" if mask else "all",),
+            why="patterns of what is spared",
+        ),
+        couple(
+            ("optim.schedule",),
+            ("lr_schedule_type", "wsd_decay_style", f"{JOB}:schedule"),
+            lambda kind, _: ("cosine" if kind == "cosine" else "wsd", "linear", kind),
+            lambda *values: (values[2],),
+            why="linear and constant are warm-up, stable, decay",
+        ),
+        couple(
+            ("optim.warmup_steps", "optim.warmup_share"),
+            (f"{JOB}:warmup_steps", f"{JOB}:warmup_share"),
+            lambda count, share, _: (count, share),
+            lambda count, share, _: (count, share),
+            why="warmup_steps_fraction: written on the host, which knows the steps",
+        ),
+    )
+
+
+def _keep(variant: Variant) -> Row:
+    """MaxText removes what is too old before it is known that the newest is whole, and Tunix is not told how many to keep."""
+    if variant.native and not tunix(variant):
+        return same("checkpoint.keep", "max_num_checkpoints_to_keep")
+    return couple(
+        ("checkpoint.keep",),
+        ("max_num_checkpoints_to_keep", f"{JOB}:keep"),
+        lambda v, _: (None, v),
+        lambda _, v, _scene: (v,),
+        why="removed by tune_maxtext.py, which knows when the newer one is whole",
+    )
+
+
+def _unresumed(context: Context) -> tuple[Lack, str, str] | None:
+    if context.variant.native:
+        return (
+            "never",
+            "MaxText does not take up the place in rows that it reads itself; use data.rendering: shared",
+            _CHECKPOINTS,
+        )
+    return ("todo", "not tried with several devices yet", _CHECKPOINTS) if context.devices > 1 else None
+
+
+def _around(variant: Variant) -> tuple[Row, ...]:
+    """Evaluation, checkpoints, logs."""
+    pairs = variant.kind in PREFERS
+    return (
+        couple(
+            ("eval.every",),
+            (f"{JOB}:eval_every",),
+            lambda v, _: (v,),
+            lambda v, _: (v,),
+            why="eval_interval: written on the host, since null means as many as there are steps",
+        ),
+        const(f"{JOB}:evaluates", lambda context: context.evaluates, "whether there are rows for it"),
+        couple(
+            ("eval.batches",),
+            ("eval_steps",),
+            lambda v, _: (v or -1,),
+            lambda v, _: (None if v == -1 else v,),
+            status="approximated" if pairs else "converted",
+            why="-1 is all" + (" whole batches: pairs that fill none are left out" if pairs else ""),
+            see=_HOOKS if pairs else "",
+        ),
+        const("target_eval_loss", 0.0, "no early end"),
+        couple(
+            ("checkpoint.every",),
+            ("checkpoint_period",),
+            lambda v, _: (v or NEVER,),
+            lambda v, _: (None if v == NEVER else v,),
+            why="no checkpoints on the way is a period that is never reached",
+        ),
+        _keep(variant),
+        resume(_unresumed),
+        const("enable_checkpointing", True, "the result is one"),
+        const("async_checkpointing", False, "a run ends when its checkpoint is whole"),
+        const("save_checkpoint_on_start", False, "the start is in the cache"),
+        const("save_checkpoint_on_completion", True, "the result"),
+        handled_by_us("log.every", "we keep every n-th point of what is read", 1),
+        *_trackers(variant),
+    )
+
+
+def _trackers(variant: Variant) -> tuple[Row, ...]:
+    """MaxText's own: event files, and wandb where MaxText's loop trains."""
+    see = SEE + "common/metric_logger.py"
+    keys = ("enable_tensorboard", "enable_wandb", f"{JOB}:wandb", "wandb_project_name", "wandb_run_name")
+
+    def to(trackers: list[str], project: str | None, run: str | None, _: Context) -> Sequence[Any]:
+        wandb = "wandb" in trackers and not tunix(variant)
+        values = ("tensorboard" in trackers, wandb, wandb, project or "tunesmith", run or "")
+        if "mlflow" in trackers:
+            raise Unsupported("log.trackers", "MaxText has no mlflow", see=see, instead=dict(zip(keys, values, strict=True)))
+        if "wandb" in trackers and tunix(variant):
+            why = "Tunix starts a wandb run of its own beside MaxText's"
+            raise Unsupported(
+                "log.trackers", why, kind="todo", see=TUNIX + "metrics_logger.py", instead=dict(zip(keys, values, strict=True))
+            )
+        return values
+
+    def back(board: bool, wandb: bool, _wandb: bool, project: str, run: str, _: Context) -> Sequence[Any]:
+        chosen = [name for name, on in (("tensorboard", board), ("wandb", wandb)) if on]
+        return chosen, None if project == "tunesmith" else project, run or None
+
+    return (
+        couple(("log.trackers", "log.project", "log.run"), keys, to, back, why="event files are in out/run/tensorboard"),
+        handled_by_us("log.mlflow_uri", "MaxText has no mlflow"),
+    )
+
+
+_STRATEGIES = {
+    "auto": (1, -1, False),
+    "fsdp": (1, -1, False),
+    "zero3": (1, -1, False),
+    "ddp": (-1, 1, False),
+    "zero1": (-1, 1, True),
+}
+
+
+def _devices() -> tuple[Row, ...]:
+    """One process drives all devices of a host; how they share the work is a mesh."""
+    keys = ("ici_data_parallelism", "ici_fsdp_parallelism", "shard_optimizer_over_data", f"{LAUNCH}:strategy")
+
+    def strategy(word: str, _: Context) -> Sequence[Any]:
+        if word not in _STRATEGIES:
+            why = "MaxText splits the optimizer's state alone, or everything"
+            instead = dict(zip(keys, (*_STRATEGIES["fsdp"], "fsdp"), strict=True))
+            raise Unsupported("resources.strategy", why, see=_TYPES, instead=instead)
+        return *_STRATEGIES[word], word
+
+    return (
+        same("resources.devices", f"{JOB}:devices"),
+        cannot(
+            "resources.hosts",
+            "each host writes its part of a checkpoint, so that all need one folder; not translated yet",
+            unless=1,
+            kind="todo",
+            see=_CHECKPOINTS,
+        ),
+        couple(("resources.strategy",), keys, strategy, lambda *values: (values[3],), why="axes of the mesh; -1 is what is left"),
+        same("resources.tensor", "ici_tensor_parallelism"),
+        const("dcn_data_parallelism", 1, "one host"),
+        const("sharding_tolerance", 1.0, "LoRA's A and B are not split; more of that than 2 % is refused otherwise", _SPLIT),
+    )
+
+
+_HARDWARE = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
+
+
+def _fixed(variant: Variant) -> tuple[Row, ...]:
+    """What has no leaf and a default that would matter."""
+    return (
+        const("dataset_type", "hf", "the base config's is synthetic"),
+        const("use_tunix_gradient_accumulation", variant.kind in PREFERS, "micro-batches come from the loader only in Tunix"),
+        const("hardware", lambda context: _HARDWARE[context.accelerator], "the target's"),
+        const("skip_jax_distributed_system", True, "one host"),
+        const(f"{JOB}:accelerator", lambda context: context.accelerator, "the target's"),
+        const(f"{JOB}:block", lambda context: 1 if context.accelerator == "cpu" else 128, "kernels want whole blocks of tokens"),
+        const("enable_dropout", False, "no leaf asks for it"),
+        const("dropout_rate", 0.0, "no leaf asks for it"),
+        const("z_loss_multiplier", 0.0, "no leaf asks for it"),
+        const("logits_dot_in_fp32", False, "in the precision of the rest"),
+        const("cast_logits_to_fp32", True, "the loss is taken in float32"),
+        const("tokenizer_type", "huggingface", "the model folder's"),
+        const("grain_worker_count", 0, "no loader processes"),
+        const("jax_cache_dir", lambda context: "" if context.accelerator == "cpu" else "cache/jax", "compiled programs"),
+        const("abort_on_nan_loss", False, "we look at every loss, and end the run ourselves"),
+        const("abort_on_inf_loss", False, "we look at every loss, and end the run ourselves"),
+        const("log_config", False, "860 lines"),
+    )
+
+
+def rows(variant: Variant) -> tuple[Row, ...]:
+    """All rows, in the schema's order."""
+    seeds = ("data_shuffle_seed", "init_weights_seed", *(() if variant.native else (f"{DATA}:seed",)))
+    return (
+        *identity(),
+        _model(variant),
+        *_files(variant),
+        KINDS,
+        *adapter(variant),
+        *preference(variant.kind),
+        *grpo_idle(),
+        *distill(variant),
+        *no_qat("todo", "MaxText's quantized training is not translated yet", SEE + "layers/quantizations.py"),
+        *(native(variant) if variant.native else shared()),
+        batch(variant),
+        _precision(variant),
+        everywhere("train.seed", *seeds, *(("lora.json:seed",) if adapts(variant) else ())),
+        *_care(),
+        *_optimizer(),
+        *_around(variant),
+        *resources(*_devices()),
+        *_fixed(variant),
+    )
+
+
+def steps(launch: Flat, python: str) -> tuple[Step, ...]:
+    """Prepare, convert, train, export."""
+    kind, adapted = launch["kind"], launch["adapter"] != "none"
+    weights = "tune_maxtext_weights.py"
+    return (
+        *((Step("teacher", (python, "tune_model.py", "teacher.json")),) if kind == "distill" else ()),
+        *((Step("lora", (python, "tune_lora.py", "lora.json")),) if adapted else ()),
+        Step("prepare", (python, "tune_maxtext.py", JOB)),
+        Step("convert", (python, weights, "convert.json")),
+        *((Step("convert-teacher", (python, weights, "convert-teacher.json")),) if kind == "distill" else ()),
+        Step("train", (python, "tune_maxtext.py", JOB, module(kind, launch["adapter"]))),
+        Step("export", (python, "tune_maxtext_export.py", "export.json")),
+    )
+
+
+_TERMS = ("class_loss", "kd_loss")
+"""Of the loss of a distillation: the labels', and the teacher's."""
+
+
+def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
+    """A line of its metrics file: of a step, or of an evaluation.
+
+    MaxText's loop counts steps from 0 and logs the rate that the step used, Tunix counts from 1 and logs the next step's;
+    `counts_from` is ours (shims/tune_maxtext.py). Its speed counts padding, so that it is taken from the tokens with loss.
+    """
+    row = json.loads(line)
+    step = int(row["step"]) + 1 - row["counts_from"]
+    if "eval/total_loss" in row:
+        return [Point(step, "eval_loss", row["eval/avg_loss"], "eval/avg_loss")] if step > 0 else []
+    if step <= progress.last:
+        return []
+    loss, tokens, seconds = row["learning/loss"], row["learning/total_weights"], row["perf/step_time_seconds"]
+    lr = row["learning/current_learning_rate"]
+    if row["counts_from"]:
+        lr, progress.kept["lr"] = progress.kept.get("lr", reading["first_lr"]), lr
+    progress.unlabelled |= tokens == 0
+    progress.step(step, loss)
+    norm = row.get("learning/raw_grad_norm", row.get("learning/grad_norm"))
+    return [
+        Point(step, "loss", loss, "learning/loss"),
+        Point(step, "lr", lr, "learning/current_learning_rate"),
+        Point(step, "loss_tokens_per_second", tokens / max(seconds, 1e-9), "learning/total_weights"),
+        *([Point(step, "grad_norm", norm, "learning/grad_norm")] if norm is not None else []),
+        *(Point(step, each, row[f"learning/{each}"], f"learning/{each}") for each in _TERMS if f"learning/{each}" in row),
+    ]
+
+
+MAXTEXT = Backend(
+    name="maxtext",
+    package="maxtext 0.2.5",
+    requires="maxtext>=0.2.5,<0.3",
+    config="maxtext.yml",
+    rows=rows,
+    steps=steps,
+    shims=("tune_maxtext.py", "tune_maxtext_rows.py", "tune_maxtext_weights.py", "tune_maxtext_export.py", "tune_lora.py"),
+    watch=("out/metrics.jsonl",),
+    read=read,
+    judge=judge,
+    python="3.12",
+    accelerators=("cpu", "cuda", "tpu"),
+)

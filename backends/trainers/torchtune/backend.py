@@ -1,0 +1,322 @@
+"""torchtune 0.6.1: components by dotted name, steps counted per epoch, no validation. No longer developed upstream.
+
+Read beside it torchtune_method.py (which of upstream's recipes does what), torchtune_train.py and torchtune_data.py
+(data.rendering: native).
+Sources: https://github.com/pytorch/torchtune/tree/v0.6.1 (recipes/full_finetune_single_device.py and its siblings).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from backends.backend import Backend, Progress, judge
+from backends.mapping.data import DATA, shared_data
+from backends.mapping.launch import LAUNCH, identity, resources, resume, torchrun
+from backends.mapping.methods import grpo_idle
+from backends.mapping.model import model
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, cannot, const, couple, handled_by_us, same
+from backends.metrics import Point
+from backends.plan import Step
+from backends.trainers.torchtune import data, method, train
+from backends.trainers.torchtune.method import MANY, RECIPES, SEE, learns
+
+FULL = RECIPES + "full_finetune_single_device.py"
+NO_EVAL = "torchtune 0.6.1 has no validation"
+FAMILIES = ("llama", "mistral", "qwen2")
+"""Families whose folders our components read."""
+
+
+def _model(variant: Variant) -> Row:
+    """A named builder for models of the table, else one that reads the folder's config.json; with native data its tokenizer."""
+    also = (
+        *(("lora.json:model",) if variant.lora else ()),
+        *(("ref_checkpointer.checkpoint_dir",) if method.upstream(variant, 1).startswith("full_dpo") else ()),
+        *(("teacher_model.student",) if learns(variant) == "distill" else ()),
+    )
+    tokens = data.TOKENIZER_KEYS if variant.native else ()
+
+    def to(folder: str, context: Context) -> Sequence[Any]:
+        name = context.model.get("torchtune", "")
+        if variant.lora and name:
+            package, _, last = name.rpartition(".")
+            name = f"{package}.lora_{last}"
+        tokenizer = data.tokenizer(folder, context) if variant.native else ()
+        return (folder, f"torchtune.models.{name}" if name else ABSENT, folder, folder, *(folder for _ in also), *tokenizer)
+
+    row = model(
+        theirs=("model.path", "model.builder", "checkpointer.checkpoint_dir", "export.json:model", *also, *tokens),
+        to=to,
+        shared=not variant.native,
+        absent=("model.builder", "tokenizer._component_", "tokenizer.merges_file"),
+    )
+    return replace(row, to=lambda *wish: _known(row, *wish))
+
+
+def _known(row: Row, name: str, revision: str | None, init: str, facts: Flat | None, context: Context) -> Sequence[Any]:
+    """The row's values, if the model is of a family that our components read."""
+    crossed = row.to(name, revision, init, facts, context)
+    family = facts["family"] if facts else context.model.get("family", FAMILIES[0])
+    if family not in FAMILIES:
+        has = bool(context.model.get("torchtune"))
+        why = "is not translated to torchtune yet" if has else "is not in torchtune 0.6.1"
+        raise Unsupported(
+            "model.architecture" if facts else "model.id",
+            f"the family {family} {why}: {', '.join(FAMILIES)} are",
+            kind="todo" if has else "never",
+            see=SEE + "torchtune/models",
+            instead=dict(zip(row.theirs, crossed, strict=True)),
+        )
+    return crossed
+
+
+def _components(variant: Variant) -> tuple[Row, ...]:
+    return (
+        const(
+            "model._component_",
+            "tune_torchtune.lora_model" if variant.lora else "tune_torchtune.model",
+            "builds the model of a Hugging Face folder, or the named builder",
+        ),
+        const(
+            "checkpointer._component_",
+            "tune_torchtune.checkpointer",
+            "torchtune's own, with the files and type read from the folder",
+        ),
+        const("checkpointer.output_dir", "out", "in the job's folder"),
+        const("checkpointer.model_type", "AUTO", "read from config.json"),
+        const("output_dir", "out", "in the job's folder"),
+        const("export.json:from", "torchtune", "whose checkpoint it is"),
+        const("export.json:out", "checkpoint", "a folder in Hugging Face layout"),
+    )
+
+
+def _checkpoints(variant: Variant) -> tuple[Row, ...]:
+    """torchtune saves at the end of an epoch only: the run is cut into as many of its epochs as checkpoints are wanted."""
+    if variant.native:
+        why = "torchtune saves at the end of each epoch of its own; use data.rendering: shared"
+        return (
+            cannot("checkpoint.every", why, see=FULL),
+            cannot("checkpoint.keep", "torchtune keeps every checkpoint; use data.rendering: shared", see=FULL),
+            resume(lambda _: ("never", why, FULL)),
+        )
+    keys = ("epochs", "dataset.parts", "export.json:trained", "checkpointer.every")
+    return (
+        couple(
+            ("checkpoint.every",),
+            keys,
+            lambda every, context: _parts(every, context, keys),
+            lambda *values: (values[-2],),
+            why="torchtune saves at the end of an epoch: the steps are cut into that many",
+            see=FULL,
+        ),
+        same("checkpoint.keep", "checkpointer.keep"),
+        resume(lambda _: None),
+    )
+
+
+def _parts(every: int | None, context: Context, keys: Sequence[str]) -> Sequence[Any]:
+    if every is None:
+        return 1, 1, "out/epoch_0", None
+    if context.steps is None or context.steps % every:
+        raise Unsupported(
+            "checkpoint.every",
+            "torchtune saves at the end of an epoch: train.steps must be given and be a multiple",
+            see=FULL,
+            instead=dict(zip(keys, (1, 1, "out/epoch_0", None), strict=True)),
+        )
+    parts = context.steps // every
+    return parts, parts, f"out/epoch_{parts - 1}", every
+
+
+def _around(variant: Variant) -> tuple[Row, ...]:
+    """Evaluation, checkpoints, logs, and what has no leaf."""
+    return (
+        cannot("eval.every", NO_EVAL, see=FULL),
+        cannot("eval.batches", NO_EVAL, see=FULL),
+        *_checkpoints(variant),
+        const("resume_from_checkpoint", False, "a retry is told the checkpoint"),
+        handled_by_us("log.every", "we keep every n-th point of what is read", 1),
+        const("log_every_n_steps", 1, "every step is checked"),
+        *_logs(variant),
+        const("log_peak_memory_stats", lambda context: context.accelerator == "cuda", "memory_gib; not on a CPU"),
+        const("device", lambda context: context.accelerator, "the target's"),
+    )
+
+
+def _logs(variant: Variant) -> tuple[Row, ...]:
+    """Our own logger: torchtune takes one, and this hands on to its others."""
+    at = "metric_logger."
+    return (
+        same("log.trackers", f"{at}trackers"),
+        same("log.project", f"{at}project"),
+        same("log.run", f"{at}run"),
+        same("log.mlflow_uri", f"{at}mlflow_uri"),
+        const(f"{at}log_dir", "out/logs", "in the job's folder"),
+        const(f"{at}filename", "train.log", "a fixed name: torchtune's own has the time in it"),
+        const(
+            f"{at}summed_over",
+            lambda context: context.devices if method.upstream(variant, context.devices) == f"lora_dpo{MANY}" else 1,
+            "that recipe adds up the losses of its processes where it should average them",
+            RECIPES + "lora_dpo_distributed.py",
+        ),
+    )
+
+
+def _devices(variant: Variant) -> tuple[Row, ...]:
+    """One process a device. All of upstream's recipes for several split the weights (FSDP2)."""
+    see = RECIPES + f"full_finetune{MANY}.py"
+    split = {"auto": True, "fsdp": True, "zero3": True, "zero2": False}
+    switch = "fsdp_reshard_after_forward"
+
+    def strategy(word: str, context: Context) -> Sequence[Any]:
+        if method.upstream(variant, context.devices).endswith(MANY) and word in split:
+            return split[word], word
+        if context.devices > 1:
+            why = "torchtune splits weights, gradients and optimizer state (fsdp, zero3), or the last two (zero2)"
+            raise Unsupported("resources.strategy", why, see=see, instead={switch: True, f"{LAUNCH}:strategy": "auto"})
+        return ABSENT, word
+
+    def devices(count: int, context: Context) -> Sequence[Any]:
+        if learns(variant) == "distill" and context.devices > 1:
+            raise Unsupported(
+                "resources.devices",
+                "torchtune's distillation on several devices logs the loss of one micro-batch of one of them, and does not clip",
+                see=RECIPES + f"knowledge_distillation{MANY}.py",
+            )
+        return (count,)
+
+    return (
+        couple(("resources.devices",), (f"{LAUNCH}:devices",), devices, lambda count, _: (count,), status="same"),
+        same("resources.hosts", f"{LAUNCH}:hosts"),
+        couple(
+            ("resources.strategy",),
+            (switch, f"{LAUNCH}:strategy"),
+            strategy,
+            lambda _, word, _scene: (word,),
+            why="fsdp_reshard_after_forward: weights too",
+            absent=(switch,),
+        ),
+        cannot("resources.tensor", "the data step's rows are shared out to processes one by one", unless=1, kind="todo", see=see),
+        const(
+            f"{LAUNCH}:accelerator", lambda context: context.accelerator, "upstream's recipes for several processes want a GPU"
+        ),
+    )
+
+
+def _shared_data(variant: Variant) -> tuple[Row, ...]:
+    """Rows of the data step, through a data set component."""
+    made = "tune_torchtune.pairs" if learns(variant) == "dpo" else "tune_torchtune.rows"
+    return (
+        const("dataset._component_", made, "rows come from the data step, in its order"),
+        *(row if row.ours[0] != "data.eval" else _no_eval() for row in shared_data()),
+        const("dataset.folder", "data", "made by the data step"),
+        const("tokenizer._component_", "tune_torchtune.PadOnly", "torchtune reads nothing of it but the padding id"),
+        const("shuffle", False, "the order is in the data step's file"),
+        const("max_steps_per_epoch", None, "the data step fixes the number of steps"),
+    )
+
+
+def _no_eval() -> Row:
+    def to(name: str | None, _split: str, _: Context) -> Sequence[Any]:
+        if name is not None:
+            raise Unsupported("data.eval", NO_EVAL, see=FULL, instead={f"{DATA}:eval": None})
+        return (None,)
+
+    return couple(("data.eval", "data.eval_split"), (f"{DATA}:eval",), to, lambda _v, _s: (None, "validation"), status="same")
+
+
+def rows(variant: Variant) -> tuple[Row, ...]:
+    """All rows, in the schema's order."""
+    version, _, description = identity()
+    return (
+        version,
+        const("metric_logger._component_", "tune_torchtune.log", "where our metrics are read; hands on to the trackers"),
+        same("name", "metric_logger.name"),
+        description,
+        *_components(variant),
+        _model(variant),
+        method.kind(variant),
+        method.adapter(variant),
+        *method.lora(variant),
+        *method.losses(variant),
+        *method.preference(variant),
+        *grpo_idle(),
+        *method.distill(variant),
+        *method.qat(variant),
+        *(data.native(variant) if variant.native else _shared_data(variant)),
+        *train.train(variant),
+        *_around(variant),
+        *resources(*_devices(variant)),
+    )
+
+
+def steps(launch: Flat, python: str) -> tuple[Step, ...]:
+    """Make what the recipe needs, train, export. The first process writes the checkpoint, so the first host exports it."""
+    recipe = launch["recipe"]
+    lora = (Step("lora", (python, "tune_lora.py", "lora.json")),) if not recipe.startswith("full") else ()
+    teacher = (Step("teacher", (python, "tune_model.py", "teacher.json")),) if recipe.startswith("knowledge") else ()
+    return (
+        *teacher,
+        *lora,
+        Step("train", (*_program(launch, python), "run", recipe, "--config", "torchtune.yaml")),
+        Step("export", (python, "tune_export.py", "export.json"), everywhere=False),
+    )
+
+
+def _program(launch: Flat, python: str) -> tuple[str, ...]:
+    """torchtune's command, by module: the bare `tune` is also ours. Each process of torchrun starts it by itself."""
+    module = ("-m", "torchtune._cli.tune")
+    if not launch["recipe"].endswith(MANY):
+        return (python, *module)
+    processes = torchrun(python, launch["devices"], launch["hosts"])
+    if len(processes) == 1:  # a recipe for several processes, with one
+        processes = (python, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--standalone")
+    return (*processes, *(("tune_torchtune_cpu.py",) if launch["accelerator"] == "cpu" else module))
+
+
+_LINE = re.compile(r"^Step (\d+) \| (.*)$")
+_NAMES = {"lr": "lr", "grad_norm": "grad_norm", "peak_memory_alloc": "memory_gib"} | {
+    name: name
+    for name in ("class_loss", "kd_loss", *(f"rewards/{each}" for each in ("chosen", "rejected", "accuracies", "margins")))
+}
+
+
+def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
+    """A line of its DiskLogger. The rate is the step's own (shims/tune_torchtune_log.py); tokens_per_second_per_gpu counts tokens
+    with loss only, in DPO all tokens of both answers, padding too. With one process the rewards are those of the step's last
+    micro-batch.
+    """
+    found = _LINE.match(line)
+    if not found or int(found[1]) <= progress.last:
+        return []
+    step = int(found[1])
+    row = {name: float(value) for name, _, value in (pair.rpartition(":") for pair in found[2].split()) if name}
+    if "loss" not in row:
+        return []
+    speed = row.get("tokens_per_second_per_gpu", 0.0) * reading.get("devices", 1)
+    progress.unlabelled |= speed == 0
+    progress.step(step, row["loss"])
+    counted = "tokens_per_second" if "rewards/chosen" in row else "loss_tokens_per_second"
+    return [
+        Point(step, "loss", row["loss"], "loss"),
+        Point(step, counted, speed, "tokens_per_second_per_gpu"),
+        *(Point(step, ours, row[native], native) for native, ours in _NAMES.items() if native in row),
+    ]
+
+
+TORCHTUNE = Backend(
+    name="torchtune",
+    package="torchtune 0.6.1",
+    requires="torchtune>=0.6.1,<0.7",
+    config="torchtune.yaml",
+    rows=rows,
+    steps=steps,
+    shims=("tune_torchtune.py", "tune_torchtune_losses.py", "tune_torchtune_cpu.py", "tune_lora.py", "tune_export.py"),
+    watch=("out/logs/train.log",),
+    read=read,
+    judge=judge,
+    env={"TIKTOKEN_CACHE_DIR": ""},  # tiktoken remembers a vocabulary by its path, which is the same in every job
+    resume={"resume_from_checkpoint": True},
+)

@@ -1,0 +1,217 @@
+"""torchtune 0.6.1: which of its recipes does what, and the rows of the method section. Part of backends/torchtune.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backends.mapping.launch import LAUNCH
+from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, no_qat, preference_idle, preferring
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, const, couple, same
+from backends.recipe.paths import is_hub
+from backends.report import Kind
+
+SEE = "https://github.com/pytorch/torchtune/blob/v0.6.1/"
+RECIPES = SEE + "recipes/"
+_LOSSES = SEE + "torchtune/rlhf/loss/dpo.py"
+_MAIN = "https://github.com/pytorch/torchtune/tree/main/recipes/dev"
+MANY = "_distributed"
+"""How the names of upstream's recipes for several processes end."""
+
+
+def learns(variant: Variant) -> str:
+    """Which of our three tables a shape has: sft (pretraining is the same over other labels), dpo or distill. Kinds that
+    torchtune has not are shown by the first.
+    """
+    return variant.kind if variant.kind in ("dpo", "distill") else "sft"
+
+
+def upstream(variant: Variant, devices: int) -> str:
+    """Name of upstream's recipe. Two have a form for several processes only, which a single one can take too: DPO of all
+    weights, and DPO of DoRA, whose magnitudes lora_dpo_single_device leaves uninitialised.
+    """
+    many = devices > 1
+    if learns(variant) == "dpo":
+        stem = "lora_dpo" if variant.lora else "full_dpo"
+        many |= variant.adapter in ("none", "dora")
+    elif learns(variant) == "distill":
+        stem = "knowledge_distillation"
+    else:
+        stem = "lora_finetune" if variant.lora else "full_finetune"
+    return stem + (MANY if many else "_single_device")
+
+
+def kind(variant: Variant) -> Row:
+    """method.kind."""
+    has = ("sft", "pretrain", "dpo", *(("distill",) if variant.lora else ()))
+    no_loss = "torchtune 0.6.1 has the losses of DPO and RSO only, and hands them sums over tokens of two answers"
+    lacks: dict[str, tuple[Kind, str, str]] = dict.fromkeys(("ipo", "orpo", "simpo", "kto"), ("never", no_loss, _LOSSES))
+    return kinds(
+        *has,
+        lacks={
+            **lacks,
+            "reward": ("never", "torchtune loads reward models and trains none", SEE + "torchtune/rlhf"),
+            "grpo": ("never", "GRPO came after the last release of torchtune", _MAIN),
+            "distill": ("never", "torchtune distils into adapters only; use method.adapter", RECIPES),
+        },
+    )
+
+
+def adapter(variant: Variant) -> Row:
+    """method.adapter: upstream's recipe, and two switches of its LoRA builders."""
+    words = {"lora": (False, False), "qlora": (True, False), "dora": (False, True)}
+    if not variant.lora:
+        return couple(
+            ("method.adapter",),
+            (f"{LAUNCH}:recipe",),
+            lambda _word, context: (upstream(variant, context.devices),),
+            lambda *_: ("none",),
+            why="torchtune has a recipe for each method",
+        )
+    back = {switches: word for word, switches in words.items()}
+    return couple(
+        ("method.adapter",),
+        (f"{LAUNCH}:recipe", "model.quantize_base", "model.use_dora"),
+        lambda word, context: (upstream(variant, context.devices), *words[word]),
+        lambda _recipe, quantized, dora, _scene: (back[quantized, dora],),
+        why="torchtune has a recipe for each method; QLoRA and DoRA are switches of its LoRA",
+    )
+
+
+_ATTENTION = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "output_proj"}
+_MLP = ("gate", "up", "down")
+_BUILDERS = SEE + "torchtune/models/llama3_2/_component_builders.py"
+
+
+def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
+    chosen = [m for m in _MLP if m in wanted]
+    modules = [native for ours, native in _ATTENTION.items() if ours in wanted]
+    keys = {"model.lora_attn_modules": modules, "model.apply_lora_to_mlp": bool(chosen), "lora.json:targets": wanted}
+    if chosen and len(chosen) < len(_MLP):
+        raise Unsupported(
+            "method.lora.targets",
+            f"apply_lora_to_mlp is gate, up and down together; {', '.join(chosen)} alone is not possible",
+            see=_BUILDERS,
+            instead=keys,
+        )
+    head = "head" in wanted
+    if head and context.model.get("tied"):
+        raise Unsupported(
+            "method.lora.targets",
+            "the output embedding of this model is tied to the input; torchtune puts no adapter there",
+            see=_BUILDERS,
+            instead=keys | {"lora.json:targets": [t for t in wanted if t != "head"]},
+        )
+    return modules, bool(chosen), head or ABSENT, wanted
+
+
+def _wanted(modules: list[str], all_mlp: bool, head: Any, *_: Any) -> Sequence[Any]:
+    named = [t for t, native in _ATTENTION.items() if native in modules]
+    return ([*named, *(_MLP if all_mlp else ()), *(("head",) if head is True else ())],)
+
+
+def lora(variant: Variant) -> tuple[Row, ...]:
+    """method.lora."""
+    if not variant.lora:
+        return (*lora_idle(), const("optimizer_in_bwd", False, "it excludes accumulation and clipping"))
+    return (
+        couple(
+            ("method.lora.rank",), ("model.lora_rank", "lora.json:rank"), lambda v, _: (v, v), lambda v, *_: (v,), status="same"
+        ),
+        same("method.lora.alpha", "model.lora_alpha"),
+        same("method.lora.dropout", "model.lora_dropout"),
+        couple(
+            ("method.lora.targets",),
+            ("model.lora_attn_modules", "model.apply_lora_to_mlp", "model.apply_lora_to_output", "lora.json:targets"),
+            _targets,
+            _wanted,
+            why="attention by name; the MLP's three together",
+            see=_BUILDERS,
+            absent=("model.apply_lora_to_output",),
+        ),
+        const("model.start", "lora/start.safetensors", "every trainer starts from the same A and B"),
+        const("save_adapter_weights_only", False, "merged weights and the adapter"),
+    )
+
+
+def preference(variant: Variant) -> tuple[Row, ...]:
+    """method.preference."""
+    if learns(variant) != "dpo":
+        return preference_idle()
+    usual = beta("dpo", None)
+    return preferring(
+        couple(
+            ("method.preference.beta",),
+            ("loss.beta",),
+            lambda value, _: (beta("dpo", value),),
+            lambda value, _: (None if value == usual else value,),
+            why="null means 0.1",
+            status="same",
+        ),
+        same("method.preference.label_smoothing", "loss.label_smoothing"),
+    )
+
+
+def _teacher(name: str | None, _: Context) -> Sequence[Any]:
+    if name is None:
+        raise Unsupported("method.distill.teacher", "distillation needs a teacher: a model with the same token ids", see=RECIPES)
+    folder = f"cache/models/{name.replace('/', '--')}@main" if is_hub(name) else "inputs/teacher"
+    spec: Flat = {"id": name, "folder": folder}
+    spec |= {"init": "pretrained", "revision": "main"} if is_hub(name) else {"init": "folder"}
+    return spec, folder, folder
+
+
+def distill(variant: Variant) -> tuple[Row, ...]:
+    """method.distill."""
+    if learns(variant) != "distill":
+        return distill_idle()
+    keys = ("teacher.json:", "teacher_model.path", "teacher_checkpointer.checkpoint_dir")
+    return (
+        couple(
+            ("method.distill.teacher",),
+            keys,
+            _teacher,
+            lambda spec, *_: (spec["id"],),
+            why="a second folder in Hugging Face layout, made ready by a step of its own",
+        ),
+        same("method.distill.ratio", "kd_ratio"),
+    )
+
+
+def qat(variant: Variant) -> tuple[Row, ...]:
+    """method.qat."""
+    if variant.lora:
+        why = "torchtune's QAT of adapters wants the FakeQuantizeConfig of an older torchao than the 0.15 of its environment"
+        return no_qat("todo", why, SEE + "torchtune/modules/peft/lora.py")
+    why = "torchtune's QAT has no schedule of the learning rate and does not compile; not translated yet"
+    return no_qat("todo", why, RECIPES + "qat_distributed.py")
+
+
+def losses(variant: Variant) -> tuple[Row, ...]:
+    """The loss, and where a second set of weights comes from."""
+    key, own = "loss._component_", "tune_torchtune_losses."
+    if learns(variant) == "dpo":
+        return (
+            const(key, "torchtune.rlhf.loss.DPOLoss", "mean over the pairs of the global batch"),
+            *(() if variant.lora else _second("ref_checkpointer", "out/reference", "the start, which DPO compares with")),
+        )
+    if learns(variant) == "distill":
+        why = "torchtune's own, whose recipe would divide the gradient by the tokens twice"
+        see = RECIPES + "knowledge_distillation_single_device.py"
+        return (
+            const(key, f"{own}CEWithChunkedOutputLoss", why, see),
+            const(
+                "kd_loss._component_", f"{own}ForwardKLWithChunkedOutputLoss", why + "; the teacher's entropy is left out", see
+            ),
+            const("teacher_model._component_", "tune_torchtune.teacher", "built from the teacher's config.json"),
+            *_second("teacher_checkpointer", "out/teacher", "the teacher's weights"),
+        )
+    return (const(key, "torchtune.modules.loss.CEWithChunkedOutputLoss", "mean over all tokens with loss of the global batch"),)
+
+
+def _second(section: str, out: str, why: str) -> tuple[Row, ...]:
+    return (
+        const(f"{section}._component_", "tune_torchtune.checkpointer", why),
+        const(f"{section}.output_dir", out, "nothing is written there"),
+        const(f"{section}.model_type", "AUTO", "read from config.json"),
+    )

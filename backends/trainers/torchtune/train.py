@@ -1,0 +1,164 @@
+"""torchtune 0.6.1: the rows of the train and optim sections. Part of backends/torchtune.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from backends.mapping.batch import batch_per_device
+from backends.mapping.data import DATA
+from backends.mapping.rows import (
+    ABSENT,
+    Context,
+    Row,
+    Unsupported,
+    Variant,
+    cannot,
+    choice,
+    const,
+    couple,
+    default_for_null,
+    everywhere,
+    same,
+)
+from backends.mapping.schedule import warmup_steps
+from backends.report import Kind
+from backends.trainers.torchtune.method import RECIPES, SEE, learns
+
+_FULL = RECIPES + "full_finetune_single_device.py"
+
+
+def _schedule() -> tuple[Row, ...]:
+    """Our own factory: torchtune has cosine only, and its recipes with LoRA insist on a schedule."""
+    kind, warm = "lr_scheduler.kind", "lr_scheduler.warmup_steps"
+
+    def warmup(steps: int | None, share: float | None, context: Context) -> Sequence[Any]:
+        count = warmup_steps(context.steps, steps, share)
+        return (ABSENT, share) if count is None else (count, ABSENT)
+
+    return (
+        const(
+            "lr_scheduler._component_",
+            "tune_torchtune.schedule",
+            "torchtune has only a cosine that ends at 0",
+            SEE + "torchtune/training/lr_schedulers.py",
+        ),
+        same("optim.schedule", kind),
+        couple(
+            ("optim.warmup_steps", "optim.warmup_share"),
+            (warm, "lr_scheduler.warmup_share"),
+            warmup,
+            lambda count, share, _: (None if count is ABSENT else count, None if share is ABSENT else share),
+            absent=(warm, "lr_scheduler.warmup_share"),
+            why="a share is counted on the host when the steps are known there only",
+        ),
+    )
+
+
+_OPTIMIZERS = {"adamw": "torch.optim.AdamW", "adamw_8bit": "torchao.optim.AdamW8bit", "sgd": "torch.optim.SGD"}
+_NO_OPTIMIZER: dict[str, tuple[Kind, str]] = {
+    "paged_adamw_8bit": ("todo", "torchtune's would be that of bitsandbytes, which its environment has not"),
+    "adafactor": ("todo", "torch's Adafactor has neither optim.betas nor optim.eps; not translated yet"),
+    "muon": ("never", "torchtune gives all weights to one optimizer, and Muon is for matrices inside the layers only"),
+}
+
+
+def _optimizer() -> Row:
+    """The optimizer, and what it takes: torchao's 8-bit one has a single kernel anyway, SGD neither betas nor eps."""
+    ours = ("optim.name", "optim.decay_on", "optim.fused", "optim.betas", "optim.eps")
+    theirs = tuple(f"optimizer.{key}" for key in ("_component_", "decay_on", "fused", "betas", "eps", "momentum"))
+
+    def to(name: str, on: str, fused: bool | None, betas: list[float], eps: float, context: Context) -> Sequence[Any]:
+        known = name if name in _OPTIMIZERS else "adamw"
+        path = "tune_torchtune.adamw" if known == "adamw" and on != "all" else _OPTIMIZERS[known]
+        one = ABSENT if known == "adamw_8bit" else context.accelerator == "cuda" if fused is None else fused
+        adam = (ABSENT, ABSENT, 0.0) if known == "sgd" else (betas, eps, ABSENT)
+        values = (path, on if path.startswith("tune") else ABSENT, one, *adam)
+        written = dict(zip(theirs, values, strict=True))
+        if known != name:
+            kind, why = _NO_OPTIMIZER[name]
+            raise Unsupported("optim.name", why, kind=kind, see=_FULL, instead=written)
+        if known != "adamw" and on != "all":
+            raise Unsupported("optim.decay_on", f"not translated for {name} yet", kind="todo", see=_FULL, instead=written)
+        return values
+
+    def back(path: str, on: Any, fused: Any, betas: Any, eps: Any, _momentum: Any, context: Context) -> Sequence[Any]:
+        word = next((word for word, native in _OPTIMIZERS.items() if native == path), "adamw")
+        one = None if fused in (ABSENT, context.accelerator == "cuda") else fused
+        return (word, "all" if on is ABSENT else on, one, *(([0.9, 0.95], 1e-8) if betas is ABSENT else (betas, eps)))
+
+    return couple(ours, theirs, to, back, status="same", absent=theirs[1:])
+
+
+def _memory(variant: Variant) -> Row:
+    """Activations: recomputed, or kept in main memory, which torchtune does with those of recomputed layers only."""
+    keys = ("enable_activation_checkpointing", "enable_activation_offloading")
+    if learns(variant) == "distill":  # that recipe reads the first key only
+
+        def recomputed(again: bool, away: bool, _: Context) -> Sequence[Any]:
+            if away:
+                why = "torchtune's distillation does not offload"
+                raise Unsupported(
+                    "train.offload", why, see=RECIPES + "knowledge_distillation_single_device.py", instead={keys[0]: again}
+                )
+            return (again,)
+
+        return couple(
+            ("train.activation_checkpointing", "train.offload"), keys[:1], recomputed, lambda v, _: (v, False), status="same"
+        )
+
+    def to(again: bool, away: bool, context: Context) -> Sequence[Any]:
+        why = ""
+        if away and context.accelerator != "cuda":
+            why = "torchtune offloads from CUDA devices only"
+        elif away and not again:
+            why = "torchtune offloads only with train.activation_checkpointing"
+        if why:
+            raise Unsupported("train.offload", why, see=_FULL, instead={keys[0]: again, keys[1]: False})
+        return again, away
+
+    return couple(("train.activation_checkpointing", "train.offload"), keys, to, lambda *v: v[:2], status="same")
+
+
+def _clip(variant: Variant) -> Row:
+    if learns(variant) == "dpo" and variant.lora:
+        return cannot("train.grad_clip", "torchtune's DPO of adapters does not clip", see=RECIPES + "lora_dpo_distributed.py")
+    return same("train.grad_clip", "clip_grad_norm")
+
+
+def train(variant: Variant) -> tuple[Row, ...]:
+    """The sections train and optim."""
+    shared = () if variant.native else (f"{DATA}:seed",)
+    mixed: tuple[Kind, str] = ("never", "torchtune has no mixed precision: weights, gradients and optimizer share one type")
+    return (
+        batch_per_device("batch_size", "gradient_accumulation_steps", *(() if variant.native else (f"{DATA}:batch",))),
+        choice(
+            "train.precision",
+            "dtype",
+            {"fp32": "fp32", "bf16": "bf16"},
+            otherwise={"bf16-mixed": mixed, "fp16-mixed": mixed},
+            instead="bf16",
+            see=_FULL,
+        ),
+        everywhere("train.seed", "seed", *shared, *(("lora.json:seed",) if variant.lora else ())),
+        _clip(variant),
+        _memory(variant),
+        cannot(
+            "train.attention",
+            "torchtune calls torch's scaled_dot_product_attention, which chooses the kernel",
+            unless="auto",
+            nor=("sdpa",),
+            see=SEE + "torchtune/modules/attention_utils.py",
+        ),
+        default_for_null("train.compile", "compile", lambda context: context.accelerator == "cuda", "on for CUDA"),
+        _optimizer(),
+        couple(
+            ("optim.lr", "optim.min_lr"),
+            ("optimizer.lr", "lr_scheduler.min_ratio"),
+            lambda lr, low, _: (lr, low / lr),
+            lambda lr, ratio, _: (lr, lr * ratio),
+            why="the schedule's factor ends at min_lr / lr",
+        ),
+        same("optim.weight_decay", "optimizer.weight_decay"),
+        *_schedule(),
+    )

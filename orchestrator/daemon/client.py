@@ -1,0 +1,101 @@
+"""One controller a state folder: is there one, and how to reach or start it. Light, since most commands ask."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.home import Home
+
+
+@contextmanager
+def only_one(home: Home, patience: float = 0.0) -> Iterator[bool]:
+    """Hold the state folder's lock: True when we are the controller now.
+
+    Args:
+        home: the state folder.
+        patience: seconds to try; who only looks whether there is a controller holds the lock for a moment.
+    """
+    fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        yield _locked(fd, time.monotonic() + patience)
+    finally:
+        os.close(fd)
+
+
+def _locked(fd: int, until: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+def alive(home: Home) -> bool:
+    """Is there a controller?"""
+    if not home.lock.exists():
+        return False
+    with only_one(home) as mine:
+        return not mine
+
+
+def wake(home: Home, secrets: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    """See that a controller is at work, and tell it to look; hand it secrets' values, which it keeps in memory."""
+    running = alive(home)
+    if not running:
+        _spawn(home)
+    if not running and not secrets:
+        return  # a new one looks before it listens
+    message = json.dumps({"secrets": secrets or {}}).encode()
+    until = time.monotonic() + (5.0 if secrets else 0.1)
+    while not _send(home, message) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def nudge(home: Home) -> None:
+    """Tell the controller, if there is one, to look."""
+    _send(home, b"{}")
+
+
+def _send(home: Home, message: bytes) -> bool:
+    import socket  # noqa: PLC0415  # 10 ms, for those who send
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+        try:
+            out.sendto(message, near(home.socket))
+        except OSError:
+            return False
+    return True
+
+
+def near(path: Path) -> str:
+    """A socket's path has 107 bytes at most; a folder that is open has a short name."""
+    if len(os.fsencode(path)) < 107:
+        return str(path)
+    fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{fd}/{path.name}"
+
+
+BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.daemon.loop import main; main(sys.argv[2])"
+"""Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment."""
+
+
+def _spawn(home: Home) -> None:
+    """A controller of its own session, which outlives us and our terminal."""
+    log = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDWR)
+    argv = [sys.executable, "-c", BOOT, str(Path(__file__).parents[2]), str(home.path)]
+    actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+    os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
+    os.close(log)
+    os.close(null)

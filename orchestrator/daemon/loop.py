@@ -1,0 +1,123 @@
+"""Being the controller: one process a state folder, which looks again whenever something happened, and leaves when all is done."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+from orchestrator.daemon.client import near, nudge, only_one
+from orchestrator.home import Home
+from orchestrator.jobs.abandoned import owed
+from orchestrator.jobs.controller import Controller
+from orchestrator.store import Store, open_store
+
+PACE = 0.5
+"""Seconds between looks at running jobs for news of their metrics; starts and ends are announced by the runner at once."""
+TOGETHER = 0.002
+"""Seconds after the first news in which more may come before it is looked at."""
+SHARE = 0.1
+"""Of a core that we take while there is always news: a thousand jobs have some every few ms."""
+BURST = 1.0
+"""Seconds of a core that may be taken at once after a quiet time, so that some dozens of jobs wait for nothing."""
+PATIENCE = 5.0
+"""Seconds to stay without anything to do."""
+
+
+def catch_up(home: Home, store: Store) -> None:
+    """Take one look ourselves when nobody else does, so that what is shown is true; starts nothing."""
+    with only_one(home) as mine:
+        if mine:
+            controller = Controller(home, store)
+            controller.look(start=False, patience=3.0)
+            controller.close()
+
+
+def serve(home: Home) -> None:
+    """Be the controller until there is nothing to do."""
+    secrets: dict[str, dict[str, str]] = {}
+    again = True
+    while again:
+        with only_one(home, patience=1.0) as mine, open_store(home.store) as store:
+            if not mine:
+                return
+            controller = Controller(home, store, secrets, lambda: nudge(home), owed(store))
+            try:
+                _loop(controller)
+            finally:
+                controller.close()
+        with open_store(home.store) as store:  # a job that came after our last look and saw us alive
+            again = bool(store.active())
+
+
+def _loop(controller: Controller) -> None:
+    place = controller.home.socket
+    place.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.bind(near(place))
+        place.chmod(0o600)
+        busy, allowance = time.monotonic(), Allowance()
+        while True:
+            left = _look_safely(controller)
+            if left:
+                busy = time.monotonic()
+            elif time.monotonic() - busy > PATIENCE:
+                break
+            if _listen(ear, controller, PACE if left else 1.0, time.monotonic() + allowance.rest()):
+                busy = time.monotonic()
+        place.unlink(missing_ok=True)
+
+
+class Allowance:
+    """What this thread may take of a core: `SHARE` of the time that passes, saved up to `BURST` seconds."""
+
+    def __init__(self) -> None:
+        """All is saved at the beginning."""
+        self._saved, self._until, self._spent = BURST, time.monotonic(), time.thread_time()
+
+    def rest(self) -> float:
+        """Seconds after which what was taken so far is made up for; 0 while some is saved."""
+        now, spent = time.monotonic(), time.thread_time()
+        self._saved = min(BURST, self._saved + (now - self._until) * SHARE) - (spent - self._spent)
+        self._until, self._spent = now, spent
+        return max(0.0, -self._saved / SHARE)
+
+
+def _look_safely(controller: Controller) -> int:
+    """One pass. What goes wrong with it is written down and tried again: a full disk or a locked database passes."""
+    try:
+        return controller.look()
+    except Exception:  # the loop must live on; the log has the trace
+        traceback.print_exc()
+        controller.cases.clear()
+        time.sleep(PACE)
+        return 1
+
+
+def _listen(ear: socket.socket, controller: Controller, seconds: float, rested: float) -> bool:
+    """Sleep until somebody says that something changed, at most so many seconds; did somebody?
+
+    What comes soon after the first word is looked at together, and so is what comes until we have `rested`, by the monotonic clock.
+    """
+    ear.settimeout(seconds)
+    until = 0.0
+    while True:
+        try:
+            data = ear.recv(1 << 20)
+        except (TimeoutError, BlockingIOError):
+            return until > 0
+        with suppress(ValueError, AttributeError):
+            controller.secrets.update(json.loads(data).get("secrets", {}))
+        until = until or max(rested, time.monotonic() + TOGETHER)
+        left = until - time.monotonic()
+        if left <= 0:
+            return True
+        ear.settimeout(left)
+
+
+def main(folder: str) -> None:
+    """What `service` starts."""
+    serve(Home(Path(folder)))

@@ -1,0 +1,1 @@
+"""Who grants devices and starts an attempt."""

@@ -1,0 +1,434 @@
+"""The loop: looks at the jobs' hosts, asks `decisions` what to do, does it, writes down what happened.
+
+Started on demand by whoever submits, one at a time (a lock in the state folder), ends when there is nothing to do. It holds
+no truth of its own: the store and the hosts' files are enough to go on after it was killed anywhere. The store is used by
+one thread; what waits for a host is an errand.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from backends.checkpoints import resumed
+from backends.log_signs import Ended
+from backends.registry import reader
+from orchestrator.background import BackgroundCalls
+from orchestrator.executors.hosts import HostPool, begun_nothing
+from orchestrator.home import Home, read_secrets
+from orchestrator.jobs.abandoned import Leftover, due, left_of, settle
+from orchestrator.jobs.admission import Queued, admit
+from orchestrator.jobs.attempt import ActiveAttempt, Mirror, facts, sites, watch
+from orchestrator.jobs.attempt_history import beginning, outcome, tried
+from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, merge_ranks, reconcile
+from orchestrator.jobs.retry import Again, Rules, again, astray, hangs
+from orchestrator.monitoring.drift import drifted
+from orchestrator.monitoring.metrics import Reading, points, summed
+from orchestrator.monitoring.poll import Observed
+from orchestrator.staging.request import GRACE
+from orchestrator.store import Active, Changes, Store
+from orchestrator.store.requests import unpacked
+from orchestrator.transports.base import AttemptStatus, Refused, TransportError, Watch
+
+
+@dataclass
+class Controller:
+    """All jobs of one state folder."""
+
+    home: Home
+    store: Store
+    secrets: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Job -> values, as heard from whoever submitted it; in memory only."""
+    nudge: Callable[[], None] = lambda: None
+    """Called, in another thread, when there is something to look at."""
+    left: list[Leftover] = field(default_factory=list)
+    """Attempts that were given up, to be stopped when their hosts are seen again."""
+    cases: dict[str, ActiveAttempt] = field(default_factory=dict)
+    waiting: dict[str, Queued] = field(default_factory=dict)
+    """What is kept of a job that waits: thousands may."""
+    told: dict[str, str] = field(default_factory=dict)
+    """Job -> why it waits, where others have what it waits for."""
+
+    def __post_init__(self) -> None:
+        """The ways to all machines begin here."""
+        self.errands = BackgroundCalls(self.nudge)
+        self.machines = HostPool(self.home, self.errands, self.nudge)
+
+    def close(self) -> None:
+        """Let go of the hosts; their jobs go on."""
+        self.errands.close()
+        self.machines.close()
+
+    def case(self, active: Active) -> ActiveAttempt:
+        """What is needed of a job, read once for each attempt."""
+        job = active.job
+        known = self.cases.get(job.id)
+        if known is None or known.attempt != job.attempt:
+            request, reading, backend = unpacked(self.store.request(job.id)), Reading.load(active.positions), reader(job.backend)
+            plan = request["plan"]
+            if reading.start:
+                plan = resumed(plan, reading.start["step"], job.steps or plan["promise"]["steps"], backend.resume, backend.config)
+            known = self.cases[job.id] = ActiveAttempt(plan, request["places"], backend, reading, job.attempt)
+        return known
+
+    def look(self, *, start: bool = True, patience: float = 0.0) -> int:
+        """One pass over everything that is not ended.
+
+        Args:
+            start: also start queued jobs.
+            patience: seconds to wait for other hosts that are being asked; what comes later is heeded by the next look.
+
+        Returns:
+            How many jobs are not ended afterwards.
+        """
+        active = self.store.active()
+        present = {each.job.id: each for each in active}
+        self.cases = {id: case for id, case in self.cases.items() if id in present}
+        self.waiting = {id: size for id, size in self.waiting.items() if id in present and present[id].job.state == "QUEUED"}
+        self._ask([each for each in active if each.job.state in ALIVE])
+        if self._heed(present, patience):
+            active = self.store.active()
+        self._tell(present)
+        for each in active:
+            if each.job.state == "QUEUED" and each.job.want:
+                self._become(each, Become("CANCELLED", "cancelled", "before it started"))
+        if start and any(each.job.state == "QUEUED" for each in active):
+            begun = self._admit(active)
+            self._heed({each.job.id: each for each in begun}, patience)
+        return len(active)
+
+    def _tell(self, present: Mapping[str, Active]) -> None:
+        """Show what is being brought to the hosts of jobs that start."""
+        for (id, attempt), text in list(self.machines.telling.items()):
+            del self.machines.telling[id, attempt]
+            if id in present:
+                self.store.change(id, expect=["STARTING"], attempt=attempt, now=time.time(), phase_step=text)
+
+    # Asking, and what comes back
+
+    def _ask(self, alive: Sequence[Active]) -> None:
+        """Have every machine looked at that has jobs of ours, if it is time, each in one call."""
+        groups: dict[str, list[Watch]] = defaultdict(list)
+        resting = self.machines.resting()
+        for each in alive:
+            case = self.case(each)
+            for rank, (host, _) in enumerate(case.hosts()):
+                if host.machine in resting:
+                    continue
+                self.machines.meet(host)
+                if host.ssh is not None and rank not in case.mirrors:
+                    case.mirrors[rank] = Mirror.of(self.home.mirror(each.job.id, case.attempt, rank))
+                groups[host.machine].append(watch(each.job, case, rank))
+        for left in self.left:
+            if left.host.machine not in resting:
+                self.machines.meet(left.host)
+                groups[left.host.machine].append(left.watch)
+        for machine, watches in groups.items():
+            self.machines.look(machine, watches)
+
+    def _heed(self, present: Mapping[str, Active], patience: float) -> bool:
+        """Act on what came back; was there anything?"""
+        back = self.errands.take(patience)
+        # in order, each once; those that wait for no host first
+        touched = dict.fromkeys(id for id, each in present.items() if each.job.want == "abandon" and id in self.cases)
+        for name, answer in back.items():
+            match name:
+                case ("look", str(machine)):
+                    touched |= dict.fromkeys(self._looked(machine, answer, present))
+                case ("start", str(id), int(attempt)) if id in present and present[id].job.attempt == attempt:
+                    self._started(present[id], self.case(present[id]), answer)
+                case ("leases", str(machine)):
+                    self.machines.told(machine, answer)
+                case _:  # an order: what it did shows when the host is looked at
+                    pass
+        for id in touched:
+            try:
+                self._follow(present[id], self.cases[id])
+            except Exception:  # one job's trouble is not the others'; the log has the trace, and the next look tries again
+                traceback.print_exc()
+                self.cases.pop(id, None)  # what was read and not recorded is read again
+        return bool(back)
+
+    def _looked(self, machine: str, answer: list[Observed] | Exception, present: Mapping[str, Active]) -> list[str]:
+        """Take in what a machine said; the jobs that it is about."""
+        if isinstance(answer, Exception):
+            return self._silent(machine, answer, present)
+        asked, out = self.machines.heard(machine), []
+        for observed in answer:
+            id = observed.seen.job
+            if left := next((left for left in self.left if left.is_of(machine, observed.seen)), None):
+                self._left(left, observed.seen)
+                continue
+            case = self.cases.get(id)
+            if case is None or id not in present or case.attempt != observed.seen.attempt or machine not in case.machines():
+                continue
+            if observed.seen.phase == "unknown" and asked < case.begun:
+                continue  # it was not there yet when the host was asked
+            rank = case.machines().index(machine)
+            if rank == 0:
+                self._record(present[id], case, observed)
+            if observed.log:
+                case.mirrors[rank].append(observed.log)
+            case.latest[machine] = observed
+            out.append(id)
+        return out
+
+    def _silent(self, machine: str, error: Exception, present: Mapping[str, Active]) -> list[str]:
+        """A machine could not be asked. It says nothing about its jobs, but that we do not know."""
+        if not isinstance(error, TransportError):
+            traceback.print_exception(error)
+        self.machines.silence(machine)
+        out = []
+        for id, each in present.items():
+            case = self.cases.get(id)
+            if case is None or each.job.state not in ALIVE or machine not in case.machines():
+                continue
+            case.latest[machine] = None
+            if each.job.reachable:
+                self.store.change(id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
+            if any(case.latest.values()):
+                out.append(id)
+        return out  # those of which all hosts are silent are left as they are, unless somebody abandons them: see `_heed`
+
+    def _left(self, left: Leftover, seen: AttemptStatus) -> None:
+        """See to it that what was given up ends, now that its host speaks of it."""
+        match due(seen):
+            case "":
+                settle(self.store, left, seen, time.time())
+                self.left.remove(left)
+            case "stop":
+                self.machines.order(left.host.machine, "stop", left.job, left.attempt, GRACE)
+            case "reap":
+                self.machines.order(left.host.machine, "reap", left.job, left.attempt)
+
+    def _follow(self, each: Active, case: ActiveAttempt) -> None:
+        """Decide, by what all hosts of a job said last."""
+        job, machines = each.job, case.machines()
+        if job.state not in ALIVE or self.errands.away(("start", job.id, job.attempt)):
+            return
+        if any(machine not in case.latest for machine in machines):
+            return  # one was not heard of yet: the next look knows more
+        latest = [case.latest[machine] for machine in machines]
+        phase, rank = merge_ranks([observed.seen if observed else None for observed in latest])
+        speaker = latest[rank]
+        steps = case.manifest["steps"] if case.manifest else job.steps
+        if speaker:
+            self._note(each, speaker.seen, steps, reachable=all(latest))
+        training = phase == "running" and speaker and speaker.seen.step == "train"
+        if training and (why := hangs(Rules.of(case.plan["retry"]), time.monotonic(), case.news)):
+            self._condemn(each, case, "hang", why)
+        for action in reconcile(facts(each.job, case, phase, speaker, steps)):
+            if isinstance(action, Become):
+                told = (
+                    f"{machines[rank]}: {action.detail}" if action.detail and len(machines) > 1 and all(latest) else action.detail
+                )
+                self._end(each, case, replace(action, detail=told), speaker, steps)
+            elif action.what == "start":
+                self._start([each])
+            else:
+                grace = (GRACE,) if action.what == "stop" else ()
+                for machine in filter(case.latest.get, machines):
+                    self.machines.order(machine, action.what, job.id, job.attempt, *grace)
+
+    def _note(self, each: Active, seen: AttemptStatus, steps: int | None, *, reachable: bool) -> None:
+        """Keep what changed beside the state."""
+        job = each.job
+        news: dict[str, Any] = {}
+        if seen.step and seen.step != job.phase_step:
+            news["phase_step"] = seen.step
+        if steps != job.steps:
+            news["steps"] = steps
+        if reachable and not job.reachable:
+            news |= {"reachable": True, "detail": ""}
+        if news:
+            self.store.change(job.id, expect=None, attempt=job.attempt, now=time.time(), **news)
+
+    def _record(self, each: Active, case: ActiveAttempt, observed: Observed) -> None:
+        """New bytes into points."""
+        if observed.manifest:
+            case.manifest = summed(observed.manifest)
+        if observed.resolved and not case.compared:
+            case.compared = True
+            if news := drifted(case.plan, observed.resolved):
+                self._condemn(each, case, "drift", news)
+        if observed.chunks or observed.seen.log_size > case.size:
+            case.news, case.size = time.monotonic(), observed.seen.log_size
+        if observed.chunks:
+            found = points(case.backend, case.plan, case.reading, observed.chunks, case.manifest)
+            self.store.record(each.job.id, each.job.attempt, found, time.time(), case.reading.dump())
+            steps = each.job.steps or case.plan["promise"]["steps"]
+            newest, last = [point[:3] for point in found], each.job.step or 0
+            if case.reading.start and steps and (why := astray(case.plan["reading"], steps, newest, last)):
+                self._condemn(each, case, "resume_astray", why)
+
+    def _condemn(self, each: Active, case: ActiveAttempt, reason: str, detail: str) -> None:
+        """Note why an attempt is to be stopped, before it is: it will have failed for that."""
+        if not case.reading.condemned:
+            case.reading.condemned = [reason, detail]
+            self.store.record(each.job.id, each.job.attempt, (), time.time(), case.reading.dump())
+
+    def _end(self, each: Active, case: ActiveAttempt, new: Become, speaker: Observed | None, steps: int | None) -> None:
+        """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
+        job, seen, now = (
+            each.job,
+            speaker.seen if speaker else AttemptStatus(each.job.id, each.job.attempt, "unknown"),
+            time.time(),
+        )
+        if new.state not in ENDED or new.state == "SUCCEEDED":
+            self._become(each, new, seen)
+            return
+        first = case.latest[case.machines()[0]]
+        tail = speaker.tail.decode("utf-8", "replace") if speaker else ""
+        ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail)
+        case.reading.outcome = outcome(ended, first.index if first else "", len(case.machines()), case.silent())
+        self.store.record(job.id, job.attempt, (), now, case.reading.dump())
+        if new.state != "CANCELLED":
+            choice = again(Rules.of(case.plan["retry"]), tried(self.store, job.id, job.attempt), steps)
+            if isinstance(choice, Again):
+                last, positions = (new.state, new.reason, new.detail), beginning(choice, now)
+                self.store.new_attempt(job.id, [job.state], now, ended=last, why=choice.why, positions=positions)
+                return
+        self._become(each, new, seen)
+        if new.reason == ABANDONED:
+            self.left += left_of(self.store, job.id, job.attempt)
+
+    def _become(self, each: Active, new: Become, seen: AttemptStatus | None = None) -> None:
+        """Write a new state down, if the job still is where we saw it."""
+        job, now = each.job, time.time()
+        fields: dict[str, Any] = {"state": new.state, "reason": new.reason, "detail": new.detail}
+        if new.state == "RUNNING":
+            fields["started"] = seen.step_started if seen and seen.step_started else now
+        if new.state in ENDED:
+            fields["ended"] = seen.ended if seen and seen.ended else now
+            self.secrets.pop(job.id, None)
+        self.store.change(job.id, expect=[job.state], attempt=job.attempt, now=now, **fields)
+
+    # Starting
+
+    def _admit(self, active: Sequence[Active]) -> list[Active]:
+        """Start queued jobs for which there are devices; those begun."""
+        by_id = {each.job.id: each for each in active}
+        begun = []
+        now = time.time()
+        waiting = [each for each in active if each.job.state != "QUEUED" or each.positions.get("not_before", 0.0) <= now]
+        closed = self.machines.down() | {left.host.machine for left in self.left}  # where an attempt that was given up may work
+        grants = admit(map(self._queued, waiting), self.machines.taken(), closed)
+        self._explain([each for each in waiting if each.job.state == "QUEUED" and each.job.id not in grants])
+        for id, grant in grants.items():
+            each, case = by_id[id], self.case(by_id[id])
+            case.reading.placed = {"target": grant.target, "devices": {name: list(held) for name, held in grant.devices.items()}}
+            case.latest.clear()
+            self.store.record(id, each.job.attempt, (), time.time(), case.reading.dump())
+            news: Changes = {"state": "STARTING", "target": grant.target, "detail": ""}
+            if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), **news):
+                begun.append(Active(each.job._replace(state="STARTING", target=grant.target), each.positions))
+        self._start(begun)
+        return begun
+
+    def _explain(self, waiting: Sequence[Active]) -> None:
+        """Note with jobs that wait who else has devices where they may run, once each time that this changes."""
+        others = self.machines.others()
+        if not others and not self.told:
+            return
+        said = {}
+        for each in waiting:
+            id, where = each.job.id, self.waiting[each.job.id].sites
+            said[id] = "; ".join(f"{name}: {others[name]}" for site in where for name, _ in site.machines if name in others)
+            if said[id] != self.told.get(id, ""):
+                self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), detail=said[id])
+        self.told = {id: told for id, told in said.items() if told}
+
+    def _queued(self, each: Active) -> Queued:
+        """What is asked for by a job that waits, or held by one that does not."""
+        job = each.job
+        if job.state != "QUEUED":
+            return Queued(job.id, job.state, job.want, held=each.positions.get("placed", {}).get("devices", {}))
+        if job.id not in self.waiting:
+            request = unpacked(self.store.request(job.id))
+            plan, begun_on = request["plan"], each.positions.get("start", {}).get("machine")
+            self.waiting[job.id] = Queued(
+                job.id, job.state, "", plan["hosts"], plan["devices"], sites(request["places"], begun_on)
+            )
+        known = self.waiting[job.id]
+        return replace(known, want=job.want) if job.want else known
+
+    def _start(self, begun: Sequence[Active]) -> None:
+        """Give attempts to their hosts. A second time does nothing there."""
+        for each in begun:
+            job, case = each.job, self.case(each)
+            values = self._secrets(each, case)
+            if values is not None:
+                self.machines.start(
+                    job.id, job.attempt, case.plan, case.hosts(), values, case.reading.start, alone=len(begun) == 1
+                )
+
+    def _secrets(self, each: Active, case: ActiveAttempt) -> dict[str, str] | None:
+        """Values of the job's secrets; None when one has none, which ends the attempt."""
+        job = each.job
+        try:
+            values, missing = _values(case.plan["secrets"], self.secrets.get(job.id, {}), self.home)
+            detail = (
+                f"no value for {', '.join(missing)}: export it and `tune retry {job.id}`, or write it into {self.home.secrets}"
+            )
+        except PermissionError as error:
+            values, missing, detail = {}, ["?"], str(error)
+        if missing:
+            self._become(each, Become("FAILED", "missing_secret", detail))
+            return None
+        return values
+
+    def _started(self, each: Active, case: ActiveAttempt, answers: list[AttemptStatus | Exception] | Exception) -> None:
+        """What the hosts answered to a start: all began; or none shall have."""
+        if isinstance(answers, Exception):
+            answers = [answers] * len(case.machines())
+        case.begun = time.monotonic()
+        wrong: dict[str, Exception] = {}
+        begun: list[str] = []
+        for machine, answer in zip(case.machines(), answers, strict=True):
+            if isinstance(answer, AttemptStatus):
+                begun.append(machine)
+                self.machines.began(machine)
+                if answer.phase == "running":  # what has ended already is looked at whole
+                    case.latest[machine] = Observed(answer, ())
+            else:
+                wrong[machine] = answer
+                self.machines.trouble(machine, answer, case.reading.placed["devices"][machine])
+        if not wrong:
+            self._follow(each, case)
+        elif all(begun_nothing(answer) for answer in wrong.values()):
+            self._take_back(each, begun, "; ".join(f"{machine}: {answer}" for machine, answer in wrong.items()))
+        elif refused := [
+            answer for answer in wrong.values() if not isinstance(answer, TransportError) or isinstance(answer, Refused)
+        ]:
+            self._stop(each, begun)
+            self._become(each, Become("FAILED", "cannot_start", str(refused[0])))
+        else:  # the answer was lost: what the host did shows when it is looked at
+            error = next(iter(wrong.values()))
+            self.store.change(each.job.id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
+
+    def _take_back(self, each: Active, begun: Sequence[str], why: str) -> None:
+        """Not all hosts could begin: the job waits again. Where some began, their attempt is over, and the next has another number."""
+        job, now = each.job, time.time()
+        self._stop(each, begun)
+        if job.want:
+            self._become(each, Become("CANCELLED", "cancelled", "before it started"))
+        elif begun:
+            self.store.new_attempt(job.id, ("STARTING",), now)
+        else:
+            self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=now, state="QUEUED", detail=why)
+
+    def _stop(self, each: Active, begun: Sequence[str]) -> None:
+        for machine in begun:
+            self.machines.order(machine, "stop", each.job.id, each.job.attempt, GRACE)
+
+
+def _values(names: Sequence[str], heard: Mapping[str, str], home: Home) -> tuple[dict[str, str], list[str]]:
+    """Values for names: from whoever submitted, from the secrets file, from our own environment; and the names without any."""
+    kept = read_secrets(home.secrets) if names else {}
+    values = {name: heard.get(name) or kept.get(name) or os.environ.get(name, "") for name in names}
+    return {n: v for n, v in values.items() if v}, [n for n, v in values.items() if not v]

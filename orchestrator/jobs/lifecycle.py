@@ -1,0 +1,177 @@
+"""What to do next with a job: a pure function of what is stored and what was seen. No clock, no file, no socket.
+
+Killing the controller between a decision and its effect loses nothing: every effect is either repeated harmlessly (starting
+an attempt twice starts it once) or was recorded together with the state it leads to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.transports.base import AttemptStatus
+
+ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
+
+
+ALIVE = frozenset({"STARTING", "PREPARING", "RUNNING", "STOPPING"})
+"""A runner may be at work."""
+
+
+ABANDONED = "abandoned"
+"""Why a job ended whose hosts did not answer: somebody did not want to wait for them."""
+
+
+STOPPED = ("stopped", "killed after grace")
+"""How an attempt ended that somebody stopped."""
+
+
+Phase = Literal["unknown", "running", "stopping", "exited", "lost", "failing", "unreachable"]
+"""`failing`: one host went wrong and another is still at work."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One job, as stored and as just seen on its host."""
+
+    state: str
+    want: str = ""
+    phase: Phase = "unknown"
+    """What its hosts say, taken together: see `gathered`."""
+    step: str = ""
+    """The plan's step that runs, or ran last."""
+    rc: int | None = None
+    signal: int | None = None
+    why: str = ""
+    orphans: int = 0
+    verdict: tuple[str, str] | None = None
+    """Reason and detail when all steps ended with exit code 0 and the job has not trained all the same."""
+    said: tuple[str, str] | None = None
+    """Reason and detail that the failing step left."""
+    condemned: tuple[str, str] | None = None
+    """Reason and detail for which we stop it."""
+    last_words: str = ""
+    """The last line of the log that looks like an error."""
+    phases: Collection[str] = ()
+    """Of the hosts that answer."""
+    silent: Sequence[str] = ()
+    """Hosts that do not."""
+
+
+@dataclass(frozen=True)
+class Become:
+    """The job's new state."""
+
+    state: str
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Do:
+    """An effect on the host."""
+
+    what: Literal["start", "stop", "reap"]
+
+
+Action = Become | Do
+
+
+def reconcile(facts: Facts) -> Sequence[Action]:
+    """What to do with a job that is not queued."""
+    if facts.phase == "unknown":
+        return _unknown(facts)
+    if facts.phase == "lost":
+        return _lost(facts)
+    if facts.phase == "exited":
+        return (_ended(facts),)
+    if facts.want and facts.state != "STOPPING":
+        return Do("stop"), Become("STOPPING")
+    if facts.phase == "failing" or (facts.condemned and facts.phase == "running"):
+        return (Do("stop"),)
+    if facts.state == "STOPPING":
+        return _stopping(facts)
+    if facts.phase == "unreachable":
+        return ()
+    now = "RUNNING" if facts.step == "train" else "PREPARING" if facts.state != "RUNNING" else "RUNNING"
+    return (Become(now),) if now != facts.state else ()
+
+
+def _stopping(facts: Facts) -> Sequence[Action]:
+    """What still works is told to end. Whoever abandons the job waits for no host that does not answer."""
+    if "running" in facts.phases:
+        return (Do("stop"),)
+    if facts.want == "abandon" and facts.phase == "unreachable" and "stopping" not in facts.phases:
+        gone = ", ".join(facts.silent)
+        return (Become("CANCELLED", ABANDONED, f"{gone}: did not answer; what runs there is stopped when it is seen again"),)
+    return ()
+
+
+def _unknown(facts: Facts) -> Sequence[Action]:
+    """The host knows of no such attempt: it was not started, or its folder was removed."""
+    if facts.want or facts.state == "STOPPING":
+        return Do("stop"), Become("CANCELLED", "cancelled", "before it started")
+    if facts.state == "STARTING":
+        return (Do("start"),)
+    return Do("stop"), Become("LOST", "folder_gone", "the host has no trace of the attempt: was its folder removed?")
+
+
+def _lost(facts: Facts) -> Sequence[Action]:
+    reap: Sequence[Action] = (Do("reap"),) if facts.orphans else ()
+    if facts.want:
+        return *reap, Become("CANCELLED", "cancelled", facts.why)
+    return *reap, Become("LOST", facts.why.replace(" ", "_"), f"{facts.why} while step {facts.step or 'none'} was running")
+
+
+def _ended(facts: Facts) -> Become:
+    if facts.condemned and not facts.want:
+        return Become("FAILED", *facts.condemned)
+    if facts.why in STOPPED:
+        return Become("CANCELLED", "cancelled", facts.why if facts.want else "stopped on the host")
+    if facts.why:
+        return Become("FAILED", "cannot_start", facts.why)
+    if facts.signal is not None:
+        return Become("FAILED", "signal", f"step {facts.step} was ended by signal {facts.signal}")
+    if facts.rc:
+        reason, detail = facts.said or ("exit_code", "")
+        last = facts.last_words if not detail else ""
+        return Become(
+            "FAILED", reason, detail or f"step {facts.step} ended with exit code {facts.rc}" + (f": {last}" if last else "")
+        )
+    if facts.verdict:
+        return Become("FAILED", *facts.verdict)
+    return Become("SUCCEEDED")
+
+
+def merge_ranks(hosts: Sequence[AttemptStatus | None]) -> tuple[Phase, int]:
+    """What is to be said of one attempt on several hosts: its phase, and the rank of the host that speaks for all.
+
+    Once one went wrong it speaks for the job, and the others are to be stopped: a trainer whose peer is gone waits for hours.
+
+    Args:
+        hosts: what each host said last, by rank; None for one that does not answer.
+    """
+    known = {rank: seen for rank, seen in enumerate(hosts) if seen}
+    if not known:
+        return "unreachable", 0
+    wrong = sorted((rank for rank, seen in known.items() if _went_wrong(seen)), key=lambda rank: known[rank].ended or 0.0)
+    speaker = wrong[0] if wrong else min(known)
+    phases = {seen.phase for seen in known.values()}
+    if wrong and "running" in phases:
+        return "failing", speaker
+    if len(known) < len(hosts):
+        return "unreachable", speaker
+    if not wrong and "unknown" in phases:
+        return "unknown", speaker
+    for phase in ("stopping", "running"):
+        if phase in phases:
+            return phase, next(rank for rank, seen in known.items() if seen.phase == phase)
+    stopped = (rank for rank, seen in known.items() if seen.why)
+    speaker = speaker if wrong else next(stopped, speaker)
+    return known[speaker].phase, speaker
+
+
+def _went_wrong(seen: AttemptStatus) -> bool:
+    stopped = seen.why in STOPPED
+    return seen.phase == "lost" or (seen.phase == "exited" and not stopped and bool(seen.why or seen.rc != 0))

@@ -1,0 +1,164 @@
+"""Whether a job that failed is tried again, when, and from where. Pure: the controller asks, and does it.
+
+A number of tries counts failures of one class in a row, until an attempt left a new checkpoint behind: a training of weeks may be
+preempted often, as long as it gets on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from backends.checkpoints import Checkpoint, first_rate
+from backends.log_signs import Class
+from backends.mapping.launch import RETRYING
+
+LONGEST_WAIT = 600.0
+CLOSE = 1e-3
+"""How far the rate of a resumed run may be off, as a share of the highest: float32 in one trainer, and figures rounded in logs."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An attempt that ended."""
+
+    number: int
+    kind: Class
+    checkpoints: tuple[Checkpoint, ...] = ()
+    """Complete ones that it left, the oldest first."""
+    place: tuple[str, ...] = ()
+    """Hosts on which it ran; its checkpoints are on the first."""
+
+
+class Start(NamedTuple):
+    """A checkpoint to go on from."""
+
+    attempt: int
+    checkpoint: Checkpoint
+    place: tuple[str, ...]
+    """Where it lies: the new attempt has to run there."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """Try it again."""
+
+    why: str
+    start: Start | None = None
+    """None: from the beginning."""
+    wait: float = 0.0
+    """Seconds after the end of the attempt before."""
+
+
+@dataclass(frozen=True)
+class Enough:
+    """Leave it as it is."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The recipe's wish."""
+
+    tries: Mapping[str, int] = field(default_factory=dict)
+    """Class -> how often; one that is not there: never."""
+    resume: bool = False
+    hang_minutes: float | None = 60.0
+
+    @classmethod
+    def of(cls, wish: Mapping[str, Any]) -> Rules:
+        """From `Plan.retry`."""
+        said = {**RETRYING, **wish}  # a plan of an older release says nothing
+        tries = {name: value for name, value in said.items() if name not in ("hang_minutes", "resume")}
+        return cls(tries, bool(said.get("resume")), said["hang_minutes"])
+
+
+def again(rules: Rules, tried: Sequence[Tried], steps: int | None) -> Again | Enough:
+    """Whether a job that has just failed is tried again by itself.
+
+    Args:
+        rules: of its recipe.
+        tried: all attempts so far, the last one has just ended.
+        steps: of the whole run, if known by now.
+    """
+    last = tried[-1]
+    allowed = rules.tries.get(last.kind, 0)
+    times = sum(each.kind == last.kind for each in tried[_got_on(tried) :])
+    said = last.kind.replace("_", " ")
+    if not allowed:
+        return Enough(f"{said}: not tried again" + ("" if last.kind == "wrong_request" else f" (retry.{last.kind} is 0)"))
+    if times > allowed:
+        return Enough(f"{said}: {times} times in a row without a new checkpoint, retry.{last.kind} allows {allowed}")
+    start = newest(tried, steps) if rules.resume else None
+    where = f"from step {start.checkpoint.step}" if start else "from the beginning"
+    wait = min(LONGEST_WAIT, 10.0 * 2 ** (times - 1)) if last.kind in ("lost", "hardware") else 0.0
+    return Again(f"{said}: attempt {last.number + 1} {where}, {times} of {allowed}", start, wait)
+
+
+def _got_on(tried: Sequence[Tried]) -> int:
+    """Index of the last attempt that came further than all before it."""
+    furthest, index = 0, 0
+    for place, each in enumerate(tried):
+        step = max((checkpoint.step for checkpoint in each.checkpoints), default=0)
+        if step > furthest:
+            furthest, index = step, place
+    return index
+
+
+def newest(tried: Iterable[Tried], steps: int | None) -> Start | None:
+    """The checkpoint that is furthest on, of any attempt, with something left to do after it."""
+    found = [
+        Start(each.number, checkpoint, each.place)
+        for each in tried
+        for checkpoint in each.checkpoints
+        if not checkpoint.lacks and (steps is None or checkpoint.step < steps)
+    ]
+    return max(found, key=lambda start: (start.checkpoint.step, start.attempt), default=None)
+
+
+def by_hand(tried: Sequence[Tried], steps: int | None) -> Again | Enough:
+    """`tune retry JOB --from-checkpoint`, whatever the rules say."""
+    if start := newest(tried, steps):
+        return Again(f"asked for, from step {start.checkpoint.step} of attempt {start.attempt}", start)
+    lacks = {checkpoint.lacks for each in tried for checkpoint in each.checkpoints if checkpoint.lacks}
+    return Enough("; ".join(sorted(lacks)) or "no attempt left a complete checkpoint: set checkpoint.every in the recipe")
+
+
+def hangs(rules: Rules, now: float, last_news: float) -> str:
+    """Why a training that runs is to be stopped; empty when it is not.
+
+    Args:
+        rules: of its recipe.
+        now: seconds.
+        last_news: when it last took a step, evaluated, or wrote to its log; when its step began, if it did none of that.
+    """
+    if rules.hang_minutes is None or now - last_news < rules.hang_minutes * 60:
+        return ""
+    return (
+        f"no step and no line in the log for {(now - last_news) / 60:.0f} minutes (retry.hang_minutes is {rules.hang_minutes:g})"
+    )
+
+
+def astray(reading: Mapping[str, Any], steps: int, points: Sequence[tuple[int, str, float]], last: int = 0) -> str:
+    """What shows that an attempt did not go on where its checkpoint was; empty when nothing does.
+
+    Args:
+        reading: of its plan (`Plan.reading`, with `begun`).
+        steps: of the whole run.
+        points: (step, name, value) of the attempt, the newest; with none there is nothing to say yet.
+        last: step of the attempt's points before these; 0 when these are its first.
+    """
+    begun = reading.get("begun", 0)
+    first = min((step for step, name, _ in points if name == "loss"), default=None)
+    if not begun or first is None:
+        return ""
+    facts, every = reading["rate"], reading.get("every", 1)
+    if last <= begun and first != (begun // every + 1) * every:
+        return f"it went on with step {first}, its checkpoint is of step {begun}"
+    for step, lr in ((step, value) for step, name, value in points if name == "lr"):
+        due = first_rate(facts, step, steps)
+        if abs(lr - due) > CLOSE * facts["lr"]:
+            return f"the rate of step {step} is {lr:g}, {due:g} was planned"
+    return ""

@@ -1,0 +1,96 @@
+"""What is to be known of attempts on one host, asked of it in as few calls as can be. Decides nothing, keeps nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from backends.checkpoints import INDEX
+from orchestrator.agent import runner
+from orchestrator.monitoring.drift import RESOLVED
+from orchestrator.transports.base import AttemptStatus, Chunk, Transport, Watch
+
+MANIFEST = "data/manifest.json"
+"""What the data step made."""
+REASON = "reason.json"
+"""What a step that failed says of it."""
+TAIL = 8192
+"""Bytes of the log's end in which an error is looked for."""
+FAILED = (REASON, INDEX)
+"""What is asked for of an attempt that ended without success."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One attempt on one host, as far as the watch had not seen it."""
+
+    seen: AttemptStatus
+    """Without bytes of files. Exited or lost means: after everything in `chunks` there is no more."""
+    chunks: tuple[Chunk, ...]
+    log: bytes = field(default=b"", repr=False)
+    """New bytes of the log, where the watch asked for them."""
+    manifest: dict[str, Any] | None = None
+    said: dict[str, Any] | None = None
+    resolved: str = field(default="", repr=False)
+    """What the trainer said of its config as it read it (`drift.RESOLVED`), where the watch asked for it."""
+    tail: bytes = field(default=b"", repr=False)
+    """The end of the log of an attempt that did not succeed."""
+    index: str = ""
+    """What that attempt says of its checkpoints (`resuming.INDEX`)."""
+
+
+def observe(transport: Transport, watches: Sequence[Watch]) -> list[Observed]:
+    """Look at many attempts: one call to the host, and more only for those that ended and left more than one can bring.
+
+    Raises:
+        TransportError: the host could not be asked.
+    """
+    return [_observed(*_drained(transport, watch, seen)) for watch, seen in zip(watches, transport.poll(watches), strict=True)]
+
+
+def _drained(transport: Transport, watch: Watch, seen: AttemptStatus) -> tuple[AttemptStatus, list[Chunk], bytes]:
+    """What was seen, and of an attempt that ended all the bytes that were new."""
+    first, chunks, log = seen, list(seen.chunks), seen.log
+    while first.phase in ("exited", "lost") and max(map(len, (seen.log, *(chunk.data for chunk in seen.chunks)))) >= runner.CHUNK:
+        reached = {chunk.path: (chunk.offset + len(chunk.data), chunk.head) for chunk in seen.chunks}
+        at = None if watch.log is None else watch.log + len(seen.log)
+        watch = replace(watch, files={**watch.files, **reached}, log=at, promised=(), whole=(), failed=(), tail=0)
+        [seen] = transport.poll([watch])
+        chunks, log = chunks + list(seen.chunks), log + seen.log
+    return first, chunks, log
+
+
+def _observed(seen: AttemptStatus, chunks: Sequence[Chunk], log: bytes) -> Observed:
+    return Observed(
+        replace(seen, chunks=(), log=b"", whole={}, tail=b""),
+        tuple(chunks),
+        log,
+        _json(seen.whole, MANIFEST),
+        (_json(seen.whole, REASON) or {}) if REASON in seen.whole else None,
+        _text(seen.whole, RESOLVED),
+        seen.tail,
+        _text(seen.whole, INDEX),
+    )
+
+
+def _text(whole: Mapping[str, bytes], path: str) -> str:
+    return whole.get(path, b"").decode("utf-8", "replace")
+
+
+def _json(whole: Mapping[str, bytes], path: str) -> dict[str, Any] | None:
+    with suppress(ValueError):
+        value = json.loads(whole.get(path, b"null"))
+        return value if isinstance(value, dict) else None
+    return None
+
+
+def last_words(tail: bytes) -> str:
+    """The last line that looks like an error, or simply the last."""
+    lines = [
+        line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip() and not line.startswith("=== tune:")
+    ]
+    errors = [line for line in lines if line.split(":")[0].rstrip().endswith(("Error", "Exception", "error"))]
+    return (errors or lines or [""])[-1][:500]

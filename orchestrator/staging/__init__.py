@@ -1,0 +1,1 @@
+"""What an attempt needs at its host before it starts."""

@@ -1,0 +1,127 @@
+"""What hosts say of themselves: asked of many at once, and kept, so that a plan can be made without asking again."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orchestrator.targets.model import way_of
+from orchestrator.transports.base import Host, HostFacts, Lease, Transport, TransportError
+from orchestrator.transports.local import Local
+
+if TYPE_CHECKING:
+    from orchestrator.home import Home
+
+
+class Said(NamedTuple):
+    """What a host says now."""
+
+    facts: HostFacts
+    leases: tuple[Lease, ...]
+    """Devices in use, by whomever, and by processes that are not tune's."""
+
+
+AT_ONCE = 32
+"""Hosts asked at once. They are waited for, and take little time of ours."""
+
+
+class Known(NamedTuple):
+    """What a host said, and when."""
+
+    facts: HostFacts
+    at: float
+    """Seconds since the epoch."""
+    leases: tuple[Lease, ...] = ()
+    """Devices that were in use then."""
+
+
+def recall(home: Home) -> dict[str, Known]:
+    """What is kept, by `places.way_of`; what cannot be read, as of another version, is not known."""
+    found: dict[str, Known] = {}
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+        for way, each in json.loads(_file(home).read_text("utf-8"))["hosts"].items():
+            with suppress(ValueError, LookupError, TypeError):
+                found[way] = Known(_checked(each["facts"]), float(each["at"]), _used(each.get("leases", ())))
+    return found
+
+
+def _checked(said: Mapping[str, Any]) -> HostFacts:
+    """Facts of the right kinds: a host may say anything.
+
+    Raises:
+        ValueError: something is missing, or is of another kind.
+    """
+    from pydantic import TypeAdapter  # noqa: PLC0415  # not for those who only ask who they are
+
+    return TypeAdapter(HostFacts).validate_python(dict(said))
+
+
+def _used(said: Iterable[Mapping[str, Any]]) -> tuple[Lease, ...]:
+    """Devices in use, of the right kinds. As `_checked`."""
+    from pydantic import TypeAdapter  # noqa: PLC0415  # not for those who only ask who they are
+
+    leases = tuple(map(dict, said))
+    return TypeAdapter(tuple[Lease, ...]).validate_python(leases) if leases else ()
+
+
+def keep(home: Home, found: Mapping[str, Said], now: float) -> None:
+    """Keep what hosts said, beside what others did; private to the user, whole or not at all."""
+    home.make()
+    kept = {**recall(home), **{way: Known(said.facts, now, said.leases) for way, said in found.items()}}
+    hosts = {
+        way: {"at": each.at, "facts": asdict(each.facts), "leases": list(map(asdict, each.leases))}
+        for way, each in sorted(kept.items())
+    }
+    fd, aside = tempfile.mkstemp(dir=home.path, prefix="hosts.")  # mode 0600
+    with os.fdopen(fd, "w", encoding="utf-8") as out:
+        json.dump({"version": 1, "hosts": hosts}, out, indent=1)
+    Path(aside).replace(_file(home))
+
+
+def _file(home: Home) -> Path:
+    return home.path / "hosts.json"
+
+
+def ask(home: Home, hosts: Iterable[Host | None]) -> dict[str, Said | TransportError]:
+    """Ask each host what it is and has, all at once, and keep what they say; None is this machine.
+
+    Returns:
+        The answers, or why there is none, by `places.way_of`.
+    """
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 10 ms, for those who ask
+
+    ways = {way_of(host): host for host in hosts}
+    with ThreadPoolExecutor(min(AT_ONCE, len(ways) or 1)) as pool:
+        found = dict(zip(ways, pool.map(lambda host: _ask(home, host), ways.values()), strict=True))
+    news = {way: said for way, said in found.items() if isinstance(said, Said)}
+    if news:
+        keep(home, news, time.time())
+    return found
+
+
+def _ask(home: Home, host: Host | None) -> Said | TransportError:
+    transport: Transport = Local(home.make().path)
+    try:
+        if host:
+            from orchestrator.transports.ssh.transport import Ssh  # noqa: PLC0415  # fabric is heavy
+
+            transport = Ssh(host, owner(home))
+        return Said(_checked(asdict(transport.hello())), _used(map(asdict, transport.leases())))
+    except TransportError as error:
+        return error
+    except (ValueError, LookupError, TypeError):
+        return TransportError(f"{host.name if host else 'this machine'}: answers what this version of tune does not understand")
+    finally:
+        transport.close()
+
+
+def owner(home: Home) -> str:
+    """Who holds devices for the jobs of a state folder, in words for people."""
+    return f"{os.uname().nodename}:{home.path}"

@@ -1,0 +1,253 @@
+"""clusters.yaml -> places: machines where jobs can run, and the way to them. Strict, with line numbers, all problems at once;
+without a file there is the target `local`, this machine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from backends.recipe.problems import RULES, RecipeError
+from backends.recipe.yaml_source import Problem, Source, read
+from orchestrator.targets.model import Place, Station, Targets, place, way_of
+from orchestrator.targets.schema import KINDS, Clusters, Local, Remote, Ssh, Way
+from orchestrator.transports.base import Device, Host, HostFacts
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
+_Model = TypeVar("_Model", bound=BaseModel)
+_Wrong = Callable[..., None]
+"""Takes a path and a rule, and where they tell more the value and a hint."""
+
+
+def find() -> Path | None:
+    """The file in force: TUNE_CLUSTERS, ./clusters.yaml, or the one in the user's config folder."""
+    named = os.environ.get("TUNE_CLUSTERS")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    candidates = [Path(named)] if named else [Path("clusters.yaml"), config / "tune" / "clusters.yaml"]
+    return next((path for path in candidates if named or path.is_file()), None)
+
+
+def load(known: Mapping[str, HostFacts] | None = None) -> Targets:
+    """All places.
+
+    Args:
+        known: what hosts have said of themselves, by `places.way_of`, for what is to be detected.
+
+    Raises:
+        RecipeError: the file is wrong; with all problems.
+        OSError: the file that TUNE_CLUSTERS names cannot be read.
+    """
+    path = find()
+    if path is None:
+        return Targets({"local": _local("local", Local())})
+    return parse(path.read_text("utf-8"), str(path), path.parent.absolute(), known or {})
+
+
+def parse(text: str, name: str, base: Path, known: Mapping[str, HostFacts]) -> Targets:
+    """The places that a text tells of. `base` is the folder to which its paths are relative.
+
+    Raises:
+        RecipeError: with all problems.
+    """
+    source = read(text, name)
+    problems = list(source.problems)
+
+    def wrong(path: str, rule: str, value: Any = ..., hint: str = "") -> None:
+        problems.append(Problem(path, rule, value, source.line(path), hint, source.name))
+
+    file = _checked(Clusters, source.values, "", wrong) if source.values or not problems else None
+    written = source.values.get("targets")
+    entries = {
+        target: entry
+        for target, values in (written if isinstance(written, dict) else {}).items()
+        if (entry := _target(target, values, wrong))
+    }
+    _check_groups(source, wrong)
+    defaults = file.defaults if file else Way()
+    remotes = {target: _hosts(entry, defaults) for target, entry in entries.items() if isinstance(entry, Ssh)}
+    _check_hosts(remotes, wrong)
+    if problems or file is None:
+        raise RecipeError(sorted(problems, key=lambda problem: problem.line or 0))
+    places = {
+        target: _local(target, entry) if isinstance(entry, Local) else _remote(target, remotes[target], base, known)
+        for target, entry in entries.items()
+    }
+    places = places if "local" in places else {"local": _local("local", Local()), **places}
+    return Targets(places, {group: tuple(names) for group, names in file.groups.items()})
+
+
+def _target(name: str, values: Any, wrong: _Wrong) -> Local | Ssh | None:
+    """One entry, when it is right."""
+    path = f"targets.{name}"
+    if not _NAME.fullmatch(name):
+        wrong(path, "should be named by letters, digits, - and _, not beginning with -", name)
+    if not isinstance(values, dict):
+        wrong(path, "should be a section of keys", values)
+        return None
+    kind = values.get("kind", "ssh" if "hosts" in values else "local")  # then it is the kind that was forgotten
+    if not isinstance(kind, str) or kind not in KINDS:
+        wrong(f"{path}.kind", f"should be {' or '.join(KINDS)}", kind, _nearest(str(kind), KINDS))
+        return None
+    if name == "local" and kind != "local":
+        wrong(f"{path}.kind", "should be local: so this machine is called", kind)
+    return _checked(KINDS[kind], values, path, wrong)
+
+
+def _checked(model: type[_Model], values: Any, at: str, wrong: _Wrong) -> _Model | None:
+    """The values as a model; None when something is wrong with them."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            parts = [str(part) for part in each["loc"] if part != "[key]"]
+            section = _SECTIONS.get(parts[0], model) if len(parts) > 1 else model
+            wrong(".".join(filter(None, (at, *parts))), *_said(each, section))
+    return None
+
+
+_SECTIONS: dict[str, type[BaseModel]] = {"hosts": Remote, "defaults": Way}
+"""Keys that hold sections of their own -> those."""
+
+
+def _said(error: Any, model: type[BaseModel]) -> tuple[str, Any, str]:
+    """One of pydantic's errors in our words: the rule, the value, a hint."""
+    kind, last = error["type"], error["loc"][-1]
+    if kind == "extra_forbidden":
+        siblings = model.model_fields
+        return "is not a key here", error["input"], _nearest(str(last), siblings) or f"known here: {', '.join(siblings)}"
+    make = RULES.get(kind)
+    rule = make(error.get("ctx", {})) if make else str(error["msg"]).removeprefix("Value error, ")
+    number = isinstance(error["input"], int | float)
+    hint = 'write it in quotes: "..."' if kind == "string_type" and number else ""
+    if kind == "literal_error":
+        word = str(error["input"])
+        hint = f"did you mean {_MEANT[word]}?" if word in _MEANT else _nearest(word, re.findall(r"'([^']+)'", rule))
+    if last in ("devices", "memory_gib"):
+        rule += ", or detect"
+    return rule, ... if kind == "missing" else error["input"], hint
+
+
+_MEANT = {"gpu": "cuda", "nvidia": "cuda", "auto": "detect"}
+"""Words that people use elsewhere -> ours."""
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean {found[0]}?" if found else ""
+
+
+def _check_groups(source: Source, wrong: _Wrong) -> None:
+    """A group has a name of its own and holds targets."""
+    groups, targets = source.values.get("groups"), source.values.get("targets")
+    known = ["local", *(targets if isinstance(targets, dict) else ())]
+    for name, members in groups.items() if isinstance(groups, dict) else ():
+        if name in known or not _NAME.fullmatch(name):
+            wrong(f"groups.{name}", "should be a name of its own, of letters, digits, - and _", name)
+        for at, member in enumerate(members if isinstance(members, list) else ()):
+            if isinstance(member, str) and member not in known:
+                wrong(f"groups.{name}.{at}", "is not a target", member, _nearest(member, known) or f"known: {', '.join(known)}")
+
+
+def _hosts(entry: Ssh, defaults: Way) -> list[Remote]:
+    """Hosts with all that is said of them: by themselves, by their target, by the defaults; variables one by one."""
+    hosts = []
+    for host in entry.hosts:
+        merged: dict[str, Any] = {"env": {}}
+        for layer in (defaults, entry, host):
+            said = {key: getattr(layer, key) for key in layer.model_fields_set - {"kind", "hosts"}}
+            merged |= {**said, "env": {**merged["env"], **said.get("env", {})}}
+        hosts.append(Remote(**merged))
+    return hosts
+
+
+_ALIKE = ("accelerator", "python", "threads")
+_WAY = ("address", "port", "user", "identity", "jump", "known_hosts", "folder", "interpreter")
+
+
+def _check_hosts(remotes: Mapping[str, list[Remote]], wrong: _Wrong) -> None:
+    """One plan is made for all hosts of a target; one name means one machine, and one way to it."""
+    machines: dict[str, tuple[str, Remote]] = {}
+    for target, hosts in remotes.items():
+        names = {"local"}
+        for at, host in enumerate(hosts):
+            path, name = f"targets.{target}.hosts.{at}", _name(host)
+            where, other = machines.setdefault(name, (path, host))
+            for key in _ALIKE:
+                if getattr(host, key) != (first := getattr(hosts[0], key)):
+                    wrong(f"{path}.{key}", f"should be {first} as for the target's first host: one plan is made for all of them")
+            if name in names:
+                wrong(path, "should have a name that no other host of this target has, nor this machine", name)
+            elif differing := [key for key in _WAY if getattr(host, key) != getattr(other, key)]:
+                wrong(path, f"should have another name than {where}, or the same {' and '.join(differing)}", name)
+            names.add(name)
+
+
+def _name(host: Remote) -> str:
+    return host.name or host.address + (f":{host.port}" if host.port not in (None, 22) else "")
+
+
+def _remote(name: str, hosts: list[Remote], base: Path, known: Mapping[str, HostFacts]) -> Place:
+    stations = []
+    for host in hosts:
+        way = _way(host, base)
+        facts = known.get(way_of(way))
+        stations.append(_station(host, way, facts.devices if facts else None))
+    return place(name, "ssh", stations, hosts[0].python or "", hosts[0].threads)
+
+
+def _way(host: Remote, base: Path) -> Host:
+    """Settings of the connection."""
+    files = {
+        key: os.path.normpath(base / Path(text).expanduser()) if (text := getattr(host, key)) else ""
+        for key in ("identity", "known_hosts")
+    }
+    return Host(
+        name=host.address,
+        user=host.user or "",
+        port=host.port,
+        jump=host.jump or "",
+        folder=host.folder,
+        interpreter=host.interpreter,
+        **files,
+    )
+
+
+def _station(host: Remote, way: Host, seen: tuple[Device, ...] | None) -> Station:
+    return Station(
+        name=_name(host),
+        way=way,
+        accelerator=host.accelerator,
+        devices=host.devices,
+        memory_gib=host.memory_gib,
+        inside=host.inside or host.address,
+        env=host.env,
+        offline=host.provision == "offline",
+        occupied=host.occupied,
+        seen=seen,
+    )
+
+
+def _local(name: str, entry: Local) -> Place:
+    seen = () if entry.accelerator == "cpu" else tuple(map(Device, range(nvidia_devices())))
+    station = Station(
+        name="local",
+        accelerator=entry.accelerator,
+        devices=entry.devices,
+        memory_gib=entry.memory_gib,
+        env=entry.env,
+        occupied=entry.occupied,
+        seen=seen,
+    )
+    python = str(Path(entry.python).expanduser().absolute()) if entry.python else ""
+    return place(name, "local", [station], python, entry.threads)
+
+
+def nvidia_devices() -> int:
+    """NVIDIA devices of this machine, by their device nodes: no driver is asked."""
+    return sum(bool(re.fullmatch(r"nvidia\d+", entry.name)) for entry in Path("/dev").glob("nvidia*"))

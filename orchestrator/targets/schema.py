@@ -1,0 +1,139 @@
+"""The schema of clusters.yaml: what its sections may say, and what the values mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from orchestrator.transports.ssh.config import HOP, NAME, USER
+
+
+def _text(right: Callable[[str], object], rule: str) -> AfterValidator:
+    """A text that is right. What reaches ssh is looked at twice: here, where the line is known, and before it is used."""
+
+    def check(text: str) -> str:
+        if not right(text):
+            raise ValueError(rule)
+        return text
+
+    return AfterValidator(check)
+
+
+def _fits(pattern: str) -> Callable[[str], object]:
+    return re.compile(pattern).fullmatch
+
+
+_DETECT = BeforeValidator(lambda value: None if value == "detect" else value)
+_PATH = r"[^\x00-\x1f\x7f]+"
+_User = Annotated[str, _text(USER.fullmatch, "should be a user's name, without blanks, quotes or a leading dash")]
+_WORD = "should be a name of ~/.ssh/config, a host name or an address: letters, digits, . _ - : and %"
+_Name = Annotated[str, _text(NAME.fullmatch, _WORD)]
+_Address = Annotated[
+    str,
+    # one colon is no address, but a port; `ssh` would look for a host of that whole name
+    _text(lambda text: NAME.fullmatch(text) and text.count(":") != 1, f"{_WORD}; user and port are keys of their own"),
+]
+_Jump = Annotated[
+    str,
+    _text(
+        lambda text: all(map(HOP.fullmatch, text.split(","))),
+        "should be [user@]host[:port], or several of them with commas between",
+    ),
+]
+_Folder = Annotated[str, _text(_fits(rf"/|~|~?/{_PATH}"), "should be an absolute path on the host, or one that begins with ~/")]
+_Absolute = Annotated[str, _text(_fits(rf"/{_PATH}"), "should be an absolute path on the host")]
+_Program = Annotated[
+    str, _text(_fits(rf"[A-Za-z0-9_]{_PATH}|/{_PATH}"), "should be a program's name or its absolute path on the host")
+]
+_Mine = Annotated[str, _text(_fits(rf"(?!~[^/]){_PATH}"), "should be a path of this machine; ~ is your own home, nobody else's")]
+_Variable = Annotated[
+    str,
+    _text(
+        _fits(r"(?!(?:CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|TUNE_\w*)$)[A-Za-z_][A-Za-z0-9_]*"),
+        "should be a variable's name, and not CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER or TUNE_..., which each job gets for itself",
+    ),
+]
+_Value = Annotated[str, _text(_fits(r"[^\x00]*"), "should be text without NUL")]
+
+
+class _Keys(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Machine(_Keys):
+    """What a job finds on a machine."""
+
+    accelerator: Literal["detect", "cpu", "cuda"] = "detect"
+    devices: Annotated[Annotated[int, Field(gt=0, le=1024)] | None, _DETECT] = None
+    """Accelerators to use; on a CPU machine the jobs that may run side by side. Null or detect: all NVIDIA devices, or 1."""
+    memory_gib: Annotated[Annotated[float, Field(gt=0)] | None, _DETECT] = None
+    """Memory of one device in GiB. Null or detect: as the host says."""
+    python: _Mine | None = None
+    """An interpreter there that has the trainer, instead of an environment made from a lock."""
+    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
+    """CPU threads of a job."""
+    env: dict[_Variable, _Value] = {}
+    """Variables of every job there. No secrets: those are named in the recipe."""
+    occupied: Literal["wait", "use"] = "wait"
+    """What to do with accelerators that processes use which are not tune's: wait until they are free, or use them all the same."""
+
+
+class Local(Machine):
+    """This machine."""
+
+    kind: Literal["local"] = "local"
+
+
+class Way(Machine):
+    """What a host of kind ssh may say; what it does not say is its target's, then that of `defaults`, then ssh_config's."""
+
+    python: _Absolute | None = None
+    user: _User | None = None
+    port: Annotated[int, Field(gt=0, lt=65536)] | None = None
+    identity: _Mine | None = None
+    """Private key on this machine; relative to the folder of clusters.yaml."""
+    jump: _Jump | None = None
+    """Hosts to go through, as `ssh -J` takes them."""
+    known_hosts: _Mine | None = None
+    """The one file of host keys to believe. Null: the user's and the system's."""
+    folder: _Folder = "~/.tune"
+    """State folder on the host: jobs, environments, caches."""
+    interpreter: _Program = "python3"
+    """A Python of 3.8 or later on the host, for what watches over the jobs."""
+    provision: Literal["online", "offline"] = "online"
+    """Whether the host reaches a package index. Offline: wheels are prepared here and brought along."""
+
+
+class Remote(Way):
+    """One host."""
+
+    address: _Address
+    name: _Name | None = None
+    """How it is called in tables. Null: its address, and its port where that is not 22."""
+    inside: _Address | None = None
+    """Address by which the other hosts of a job reach it. Null: `address`."""
+
+
+class Ssh(Way):
+    """Machines that are reached over SSH; one plan fits all of them."""
+
+    kind: Literal["ssh"]
+    hosts: Annotated[
+        list[Annotated[Remote, BeforeValidator(lambda host: {"address": host} if isinstance(host, str) else host)]],
+        Field(min_length=1),
+    ]
+
+
+class Clusters(_Keys):
+    """The file."""
+
+    version: Literal[1]
+    defaults: Way = Way()
+    targets: dict[str, Any]
+    groups: dict[str, list[str]] = {}
+
+
+KINDS: dict[str, type[Local | Ssh]] = {"local": Local, "ssh": Ssh}

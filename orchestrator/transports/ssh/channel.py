@@ -1,0 +1,176 @@
+"""Questions and answers over one channel: several may be under way, and news come in between. The frames are `remote`'s."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
+from itertools import count
+from typing import Any, Protocol
+
+from orchestrator.agent.runner import text_of
+from orchestrator.agent.server import LENGTHS, READY
+from orchestrator.transports.base import Answer, TransportError
+
+PATIENCE = 12.0
+"""Seconds without a byte from there, after which an answer is not waited for any more."""
+WINDOW, SLOWEST = 2 << 20, 100_000.0
+"""Bytes that may be on their way when all is sent (OpenSSH's window), and bytes a second of the slowest line put up with."""
+BLOCK = 64 * 1024
+MOST = 1 << 30
+"""Bytes of one frame: more is nonsense."""
+
+
+class Stream(Protocol):
+    """Bytes both ways, as a socket has them. `send` and `recv` raise TimeoutError when for a while nothing moves."""
+
+    def send(self, data: bytes, /) -> int:
+        """Send some of the bytes; how many."""
+        ...
+
+    def recv(self, size: int, /) -> bytes:
+        """Some bytes; none when there will be no more."""
+        ...
+
+    def close(self) -> None:
+        """Let go; whoever waits in `recv` returns."""
+        ...
+
+    def abort(self) -> None:
+        """Let go at once, though nothing can be sent; whoever waits in `send` or `recv` returns."""
+        ...
+
+
+class Wire:
+    """One server at the other end."""
+
+    def __init__(
+        self, stream: Stream, news: Callable[[], None] = lambda: None, excuse: Callable[[], str] = lambda: "it hung up"
+    ) -> None:
+        """`news` is called in another thread; `excuse` is asked for the reason when the other end is gone."""
+        self._stream, self._news, self._excuse = stream, news, excuse
+        self._waiting: dict[int, Future[Answer]] = {}
+        self._numbers = count(1)
+        self._sending, self._state = threading.Lock(), threading.Lock()
+        self._heard = time.monotonic()
+        self._stuck = math.inf  # when it is to be given up that something can be sent
+        self.gone = ""
+        """Why nothing more can be asked; empty while it can."""
+        self.asked = 0
+        """Messages sent."""
+        threading.Thread(target=self._listen, daemon=True, name="wire").start()
+
+    def say(self, data: bytes) -> None:
+        """Send bytes as they are. A failure is told to whoever waits for an answer."""
+        view = memoryview(data)
+        with self._sending:
+            try:
+                self._stuck = time.monotonic() + PATIENCE
+                while view and not self.gone:
+                    with suppress(TimeoutError):
+                        view = view[self._stream.send(bytes(view[:BLOCK])) :]
+                        self._stuck = time.monotonic() + PATIENCE
+            except (OSError, EOFError):
+                self.close(self._excuse())
+            finally:
+                self._stuck = math.inf
+
+    def send(self, request: Mapping[str, Any], body: bytes = b"", patience: float = PATIENCE) -> Callable[[], Answer]:
+        """Send a request; what is returned waits for the answer.
+
+        Raises (what is returned):
+            TransportError: the other end is gone, or silent. Nothing more can be asked then.
+        """
+        number, future = next(self._numbers), Future[Answer]()
+        with self._state:
+            if self.gone:
+                raise TransportError(self.gone)
+            self._waiting[number] = future
+        text = text_of({**request, "id": number}).encode()
+        self.asked += 1
+        self.say(LENGTHS.pack(len(text), len(body)) + text + body)
+        since, allowance = time.monotonic(), min(len(body), WINDOW) / SLOWEST
+        return lambda: self._await(future, since, patience + allowance)
+
+    def _await(self, future: Future[Answer], since: float, patience: float) -> Answer:
+        while True:
+            left = max(self._heard, since) + patience - time.monotonic()
+            try:
+                return future.result(max(0.0, left))
+            except Late:
+                if left <= 0:
+                    self.close(f"no answer for {patience:.0f} s", self._stream.abort)
+
+    def close(self, reason: str = "closed", way: Callable[[], None] | None = None) -> None:
+        """Let go of the channel; whoever waits is told the reason."""
+        with self._state:
+            self.gone = self.gone or reason
+            waiting, self._waiting = self._waiting, {}
+        (way or self._stream.close)()
+        for future in waiting.values():
+            future.set_exception(TransportError(self.gone))
+
+    # What arrives
+
+    def _listen(self) -> None:
+        buffer = bytearray()
+        try:
+            self._skip(buffer)
+            while not self.gone:
+                header, body = self._frame(buffer)
+                if "news" in header:
+                    self._news()
+                else:
+                    self._answered(header, body)
+        except (OSError, EOFError):
+            self.close(self._excuse())
+        except ValueError as error:
+            self.close(str(error))
+
+    def _answered(self, header: dict[str, Any], body: bytes) -> None:
+        with self._state:
+            future = self._waiting.pop(header.get("id", 0), None)
+        if future:
+            future.set_result((header, body))
+
+    def _skip(self, buffer: bytearray) -> None:
+        """Pass over what a login shell says."""
+        while READY not in buffer:
+            if len(buffer) > BLOCK:
+                raise ValueError(f"its shell talks without end: {bytes(buffer[:80])!r}")
+            self._more(buffer)
+        del buffer[: buffer.index(READY) + len(READY)]
+
+    def _frame(self, buffer: bytearray) -> Answer:
+        while len(buffer) < LENGTHS.size:
+            self._more(buffer)
+        header, body = LENGTHS.unpack_from(buffer)
+        if header + body > MOST:
+            raise ValueError("what it says is not understood")
+        end = LENGTHS.size + header + body
+        while len(buffer) < end:
+            self._more(buffer)
+        said = json.loads(buffer[LENGTHS.size : LENGTHS.size + header])
+        data = bytes(buffer[LENGTHS.size + header : end])
+        del buffer[:end]
+        return said, data
+
+    def _more(self, buffer: bytearray) -> None:
+        while True:
+            try:
+                data = self._stream.recv(BLOCK)
+                break
+            except TimeoutError:
+                if time.monotonic() > self._stuck:  # paramiko tries for ever to send
+                    self.close(f"nothing could be sent for {PATIENCE:.0f} s", self._stream.abort)
+                if self.gone:
+                    raise EOFError from None
+        if not data:
+            raise EOFError
+        self._heard = time.monotonic()
+        buffer += data

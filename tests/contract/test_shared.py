@@ -1,0 +1,271 @@
+"""Accelerators are the machine's: of all who can log in there, one has each; and what runs there beside tune is seen."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator.agent import runner
+from orchestrator.transports.base import Busy, Lease
+from orchestrator.transports.local import Local
+from orchestrator.transports.ssh.transport import Ssh
+from tests.hosts.lab import LOGIN, PYTHON
+
+if TYPE_CHECKING:
+    from conftest import Host
+
+    from tests.hosts.lab import Node
+
+FIRST = os.getpid() * 8
+"""A device that no other test on this machine means: names of devices are the whole machine's."""
+SLEEP = ["sleep", "600"]
+NVIDIA_SMI = """#!/bin/sh
+echo x >>"$0.asked"
+case $1 in
+--query-gpu=index,name,*) echo "{device}, NVIDIA H100, 81559" ;;
+--query-gpu=*) cat "$0.gpus" ;;
+*) cat "$0.apps" ;;
+esac
+"""
+
+Wanted = dict[str, Any]
+
+
+def card(*devices: int, **rest: Any) -> Wanted:
+    """Real devices, counted from `FIRST`."""
+    return {"devices": tuple(FIRST + device for device in devices), "accelerator": "cuda", **rest}
+
+
+@pytest.fixture
+def other(host: Host) -> Iterator[Host]:
+    """The same machine with another state folder."""
+    home = host.home.parent / f"{host.home.name}-2"
+    transport = Ssh(host.node.host(folder=str(Path("/") / home.relative_to(host.root))), "b") if host.node else Local(home)
+    made = replace(host, transport=transport, home=home)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def smi(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], Path]:
+    """A program `nvidia-smi` there: one device, so many MiB of it in use, by the process of a number."""
+    folder = host.node.home / "bin" if host.node else tmp_path / "bin"
+    folder.mkdir(exist_ok=True)
+    path = folder / "nvidia-smi"
+    path.write_text(NVIDIA_SMI.format(device=FIRST))
+    path.chmod(0o755)
+    folder.chmod(0o777)
+    Path(f"{path}.asked").unlink(missing_ok=True)
+    if host.node:
+        host.node.configured(f"SetEnv PATH=/home/{LOGIN}/bin:/usr/bin:/bin")
+    else:
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def say(mib: int | str, pid: int | str = "", display: str = "Disabled") -> Path:
+        Path(f"{path}.gpus").write_text(f"{FIRST}, 00000000:00:06.0, {mib}, {display}\n")
+        Path(f"{path}.apps").write_text(f"00000000:00:06.0, {pid}\n" if pid else "")
+        (host.home / "leases/look.json").unlink(missing_ok=True)  # as if ten seconds had gone by
+        return Path(f"{path}.asked")
+
+    return say
+
+
+# ---- attempts of others
+
+
+def test_two_state_folders_never_have_one_accelerator(host: Host, other: Host) -> None:
+    """Whoever wants an accelerator that an attempt of another state folder has is told whose it is, and of all that are gone."""
+    user = host.command("id", "-un").strip() if not host.node else LOGIN
+    host.start("theirs", SLEEP, **card(0, 1, 2))
+    with pytest.raises(Busy, match=f"device {FIRST + 1} is held by theirs/1 of {user}$") as busy:
+        other.start("mine", SLEEP, **card(1))
+    assert busy.value.devices == (FIRST, FIRST + 1, FIRST + 2)
+    assert not (other.home / "jobs/mine").exists()
+    theirs = [Lease(FIRST + device, "theirs", 1, user, "cuda") for device in (0, 1, 2)]
+    assert [lease for lease in other.transport.leases() if lease in theirs] == theirs
+    host.transport.stop("theirs", 1, 0.0)
+    host.end("theirs")
+    other.until(lambda: not set(theirs) & set(other.transport.leases()))
+    assert other.run("mine", ["true"], **card(1)).rc == 0
+
+
+def test_places_for_jobs_are_each_folders_own(host: Host, other: Host) -> None:
+    """Places of a CPU machine are only counts: two state folders do not share theirs."""
+    host.start("theirs", SLEEP, devices=(FIRST,))
+    assert other.run("mine", ["true"], devices=(FIRST,)).rc == 0
+    assert other.transport.leases() == []
+
+
+def test_an_accelerator_is_held_while_a_step_lives(host: Host, other: Host) -> None:
+    """When the supervisor is killed, its step still holds the accelerator against everybody."""
+    host.start("lives", SLEEP, **card(3))
+    run = host.until(lambda: host.written("lives", "run.json"))
+    host.kill(run["supervisor"])
+    with pytest.raises(Busy, match=f"device {FIRST + 3} is held by lives/1"):
+        other.start("next", ["true"], **card(3))
+    host.until(lambda: host.look("lives").phase == "lost")
+    host.transport.reap("lives", 1)
+    other.until(lambda: started(other, "next", card(3)))
+
+
+def started(host: Host, job: str, wanted: Wanted) -> bool:
+    """Did it get its devices?"""
+    with suppress(Busy):
+        host.start(job, ["true"], **wanted)
+        return True
+    return False
+
+
+def test_of_racing_folders_one_gets_all_of_its_devices(host: Host, other: Host) -> None:
+    """Jobs of two state folders that share accelerators: each goes to one of them, and one job runs at least."""
+
+    def attempt(number: int) -> bool:
+        where, devices = (host, other)[number % 2], [(4, 5), (5, 6), (4, 6), (4, 5, 6)][number // 2]
+        with suppress(Busy):
+            where.start(f"job{number}", SLEEP, **card(*devices))
+            return True
+        return False
+
+    with ThreadPoolExecutor(8) as pool:
+        begun = [number for number, began in enumerate(pool.map(attempt, range(8))) if began]
+    assert len(begun) == 1
+
+
+def test_another_user_is_seen_and_sees(far: Host, hosts: list[Node]) -> None:
+    """Two accounts of one host, each with a folder that the other cannot enter: the accelerator has one holder, and a name."""
+    shutil.copy(runner.__file__, hosts[0].root / "tmp/runner.py")
+    start = f"cd /tmp && exec {PYTHON} -I runner.py start /tmp/nobody/jobs/theirs/1"
+    text = '{"spec": {"job": "theirs", "attempt": 1, "steps": [{"name": "s", "argv": ["sleep", "600"]}], "devices": [7], '
+    text += '"accelerator": "cuda"}, "files": {}, "links": {}}'
+    nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "sh", "-c"]
+    hosts[0].run(*nobody, f"echo '{text}' | ({start})")
+    with pytest.raises(Busy, match="device 7 is held by theirs/1 of nobody"):
+        far.start("mine", ["true"], devices=(7,), accelerator="cuda")
+    assert far.transport.leases() == [Lease(7, "theirs", 1, "nobody", "cuda")]
+    hosts[0].run(*nobody, f"{PYTHON} -I /tmp/runner.py stop /tmp/nobody/jobs/theirs/1 0")
+    far.until(lambda: far.transport.leases() == [])
+    far.start("mine", SLEEP, devices=(7,), accelerator="cuda")
+    refused = hosts[0].run(*nobody, f"echo '{text}' | sed s/theirs/again/ | ({start.replace('theirs', 'again')}) 2>&1; echo $?")
+    assert f"device 7 is held by mine/1 of {LOGIN}" in refused
+    assert refused.endswith("\n5\n")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"cuda %d", b"cuda %d root x/y", b"cuda %d \xff\x1b[2J x/1", b"cuda %d root ../../../..", b"cuda %d a/b/c " + 70 * b"/"],
+)
+def test_a_name_that_anybody_took_is_no_harm(host: Host, name: bytes) -> None:
+    """A lock that somebody took by hand, with any text about it, makes the accelerator busy, in words; and ends with its process."""
+    if host.node:
+        pytest.skip("names of another machine cannot be taken from here")
+    squatters = [socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)]
+    for squatter, text in zip(squatters, dict.fromkeys((b"cuda %d" % FIRST, name % FIRST, b"odd")), strict=False):
+        squatter.bind(b"\0tune-device " + text)
+    with pytest.raises(Busy, match=f"device {FIRST} is (busy with a job of another user|held by .* of )"):
+        host.start("mine", ["true"], **card(0))
+    assert FIRST in {lease.device for lease in host.transport.leases()}
+    for squatter in squatters:
+        squatter.close()
+    assert host.run("mine", ["true"], **card(0)).rc == 0
+
+
+def test_devices_are_named_by_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sees only some of the devices, and counts them from 0, means the same ones by the same names."""
+    for place in ("0000:3b:00.0", "0000:d8:00.0"):
+        (tmp_path / "all" / place).mkdir(parents=True)
+    (tmp_path / "some/0000:d8:00.0").mkdir(parents=True)
+    home, held = str(tmp_path / "home"), []
+    runner.room(home + "/leases")
+    spec = {"job": "a", "attempt": 1, "accelerator": "cuda"}
+    monkeypatch.setattr(runner, "CARDS", str(tmp_path / "all"))
+    assert runner.take(home, 1, {**spec, "devices": [1]}, held) is None
+    monkeypatch.setattr(runner, "CARDS", str(tmp_path / "some"))
+    try:
+        runner.room(home + "2/leases")
+        holder = runner.take(home + "2", 0, {**spec, "devices": [0]}, held)
+        assert runner.reserved()[0]["job"] == "a"
+        assert runner.whose(holder).startswith("held by a/1 of ")
+    finally:
+        for each in held:
+            os.close(each)
+
+
+# ---- strangers
+
+
+def test_a_stranger_on_a_device_is_told_of(host: Host, smi: Callable[..., Path]) -> None:
+    """A device that a process uses which is not tune's is not taken: who asks is told the process and its user."""
+    host.look("nothing")
+    smi(2566, 1)
+    with pytest.raises(Busy, match=rf"device {FIRST} is busy with a process that is not tune's \(pid 1 of root\)"):
+        host.start("mine", ["true"], **card(0))
+    assert host.transport.leases()[-1] == Lease(FIRST, "", 0, "a process that is not tune's (pid 1 of root)", "cuda")
+    assert host.run("beside", ["true"], **card(1)).rc == 0
+    assert host.run("anyway", ["true"], **card(0, occupied="use")).rc == 0
+    smi(0)
+    assert host.run("mine", ["true"], **card(0)).rc == 0
+
+
+@pytest.mark.parametrize(
+    ("mib", "pid", "display", "free"),
+    [
+        (4, "", "Disabled", True),
+        (200, 1, "Disabled", True),  # such as the server of MPS
+        (700, "", "Disabled", True),
+        (2000, "", "Disabled", False),  # a process of another container
+        (2000, "", "Enabled", True),  # a desktop
+        (2000, 1, "Enabled", False),
+        ("[N/A]", "", "Disabled", True),
+        ("[N/A]", 1, "Disabled", False),
+        (2000, 2**22 + 1, "Disabled", False),  # gone since
+        (2000, "[Not Found]", "Disabled", False),
+    ],
+)
+def test_what_counts_as_busy(
+    host: Host, smi: Callable[..., Path], mib: int | str, pid: int | str, display: str, *, free: bool
+) -> None:
+    """Memory in use counts from a quarter of a GiB on where a process is seen, from one GiB on where none is but no screen either."""
+    host.look("nothing")
+    smi(mib, pid, display)
+    assert started(host, "mine", card(0)) is free
+
+
+def test_our_own_processes_are_no_strangers(host: Host, other: Host, smi: Callable[..., Path]) -> None:
+    """What runs on a device of an attempt is that attempt's, also for those of other state folders, and is named by it."""
+    smi(0)
+    host.start("ours", SLEEP, **card(0))
+    host.look("ours")
+    smi(2566, host.until(lambda: host.written("ours", "run.json"))["pid"])
+    with pytest.raises(Busy, match=f"device {FIRST} is held by ours/1"):
+        other.start("mine", ["true"], **card(0))
+    assert [lease.job for lease in host.transport.leases()] == ["ours"]
+
+
+def test_a_look_counts_for_a_while(host: Host, smi: Callable[..., Path]) -> None:
+    """Many starts and polls do not ask nvidia-smi each: a start of an accelerator looks, and the next ones believe it."""
+    host.look("nothing")
+    asked = smi(0)
+    for number in range(3):
+        assert host.run(f"job{number}", ["true"], **card(0)).rc == 0
+    assert asked.read_text() == "x\n"
+    assert host.run("places", ["true"], devices=(0,)).rc == 0
+    assert asked.read_text() == "x\n"
+
+
+def test_a_device_that_hangs_does_not_hold_us_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nvidia-smi does not answer, or answers nonsense, nothing is known of strangers, and nobody waits for it to end."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    program = tmp_path / "nvidia-smi"
+    for text in ("exec sleep 600", "echo what, is, this", "exit 9", "echo 0, a, 5000, Disabled; exit 1"):
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+        assert runner.smi("gpu=index,pci.bus_id,memory.used,display_active", 0.2) == []

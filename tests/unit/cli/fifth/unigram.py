@@ -1,0 +1,90 @@
+"""A fifth trainer: how often each token comes, learned by gradient descent. The worked example of docs/adding-a-trainer.md."""
+
+import json
+
+from backends.backend import Backend, judge
+from backends.bundle import LOCKS
+from backends.mapping.complete import complete
+from backends.mapping.data import DATA, shared_data
+from backends.mapping.launch import identity, one_device, resources
+from backends.mapping.model import model
+from backends.mapping.rows import cannot, everywhere, handled_by_us, same
+from backends.metrics import Point
+from backends.plan import Step
+
+SEE = "https://example.org/unigram"
+NO = "unigram counts tokens, and does nothing else"
+
+TRAINER = """
+import json, os, shutil
+import numpy as np
+
+said = json.load(open("unigram.json"))
+ids, labels, starts, order = (np.load(f"data/train.{name}.npy") for name in ("ids", "labels", "starts", "order"))
+logits = np.zeros(ids.max() + 1)
+os.makedirs("out", exist_ok=True)
+with open("out/metrics.jsonl", "w") as log:
+    for step in range(len(order) // said["batch"]):
+        rows = order[step * said["batch"]:(step + 1) * said["batch"]]
+        wanted = np.concatenate([labels[starts[row]:starts[row + 1]] for row in rows])
+        wanted = wanted[wanted >= 0]
+        shares = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        loss = -np.log(shares[wanted]).mean()
+        logits -= said["lr"] * (shares - np.bincount(wanted, minlength=len(logits)) / len(wanted))
+        log.write(json.dumps({"step": step + 1, "loss": loss, "lr": said["lr"]}) + "\\n")
+shutil.copytree(said["model"], "checkpoint", dirs_exist_ok=True)
+np.save("checkpoint/unigram.npy", logits)
+"""
+
+
+def rows(_shape):
+    """What crosses; whatever else a recipe asks for is lost by name."""
+    return complete(
+        (
+            *identity(),
+            model(theirs=("model",), to=lambda folder, _scene: (folder,)),
+            cannot("method.kind", NO, unless="sft", nor=("pretrain",), see=SEE),
+            *(row for row in shared_data() if row.ours != ("data.rendering",)),
+            everywhere("train.batch.global", "batch", f"{DATA}:batch"),
+            handled_by_us("train.batch.micro", "there is nothing to save memory on"),
+            cannot("train.precision", NO, unless="fp32", see=SEE),
+            everywhere("train.seed", f"{DATA}:seed"),
+            cannot("optim.name", NO, unless="sgd", see=SEE),
+            same("optim.lr", "lr"),
+            cannot("optim.schedule", NO, unless="constant", see=SEE),
+            handled_by_us("log.every", "we keep every n-th point of what is read", 1),
+            *resources(*one_device(SEE)),
+        ),
+        NO,
+        kind="never",
+        see=SEE,
+    )
+
+
+def steps(_launch, python):
+    """After the model and data steps, which every trainer has."""
+    return (Step("train", (python, "unigram_train.py")),)
+
+
+def read(_reading, progress, line):
+    """A line of its metrics file."""
+    row = json.loads(line)
+    progress.step(row["step"], row["loss"])
+    return [Point(row["step"], name, row[name], name) for name in ("loss", "lr")]
+
+
+UNIGRAM = Backend(
+    name="unigram",
+    package="unigram 1.0",
+    requires="",
+    config="unigram.json",
+    rows=rows,
+    steps=steps,
+    shims=(),
+    scripts={"unigram_train.py": TRAINER},
+    locks={"cpu": LOCKS["litgpt-cpu"]},  # a real trainer brings a lock of its own
+    watch=("out/metrics.jsonl",),
+    read=read,
+    judge=judge,
+    accelerators=("cpu",),
+)

@@ -1,0 +1,216 @@
+"""A job's folder with the scripts in it, a trainer's interpreter to run them, and a small hub on this machine."""
+
+import ast
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+from array import array
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+BACKENDS = Path(__file__).parents[3] / "backends"
+FOLDERS = (BACKENDS / "shims", *sorted(BACKENDS.glob("trainers/*/shims")))
+SCRIPTS = tuple(path for folder in FOLDERS for path in folder.glob("tune_*.py"))
+sys.path[:0] = map(str, FOLDERS)  # the scripts import one another by their bare names, as in a job's folder
+HEAVY = ("torch", "numpy", "tokenizers", "jinja2", "safetensors", "huggingface_hub")
+TINY = {
+    "family": "llama",
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "layers": 2,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": None,
+    "max_length": 4096,
+    "rope_theta": 10000.0,
+    "norm_eps": 1e-5,
+    "tied": False,
+}
+COMMIT = "c0ffee" * 6 + "c0ff"
+
+
+class Job:
+    """A job's folder, and what the scripts did in it."""
+
+    def __init__(self, folder, python):
+        self.folder, self.python = folder, python
+        for script in SCRIPTS:
+            shutil.copy(script, folder)
+
+    def start(self, script, spec, *words, **env):
+        """The script, started on a spec."""
+        name = f"{script.removeprefix('tune_')}.json"
+        (self.folder / name).write_text(json.dumps(spec))
+        path = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "PYTHON"))}
+        env = {**path, "HF_HUB_OFFLINE": "1", "HF_HOME": str(self.folder / "hf"), "OMP_NUM_THREADS": "1", **env}
+        return subprocess.Popen(
+            [self.python, f"{script}.py", name, *map(str, words)],
+            cwd=self.folder,
+            env=env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def run(self, script, spec, *words, **env):
+        """The script's stdout, after a success."""
+        process = self.start(script, spec, *words, **env)
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        return out
+
+    def refused(self, script, spec, **env):
+        """(word, text) of a refusal that is told as promised."""
+        process = self.start(script, spec, **env)
+        out, err = process.communicate()
+        said = json.loads((self.folder / "reason.json").read_text())
+        assert (process.returncode, out) == (1, ""), (out, err)
+        assert err.endswith(f"{script}: {said['detail']}\n")  # a download's progress may stand before it
+        assert "Traceback" not in err
+        return said["reason"], said["detail"]
+
+    def write(self, name, rows):
+        """A data file of rows; the source that names it."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return {"path": name}
+
+    def data(self, name="train"):
+        """What the data step left: rows of ids and labels, order, manifest."""
+        room = self.folder / "data"
+        ids, labels, starts = (npy(room / f"{name}.{kind}.npy") for kind in ("ids", "labels", "starts"))
+        spans = list(pairwise(starts))
+        return SimpleNamespace(
+            ids=[ids[a:b].tolist() for a, b in spans],
+            labels=[labels[a:b].tolist() for a, b in spans],
+            order=self.order(),
+            manifest=json.loads((room / "manifest.json").read_text()),
+        )
+
+    def order(self):
+        """The row numbers in the order in which they are trained."""
+        return npy(self.folder / "data/train.order.npy").tolist()
+
+
+def npy(path):
+    """A one-dimensional array of NumPy's format 1.0, without NumPy."""
+    raw = path.read_bytes()
+    size = struct.unpack("<H", raw[8:10])[0]
+    header = ast.literal_eval(raw[10 : 10 + size].decode())
+    return array({"<i4": "i", "<i8": "q"}[header["descr"]], raw[10 + size :])
+
+
+@pytest.fixture(scope="session")
+def shim_python(trainer_python):
+    """The interpreter of a trainer's environment."""
+    return trainer_python("litgpt")
+
+
+@pytest.fixture
+def job(tmp_path, shim_python):
+    """An empty job's folder."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return Job(folder, shim_python)
+
+
+@pytest.fixture
+def tiny():
+    """The spec of a small random model."""
+    return {"init": "random", "folder": "cache/models/tiny", "seed": 0, "architecture": dict(TINY)}
+
+
+@pytest.fixture
+def data_job(job, tiny):
+    """A job's folder with a tokenizer in it, and a spec for it."""
+    job.run("tune_model", tiny, "--tokenizer-only")
+    job.spec = {"format": "instruct", "max_length": 4096, "batch": 1, "epochs": 1, "tokenizer": "cache/models/tiny-tokenizer"}
+    return job
+
+
+@pytest.fixture
+def light(tmp_path):
+    """Environment in which every heavy library fails to import."""
+    folder = tmp_path / "light"
+    folder.mkdir()
+    for name in HEAVY:
+        (folder / f"{name}.py").write_text(f"raise RuntimeError('{name} was imported')\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as its client asks for: repositories with files, some gated, some unknown."""
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        if parts[0] == "api" and parts[4:5] == ["tree"]:
+            self.tree("/".join(parts[2:4]))
+        elif parts[0] == "api":
+            self.about("/".join(parts[2:4]))
+        else:
+            parts = parts[1:] if parts[0] == "datasets" else parts
+            self.file("/".join(parts[:2]), "/".join(parts[4:]))
+
+    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
+
+    def about(self, name):
+        if name not in self.server.repositories:
+            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+        siblings = [{"rfilename": file} for file in self.server.repositories[name]]
+        return self.answer(
+            200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}).encode()
+        )
+
+    def tree(self, name):
+        files = [
+            {"type": "file", "path": file, "size": len(body), "oid": "0" * 40}
+            for file, body in self.server.repositories[name].items()
+        ]
+        self.answer(200, json.dumps(files).encode())
+
+    def file(self, name, file):
+        if name.endswith("/gated") and self.headers.get("Authorization") != "Bearer hf_good":
+            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
+        body = self.server.repositories[name][file]
+        return self.answer(200, body, {"ETag": f'"{hash(body) & 0xFFFFFFFF:x}"', "X-Repo-Commit": COMMIT})
+
+    def answer(self, status, body, headers=None):
+        self.send_response(status)
+        for key, value in {"Content-Length": str(len(body)), "Content-Type": "application/json", **(headers or {})}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """A hub on this machine: `repositories` {name: {file: bytes}}, `asked` paths, `env` that leads the client to it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.repositories, server.asked = {}, []
+    server.env = {
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "NO_PROXY": "127.0.0.1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()

@@ -1,4 +1,4 @@
-"""Files that travel: blobs to a host, and the files of an attempt from it. Used on both sides; comes to hosts with `remote`.
+"""Files that travel: blobs to a host, and the files of an attempt from it. Used on both sides; comes to hosts with `server`.
 
 A blob is a file or a folder of plain files that is named by what is in it (`address`), kept as HOME/blobs/ADDRESS. While it
 comes, in pieces, it is HOME/blobs/ADDRESS.part: whatever has arrived counts, whoever brought it, and is checked at the end.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 
-from orchestrator.agent import runner
+from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_part, relative
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def executable(path: str) -> bool:
 
 def within(root: str, name: str) -> str:
     """The path of a file of a blob; ValueError when its name leads out."""
-    return os.path.join(root, runner.inside(name)) if name else root
+    return os.path.join(root, relative(name)) if name else root
 
 
 def address(root: str) -> str:
@@ -101,7 +101,7 @@ def grow(home: str, request: Json, body: bytes) -> Json:
         return {"whole": True}
     for name, offset, length in request["pieces"]:
         path = within(part, name)
-        runner.room(os.path.dirname(path))
+        make_folder(os.path.dirname(path))
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         try:
             write(file, body[at : at + length], offset)
@@ -157,7 +157,7 @@ def remove(path: str) -> None:
     if os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
-        runner.quiet(os.unlink, path)
+        ignore_errors(os.unlink, path)
 
 
 # ---- an attempt's files
@@ -166,7 +166,7 @@ def remove(path: str) -> None:
 def attempt(home: str, request: Mapping[str, Any]) -> str:
     """The folder of an attempt."""
     job, folder = request["job"], "%s/jobs/%s/%s" % (home, request["job"], request["attempt"])
-    if "/" in job or runner.attempt_folder(folder) != folder:
+    if "/" in job or attempt_folder(folder) != folder:
         raise ValueError("%r: a job is named by letters, digits, `.`, `_` and `-`" % job)
     return folder
 
@@ -184,7 +184,7 @@ def listing(home: str, request: Json) -> Json:
 
 
 def plain(root: str) -> Iterator[str]:
-    """As `walk`, without what is no plain file: a job's pipes and sockets are nobody's results."""
+    """As `walk`, without what is no plain file: a job's pipes and sockets are no results."""
     if os.path.isfile(root):
         yield ""
     for folder, _, names in os.walk(root):
@@ -196,7 +196,7 @@ def plain(root: str) -> Iterator[str]:
 
 def readable(name: str) -> str:
     """A name as it is; ValueError unless it is `log`, `work` or inside."""
-    if name != "log" and runner.inside(name).split("/")[0] != "work":
+    if name != "log" and relative(name).split("/")[0] != "work":
         raise ValueError("%r: what can be read of an attempt is `log` and `work/...`" % name)
     return name
 
@@ -204,5 +204,5 @@ def readable(name: str) -> str:
 def take(home: str, request: Json) -> tuple[Json, bytes]:
     """Pieces of an attempt's files, (name, offset, length) each; a file that has become shorter yields less."""
     folder = attempt(home, request)
-    parts = [runner.part("%s/%s" % (folder, readable(name)), offset, length) for name, offset, length in request["pieces"]]
+    parts = [read_part("%s/%s" % (folder, readable(name)), offset, length) for name, offset, length in request["pieces"]]
     return {"lengths": list(map(len, parts))}, b"".join(parts)

@@ -2,7 +2,7 @@
 
 It comes with the connection, goes with it, leaves nothing behind, and decides nothing. Linux, the standard library of
 CPython 3.8 or newer. A frame is two lengths (4 and 8 bytes, big-endian), a header in JSON and a body of bytes. Requests are
-`{"id", "op", ...}`; answers `{"id", ...}`, or `{"id", "refused": exit code of the runner, "said": text}`; `{"news": job}`
+`{"id", "op", ...}`; answers `{"id", ...}`, or `{"id", "refused": exit code of the runner, "message": text}`; `{"news": job}`
 comes unasked, whenever the runner tells that something changed. The first request is `open`.
 """
 
@@ -18,7 +18,8 @@ import sys
 import time
 from hashlib import sha256
 
-from orchestrator.agent import blobs, runner
+from orchestrator.agent import attempts, blobs, gpus, leases, runner
+from orchestrator.agent.files import dump_json, ignore_errors, make_folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,9 +39,9 @@ BLOCK = 1024 * 1024  # bytes read at once
 
 def hello(home: str) -> Json:
     """What this host is: see `transports.base.HostFacts`."""
-    runner.room(home)
+    make_folder(home)
     disk = os.statvfs(home)
-    with open(runner.BOOT) as boot:
+    with open(attempts.BOOT_ID) as boot:
         return {
             "hostname": socket.gethostname(),
             "folder": home,
@@ -96,7 +97,7 @@ def program(name: str, folders: Sequence[str] = ()) -> str:
 def devices() -> list[Json]:
     """NVIDIA devices: what nvidia-smi says, or where it says nothing, the device nodes."""
     nodes = sorted(int(name[6:]) for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit())
-    rows = runner.smi("gpu=index,name,memory.total", 10.0)
+    rows = gpus.query_smi("gpu=index,name,memory.total", 10.0)
     try:
         said = [{"index": int(index), "name": name, "memory_gib": float(mib) / 1024} for index, name, mib in rows]
     except ValueError:  # such as [N/A]
@@ -144,7 +145,7 @@ class Server:
 
     def say(self, header: Json, body: bytes = b"") -> None:
         """Send a frame."""
-        text = runner.text_of(header).encode()
+        text = dump_json(header).encode()
         send(self.writing, LENGTHS.pack(len(text), len(body)) + text + body)
 
     def answer(self, request: Json, body: bytes) -> tuple[Json, bytes]:
@@ -159,7 +160,7 @@ class Server:
         """Take up work in a state folder, and listen for news where `owner` is told of it, in place of an earlier server."""
         self.home = os.path.abspath(os.path.expanduser(request["folder"]))
         for place in ("news", "cache", "envs"):  # as `home.Home.make` does here
-            runner.room("%s/%s" % (self.home, place))
+            make_folder("%s/%s" % (self.home, place))
         self.notify = "%s/news/%s" % (self.home, sha256(request["owner"].encode()).hexdigest()[:16])
         if request["listen"]:
             self.listener = listen(self.notify)
@@ -215,17 +216,17 @@ def start(home: str, request: Json) -> Json:
 
 def read(home: str, request: Json) -> bytes:
     """See `transports.base.Transport.read`."""
-    return runner.read(blobs.attempt(home, request), request["path"], request["offset"], request["limit"])
+    return attempts.read(blobs.attempt(home, request), request["path"], request["offset"], request["limit"])
 
 
 def poll(home: str, request: Json) -> Json:
     """See `transports.base.Transport.poll`."""
-    return {"seen": [runner.look(blobs.attempt(home, watch), watch) for watch in request["watches"]], "clock": time.time()}
+    return {"seen": [attempts.observe(blobs.attempt(home, watch), watch) for watch in request["watches"]], "clock": time.time()}
 
 
 def stop(home: str, request: Json) -> Json:
     """See `transports.base.Transport.stop`."""
-    runner.stop(blobs.attempt(home, request), request["grace"])
+    attempts.stop(blobs.attempt(home, request), request["grace"])
     return {}
 
 
@@ -234,11 +235,11 @@ QUESTIONS: Mapping[str, Callable[[str, Json], Json]] = {
     "interface": lambda home, request: interface(request),
     "have": blobs.have,
     "listing": blobs.listing,
-    "leases": lambda home, request: {"leases": runner.leases(home)},
+    "leases": lambda home, request: {"leases": leases.leases(home)},
     "start": start,
     "poll": poll,
     "stop": stop,
-    "reap": lambda home, request: {"reaped": runner.reap(blobs.attempt(home, request))},
+    "reap": lambda home, request: {"reaped": attempts.reap(blobs.attempt(home, request))},
 }
 
 
@@ -296,5 +297,5 @@ def main() -> None:
     """Serve on standard input and output. Nothing else may write to that output."""
     writing = os.dup(1)
     os.dup2(2, 1)
-    runner.quiet(Server(0, writing).serve)  # an OSError: the controller went in the middle of a word
+    ignore_errors(Server(0, writing).serve)  # an OSError: the controller went in the middle of a word
     os._exit(0)

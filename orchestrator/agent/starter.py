@@ -12,6 +12,7 @@ import sys
 from _socket import CMSG_SPACE, socket  # `socket` costs 8 ms
 
 from orchestrator.agent import runner
+from orchestrator.agent.files import dump_json, parse_json
 
 try:  # noqa: SIM105 (contextlib is one more import)
     import _ctypes  # noqa: F401  # every supervisor needs it
@@ -41,12 +42,12 @@ def answer(end: int) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         with open(end, "r+b", buffering=0) as stream:
-            asked = runner.value_of(stream.read())
+            asked = parse_json(stream.read())
             try:
                 said = runner.start(asked["folder"], asked["document"])
             except runner.REFUSED as error:
                 said = runner.refusal(error)
-            stream.write(runner.text_of(said).encode())
+            stream.write(dump_json(said).encode())
     except Exception:  # whoever asked hears nothing; the controller's log has the trace
         sys.excepthook(*sys.exc_info())
     finally:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from backends.checkpoints import INDEX
-from orchestrator.agent import runner
+from orchestrator.agent import attempts
 from orchestrator.monitoring.drift import RESOLVED
 from orchestrator.transports.base import AttemptStatus, Chunk, Transport, Watch
 
@@ -54,7 +54,9 @@ def observe(transport: Transport, watches: Sequence[Watch]) -> list[Observed]:
 def _drained(transport: Transport, watch: Watch, seen: AttemptStatus) -> tuple[AttemptStatus, list[Chunk], bytes]:
     """What was seen, and of an attempt that ended all the bytes that were new."""
     first, chunks, log = seen, list(seen.chunks), seen.log
-    while first.phase in ("exited", "lost") and max(map(len, (seen.log, *(chunk.data for chunk in seen.chunks)))) >= runner.CHUNK:
+    while (
+        first.phase in ("exited", "lost") and max(map(len, (seen.log, *(chunk.data for chunk in seen.chunks)))) >= attempts.CHUNK
+    ):
         reached = {chunk.path: (chunk.offset + len(chunk.data), chunk.head) for chunk in seen.chunks}
         at = None if watch.log is None else watch.log + len(seen.log)
         watch = replace(watch, files={**watch.files, **reached}, log=at, promised=(), whole=(), failed=(), tail=0)

@@ -11,6 +11,7 @@ from typing import Any
 
 from backends.checkpoints import LINK
 from backends.plan import HEAD, JOB, PORT, RANK, Environment
+from orchestrator import agent
 from orchestrator.agent.provision import address, ready
 from orchestrator.home import Home
 from orchestrator.targets.node import Node
@@ -18,7 +19,10 @@ from orchestrator.transports.base import Request
 
 GRACE = 10.0
 """Seconds between asking a job's processes to end and killing them."""
-PROVISION = Path(__file__).parents[1] / "agent" / "provision.py"
+AGENT = Path(str(agent.__file__)).parent
+"""Our own modules for hosts."""
+SHIPPED = ".tune/orchestrator/agent"
+"""Where an attempt has them that makes its environment on another host."""
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,13 @@ class HostPaths:
     folder: str
     """The state folder there, absolute."""
     interpreter: str
-    """A Python that can run `provision.py`."""
+    """A Python that can run `agent.provision`."""
     platform: str = ""
     """As `provision.address` wants it; empty is that of this machine."""
     notify: str = ""
     """Socket of whoever wants to hear of news."""
     uv: str = ""
-    """The uv program there; empty lets `provision.py` look for one."""
+    """The uv program there; empty lets `agent.provision` look for one."""
     wheels: str = ""
     """Folder of wheels there, where no index is reached."""
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -118,13 +122,12 @@ def request(
 def _provision(environment: Environment, below: HostPaths, files: dict[str, str]) -> dict[str, Any]:
     """The step that makes the environment there; left out by the runner where it is ready."""
     files["env.lock"] = environment.lock
-    script = str(PROVISION)
+    program = str(AGENT) if below.here else SHIPPED
     if not below.here:
-        script = PROVISION.name
-        files[script] = PROVISION.read_text("utf-8")
+        files.update({f"{SHIPPED}/{name}.py": (AGENT / f"{name}.py").read_text("utf-8") for name in agent.PROVISIONING})
     more = [word for option, value in (("--uv", below.uv), ("--wheels", below.wheels)) if value for word in (option, value)]
     wanted = ["--python", environment.python, "--accelerator", environment.accelerator]
-    argv = [below.interpreter, "-I", script, f"{below.folder}/envs", environment.name, "env.lock", *wanted, *more]
+    argv = [below.interpreter, "-I", program, "provision", f"{below.folder}/envs", environment.name, "env.lock", *wanted, *more]
     return {"name": "environment", "argv": argv, "made": "" if below.here else "env/.ready"}
 
 

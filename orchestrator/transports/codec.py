@@ -85,7 +85,7 @@ def settled(answer: Callable[[], Answer], host: str) -> Callable[[], Answer]:
     def wait() -> Answer:
         said, body = answer()
         if "refused" in said:
-            code, text = int(said["refused"]), str(said["said"])
+            code, text = int(said["refused"]), str(said["message"])
             raise refusal(code, text if code in (2, 3, 5) else f"{host}: {text}", said.get("devices", ()))
         return said, body
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.agent.blobs import executable, measure, within
-from orchestrator.agent.runner import inside
+from orchestrator.agent.files import relative
 from orchestrator.transports.base import Answer, Told, TransportError, ignore_progress
 
 Way = Callable[[Mapping[str, Any], bytes], Callable[[], Answer]]
@@ -150,7 +150,7 @@ def fetch(way: Way, attempt: Mapping[str, Any], names: Sequence[str], into: Path
 def _lawful(name: str) -> str:
     """A name that a host said; it does not lead out of the folder that we write to."""
     try:
-        return inside(name)
+        return relative(name)
     except ValueError as error:
         raise TransportError(f"the host names a file {error}") from None
 

@@ -1,4 +1,4 @@
-"""This machine. Attempts are started by a process of their own kind (`orchestrator.starter`); all else is done in process."""
+"""This machine. Attempts are started by a process of their own kind (`orchestrator.agent.starter`); all else is done in process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.agent import runner, server
+from orchestrator.agent import attempts, server
+from orchestrator.agent.files import attempt_folder
 from orchestrator.transports import codec, files
 from orchestrator.transports.base import (
     Answer,
@@ -95,19 +96,19 @@ class Local:
 
     def poll(self, watches: Sequence[Watch]) -> list[AttemptStatus]:
         """See `Transport.poll`. ValueError when a watch names a path outside the work folder."""
-        return [codec.seen(runner.look(self._folder(watch.job, watch.attempt), vars(watch))) for watch in watches]
+        return [codec.seen(attempts.observe(self._folder(watch.job, watch.attempt), vars(watch))) for watch in watches]
 
     def stop(self, job: str, attempt: int, grace: float) -> None:
         """See `Transport.stop`. Nothing happens to an attempt that has ended, or never was."""
-        runner.stop(self._folder(job, attempt), grace)
+        attempts.stop(self._folder(job, attempt), grace)
 
     def reap(self, job: str, attempt: int) -> int:
         """See `Transport.reap`. Takes up to a second; 0 where a supervisor lives."""
-        return runner.reap(self._folder(job, attempt))
+        return attempts.reap(self._folder(job, attempt))
 
     def read(self, job: str, attempt: int, path: str, offset: int, limit: int) -> bytes:
         """See `Transport.read`. ValueError for any path but `log` and `work/...`."""
-        return runner.read(self._folder(job, attempt), path, offset, limit)
+        return attempts.read(self._folder(job, attempt), path, offset, limit)
 
     def hello(self) -> HostFacts:
         """See `Transport.hello`."""
@@ -141,6 +142,6 @@ class Local:
 
     def _folder(self, job: str, attempt: int) -> str:
         path = f"{self.home}/jobs/{job}/{attempt}"
-        if "/" in job or runner.attempt_folder(path) != path:
+        if "/" in job or attempt_folder(path) != path:
             raise ValueError(f"{job!r}: a job is named by letters, digits, `.`, `_` and `-`")
         return path

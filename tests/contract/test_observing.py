@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.agent import runner
+from orchestrator.agent import attempts
 from orchestrator.monitoring.poll import FAILED, MANIFEST, TAIL, observe
 from orchestrator.transports.base import Watch
 from orchestrator.transports.ssh.transport import Ssh
@@ -49,7 +49,7 @@ def test_one_call_says_all(host: Host, code: int) -> None:
 
 def test_what_one_call_cannot_bring_is_brought_by_more(host: Host) -> None:
     """Of an attempt that ended all of the log and of the metrics is there, however much they are."""
-    size = 2 * runner.CHUNK + 5
+    size = 2 * attempts.CHUNK + 5
     host.run("a", sh(f"head -c {size} /dev/zero | tee metrics.csv"))
     [observed] = observe(host.transport, [Watch("a", 1, patterns=("metrics.csv",), log=0)])
     assert b"".join(chunk.data for chunk in observed.chunks) == bytes(size)

@@ -16,12 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.agent import runner
+from orchestrator import agent
+from orchestrator.agent.files import dump_json, parse_json
 
 if TYPE_CHECKING:
     from conftest import Host
 
-RUNNER = Path(runner.__file__)
+AGENT = Path(agent.__file__).parent
+MODULES = sorted(AGENT.glob("*.py"))
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -30,7 +32,7 @@ PLAIN = st.recursive(
 
 def call(*words: str, text: str = "", python: str = sys.executable, **rest: Any) -> subprocess.CompletedProcess[str]:
     """Run a command line of the runner as a host would."""
-    argv = [python, "-I", "-S", "-E", str(RUNNER), *words]
+    argv = [python, "-I", "-S", "-E", str(AGENT), *words]
     return subprocess.run(argv, input=text, capture_output=True, text=True, check=False, **rest)
 
 
@@ -43,15 +45,15 @@ def document(job: str, *argvs: list[str], **rest: Any) -> str:
 @given(PLAIN)
 def test_json_is_json(value: Any) -> None:
     """What the runner writes is what `json` reads, and the other way round."""
-    assert json.loads(runner.text_of(value)) == value
-    assert runner.value_of(json.dumps(value).encode()) == value
+    assert json.loads(dump_json(value)) == value
+    assert parse_json(json.dumps(value).encode()) == value
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"{'a': 1}", b"nope", b"\xff"])
 def test_what_is_no_json_is_refused(text: bytes) -> None:
     """Broken text is a ValueError, never a value."""
     with pytest.raises(ValueError):
-        runner.value_of(text)
+        parse_json(text)
 
 
 def test_the_command_line_does_it_all(tmp_path: Path) -> None:
@@ -123,13 +125,17 @@ def test_inherited_files_are_let_go(tmp_path: Path) -> None:
     assert json.loads(call("wait", folder, "60").stdout)["phase"] == "exited"
 
 
-def test_it_is_lawful_python_3_8() -> None:
-    """The file parses as Python 3.8, and imports nothing but the standard library."""
-    tree = ast.parse(RUNNER.read_text(), feature_version=(3, 8))
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_it_is_lawful_python_3_8(module: Path) -> None:
+    """Every module parses as Python 3.8, and imports nothing but the standard library, its neighbours, and uv where it is there."""
+    tree = ast.parse(module.read_text(), feature_version=(3, 8))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in imports if isinstance(node, ast.ImportFrom) and node.module}
-    assert {name.split(".")[0] for name in names} <= set(sys.stdlib_module_names)
+    others = {name for name in names if name.split(".")[0] not in sys.stdlib_module_names}
+    assert {name for name in others if not name.startswith("orchestrator.agent")} <= (
+        {"uv"} if module.stem.startswith("uv_") else set()
+    )
 
 
 PYTHONS = [f"3.{minor}" for minor in range(8, 15)]
@@ -164,6 +170,6 @@ def test_a_supervisor_is_small(host: Host) -> None:
     run = host.until(lambda: host.written("small", "run.json"))
     resident = next(line for line in (host.root / f"proc/{run['supervisor']}/status").read_text().splitlines() if "VmRSS" in line)
     assert int(resident.split()[1]) < 20 * 1024
-    text = f"import sys; sys.path.append({str(RUNNER.parent)!r}); import runner; print(*sys.modules)"
+    text = f"import sys; sys.path.append({str(AGENT.parents[1])!r}); from orchestrator.agent import runner; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-I", "-S", "-E", "-c", text], capture_output=True, text=True, check=True)
     assert not {"re", "enum", "typing", "json", "subprocess", "socket", "ctypes", "hashlib"} & set(loaded.stdout.split())

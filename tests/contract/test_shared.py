@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.agent import runner
+from orchestrator import agent
+from orchestrator.agent import gpus, leases
+from orchestrator.agent.files import make_folder
 from orchestrator.transports.base import Busy, Lease
 from orchestrator.transports.local import Local
 from orchestrator.transports.ssh.transport import Ssh
@@ -142,8 +144,9 @@ def test_of_racing_folders_one_gets_all_of_its_devices(host: Host, other: Host) 
 
 def test_another_user_is_seen_and_sees(far: Host, hosts: list[Node]) -> None:
     """Two accounts of one host, each with a folder that the other cannot enter: the accelerator has one holder, and a name."""
-    shutil.copy(runner.__file__, hosts[0].root / "tmp/runner.py")
-    start = f"cd /tmp && exec {PYTHON} -I runner.py start /tmp/nobody/jobs/theirs/1"
+    folder = hosts[0].root / "tmp/orchestrator/agent"
+    shutil.copytree(Path(agent.__file__).parent, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+    start = f"cd /tmp && exec {PYTHON} -I orchestrator/agent start /tmp/nobody/jobs/theirs/1"
     text = '{"spec": {"job": "theirs", "attempt": 1, "steps": [{"name": "s", "argv": ["sleep", "600"]}], "devices": [7], '
     text += '"accelerator": "cuda"}, "files": {}, "links": {}}'
     nobody = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "sh", "-c"]
@@ -151,7 +154,7 @@ def test_another_user_is_seen_and_sees(far: Host, hosts: list[Node]) -> None:
     with pytest.raises(Busy, match="device 7 is held by theirs/1 of nobody"):
         far.start("mine", ["true"], devices=(7,), accelerator="cuda")
     assert far.transport.leases() == [Lease(7, "theirs", 1, "nobody", "cuda")]
-    hosts[0].run(*nobody, f"{PYTHON} -I /tmp/runner.py stop /tmp/nobody/jobs/theirs/1 0")
+    hosts[0].run(*nobody, f"{PYTHON} -I /tmp/orchestrator/agent stop /tmp/nobody/jobs/theirs/1 0")
     far.until(lambda: far.transport.leases() == [])
     far.start("mine", SLEEP, devices=(7,), accelerator="cuda")
     refused = hosts[0].run(*nobody, f"echo '{text}' | sed s/theirs/again/ | ({start.replace('theirs', 'again')}) 2>&1; echo $?")
@@ -184,16 +187,16 @@ def test_devices_are_named_by_their_place(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / "all" / place).mkdir(parents=True)
     (tmp_path / "some/0000:d8:00.0").mkdir(parents=True)
     home, held = str(tmp_path / "home"), []
-    runner.room(home + "/leases")
+    make_folder(home + "/leases")
     spec = {"job": "a", "attempt": 1, "accelerator": "cuda"}
-    monkeypatch.setattr(runner, "CARDS", str(tmp_path / "all"))
-    assert runner.take(home, 1, {**spec, "devices": [1]}, held) is None
-    monkeypatch.setattr(runner, "CARDS", str(tmp_path / "some"))
+    monkeypatch.setattr(gpus, "GPU_FOLDER", str(tmp_path / "all"))
+    assert leases.take(home, 1, {**spec, "devices": [1]}, held) is None
+    monkeypatch.setattr(gpus, "GPU_FOLDER", str(tmp_path / "some"))
     try:
-        runner.room(home + "2/leases")
-        holder = runner.take(home + "2", 0, {**spec, "devices": [0]}, held)
-        assert runner.reserved()[0]["job"] == "a"
-        assert runner.whose(holder).startswith("held by a/1 of ")
+        make_folder(home + "2/leases")
+        holder = leases.take(home + "2", 0, {**spec, "devices": [0]}, held)
+        assert leases.reserved()[0]["job"] == "a"
+        assert leases.describe_holder(holder).startswith("held by a/1 of ")
     finally:
         for each in held:
             os.close(each)
@@ -268,4 +271,4 @@ def test_a_device_that_hangs_does_not_hold_us_up(tmp_path: Path, monkeypatch: py
     for text in ("exec sleep 600", "echo what, is, this", "exit 9", "echo 0, a, 5000, Disabled; exit 1"):
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
-        assert runner.smi("gpu=index,pci.bus_id,memory.used,display_active", 0.2) == []
+        assert gpus.query_smi("gpu=index,pci.bus_id,memory.used,display_active", 0.2) == []

@@ -13,7 +13,7 @@ from contextlib import suppress
 from itertools import count
 from typing import Any, Protocol
 
-from orchestrator.agent.runner import text_of
+from orchestrator.agent.files import dump_json
 from orchestrator.agent.server import LENGTHS, READY
 from orchestrator.transports.base import Answer, TransportError
 
@@ -91,7 +91,7 @@ class Wire:
             if self.gone:
                 raise TransportError(self.gone)
             self._waiting[number] = future
-        text = text_of({**request, "id": number}).encode()
+        text = dump_json({**request, "id": number}).encode()
         self.asked += 1
         self.say(LENGTHS.pack(len(text), len(body)) + text + body)
         since, allowance = time.monotonic(), min(len(body), WINDOW) / SLOWEST

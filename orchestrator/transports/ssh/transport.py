@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.agent import blobs, runner, server
+from orchestrator import agent
 from orchestrator.transports import codec, files
 from orchestrator.transports.base import (
     Answer,
@@ -251,11 +251,11 @@ def command(interpreter: str) -> str:
 
 def program() -> bytes:
     """What `BOOT` reads."""
-    modules = ("orchestrator.agent.runner", runner), ("orchestrator.agent.blobs", blobs), ("orchestrator.agent.server", server)
+    folder = Path(str(agent.__file__)).parent
     texts = [
         ("orchestrator", ""),
         ("orchestrator.agent", ""),
-        *((name, Path(str(module.__file__)).read_text("utf-8")) for name, module in modules),
+        *((f"orchestrator.agent.{name}", (folder / f"{name}.py").read_text("utf-8")) for name in agent.SERVED),
     ]
     packed = zlib.compress(json.dumps(texts).encode())
     return b"%08d" % len(packed) + packed

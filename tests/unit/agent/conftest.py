@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -104,19 +104,21 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 @dataclass
 class Maker:
-    """Starts `provision.py` as a job's first step would: by path, in its own session."""
+    """Makes environments as a job's first step does: by the agent's path, in a session of its own."""
 
     envs: Path
-    lock: Path
+    locks: Path
     env: dict[str, str]
-    script: Path = Path(provision.__file__)
+    program: Sequence[str] = (str(Path(provision.__file__).parent), "provision")
     python: str = f"{sys.version_info[0]}.{sys.version_info[1]}"
     """One that is surely here: nothing needs to be downloaded."""
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def start(self, lock: str = "onlyhere==1.0\n", *words: str, **env: str) -> subprocess.Popen[str]:
-        self.lock.write_text(lock)
-        argv = [sys.executable, str(self.script), str(self.envs), "demo", str(self.lock)]
+        path = self.locks / f"{len(self.started)}.txt"  # one for each: a file that is written anew is empty for a moment
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(lock)
+        argv = [sys.executable, *self.program, str(self.envs), "demo", str(path)]
         argv += ["--python", self.python, "--accelerator", "cpu", *words]
         pipe, env = subprocess.PIPE, {**self.env, **env}
         process = subprocess.Popen(argv, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
@@ -146,7 +148,7 @@ def make(tmp_path: Path) -> Iterator[Maker]:
     """The script, with no settings of pip or uv but those a test gives, and a cache of its own."""
     env = {name: text for name, text in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
     env |= {"PIP_CONFIG_FILE": os.devnull, "UV_CACHE_DIR": str(tmp_path / "cache"), "UV_PYTHON_DOWNLOADS": "never"}
-    maker = Maker(tmp_path / "envs", tmp_path / "demo.txt", env)
+    maker = Maker(tmp_path / "envs", tmp_path / "locks", env)
     yield maker
     for process in maker.started:
         if process.poll() is None:

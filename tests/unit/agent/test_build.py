@@ -144,11 +144,12 @@ def test_it_runs_from_a_program_too(local, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_silence_is_broken(make, shop, tmp_path: Path) -> None:
     """While a download takes its time, lines say so."""
-    make.script = tmp_path / "quick.py"  # the same program with a faster pulse, in order not to wait for ten seconds
-    source = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
-    make.script.write_text(
-        source + "from orchestrator.agent import provision\nprovision.PULSE = 0.2\nsys.exit(provision.main())\n"
+    quick = tmp_path / "quick.py"  # the same program with a faster pulse, in order not to wait for ten seconds
+    quick.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})\n"
+        "from orchestrator.agent import provision, uv_process\nuv_process.PULSE = 0.2\nsys.exit(provision.main())\n"
     )
+    make.program = (str(quick),)
     process = make.start(UV_DEFAULT_INDEX=shop.url(shop.password))
     line = ""
     while not line.startswith("  still at work: "):

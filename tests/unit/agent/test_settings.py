@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.agent.provision import ProvisionError, handed_on, pip_settings, surroundings
+from orchestrator.agent.uv_settings import ProvisionError, handed_on, pip_settings, surroundings
 
 
 @pytest.fixture

@@ -1,0 +1,120 @@
+"""Small files and JSON on a host: read and written whole, names that stay in their folder.
+
+Standard library of CPython 3.8 or newer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from _json import encode_basestring_ascii, make_scanner  # the C half: all of `json` costs each start 8 ms
+from binascii import b2a_base64
+
+TYPE_CHECKING = False  # `typing` costs each start some milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Json = dict[str, Any]
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+def attempt_folder(path: str) -> str:
+    """The absolute path of an attempt's folder; ValueError unless it ends in JOB/ATTEMPT."""
+    folder = os.path.abspath(path)
+    job, attempt = folder.rsplit("/", 2)[-2:]
+    if not job or job[0] == "." or not NAME_CHARACTERS.issuperset(job) or not (attempt.isascii() and attempt.isdigit()):
+        raise ValueError("%r: a job is named by letters, digits, `.`, `_` and `-`, an attempt by a number" % path)
+    return folder
+
+
+def relative(name: str) -> str:
+    """A path as it is; ValueError when it could lead out of its folder."""
+    if "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):
+        raise ValueError("%r: a path is relative, and without `..`, `.` and empty parts" % name)
+    return name
+
+
+def read_bytes(path: str) -> bytes:
+    """All bytes of a file."""
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
+
+
+def read_part(path: str, offset: int, limit: int) -> bytes:
+    """Some bytes of a file; none when it is no file. A named pipe does not hold us up."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            return os.pread(file.fileno(), limit, offset)
+    except OSError:
+        return b""
+
+
+class PlainJson:
+    """How JSON is read: as `json.loads` does when nothing else is asked for."""
+
+    strict, object_hook, object_pairs_hook = True, None, None
+    parse_float, parse_int, parse_constant = float, int, float
+
+
+def parse_json(text: bytes) -> Any:
+    """The value of a JSON text; ValueError when it is none."""
+    try:
+        return make_scanner(PlainJson)(text.decode().strip(), 0)[0]  # type: ignore[arg-type]  # typeshed errs
+    except (StopIteration, SystemError):
+        import json  # noqa: PLC0415 (only it can say what is wrong)
+
+        return json.loads(text)
+
+
+def dump_json(value: Any) -> str:
+    """A value as JSON; bytes in base64."""
+    if isinstance(value, dict):
+        return "{%s}" % ", ".join("%s: %s" % (dump_json(str(key)), dump_json(each)) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return "[%s]" % ", ".join(map(dump_json, value))
+    if isinstance(value, bytes):
+        return '"%s"' % b2a_base64(value, newline=False).decode()
+    if isinstance(value, str):
+        return encode_basestring_ascii(value)
+    return "null" if value is None else repr(value).lower()  # numbers, True and False
+
+
+def read_json(path: str) -> Any:
+    """The value of a JSON file; None when there is none."""
+    try:
+        return parse_json(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def write_json(path: str, value: Any, durable: bool = False) -> None:
+    """Write a private JSON file, whole or not at all; `durable`: it is on the disk when this returns.
+
+    What is not durable may be empty after a power cut, which ends the attempt anyway.
+    """
+    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(dump_json(value).encode())
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+    os.rename(path + ".new", path)
+
+
+def make_folder(path: str) -> None:
+    """Make a private folder, and what is missing above it."""
+    mask = os.umask(0o077)
+    try:
+        os.makedirs(path, exist_ok=True)
+    finally:
+        os.umask(mask)
+
+
+def ignore_errors(call: Callable[..., Any], *args: Any) -> None:
+    """Call what may fail without harm: the thing is gone, the disk is full, nobody listens."""
+    try:  # noqa: SIM105 (contextlib is one more import at each start)
+        call(*args)
+    except OSError:
+        pass

@@ -1,0 +1,103 @@
+"""Processes of an attempt: how they are started, found and ended. Standard library of CPython 3.8 or newer."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from orchestrator.agent.files import ignore_errors, read_bytes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from orchestrator.agent.files import Json
+else:
+    import _signal as signal  # all of `signal` imports `enum`
+
+# a starter may ignore some of these (nohup and Python do); a step gets them as from a shell
+DEFAULT_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGPIPE", "SIGTERM", "SIGCHLD", "SIGUSR1", "SIGUSR2", "SIGXFSZ")
+
+
+def process_stat(pid: int | str) -> tuple[bytes, int, int, str]:
+    """State, parent, session and start time (ticks since boot) of a process; OSError when there is none."""
+    fields = read_bytes("/proc/%s/stat" % pid).rsplit(b")", 1)[1].split()
+    return fields[0], int(fields[1]), int(fields[3]), fields[19].decode()
+
+
+def attempt_processes(tag: str, run: Json) -> list[int]:
+    """Live processes of an attempt, without its supervisor; `run` is what run.json says.
+
+    The mark alone is not enough: a process may overwrite its environment (setproctitle does, so Ray's workers do).
+    """
+    table, found, mark = {}, set(), b"TUNE_JOB=" + tag.encode()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        try:
+            table[pid] = process_stat(pid)
+            if mark in read_bytes("/proc/%d/environ" % pid).split(b"\0"):
+                found.add(pid)
+        except OSError:  # gone, or another user's
+            pass
+    known = {run[who]: run[who + "_start"] for who in ("pid", "supervisor") if who in run}
+    found |= {pid for pid in known if pid in table and table[pid][3] == known[pid]}
+    leader = run.get("pid")
+    if leader in found or leader not in table:  # else its number went to a stranger
+        found |= {pid for pid in table if table[pid][2] == leader}
+    more = found
+    while more:
+        more = {pid for pid in table if table[pid][1] in more} - found
+        found = found | more
+    return sorted(pid for pid in found - {run.get("supervisor"), os.getpid()} if table[pid][0] not in b"ZX")
+
+
+def signal_all(pids: Iterable[int], number: int) -> None:
+    """Signal processes; those already gone are fine."""
+    for pid in pids:
+        ignore_errors(os.kill, pid, number)
+
+
+def adopt_orphans() -> bool:
+    """Become the parent of all descendants whose own parent dies; False where this Python cannot."""
+    try:
+        from _ctypes import call_function, dlopen, dlsym  # noqa: PLC0415 (`ctypes` itself costs 6 ms)
+
+        prctl = dlsym(dlopen(None, 0), "prctl")  # type: ignore[arg-type]  # None is this program, as in ctypes
+        return bool(call_function(prctl, (36, 1, 0, 0, 0)) == 0)  # PR_SET_CHILD_SUBREAPER
+    except (ImportError, OSError):
+        return False
+
+
+def spawn(argv: Sequence[str], env: Mapping[str, str], folder: str, log: int) -> int:
+    """Start a program as leader of a session, its output in the log; OSError when it cannot be started.
+
+    Not os.posix_spawn: it cannot change the folder, and has no setsid where Python was built for an old C library.
+    """
+    failed, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            exec_program(argv, env, folder, log)
+        except BaseException as error:
+            os.write(tell, b"%d" % (getattr(error, "errno", None) or errno.EINVAL))
+        finally:
+            os._exit(127)
+    os.close(tell)
+    number = os.read(failed, 16)  # nothing: the program runs, since exec closed the other end
+    os.close(failed)
+    if number:
+        os.waitpid(pid, 0)
+        raise OSError(int(number), os.strerror(int(number)), argv[0])
+    return pid
+
+
+def exec_program(argv: Sequence[str], env: Mapping[str, str], folder: str, log: int) -> None:
+    """Turn this new process into the program."""
+    os.setsid()
+    os.chdir(folder)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    for name in DEFAULT_SIGNALS:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    os.execvpe(argv[0], list(argv), env)  # noqa: S606 (an argv, never a shell)

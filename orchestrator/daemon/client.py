@@ -22,6 +22,7 @@ def only_one(home: Home, patience: float = 0.0) -> Iterator[bool]:
         home: the state folder.
         patience: seconds to try; who only looks whether there is a controller holds the lock for a moment.
     """
+    home.make()  # with a store in PostgreSQL nothing else has made it yet
     fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield _locked(fd, time.monotonic() + patience)
@@ -92,6 +93,7 @@ BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.daemon.lo
 
 def _spawn(home: Home) -> None:
     """A controller of its own session, which outlives us and our terminal."""
+    home.make()
     log = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
     argv = [sys.executable, "-c", BOOT, str(Path(__file__).parents[2]), str(home.path)]

@@ -1,4 +1,7 @@
-"""What the store needs of a database, and its tables. The SQL here and in the store is what SQLite and PostgreSQL share."""
+"""What the store needs of a database, and its tables at the present version (`migrations` brings older ones up to it).
+
+The SQL here and in the store is what SQLite and PostgreSQL share.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from .rows import StoreError
-
-VERSION = 1
-"""Of the tables below. A store of a later version is refused, never guessed at."""
+from .migrations import QUEUE
 
 TABLES = """
 CREATE TABLE jobs (
@@ -36,7 +36,9 @@ CREATE TABLE jobs (
     reachable SMALLINT NOT NULL DEFAULT 1,
     labels TEXT NOT NULL,
     tokens_per_second DOUBLE PRECISION,
-    loss DOUBLE PRECISION
+    loss DOUBLE PRECISION,
+    lane TEXT NOT NULL DEFAULT '',
+    not_before DOUBLE PRECISION NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_active ON jobs (key) WHERE ended IS NULL;
 CREATE INDEX jobs_name ON jobs (name);
@@ -75,6 +77,7 @@ CREATE TABLE positions (
     PRIMARY KEY (job, attempt)
 ) {clustered};
 """
+TABLES += ";\n".join((*QUEUE, ""))
 # Why these: `requests` apart from `jobs`, so that a list of jobs does not page through megabytes of plans. A point
 # costs two short keys and two numbers, because job, attempt and both names are said once, in its series.
 
@@ -128,14 +131,6 @@ def storable(text: str) -> str:
 def storables(values: Sequence[Any]) -> list[Any]:
     """Values of one statement."""
     return [storable(value) if isinstance(value, str) else value for value in values]
-
-
-def check_version(where: str, version: int) -> None:
-    """Refuse tables that this version does not know."""
-    if version != VERSION:
-        raise StoreError(
-            f"{where}: the store has version {version}, this tunesmith knows {VERSION}; upgrade tunesmith, or name another store"
-        )
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .database import KEEP_LATEST, TABLES, VERSION, check_version, storables
+from .database import KEEP_LATEST, TABLES, storables
+from .migrations import VERSION, check_version, migrate
 from .rows import StoreError
 
 try:
@@ -15,7 +16,7 @@ except ImportError as missing:
     raise StoreError("a store in PostgreSQL needs psycopg: install `tunesmith[postgres]`") from missing
 
 LOCK = 0x74756E65
-"""Advisory lock under which the tables are made."""
+"""Advisory lock under which the tables are made, and brought to this version."""
 
 
 class Postgres:
@@ -79,8 +80,8 @@ class Postgres:
             connection.execute("SET search_path TO tunesmith")
             if _missing(connection):
                 _create(connection)
-            [(version,)] = connection.execute("SELECT version FROM version")
-        check_version(f"PostgreSQL database {connection.info.dbname} on {connection.info.host}", version)
+            if _outdated(connection):
+                _migrate(connection)
         return connection
 
 
@@ -105,6 +106,37 @@ def _create(connection: psycopg.Connection[Any]) -> None:
             connection.execute("CREATE SCHEMA tunesmith")
         connection.execute(TABLES.format(key="BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY", clustered=""))
         connection.execute(f"CREATE TABLE version AS SELECT {VERSION} AS version")
+
+
+def _outdated(connection: psycopg.Connection[Any]) -> int:
+    """The version of an older store; 0 for one of this version."""
+    [(version,)] = connection.execute("SELECT version FROM version")
+    where = f"PostgreSQL database {connection.info.dbname} on {connection.info.host}"
+    return int(version) if check_version(where, version) else 0
+
+
+def _migrate(connection: psycopg.Connection[Any]) -> None:
+    """Bring the tables to this version, once, whoever comes first. Copies are the server's administrator's."""
+    with connection.transaction():
+        connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
+        if version := _outdated(connection):
+            migrate(_Open(connection), version)
+            connection.execute("UPDATE version SET version = %s", (VERSION,))
+
+
+class _Open:
+    """A connection with a transaction open, as a migration wants it."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows."""
+        return self._connection.execute(_native(sql), storables(values)).fetchall()
+
+    def execute(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Of the server's own count."""
+        return self._connection.execute(_native(sql), storables(values)).rowcount
 
 
 @contextmanager

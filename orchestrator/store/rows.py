@@ -41,6 +41,8 @@ class NewJob(NamedTuple):
     labels: Mapping[str, str] = {}
     planned_steps: int | None = None
     """Optimizer steps, where the plan knows them."""
+    lane: str = ""
+    """In which it waits: see `requests.lane`."""
 
 
 class Job(NamedTuple):
@@ -100,6 +102,8 @@ class Active(NamedTuple):
 
     job: Job
     positions: dict[str, Any]
+    key: int = 0
+    """Of two jobs the older has the lower."""
 
 
 class Event(NamedTuple):

@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from .database import KEEP_LATEST, TABLES, VERSION, check_version, storables
+from .database import KEEP_LATEST, TABLES, storables
+from .migrations import VERSION, check_version, migrate
 from .rows import StoreError
 
 MARK = 0x74756E65
@@ -31,7 +32,8 @@ class Sqlite:
             if not path.exists():
                 _create(path)
             self._connection = _connect(path)
-            self._check()
+            if self._outdated():
+                self._migrate()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{path}: cannot open the store: {_reason(error)}") from error
 
@@ -89,12 +91,21 @@ class Sqlite:
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
 
-    def _check(self) -> None:
+    def _outdated(self) -> int:
+        """The version of an older store; 0 for one of this version."""
         [(mark,)] = self.read("PRAGMA application_id")
         [(version,)] = self.read("PRAGMA user_version")
         if mark != MARK:
             raise StoreError(f"{self._path}: this file is not a store of tunesmith; move it away, or name another store")
-        check_version(str(self._path), version)
+        return version if check_version(str(self._path), version) else 0
+
+    def _migrate(self) -> None:
+        """Bring it to this version; what it was is kept beside it."""
+        with self.write(durable=True):
+            if version := self._outdated():  # else another process has done it while we waited for our turn
+                _keep(self._path, version)
+                migrate(self, version)
+                self._connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -117,6 +128,25 @@ def _create(path: Path) -> None:
         pass
     finally:
         aside.unlink()
+
+
+def _keep(path: Path, version: int) -> None:
+    """Copy the whole store to `<name>.version-<version>`; whoever calls keeps others from writing.
+
+    Read on another connection: SQLite copies what is committed, and the first has a transaction open.
+    """
+    aside = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    try:
+        os.close(os.open(aside, os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(_connect(path)) as source, closing(_connect(aside)) as copy:
+            source.backup(copy)
+        aside.replace(path.with_name(f"{path.name}.version-{version}"))
+    except (OSError, sqlite3.Error) as error:
+        aside.unlink(missing_ok=True)
+        raise StoreError(
+            f"{path}: has version {version} and is to be brought to {VERSION}, but no copy of it can be kept: {_reason(error)};"
+            " nothing was changed. Make room in its folder and try again"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

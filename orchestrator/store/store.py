@@ -5,17 +5,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .database import Database, storable, uncollected
+from .requests import pinned
 from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+Value = TypeVar("Value")
 COLUMNS = ", ".join(f"jobs.{field}" for field in Job._fields)
 CHANGEABLE = frozenset(Changes.__annotations__)
+WAITING = "jobs.ended IS NULL AND jobs.state = 'QUEUED'"
+WORKING = "jobs.ended IS NULL AND (jobs.state <> 'QUEUED' OR jobs.want <> '')"
+"""As the partial indexes have it word for word, or they are not used."""
+CHUNK = 500
+"""Values of one statement; SQLite takes 999 in old builds."""
 LATER = "SELECT step, value, time FROM points WHERE series = ? AND step >= ? ORDER BY step"
 SHOWN = ("loss", "tokens_per_second")
 """Metrics whose latest value is kept beside the job, so that a list of jobs is one query."""
@@ -45,11 +52,11 @@ class Store:
         Raises:
             Duplicate: the id belongs to a job with another digest.
         """
-        new = (job.id, job.name, job.backend, job.target, job.digest, now, job.priority, job.planned_steps)
+        new = (job.id, job.name, job.backend, job.target, job.digest, now, job.priority, job.planned_steps, job.lane)
         with self._database.write(durable=True):
             added = self._database.execute(
-                "INSERT INTO jobs (id, name, backend, target, digest, submitted, priority, steps, labels, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'QUEUED') ON CONFLICT (id) DO NOTHING",
+                "INSERT INTO jobs (id, name, backend, target, digest, submitted, priority, steps, lane, labels, state)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'QUEUED') ON CONFLICT (id) DO NOTHING",
                 (*new, json.dumps(dict(job.labels))),
             )
             [(key, digest)] = self._database.read("SELECT key, digest FROM jobs WHERE id = ?", (job.id,))
@@ -64,8 +71,17 @@ class Store:
 
     def ask(self, id: str, want: Want) -> bool:
         """Note what the user wants of an active job; False when it has ended or is unknown."""
+        return bool(self.ask_all([id], want))
+
+    def ask_all(self, ids: Sequence[str], want: Want) -> set[str]:
+        """The same of many jobs at once: all or none is noted; those that are active."""
+        asked: set[str] = set()
         with self._database.write(durable=True):
-            return bool(self._database.execute("UPDATE jobs SET want = ? WHERE id = ? AND ended IS NULL", (want, id)))
+            for chunk in _chunks(ids):
+                where = f"id IN ({_marks(chunk)}) AND ended IS NULL"
+                asked |= {id for (id,) in self._database.read(f"SELECT id FROM jobs WHERE {where}{self._database.lock}", chunk)}
+                self._database.execute(f"UPDATE jobs SET want = ? WHERE {where}", (want, *chunk))
+        return asked
 
     def new_attempt(
         self,
@@ -103,9 +119,12 @@ class Store:
             self._database.execute(
                 "UPDATE jobs SET state = 'QUEUED', attempt = ?, reason = '', detail = ?, phase_step = '', want = '',"
                 " reachable = 1, step = NULL, started = NULL, ended = NULL, seen_at = NULL, loss = NULL,"
-                " tokens_per_second = NULL WHERE key = ?",
-                (attempt + 1, why, key),
+                " tokens_per_second = NULL, not_before = ? WHERE key = ?",
+                (attempt + 1, why, (positions or {}).get("not_before", 0.0), key),
             )
+            [(lane,)] = self._database.read("SELECT lane FROM jobs WHERE key = ?", (key,))
+            if pinned(lane, positions or {}) != lane:
+                self._set(key, {"lane": pinned(lane, positions or {})})
             if positions:
                 self._keep(key, attempt + 1, positions)
             self._append(key, Event(id, attempt + 1, now, state, "QUEUED", "", why))
@@ -144,6 +163,32 @@ class Store:
             if event or state != old:
                 self._append(key, Event(id, present, now, old, state, values.get("reason", ""), values.get("detail", "")))
             return True
+
+    def end_unstarted(self, state: str, reason: str, detail: str, now: float) -> int:
+        """End all jobs that wait and of which the user wants something, in one transaction; how many."""
+        found = f"SELECT jobs.key FROM jobs WHERE {WAITING} AND {WORKING}{self._database.lock}"
+        with self._database.write(durable=False):
+            keys = [key for (key,) in self._database.read(found)]
+            for chunk in _chunks(keys):
+                where = f"key IN ({_marks(chunk)})"
+                self._database.execute(
+                    "INSERT INTO events (job, attempt, time, old, state, reason, detail)"
+                    f" SELECT key, attempt, ?, state, ?, ?, ? FROM jobs WHERE {where} ORDER BY key",
+                    (now, state, reason, detail, *chunk),
+                )
+                self._database.execute(
+                    f"UPDATE jobs SET state = ?, reason = ?, detail = ?, ended = ? WHERE {where}",
+                    (state, reason, detail, now, *chunk),
+                )
+        return len(keys)
+
+    def explain(self, lane: str, detail: str, now: float) -> int:
+        """Say of all jobs that wait in a lane and might start what they wait for; how many did not say so yet."""
+        with self._database.write(durable=False):
+            return self._database.execute(
+                f"UPDATE jobs SET detail = ? WHERE {WAITING} AND lane = ? AND not_before <= ? AND detail <> ?",
+                (detail, lane, now, detail),
+            )
 
     def record(self, id: str, attempt: int, points: Iterable[Reading], now: float, positions: Mapping[str, Any]) -> int:
         """Keep points and how far the files they came from have been read, in one transaction; how many are news.
@@ -214,12 +259,33 @@ class Store:
 
     def active(self) -> list[Active]:
         """Jobs that have not ended, with the reading positions of their attempt; by priority, then oldest first."""
+        return self._active("WHERE jobs.ended IS NULL ORDER BY jobs.priority DESC, jobs.key")
+
+    def has_active(self) -> bool:
+        """Is there a job that has not ended?"""
+        return bool(self._database.read("SELECT 1 FROM jobs WHERE ended IS NULL LIMIT 1"))
+
+    def working(self) -> list[Active]:
+        """As `active`, without those that wait and of which the user wants nothing: what has to be looked at."""
+        return self._active(f"WHERE {WORKING} ORDER BY jobs.priority DESC, jobs.key")
+
+    def lanes(self) -> list[str]:
+        """Lanes in which jobs wait. It takes time by the number of lanes, not of jobs."""
+        following = f"SELECT min(jobs.lane) FROM jobs WHERE {WAITING}"
         rows = self._database.read(
-            f"SELECT positions.text, {COLUMNS} FROM jobs LEFT JOIN positions"
-            " ON positions.job = jobs.key AND positions.attempt = jobs.attempt"
-            " WHERE jobs.ended IS NULL ORDER BY jobs.priority DESC, jobs.key"
+            f"WITH RECURSIVE found (lane) AS ({following} UNION ALL"
+            f" SELECT ({following} AND jobs.lane > found.lane) FROM found WHERE found.lane IS NOT NULL)"
+            " SELECT lane FROM found WHERE lane IS NOT NULL"
         )
-        return [Active(as_job(row), json.loads(text) if text else {}) for text, *row in rows]
+        return [lane for (lane,) in rows]
+
+    def waiting(self, lane: str, now: float, *, skip: int = 0, limit: int) -> list[Active]:
+        """Jobs of a lane that may start, as `active`, without the first `skip`."""
+        return self._active(
+            f"WHERE {WAITING} AND jobs.want = '' AND jobs.lane = ? AND jobs.not_before <= ?"
+            " ORDER BY jobs.priority DESC, jobs.key LIMIT ? OFFSET ?",
+            (lane, now, limit, skip),
+        )
 
     def request(self, id: str) -> str:
         """The request that a job was submitted with.
@@ -288,6 +354,14 @@ class Store:
 
     # Inside
 
+    def _active(self, rest: str, values: Sequence[Any] = ()) -> list[Active]:
+        rows = self._database.read(
+            f"SELECT jobs.key, positions.text, {COLUMNS} FROM jobs LEFT JOIN positions"
+            f" ON positions.job = jobs.key AND positions.attempt = jobs.attempt {rest}",
+            values,
+        )
+        return [Active(as_job(row), json.loads(text) if text else {}, key) for key, text, *row in rows]
+
     def _jobs(self, rest: str, values: Sequence[Any]) -> list[Job]:
         with uncollected():
             return [as_job(row) for row in self._database.read(f"SELECT {COLUMNS} FROM jobs {rest}", values)]
@@ -334,6 +408,11 @@ class Store:
 
     def _known(self, key: int, attempt: int) -> dict[str, int]:
         return dict(self._database.read("SELECT name, key FROM series WHERE job = ? AND attempt = ?", (key, attempt)))
+
+
+def _chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    for first in range(0, len(values), CHUNK):
+        yield values[first : first + CHUNK]
 
 
 def _marks(values: Collection[Any]) -> str:

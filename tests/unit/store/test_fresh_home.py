@@ -13,7 +13,7 @@ RECIPE = {
     "optim": {"lr": 0.1},
     "native": {
         "command": {
-            "argv": ["/bin/sh", "-c", "while [ ! -e ../../../../go ]; do sleep 0.05; done; echo '{{\"loss\": 1.0, \"step\": 1}}'"],
+            "argv": ["/bin/sh", "-c", 'while [ ! -e ../../../../go ]; do sleep 0.05; done; echo \'{{"loss": 1.0, "step": 1}}\''],
             "metrics": {"pattern": r'"loss": (?P<loss>[\d.]+), "step": (?P<step>\d+)'},
         }
     },

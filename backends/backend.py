@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from backends.mapping.complete import missing
 from backends.mapping.rows import Flat, Row, Variant
 from backends.plan import Plan, Step
 from backends.report import Report
@@ -104,13 +105,14 @@ class Backend:
     """The last word on a plan, for what only the recipe says: other steps, promises, files to read."""
 
     def table(self, variant: Variant) -> tuple[Row, ...]:
-        """The rows for a shape of recipe."""
+        """The rows for a shape of recipe. A leaf that the trainer's own rows do not read is lost unless it is at its default."""
         return _table(self.rows, variant)
 
 
 @lru_cache(1024)  # four trainers have 320; a backend that fits itself to a recipe brings its own each time
 def _table(rows: Callable[[Variant], tuple[Row, ...]], variant: Variant) -> tuple[Row, ...]:
-    return rows(variant)
+    given = rows(variant)
+    return (*given, *missing(given, "no row of this trainer's table reads it yet"))
 
 
 def judge(ending: Ending) -> tuple[str, str] | None:

@@ -9,11 +9,12 @@ from backends.bundle import LOCKS, with_imports
 from backends.checkpoints import first_rate
 from backends.emit import as_json, as_yaml
 from backends.mapping.data import DATA, reward_files, sources
-from backends.mapping.launch import LAUNCH, RETRYING
+from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
 from backends.mapping.rows import Flat, Variant, nest, translate
 from backends.models import MODELS, Model
 from backends.plan import Environment, File, Input, Plan, Promise, Step
+from backends.recipe.flat import leaves
 from backends.recipe.paths import is_hub
 from backends.report import Line, Report
 from backends.upstream import known_keys as keys
@@ -229,7 +230,10 @@ def _reading(flat: Flat) -> dict[str, Any]:
 def _retry(flat: Flat, report: Report) -> dict[str, Any]:
     """The section retry; to go on from a checkpoint may have been given up as lost."""
     lost = any(line.leaf == "checkpoint.resume" and line.status == "lost" for line in report.lines)
-    return {**{name: flat[f"retry.{name}"] for name in RETRYING}, "resume": flat["checkpoint.resume"] and not lost}
+    return {
+        **{leaf.removeprefix("retry."): flat[leaf] for leaf in leaves("retry")},
+        "resume": flat["checkpoint.resume"] and not lost,
+    }
 
 
 def context_of(flat: Flat, target: Target) -> Context:

@@ -7,46 +7,22 @@ learnt; every other leaf does, and so does every native key that no leaf says. P
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from backends.analysis.capabilities import matters
-from backends.analysis.porting import ORDER, changes
+from backends.analysis.porting import changes
 from backends.importing.convert import Imported
 from backends.importing.recognise import DIALECTS
-from backends.mapping.data import TEMPLATES
-from backends.mapping.methods import beta
-from backends.mapping.rows import ABSENT, Flat, Variant, variant_of
+from backends.mapping.rows import ABSENT, Flat, Variant
 from backends.mapping.schedule import warmup_steps
 from backends.native_config import flat as dotted
-from backends.recipe.paths import is_hub
-from backends.recipe.schema import Recipe, leaves
+from backends.recipe.flat import leaves
+from backends.recipe.leaves import decides, facts, rank
+from backends.recipe.needs import has_effect, meaning_of
+from backends.recipe.schema import Recipe
 from backends.registry import BACKENDS
 from backends.report import Line
-
-_NAMES = ("version", "name", "description", "secrets", "native")
-"""Leaves that say nothing of the run, or are keys of a trainer's."""
-
-_SECTIONS = ("eval", "checkpoint", "log", "resources", "retry")
-_SPEED = frozenset(
-    {
-        "data.eval",
-        "data.eval_split",
-        "train.batch.micro",
-        "train.activation_checkpointing",
-        "train.offload",
-        "train.attention",
-        "train.compile",
-        "optim.fused",
-    }
-)
-"""With `_SECTIONS`, leaves that change how it runs and what is seen of it, not what is learnt."""
-
-
-def decides(leaf: str) -> bool:
-    """Whether the leaf decides what is learnt."""
-    return leaf not in _SPEED and leaf.partition(".")[0] not in _SECTIONS
 
 
 class Key(NamedTuple):
@@ -161,49 +137,21 @@ def _ways(found: Imported) -> Iterator[Line]:
 
 
 def meant(recipe: Recipe) -> Flat:
-    """The leaves that have an effect, with what null stands for."""
+    """The leaves that have an effect, with what null stands for, and the warm-up in steps where these are known."""
     flat = recipe.flat()
-    within = variant_of(flat)
-    idle = {leaf for names, is_idle in _IDLE if is_idle(flat) for leaf in names}
-    full = {**flat, **_filled(flat)}
-    return {leaf: full[leaf] for leaf in leaves() if leaf not in idle and leaf not in _NAMES and matters(leaf, within)}
-
-
-_IDLE: tuple[tuple[tuple[str, ...], Callable[[Flat], bool]], ...] = (
-    (("model.architecture",), lambda f: f["model.init"] != "random"),
-    (("method.qat.group",), lambda f: f["method.qat.scheme"] == "none"),
-    (("train.epochs",), lambda f: f["train.epochs"] is None),
-    (("train.steps",), lambda f: f["train.steps"] is None),
-    (("data.train_split",), lambda f: not (isinstance(f["data.train"], str) and is_hub(f["data.train"]))),
-    (("data.eval_split",), lambda f: f["data.eval"] is None or not is_hub(f["data.eval"])),
-    (("data.loss_roles",), lambda f: f["data.format"] != "chat"),
-    (("optim.min_lr",), lambda f: f["optim.schedule"] == "constant"),
-    (("optim.decay_on",), lambda f: f["optim.weight_decay"] == 0),
-    (("optim.warmup_share",), lambda f: f["train.steps"] is not None or not f["optim.warmup_share"]),
-    (("optim.warmup_steps",), lambda f: f["train.steps"] is None and bool(f["optim.warmup_share"])),
-    (("eval.every", "eval.batches"), lambda f: f["data.eval"] is None),
-    (("checkpoint.keep",), lambda f: f["checkpoint.every"] is None),
-    (("log.project", "log.run", "log.mlflow_uri"), lambda f: not f["log.trackers"]),
-    (("resources.strategy",), lambda f: f["resources.devices"] * f["resources.hosts"] == 1),
-)
-"""Leaves, and when they have no effect."""
-
-
-def _filled(flat: Flat) -> Flat:
-    """What null stands for, and lists whose order says nothing."""
-    devices = flat["resources.devices"] * flat["resources.hosts"]
-    return {
-        "method.lora.targets": sorted(flat["method.lora.targets"]),
-        "method.preference.beta": beta(flat["method.kind"], flat["method.preference.beta"]),
-        "data.template": flat["data.template"] or TEMPLATES[flat["data.format"]],
-        "train.batch.micro": flat["train.batch.micro"] or max(1, flat["train.batch.global"] // devices),
-        "optim.warmup_steps": warmup_steps(flat["train.steps"], flat["optim.warmup_steps"], flat["optim.warmup_share"]),
+    warm = warmup_steps(flat["train.steps"], flat["optim.warmup_steps"], flat["optim.warmup_share"])
+    other = "optim.warmup_share" if warm is not None else "optim.warmup_steps"
+    found = {
+        leaf: meaning_of(leaf, flat)
+        for leaf in leaves()
+        if leaf != other and facts(leaf).effect != "label" and (leaf.startswith("optim.warmup") or has_effect(leaf, flat))
     }
+    return found if warm is None else found | {"optim.warmup_steps": warm}
 
 
 def compare(a: Side, b: Side) -> Difference:
     """Everything in which two runs differ."""
-    names = sorted({*a.leaves, *b.leaves}, key=_rank)
+    names = sorted({*a.leaves, *b.leaves}, key=rank)
     pairs = (Apart(leaf, a.leaves.get(leaf, ABSENT), b.leaves.get(leaf, ABSENT)) for leaf in names)
     apart = (each for each in pairs if not _same(each.a, each.b) and not _follows(each, a, b))
     return Difference(a, b, tuple(apart), tuple(_unsaid(a, b)))
@@ -212,11 +160,6 @@ def compare(a: Side, b: Side) -> Difference:
 def _follows(each: Apart, a: Side, b: Side) -> bool:
     """A default that has an effect on one side alone: another leaf is what differs."""
     return (each.b is ABSENT and each.leaf not in a.spelled) or (each.a is ABSENT and each.leaf not in b.spelled)
-
-
-def _rank(leaf: str) -> tuple[int, int]:
-    """By how much its section changes what is learnt, then as in the schema."""
-    return ORDER.index(leaf.partition(".")[0]), leaves().index(leaf)
 
 
 def _same(one: Any, other: Any) -> bool:

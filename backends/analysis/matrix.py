@@ -10,13 +10,16 @@ from typing import Any, NamedTuple
 
 from backends.analysis.capabilities import ADAPTERS, KINDS, SHAPES, Loss, Spelling, has, matters, spelling
 from backends.backend import Backend
-from backends.mapping.launch import RETRYING
 from backends.mapping.rows import Variant
-from backends.recipe.schema import leaves
+from backends.recipe.flat import leaves
+from backends.recipe.leaves import facts
 from backends.registry import BACKENDS
 
-FREE = ("version", "name", "description", "secrets", "native", *(f"retry.{name}" for name in RETRYING))
-"""Leaves that are ours, whoever trains."""
+
+def is_free(leaf: str) -> bool:
+    """Whether tune itself honours a leaf, whoever trains."""
+    return facts(leaf).effect in ("job", "label")
+
 
 _GRADES = ("same", "converted", "approximated", "partly", "todo", "waiting", "never")
 """From the best to the worst."""
@@ -142,7 +145,7 @@ def page(backends: Iterable[Backend]) -> str:
     """The two tables and every loss, in Markdown."""
     known = tuple(backends)
     shared = [each for each in SHAPES if not each.native]
-    found = {leaf: {each.name: cell(each, leaf, shared) for each in known} for leaf in leaves() if leaf not in FREE}
+    found = {leaf: {each.name: cell(each, leaf, shared) for each in known} for leaf in leaves() if not is_free(leaf)}
     return "\n".join([*_head(known), *_methods(known), *_leaves(known, found), *_losses(known, found)]) + "\n"
 
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 
 from backends.backend import Backend, Inexpressible
 from backends.compile import plan
+from backends.recipe.leaves import rank
 from backends.recipe.schema import Recipe
 from backends.report import Line
 from backends.target import Target
 
 _WEIGHT = {"lost": 0, "approximated": 1, "native": 2}
-ORDER = ("method", "model", "data", "optim", "train", "resources", "eval", "checkpoint", "log", "retry")
-"""Sections of the recipe, by how much they change what is learnt."""
 
 
 def elsewhere(recipe: Recipe, backend: Backend) -> Recipe:
@@ -56,5 +55,4 @@ def _told(lines: Iterable[Line]) -> Iterable[Line]:
 
 
 def _rank(line: Line) -> tuple[int, int]:
-    section = line.leaf.partition(".")[0]
-    return _WEIGHT[line.status], ORDER.index(section) if section in ORDER else len(ORDER)
+    return _WEIGHT[line.status], rank(line.leaf)[0]

@@ -18,13 +18,13 @@ from backends.backend import Backend
 from backends.dialect import Beside, Dialect, ImportRow, Refused, Unfit
 from backends.importing import shell
 from backends.importing.recognise import is_unknown, opened
-from backends.mapping.complete import REQUIRED, defaults
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, nest, reverse
 from backends.models import MODELS
 from backends.native_config import NativeConfig, flat
+from backends.recipe.flat import REQUIRED, defaults, leaves
 from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
-from backends.recipe.schema import Recipe, leaves
+from backends.recipe.schema import Recipe
 from backends.recipe.secrets import WAY_OUT, is_secret, variable, without
 from backends.registry import BACKENDS
 from backends.upstream.known_keys import hint
@@ -286,7 +286,7 @@ def _believed(row: Row, values: Flat, usual: Flat, context: Context) -> Flat | N
         made = dict(zip(row.theirs, row.to(*values.values(), context), strict=True))
         again = dict(zip(row.ours, row.back(*made.values(), context), strict=True))
     except Unsupported as loss:
-        again = loss.instead
+        again = loss.fallback
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
         return None
     written = {key: usual[key] if again.get(key, ABSENT) is ABSENT else again[key] for key in usual}

@@ -3,36 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
-from typing import Any
 
-from backends.mapping.rows import Flat, Row, cannot
+from backends.mapping.rows import Row, cannot
+from backends.recipe.flat import leaves
 from backends.report import Kind
-
-REQUIRED: Any = type("Required", (), {"__repr__": lambda _: "REQUIRED"})()
-"""Stands for the default of a leaf that every recipe must say."""
-
-
-@cache
-def defaults() -> Flat:
-    """Leaf -> default, in the schema's order."""
-    from backends.recipe.schema import Recipe  # noqa: PLC0415  # pydantic is heavy, and whoever only reads metrics needs no table
-
-    least: dict[str, Any] = {
-        "version": 1,
-        "name": "x",
-        "model": {"id": "x"},
-        "data": {"train": "x", "format": "text"},
-        "train": {"steps": 1, "batch": {"global": 1}},
-        "optim": {"lr": 1.0},
-    }
-    required = ("name", "model.id", "data.train", "data.format", "train.batch.global", "optim.lr")
-    return {**Recipe.model_validate(least).flat(), **dict.fromkeys(required, REQUIRED), "train.steps": None}
 
 
 def in_order(rows: Iterable[Row]) -> tuple[Row, ...]:
     """Rows in the schema's order by their first leaf; those without one first."""
-    order = {leaf: number for number, leaf in enumerate(defaults())}
+    order = {leaf: number for number, leaf in enumerate(leaves())}
     return tuple(sorted(rows, key=lambda row: order[row.ours[0]] if row.ours else -1))
 
 
@@ -45,7 +24,11 @@ def complete(rows: Iterable[Row], why: str, *, kind: Kind = "todo", see: str = "
         kind: of those losses.
         see: upstream source.
     """
-    said = tuple(rows)
-    read = {leaf for row in said for leaf in row.ours}
-    rest = (cannot(leaf, why, unless=default, kind=kind, see=see) for leaf, default in defaults().items() if leaf not in read)
-    return in_order((*said, *rest))
+    given = tuple(rows)
+    return in_order((*given, *missing(given, why, kind=kind, see=see)))
+
+
+def missing(rows: Iterable[Row], why: str, *, kind: Kind = "todo", see: str = "") -> tuple[Row, ...]:
+    """A row for each leaf that none of these reads; see `complete`."""
+    read = {leaf for row in rows for leaf in row.ours}
+    return tuple(cannot(leaf, why, kind=kind, see=see) for leaf in leaves() if leaf not in read)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from backends.mapping.rows import Context, Flat, Row, couple, everywhere, handled_by_us, same
+from backends.recipe.leaves import LEAVES, template_for_null
 from backends.recipe.paths import is_hub, suffix
 
 DATA = "data.json"
@@ -22,14 +23,14 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
         couple(
             ("data.format", "data.template"),
             (f"{DATA}:format", f"{DATA}:template"),
-            lambda form, text, _: (form, text or TEMPLATES[form]),
-            lambda form, text, _: (form, None if text == TEMPLATES[form] else text),
+            lambda form, text, _: (form, text or template_for_null(form)),
+            lambda form, text, _: (form, None if text == template_for_null(form) else text),
             why="unset means alpaca for instruct rows and the model's chat template for chat rows",
         ),
         *(same(f"data.columns.{c}", f"{DATA}:columns.{c}") for c in COLUMNS),
         same("data.loss_roles", f"{DATA}:loss_roles"),
         same("data.system", f"{DATA}:system"),
-        handled_by_us("data.rendering", "rows become tokens once, in the data step, the same for every trainer", "shared"),
+        handled_by_us("data.rendering", "rows become tokens once, in the data step, the same for every trainer"),
         everywhere("data.max_length", f"{DATA}:max_length", *lengths),
         same("data.pack", f"{DATA}:pack"),
         same("data.train_on_prompt", f"{DATA}:train_on_prompt"),
@@ -41,16 +42,8 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
     )
 
 
-COLUMNS = ("instruction", "input", "output", "messages", "text", "prompt", "completion", "chosen", "rejected", "label")
-
-
-TEMPLATES = {
-    "instruct": "alpaca",
-    "chat": "chat",
-    "text": "plain",
-    **dict.fromkeys(("completion", "preference", "rated", "prompts"), "plain"),
-}
-"""Template of a format when the recipe names none. Rows that are lists of messages always use the chat template."""
+COLUMNS = tuple(leaf.rpartition(".")[2] for leaf in LEAVES if leaf.startswith("data.columns."))
+"""Names that the data step knows columns by."""
 
 
 def _rows_from(leaf: str, split: str, key: str) -> Row:

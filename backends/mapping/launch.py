@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from backends.mapping.rows import Context, Flat, Row, Unsupported, cannot, handled_by_us, idle
+from backends.mapping.rows import Context, Row, Unsupported, cannot, handled_by_us, idle
 from backends.plan import HEAD, PORT, RANK
 from backends.report import Kind as Lack
 
@@ -16,7 +16,7 @@ LAUNCH = "launch"
 def identity() -> tuple[Row, ...]:
     """What belongs to the job, not to the trainer."""
     return (
-        handled_by_us("version", "of the recipe's schema", 1),
+        handled_by_us("version", "of the recipe's schema"),
         handled_by_us("name", "names the job"),
         handled_by_us("description", "for people"),
     )
@@ -40,31 +40,27 @@ def resume(cannot: Callable[[Context], tuple[Lack, str, str] | None]) -> Row:
     )
 
 
-RETRYING: Flat = {"lost": 3, "hardware": 1, "hang": 1, "out_of_memory": 0, "unknown": 0, "hang_minutes": 60.0}
-"""Leaves of the section retry, which whoever runs the job reads, and their defaults."""
-
-
 def resources(*between: Row) -> tuple[Row, ...]:
     """What the machine must have: matched by us when the job is placed. `between` are the trainer's rows for devices, hosts,
     strategy and tensor.
     """
     return (
-        handled_by_us("resources.accelerator", "matched when the job is placed", "any"),
+        handled_by_us("resources.accelerator", "matched when the job is placed"),
         *between,
         handled_by_us("resources.memory_gib", "matched when the job is placed"),
-        *idle("retry", "read by whoever runs the job", RETRYING),
-        handled_by_us("secrets", "into the environment of the steps, by the runner's standard input", []),
-        handled_by_us("native", "written over everything else; one line a key", {}),
+        *idle("retry", "read by whoever runs the job"),
+        handled_by_us("secrets", "into the environment of the steps, by the runner's standard input"),
+        handled_by_us("native", "written over everything else; one line a key"),
     )
 
 
 def one_device(see: str, why: str = "several devices are not translated yet", kind: Lack = "todo") -> tuple[Row, ...]:
     """For shapes of recipe that run on one device only."""
     return (
-        cannot("resources.devices", why, unless=1, kind=kind, see=see),
-        cannot("resources.hosts", why, unless=1, kind=kind, see=see),
-        handled_by_us("resources.strategy", "one device shares with nobody", "auto"),
-        cannot("resources.tensor", why, unless=1, kind=kind, see=see),
+        cannot("resources.devices", why, kind=kind, see=see),
+        cannot("resources.hosts", why, kind=kind, see=see),
+        handled_by_us("resources.strategy", "one device shares with nobody"),
+        cannot("resources.tensor", why, kind=kind, see=see),
     )
 
 
@@ -86,7 +82,7 @@ def torchrun(python: str, devices: int, hosts: int) -> tuple[str, ...]:
 def no_trackers(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:
     """The trackers, of a trainer or shape without them."""
     return (
-        cannot("log.trackers", why, unless=[], kind=kind, see=see),
+        cannot("log.trackers", why, kind=kind, see=see),
         handled_by_us("log.project", "only with trackers"),
         handled_by_us("log.run", "only with trackers"),
         handled_by_us("log.mlflow_uri", "only with trackers"),

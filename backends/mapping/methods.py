@@ -7,37 +7,36 @@ from typing import Any
 
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import Context, Row, Unsupported, cannot, couple, handled_by_us, idle
+from backends.recipe.leaves import beta_for_null
 from backends.report import Kind as Lack
 
 
 def preference_idle() -> tuple[Row, ...]:
     """method.preference, for other kinds."""
-    usual = {"beta": None, "label_smoothing": 0.0, "margin": 0.5, "desirable": 1.0, "undesirable": 1.0}
-    return idle("method.preference", "not learning from preferences", usual)
+    return idle("method.preference", "not learning from preferences")
 
 
 def grpo_idle() -> tuple[Row, ...]:
     """method.grpo, for other kinds."""
-    usual = {"rewards": [], "generations": 8, "max_new_tokens": 256, "temperature": 1.0, "kl": 0.0, "clip": 0.2}
-    return idle("method.grpo", "no answers of its own are scored", usual)
+    return idle("method.grpo", "no answers of its own are scored")
 
 
 def distill_idle() -> tuple[Row, ...]:
     """method.distill, for other kinds."""
-    return idle("method.distill", "no teacher", {"teacher": None, "ratio": 0.5})
+    return idle("method.distill", "no teacher")
 
 
 def no_qat(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:
     """method.qat, of a trainer that has none for this shape."""
     return (
-        cannot("method.qat.scheme", why, unless="none", kind=kind, see=see),
-        handled_by_us("method.qat.group", "only with a scheme", 32),
+        cannot("method.qat.scheme", why, kind=kind, see=see),
+        handled_by_us("method.qat.group", "only with a scheme"),
     )
 
 
 def beta(kind: str, value: float | None) -> float:
     """method.preference.beta, with what null means."""
-    return (2.0 if kind == "simpo" else 0.1) if value is None else value
+    return beta_for_null(kind) if value is None else value
 
 
 def preferring(*matter: Row) -> tuple[Row, ...]:
@@ -48,13 +47,7 @@ def preferring(*matter: Row) -> tuple[Row, ...]:
 
 def lora_idle() -> tuple[Row, ...]:
     """The LoRA leaves of a recipe that trains all weights."""
-    why = "no adapter: all weights are trained"
-    return (
-        handled_by_us("method.lora.rank", why, 16),
-        handled_by_us("method.lora.alpha", why, 32.0),
-        handled_by_us("method.lora.dropout", why, 0.0),
-        handled_by_us("method.lora.targets", why, ["q", "k", "v", "o", "gate", "up", "down"]),
-    )
+    return idle("method.lora", "no adapter: all weights are trained")
 
 
 def kinds(*has: str, lacks: Mapping[str, tuple[Lack, str, str]], why: str = "") -> Row:
@@ -69,7 +62,7 @@ def kinds(*has: str, lacks: Mapping[str, tuple[Lack, str, str]], why: str = "") 
     def to(kind: str, _: Context) -> Sequence[Any]:
         if kind not in has:
             lack, reason, see = lacks[kind]
-            raise Unsupported("method.kind", reason, kind=lack, see=see, instead={f"{LAUNCH}:kind": "sft"})
+            raise Unsupported("method.kind", reason, kind=lack, see=see, fallback={f"{LAUNCH}:kind": "sft"})
         return (kind,)
 
     return couple(("method.kind",), (f"{LAUNCH}:kind",), to, lambda kind, _: (kind,), status="same", why=why)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from backends.recipe.flat import Flat as Flat  # noqa: PLC0414  # exported again: whoever writes rows needs it
+from backends.recipe.flat import Value as Value  # noqa: PLC0414  # as above
+from backends.recipe.flat import defaults, leaves
 from backends.report import Kind, Line, Status
-
-Flat = dict[str, Any]
-"""A config as dotted names: `{"method.lora.rank": 16}`."""
 
 ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
 """A native key that is not written for this value."""
@@ -61,14 +61,14 @@ class Unsupported(Exception):
         *,
         kind: Kind = "never",
         see: str = "",
-        instead: Mapping[str, Any] | None = None,
-        unless: Sequence[str] = (),
+        fallback: Mapping[str, Any] | None = None,
+        overridden_by: Sequence[str] = (),
     ) -> None:
         super().__init__(f"{leaf}: {why}")
         self.leaf, self.why, self.kind, self.see = leaf, why, kind, see
-        self.instead = dict(instead or {})
+        self.fallback = dict(fallback or {})
         """What is written when the user accepts the loss: no trainer default ever decides."""
-        self.unless = frozenset(unless)
+        self.overridden_by = frozenset(overridden_by)
         """Native keys that, all set by the user, give the trainer what the leaf cannot: then nothing is lost."""
 
 
@@ -79,7 +79,7 @@ class Row:
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
     to: Callable[..., Sequence[Any]]
-    """(*our values, context) -> their values; raises `Lost`."""
+    """(*our values, context) -> their values; raises `Unsupported`."""
     back: Callable[..., Sequence[Any]]
     """(*their values, context) -> our values."""
     status: Status = "same"
@@ -122,7 +122,7 @@ def choice(
     pairs: Mapping[Any, Any],
     *,
     otherwise: Mapping[Any, tuple[Kind, str]] | None = None,
-    instead: Any = ABSENT,
+    fallback: Any = ABSENT,
     why: str = "",
     see: str = "",
 ) -> Row:
@@ -133,7 +133,7 @@ def choice(
         theirs: native key.
         pairs: our word -> native word; no two of ours share one of theirs.
         otherwise: our words that the trainer has not: kind of loss and reason.
-        instead: native word to write when such a loss is accepted.
+        fallback: native word to write when such a loss is accepted.
         why: said in the report.
         see: upstream source.
     """
@@ -145,7 +145,7 @@ def choice(
     def to(value: Any, _: Context) -> Sequence[Any]:
         if value in refused:
             kind, reason = refused[value]
-            raise Unsupported(ours, reason, kind=kind, see=see, instead={theirs: instead})
+            raise Unsupported(ours, reason, kind=kind, see=see, fallback={theirs: fallback})
         return (pairs[value],)
 
     return Row((ours,), (theirs,), to, lambda v, _: (turned[v],), "converted" if why else "same", why, see)
@@ -178,25 +178,38 @@ def cannot(
     ours: str,
     why: str,
     *,
-    unless: Any = None,
-    nor: Sequence[Any] = (),
+    supported: Sequence[Any] = (),
     kind: Kind = "never",
     see: str = "",
-    instead: Mapping[str, Any] | None = None,
+    fallback: Mapping[str, Any] | None = None,
 ) -> Row:
-    """A leaf that the trainer has not; lost unless its value asks for nothing (`unless`, and what of `nor`)."""
+    """A leaf that the trainer does not have.
+
+    Args:
+        ours: our leaf.
+        why: said in the report.
+        supported: values that are honoured all the same; none: the leaf's default alone.
+        kind: of the loss.
+        see: upstream source.
+        fallback: native keys to write when the loss is accepted.
+    """
 
     def to(value: Any, _: Context) -> Sequence[Any]:
-        if value != unless and value not in nor:
-            raise Unsupported(ours, why, kind=kind, see=see, instead=instead)
+        if value not in (supported or (defaults()[ours],)):
+            raise Unsupported(ours, why, kind=kind, see=see, fallback=fallback)
         return ()
 
-    return Row((ours,), (), to, lambda _: (unless,))
+    return Row((ours,), (), to, _not_reversed)
 
 
-def handled_by_us(ours: str, why: str, default: Any = None) -> Row:
+def handled_by_us(ours: str, why: str) -> Row:
     """A leaf that is honoured by us, or has no effect in this shape of recipe: nothing crosses, nothing is lost."""
-    return Row((ours,), (), lambda _v, _s: (), lambda _: (default,), "same", why)
+    return Row((ours,), (), lambda _v, _s: (), _not_reversed, "same", why)
+
+
+def _not_reversed(_: Context) -> Sequence[Any]:
+    """`Row.back` of a row without native keys: `reverse` leaves such rows out."""
+    return ()
 
 
 class _Values(Flat):
@@ -248,7 +261,7 @@ def translate(
         try:
             values = dict(zip(row.theirs, row.to(*map(value_of, row.ours), context), strict=True))
         except Unsupported as loss:
-            lost, values = loss, loss.instead
+            lost, values = loss, loss.fallback
         if ABSENT in values.values():
             values = {key: value for key, value in values.items() if value is not ABSENT}
         native |= values
@@ -273,10 +286,15 @@ def _lines(row: Row, values: Flat, lost: Unsupported | None, written: frozenset[
 
 def _settled(line: Line, lost: Unsupported, verbatim: Collection[str]) -> Line:
     """The line of a loss that the user's own native keys make up for."""
-    if line.status != "lost" or not lost.unless or not lost.unless.issubset(verbatim):
+    if line.status != "lost" or not lost.overridden_by or not lost.overridden_by.issubset(verbatim):
         return line
     return Line(
-        line.leaf, "native", line.native, f"{', '.join(sorted(lost.unless))} under native instead: {lost.why}", "", line.see
+        line.leaf,
+        "native",
+        line.native,
+        f"{', '.join(sorted(lost.overridden_by))} under native instead: {lost.why}",
+        "",
+        line.see,
     )
 
 
@@ -304,9 +322,9 @@ def everywhere(leaf: str, *keys: str) -> Row:
     return couple((leaf,), keys, lambda v, _: (v,) * len(keys), lambda *values: (values[0],), status="same")
 
 
-def idle(section: str, why: str, defaults: Flat) -> tuple[Row, ...]:
-    """Leaves of a section that has no effect in this shape of recipe; the parser lets nobody write them then."""
-    return tuple(handled_by_us(f"{section}.{leaf}", why, value) for leaf, value in defaults.items())
+def idle(section: str, why: str) -> tuple[Row, ...]:
+    """Leaves of a section that has no effect in this shape of recipe; the parser refuses them there."""
+    return tuple(handled_by_us(leaf, why) for leaf in leaves(section))
 
 
 def variant_of(flat: Flat) -> Variant:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from typing import Any
 
 from backends.recipe import schema as recipe
-from backends.recipe.schema import Recipe, Section
+from backends.recipe.flat import field_of
+from backends.recipe.schema import Recipe
 
 
 @cache
@@ -29,20 +30,13 @@ def meanings() -> dict[tuple[str, str], str]:
 
 def about(leaf: str) -> dict[str, Any]:
     """Meaning, type and default of a leaf."""
-    section: type[Section] = Recipe
-    owner, name, info = section, "", None
-    for part in leaf.split("."):
-        owner = section
-        name, info = next((n, i) for n, i in section.model_fields.items() if part == (i.alias or n))
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            section = info.annotation
+    owner, name, info = field_of(leaf)
     schema = json_schema()["$defs"].get(owner.__name__) or json_schema()
-    about = schema["properties"][info.alias or name] if info else {}
-    required = info is not None and info.is_required()
+    about = schema["properties"][info.alias or name]
     return {
         "meaning": meanings().get((owner.__name__, name), ""),
         "type": _type(about),
-        "default": "required" if required else about.get("default"),
+        "default": "required" if info.is_required() else about.get("default"),
     }
 
 

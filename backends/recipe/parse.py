@@ -8,9 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from backends.recipe.flat import is_mapping, leaves
 from backends.recipe.problems import RULES, RecipeError, nearest, place_of, value_at
 from backends.recipe.rules import check_rules
-from backends.recipe.schema import Recipe, Section, leaves
+from backends.recipe.schema import Recipe, Section
 from backends.recipe.yaml_source import Problem, Source, read
 
 
@@ -61,7 +62,7 @@ def _apply(values: dict[str, Any], sets: Sequence[str], problems: list[Problem])
         if not equals:
             problems.append(Problem(path, "should be path=value", text, file="--set"))
             continue
-        if not any(path == leaf or path.startswith(("native.", "model.architecture.")) for leaf in known):
+        if not any(path == leaf or (path.startswith(f"{leaf}.") and is_mapping(leaf)) for leaf in known):
             problems.append(Problem(path, "is not a leaf of the recipe", ..., hint=nearest(path, known), file="--set"))
             continue
         item = read(f"value: {value}", "--set")

@@ -21,7 +21,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Architecture(Section):
+class Whole(Section):
+    """A mapping that crosses to a trainer as one value: it is one leaf."""
+
+
+class Architecture(Whole):
     """Shape of a model with random weights and a byte-level tokenizer: for tests, rehearsals and races."""
 
     family: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
@@ -172,7 +176,7 @@ class Columns(Section):
     """The verdict: true or false, or 1 or 0."""
 
 
-class Part(Section):
+class Part(Whole):
     """One of several data sets."""
 
     path: Word
@@ -399,37 +403,6 @@ class Recipe(Section):
         return out
 
 
-WHOLE = frozenset({"model.architecture", "native"})
-"""Leaves that are mappings: they cross as one value."""
-
-
-def leaves(section: type[Section] = Recipe, above: str = "") -> tuple[str, ...]:
-    """Dotted names of all leaves, in the schema's order."""
-    out: list[str] = []
-    for name, info in section.model_fields.items():
-        path = f"{above}{info.alias or name}"
-        kind = info.annotation
-        if isinstance(kind, type) and issubclass(kind, Section) and path not in WHOLE:
-            out += leaves(kind, f"{path}.")
-        else:
-            out.append(path)
-    return tuple(out)
-
-
-PREFERENCE = frozenset({"dpo", "ipo", "orpo", "simpo", "kto"})
-"""Kinds that method.preference belongs to."""
-
-FORMATS: dict[str, frozenset[str]] = {
-    "sft": frozenset({"instruct", "chat", "text", "completion"}),
-    "distill": frozenset({"instruct", "chat", "text", "completion"}),
-    "pretrain": frozenset({"text"}),
-    **dict.fromkeys(("dpo", "ipo", "orpo", "simpo", "reward"), frozenset({"preference"})),
-    "kto": frozenset({"rated"}),
-    "grpo": frozenset({"prompts"}),
-}
-"""Kind -> formats of data that it can learn from."""
-
-
 @cache
 def _names(section: type[Section]) -> tuple[tuple[str, str], ...]:
     """(field, what the recipe calls it)."""
@@ -440,12 +413,11 @@ def _flatten(section: Section, above: str, out: dict[str, Any]) -> None:
     values = section.__dict__
     for name, called in _names(type(section)):
         path, value = above + called, values[name]
-        if isinstance(value, Section):
-            if path in WHOLE:
-                out[path] = value.model_dump(by_alias=True)
-            else:
-                _flatten(value, f"{path}.", out)
-        elif isinstance(value, list) and value and isinstance(value[0], Section):
+        if isinstance(value, Whole):
+            out[path] = value.model_dump(by_alias=True)
+        elif isinstance(value, Section):
+            _flatten(value, f"{path}.", out)
+        elif isinstance(value, list) and value and isinstance(value[0], Whole):
             out[path] = [item.model_dump() for item in value]
         else:
             out[path] = value

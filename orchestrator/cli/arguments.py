@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from backends.backend import Backend, Inexpressible
 from backends.compile import NEVER_ACCEPTABLE, plan
+from backends.recipe.flat import leaves
 from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
-from backends.recipe.schema import Recipe, leaves
+from backends.recipe.schema import Recipe
 from backends.registry import BACKENDS, Unloadable, find, names
 from backends.report import Report
 from orchestrator.cli import INEXPRESSIBLE, TROUBLE, WRONG, Stop

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from backends.backend import Inexpressible
 from backends.compile import NEVER_ACCEPTABLE, plan
-from backends.recipe.schema import leaves
+from backends.recipe.flat import leaves
 from backends.registry import BACKENDS
 from orchestrator.cli import DONE, WRONG, Stop
 from orchestrator.cli.arguments import machine, nearest, recipe

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from backends.checkpoints import Checkpoint, first_rate
 from backends.log_signs import Class
-from backends.mapping.launch import RETRYING
+from backends.recipe.flat import defaults, leaves
 
 LONGEST_WAIT = 600.0
 CLOSE = 1e-3
@@ -70,9 +70,14 @@ class Rules:
     @classmethod
     def of(cls, wish: Mapping[str, Any]) -> Rules:
         """From `Plan.retry`."""
-        said = {**RETRYING, **wish}  # a plan of an older release says nothing
+        said = wish if "hang_minutes" in wish else {**_defaults(), **wish}  # a plan of an older release says less
         tries = {name: value for name, value in said.items() if name not in ("hang_minutes", "resume")}
         return cls(tries, bool(said.get("resume")), said["hang_minutes"])
+
+
+def _defaults() -> dict[str, Any]:
+    """The section retry of a recipe that leaves it out."""
+    return {leaf.removeprefix("retry."): defaults()[leaf] for leaf in leaves("retry")}
 
 
 def again(rules: Rules, tried: Sequence[Tried], steps: int | None) -> Again | Enough:

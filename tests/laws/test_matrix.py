@@ -8,7 +8,7 @@ import pytest
 from backends.analysis.capabilities import ADAPTERS, KINDS, SHAPES, Loss, Spelling, has, matters, spelling
 from backends.analysis.matrix import cell, document, grade, methods, page, when
 from backends.mapping.rows import Variant
-from backends.recipe.schema import leaves
+from backends.recipe.flat import leaves
 from backends.registry import BACKENDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "support-matrix.md"

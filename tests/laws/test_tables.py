@@ -12,8 +12,10 @@ from backends.backend import Inexpressible
 from backends.compile import plan
 from backends.mapping.rows import Context, Variant, reverse, translate
 from backends.mapping.rows import variant_of as shape_of
+from backends.recipe.flat import leaves
+from backends.recipe.leaves import FORMATS, PREFERENCE
 from backends.recipe.parse import parse
-from backends.recipe.schema import FORMATS, PREFERENCE, Kind, leaves
+from backends.recipe.schema import Kind
 from backends.registry import BACKENDS
 from backends.target import Target
 
@@ -29,7 +31,7 @@ SHAPES = [
 
 def table(name, shape):
     """Rows of one shape of recipe."""
-    return BACKENDS[name].table(shape)
+    return BACKENDS[name].rows(shape)
 
 
 @pytest.mark.parametrize(("name", "shape"), SHAPES)

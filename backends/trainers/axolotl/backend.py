@@ -73,8 +73,8 @@ def _devices() -> tuple[Row, ...]:
         chosen = _strategy(word, context)
         if chosen not in ("one", "ddp") and context.accelerator != "cuda":
             why = f"{chosen} is for CUDA devices here: axolotl's device mesh is, and on a CPU accelerate would make ddp of it in silence"
-            instead = {"ddp": True, f"{TRAINER}:strategy": "ddp", f"{LAUNCH}:strategy": "ddp"}
-            raise Unsupported("resources.strategy", why, see=SEE + "utils/distributed.py", instead=instead)
+            fallback = {"ddp": True, f"{TRAINER}:strategy": "ddp", f"{LAUNCH}:strategy": "ddp"}
+            raise Unsupported("resources.strategy", why, see=SEE + "utils/distributed.py", fallback=fallback)
         zero = chosen.startswith("zero")
         return (
             chosen == "ddp",
@@ -100,7 +100,6 @@ def _devices() -> tuple[Row, ...]:
         cannot(
             "resources.tensor",
             "tensor_parallel_size is not translated yet",
-            unless=1,
             kind="todo",
             see=SEE + "utils/schemas/config.py",
         ),

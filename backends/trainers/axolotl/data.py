@@ -75,7 +75,7 @@ def _own() -> Row:
         tests = [_data_set(each, about, form) for each in sources("data.eval", other, split)]
         written = {"datasets": sets, "test_datasets": tests or ABSENT, f"{LAUNCH}:data": values}
         if loss := _refused(train, form, dict(zip(COLUMNS, named, strict=True))):
-            raise Unsupported(loss[0], loss[1], see=DOCS, instead=written)
+            raise Unsupported(loss[0], loss[1], see=DOCS, fallback=written)
         return tuple(written.values())
 
     return couple(
@@ -103,7 +103,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
     """axolotl reads the files itself."""
 
     def only(leaf: str, value: Any, why: str) -> Row:
-        return cannot(leaf, why, unless=value, see=DOCS)
+        return cannot(leaf, why, supported=(value,), see=DOCS)
 
     return (
         _own(),
@@ -157,14 +157,12 @@ def _template(template: str | None, _: Context) -> Sequence[Any]:
 def _rendering(variant: Variant) -> Sequence[Any]:
     if variant.kind in ("orpo", "reward", "grpo"):
         why = f"axolotl's own data sets for {variant.kind} are not translated yet; use data.rendering: shared"
-        raise Unsupported("data.rendering", why, kind="todo", see=DOCS, instead={f"{TRAINER}:rows": None})
+        raise Unsupported("data.rendering", why, kind="todo", see=DOCS, fallback={f"{TRAINER}:rows": None})
     return (None,)
 
 
 def _pack(variant: Variant) -> Row:
     if variant.kind not in ("sft", "pretrain"):
-        return cannot(
-            "data.pack", "axolotl refuses sample_packing with rl", unless=False, see=SEE + "utils/schemas/validation.py"
-        )
+        return cannot("data.pack", "axolotl refuses sample_packing with rl", see=SEE + "utils/schemas/validation.py")
     keys = ("sample_packing", "pad_to_sequence_len", "eval_sample_packing")
     return couple(("data.pack",), keys, lambda v, _: (v, v, False), lambda v, *_: (v,), status="same")

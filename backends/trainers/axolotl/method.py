@@ -74,7 +74,7 @@ _TARGETS = {
 def _alpha(value: float, _: Context) -> Sequence[Any]:
     if value != int(value):
         why = f"lora_alpha is a whole number in axolotl, {value} is none"
-        raise Unsupported("method.lora.alpha", why, see=SEE + "utils/schemas/peft.py", instead={"lora_alpha": round(value)})
+        raise Unsupported("method.lora.alpha", why, see=SEE + "utils/schemas/peft.py", fallback={"lora_alpha": round(value)})
     return (int(value),)
 
 
@@ -95,7 +95,7 @@ def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
             f"{', '.join(fused)} are no layers of their own in {context.model['family']} models",
             kind="todo",
             see="https://github.com/huggingface/transformers/tree/v5.16.1/src/transformers/models/",
-            instead={"lora_target_modules": [_TARGETS[t] for t in rest], "lora.json:targets": rest},
+            fallback={"lora_target_modules": [_TARGETS[t] for t in rest], "lora.json:targets": rest},
         )
     chosen = [t for t in wanted if t != "head" or not context.model.get("tied")]
     modules = [_TARGETS[t] for t in chosen]
@@ -104,7 +104,7 @@ def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
             "method.lora.targets",
             "the output embedding of this model is tied to the input; an adapter there would part them when it is merged",
             see="https://huggingface.co/docs/peft/v0.20.0/en/developer_guides/troubleshooting",
-            instead={"lora_target_modules": modules, "lora.json:targets": chosen},
+            fallback={"lora_target_modules": modules, "lora.json:targets": chosen},
         )
     return modules, wanted
 

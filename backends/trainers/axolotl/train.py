@@ -74,7 +74,7 @@ def _precision() -> Row:
             why = "accelerate has no fp16 on a CPU; bf16-mixed works"
             see = "https://github.com/huggingface/accelerate/blob/v1.13.0/src/accelerate/accelerator.py"
             raise Unsupported(
-                "train.precision", why, see=see, instead=dict(zip(keys, (False, False, "float32", "float32"), strict=True))
+                "train.precision", why, see=see, fallback=dict(zip(keys, (False, False, "float32", "float32"), strict=True))
             )
         return values
 
@@ -98,7 +98,7 @@ def _attention(word: str, _: Context) -> Sequence[Any]:
             "the package flash-attn is not in the environment; sdpa calls torch's own flash kernel where it can",
             kind="todo",
             see=SEE + "utils/schemas/validation.py",
-            instead={"attn_implementation": "sdpa", f"{LAUNCH}:attention": "auto"},
+            fallback={"attn_implementation": "sdpa", f"{LAUNCH}:attention": "auto"},
         )
     return _ATTENTION[word], word
 
@@ -122,7 +122,7 @@ def _optimizer() -> Row:
         if word == "muon":
             why = "axolotl's Muon leaves norms and biases as they are"
             see = SEE + "contribs/mit/muon/muon.py"
-            raise Unsupported("optim.name", why, kind="waiting", see=see, instead={keys[0]: "adamw_torch", keys[1]: fused})
+            raise Unsupported("optim.name", why, kind="waiting", see=see, fallback={keys[0]: "adamw_torch", keys[1]: fused})
         return "adamw_torch_fused" if one else _OPTIMIZERS[word], fused
 
     return couple(("optim.name", "optim.fused"), keys, to, lambda name, fused, _: (turned[name], fused), status="same")
@@ -202,8 +202,8 @@ def _memory() -> Row:
         if away and (context.accelerator != "cuda" or not again):
             with_what = "with train.activation_checkpointing" if context.accelerator == "cuda" else "from CUDA devices"
             see = SEE + "utils/schemas/validation.py"
-            instead = dict(zip(keys, (again, False), strict=True))
-            raise Unsupported("train.offload", f"axolotl offloads only {with_what}", see=see, instead=instead)
+            fallback = dict(zip(keys, (again, False), strict=True))
+            raise Unsupported("train.offload", f"axolotl offloads only {with_what}", see=see, fallback=fallback)
         return again, away
 
     return couple(("train.activation_checkpointing", "train.offload"), keys, to, lambda *v: v[:2], status="same")
@@ -241,7 +241,7 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         const("resume_from_checkpoint", None, "a retry is told the checkpoint"),
         const("auto_resume_from_checkpoints", False, "each attempt has a folder of its own"),
         const("load_best_model_at_end", False, "the last weights are the result", SEE + "core/builders/causal.py"),
-        handled_by_us("log.every", "we keep every n-th point of what is read", 1),
+        handled_by_us("log.every", "we keep every n-th point of what is read"),
         const("logging_steps", 1, "every step is checked"),
         const("include_tkps", variant.native, "tokens are counted by the data step, where there is one"),
         const("dataloader_num_workers", 0, workers),

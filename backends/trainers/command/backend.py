@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 from backends.backend import Backend, Ending, Progress
 from backends.backend import judge as judge_all
 from backends.bundle import LOCKS
-from backends.mapping.complete import defaults, in_order
+from backends.mapping.complete import in_order
 from backends.mapping.data import DATA, input_path, shared_data
-from backends.mapping.launch import RETRYING
 from backends.mapping.model import model, model_folder
 from backends.mapping.rows import Context, Flat, Row, Unsupported, Variant, cannot, couple, everywhere, handled_by_us
 from backends.metrics import Point
 from backends.plan import Environment, Input, Plan, Promise, Step
+from backends.recipe.flat import defaults, leaves
 from backends.recipe.paths import absolute, is_hub
 
 if TYPE_CHECKING:
@@ -51,7 +51,6 @@ _OURS = {
     "resources.devices": "kept free for the job, and what it sees of CUDA",
     "resources.hosts": "the command is started on each",
     "resources.memory_gib": "matched when the job is placed",
-    **{f"retry.{name}": "read by whoever runs the job" for name in RETRYING},
     "secrets": "into the environment of the steps, by the runner's standard input",
 }
 """Leaves that need no placeholder: we see to them."""
@@ -72,9 +71,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
 def _rows(command: Command | None, variant: Variant, written: frozenset[str], faults: Sequence[str] = ()) -> tuple[Row, ...]:
     """One row a leaf, in the schema's order, but for the sections that go into a folder as a whole."""
     if faults:  # the one thing to be said
-        return in_order(
-            (_native(faults), *(handled_by_us(leaf, "", default) for leaf, default in defaults().items() if leaf != "native"))
-        )
+        return in_order((_native(faults), *(handled_by_us(leaf, "") for leaf in leaves() if leaf != "native")))
     used = command.used if command else frozenset()
     needs_model = not used.isdisjoint({"model", "data"})
     whole = (
@@ -83,7 +80,7 @@ def _rows(command: Command | None, variant: Variant, written: frozenset[str], fa
         _native(faults),
     )
     read = {leaf for row in whole for leaf in row.ours}
-    return in_order((*whole, *(_row(leaf, used, written) for leaf in defaults() if leaf not in read)))
+    return in_order((*whole, *(_row(leaf, used, written) for leaf in leaves() if leaf not in read)))
 
 
 def _rendered(*, native: bool) -> tuple[Row, ...]:
@@ -105,9 +102,9 @@ def _row(leaf: str, used: frozenset[str], written: frozenset[str]) -> Row:
             (leaf,), (leaf,), lambda v, _: (_given(leaf, v),), lambda v, _: (v,), status="same", why="in the command line"
         )
     if leaf in _OURS:
-        return handled_by_us(leaf, _OURS[leaf], default)
+        return handled_by_us(leaf, _OURS[leaf])
     if leaf in _ITS_OWN:
-        return replace(handled_by_us(leaf, _ITS_OWN[leaf], default), status="approximated" if leaf in written else "same")
+        return replace(handled_by_us(leaf, _ITS_OWN[leaf]), status="approximated" if leaf in written else "same")
 
     def to(value: Any, _: Context) -> Sequence[Any]:
         if value != default:
@@ -141,7 +138,7 @@ def fit(recipe: Recipe) -> Backend:
     """The backend for what this recipe's `native.command` says."""
     from backends.trainers.command.argv import read as read_command  # noqa: PLC0415  # pydantic is heavy: the controller imports this module and never plans
 
-    command, faults = read_command(recipe.native.get("command"), tuple(defaults()))
+    command, faults = read_command(recipe.native.get("command"), leaves())
     if command is None or faults:
         return replace(COMMAND, rows=lambda shape: _rows(command, shape, recipe.written, faults), fit=None)
     fitted = Fitted(command, recipe.flat(), recipe.base)

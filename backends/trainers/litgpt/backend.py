@@ -57,13 +57,13 @@ def _adapter(variant: Variant) -> Row:
     nf4 = "bnb.nf4-dq"
 
     def to(adapter: str, context: Context) -> Sequence[Any]:
-        instead = {f"{LAUNCH}:command": "finetune_lora", "quantize": None}
+        fallback = {f"{LAUNCH}:command": "finetune_lora", "quantize": None}
         if adapter == "dora":
-            raise Unsupported("method.adapter", "LitGPT has no DoRA", see=_ISSUES + "934", instead=instead)
+            raise Unsupported("method.adapter", "LitGPT has no DoRA", see=_ISSUES + "934", fallback=fallback)
         if adapter == "qlora" and context.accelerator != "cuda":
             why = "Lightning quantizes on CUDA only"
             see = "https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/fabric/plugins/precision/bitsandbytes.py"
-            raise Unsupported("method.adapter", why, see=see, instead=instead)
+            raise Unsupported("method.adapter", why, see=see, fallback=fallback)
         return (plain, ABSENT) if adapter == "none" else ("finetune_lora", nf4 if adapter == "qlora" else None)
 
     def back(command: str, quantize: Any, _: Context) -> Sequence[Any]:
@@ -99,7 +99,7 @@ def _model(variant: Variant) -> Row:
                 "model.id",
                 f"LitGPT 0.5.13 has no name for this model of the family {context.model['family']}",
                 see=SEE + "config.py",
-                instead=dict(zip(row.theirs, crossed, strict=True)),
+                fallback=dict(zip(row.theirs, crossed, strict=True)),
             )
         return crossed
 
@@ -134,7 +134,7 @@ def _lora() -> tuple[Row, ...]:
     def alpha(value: float, _: Context) -> Sequence[Any]:
         if value != int(value):
             why = f"lora_alpha is a whole number in LitGPT, {value} is none"
-            raise Unsupported("method.lora.alpha", why, see=LORA, instead={"lora_alpha": round(value)})
+            raise Unsupported("method.lora.alpha", why, see=LORA, fallback={"lora_alpha": round(value)})
         return (int(value),)
 
     def targets(wanted: list[str], _: Context) -> Sequence[Any]:
@@ -145,7 +145,7 @@ def _lora() -> tuple[Row, ...]:
                 "method.lora.targets",
                 f"lora_mlp is gate, up and down together; {', '.join(chosen)} alone is not possible",
                 see=SEE + "lora.py",
-                instead={**dict(zip(switches.values(), values, strict=True)), "lora_mlp": True, "lora.json:targets": wanted},
+                fallback={**dict(zip(switches.values(), values, strict=True)), "lora_mlp": True, "lora.json:targets": wanted},
             )
         return *values, bool(chosen), wanted
 
@@ -210,14 +210,14 @@ def _placed(variant: Variant) -> tuple[Row, ...]:
     return (
         couple(("resources.devices",), ("devices", f"{LAUNCH}:devices"), devices, lambda count, *_: (count,), why="of each host"),
         everywhere("resources.hosts", "num_nodes", f"{LAUNCH}:hosts"),
-        cannot("resources.tensor", "LitGPT's training has tensor_parallel_size 1, in its code", unless=1, see=LORA),
+        cannot("resources.tensor", "LitGPT's training has tensor_parallel_size 1, in its code", see=LORA),
     )
 
 
 def rows(variant: Variant) -> tuple[Row, ...]:
     """All rows, in the schema's order."""
     return (
-        handled_by_us("version", "of the recipe's schema", 1),
+        handled_by_us("version", "of the recipe's schema"),
         handled_by_us("name", "names the job") if variant.native else same("name", "data.init_args.name"),
         handled_by_us("description", "for people"),
         _model(variant),

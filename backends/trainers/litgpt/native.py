@@ -29,8 +29,8 @@ def batch() -> Row:
                 "LitGPT averages the means of micro-batches instead of all tokens; "
                 "leave train.batch.micro unset, or use data.rendering: shared",
                 see=FINETUNE,
-                instead=dict(zip(row.theirs, crossed, strict=True)),
-                unless=("train.micro_batch_size",),
+                fallback=dict(zip(row.theirs, crossed, strict=True)),
+                overridden_by=("train.micro_batch_size",),
             )
         return crossed
 
@@ -47,7 +47,7 @@ def _files() -> Row:
         for leaf, each in (("data.train", name), ("data.eval", other)):
             if each and is_hub(each):
                 why = "LitGPT's JSON data reads local files; use data.rendering: shared"
-                raise Unsupported(leaf, why, see=JSON, unless=("data.class_path",))
+                raise Unsupported(leaf, why, see=JSON, overridden_by=("data.class_path",))
             if each and not each.endswith((".json", ".jsonl")):
                 raise Unsupported(leaf, "LitGPT's JSON data reads .json and .jsonl; use data.rendering: shared", see=JSON)
         return "litgpt.data.JSON", "inputs" if other else input_path("data.train", name), None if other else 0.0, name, other
@@ -66,20 +66,20 @@ def rows(variant: Variant) -> tuple[Row, ...]:
     """The data section and the run's length, in the schema's order."""
 
     def only(leaf: str, value: Any, why: str) -> Row:
-        return cannot(leaf, why, unless=value, see=JSON)
+        return cannot(leaf, why, supported=(value,), see=JSON)
 
     return (
         _files(),
-        handled_by_us("data.train_split", "local files have no splits", "train"),
-        handled_by_us("data.eval_split", "local files have no splits", "validation"),
+        handled_by_us("data.train_split", "local files have no splits"),
+        handled_by_us("data.eval_split", "local files have no splits"),
         only("data.format", "instruct", "LitGPT's JSON data reads instruct rows only; use data.rendering: shared"),
         *(
             only(f"data.columns.{c}", c, f"LitGPT's JSON data wants the column to be called {c}")
             for c in ("instruction", "input", "output")
         ),
-        *(handled_by_us(f"data.columns.{c}", "not for instruct rows", c) for c in COLUMNS[3:]),
+        *(handled_by_us(f"data.columns.{c}", "not for instruct rows") for c in COLUMNS[3:]),
         couple(("data.template",), (ALPACA,), _style, lambda v, _: (None if v == "alpaca" else v,)),
-        handled_by_us("data.loss_roles", "not for instruct rows", ["assistant"]),
+        handled_by_us("data.loss_roles", "not for instruct rows"),
         only("data.system", None, "LitGPT's JSON data takes a system text from each row only"),
         _rendering(variant),
         same("data.max_length", "train.max_seq_length"),
@@ -117,5 +117,5 @@ def _rendering(variant: Variant) -> Row:
 def _style(template: str | None, _: Context) -> Sequence[Any]:
     if template not in (None, "alpaca"):
         why = "only alpaca is translated to LitGPT's prompt styles; use data.rendering: shared"
-        raise Unsupported("data.template", why, kind="todo", instead={ALPACA: "alpaca"})
+        raise Unsupported("data.template", why, kind="todo", fallback={ALPACA: "alpaca"})
     return ("alpaca",)

@@ -52,19 +52,18 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         everywhere("train.seed", *seeds),
         _clipping(variant),
         _sharing(variant),
-        cannot("train.offload", "LitGPT has no activation offloading", unless=False, see=FINETUNE),
+        cannot("train.offload", "LitGPT has no activation offloading", see=FINETUNE),
         cannot(
             "train.attention",
             "LitGPT calls torch's scaled_dot_product_attention",
-            unless="auto",
-            nor=("sdpa",),
+            supported=("auto", "sdpa"),
             see=SEE + "model.py",
         ),
         _compiling(variant),
         _optimizer(variant),
         same("optim.lr", "optimizer.init_args.lr"),
         same("optim.weight_decay", "optimizer.init_args.weight_decay"),
-        cannot("optim.schedule", "LitGPT has cosine with warm-up only", unless="cosine", see=LORA + "#L494"),
+        cannot("optim.schedule", "LitGPT has cosine with warm-up only", see=LORA + "#L494"),
         *_ends(variant),
         *_around(variant),
     )
@@ -82,7 +81,7 @@ def _precision(variant: Variant) -> Row:
         "precision",
         {word: native for word, native in pairs.items() if word not in lacks},
         otherwise=dict.fromkeys(lacks, why),
-        instead="bf16-true",
+        fallback="bf16-true",
         see=PRETRAIN if pretrains(variant) else LORA,
     )
 
@@ -91,10 +90,10 @@ def _compiling(variant: Variant) -> Row:
     """Pre-training compiles the model by itself, fine-tuning its blocks by our data module."""
     if variant.native:
         why = "LitGPT's fine-tuning does not compile; with data.rendering: shared our data module does"
-        return cannot("train.compile", why, nor=(False,), see=FINETUNE)
+        return cannot("train.compile", why, supported=(None, False), see=FINETUNE)
     if variant.adapter == "qlora":
         why = "compiling over a quantized base is not tried yet"
-        return cannot("train.compile", why, nor=(False,), kind="todo", see=LORA)
+        return cannot("train.compile", why, supported=(None, False), kind="todo", see=LORA)
     return default_for_null(
         "train.compile",
         "data.init_args.compile",
@@ -135,10 +134,10 @@ def _sharing(variant: Variant) -> Row:
         extra = (ABSENT, ABSENT) if variant.native else (recompute and not already, apart)
         written = dict(zip(theirs, (*extra, recompute, word), strict=True))
         if context.devices > 1 and (why := _unshared(variant, word, context, apart=apart)):
-            raise Unsupported("resources.strategy", why, see=see, instead={**written, theirs[3]: "auto"})
+            raise Unsupported("resources.strategy", why, see=see, fallback={**written, theirs[3]: "auto"})
         if recompute and variant.native and not already:
             why = "LitGPT alone has it on several devices only; use data.rendering: shared"
-            raise Unsupported("train.activation_checkpointing", why, see=see, instead={**written, theirs[2]: False})
+            raise Unsupported("train.activation_checkpointing", why, see=see, fallback={**written, theirs[2]: False})
         return tuple(written.values())
 
     why = "on several devices: FSDP, in fine-tuning always with recomputed activations; or each has the whole model (ddp)"
@@ -190,10 +189,10 @@ def _optimizer(variant: Variant) -> Row:
         loss = _refused(variant, name, context)
         values = written("adamw" if loss else name, fused, betas, eps, on, context)
         if loss:
-            raise Unsupported("optim.name", loss[1], kind=loss[0], see=LORA, instead=dict(zip(theirs, values, strict=True)))
+            raise Unsupported("optim.name", loss[1], kind=loss[0], see=LORA, fallback=dict(zip(theirs, values, strict=True)))
         if name != "adamw" and on != "all":
             why = f"LitGPT hands {_OPTIMIZERS[name]} all weights in one group"
-            raise Unsupported("optim.decay_on", why, see=SEE + "utils.py", instead=dict(zip(theirs, values, strict=True)))
+            raise Unsupported("optim.decay_on", why, see=SEE + "utils.py", fallback=dict(zip(theirs, values, strict=True)))
         return values
 
     def back(path: str, fused: Any, betas: Any, eps: Any, on: Any, context: Context) -> Sequence[Any]:
@@ -221,7 +220,7 @@ def _ends(variant: Variant) -> tuple[Row, ...]:
         why = "LitGPT's fine-tuning ignores train.min_lr: its cosine ends at 0"
         return (
             couple(ours, ("train.lr_warmup_steps",), _warmup, lambda n, _: (n, None)),
-            cannot("optim.min_lr", why, unless=0.0, see=FINETUNE),
+            cannot("optim.min_lr", why, see=FINETUNE),
         )
 
     def warmup(steps: int | None, share: float | None, context: Context) -> Sequence[Any]:
@@ -243,7 +242,7 @@ def _ends(variant: Variant) -> tuple[Row, ...]:
 def _warmup(steps: int | None, share: float | None, context: Context) -> Sequence[Any]:
     """Fine-tuning divides by the warm-up steps, and by the others."""
     count = warmup_steps(context.steps, steps, share)
-    instead = max(1, count - 1) if count and count == context.steps else 1
+    fallback = max(1, count - 1) if count and count == context.steps else 1
     if count is None:
         leaf, why = "optim.warmup_share", "LitGPT wants warm-up in steps; give optim.warmup_steps, or train.steps"
     elif count == 0:
@@ -255,7 +254,7 @@ def _warmup(steps: int | None, share: float | None, context: Context) -> Sequenc
         leaf, why = "optim.warmup_steps", "LitGPT divides by the steps after the warm-up; give fewer than train.steps"
     else:
         return (count,)
-    raise Unsupported(leaf, why, see=LORA + "#L494", instead={"train.lr_warmup_steps": instead})
+    raise Unsupported(leaf, why, see=LORA + "#L494", fallback={"train.lr_warmup_steps": fallback})
 
 
 def _around(variant: Variant) -> tuple[Row, ...]:
@@ -274,7 +273,7 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         same("checkpoint.every", "train.save_interval"),
         *_checkpoints(variant),
         *(() if variant.lora else (const("resume", False, "a retry is told the checkpoint"),)),
-        handled_by_us("log.every", "we keep every n-th point of what is read", 1),
+        handled_by_us("log.every", "we keep every n-th point of what is read"),
         const("train.log_interval", 1, "with more, LitGPT's fine-tuning writes no metrics file at all", SEE + "utils.py"),
         *_trackers(variant),
         const("logger_name", "csv", "where our metrics are read"),

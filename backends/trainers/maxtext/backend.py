@@ -109,7 +109,7 @@ def _precision(variant: Variant) -> Row:
     def to(value: str, _: Context) -> Sequence[Any]:
         if value not in _FLOATS:
             raise Unsupported(
-                "train.precision", "MaxText has no loss scaling, which float16 needs", see=_TYPES, instead=written("bf16-mixed")
+                "train.precision", "MaxText has no loss scaling, which float16 needs", see=_TYPES, fallback=written("bf16-mixed")
             )
         return tuple(written(value).values())
 
@@ -132,7 +132,7 @@ def _memory(recompute: bool, offload: bool, context: Context) -> Sequence[Any]:
             "train.offload",
             "on a CPU the activations are in main memory anyway",
             see=_TYPES,
-            instead={"remat_policy": _REMAT[recompute, False]},
+            fallback={"remat_policy": _REMAT[recompute, False]},
         )
     return (_REMAT[recompute, offload],)
 
@@ -146,7 +146,7 @@ def _attention(value: str, context: Context) -> Sequence[Any]:
         return (_FLASH[context.accelerator],)
     if value not in _KERNELS:
         why = "MaxText has no flash attention on a CPU" if value == "flash" else "scaled_dot_product_attention is torch's"
-        raise Unsupported("train.attention", why, see=SEE + "layers/attention_op.py", instead={"attention": "autoselected"})
+        raise Unsupported("train.attention", why, see=SEE + "layers/attention_op.py", fallback={"attention": "autoselected"})
     return (_KERNELS[value],)
 
 
@@ -175,7 +175,7 @@ def _care() -> tuple[Row, ...]:
             lambda v, _: (kernels.get(v, "flash"),),
             why="the kernel by its name",
         ),
-        cannot("train.compile", "JAX always compiles", nor=(True,), see=SEE + "trainers/pre_train/train.py"),
+        cannot("train.compile", "JAX always compiles", supported=(None, True), see=SEE + "trainers/pre_train/train.py"),
     )
 
 
@@ -185,7 +185,7 @@ def _optimizer() -> tuple[Row, ...]:
     later: tuple[Lack, str] = ("todo", "not translated yet")
     lacks = {**dict.fromkeys(("adamw_8bit", "paged_adamw_8bit", "adafactor"), others), **dict.fromkeys(("muon", "sgd"), later)}
     return (
-        choice("optim.name", "opt_type", {"adamw": "adamw"}, otherwise=lacks, instead="adamw", see=_OPTIMIZERS),
+        choice("optim.name", "opt_type", {"adamw": "adamw"}, otherwise=lacks, fallback="adamw", see=_OPTIMIZERS),
         handled_by_us("optim.fused", "XLA compiles the whole step"),
         couple(
             ("optim.lr", "optim.min_lr"),
@@ -288,7 +288,7 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         const("async_checkpointing", False, "a run ends when its checkpoint is whole"),
         const("save_checkpoint_on_start", False, "the start is in the cache"),
         const("save_checkpoint_on_completion", True, "the result"),
-        handled_by_us("log.every", "we keep every n-th point of what is read", 1),
+        handled_by_us("log.every", "we keep every n-th point of what is read"),
         *_trackers(variant),
     )
 
@@ -302,11 +302,11 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
         wandb = "wandb" in trackers and not tunix(variant)
         values = ("tensorboard" in trackers, wandb, wandb, project or "tunesmith", run or "")
         if "mlflow" in trackers:
-            raise Unsupported("log.trackers", "MaxText has no mlflow", see=see, instead=dict(zip(keys, values, strict=True)))
+            raise Unsupported("log.trackers", "MaxText has no mlflow", see=see, fallback=dict(zip(keys, values, strict=True)))
         if "wandb" in trackers and tunix(variant):
             why = "Tunix starts a wandb run of its own beside MaxText's"
             raise Unsupported(
-                "log.trackers", why, kind="todo", see=TUNIX + "metrics_logger.py", instead=dict(zip(keys, values, strict=True))
+                "log.trackers", why, kind="todo", see=TUNIX + "metrics_logger.py", fallback=dict(zip(keys, values, strict=True))
             )
         return values
 
@@ -336,8 +336,8 @@ def _devices() -> tuple[Row, ...]:
     def strategy(word: str, _: Context) -> Sequence[Any]:
         if word not in _STRATEGIES:
             why = "MaxText splits the optimizer's state alone, or everything"
-            instead = dict(zip(keys, (*_STRATEGIES["fsdp"], "fsdp"), strict=True))
-            raise Unsupported("resources.strategy", why, see=_TYPES, instead=instead)
+            fallback = dict(zip(keys, (*_STRATEGIES["fsdp"], "fsdp"), strict=True))
+            raise Unsupported("resources.strategy", why, see=_TYPES, fallback=fallback)
         return *_STRATEGIES[word], word
 
     return (
@@ -345,7 +345,6 @@ def _devices() -> tuple[Row, ...]:
         cannot(
             "resources.hosts",
             "each host writes its part of a checkpoint, so that all need one folder; not translated yet",
-            unless=1,
             kind="todo",
             see=_CHECKPOINTS,
         ),

@@ -62,7 +62,7 @@ def _files(variant: Variant) -> Row:
         keys |= dict(zip(told, (True, ABSENT) if given != "text" else (False, rest[-2]), strict=False))
         _refuse(name, given, keys)
         if told and given != "text" and rest[-2]:
-            raise Unsupported("data.add_eos", _NO_END, see=_LOADER, instead=keys)
+            raise Unsupported("data.add_eos", _NO_END, see=_LOADER, fallback=keys)
         return tuple(keys.values())
 
     return couple(
@@ -83,13 +83,13 @@ def _refuse(name: Any, given: str, keys: Flat) -> None:
     """What its loader cannot read. Columns of other names are taken where the user sets them: with images it reads those."""
     named, see = keys["train_data_columns"], SEE + "input_pipeline/data_processing_utils.py"
     if isinstance(name, list):
-        raise Unsupported("data.train", f"MaxText's loader reads one data set; {SHARED}", see=_LOADER, instead=keys)
+        raise Unsupported("data.train", f"MaxText's loader reads one data set; {SHARED}", see=_LOADER, fallback=keys)
     if given == "chat" and named != ["messages"]:
         why = f"MaxText wants the column to be called messages; {SHARED}"
-        raise Unsupported("data.columns.messages", why, see=see, instead=keys, unless=("train_data_columns",))
+        raise Unsupported("data.columns.messages", why, see=see, fallback=keys, overridden_by=("train_data_columns",))
     if given == "completion" and tuple(named) not in COLUMNS:
         why = f"MaxText wants the columns to be called {' or '.join(map(' and '.join, COLUMNS))}; {SHARED}"
-        raise Unsupported("data.columns.prompt", why, see=see, instead=keys, unless=("train_data_columns",))
+        raise Unsupported("data.columns.prompt", why, see=see, fallback=keys, overridden_by=("train_data_columns",))
 
 
 def _eval() -> Row:
@@ -98,7 +98,7 @@ def _eval() -> Row:
     def to(wish: Any, _: Context) -> Sequence[Any]:
         if wish is not None:
             why = f"MaxText's loader begins a second evaluation where the first one ended; {SHARED}"
-            raise Unsupported("data.eval", why, see=_LOADER, instead={"hf_eval_files": ""}, unless=("hf_eval_split",))
+            raise Unsupported("data.eval", why, see=_LOADER, fallback={"hf_eval_files": ""}, overridden_by=("hf_eval_split",))
         return ("",)
 
     return couple(("data.eval",), ("hf_eval_files",), to, lambda *_: (None,), status="same")
@@ -110,7 +110,7 @@ def _steps(epochs: int | None, steps: int | None, _: Context) -> Sequence[Any]:
             "train.epochs",
             f"MaxText counts steps only, and ends with 0 when the rows run out; give train.steps, or {SHARED}",
             see=SEE + "configs/base.yml",
-            instead={"num_epoch": epochs, f"{JOB}:steps": 1},
+            fallback={"num_epoch": epochs, f"{JOB}:steps": 1},
         )
     return min(steps, 1000), steps
 
@@ -120,7 +120,7 @@ def _ends(variant: Variant) -> tuple[Row, ...]:
         return ()
     if variant.kind == "pretrain":
         return (same("data.add_eos", "add_eos"),)
-    return (cannot("data.add_eos", _NO_END, unless=False, see=_LOADER),)
+    return (cannot("data.add_eos", _NO_END, supported=(False,), see=_LOADER),)
 
 
 def native(variant: Variant) -> tuple[Row, ...]:
@@ -130,9 +130,9 @@ def native(variant: Variant) -> tuple[Row, ...]:
         _files(variant),
         same("data.train_split", "train_split"),
         _eval(),
-        handled_by_us("data.eval_split", "no evaluation", "validation"),
+        handled_by_us("data.eval_split", "no evaluation"),
         cannot("data.template", "MaxText uses the tokenizer's chat template", see=_INSTRUCTIONS),
-        cannot("data.loss_roles", "in MaxText's chats the assistant carries loss", unless=["assistant"], see=_INSTRUCTIONS),
+        cannot("data.loss_roles", "in MaxText's chats the assistant carries loss", see=_INSTRUCTIONS),
         cannot("data.system", f"MaxText takes a system text from the rows; {SHARED}", see=_INSTRUCTIONS),
         couple(
             ("data.rendering",),
@@ -146,7 +146,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
         same("data.max_length", "max_target_length"),
         same("data.pack", "packing")
         if variant.kind not in PREFERS
-        else cannot("data.pack", "MaxText packs no pairs", unless=False, see=_LOADER),
+        else cannot("data.pack", "MaxText packs no pairs", see=_LOADER),
         couple(
             ("data.train_on_prompt",),
             ("sft_train_on_completion_only",),
@@ -154,9 +154,9 @@ def native(variant: Variant) -> tuple[Row, ...]:
             lambda v, _: (not v,),
         )
         if sft
-        else handled_by_us("data.train_on_prompt", "of no effect here", False),
+        else handled_by_us("data.train_on_prompt", "of no effect here"),
         *_ends(variant),
-        cannot("data.drop_empty", "MaxText keeps rows without loss tokens, in silence", unless=False, see=_LOADER),
+        cannot("data.drop_empty", "MaxText keeps rows without loss tokens, in silence", see=_LOADER),
         couple(
             ("data.shuffle",),
             ("enable_data_shuffling",),

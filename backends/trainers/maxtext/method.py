@@ -81,13 +81,13 @@ def adapter(variant: Variant) -> tuple[Row, ...]:
         why = f"with LoRA set, MaxText's {name} trains and saves all weights, in silence"
         lacks: dict[str, tuple[Lack, str]] = dict.fromkeys(("lora", "qlora", "dora"), ("never", why))
         see = _DISTILLS if variant.kind == "distill" else SEE + "trainers/post_train/dpo/train_dpo.py"
-        return choice("method.adapter", key, {"none": "none"}, otherwise=lacks, instead="none", see=see), *lora_idle()
+        return choice("method.adapter", key, {"none": "none"}, otherwise=lacks, fallback="none", see=see), *lora_idle()
     chosen = choice(
         "method.adapter",
         key,
         {"none": "none", "lora": "lora", "qlora": "qlora"},
         otherwise={"dora": ("never", "Qwix, which MaxText takes LoRA from, has no DoRA")},
-        instead="lora",
+        fallback="lora",
         why="LoRA comes from Qwix, over NF4 weights with qlora",
         see=_LORA,
     )
@@ -101,7 +101,7 @@ def _lora(adapter: str) -> tuple[Row, ...]:
         const("lora.lora_tile_size", None, "Qwix's own size of quantization blocks"),
         everywhere("method.lora.rank", "lora.lora_rank", "lora.json:rank", "export.json:lora.rank"),
         everywhere("method.lora.alpha", "lora.lora_alpha", "export.json:lora.alpha"),
-        cannot("method.lora.dropout", "MaxText sets Qwix's dropout to 0", unless=0.0, see=_LORA),
+        cannot("method.lora.dropout", "MaxText sets Qwix's dropout to 0", see=_LORA),
         couple(
             ("method.lora.targets",),
             ("lora.lora_module_path", "lora.json:targets"),
@@ -119,7 +119,7 @@ def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
             "method.lora.targets",
             "the output embedding of this model is tied to the input; there is no layer for an adapter",
             see=_LORA,
-            instead={"lora.lora_module_path": pattern(fewer), "lora.json:targets": fewer},
+            fallback={"lora.lora_module_path": pattern(fewer), "lora.json:targets": fewer},
         )
     return pattern(wanted), wanted
 
@@ -168,7 +168,7 @@ def converts(leaf: str, family: str, written: Flat) -> None:
             f"weights of the family {family} are not converted for MaxText yet: those of {', '.join(_FAMILIES)} are",
             kind="todo",
             see=SEE + "checkpoint_conversion/utils/param_mapping.py",
-            instead=written,
+            fallback=written,
         )
 
 

@@ -67,7 +67,7 @@ def _known(row: Row, name: str, revision: str | None, init: str, facts: Flat | N
             f"the family {family} {why}: {', '.join(FAMILIES)} are",
             kind="todo" if has else "never",
             see=SEE + "torchtune/models",
-            instead=dict(zip(row.theirs, crossed, strict=True)),
+            fallback=dict(zip(row.theirs, crossed, strict=True)),
         )
     return crossed
 
@@ -124,7 +124,7 @@ def _parts(every: int | None, context: Context, keys: Sequence[str]) -> Sequence
             "checkpoint.every",
             "torchtune saves at the end of an epoch: train.steps must be given and be a multiple",
             see=FULL,
-            instead=dict(zip(keys, (1, 1, "out/epoch_0", None), strict=True)),
+            fallback=dict(zip(keys, (1, 1, "out/epoch_0", None), strict=True)),
         )
     parts = context.steps // every
     return parts, parts, f"out/epoch_{parts - 1}", every
@@ -137,7 +137,7 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         cannot("eval.batches", NO_EVAL, see=FULL),
         *_checkpoints(variant),
         const("resume_from_checkpoint", False, "a retry is told the checkpoint"),
-        handled_by_us("log.every", "we keep every n-th point of what is read", 1),
+        handled_by_us("log.every", "we keep every n-th point of what is read"),
         const("log_every_n_steps", 1, "every step is checked"),
         *_logs(variant),
         const("log_peak_memory_stats", lambda context: context.accelerator == "cuda", "memory_gib; not on a CPU"),
@@ -175,7 +175,7 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
             return split[word], word
         if context.devices > 1:
             why = "torchtune splits weights, gradients and optimizer state (fsdp, zero3), or the last two (zero2)"
-            raise Unsupported("resources.strategy", why, see=see, instead={switch: True, f"{LAUNCH}:strategy": "auto"})
+            raise Unsupported("resources.strategy", why, see=see, fallback={switch: True, f"{LAUNCH}:strategy": "auto"})
         return ABSENT, word
 
     def devices(count: int, context: Context) -> Sequence[Any]:
@@ -198,7 +198,7 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
             why="fsdp_reshard_after_forward: weights too",
             absent=(switch,),
         ),
-        cannot("resources.tensor", "the data step's rows are shared out to processes one by one", unless=1, kind="todo", see=see),
+        cannot("resources.tensor", "the data step's rows are shared out to processes one by one", kind="todo", see=see),
         const(
             f"{LAUNCH}:accelerator", lambda context: context.accelerator, "upstream's recipes for several processes want a GPU"
         ),
@@ -221,7 +221,7 @@ def _shared_data(variant: Variant) -> tuple[Row, ...]:
 def _no_eval() -> Row:
     def to(name: str | None, _split: str, _: Context) -> Sequence[Any]:
         if name is not None:
-            raise Unsupported("data.eval", NO_EVAL, see=FULL, instead={f"{DATA}:eval": None})
+            raise Unsupported("data.eval", NO_EVAL, see=FULL, fallback={f"{DATA}:eval": None})
         return (None,)
 
     return couple(("data.eval", "data.eval_split"), (f"{DATA}:eval",), to, lambda _v, _s: (None, "validation"), status="same")

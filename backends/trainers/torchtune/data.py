@@ -96,10 +96,10 @@ def _refuse(name: Any, form: str, system: str | None, keys: Flat) -> None:
     """What the section leaves out."""
     if isinstance(name, list):
         why = "torchtune joins data sets without weights; use data.rendering: shared"
-        raise Unsupported("data.train", why, see=_DATASETS + "_concat.py", instead=keys)
+        raise Unsupported("data.train", why, see=_DATASETS + "_concat.py", fallback=keys)
     if system is not None and "dataset.new_system_prompt" not in keys:
         why = f"torchtune's {_FORMS[form]} takes no system text; use data.rendering: shared"
-        raise Unsupported("data.system", why, see=_DATASETS, instead=keys)
+        raise Unsupported("data.system", why, see=_DATASETS, fallback=keys)
 
 
 def _files() -> Row:
@@ -125,15 +125,15 @@ def _rendering(_value: str, context: Context) -> Sequence[Any]:
             "data.rendering",
             "torchtune has tokenizers for its own models only, and this model is none of them; use data.rendering: shared",
             see=SEE + "torchtune/models/",
-            instead={"tokenizer._component_": "tune_torchtune.PadOnly"},
-            unless=("tokenizer._component_",),
+            fallback={"tokenizer._component_": "tune_torchtune.PadOnly"},
+            overridden_by=("tokenizer._component_",),
         )
     return ()
 
 
 def _packed(variant: Variant) -> Row:
     if learns(variant) == "dpo":
-        return cannot("data.pack", "torchtune packs no pairs", unless=False, see=_DATASETS + "_preference.py")
+        return cannot("data.pack", "torchtune packs no pairs", see=_DATASETS + "_preference.py")
     return same("data.pack", "dataset.packed")
 
 
@@ -143,9 +143,9 @@ def native(variant: Variant) -> tuple[Row, ...]:
         _files(),
         same("data.train_split", "dataset.split"),
         cannot("data.eval", _NO_EVAL, see=RECIPES),
-        handled_by_us("data.eval_split", "no validation", "validation"),
+        handled_by_us("data.eval_split", "no validation"),
         cannot("data.template", "torchtune's alpaca text is fixed; chat formats are in its tokenizers", see=_DATASETS),
-        cannot("data.loss_roles", "in torchtune's chats the assistant carries loss", unless=["assistant"], see=_DATASETS),
+        cannot("data.loss_roles", "in torchtune's chats the assistant carries loss", see=_DATASETS),
         couple(
             ("data.rendering",),
             (),
@@ -157,8 +157,8 @@ def native(variant: Variant) -> tuple[Row, ...]:
         ),
         same("data.max_length", "tokenizer.max_seq_len"),
         _packed(variant),
-        cannot("data.add_eos", "torchtune always ends a row with the end token", unless=True, see=_DATASETS),
-        cannot("data.drop_empty", "torchtune keeps rows without loss tokens, in silence", unless=False, see=_DATASETS),
+        cannot("data.add_eos", "torchtune always ends a row with the end token", see=_DATASETS),
+        cannot("data.drop_empty", "torchtune keeps rows without loss tokens, in silence", see=_DATASETS),
         couple(
             ("data.shuffle",),
             ("shuffle",),

@@ -92,7 +92,7 @@ def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
             "method.lora.targets",
             f"apply_lora_to_mlp is gate, up and down together; {', '.join(chosen)} alone is not possible",
             see=_BUILDERS,
-            instead=keys,
+            fallback=keys,
         )
     head = "head" in wanted
     if head and context.model.get("tied"):
@@ -100,7 +100,7 @@ def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
             "method.lora.targets",
             "the output embedding of this model is tied to the input; torchtune puts no adapter there",
             see=_BUILDERS,
-            instead=keys | {"lora.json:targets": [t for t in wanted if t != "head"]},
+            fallback=keys | {"lora.json:targets": [t for t in wanted if t != "head"]},
         )
     return modules, bool(chosen), head or ABSENT, wanted
 

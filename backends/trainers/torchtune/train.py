@@ -77,9 +77,9 @@ def _optimizer() -> Row:
         written = dict(zip(theirs, values, strict=True))
         if known != name:
             kind, why = _NO_OPTIMIZER[name]
-            raise Unsupported("optim.name", why, kind=kind, see=_FULL, instead=written)
+            raise Unsupported("optim.name", why, kind=kind, see=_FULL, fallback=written)
         if known != "adamw" and on != "all":
-            raise Unsupported("optim.decay_on", f"not translated for {name} yet", kind="todo", see=_FULL, instead=written)
+            raise Unsupported("optim.decay_on", f"not translated for {name} yet", kind="todo", see=_FULL, fallback=written)
         return values
 
     def back(path: str, on: Any, fused: Any, betas: Any, eps: Any, _momentum: Any, context: Context) -> Sequence[Any]:
@@ -99,7 +99,7 @@ def _memory(variant: Variant) -> Row:
             if away:
                 why = "torchtune's distillation does not offload"
                 raise Unsupported(
-                    "train.offload", why, see=RECIPES + "knowledge_distillation_single_device.py", instead={keys[0]: again}
+                    "train.offload", why, see=RECIPES + "knowledge_distillation_single_device.py", fallback={keys[0]: again}
                 )
             return (again,)
 
@@ -114,7 +114,7 @@ def _memory(variant: Variant) -> Row:
         elif away and not again:
             why = "torchtune offloads only with train.activation_checkpointing"
         if why:
-            raise Unsupported("train.offload", why, see=_FULL, instead={keys[0]: again, keys[1]: False})
+            raise Unsupported("train.offload", why, see=_FULL, fallback={keys[0]: again, keys[1]: False})
         return again, away
 
     return couple(("train.activation_checkpointing", "train.offload"), keys, to, lambda *v: v[:2], status="same")
@@ -137,7 +137,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
             "dtype",
             {"fp32": "fp32", "bf16": "bf16"},
             otherwise={"bf16-mixed": mixed, "fp16-mixed": mixed},
-            instead="bf16",
+            fallback="bf16",
             see=_FULL,
         ),
         everywhere("train.seed", "seed", *shared, *(("lora.json:seed",) if variant.lora else ())),
@@ -146,8 +146,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
         cannot(
             "train.attention",
             "torchtune calls torch's scaled_dot_product_attention, which chooses the kernel",
-            unless="auto",
-            nor=("sdpa",),
+            supported=("auto", "sdpa"),
             see=SEE + "torchtune/modules/attention_utils.py",
         ),
         default_for_null("train.compile", "compile", lambda context: context.accelerator == "cuda", "on for CUDA"),

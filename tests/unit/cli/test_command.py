@@ -7,8 +7,8 @@ import pytest
 from backends.analysis.capabilities import SHAPES
 from backends.backend import Inexpressible
 from backends.compile import plan
+from backends.recipe.flat import leaves
 from backends.recipe.parse import parse
-from backends.recipe.schema import leaves
 from backends.target import Target
 from backends.trainers.command.backend import COMMAND
 

@@ -10,7 +10,7 @@ import pytest
 
 from backends.analysis.capabilities import SHAPES
 from backends.backend import Ending, Progress
-from backends.recipe.schema import leaves
+from backends.recipe.flat import leaves
 from backends.registry import BACKENDS, reader
 
 ROOT = Path(__file__).parents[3]

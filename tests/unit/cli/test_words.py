@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.recipe.schema import leaves
+from backends.recipe.flat import leaves
 from backends.registry import BACKENDS
 
 ROOT = Path(__file__).parents[3]

@@ -10,8 +10,8 @@ from backends.dialect import Refused
 from backends.importing.convert import convert
 from backends.importing.recognise import DIALECTS
 from backends.native_config import Unreadable
+from backends.recipe.flat import leaves
 from backends.recipe.parse import parse
-from backends.recipe.schema import leaves
 from orchestrator.render.diff import diff_text, document
 from tests.unit.importing.test_dialects import AXOLOTL, TORCHTUNE
 

@@ -3,9 +3,9 @@
 import pytest
 
 from backends.recipe.docs import about, json_schema, meanings
+from backends.recipe.flat import leaves
 from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
-from backends.recipe.schema import leaves
 
 GOOD = """\
 version: 1

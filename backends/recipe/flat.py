@@ -1,0 +1,105 @@
+"""A recipe as dotted names: which leaves the schema has, and what it says of each.
+
+pydantic takes a good part of a command's start, and whoever only reads metrics needs no schema: it is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from backends.recipe.schema import Section
+
+Value = Any
+"""What a leaf or a native key holds: text, a number, true or false, null, or a list or mapping of them. Native configs hold anything."""
+
+Flat = dict[str, Value]
+"""A recipe or a config as dotted names: `{"method.lora.rank": 16}`."""
+
+REQUIRED: Value = type("Required", (), {"__repr__": lambda _: "REQUIRED"})()
+"""Stands for the default of a leaf that every recipe must have."""
+
+
+@cache
+def _fields() -> Mapping[str, tuple[type[Section], str, FieldInfo]]:
+    """Leaf -> its section's class, its field there, and what the schema says of it; in the schema's order."""
+    from backends.recipe.schema import Recipe  # noqa: PLC0415  # see above
+
+    return dict(_below(Recipe, ""))
+
+
+def _below(section: type[Section], above: str) -> Iterator[tuple[str, tuple[type[Section], str, FieldInfo]]]:
+    for name, info in section.model_fields.items():
+        path = f"{above}{info.alias or name}"
+        if inner := as_section(info):
+            yield from _below(inner, f"{path}.")
+        else:
+            yield path, (section, name, info)
+
+
+def as_section(info: FieldInfo) -> type[Section] | None:
+    """The section that a field holds; None of a leaf."""
+    from backends.recipe.schema import Section  # noqa: PLC0415  # see above
+
+    kind = info.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def field_of(leaf: str) -> tuple[type[Section], str, FieldInfo]:
+    """A leaf's section, its field there, and what the schema says of it."""
+    return _fields()[leaf]
+
+
+@cache
+def leaves(below: str = "") -> tuple[str, ...]:
+    """Dotted names of all leaves, in the schema's order.
+
+    Args:
+        below: a section, for its leaves alone: `method.lora`.
+    """
+    return tuple(leaf for leaf in _fields() if not below or leaf.startswith(f"{below}."))
+
+
+@cache
+def sections() -> tuple[str, ...]:
+    """Dotted names of all sections, in the schema's order."""
+    parts = (leaf.split(".")[:-1] for leaf in leaves())
+    return tuple(dict.fromkeys(".".join(above[:end]) for above in parts for end in range(1, len(above) + 1)))
+
+
+@cache
+def defaults() -> Mapping[str, Value]:
+    """Leaf -> default, in the schema's order; REQUIRED where it has none."""
+    return {leaf: REQUIRED if info.is_required() else info.default for leaf, (_, _, info) in _fields().items()}
+
+
+@cache
+def words(leaf: str) -> tuple[Value, ...]:
+    """What a leaf with a vocabulary may be, in the schema's order; empty for others."""
+    kind = field_of(leaf)[2].annotation
+    return tuple(word for each in (kind, *get_args(kind)) for word in _words(each))
+
+
+def _words(kind: Value) -> tuple[Value, ...]:
+    if kind is bool:
+        return (False, True)
+    origin: Value = get_origin(kind)
+    return get_args(kind) if origin is Literal else ()
+
+
+def is_nullable(leaf: str) -> bool:
+    """Whether a recipe may give it as null."""
+    return type(None) in get_args(field_of(leaf)[2].annotation)
+
+
+def is_mapping(leaf: str) -> bool:
+    """Whether it is a mapping that crosses as one value, such as `native`: `--set` may set what is in it."""
+    from backends.recipe.schema import Whole  # noqa: PLC0415  # see above
+
+    kind = field_of(leaf)[2].annotation
+    kinds = (kind, get_origin(kind), *get_args(kind))
+    return any(isinstance(each, type) and issubclass(each, dict | Whole) for each in kinds)

@@ -1,0 +1,312 @@
+"""Every fact of a leaf and of a section, once. What the schema says itself (default, meaning, words, type) is read from there.
+
+A law (tests/laws/test_leaves.py) names what is missing here for a leaf of the schema. Until it is given, such a leaf decides what is
+learnt, always has an effect, and is asked for with its words alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
+
+from backends.recipe.flat import Flat, Value, defaults
+from backends.recipe.paths import is_hub
+
+Effect = Literal["result", "run", "job", "label"]
+"""`result`: it decides what is learnt. `run`: memory, speed, place, and what is watched and saved; the result is the same but for
+rounding. `job`: tune itself honours it, whoever trains. `label`: names, and what says nothing of the run itself."""
+
+Null = Literal["", "nothing", "choose"] | Callable[[Flat], Value]
+"""What null asks for. Empty: the leaf may not be null. `nothing`: it is left out or off. `choose`: the trainer or the machine
+decides. A function of the recipe: what null stands for."""
+
+
+class Needs(NamedTuple):
+    """What other leaves must be for a leaf or a section to have an effect."""
+
+    leaves: tuple[str, ...]
+    is_met: Callable[..., bool]
+    """By the values of `leaves`."""
+    otherwise: str
+    """Where it is not met: the rule that a recipe breaks which gives the leaf all the same. `{}` is the value of the first leaf."""
+    refused: bool = True
+    """Such a recipe is refused; otherwise the leaf is passed over."""
+    hint: str = ""
+
+
+class Also(NamedTuple):
+    """A sample value that is only worth asking for with other leaves beside it."""
+
+    value: Value
+    beside: Flat
+
+
+class Leaf(NamedTuple):
+    """What the schema does not say of a leaf."""
+
+    effect: Effect
+    samples: tuple[Value, ...] = ()
+    """Values worth asking a trainer for, besides the default; none: all of its words."""
+    null: Null = ""
+    needs: tuple[Needs, ...] = ()
+    """Besides those of its section."""
+    required: bool = False
+    """Wherever it has an effect."""
+    unordered: bool = False
+    """A list whose order says nothing."""
+
+
+class Group(NamedTuple):
+    """What the schema does not say of a section."""
+
+    needs: tuple[Needs, ...] = ()
+
+
+def _only(leaf: str, *values: Value, hint: str = "", refused: bool = True) -> Needs:
+    return Needs((leaf,), lambda value: value in values, f"has no effect with {leaf}: {{}}", refused, hint)
+
+
+def _never(leaf: str, *values: Value, refused: bool = True) -> Needs:
+    return Needs((leaf,), lambda value: value not in values, f"has no effect with {leaf}: {{}}", refused)
+
+
+def _given(leaf: str, *, refused: bool = True) -> Needs:
+    return Needs((leaf,), bool, f"has no effect without {leaf}", refused)
+
+
+def _column(*formats: str) -> Leaf:
+    return Leaf("result", ("another",), needs=(_only("data.format", *formats, refused=False),))
+
+
+def _from_hub(leaf: str) -> Needs:
+    return Needs((leaf,), lambda name: isinstance(name, str) and is_hub(name), "", refused=False)
+
+
+PREFERENCE = ("dpo", "ipo", "orpo", "simpo", "kto")
+"""Kinds that method.preference belongs to."""
+
+_PAIRS = ("preference", "rated", "prompts")
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("sft", "distill"), ("instruct", "chat", "text", "completion")),
+    "pretrain": ("text",),
+    **dict.fromkeys(("dpo", "ipo", "orpo", "simpo", "reward"), ("preference",)),
+    "kto": ("rated",),
+    "grpo": ("prompts",),
+}
+"""Kind -> formats of data that it can learn from."""
+
+TEMPLATES = ("alpaca", "plain", "chat")
+"""Names that data.template may hold besides a text."""
+
+_TEMPLATE = {"instruct": "alpaca", "chat": "chat"}
+_BETA = {"simpo": 2.0}
+
+
+def template_for_null(form: str) -> str:
+    """What null stands for in data.template. Rows that are lists of messages always use the chat template."""
+    return _TEMPLATE.get(form, "plain")
+
+
+def beta_for_null(kind: str) -> float:
+    """What null stands for in method.preference.beta."""
+    return _BETA.get(kind, 0.1)
+
+
+def _whole_share(recipe: Flat) -> int:
+    """All sequences of a device."""
+    total, devices, hosts = (int(recipe[f]) for f in ("train.batch.global", "resources.devices", "resources.hosts"))
+    return max(1, total // (devices * hosts))
+
+
+_SEVERAL = Needs(
+    ("resources.devices", "resources.hosts"), lambda devices, hosts: devices * hosts > 1, "has no effect with one device"
+)
+_RANDOM = {
+    **{"family": "llama", "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 4, "kv_heads": 2},
+    **{"head_dim": None, "max_length": 2048, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False, "seed": 0},
+}
+
+SECTIONS: Mapping[str, Group] = {
+    "method": Group(),
+    "method.lora": Group((_only("method.adapter", "lora", "qlora", "dora", hint="set method.adapter: lora"),)),
+    "method.preference": Group((_only("method.kind", *PREFERENCE),)),
+    "method.grpo": Group((_only("method.kind", "grpo"),)),
+    "method.distill": Group((_only("method.kind", "distill"),)),
+    "method.qat": Group(),
+    "model": Group(),
+    "data": Group(),
+    "data.columns": Group(),
+    "optim": Group(),
+    "train": Group(),
+    "train.batch": Group(),
+    "resources": Group(),
+    "eval": Group(),
+    "checkpoint": Group(),
+    "log": Group(),
+    "retry": Group(),
+}
+"""All sections, in the order in which differences are told: by how much they change what is learnt."""
+
+LEAVES: Mapping[str, Leaf] = {
+    "version": Leaf("label", (1,)),
+    "name": Leaf("label", ("another",)),
+    "description": Leaf("label", ("for people",), "nothing"),
+    "model.id": Leaf("result", ("Qwen/Qwen2.5-0.5B", "./model")),
+    "model.revision": Leaf("result", ("v1",), "nothing"),
+    "model.init": Leaf("result", ("random",)),
+    "model.architecture": Leaf("result", (_RANDOM,), "nothing", (_only("model.init", "random"),), required=True),
+    "method.kind": Leaf("result"),
+    "method.adapter": Leaf("result"),
+    "method.lora.rank": Leaf("result", (7,)),
+    "method.lora.alpha": Leaf("result", (7.0, 7.5)),
+    "method.lora.dropout": Leaf("result", (0.1,)),
+    "method.lora.targets": Leaf("result", (["q", "v"], ["q", "k", "v", "o"], ["gate"], ["q", "head"]), unordered=True),
+    "method.preference.beta": Leaf("result", (0.3,), lambda recipe: beta_for_null(recipe["method.kind"])),
+    "method.preference.label_smoothing": Leaf("result", (0.1,), needs=(_only("method.kind", "dpo"),)),
+    "method.preference.margin": Leaf("result", (0.7,), needs=(_only("method.kind", "simpo"),)),
+    "method.preference.desirable": Leaf("result", (1.5,), needs=(_only("method.kind", "kto"),)),
+    "method.preference.undesirable": Leaf("result", (1.5,), needs=(_only("method.kind", "kto"),)),
+    "method.grpo.rewards": Leaf("result", (["./rewards.py:score"], ["./rewards.py:one", "./rewards.py:two"]), required=True),
+    "method.grpo.generations": Leaf("result", (4,)),
+    "method.grpo.max_new_tokens": Leaf("result", (64,)),
+    "method.grpo.temperature": Leaf("result", (0.7,)),
+    "method.grpo.kl": Leaf("result", (0.1,)),
+    "method.grpo.clip": Leaf("result", (0.1,)),
+    "method.distill.teacher": Leaf("result", ("meta-llama/Llama-3.2-3B", "./teacher"), "nothing", required=True),
+    "method.distill.ratio": Leaf("result", (0.3,)),
+    "method.qat.scheme": Leaf("result"),
+    "method.qat.group": Leaf("result", (64,), needs=(_never("method.qat.scheme", "none"),)),
+    "data.train": Leaf("result", ("rows.parquet", "org/name", [{"path": "a.jsonl", "split": "train", "weight": 1.0}] * 2)),
+    "data.train_split": Leaf(
+        "result",
+        ("other",),
+        needs=(
+            Needs(
+                ("data.train",),
+                lambda train: not isinstance(train, list),
+                "has no effect with a list in data.train: each has its own split",
+            ),
+            _from_hub("data.train"),
+        ),
+    ),
+    "data.eval": Leaf("run", ("val.jsonl", "org/name"), "nothing"),
+    "data.eval_split": Leaf("run", ("test",), needs=(_from_hub("data.eval"),)),
+    "data.format": Leaf("result"),
+    "data.columns.instruction": _column("instruct"),
+    "data.columns.input": _column("instruct"),
+    "data.columns.output": _column("instruct"),
+    "data.columns.messages": _column("chat"),
+    "data.columns.text": _column("text"),
+    "data.columns.prompt": _column("completion", "preference", "rated", "prompts"),
+    "data.columns.completion": _column("completion", "rated"),
+    "data.columns.chosen": _column("preference"),
+    "data.columns.rejected": _column("preference"),
+    "data.columns.label": _column("rated"),
+    "data.template": Leaf(
+        "result",
+        ("plain", "chat"),
+        lambda recipe: template_for_null(recipe["data.format"]),
+        (_never("data.format", "text"),),
+    ),
+    "data.loss_roles": Leaf(
+        "result",
+        (["assistant", "user"],),
+        needs=(_only("data.format", "chat"), _never("data.train_on_prompt", True)),
+        unordered=True,
+    ),
+    "data.system": Leaf("result", ("Be brief.",), "nothing", (_never("data.format", "text"),)),
+    "data.rendering": Leaf("result"),
+    "data.max_length": Leaf("result", (512,)),
+    "data.pack": Leaf("result", needs=(_never("data.format", *_PAIRS),)),
+    "data.train_on_prompt": Leaf("result", needs=(_never("data.format", *_PAIRS),)),
+    "data.add_eos": Leaf("result"),
+    "data.drop_empty": Leaf("result"),
+    "data.shuffle": Leaf("result"),
+    "train.epochs": Leaf("result", (3,), "nothing", (_only("train.steps", None, refused=False),)),
+    "train.steps": Leaf("result", (24,), "nothing", (_only("train.epochs", None, refused=False),)),
+    "train.batch.global": Leaf("result", (16,)),
+    "train.batch.micro": Leaf("run", (2,), _whole_share),
+    "train.precision": Leaf("result"),
+    "train.seed": Leaf("result", (7,)),
+    "train.grad_clip": Leaf("result", (1.0,), "nothing"),
+    "train.activation_checkpointing": Leaf("run"),
+    "train.offload": Leaf("run", (True, Also(True, {"train.activation_checkpointing": True}))),
+    "train.attention": Leaf("run"),
+    "train.compile": Leaf("run", (), "choose"),
+    "optim.name": Leaf("result"),
+    "optim.fused": Leaf("run", (), "choose"),
+    "optim.lr": Leaf("result", (3e-4,)),
+    "optim.betas": Leaf("result", ([0.8, 0.99],)),
+    "optim.eps": Leaf("result", (1e-6,)),
+    "optim.weight_decay": Leaf("result", (0.1,)),
+    "optim.decay_on": Leaf("result", needs=(_never("optim.weight_decay", 0.0, refused=False),)),
+    "optim.schedule": Leaf("result"),
+    "optim.warmup_steps": Leaf("result", (0, 3), "nothing"),
+    "optim.warmup_share": Leaf(
+        "result",
+        (0.25,),
+        "nothing",
+        (
+            Needs(
+                ("optim.warmup_steps",),
+                lambda steps: steps is None,
+                "should not be given together with optim.warmup_steps",
+            ),
+        ),
+    ),
+    "optim.min_lr": Leaf("result", (1e-5,), needs=(_never("optim.schedule", "constant", refused=False),)),
+    "eval.every": Leaf("run", (4,), "nothing", (_given("data.eval"),)),
+    "eval.batches": Leaf("run", (4,), "nothing", (_given("data.eval"),)),
+    "checkpoint.every": Leaf("run", (4, 5), "nothing"),
+    "checkpoint.keep": Leaf("run", (2,), "nothing", (_given("checkpoint.every", refused=False),)),
+    "checkpoint.resume": Leaf(
+        "run",
+        needs=(
+            Needs(("checkpoint.every",), bool, "has no effect without checkpoint.every: there is nothing else to go on from"),
+        ),
+    ),
+    "log.every": Leaf("run", (4,)),
+    "log.trackers": Leaf("run", (["wandb"], ["tensorboard"], ["mlflow"]), unordered=True),
+    "log.project": Leaf("run", ("another",), "choose", (_given("log.trackers"),)),
+    "log.run": Leaf("run", ("another",), "choose", (_given("log.trackers"),)),
+    "log.mlflow_uri": Leaf(
+        "run",
+        ("http://localhost:5000",),
+        "nothing",
+        (Needs(("log.trackers",), lambda services: "mlflow" in services, "has no effect without mlflow in log.trackers"),),
+    ),
+    "resources.accelerator": Leaf("run"),
+    "resources.devices": Leaf("run", (2,)),
+    "resources.hosts": Leaf("run", (2,)),
+    "resources.strategy": Leaf("run", ("ddp", "fsdp", "zero1", "zero2", "zero3"), needs=(_SEVERAL,)),
+    "resources.tensor": Leaf("run", (2,), needs=(_SEVERAL._replace(refused=False),)),
+    "resources.memory_gib": Leaf("run", (40.0,), "nothing"),
+    "retry.lost": Leaf("job", (2,)),
+    "retry.hardware": Leaf("job", (2,)),
+    "retry.hang": Leaf("job", (2,)),
+    "retry.out_of_memory": Leaf("job", (2,)),
+    "retry.unknown": Leaf("job", (2,)),
+    "retry.hang_minutes": Leaf("job", (2.0,), "nothing"),
+    "secrets": Leaf("label", (["NAME"],), unordered=True),
+    "native": Leaf("label", ({},)),
+}
+"""All leaves, in the schema's order."""
+
+_UNKNOWN = Leaf("result")
+
+
+def facts(leaf: str) -> Leaf:
+    """What this module says of a leaf."""
+    return LEAVES.get(leaf, _UNKNOWN)
+
+
+def decides(leaf: str) -> bool:
+    """Whether it decides what is learnt."""
+    return facts(leaf).effect == "result"
+
+
+def rank(leaf: str) -> tuple[int, int]:
+    """Where a leaf stands when differences are told: by its section, then as in the schema."""
+    order, section = tuple(SECTIONS), leaf.partition(".")[0]
+    places = {each: place for place, each in enumerate(defaults())}
+    return order.index(section) if section in order else len(order), places.get(leaf, len(places))

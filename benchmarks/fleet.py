@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from backends.plan import Environment, Plan, Promise, Step
-from orchestrator.cli.submit import enqueue
+from orchestrator.client.submit import enqueue
 from orchestrator.home import Home
 from orchestrator.store import open_store
 from orchestrator.targets.model import Place, Station, place

@@ -45,6 +45,7 @@ def parse(text: str, *, name: str = "<recipe>", base: str = "", sets: Sequence[s
         raise RecipeError(sorted(problems, key=lambda p: (p.line is None, p.line or 0)))
     recipe._written = frozenset(_written(values))
     recipe._base = base
+    recipe._source = (text, name, tuple(sets))
     return recipe
 
 

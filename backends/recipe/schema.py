@@ -385,6 +385,7 @@ class Recipe(Section):
 
     _written: frozenset[str] = PrivateAttr(default=frozenset())
     _base: str = PrivateAttr(default="")
+    _source: tuple[str, str, tuple[str, ...]] = PrivateAttr(default=("", "<recipe>", ()))
 
     @property
     def written(self) -> frozenset[str]:
@@ -395,6 +396,11 @@ class Recipe(Section):
     def base(self) -> str:
         """Folder (absolute) to which paths in the recipe are relative."""
         return self._base
+
+    @property
+    def source(self) -> tuple[str, str, tuple[str, ...]]:
+        """The text that it was read from, how errors call that, and what was set over it: enough to read it again."""
+        return self._source
 
     def flat(self) -> dict[str, Any]:
         """All leaves by dotted name, in the schema's order."""

@@ -1,7 +1,8 @@
-"""Words in, exit code out: the only room that prints or exits. stdout is data, stderr is talk.
+"""The command line: parse, call `orchestrator.client`, render; the only room that prints or exits. stdout is data, stderr is talk.
 
-Exit codes: 0 done; 1 the job or action failed; 2 the words or the recipe are wrong; 3 this backend cannot express the
-recipe; 4 host or network trouble; 130 interrupted. Heavy modules are imported by the command that needs them.
+Exit codes: 0 done; 1 the job or action failed; 2 the arguments or the recipe are wrong; 3 this backend cannot express the
+recipe; 4 host or network trouble; 130 interrupted. `main` alone turns errors into them. Heavy modules are imported by the
+command that needs them.
 """
 
 from __future__ import annotations
@@ -18,22 +19,14 @@ if TYPE_CHECKING:
 DONE, FAILED, WRONG, INEXPRESSIBLE, TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
-class Stop(Exception):  # not an error: the end of a command, with its code
-    """End the command with this exit code; the text, if any, goes to stderr."""
-
-    def __init__(self, code: int, text: str = "") -> None:
-        super().__init__(text)
-        self.code = code
-
-
-def run(words: Sequence[str]) -> int:
+def run(argv: Sequence[str]) -> int:
     """Run one command; its exit code."""
-    said = command_parser(*words[:1]).parse_args(words)
-    if not said.command:
+    args = command_parser(*argv[:1]).parse_args(argv)
+    if not args.command:
         command_parser().print_help()
         return DONE
-    module = __import__(f"orchestrator.cli.{said.module}", fromlist=[said.function])
-    return int(getattr(module, said.function)(said) or DONE)
+    module = __import__(f"orchestrator.cli.{args.module}", fromlist=[args.function])
+    return int(getattr(module, args.function)(args) or DONE)
 
 
 def main() -> NoReturn:
@@ -42,10 +35,6 @@ def main() -> NoReturn:
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
-    except Stop as stop:
-        code = stop.code
-        if str(stop):
-            print(str(stop), file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
@@ -56,10 +45,25 @@ def main() -> NoReturn:
         print(f"{error.filename or 'tune'}: {error.strerror or error}", file=sys.stderr)
         code = TROUBLE
     except Exception as error:
-        from orchestrator.store import StoreError  # noqa: PLC0415  # not for --help
-
-        if not isinstance(error, StoreError):
-            raise
-        print(error, file=sys.stderr)
-        code = TROUBLE
+        code = _explained(error)
     sys.exit(code)
+
+
+def _explained(error: Exception) -> int:
+    """Print an error that a user can do something about; its exit code. Others are mistakes of ours, and keep their trace."""
+    from orchestrator.client import errors  # noqa: PLC0415  # not for --help
+
+    if not isinstance(error, errors.TunesmithError):
+        raise error
+    print(error.text(_as_option), file=sys.stderr)
+    codes = {errors.NotExpressible: INEXPRESSIBLE, errors.InvalidRequest: WRONG, errors.Unreachable: TROUBLE}
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), FAILED)
+
+
+def _as_option(argument: str, what: str) -> str:
+    """An argument as the command line writes it: `--all-of sweep`; one letter: `-o FILE`."""
+    return f"{_SHORT.get(argument) or '--' + argument.replace('_', '-')} {what}".rstrip()
+
+
+_SHORT = {"output": "-o"}
+"""Arguments whose option is one letter."""

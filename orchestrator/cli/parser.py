@@ -1,4 +1,4 @@
-"""What can be said on the command line. No heavy import: `tune --help` is the first thing that people see."""
+"""Commands and their options. No heavy import: `tune --help` is the first thing that people see."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from typing import Any
 ABOUT = "Write a fine-tune once; run it on any of several trainers; know exactly what was translated."
 
 
-class _Words(argparse.ArgumentParser):
+class _CommandParser(argparse.ArgumentParser):
     """A command whose mistakes are told with its own options, and the nearest of them."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # what argparse calls for a command
-        said, strange = super().parse_known_args(args, namespace)
-        if strange and hasattr(said, "sets") and not any(word.startswith("-") for word in strange):
-            said.sets, strange = [*said.sets, *strange], []  # argparse takes a list of words only before the options
-        if strange:
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown and hasattr(parsed, "sets") and not any(arg.startswith("-") for arg in unknown):
+            parsed.sets, unknown = [*parsed.sets, *unknown], []  # argparse takes a list of arguments only before the options
+        if unknown:
             import difflib  # noqa: PLC0415  # not for --help
 
-            found = difflib.get_close_matches(strange[0].partition("=")[0], re.findall(r"--[\w-]+", self.format_usage()), n=1)
-            self.error(f"unrecognized arguments: {' '.join(strange)}" + (f"\n\nhint: did you mean {found[0]}?" if found else ""))
-        return said, strange
+            found = difflib.get_close_matches(unknown[0].partition("=")[0], re.findall(r"--[\w-]+", self.format_usage()), n=1)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"\n\nhint: did you mean {found[0]}?" if found else ""))
+        return parsed, unknown
 
 
 def parser(first: str = "") -> argparse.ArgumentParser:
-    """All commands, or when the first word of the line is one, those of its group: making them all takes 15 ms. Each names the
+    """All commands, or when the first argument is one, those of its group: making them all takes 15 ms. Each names the
     module below `orchestrator.cli` and the function that does it.
     """
     top = argparse.ArgumentParser(
         prog="tune",
         description=ABOUT,
         allow_abbrev=False,
-        epilog="exit codes: 0 done, 1 failed, 2 wrong words or recipe, 3 not expressible, 4 host trouble, 130 interrupted",
+        epilog="exit codes: 0 done, 1 failed, 2 wrong arguments or recipe, 3 not expressible, 4 host trouble, 130 interrupted",
     )
     top.add_argument("--version", action="store_const", const="version", dest="command", help="print the version")
-    top.set_defaults(module="around", function="version")
-    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Words)
-    groups = ((_compiling, COMPILING), (_tracking, TRACKING), (_around, AROUND))
+    top.set_defaults(module="doctor", function="version")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_CommandParser)
+    groups = ((_compiling, COMPILING), (_tracking, TRACKING), (_inspecting, INSPECTING))
     chosen = [add for add, names in groups if first in names] or [add for add, _ in groups]
     for add in chosen:
         add(commands)
@@ -46,7 +46,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 
 COMPILING = ("submit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "pull", "wait", "cancel", "retry")
-AROUND = ("recipes", "targets", "schema", "doctor")
+INSPECTING = ("recipes", "targets", "schema", "doctor")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
@@ -151,13 +151,13 @@ def _proving(commands: Any) -> None:
 
 
 def _tracking(commands: Any) -> None:
-    status = _command(commands, "status", "track", "jobs and where they are")
+    status = _command(commands, "status", "status", "jobs and where they are")
     status.add_argument("jobs", nargs="*", metavar="JOB", help="ids, beginnings of ids, names, or latest (default: all)")
     status.add_argument("--watch", action="store_true", help="again and again")
     status.add_argument("--events", action="store_true", help="what happened to them, too")
     _filters(status)
     status.add_argument("--json", action="store_true", help="one JSON document")
-    logs = _command(commands, "logs", "track", "a job's output")
+    logs = _command(commands, "logs", "logs", "a job's output")
     logs.add_argument("job", metavar="JOB")
     logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
     logs.add_argument("--attempt", type=int, metavar="N", help="default: the latest")
@@ -168,7 +168,7 @@ def _tracking(commands: Any) -> None:
     pull.add_argument("--file", action="append", default=[], metavar="PATH", help="also this file or folder of the job's folder")
     pull.add_argument("--all", action="store_true", help="the whole job's folder, of every host")
     pull.add_argument("--attempt", type=int, metavar="N", help="default: the latest")
-    metrics = _command(commands, "metrics", "track", "loss, learning rate, speed by optimizer step")
+    metrics = _command(commands, "metrics", "metrics", "loss, learning rate, speed by optimizer step")
     metrics.add_argument("jobs", nargs="+", metavar="JOB")
     metrics.add_argument("--name", action="append", metavar="METRIC", help="only these (default: all; with --plot: loss)")
     metrics.add_argument("--last", type=int, default=20, metavar="N", help="steps in the table (default: 20; 0: all)")
@@ -177,7 +177,7 @@ def _tracking(commands: Any) -> None:
     shape.add_argument("--plot", action="store_true", help="curves in the terminal")
     shape.add_argument("--json", action="store_true", help="one JSON document")
     shape.add_argument("--csv", action="store_true", help="all points as CSV")
-    wait = _command(commands, "wait", "track", "wait until jobs end; 0 when all SUCCEEDED")
+    wait = _command(commands, "wait", "act", "wait until jobs end; 0 when all SUCCEEDED")
     wait.add_argument("jobs", nargs="+", metavar="JOB")
     wait.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after so long (exit code 4)")
     cancel = _command(commands, "cancel", "act", "end jobs, with all their processes")
@@ -218,16 +218,16 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _around(commands: Any) -> None:
-    recipes = _command(commands, "recipes", "around", "the recipes that come along")
+def _inspecting(commands: Any) -> None:
+    recipes = _command(commands, "recipes", "recipes", "the recipes that come along")
     recipes.add_argument("action", nargs="?", choices=("ls", "show", "cp"), default="ls")
     recipes.add_argument("name", nargs="?", metavar="NAME", help="of show and cp")
     recipes.add_argument("folder", nargs="?", metavar="DIR", default=".", help="of cp (default: here)")
     recipes.add_argument("--json", action="store_true", help="of ls: one JSON document")
     targets = _command(commands, "targets", "targets", "where jobs can run, and what runs there")
     targets.add_argument(
-        "words", nargs="*", metavar="[check] NAME", help="check: ask the hosts; targets or groups (default: all)"
+        "names", nargs="*", metavar="[check] NAME", help="check: ask the hosts; targets or groups (default: all)"
     )
     targets.add_argument("--json", action="store_true", help="one JSON document")
-    _command(commands, "schema", "around", "JSON Schema of recipes, for editors")
-    _command(commands, "doctor", "around", "what this installation is and has")
+    _command(commands, "schema", "doctor", "JSON Schema of recipes, for editors")
+    _command(commands, "doctor", "doctor", "what this installation is and has")

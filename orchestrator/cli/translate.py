@@ -3,67 +3,52 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.backend import Inexpressible
-from backends.compile import NEVER_ACCEPTABLE, plan
-from backends.registry import BACKENDS, Unloadable, find, others
+from backends.compile import NEVER_ACCEPTABLE
 from orchestrator.cli import DONE, INEXPRESSIBLE
-from orchestrator.cli.arguments import backend, machine, recipe, refusal
+from orchestrator.cli.arguments import recipe, say, width
+from orchestrator.client.plan import refusal
+from orchestrator.client.translate import Translations
+from orchestrator.client.translate import translate as translated
 from orchestrator.render.matrix import beside_text
 from orchestrator.render.plan import plan_text, way_out
 
 if TYPE_CHECKING:
     import argparse
 
-    from backends.backend import Backend
     from backends.plan import Plan
 
 
-def translate(said: argparse.Namespace) -> int:
+def translate(args: argparse.Namespace) -> int:
     """Native config files, commands, environment and report, of one trainer or of all side by side."""
-    wish = recipe(said)
-    where = machine(said, wish)
-    chosen = _all() if said.to == "all" else [backend(said.to)]
-    plans: dict[str, Plan | Inexpressible] = {}
-    for each in chosen:
-        try:
-            plans[each.name] = plan(each, wish, where, said.accept)
-        except Inexpressible as error:
-            plans[each.name] = error
-    if said.out:
-        _write(Path(said.out), plans)
-    if said.json:
-        print(json.dumps({"recipe": wish.name, "backends": {name: _document(each) for name, each in plans.items()}}, indent=1))
+    found = translated(recipe(args), to=args.to, on=args.on, accept=args.accept, say=say)
+    if args.out:
+        for folder in found.write(args.out):
+            say(f"wrote {folder}")
+    if args.json:
+        documents = {name: _document(each) for name, each in found.plans.items()}
+        print(json.dumps({"recipe": found.recipe, "backends": documents}, indent=1))
+    elif args.to == "all":
+        print(_beside(found, verbose=args.verbose))
     else:
-        print(_beside(plans, verbose=said.verbose) if said.to == "all" else _alone(plans[said.to], verbose=said.verbose))
-    return INEXPRESSIBLE if all(isinstance(each, Inexpressible) for each in plans.values()) else DONE
-
-
-def _all() -> list[Backend]:
-    """Ours, and those of other packages; one that cannot be loaded is named and left out."""
-    found = list(BACKENDS.values())
-    for name in others():
-        try:
-            found.append(find(name))
-        except Unloadable as error:
-            print(f"warning: {error}", file=sys.stderr)
-    return found
+        print(_alone(found.plans[args.to], verbose=args.verbose))
+    return DONE if found.expressible else INEXPRESSIBLE
 
 
 def _alone(each: Plan | Inexpressible, *, verbose: bool) -> str:
-    return refusal(each) if isinstance(each, Inexpressible) else plan_text(each, width=_width(), verbose=verbose)
+    if isinstance(each, Inexpressible):
+        return refusal(each.backend, each.report)
+    return plan_text(each, width=width(), verbose=verbose)
 
 
-def _beside(plans: dict[str, Plan | Inexpressible], *, verbose: bool) -> str:
+def _beside(found: Translations, *, verbose: bool) -> str:
     """The table, one line a trainer on whether it goes, and when asked the plans in full."""
-    parts = [beside_text({name: each.report for name, each in plans.items()}, width=_width(), verbose=verbose)]
-    parts.append("\n".join(f"{name}: {_verdict(each)}" for name, each in plans.items()))
+    parts = [beside_text(found.reports, width=width(), verbose=verbose)]
+    parts.append("\n".join(f"{name}: {_verdict(each)}" for name, each in found.plans.items()))
     if verbose:
-        parts += [f"===== {name} =====\n{_alone(each, verbose=True)}" for name, each in plans.items()]
+        parts += [f"===== {name} =====\n{_alone(each, verbose=True)}" for name, each in found.plans.items()]
     return "\n\n".join(parts)
 
 
@@ -74,13 +59,8 @@ def _verdict(each: Plan | Inexpressible) -> str:
     return f"{len(each.files)} files, {len(each.steps)} steps; `--to {each.backend}` shows them"
 
 
-def _width() -> int:
-    """Columns of the terminal; of a file, what people like to read."""
-    return shutil.get_terminal_size((120, 40)).columns
-
-
 def _document(each: Plan | Inexpressible) -> dict[str, Any]:
-    """One trainer, as the design's contract has it."""
+    """One trainer in the document of `--json`: scripts rely on it."""
     if isinstance(each, Inexpressible):
         return {"files": {}, "steps": [], "env": {}, "report": each.report.as_dict()["lines"], "expressible": False}
     return {
@@ -90,15 +70,3 @@ def _document(each: Plan | Inexpressible) -> dict[str, Any]:
         "report": each.report.as_dict()["lines"],
         "expressible": True,
     }
-
-
-def _write(folder: Path, plans: dict[str, Plan | Inexpressible]) -> None:
-    """The files, a folder a trainer."""
-    for name, each in plans.items():
-        if isinstance(each, Inexpressible):
-            continue
-        for file in each.files:
-            path = folder / name / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(file.text, "utf-8")
-        print(f"wrote {folder / name}", file=sys.stderr)

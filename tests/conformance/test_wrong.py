@@ -18,9 +18,9 @@ from backends.plan import File
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
-from orchestrator.cli.arguments import places
-from orchestrator.cli.race import run_all
-from orchestrator.cli.verify import measured, watched
+from orchestrator.client.race import run_all
+from orchestrator.client.targets import places
+from orchestrator.client.verify import measured, watched
 from orchestrator.verification import LOSS, Run, accepted, curve, round_trip, tokens
 
 LOADERS = Path(__file__).parent / "loaders"
@@ -250,7 +250,7 @@ def run(tune, monkeypatch, **wrong):
         made = plan(BACKENDS[trainer], parse(text, base=str(tune.cwd)), Target())
         made = changed(made, change) if isinstance(change, Wrong) else made
         plans[trainer] = watched(trainer, made, wish, Target())
-    runs, finished = run_all("wrong", plans, places(SimpleNamespace(on="local")))
+    runs, finished = run_all("wrong", plans, places("local"))
     assert finished
     return {(each.level, *each.trainers): each for each in measured(runs, wish, Target(), LOSS["fp32"])}, runs
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
-from orchestrator.cli.submit import enqueue
+from orchestrator.client.submit import enqueue
 from orchestrator.daemon.client import alive
 from orchestrator.home import Home
 from orchestrator.store import open_store

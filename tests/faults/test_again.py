@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 from backends.plan import Input
-from orchestrator.cli.submit import enqueue
+from orchestrator.client.submit import enqueue
 from orchestrator.store import open_store
 
 from .conftest import shell_plan, training

@@ -1,0 +1,34 @@
+"""`tune doctor`, `schema` and `--version`: what this installation is and has."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import DONE
+from orchestrator.client import doctor as client
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def version(_args: argparse.Namespace) -> int:
+    """The version of this installation."""
+    print(f"tunesmith {client.version()}")
+    return DONE
+
+
+def schema(_args: argparse.Namespace) -> int:
+    """JSON Schema of recipes."""
+    print(json.dumps(client.schema(), indent=1))
+    return DONE
+
+
+def doctor(_args: argparse.Namespace) -> int:
+    """One fact a line, then which `tune` is which."""
+    found = client.doctor()
+    for name, value in found.facts.items():
+        print(f"{name:14} {value}")
+    for n, (path, owner) in enumerate(found.programs):
+        print(f"{'tune' if n == 0 else '':14} {path} ({owner}){' <- this runs' if n == 0 else ''}")
+    return DONE

@@ -1,0 +1,67 @@
+"""`tune status`: jobs and where they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import DONE
+from orchestrator.cli.arguments import labels, terminal_width
+from orchestrator.client import jobs as client
+from orchestrator.home import Home
+from orchestrator.render.status import status_json, status_screen, status_table
+from orchestrator.render.text import DUMB, clean, may_colour, table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from orchestrator.store import Job
+
+PACE = 1.0
+"""Seconds between two tables of `--watch`."""
+
+
+def status(args: argparse.Namespace) -> int:
+    """Once, or again and again until all of them have ended."""
+    wanted = client.JobFilter(
+        tuple(args.state or ()), tuple(args.name or ()), tuple(args.on or ()), labels(args.label), args.limit
+    )
+    if not args.jobs and not Home.find().exists():
+        print("[]" if args.json else "nothing was submitted yet")
+        return DONE
+    while True:
+        found = client.select(args.jobs, wanted)
+        _show(found, args)
+        if not args.watch or all(job.ended for job in found):
+            return DONE
+        time.sleep(PACE)
+
+
+def _show(found: Sequence[Job], args: argparse.Namespace) -> None:
+    colour = may_colour(sys.stdout.isatty(), os.environ)
+    moving = sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in DUMB
+    if args.json:
+        print(json.dumps(status_json(found, time.time()), indent=1), flush=True)
+    elif args.watch and moving:
+        print(_frame(status_screen(found, time.time(), size=os.get_terminal_size(), colour=colour)), end="", flush=True)
+    else:
+        print(status_table(found, time.time(), width=terminal_width(), colour=colour), flush=True)
+    if args.events and not args.json:
+        print("\n" + _events(found))
+
+
+def _frame(text: str) -> str:
+    """A screen drawn over the one before it, without a flicker in between."""
+    return "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J"
+
+
+def _events(found: Sequence[Job]) -> str:
+    rows = [
+        (time.strftime("%F %T", time.localtime(e.time)), e.job, str(e.attempt), e.state, e.reason, clean(e.detail))
+        for e in client.events(job.id for job in found)
+    ]
+    return table(("TIME", "JOB", "ATTEMPT", "STATE", "REASON", "DETAIL"), rows)

@@ -1,0 +1,298 @@
+"""Jobs: found by name or filter, followed, waited for, cancelled, tried again. Nothing here imports the trainers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orchestrator.client.errors import ActionFailed, Ambiguous, InvalidRequest, NotFound, TimedOut
+from orchestrator.client.session import Session, session
+
+if TYPE_CHECKING:
+    from orchestrator.store import Event, Job, Store
+
+PACE = 0.1
+"""Seconds between looks at the store: one small query."""
+STATES = ("QUEUED", "PREPARING", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs: those that pass every kind of filter given."""
+
+    states: Collection[str] = ()
+    """Any of them; `ACTIVE` stands for all that have not ended."""
+    names: Collection[str] = ()
+    """Of the recipe; any of them. `*`, `?` and `[abc]` stand for other characters."""
+    targets: Collection[str] = ()
+    """Where they run or wait; any of them."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """As given to submit; all of them."""
+    limit: int | None = None
+    """The newest so many of them."""
+
+    def passes(self, job: Job) -> bool:
+        """Whether a job is one of those meant, but for the limit."""
+        return (
+            (not self.states or job.state in self.states or ("ACTIVE" in self.states and not job.ended))
+            and (not self.names or named(job, self.names))
+            and (not self.targets or not set(self.targets).isdisjoint(job.target.split(",")))
+            and self.labels.items() <= job.labels.items()
+        )
+
+
+class Update(NamedTuple):
+    """What is new of a job that is followed."""
+
+    job: Job
+    lines: tuple[str, ...] = ()
+    """What the building of its environment said since the last one."""
+
+
+class Cancellation(NamedTuple):
+    """What became of jobs that were to end."""
+
+    jobs: Sequence[Job]
+    """As they are now."""
+    asked: Sequence[str]
+    """Ids of those that had not ended before."""
+
+
+def named(job: Job, patterns: Iterable[str]) -> bool:
+    """Whether a job's name is one of these, in which `*`, `?` and `[abc]` stand for others."""
+    return any(fnmatchcase(job.name, pattern) for pattern in patterns)
+
+
+def find(store: Store, names: Iterable[str]) -> list[Job]:
+    """Jobs that these names mean, each one job: an id, the beginning of one, a recipe's name, or `latest`.
+
+    Raises:
+        NotFound: a name means none.
+        Ambiguous: a name means several.
+    """
+    out = []
+    for name in names:
+        found = store.find(name)
+        if not found:
+            raise NotFound(name, "no such job; `tune status` lists them")
+        if len(found) > 1:
+            some = ", ".join(job.id for job in found[:5]) + ", ..." * (len(found) > 5)
+            raise Ambiguous(name, f"means {len(found)} jobs: {some}")
+        out.append(found[0])
+    return list({job.id: job for job in out}.values())
+
+
+def find_attempt(store: Store, name: str, attempt: int | None) -> tuple[Job, int]:
+    """A job, and which of its attempts: the latest unless given.
+
+    Raises:
+        NotFound: there is no such job, or attempt.
+    """
+    [job] = find(store, [name])
+    number = attempt or job.attempt
+    if not 1 <= number <= job.attempt:
+        raise NotFound(str(number), f"{job.id} has {job.attempt}", argument="attempt")
+    return job, number
+
+
+def get(name: str) -> Job:
+    """One job as it is now.
+
+    Raises:
+        NotFound: there is no such job.
+        Ambiguous: the name means several.
+    """
+    with session() as here:
+        here.keep_alive()
+        return find(here.store, [name])[0]
+
+
+def select(names: Iterable[str] = (), wanted: JobFilter | None = None) -> list[Job]:
+    """The jobs that are named, or all, as far as they pass a filter; the newest first.
+
+    Raises:
+        NotFound: a name means none, or nothing was submitted yet.
+        Ambiguous: a name means several.
+    """
+    wanted, names = wanted or JobFilter(), list(names)
+    with session() as here:
+        here.keep_alive()
+        found = find(here.store, names) if names else here.store.jobs()
+    return list(islice(filter(wanted.passes, found), wanted.limit))
+
+
+def events(ids: Iterable[str]) -> list[Event]:
+    """What happened to jobs, job by job, in order."""
+    with session() as here:
+        return [event for id in ids for event in here.store.events(id)]
+
+
+def wait(names: Iterable[str], timeout: float | None = None) -> list[Job]:
+    """Wait until jobs end, however they end.
+
+    Args:
+        names: of the jobs.
+        timeout: seconds; None waits for as long as it takes.
+
+    Raises:
+        TimedOut: some have not ended by then.
+    """
+    until = None if timeout is None else time.monotonic() + timeout
+    with session() as here:
+        found = until_ended(here, [job.id for job in find(here.store, names)], until)
+    if timeout is not None and not all(job.ended for job in found):
+        error = TimedOut(f"not ended after {timeout:g} s")
+        error.jobs = found
+        raise error
+    return found
+
+
+def until_ended(here: Session, ids: Sequence[str], until: float | None) -> list[Job]:
+    """The jobs, when all have ended or the time (monotonic) has come."""
+    looked = 0.0
+    while True:
+        if time.monotonic() - looked > 1:
+            looked = time.monotonic()
+            here.keep_alive()
+        found = here.store.jobs(ids=ids)
+        if all(job.ended for job in found) or (until is not None and time.monotonic() > until):
+            return sorted(found, key=lambda job: ids.index(job.id))
+        time.sleep(PACE / 2)
+
+
+def follow(name: str) -> Iterator[Update]:
+    """A job whenever something is new of it, until it has ended; leaving early does nothing to the job.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    with session() as here:
+        [job] = find(here.store, [name])
+        shown: Job | None = None
+        looked, offset = 0.0, 0
+        while True:
+            lines, offset = _environment_lines(here, job, offset)
+            if lines or job != shown:
+                yield Update(job, lines)
+                shown = job
+            if job.ended:
+                return
+            if time.monotonic() - looked > 2:
+                looked = time.monotonic()
+                here.keep_alive()
+            time.sleep(PACE)
+            [job] = here.store.jobs(ids=[job.id])
+
+
+def _environment_lines(here: Session, job: Job, offset: int) -> tuple[tuple[str, ...], int]:
+    """What the building of an environment, which takes minutes the first time, says from an offset of the log on."""
+    if job.phase_step != "environment":
+        return (), offset
+    try:
+        with here.home.log_of(job.id, job.attempt).open("rb") as file:
+            file.seek(offset)
+            data = file.read(1 << 16)
+    except FileNotFoundError:
+        return (), offset
+    whole = data[: data.rfind(b"\n") + 1]
+    lines = whole.decode("utf-8", "replace").splitlines()
+    return tuple(line for line in lines if line.strip() and not line.startswith("=== tune:")), offset + len(whole)
+
+
+def cancel(names: Iterable[str] = (), *, all_of: Iterable[str] = (), abandon: bool = False, wait: bool = True) -> Cancellation:
+    """End jobs, with all their processes; returns when they have ended.
+
+    A host that does not answer is waited for, unless its job is abandoned: then it ends as CANCELLED (`abandoned`), its devices
+    are free for others on other hosts, and whichever controller sees that host again stops what runs there before anything else
+    of ours begins on it.
+
+    Args:
+        names: of the jobs.
+        all_of: also all jobs of these recipe names that have not ended; `*` stands for any text.
+        abandon: wait for no host that does not answer.
+        wait: until they have ended; otherwise only ask.
+
+    Raises:
+        NotFound: there is no such job.
+        InvalidRequest: none is named.
+    """
+    from orchestrator.daemon.client import wake  # noqa: PLC0415
+    from orchestrator.staging.request import GRACE  # noqa: PLC0415
+
+    with session() as here:
+        found = _chosen(here.store, list(names), list(all_of))
+        asked = [job.id for job in found if here.store.ask(job.id, "abandon" if abandon else "cancel")]
+        if asked:
+            wake(here.home)
+        if wait:
+            found = until_ended(here, [job.id for job in found], time.monotonic() + GRACE + 20)
+    return Cancellation(found, asked)
+
+
+def _chosen(store: Store, names: list[str], all_of: list[str]) -> list[Job]:
+    """The jobs that are named, one by one or by their recipe."""
+    if not names and not all_of:
+        raise InvalidRequest("cancel what? name jobs, or --all-of NAME")
+    chosen = find(store, names)
+    for pattern in all_of:
+        found = [job for job in store.jobs() if named(job, [pattern])]
+        if not found:
+            raise NotFound(pattern, "no job has such a name; `tune status` lists them", argument="all_of")
+        chosen += [job for job in found if not job.ended]
+    return list({job.id: job for job in chosen}.values())
+
+
+def retry(name: str, *, from_checkpoint: bool = False) -> int:
+    """Run an ended job again.
+
+    Args:
+        name: of the job.
+        from_checkpoint: go on from its newest complete checkpoint.
+
+    Returns:
+        The number of the new attempt.
+
+    Raises:
+        NotFound: there is no such job.
+        ActionFailed: it has not ended, or there is no checkpoint to go on from.
+        MissingSecret: a secret that it needs has no value.
+    """
+    from orchestrator.client.submit import secret_values  # noqa: PLC0415
+    from orchestrator.daemon.client import wake  # noqa: PLC0415
+    from orchestrator.store.requests import unpacked  # noqa: PLC0415
+
+    with session() as (home, store):
+        [job] = find(store, [name])
+        plan = unpacked(store.request(job.id))["plan"]
+        why, positions = _beginning(store, job, plan) if from_checkpoint else ("asked for", None)
+        values = secret_values(tuple(plan["secrets"]), home)
+        if values:
+            wake(home, {job.id: values})
+        ended = ("FAILED", "CANCELLED", "LOST", "SUCCEEDED")
+        attempt = store.new_attempt(job.id, ended, time.time(), why=why, positions=positions)
+        if attempt is None:
+            raise ActionFailed(job.id, f"is {job.state}; only an ended job can be tried again")
+        wake(home)
+    return attempt
+
+
+def _beginning(store: Store, job: Job, plan: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Why, and with what, an attempt goes on from the newest complete checkpoint that any attempt of the job left.
+
+    Raises:
+        ActionFailed: there is none, or none that the trainer can go on from.
+    """
+    from orchestrator.jobs.attempt_history import beginning, tried  # noqa: PLC0415  # heavier, and seldom needed
+    from orchestrator.jobs.retry import Again, by_hand  # noqa: PLC0415
+
+    resumable = next((line for line in plan["report"]["lines"] if line["leaf"] == "checkpoint.resume"), None)
+    if resumable and resumable["status"] == "lost":
+        raise ActionFailed(job.id, f"{plan['backend']} cannot go on from a checkpoint: {resumable['why']}")
+    choice = by_hand(tried(store, job.id, job.attempt), job.steps)
+    if not isinstance(choice, Again):
+        raise ActionFailed(job.id, choice.why)
+    return choice.why, beginning(choice, 0.0)

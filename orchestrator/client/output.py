@@ -1,0 +1,80 @@
+"""What a job has written so far: its log and its metrics. Both are kept here as they come: no host is asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.client.errors import NotFound
+from orchestrator.client.jobs import PACE, find, find_attempt
+from orchestrator.client.session import session
+
+if TYPE_CHECKING:
+    from orchestrator.store import PointRow
+
+CHUNK = 1 << 20
+"""Bytes of a log that are handed on at once."""
+
+
+def log(name: str, *, attempt: int | None = None, host: int = 0, follow: bool = False) -> Iterator[bytes]:
+    """A job's output, piece by piece.
+
+    Args:
+        name: of the job.
+        attempt: from 1; None: the latest.
+        host: of a job over several hosts, from 0.
+        follow: go on until the job ends.
+
+    Raises:
+        NotFound: there is no such job, attempt or host.
+    """
+    with session() as here:
+        job, number = find_attempt(here.store, name, attempt)
+        machines = list(here.store.positions(job.id, number).get("placed", {}).get("devices", ()))
+        if host and not 0 <= host < len(machines):
+            rule = f"attempt {number} of {job.id} has the hosts 0 to {len(machines) - 1}"
+            raise NotFound(str(host), rule, argument="host")
+        offset = 0
+        while True:
+            if follow:
+                here.keep_alive()
+            ended = number < job.attempt or job.ended is not None  # the state before the data: then what follows is all
+            for piece in _from(here.home.log_of(job.id, number, host), offset):
+                offset += len(piece)
+                yield piece
+            if ended or not follow:
+                return
+            time.sleep(PACE)
+            [job] = here.store.jobs(ids=[job.id])
+
+
+def _from(path: Path, offset: int) -> Iterator[bytes]:
+    """What a log has from an offset on; there may be no log yet."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            while piece := file.read(CHUNK):
+                yield piece
+    except FileNotFoundError:
+        return
+
+
+def points(
+    names: Iterable[str], *, attempt: int | None = None, metrics: Collection[str] | None = None
+) -> dict[str, list[PointRow]]:
+    """Metrics of jobs by id: one point a step and name.
+
+    Args:
+        names: of the jobs.
+        attempt: from 1; None: the latest of each.
+        metrics: only these; None: all.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    with session() as here:
+        here.keep_alive()
+        found = find(here.store, names)
+        return {job.id: here.store.points(job.id, attempt=attempt, names=metrics) for job in found}

@@ -1,0 +1,173 @@
+"""From a recipe and a target to one trainer's plan. Decides only: nothing is written, and no host is asked unless told to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends.backend import Backend, Inexpressible
+from backends.compile import NEVER_ACCEPTABLE
+from backends.compile import plan as compiled
+from backends.registry import BACKENDS, Unloadable, find, names
+from backends.report import Report
+from orchestrator.client.errors import InvalidRequest, NotExpressible, NotFound, did_you_mean
+from orchestrator.client.recipes import check_accepted
+from orchestrator.client.session import Say, quiet
+from orchestrator.client.targets import check_size, names_of, places
+from orchestrator.render.plan import report_text
+
+if TYPE_CHECKING:
+    from backends.plan import Plan
+    from backends.recipe.schema import Recipe
+    from backends.target import Target
+    from orchestrator.targets.model import Place
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """What would be sent, and where: the decision that `submit` carries out."""
+
+    plan: Plan
+    places: tuple[Place, ...]
+    """The targets that may take the job: the first with room does."""
+
+    @property
+    def trainer(self) -> str:
+        """The trainer's name."""
+        return self.plan.backend
+
+    @property
+    def target(self) -> str:
+        """Names of the targets, `A,B`."""
+        return names_of(self.places)
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """Path in the job's folder -> text."""
+        return {file.path: file.text for file in self.plan.files}
+
+    @property
+    def steps(self) -> Sequence[tuple[str, ...]]:
+        """The command lines, in order."""
+        return [step.argv for step in self.plan.steps]
+
+    @property
+    def report(self) -> Report:
+        """One line a leaf: what crossed to the trainer, how, and what did not."""
+        return self.plan.report
+
+    @property
+    def digest(self) -> str:
+        """Equal plans have equal digests."""
+        return self.plan.digest()
+
+    def __str__(self) -> str:
+        """As a dry run prints it."""
+        from orchestrator.render.plan import plan_text  # noqa: PLC0415
+
+        return plan_text(self.plan)
+
+
+def plan(
+    recipe: Recipe, *, to: str | None = None, on: str = "local", accept: Sequence[str] = (), ask: bool = True, say: Say = quiet
+) -> PlannedJob:
+    """Decide everything about one job.
+
+    Args:
+        recipe: what to train.
+        to: the trainer; None: the first that can express the recipe.
+        on: a target or group of clusters.yaml, or `A,B`.
+        accept: leaves that may be lost, by name.
+        ask: ask hosts of which nothing is known yet what they have; without it no network is touched.
+        say: is told which hosts did not answer.
+
+    Raises:
+        NotExpressible: no trainer asked can honour the recipe.
+        InvalidRequest: the targets would need different plans.
+        NotFound: there is no such trainer, target or leaf.
+        Unreachable: none of a target's hosts answered.
+    """
+    check_accepted(recipe, accept)
+    where = places(on, ask=ask, say=say)
+    plans = {place.name: decide(recipe, place.such(recipe.resources.devices), to, accept) for place in where}
+    (first, decided), *others = plans.items()
+    for name, other in others:
+        if other.digest() != decided.digest():
+            mine, its = decided.as_dict(), other.as_dict()
+            parts = ", ".join(part for part in mine if mine[part] != its[part])
+            rule = f"{first} and {name} need different plans ({parts})"
+            raise InvalidRequest(on, rule, argument="on", hint="submit to one of them")
+    return PlannedJob(decided, tuple(where))
+
+
+def decide(recipe: Recipe, target: Target, to: str | None = None, accept: Iterable[str] = ()) -> Plan:
+    """The plan of the trainer asked for, or of the first that can express the recipe.
+
+    Raises:
+        NotExpressible: it cannot, or none can.
+        NotFound: there is no such trainer.
+    """
+    check_size(recipe, target)
+    refusals: dict[str, Report] = {}
+    for each in [trainer(to)] if to else BACKENDS.values():
+        try:
+            return compiled(each, recipe, target, accept)
+        except Inexpressible as error:
+            refusals[each.name] = error.report
+    raise not_expressible(refusals)
+
+
+def trainer(name: str) -> Backend:
+    """A trainer by name.
+
+    Raises:
+        NotFound: there is none of that name.
+        InvalidRequest: the package that brings it cannot be loaded.
+    """
+    try:
+        return find(name)
+    except KeyError:
+        rule = f"is not a trainer; known: {', '.join(names())}"
+        raise NotFound(name, rule, argument="to", hint=did_you_mean(name, names())) from None
+    except Unloadable as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def not_expressible(refusals: Mapping[str, Report]) -> NotExpressible:
+    """Why none of these trainers can honour the recipe, as one error."""
+    error = NotExpressible("\n\n".join(refusal(name, report) for name, report in refusals.items()))
+    error.reports = dict(refusals)
+    return error
+
+
+def refusal(name: str, report: Report) -> str:
+    """Each leaf that a trainer cannot honour, and why."""
+    return f"{name} cannot express this recipe\n\n{report_text(Report(report.refused), firm=NEVER_ACCEPTABLE)}"
+
+
+_INPUTS = {
+    "inputs/model": "model.id",
+    "inputs/teacher": "method.distill.teacher",
+    "inputs/train": "data.train",
+    "inputs/val": "data.eval",
+    "tune_rewards": "method.grpo.rewards",
+}
+"""How the path of an input begins -> the leaf that names it."""
+
+
+def check_inputs(decided: Plan) -> None:
+    """Files and folders that the plan reads must be there, before anything starts.
+
+    Raises:
+        NotFound: one is not.
+    """
+    for each in decided.inputs:
+        path = Path(each.source).expanduser()
+        leaf = next((leaf for start, leaf in _INPUTS.items() if each.path.startswith(start)), "native.command.inputs")
+        if not path.exists():
+            beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            raise NotFound(leaf, f"no such file: {path}", hint=did_you_mean(str(path), beside))
+        if leaf.startswith("data.") and path.is_dir():
+            raise InvalidRequest(leaf, f"should be a file, {path} is a folder")

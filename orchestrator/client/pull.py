@@ -1,0 +1,87 @@
+"""What a job left, brought here. Interrupted, the next call goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestrator.client.errors import AlreadyExists, InvalidRequest, Unreachable
+from orchestrator.client.jobs import find_attempt
+from orchestrator.client.session import session
+from orchestrator.home import Home
+from orchestrator.render.points import metrics_csv
+from orchestrator.store.requests import unpacked
+from orchestrator.targets.connect import reached
+from orchestrator.transports.base import Told, TransportError, ignore_progress
+
+RESULTS = ("work/checkpoint", "work/adapter")
+"""What every job that has trained leaves, in Hugging Face layout."""
+
+
+class Pulled(NamedTuple):
+    """A job's results on this machine."""
+
+    folder: Path
+    """With `plan.json` and `metrics.csv` in it."""
+    files: Sequence[Path]
+    """What came from the job's hosts."""
+
+
+def pull(
+    name: str,
+    into: str | Path | None = None,
+    *,
+    files: Iterable[str] = (),
+    everything: bool = False,
+    attempt: int | None = None,
+    progress: Told = ignore_progress,
+) -> Pulled:
+    """Checkpoint, adapter, logs, metrics and the exact plan of a job into a folder.
+
+    Args:
+        name: of the job.
+        into: the folder; None: one called as the job, here.
+        files: also these files and folders of the job's folder.
+        everything: the whole folder of the job, of every host.
+        attempt: from 1; None: the latest.
+        progress: is told how many bytes of how many are here.
+
+    Raises:
+        NotFound: there is no such job or attempt.
+        InvalidRequest: the attempt was not started anywhere yet, or a file's name leads out of the job's folder.
+        AlreadyExists: the folder is a file.
+        Unreachable: a host does not answer; the next call goes on where this one ended.
+    """
+    with session() as here:
+        here.keep_alive()
+        job, number = find_attempt(here.store, name, attempt)
+        folder = Path(into or job.id)
+        if folder.exists() and not folder.is_dir():
+            raise AlreadyExists(str(folder), "is a file; --into names another folder")
+        names = ["work"] if everything else [*RESULTS, *(f"work/{name}" for name in files)]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "plan.json").write_text(json.dumps(unpacked(here.store.request(job.id))["plan"], indent=1) + "\n", "utf-8")
+        (folder / "metrics.csv").write_text(metrics_csv(here.store.points(job.id, attempt=number)) + "\n", "utf-8")
+        found: list[Path] = []
+        try:
+            with reached(here.home, here.store, job.id, number) as hosts:
+                if not hosts:
+                    raise InvalidRequest(job.id, f"attempt {number} was not started anywhere yet")
+                for rank, (_, transport) in enumerate(hosts):
+                    below = folder if rank == 0 else folder / f"host{rank}"
+                    wanted = ["log", *(names if rank == 0 or everything else ())]
+                    found += transport.fetch(job.id, number, wanted, below, progress)
+        except ValueError as error:
+            raise InvalidRequest(str(error)) from None
+        except TransportError as error:
+            hint = f"`tune pull {job.id}` goes on where it ended; `tune logs` needs no host"
+            raise Unreachable(str(error), hint=hint) from None
+    return Pulled(folder, found)
+
+
+def local_checkpoint(id: str, attempt: int) -> Path | None:
+    """The folder of a job's model, where it ran on this machine."""
+    folder = Home.find().jobs / id / str(attempt) / "work" / "checkpoint"
+    return folder if folder.exists() else None

@@ -1,0 +1,75 @@
+"""The state folder and its store, for the length of one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from orchestrator.client.errors import NotFound, Unreachable
+from orchestrator.home import Home
+from orchestrator.store import StoreError, open_store
+
+if TYPE_CHECKING:
+    from orchestrator.store import Store
+
+Say = Callable[[str], None]
+"""Is told what is worth a word on the way: a warning, or what is being done now."""
+
+ACTIVE = ("QUEUED", "STARTING", "PREPARING", "RUNNING", "STOPPING")
+"""States of jobs that have not ended."""
+
+
+def quiet(_: str) -> None:
+    """Says nothing."""
+
+
+class Session(NamedTuple):
+    """A state folder, and a connection to its store. For one thread."""
+
+    home: Home
+    store: Store
+
+    def keep_alive(self) -> None:
+        """When jobs are active and there is no controller: look once, so that what is shown is true, and start one."""
+        if self.store.jobs(states=ACTIVE, limit=1):
+            from orchestrator.daemon.client import alive, wake  # noqa: PLC0415
+
+            if not alive(self.home):
+                from orchestrator.daemon.loop import catch_up  # noqa: PLC0415  # heavier, and seldom needed
+
+                catch_up(self.home, self.store)
+                wake(self.home)
+
+
+@contextmanager
+def session(*, make: bool = False, home: Home | None = None) -> Iterator[Session]:
+    """The user's state folder (`TUNE_HOME`) with its store open.
+
+    Args:
+        make: make both where they are not there yet.
+        home: another state folder than the user's.
+
+    Raises:
+        NotFound: nothing was submitted yet.
+        Unreachable: the store does not answer, or is none of ours.
+    """
+    home = home or Home.find()
+    if make:
+        home.make()
+    elif not home.exists():
+        raise NotFound(f"nothing was submitted yet (no store in {home.path})")
+    try:
+        with open_store(home.store) as store:
+            yield Session(home, store)
+    except StoreError as error:
+        raise Unreachable(str(error)) from error
+
+
+def wake_early() -> None:
+    """Start a controller where jobs were submitted before: it comes up while its caller still reads a recipe."""
+    home = Home.find()
+    if home.exists():
+        from orchestrator.daemon.client import wake  # noqa: PLC0415  # not for dry runs
+
+        wake(home)

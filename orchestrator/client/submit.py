@@ -1,0 +1,173 @@
+"""Hand a planned job over to the controller."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
+
+from orchestrator.client.errors import AlreadyExists, InvalidRequest, MissingSecret
+from orchestrator.client.plan import PlannedJob, check_inputs
+from orchestrator.client.session import session
+from orchestrator.client.targets import names_of
+from orchestrator.daemon.client import wake
+from orchestrator.home import Home, read_secrets
+
+if TYPE_CHECKING:
+    from backends.plan import Plan
+    from orchestrator.targets.model import Place
+
+JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
+
+
+class Submitted(NamedTuple):
+    """A job that is in the store."""
+
+    id: str
+    new: bool
+    """False: it was submitted before, and nothing new is started."""
+
+
+def submit(job: PlannedJob, *, id: str | None = None, priority: int = 0, labels: Mapping[str, str] | None = None) -> Submitted:
+    """Queue a planned job, and see that a controller takes it.
+
+    Args:
+        job: as `plan` decided it.
+        id: its name; the same id submitted twice runs once. None makes one.
+        priority: higher starts earlier.
+        labels: to find it by.
+
+    Raises:
+        InvalidRequest: an id or a label is written otherwise than it should be.
+        NotFound: a file that the recipe names is not there.
+        MissingSecret: a secret that the job needs has no value.
+        AlreadyExists: the id belongs to another job.
+        Unreachable: the store does not answer.
+    """
+    check_id(id)
+    labels = check_labels((labels or {}).items())
+    check_inputs(job.plan)
+    home = Home.find().make()
+    values = secret_values(job.plan.secrets, home)
+    check_python(job.plan)
+    name = id or new_id(job.plan.recipe)
+    return Submitted(name, enqueue(home, name, job.plan, job.places, values, priority, labels))
+
+
+def new_id(stem: str) -> str:
+    """A job's id that no other has."""
+    return f"{stem}-{os.urandom(3).hex()}"
+
+
+def check_id(id: str | None) -> None:
+    """An id is a name of a folder, too.
+
+    Raises:
+        InvalidRequest: it cannot be one.
+    """
+    if id and not JOB_ID.fullmatch(id):
+        raise InvalidRequest(id, "should be letters, digits, . _ and -, beginning with a letter or digit", argument="id")
+
+
+def check_labels(pairs: Iterable[tuple[str, str]], *, argument: str = "label") -> dict[str, str]:
+    """Labels out of keys and values.
+
+    Raises:
+        InvalidRequest: one is written otherwise than it should be, or a key is given twice with two values.
+    """
+    out: dict[str, str] = {}
+    for key, value in pairs:
+        if not LABEL.fullmatch(key) or len(value) > 200 or not value.isprintable():
+            raise wrong_label(f"{key}={value}", argument)
+        if out.setdefault(key, value) != value:
+            raise InvalidRequest(key, f"is given twice, as {out[key]} and as {value}", argument=argument)
+    return out
+
+
+def wrong_label(text: str, argument: str = "label") -> InvalidRequest:
+    """What is wrong with a label."""
+    rule = "should be KEY=VALUE: a key of letters, digits, . _ - and /, a value of at most 200 characters"
+    return InvalidRequest(repr(text[:300]), rule, argument=argument)
+
+
+def check_python(decided: Plan) -> None:
+    """An interpreter of the user's must have the trainer, in the supported range. A command may do without any.
+
+    Raises:
+        InvalidRequest: it has not, or there is no environment to build.
+    """
+    environment = decided.environment
+    if environment.lock or not environment.python or (environment.python.startswith("/") and not environment.requires):
+        return
+    from orchestrator.agent.provision import ProvisionError  # noqa: PLC0415
+    from orchestrator.staging.interpreter import check_interpreter  # noqa: PLC0415
+
+    if not environment.python.startswith("/"):
+        raise InvalidRequest(
+            f"there is no lock for {environment.name} on {environment.accelerator}: name a `python:` of the target"
+        )
+    try:
+        check_interpreter(environment.python, environment.requires)
+    except ProvisionError as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def secret_values(names: Sequence[str], home: Home) -> dict[str, str]:
+    """Values of the secrets that a job needs, from the environment or the secrets file.
+
+    Raises:
+        MissingSecret: one has no value; named before anything starts.
+        InvalidRequest: others may read the secrets file.
+    """
+    try:
+        kept = read_secrets(home.secrets) if names else {}
+    except PermissionError as error:
+        raise InvalidRequest(str(error)) from None
+    values = {name: os.environ.get(name) or kept.get(name, "") for name in names}
+    missing = [name for name, value in values.items() if not value]
+    if missing:
+        gated = "HF_TOKEN" in missing
+        why = "the model is gated: accept its licence on the hub and set a token" if gated else "the recipe names it"
+        hint = f"export {missing[0]}=..., or a line in {home.secrets} (mode 0600)"
+        raise MissingSecret(f"secret {missing[0]}", f"has no value ({why})", hint=hint)
+    return values
+
+
+def enqueue(
+    home: Home,
+    job: str,
+    decided: Plan,
+    where: Sequence[Place],
+    values: Mapping[str, str],
+    priority: int,
+    labels: Mapping[str, str] | None = None,
+) -> bool:
+    """Put a job into the store and see that a controller takes it; False when it was there already.
+
+    Raises:
+        AlreadyExists: the id belongs to another job.
+    """
+    from orchestrator.store import Duplicate, NewJob  # noqa: PLC0415
+    from orchestrator.store.requests import packed  # noqa: PLC0415
+
+    request = {
+        "plan": decided.as_dict(),
+        "places": [{"target": asdict(place.target), "hosts": [asdict(host) for host in place.hosts]} for place in where],
+    }
+    target, steps = names_of(where), decided.promise.steps
+    digest = sha256(f"{decided.digest()} {target}".encode()).hexdigest()
+    new = NewJob(job, decided.recipe, decided.backend, target, digest, packed(request), priority, labels or {}, steps)
+    if values:  # before the job can be seen: whoever starts it has them then
+        wake(home, {job: values})
+    with session(make=True, home=home) as (_, store):
+        try:
+            added = store.add_job(new, time.time())
+        except Duplicate as error:
+            raise AlreadyExists(str(error), hint="choose another --id") from None
+    wake(home)
+    return added

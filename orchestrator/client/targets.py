@@ -1,0 +1,127 @@
+"""From the name of a target to what a plan may know of it, and to its machines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from backends.recipe.problems import RecipeError
+from orchestrator.client.errors import Ambiguous, InvalidRequest, NotExpressible, NotFound, Unreachable, did_you_mean
+from orchestrator.client.recipes import invalid
+from orchestrator.client.session import Say, quiet
+from orchestrator.home import Home
+from orchestrator.targets import inventory, load
+from orchestrator.transports.base import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from backends.recipe.schema import Recipe
+    from backends.target import Target
+    from orchestrator.targets.model import Place, Targets
+
+
+def layout() -> Targets:
+    """All of clusters.yaml, with what its hosts have said of themselves.
+
+    Raises:
+        InvalidRecipe: clusters.yaml breaks rules.
+    """
+    try:
+        return load.load({way: known.facts for way, known in inventory.recall(Home.find()).items()})
+    except RecipeError as error:
+        raise invalid(error) from None
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(str(load.find()), f"should be UTF-8 text, byte {error.start} is not") from None
+
+
+def chosen(known: Targets, on: str, *, argument: str = "on") -> list[Place]:
+    """Those that `NAME`, `GROUP` or `A,B` names.
+
+    Raises:
+        NotFound: there is no such target or group.
+    """
+    try:
+        return known.chosen(on)
+    except KeyError as error:
+        name, names = error.args[0], [*known.places, *known.groups]
+        rule = f"is not a target; known: {', '.join(names)}"
+        raise NotFound(name, rule, argument=argument, hint=did_you_mean(name, names)) from None
+
+
+def places(on: str, *, ask: bool = False, say: Say = quiet) -> list[Place]:
+    """The targets that a name means.
+
+    Args:
+        on: `NAME`, `GROUP` or `A,B`.
+        ask: ask those hosts of which nothing is known yet; without it no network is touched.
+        say: is told which of them did not answer.
+
+    Raises:
+        NotFound: there is no such target.
+        Unreachable: none of a target's hosts answered.
+        InvalidRequest: nothing is known of any of its hosts, and none may be asked.
+    """
+    found = chosen(layout(), on)
+    strangers = [station.way for each in found for station in each.unknown]
+    if strangers and ask:
+        for answer in inventory.ask(Home.find(), strangers).values():
+            if isinstance(answer, TransportError):
+                say(str(answer))
+        found = chosen(layout(), on)
+    for each in found:
+        if not each.hosts:
+            rule = f"nobody knows yet what {', '.join(station.name for station in each.unknown)} has"
+            kind = Unreachable if ask else InvalidRequest
+            raise kind(each.name, rule, argument="on", hint=f"tune targets check {each.name}")
+    return found
+
+
+def target(on: str, recipe: Recipe | None = None) -> Target:
+    """The one target of a name: those of its machines that are large enough for the recipe, if any are.
+
+    Raises:
+        Ambiguous: the name means several.
+    """
+    found = places(on)
+    if len(found) > 1:
+        names = ", ".join(place.name for place in found)
+        raise Ambiguous(on, f"one target is wanted here, these are {len(found)}: {names}", argument="on")
+    return found[0].such(recipe.resources.devices if recipe else 1)
+
+
+def machine(on: str | None, recipe: Recipe) -> Target:
+    """The target of a name; without one a machine such as the recipe asks for, so that a recipe for eight GPUs can be
+    translated anywhere.
+
+    Raises:
+        NotExpressible: the target has fewer devices than the recipe asks for.
+    """
+    if on:
+        found = target(on, recipe)
+        check_size(recipe, found)
+        return found
+    asked, here = recipe.resources, layout().places["local"].target
+    kind = here.accelerator if asked.accelerator == "any" else asked.accelerator
+    return replace(here, accelerator=kind, devices=asked.devices, hosts=asked.hosts, memory_gib=None)
+
+
+def check_size(recipe: Recipe, on: Target) -> None:
+    """More devices than there are is no trainer's fault, and said once.
+
+    Raises:
+        NotExpressible: the recipe asks for more than the target has.
+    """
+    for leaf, asked, has in (
+        ("devices", recipe.resources.devices, on.devices),
+        ("hosts", recipe.resources.hosts, on.hosts),
+    ):
+        if asked > has:
+            rule = f"target {on.name} has {has}, the recipe asks for {asked}"
+            hint = f"--on names another target, --set resources.{leaf}={has} asks for less"
+            raise NotExpressible(f"resources.{leaf}", rule, hint=hint)
+
+
+def names_of(where: Sequence[Place]) -> str:
+    """Targets, as they are kept with a job: `A,B`."""
+    return ",".join(place.name for place in where)

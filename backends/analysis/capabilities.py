@@ -5,7 +5,7 @@ every shape of recipe. Pure, and nothing is written down twice: the tables are t
 from __future__ import annotations
 
 from functools import cache
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from backends.backend import Backend
 from backends.mapping.launch import LAUNCH
@@ -14,12 +14,11 @@ from backends.models import MODELS
 from backends.recipe.flat import REQUIRED, Flat, Value, defaults, words
 from backends.recipe.leaves import FORMATS
 from backends.recipe.needs import asks, completed, is_met, needs_of, requests, samples
-from backends.recipe.schema import Kind
 from backends.report import Kind as Lack
 from backends.report import Line, Status
 
-KINDS: tuple[str, ...] = get_args(Kind)
-ADAPTERS = ("none", "lora", "qlora", "dora")
+KINDS: tuple[str, ...] = words("method.kind")
+ADAPTERS: tuple[str, ...] = words("method.adapter")
 SHAPES = tuple(Variant(kind, adapter, native) for kind in KINDS for adapter in ADAPTERS for native in (False, True))
 
 

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
+from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args
 
-from backends.recipe import schema as recipe
-from backends.recipe.flat import field_of
+from backends.recipe.flat import Value, field_of
 from backends.recipe.schema import Recipe
+from backends.recipe.sections.base import Section
+
+
+@cache
+def _sections() -> Mapping[str, type[Section]]:
+    """The classes that a recipe is made of, by their names."""
+    found: dict[str, type[Section]] = {}
+    queue: list[Value] = [Recipe]
+    while queue:
+        kind = queue.pop(0)
+        queue += get_args(kind)
+        if isinstance(kind, type) and issubclass(kind, Section) and kind.__name__ not in found:
+            found[kind.__name__] = kind
+            queue += [info.annotation for info in kind.model_fields.values()]
+    return found
 
 
 @cache
@@ -20,7 +36,8 @@ def meanings() -> dict[tuple[str, str], str]:
     pydantic can collect these itself (`use_attribute_docstrings`), but then does so at every start: 30 of 230 ms.
     """
     out = {}
-    for node in ast.parse(inspect.getsource(recipe)).body:
+    modules = dict.fromkeys(section.__module__ for section in _sections().values())
+    for node in (node for name in modules for node in ast.parse(inspect.getsource(sys.modules[name])).body):
         body = node.body if isinstance(node, ast.ClassDef) else []
         for field, text in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
@@ -63,7 +80,7 @@ def json_schema() -> dict[str, Any]:
     """JSON Schema of recipes, with the meaning of every field."""
     schema = Recipe.model_json_schema()
     for owner, section in [("Recipe", schema), *schema["$defs"].items()]:
-        names = {info.alias or name: name for name, info in getattr(recipe, owner).model_fields.items()}
+        names = {info.alias or name: name for name, info in _sections()[owner].model_fields.items()}
         for key, field in section["properties"].items():
             text = meanings().get((owner, names[key]))
             if text:

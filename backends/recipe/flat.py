@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
-    from backends.recipe.schema import Section
+    from backends.recipe.sections.base import Section
 
 Value = Any
 """What a leaf or a native key holds: text, a number, true or false, null, or a list or mapping of them. Native configs hold anything."""
@@ -43,7 +43,7 @@ def _below(section: type[Section], above: str) -> Iterator[tuple[str, tuple[type
 
 def as_section(info: FieldInfo) -> type[Section] | None:
     """The section that a field holds; None of a leaf."""
-    from backends.recipe.schema import Section  # noqa: PLC0415  # see above
+    from backends.recipe.sections.base import Section  # noqa: PLC0415  # see above
 
     kind = info.annotation
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
@@ -98,7 +98,7 @@ def is_nullable(leaf: str) -> bool:
 
 def is_mapping(leaf: str) -> bool:
     """Whether it is a mapping that crosses as one value, such as `native`: `--set` may set what is in it."""
-    from backends.recipe.schema import Whole  # noqa: PLC0415  # see above
+    from backends.recipe.sections.base import Whole  # noqa: PLC0415  # see above
 
     kind = field_of(leaf)[2].annotation
     kinds = (kind, get_origin(kind), *get_args(kind))

@@ -56,12 +56,6 @@ class Leaf(NamedTuple):
     """A list whose order says nothing."""
 
 
-class Group(NamedTuple):
-    """What the schema does not say of a section."""
-
-    needs: tuple[Needs, ...] = ()
-
-
 def _only(leaf: str, *values: Value, hint: str = "", refused: bool = True) -> Needs:
     return Needs((leaf,), lambda value: value in values, f"has no effect with {leaf}: {{}}", refused, hint)
 
@@ -126,26 +120,26 @@ _RANDOM = {
     **{"head_dim": None, "max_length": 2048, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False, "seed": 0},
 }
 
-SECTIONS: Mapping[str, Group] = {
-    "method": Group(),
-    "method.lora": Group((_only("method.adapter", "lora", "qlora", "dora", hint="set method.adapter: lora"),)),
-    "method.preference": Group((_only("method.kind", *PREFERENCE),)),
-    "method.grpo": Group((_only("method.kind", "grpo"),)),
-    "method.distill": Group((_only("method.kind", "distill"),)),
-    "method.qat": Group(),
-    "model": Group(),
-    "data": Group(),
-    "data.columns": Group(),
-    "optim": Group(),
-    "train": Group(),
-    "train.batch": Group(),
-    "resources": Group(),
-    "eval": Group(),
-    "checkpoint": Group(),
-    "log": Group(),
-    "retry": Group(),
+SECTIONS: Mapping[str, tuple[Needs, ...]] = {
+    "method": (),
+    "method.lora": (_only("method.adapter", "lora", "qlora", "dora", hint="set method.adapter: lora"),),
+    "method.preference": (_only("method.kind", *PREFERENCE),),
+    "method.grpo": (_only("method.kind", "grpo"),),
+    "method.distill": (_only("method.kind", "distill"),),
+    "method.qat": (),
+    "model": (),
+    "data": (),
+    "data.columns": (),
+    "optim": (),
+    "train": (),
+    "train.batch": (),
+    "resources": (),
+    "eval": (),
+    "checkpoint": (),
+    "log": (),
+    "retry": (),
 }
-"""All sections, in the order in which differences are told: by how much they change what is learnt."""
+"""All sections, with what each needs; in the order in which differences are told: by how much they change what is learnt."""
 
 LEAVES: Mapping[str, Leaf] = {
     "version": Leaf("label", (1,)),
@@ -242,18 +236,7 @@ LEAVES: Mapping[str, Leaf] = {
     "optim.decay_on": Leaf("result", needs=(_never("optim.weight_decay", 0.0, refused=False),)),
     "optim.schedule": Leaf("result"),
     "optim.warmup_steps": Leaf("result", (0, 3), "nothing"),
-    "optim.warmup_share": Leaf(
-        "result",
-        (0.25,),
-        "nothing",
-        (
-            Needs(
-                ("optim.warmup_steps",),
-                lambda steps: steps is None,
-                "should not be given together with optim.warmup_steps",
-            ),
-        ),
-    ),
+    "optim.warmup_share": Leaf("result", (0.25,), "nothing", (_only("optim.warmup_steps", None),)),
     "optim.min_lr": Leaf("result", (1e-5,), needs=(_never("optim.schedule", "constant", refused=False),)),
     "eval.every": Leaf("run", (4,), "nothing", (_given("data.eval"),)),
     "eval.batches": Leaf("run", (4,), "nothing", (_given("data.eval"),)),

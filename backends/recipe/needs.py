@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from backends.recipe.flat import Flat, Value, defaults, words
-from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, Also, Group, Needs, facts
+from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, Also, Needs, facts
 
 
 def needs_of(leaf: str) -> tuple[Needs, ...]:
     """All that must hold for a leaf to have an effect: its sections' needs, then its own."""
     above = leaf.split(".")[:-1]
-    groups = (SECTIONS.get(".".join(above[:end]), Group()) for end in range(1, len(above) + 1))
-    return (*(need for group in groups for need in group.needs), *facts(leaf).needs)
+    groups = (SECTIONS.get(".".join(above[:end]), ()) for end in range(1, len(above) + 1))
+    return (*(need for group in groups for need in group), *facts(leaf).needs)
 
 
 def is_met(need: Needs, recipe: Mapping[str, Value]) -> bool:

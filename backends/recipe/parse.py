@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from backends.recipe.flat import is_mapping, leaves
 from backends.recipe.problems import RULES, RecipeError, nearest, place_of, value_at
 from backends.recipe.rules import check_rules
-from backends.recipe.schema import Recipe, Section
+from backends.recipe.schema import Recipe
+from backends.recipe.sections.base import Section
 from backends.recipe.yaml_source import Problem, Source, read
 
 

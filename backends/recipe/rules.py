@@ -35,9 +35,9 @@ def _method_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> 
 def _effects(values: dict[str, Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
     """What is given and has no effect, or is not given and has to be: what `leaves.py` says of each."""
     found = {leaf: default if (value := value_at(values, leaf)) is ... else value for leaf, default in defaults().items()}
-    for section, group in SECTIONS.items():
+    for section, needs in SECTIONS.items():
         if isinstance(value_at(values, section), dict):
-            yield from (problem(section, _says(need, found), need.hint) for need in group.needs if _breaks(need, found))
+            yield from (problem(section, _says(need, found), need.hint) for need in needs if _breaks(need, found))
     for leaf, value in found.items():
         fact, above = facts(leaf), needs_of(leaf)[: -len(facts(leaf).needs) or None]
         if any(_breaks(need, found) for need in above):

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from backends.compile import plan
+from backends.recipe import leaves
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
@@ -21,8 +22,7 @@ MODEL = {
     "init": "random",
     "architecture": {"hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "kv_heads": 2, "max_length": 256},
 }
-FORMATS = {"dpo": "preference", "ipo": "preference", "orpo": "preference", "simpo": "preference", "reward": "preference"}
-FORMATS |= {"kto": "rated", "grpo": "prompts", "pretrain": "text"}
+FORMATS = {kind: forms[0] for kind, forms in leaves.FORMATS.items() if kind not in ("sft", "distill")}
 REWARDS = "def brief(prompts, completions, answer, **_):\n    return [-float(len(text)) for text in completions]\n"
 
 

@@ -127,7 +127,7 @@ def test_what_is_not_known_decides():
 SCRATCH = '''class Scratch(Section):
     """A section."""
 
-    depth: Positive | None = None
+    depth: int | None = None
 
 
 class Recipe(Section):'''

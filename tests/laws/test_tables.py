@@ -2,12 +2,12 @@
 
 import json
 from dataclasses import replace
-from typing import get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backends.analysis.capabilities import ADAPTERS, KINDS
 from backends.backend import Inexpressible
 from backends.compile import plan
 from backends.mapping.rows import Context, Variant, reverse, translate
@@ -15,16 +15,14 @@ from backends.mapping.rows import variant_of as shape_of
 from backends.recipe.flat import leaves
 from backends.recipe.leaves import FORMATS, PREFERENCE
 from backends.recipe.parse import parse
-from backends.recipe.schema import Kind
 from backends.registry import BACKENDS
 from backends.target import Target
 
-KINDS = get_args(Kind)
 SHAPES = [
     pytest.param(name, Variant(kind, adapter, native), id=f"{name}-{kind}-{adapter}-{'native' if native else 'shared'}")
     for name in BACKENDS
     for kind in KINDS
-    for adapter in ("none", "lora", "qlora", "dora")
+    for adapter in ADAPTERS
     for native in (False, True)
 ]
 

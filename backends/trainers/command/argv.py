@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from backends.bundle import LOCKS
 from backends.recipe.problems import RULES
-from backends.recipe.schema import Section
+from backends.recipe.sections.base import Section
 
 PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z_]+(?:\.[a-z_]+)*)\}")
 OURS = re.compile(r"env|cache|inputs|data|out|checkpoint|adapter|.*\.json|tune_.*")

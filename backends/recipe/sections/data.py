@@ -1,0 +1,84 @@
+"""What it is trained on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backends.recipe.sections.base import Positive, Section, Whole, Word
+
+
+class Columns(Section):
+    """Names of the columns in the data files."""
+
+    instruction: Word = "instruction"
+    """Format instruct: what is asked."""
+    input: Word = "input"
+    """May be missing in a row."""
+    output: Word = "output"
+    """Format instruct: the answer."""
+    messages: Word = "messages"
+    """Format chat: a list of `{role, content}`; ShareGPT's `{from, value}` is understood."""
+    text: Word = "text"
+    """Format text."""
+    prompt: Word = "prompt"
+    """Formats completion, preference, rated, prompts: a text or a list of messages."""
+    completion: Word = "completion"
+    """Formats completion, rated: what follows the prompt."""
+    chosen: Word = "chosen"
+    """Format preference: the better answer, or the whole conversation with it."""
+    rejected: Word = "rejected"
+    """Format preference: the worse one."""
+    label: Word = "label"
+    """The verdict: true or false, or 1 or 0."""
+
+
+class Part(Whole):
+    """One of several data sets."""
+
+    path: Word
+    """As `data.train`."""
+    split: Word = "train"
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    """How often each of its rows comes in an epoch: 2.0 is twice; 0.5 is half of the rows, drawn anew each epoch."""
+
+
+class Data(Section):
+    """What it is trained on."""
+
+    train: Word | Annotated[list[Part], Field(min_length=1, max_length=100)]
+    """A file (.jsonl, .json, .parquet, .txt; relative to the recipe's file), a Hugging Face data set id (`org/name`), or a list
+    of them: `[{path, split, weight}]`."""
+    train_split: Word = "train"
+    """Split of a Hugging Face data set; in a list each has its own."""
+    eval: Word | None = None
+    """Rows for evaluation, named like `train`; null: no evaluation."""
+    eval_split: Word = "validation"
+    """Split of a Hugging Face data set named in `eval`."""
+    format: Literal["instruct", "chat", "text", "completion", "preference", "rated", "prompts"]
+    """`instruct`: instruction, input, output. `chat`: a list of messages. `text`: plain text. `completion`: prompt, completion.
+    `preference`: prompt, chosen, rejected, each a text or messages. `rated`: prompt, completion, label. `prompts`: prompt."""
+    columns: Columns = Columns()
+    template: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    """How a row becomes text. For instruct: `alpaca` (the default), `plain`, `chat` (the model's own chat template), or a
+    text with {instruction} and maybe {input}, after which the output follows. Chat always uses the chat template."""
+    loss_roles: Annotated[list[Literal["system", "user", "assistant", "tool"]], Field(min_length=1)] = ["assistant"]
+    """Whose messages carry loss, with format chat."""
+    system: str | None = None
+    """System text put before each row that has none of its own."""
+    rendering: Literal["shared", "native"] = "shared"
+    """`shared`: rows become token ids once, on the host, and every trainer gets exactly those. `native`: each trainer reads
+    the file in its own way; what then differs is in the report."""
+    max_length: Positive = 2048
+    """Tokens of a row; longer rows are cut at the end."""
+    pack: bool = False
+    """Join rows up to max_length, never splitting one. Rows in one sequence see each other."""
+    train_on_prompt: bool = False
+    """Prompt tokens carry loss too."""
+    add_eos: bool = True
+    """End each instruct or text row with the end-of-sequence token, which carries loss."""
+    drop_empty: bool = False
+    """Leave out rows in which no token carries loss (for example: the prompt alone fills max_length), instead of stopping."""
+    shuffle: bool = True
+    """A new order each epoch, from train.seed; otherwise the file's order."""

@@ -1,0 +1,72 @@
+"""What is saved and reported, what the machine must have, and when a job is tried again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backends.recipe.sections.base import Positive, Section, Word
+
+Tries = Annotated[int, Field(ge=0, le=100)]
+
+
+class Checkpoint(Section):
+    """What is saved besides the end result, which always is."""
+
+    every: Positive | None = None
+    """Optimizer steps between checkpoints; null: only the end."""
+    keep: Positive | None = None
+    """How many of them to keep, the newest; null: all."""
+    resume: bool = False
+    """A retry goes on from the last complete checkpoint, in step, rate, optimizer state and place in the rows, if there is one."""
+
+
+class Log(Section):
+    """What is reported."""
+
+    every: Positive = 1
+    """Optimizer steps between points."""
+    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
+    """Services that get the metrics besides tune itself. wandb wants WANDB_API_KEY, which then is a secret of the job."""
+    project: Word | None = None
+    """What the services call the project; null: `tunesmith`."""
+    run: Word | None = None
+    """What they call the run; null: the recipe's name."""
+    mlflow_uri: Word | None = None
+    """Address of the MLflow server; null: files in the job's folder."""
+
+
+class Resources(Section):
+    """What the job needs of a machine."""
+
+    accelerator: Literal["any", "cpu", "cuda", "tpu"] = "any"
+    """What the target must have."""
+    devices: Positive = 1
+    """Accelerators on each host."""
+    hosts: Positive = 1
+    """Machines that work together."""
+    strategy: Literal["auto", "ddp", "fsdp", "zero1", "zero2", "zero3"] = "auto"
+    """How several devices share the work. `ddp`: each has the whole model. `fsdp`, `zero3`: weights, gradients and optimizer
+    state are split; `zero2`: gradients and state; `zero1`: state. `auto`: fsdp; nothing on one device."""
+    tensor: Positive = 1
+    """Devices that share each matrix product (tensor parallelism); divides all devices."""
+    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    """Memory that a device must have, in GiB."""
+
+
+class Retry(Section):
+    """How often a failed job is tried again by itself, by what went wrong; a request that is wrong (data, model, secret): never."""
+
+    lost: Tries = 3
+    """The host was preempted, rebooted or switched off, or somebody ended the processes."""
+    hardware: Tries = 1
+    """A device or the link between devices failed."""
+    hang: Tries = 1
+    """No step was taken for `hang_minutes`; the attempt is stopped then."""
+    out_of_memory: Tries = 0
+    """Of a device or of the host. The same needs the same, unless others shared the machine."""
+    unknown: Tries = 0
+    """None of these is recognised."""
+    hang_minutes: Annotated[float, Field(gt=0)] | None = 60.0
+    """Minutes without a step, an evaluation or a line in the log after which training hangs; null: never."""

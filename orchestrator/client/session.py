@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 """Is told what is worth a word on the way: a warning, or what is being done now."""
 
-ACTIVE = ("QUEUED", "STARTING", "PREPARING", "RUNNING", "STOPPING")
-"""States of jobs that have not ended."""
-
 
 def quiet(_: str) -> None:
     """Says nothing."""
@@ -31,10 +28,11 @@ class Session(NamedTuple):
     store: Store
 
     def keep_alive(self) -> None:
-        """When jobs are active and there is no controller: look once, so that what is shown is true, and start one."""
-        if self.store.jobs(states=ACTIVE, limit=1):
-            from orchestrator.daemon.client import alive, wake  # noqa: PLC0415
+        """When jobs are active and there is no controller of this release: look once, so that what is shown is true; start one."""
+        if self.store.has_active():
+            from orchestrator.daemon.client import alive, retire_older, wake  # noqa: PLC0415
 
+            retire_older(self.home)
             if not alive(self.home):
                 from orchestrator.daemon.loop import catch_up  # noqa: PLC0415  # heavier, and seldom needed
 

@@ -1,17 +1,30 @@
-"""One controller a state folder: is there one, and how to reach or start it. Light, since most commands ask."""
+"""One controller a state folder: is there one, and how to reach, start or replace it. Light, since most commands ask."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
+import re
+import signal
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from orchestrator.home import Home
+
+RELEASE = 2
+"""Of the controller. Raise it when one that was started before an upgrade can no longer do the work, because files that it still
+has to load have moved or the store has new rules: it is replaced then. A controller that names no release is of the first."""
+BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.daemon.loop import main; main(sys.argv[2])"
+    f"  # release {RELEASE}"
+)
+"""Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment."""
+GRACE = 5.0
+"""Seconds to wait for a controller that is told to end. Wherever it is killed nothing is lost: see `jobs.lifecycle`."""
 
 
 @contextmanager
@@ -50,8 +63,54 @@ def alive(home: Home) -> bool:
         return not mine
 
 
+def mark(home: Home) -> None:
+    """Say in the lock file, as its holder, of which release we are."""
+    home.lock.write_text(f"{RELEASE}\n")
+
+
+def retire_older(home: Home) -> bool:
+    """End a controller of an older release, so that one of this release follows its jobs on; was there one?
+
+    It may be unable to start anything: an upgrade in place has moved the files that it would load. Its jobs go on without it.
+    Only secrets' values that it was handed for jobs still queued are gone; those jobs say so when it is their turn.
+    """
+    try:
+        if home.lock.read_text() == f"{RELEASE}\n":
+            return False
+    except OSError:  # no controller was ever here
+        return False
+    older = _controllers(home, RELEASE)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in older:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        until = time.monotonic() + GRACE
+        while older and alive(home) and time.monotonic() < until:
+            time.sleep(0.01)
+        if not alive(home):
+            break
+    return bool(older)
+
+
+def _controllers(home: Home, before: int) -> list[int]:
+    """Processes of ours that are controllers of this state folder, of a release before the given one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError, ValueError):  # it has gone meanwhile, or is not ours to look at
+            _, flag, boot, _, folder = (entry / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+            if flag != b"-c" or not boot.startswith(b"import sys; sys.path.insert(0, sys.argv[1]); from orchestrator."):
+                continue
+            release = re.search(rb"# release ([0-9]+)$", boot)
+            if Path(os.fsdecode(folder)).samefile(home.path) and int(release[1] if release else 1) < before:
+                found.append(int(entry.name))
+    return found
+
+
 def wake(home: Home, secrets: Mapping[str, Mapping[str, str]] | None = None) -> None:
     """See that a controller is at work, and tell it to look; hand it secrets' values, which it keeps in memory."""
+    retire_older(home)
     running = alive(home)
     if not running:
         _spawn(home)
@@ -85,10 +144,6 @@ def near(path: Path) -> str:
         return str(path)
     fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     return f"/proc/self/fd/{fd}/{path.name}"
-
-
-BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.daemon.loop import main; main(sys.argv[2])"
-"""Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment."""
 
 
 def _spawn(home: Home) -> None:

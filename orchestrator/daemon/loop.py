@@ -9,7 +9,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.daemon.client import near, nudge, only_one
+from orchestrator.daemon.client import mark, near, nudge, only_one
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import owed
 from orchestrator.jobs.controller import Controller
@@ -44,13 +44,14 @@ def serve(home: Home) -> None:
         with only_one(home, patience=1.0) as mine, open_store(home.store) as store:
             if not mine:
                 return
+            mark(home)
             controller = Controller(home, store, secrets, lambda: nudge(home), owed(store))
             try:
                 _loop(controller)
             finally:
                 controller.close()
         with open_store(home.store) as store:  # a job that came after our last look and saw us alive
-            again = bool(store.active())
+            again = store.has_active()
 
 
 def _loop(controller: Controller) -> None:

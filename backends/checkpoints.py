@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from backends.emit import as_json
 from backends.mapping.schedule import rate, warmup_steps
+from backends.plan import File, Plan
 
 INDEX = "checkpoints.json"
 """Where an attempt lists its checkpoints, in its work folder."""
@@ -52,20 +54,20 @@ def _checkpoint(item: Any) -> Checkpoint | None:
     return None if not folder or parts[0] == "" or not {"", ".", ".."}.isdisjoint(parts) else Checkpoint(step, folder, lacks)
 
 
-def resumed(plan: Mapping[str, Any], step: int, steps: int, keys: Mapping[str, Any], config: str) -> dict[str, Any]:
+def resumed(plan: Plan, step: int, steps: int | None, keys: Mapping[str, Any], config: str) -> Plan:
     """The plan of an attempt that goes on.
 
     Args:
-        plan: of the job, as `Plan.as_dict` gives it.
+        plan: of the job.
         step: that the checkpoint has behind it.
-        steps: of the whole run.
+        steps: of the whole run; None where nobody knows yet.
         keys: of the trainer's config, with the values by which it goes on from the folder `resume` (`Backend.resume`).
         config: name of that config (`Backend.config`).
     """
-    files = [{**each, "text": _set(each["text"], keys)} if each["path"] == config else each for each in plan["files"]]
-    spec = {"path": SPEC, "text": as_json({"step": step})}
-    reading = {**plan["reading"], "begun": step, "first_lr": first_rate(plan["reading"]["rate"], step + 1, steps)}
-    return {**plan, "files": [*files, spec], "reading": reading}
+    files = [replace(each, text=_set(each.text, keys)) if each.path == config else each for each in plan.files]
+    spec = File(SPEC, as_json({"step": step}))
+    reading = {**plan.reading, "begun": step, "first_lr": first_rate(plan.reading["rate"], step + 1, steps)}
+    return replace(plan, files=(*files, spec), reading=reading)
 
 
 def _set(text: str, keys: Mapping[str, Any]) -> str:

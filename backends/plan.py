@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from backends.report import Report
+from backends.report import Line, Report
 
 RANK, HEAD, PORT, JOB = "@RANK@", "@HEAD@", "@PORT@", "@JOB@"
 """Stand in argv and environment for what is known only when the job is placed: the number of the host (from 0), the address of
@@ -105,6 +106,28 @@ class Plan:
     accepted: tuple[str, ...] = ()
     """Leaves that the user accepts as they come out, by name."""
     report: Report = field(default_factory=Report, hash=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """The plan that `as_dict` gave; parts that an older release did not write have their defaults.
+
+        Raises:
+            KeyError: a part without a default is missing.
+            TypeError: a part has keys that this release does not know.
+        """
+        known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
+        promise, lines = known["promise"], known.get("report", {}).get("lines", ())
+        made: dict[str, Any] = {
+            "environment": Environment(**known["environment"]),
+            "files": tuple(File(**each) for each in known["files"]),
+            "steps": tuple(Step(**{**each, "argv": tuple(each["argv"])}) for each in known["steps"]),
+            "inputs": tuple(Input(**each) for each in known["inputs"]),
+            "env": tuple((name, value) for name, value in known["env"]),
+            "promise": Promise(promise["steps"], tuple(promise["files"])),
+            "report": Report(tuple(Line(**each) for each in lines)),
+        }
+        texts: dict[str, Any] = {name: tuple(known[name]) for name in ("secrets", "watch", "accepted") if name in known}
+        return cls(**{**known, **texts, **made})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, in a fixed order: what is stored, and what the digest is made of."""

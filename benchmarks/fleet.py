@@ -18,7 +18,8 @@ from backends.plan import Environment, Plan, Promise, Step
 from orchestrator.client.submit import enqueue
 from orchestrator.home import Home
 from orchestrator.store import open_store
-from orchestrator.targets.model import Place, Station, place
+from orchestrator.targets.model import Candidate
+from orchestrator.targets.node import Node
 from tests.hosts.lab import Lab, laboratory
 
 SLEEP = 2.0
@@ -38,10 +39,10 @@ def sleeper(number: int) -> Plan:
     return Plan("fleet", "litgpt", environment, (), (step,), (), (), (), Promise(1, ()), (METRICS,), reading)
 
 
-def fleet(lab: Lab, slots: int) -> Place:
+def fleet(lab: Lab, slots: int) -> Candidate:
     """All hosts, with room for so many jobs each."""
-    stations = [Station(node.name, "cpu", slots, None, node.host(folder="~/tune"), node.address) for node in lab.nodes]
-    return place("fleet", "ssh", stations, "", None)
+    nodes = [Node(each.name, slots, address=each.address, ssh=each.host(folder="~/tune")) for each in lab.nodes]
+    return Candidate.of("fleet", "ssh", nodes)
 
 
 def controller(home: Home) -> int:

@@ -21,7 +21,8 @@ from backends.plan import Environment, Plan, Promise, Step
 from orchestrator.client.submit import enqueue
 from orchestrator.home import Home
 from orchestrator.store import open_store
-from orchestrator.targets.model import Place, Station, place
+from orchestrator.targets.model import Candidate
+from orchestrator.targets.node import Node
 
 ROOT = Path(__file__).parents[1]
 
@@ -33,9 +34,9 @@ def trivial(script: str) -> Plan:
     return Plan("trivial", "litgpt", Environment("litgpt", "/bin/sh"), (), (step,), (), (), (), Promise(None, ()), (), reading)
 
 
-def here(slots: int, name: str = "local") -> Place:
+def here(slots: int, name: str = "local") -> Candidate:
     """This machine, with room for so many jobs at once."""
-    return place(name, "local", [Station("local", "cpu", slots)], "", None)
+    return Candidate.of(name, "local", [Node("local", slots)])
 
 
 def ended(home: Home, ids: set[str]) -> float:

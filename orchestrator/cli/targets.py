@@ -21,7 +21,7 @@ def targets(args: argparse.Namespace) -> int:
     names = args.names[1:] if args.names[:1] in (["check"], ["ls"]) else args.names
     found = target_status(names, check=check)
     if args.json:
-        print(json.dumps(targets_json(found.places, found.rows, found.groups, checked=check), indent=1))
+        print(json.dumps(targets_json(found.candidates, found.rows, found.groups, checked=check), indent=1))
     elif check:
         print(check_table(found.rows, width=terminal_width()))
     else:

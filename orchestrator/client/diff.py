@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from backends.analysis.diff import Difference, Side, compare, of_native, of_recipe
 from backends.checkpoints import resumed
@@ -17,16 +17,17 @@ from orchestrator.client.errors import ActionFailed, Unreachable
 from orchestrator.client.jobs import find
 from orchestrator.client.recipes import load
 from orchestrator.client.session import Session, session
+from orchestrator.executors.attempt_files import reached
 from orchestrator.monitoring.drift import RESOLVED, Drift
 from orchestrator.monitoring.drift import drift as drifted
-from orchestrator.monitoring.metrics import Reading
-from orchestrator.store.requests import unpacked
-from orchestrator.targets.connect import reached
+from orchestrator.store.attempts import AttemptRecord
+from orchestrator.store.requests import JobRequest
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from backends.plan import Plan
     from orchestrator.store import Job
 
 LARGEST = 16 << 20
@@ -98,13 +99,13 @@ def drift(name: str) -> JobDrift:
     return JobDrift(job, drifted(plan, text))
 
 
-def _plan(here: Session, job: Job) -> dict[str, Any]:
+def _plan(here: Session, job: Job) -> Plan:
     """Of the job's last attempt, which may go on where another ended."""
-    plan: dict[str, Any] = unpacked(here.store.request(job.id))["plan"]
-    start, backend = Reading.load(here.store.positions(job.id, job.attempt)).start, reader(job.backend)
+    plan, backend = JobRequest.unpacked(here.store.request(job.id)).plan, reader(job.backend)
+    start = AttemptRecord.from_dict(here.store.positions(job.id, job.attempt)).resume
     if not start:
         return plan
-    return resumed(plan, start["step"], job.steps or plan["promise"]["steps"], backend.resume, backend.config)
+    return resumed(plan, start.step, job.steps or plan.promise.steps, backend.resume, backend.config)
 
 
 def _resolved(here: Session, job: Job) -> str:

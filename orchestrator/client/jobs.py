@@ -7,13 +7,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.client.errors import ActionFailed, Ambiguous, InvalidRequest, NotFound, TimedOut
 from orchestrator.client.session import Session, session
 
 if TYPE_CHECKING:
+    from backends.plan import Plan
     from orchestrator.store import Event, Job, Store
+    from orchestrator.store.attempts import AttemptRecord
 
 PACE = 0.1
 """Seconds between looks at the store: one small query."""
@@ -263,24 +265,24 @@ def retry(name: str, *, from_checkpoint: bool = False) -> int:
     """
     from orchestrator.client.submit import secret_values  # noqa: PLC0415
     from orchestrator.daemon.client import wake  # noqa: PLC0415
-    from orchestrator.store.requests import unpacked  # noqa: PLC0415
+    from orchestrator.store.requests import JobRequest  # noqa: PLC0415
 
     with session() as (home, store):
         [job] = find(store, [name])
-        plan = unpacked(store.request(job.id))["plan"]
-        why, positions = _beginning(store, job, plan) if from_checkpoint else ("asked for", None)
-        values = secret_values(tuple(plan["secrets"]), home)
+        plan = JobRequest.unpacked(store.request(job.id)).plan
+        why, record = _beginning(store, job, plan) if from_checkpoint else ("asked for", None)
+        values = secret_values(plan.secrets, home)
         if values:
             wake(home, {job.id: values})
         ended = ("FAILED", "CANCELLED", "LOST", "SUCCEEDED")
-        attempt = store.new_attempt(job.id, ended, time.time(), why=why, positions=positions)
+        attempt = store.new_attempt(job.id, ended, time.time(), why=why, positions=record.as_dict() if record else None)
         if attempt is None:
             raise ActionFailed(job.id, f"is {job.state}; only an ended job can be tried again")
         wake(home)
     return attempt
 
 
-def _beginning(store: Store, job: Job, plan: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def _beginning(store: Store, job: Job, plan: Plan) -> tuple[str, AttemptRecord]:
     """Why, and with what, an attempt goes on from the newest complete checkpoint that any attempt of the job left.
 
     Raises:
@@ -289,9 +291,9 @@ def _beginning(store: Store, job: Job, plan: Mapping[str, Any]) -> tuple[str, di
     from orchestrator.jobs.attempt_history import beginning, tried  # noqa: PLC0415  # heavier, and seldom needed
     from orchestrator.jobs.retry import Again, by_hand  # noqa: PLC0415
 
-    resumable = next((line for line in plan["report"]["lines"] if line["leaf"] == "checkpoint.resume"), None)
-    if resumable and resumable["status"] == "lost":
-        raise ActionFailed(job.id, f"{plan['backend']} cannot go on from a checkpoint: {resumable['why']}")
+    resumable = next((line for line in plan.report.lines if line.leaf == "checkpoint.resume"), None)
+    if resumable and resumable.status == "lost":
+        raise ActionFailed(job.id, f"{plan.backend} cannot go on from a checkpoint: {resumable.why}")
     choice = by_hand(tried(store, job.id, job.attempt), job.steps)
     if not isinstance(choice, Again):
         raise ActionFailed(job.id, choice.why)

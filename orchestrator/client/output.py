@@ -30,9 +30,12 @@ def log(name: str, *, attempt: int | None = None, host: int = 0, follow: bool = 
     Raises:
         NotFound: there is no such job, attempt or host.
     """
+    from orchestrator.store.attempts import AttemptRecord  # noqa: PLC0415  # heavier than the rest
+
     with session() as here:
         job, number = find_attempt(here.store, name, attempt)
-        machines = list(here.store.positions(job.id, number).get("placed", {}).get("devices", ()))
+        placement = AttemptRecord.from_dict(here.store.positions(job.id, number)).placement
+        machines = list(placement.devices) if placement else []
         if host and not 0 <= host < len(machines):
             rule = f"attempt {number} of {job.id} has the hosts 0 to {len(machines) - 1}"
             raise NotFound(str(host), rule, argument="host")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from backends.plan import Plan
     from backends.recipe.schema import Recipe
     from backends.target import Target
-    from orchestrator.targets.model import Place
+    from orchestrator.targets.model import Candidate
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PlannedJob:
     """What would be sent, and where: the decision that `submit` carries out."""
 
     plan: Plan
-    places: tuple[Place, ...]
+    candidates: tuple[Candidate, ...]
     """The targets that may take the job: the first with room does."""
 
     @property
@@ -41,7 +41,7 @@ class PlannedJob:
     @property
     def target(self) -> str:
         """Names of the targets, `A,B`."""
-        return names_of(self.places)
+        return names_of(self.candidates)
 
     @property
     def files(self) -> Mapping[str, str]:

@@ -10,10 +10,10 @@ from typing import NamedTuple
 from orchestrator.client.errors import AlreadyExists, InvalidRequest, Unreachable
 from orchestrator.client.jobs import find_attempt
 from orchestrator.client.session import session
+from orchestrator.executors.attempt_files import reached
 from orchestrator.home import Home
 from orchestrator.render.points import metrics_csv
-from orchestrator.store.requests import unpacked
-from orchestrator.targets.connect import reached
+from orchestrator.store.requests import JobRequest
 from orchestrator.transports.base import Told, TransportError, ignore_progress
 
 RESULTS = ("work/checkpoint", "work/adapter")
@@ -62,7 +62,9 @@ def pull(
             raise AlreadyExists(str(folder), "is a file; --into names another folder")
         names = ["work"] if everything else [*RESULTS, *(f"work/{name}" for name in files)]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.json").write_text(json.dumps(unpacked(here.store.request(job.id))["plan"], indent=1) + "\n", "utf-8")
+        (folder / "plan.json").write_text(
+            json.dumps(JobRequest.unpacked(here.store.request(job.id)).plan.as_dict(), indent=1) + "\n", "utf-8"
+        )
         (folder / "metrics.csv").write_text(metrics_csv(here.store.points(job.id, attempt=number)) + "\n", "utf-8")
         found: list[Path] = []
         try:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from backends.plan import Plan
     from backends.recipe.schema import Recipe
     from backends.target import Target
-    from orchestrator.targets.model import Place
+    from orchestrator.targets.model import Candidate
 
 _SHORT: dict[str, Any] = {
     "train.epochs": None,
@@ -155,7 +155,9 @@ def able(recipe: Recipe, where: Target, to: str, accept: Sequence[str]) -> tuple
     return plans, refused
 
 
-def _all_rounds(stem: str, rounds: int, plans: Mapping[str, Plan], where: Sequence[Place], say: Say) -> tuple[list[Run], bool]:
+def _all_rounds(
+    stem: str, rounds: int, plans: Mapping[str, Plan], where: Sequence[Candidate], say: Say
+) -> tuple[list[Run], bool]:
     """Each round in the turned order of the one before, so that a steady drift of the machine falls on all alike. Who has not
     succeeded is not run again; False when Ctrl-C cut them short.
     """
@@ -169,7 +171,7 @@ def _all_rounds(stem: str, rounds: int, plans: Mapping[str, Plan], where: Sequen
     return runs, True
 
 
-def run_all(stem: str, plans: Mapping[str, Plan], where: Sequence[Place], say: Say = quiet) -> tuple[list[Run], bool]:
+def run_all(stem: str, plans: Mapping[str, Plan], where: Sequence[Candidate], say: Say = quiet) -> tuple[list[Run], bool]:
     """Jobs `STEM-TRAINER`, each when the one before has ended; False beside them when Ctrl-C cut them short."""
     home = Home.find().make()
     values = {name: secret_values(decided.secrets, home) for name, decided in plans.items()}
@@ -194,7 +196,7 @@ def _ran(here: Session, name: str, decided: Plan, job: str) -> list[Run]:
     return [Run(name, decided, found, here.store.points(job))] if found else []
 
 
-def _warn(here: Session, where: Sequence[Place], say: Say) -> None:
+def _warn(here: Session, where: Sequence[Candidate], say: Say) -> None:
     """Figures taken beside other jobs are worth less."""
     others = [each.job.id for each in here.store.active() if each.job.target == names_of(where)]
     if others:
@@ -208,7 +210,7 @@ def _cancel(here: Session, job: str, say: Say) -> None:
         until_ended(here, [job], time.monotonic() + GRACE + 20)
 
 
-def _submit(decided: Plan, where: Sequence[Place]) -> str:
+def _submit(decided: Plan, where: Sequence[Candidate]) -> str:
     """A whole recipe; its job's id."""
     home, job = Home.find(), new_id(decided.recipe)
     enqueue(home, job, decided, where, secret_values(decided.secrets, home), 0)

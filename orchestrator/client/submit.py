@@ -6,7 +6,6 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,7 +18,7 @@ from orchestrator.home import Home, read_secrets
 
 if TYPE_CHECKING:
     from backends.plan import Plan
-    from orchestrator.targets.model import Place
+    from orchestrator.targets.model import Candidate
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}")
@@ -56,7 +55,7 @@ def submit(job: PlannedJob, *, id: str | None = None, priority: int = 0, labels:
     values = secret_values(job.plan.secrets, home)
     check_python(job.plan)
     name = id or new_id(job.plan.recipe)
-    return Submitted(name, enqueue(home, name, job.plan, job.places, values, priority, labels))
+    return Submitted(name, enqueue(home, name, job.plan, job.candidates, values, priority, labels))
 
 
 def new_id(stem: str) -> str:
@@ -142,7 +141,7 @@ def enqueue(
     home: Home,
     job: str,
     decided: Plan,
-    where: Sequence[Place],
+    where: Sequence[Candidate],
     values: Mapping[str, str],
     priority: int,
     labels: Mapping[str, str] | None = None,
@@ -153,15 +152,14 @@ def enqueue(
         AlreadyExists: the id belongs to another job.
     """
     from orchestrator.store import Duplicate, NewJob  # noqa: PLC0415
-    from orchestrator.store.requests import packed  # noqa: PLC0415
+    from orchestrator.store.requests import JobRequest  # noqa: PLC0415
 
-    request = {
-        "plan": decided.as_dict(),
-        "places": [{"target": asdict(place.target), "hosts": [asdict(host) for host in place.hosts]} for place in where],
-    }
+    request = JobRequest(decided, tuple(where))
     target, steps = names_of(where), decided.promise.steps
     digest = sha256(f"{decided.digest()} {target}".encode()).hexdigest()
-    new = NewJob(job, decided.recipe, decided.backend, target, digest, packed(request), priority, labels or {}, steps)
+    new = NewJob(
+        job, decided.recipe, decided.backend, target, digest, request.packed(), priority, labels or {}, steps, request.lane
+    )
     if values:  # before the job can be seen: whoever starts it has them then
         wake(home, {job: values})
     with session(make=True, home=home) as (_, store):

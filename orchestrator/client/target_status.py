@@ -11,12 +11,13 @@ from orchestrator.client.session import session
 from orchestrator.client.targets import chosen, layout
 from orchestrator.home import Home
 from orchestrator.render.targets import Row
-from orchestrator.targets.inventory import Known, Said, ask, owner, recall
-from orchestrator.targets.model import way_of
+from orchestrator.store.attempts import AttemptRecord
+from orchestrator.targets.inventory import Known, Snapshot, ask, owner, recall
 
 if TYPE_CHECKING:
     from orchestrator.store import Active
-    from orchestrator.targets.model import Place, Station, Targets
+    from orchestrator.targets.model import Candidate, Targets
+    from orchestrator.targets.node import Node
     from orchestrator.transports.base import HostFacts, Lease, TransportError
 
 ROOM = 5 << 30
@@ -26,7 +27,7 @@ ROOM = 5 << 30
 class TargetStatus(NamedTuple):
     """Targets, machine by machine."""
 
-    places: Sequence[Place]
+    candidates: Sequence[Candidate]
     rows: Sequence[Row]
     """One a machine of each target."""
     groups: Mapping[str, Sequence[str]]
@@ -49,34 +50,34 @@ def target_status(names: Sequence[str] = (), *, check: bool = False) -> TargetSt
         InvalidRecipe: clusters.yaml breaks rules.
     """
     home = Home.find()
-    asked = ask(home, [station.way for each in _named(layout(), names) for station in each.stations]) if check else {}
+    asked = ask(home, [node for each in _named(layout(), names) for node in each.nodes]) if check else {}
     known = layout()
-    places = _named(known, names)
-    return TargetStatus(places, _rows(home, places, recall(home), asked), known.groups)
+    candidates = _named(known, names)
+    return TargetStatus(candidates, _rows(home, candidates, recall(home), asked), known.groups)
 
 
-def _named(known: Targets, names: Sequence[str]) -> list[Place]:
-    return chosen(known, ",".join(names) or ",".join(known.places), argument="")
+def _named(known: Targets, names: Sequence[str]) -> list[Candidate]:
+    return chosen(known, ",".join(names) or ",".join(known.candidates), argument="")
 
 
 def _rows(
-    home: Home, places: Iterable[Place], known: Mapping[str, Known], asked: Mapping[str, Said | TransportError]
+    home: Home, candidates: Iterable[Candidate], known: Mapping[str, Known], asked: Mapping[str, Snapshot | TransportError]
 ) -> list[Row]:
     """One a machine of each target."""
     use, waiting = _use(home)
     rows = []
-    for place in places:
-        for station in place.stations:
-            way = way_of(station.way)
-            answer, kept = asked.get(way), known.get(way)
-            facts, using, fault = kept and kept.facts, use.get(station.name, {}), ""
-            if isinstance(answer, Said):
-                facts, fault = answer.facts, wrong_with(place, station, answer.facts)
+    for candidate in candidates:
+        for node in candidate.nodes:
+            answer, kept = asked.get(node.key), known.get(node.key)
+            facts, using, fault = kept and kept.facts, use.get(node.name, {}), ""
+            if isinstance(answer, Snapshot):
+                facts, fault = answer.facts, wrong_with(candidate, node, answer.facts)
             elif answer:
                 facts, fault = None, str(answer)
-            leases = answer.leases if isinstance(answer, Said) else _others(kept, owner(home))
-            using = {lease.device: _holder(lease, owner(home)) for lease in leases if _counts(lease, station)} | using
-            rows.append(Row(place.name, place.kind, station, facts, kept and kept.at, using, waiting.get(place.name, 0), fault))
+            leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, owner(home))
+            using = {lease.device: _holder(lease, owner(home)) for lease in leases if _counts(lease, node)} | using
+            at, queued = kept and kept.at, waiting.get(candidate.name, 0)
+            rows.append(Row(candidate.name, candidate.kind, node, facts, at, using, queued, fault))
     return rows
 
 
@@ -85,9 +86,9 @@ def _others(kept: Known | None, us: str) -> list[Lease]:
     return [lease for lease in (kept.leases if kept else ()) if lease.owner != us]
 
 
-def _counts(lease: Lease, station: Station) -> bool:
+def _counts(lease: Lease, node: Node) -> bool:
     """Is it one of the devices that jobs get there? A machine with accelerators may be used for its CPUs."""
-    return lease.accelerator == station.kind
+    return lease.accelerator == node.accelerator
 
 
 def _holder(lease: Lease, us: str) -> str:
@@ -104,7 +105,8 @@ def _use(home: Home) -> tuple[dict[str, dict[int, str]], Counter[str]]:
         if each.job.state == "QUEUED":
             waiting.update(each.job.target.split(","))
             continue
-        for machine, devices in each.positions.get("placed", {}).get("devices", {}).items():
+        placement = AttemptRecord.from_dict(each.positions).placement
+        for machine, devices in (placement.devices if placement else {}).items():
             use.setdefault(machine, {}).update(dict.fromkeys(devices, each.job.id))
     return use, waiting
 
@@ -117,15 +119,14 @@ def _active(home: Home) -> list[Active]:
         return here.store.active()
 
 
-def wrong_with(place: Place, station: Station, facts: HostFacts) -> str:
+def wrong_with(candidate: Candidate, node: Node, facts: HostFacts) -> str:
     """Why jobs cannot run on a machine that answers; empty when they can."""
-    wanted = station.devices or 1
-    if station.accelerator == "cuda" and len(facts.devices) < wanted:
-        return f"{station.name}: clusters.yaml says {wanted} CUDA device(s), the machine has {len(facts.devices)}"
-    if station.way is None and (fault := _local_fault(place.target.python)):
-        return f"{station.name}: {fault}"
-    if facts.free < ROOM and not place.target.python:
-        return f"{station.name}: {facts.folder} has {facts.free / 2**30:.1f} GiB free, an environment takes 2 to 5"
+    if node.accelerator == "cuda" and len(facts.devices) < node.devices:
+        return f"{node.name}: clusters.yaml says {node.devices} CUDA device(s), the machine has {len(facts.devices)}"
+    if not node.remote and (fault := _local_fault(candidate.target.python)):
+        return f"{node.name}: {fault}"
+    if facts.free < ROOM and not candidate.target.python:
+        return f"{node.name}: {facts.folder} has {facts.free / 2**30:.1f} GiB free, an environment takes 2 to 5"
     return ""
 
 

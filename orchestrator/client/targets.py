@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from backends.recipe.schema import Recipe
     from backends.target import Target
-    from orchestrator.targets.model import Place, Targets
+    from orchestrator.targets.model import Candidate, Targets
 
 
 def layout() -> Targets:
@@ -28,14 +28,14 @@ def layout() -> Targets:
         InvalidRecipe: clusters.yaml breaks rules.
     """
     try:
-        return load.load({way: known.facts for way, known in inventory.recall(Home.find()).items()})
+        return load.load({key: known.facts for key, known in inventory.recall(Home.find()).items()})
     except RecipeError as error:
         raise invalid(error) from None
     except UnicodeDecodeError as error:
         raise InvalidRequest(str(load.find()), f"should be UTF-8 text, byte {error.start} is not") from None
 
 
-def chosen(known: Targets, on: str, *, argument: str = "on") -> list[Place]:
+def chosen(known: Targets, on: str, *, argument: str = "on") -> list[Candidate]:
     """Those that `NAME`, `GROUP` or `A,B` names.
 
     Raises:
@@ -44,12 +44,12 @@ def chosen(known: Targets, on: str, *, argument: str = "on") -> list[Place]:
     try:
         return known.chosen(on)
     except KeyError as error:
-        name, names = error.args[0], [*known.places, *known.groups]
+        name, names = error.args[0], [*known.candidates, *known.groups]
         rule = f"is not a target; known: {', '.join(names)}"
         raise NotFound(name, rule, argument=argument, hint=did_you_mean(name, names)) from None
 
 
-def places(on: str, *, ask: bool = False, say: Say = quiet) -> list[Place]:
+def places(on: str, *, ask: bool = False, say: Say = quiet) -> list[Candidate]:
     """The targets that a name means.
 
     Args:
@@ -63,15 +63,15 @@ def places(on: str, *, ask: bool = False, say: Say = quiet) -> list[Place]:
         InvalidRequest: nothing is known of any of its hosts, and none may be asked.
     """
     found = chosen(layout(), on)
-    strangers = [station.way for each in found for station in each.unknown]
+    strangers = [node for each in found for node in each.unknown]
     if strangers and ask:
         for answer in inventory.ask(Home.find(), strangers).values():
             if isinstance(answer, TransportError):
                 say(str(answer))
         found = chosen(layout(), on)
     for each in found:
-        if not each.hosts:
-            rule = f"nobody knows yet what {', '.join(station.name for station in each.unknown)} has"
+        if not each.usable:
+            rule = f"nobody knows yet what {', '.join(node.name for node in each.unknown)} has"
             kind = Unreachable if ask else InvalidRequest
             raise kind(each.name, rule, argument="on", hint=f"tune targets check {each.name}")
     return found
@@ -85,7 +85,7 @@ def target(on: str, recipe: Recipe | None = None) -> Target:
     """
     found = places(on)
     if len(found) > 1:
-        names = ", ".join(place.name for place in found)
+        names = ", ".join(each.name for each in found)
         raise Ambiguous(on, f"one target is wanted here, these are {len(found)}: {names}", argument="on")
     return found[0].such(recipe.resources.devices if recipe else 1)
 
@@ -101,7 +101,7 @@ def machine(on: str | None, recipe: Recipe) -> Target:
         found = target(on, recipe)
         check_size(recipe, found)
         return found
-    asked, here = recipe.resources, layout().places["local"].target
+    asked, here = recipe.resources, layout().candidates["local"].target
     kind = here.accelerator if asked.accelerator == "any" else asked.accelerator
     return replace(here, accelerator=kind, devices=asked.devices, hosts=asked.hosts, memory_gib=None)
 
@@ -122,6 +122,6 @@ def check_size(recipe: Recipe, on: Target) -> None:
             raise NotExpressible(f"resources.{leaf}", rule, hint=hint)
 
 
-def names_of(where: Sequence[Place]) -> str:
+def names_of(where: Sequence[Candidate]) -> str:
     """Targets, as they are kept with a job: `A,B`."""
-    return ",".join(place.name for place in where)
+    return ",".join(each.name for each in where)

@@ -15,8 +15,8 @@ from orchestrator.client.recipes import check_accepted
 from orchestrator.client.session import Say, quiet, session
 from orchestrator.client.submit import new_id
 from orchestrator.client.targets import places, target
+from orchestrator.executors.attempt_files import reached
 from orchestrator.monitoring.drift import RESOLVED
-from orchestrator.targets.connect import reached
 from orchestrator.transports.base import TransportError
 from orchestrator.verification import (
     EXPECTED,

@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from backends.plan import Plan
 from orchestrator.background import BackgroundCalls
 from orchestrator.home import Home
 from orchestrator.monitoring.poll import observe
 from orchestrator.staging.inputs import stage
-from orchestrator.staging.request import HostPaths, ground, request
-from orchestrator.targets.connect import way
+from orchestrator.staging.request import HostPaths, local_paths, request
+from orchestrator.store.attempts import ResumePoint
+from orchestrator.targets.connect import connect
 from orchestrator.targets.inventory import owner
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import AttemptStatus, Busy, HostFacts, Lease, Refused, Request, Transport, TransportError, Watch
@@ -30,8 +32,8 @@ BUSY = 2.0
 
 
 @dataclass
-class Machine:
-    """One of them."""
+class HostState:
+    """What is known of one of them now."""
 
     host: Node
     transport: Transport | None = None
@@ -73,11 +75,11 @@ class HostPool:
         """Is told to whoever finds our devices held."""
         self.telling: dict[tuple[str, int], str] = {}
         """Job and attempt -> what is being brought for it."""
-        self.known: dict[str, Machine] = {}
+        self.known: dict[str, HostState] = {}
 
-    def meet(self, host: Node) -> Machine:
+    def meet(self, host: Node) -> HostState:
         """Know a machine."""
-        return self.known.setdefault(host.machine, Machine(host))
+        return self.known.setdefault(host.name, HostState(host))
 
     def transport(self, host: Node) -> Transport:
         """The way there, made once."""
@@ -88,7 +90,7 @@ class HostPool:
                 machine.due = 0.0
                 self.news()
 
-            machine.transport = way(self.home, host, hurry)
+            machine.transport = connect(self.home, host, hurry)
         return machine.transport
 
     def close(self) -> None:
@@ -102,13 +104,13 @@ class HostPool:
     def resting(self) -> set[str]:
         """Machines that are not to be looked at now, or are looked at already. This one never rests."""
         now = time.monotonic()
-        others = ((name, each) for name, each in self.known.items() if each.host.ssh is not None)
+        others = ((name, each) for name, each in self.known.items() if each.host.remote)
         return {name for name, each in others if now < each.due or self.errands.away(("look", name))}
 
     def look(self, name: str, watches: Sequence[Watch]) -> None:
         """Have a machine looked at that does not rest."""
         machine, now = self.known[name], time.monotonic()
-        here = machine.host.ssh is None
+        here = not machine.host.remote
         if self.errands.send(("look", name), observe, self.transport(machine.host), watches, here=here):
             machine.asked, machine.due = now, now + PACE
 
@@ -116,16 +118,16 @@ class HostPool:
         """`stop` or `reap` an attempt there. That it was done is seen when the machine is looked at; until then it is repeated."""
         host = self.known[name].host
         call = getattr(self.transport(host), what)
-        self.errands.send((what, name, *words[:2]), call, *words, here=host.ssh is None)
+        self.errands.send((what, name, *words[:2]), call, *words, here=not host.remote)
 
     def start(
         self,
         job: str,
         attempt: int,
-        plan: Mapping[str, Any],
+        plan: Plan,
         hosts: Sequence[tuple[Node, Sequence[int]]],
         secrets: Mapping[str, str],
-        begun: Mapping[str, Any],
+        resume: ResumePoint | None,
         *,
         alone: bool,
     ) -> None:
@@ -134,24 +136,24 @@ class HostPool:
         Args:
             job: its id.
             attempt: from 1.
-            plan: what was decided, as plain values.
+            plan: what was decided.
             hosts: where, by rank, and on which devices.
             secrets: values for the environment.
-            begun: the checkpoint that it goes on from: see `metrics.Reading.start`.
+            resume: the checkpoint that it goes on from.
             alone: no other start waits beside it.
         """
         ways = [self.transport(host) for host, _ in hosts]
-        words = (job, attempt, plan, list(zip(hosts, ways, strict=True)), secrets, begun)
-        self.errands.send(("start", job, attempt), self._give, *words, here=alone and all(host.ssh is None for host, _ in hosts))
+        words = (job, attempt, plan, list(zip(hosts, ways, strict=True)), secrets, resume)
+        self.errands.send(("start", job, attempt), self._give, *words, here=alone and not any(host.remote for host, _ in hosts))
 
     def _give(
         self,
         job: str,
         attempt: int,
-        plan: Mapping[str, Any],
+        plan: Plan,
         ways: Sequence[tuple[tuple[Node, Sequence[int]], Transport]],
         secrets: Mapping[str, str],
-        begun: Mapping[str, Any],
+        resume: ResumePoint | None,
     ) -> list[AttemptStatus | Exception]:
         """In another thread: everything to all hosts first, which may take long, and only then start on all."""
 
@@ -160,12 +162,12 @@ class HostPool:
             try:
                 below = self._ground(transport, host, plan, lambda text: self.telling.__setitem__((job, attempt), text))
                 if len(ways) > 1:
-                    below = replace(below, interface=transport.interface(ways[0][0][0].inside))
+                    below = replace(below, interface=transport.interface(ways[0][0][0].address))
             except Refused:  # it will not do tomorrow either what it cannot today
                 raise
             except TransportError as error:
                 raise NotBrought(str(error)) from error
-            return request(job, attempt, plan, [each for each, _ in ways], rank, below, secrets, self.owner, begun)
+            return request(job, attempt, plan, [each for each, _ in ways], rank, below, secrets, self.owner, resume)
 
         ranks = range(len(ways))
         prepared = _each(prepare, ranks)
@@ -173,10 +175,10 @@ class HostPool:
             return [each if isinstance(each, Exception) else NotBrought("another host was not ready") for each in prepared]
         return _each(lambda rank: ways[rank][1].start(prepared[rank]), ranks)
 
-    def _ground(self, transport: Transport, host: Node, plan: Mapping[str, Any], say: Callable[[str], None]) -> HostPaths:
-        if host.ssh is None:
-            return ground(self.home, plan)
-        machine = self.known[host.machine]
+    def _ground(self, transport: Transport, host: Node, plan: Plan, say: Callable[[str], None]) -> HostPaths:
+        if not host.remote:
+            return local_paths(self.home, plan)
+        machine = self.known[host.name]
         machine.facts = machine.facts or transport.hello()
         return stage(self.home, transport, machine.facts, host, plan, say)
 

@@ -5,12 +5,13 @@ What is owed is kept with the attempt in the store, so that whichever controller
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from orchestrator.jobs.lifecycle import ABANDONED
 from orchestrator.store import Store
-from orchestrator.store.requests import unpacked
-from orchestrator.targets.connect import stands
+from orchestrator.store.attempts import AttemptRecord
+from orchestrator.store.requests import JobRequest
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import AttemptStatus, Watch
 
@@ -29,7 +30,7 @@ class Leftover(NamedTuple):
 
     def is_of(self, machine: str, seen: AttemptStatus) -> bool:
         """Is this what a machine speaks of?"""
-        return (self.host.machine, self.job, self.attempt) == (machine, seen.job, seen.attempt)
+        return (self.host.name, self.job, self.attempt) == (machine, seen.job, seen.attempt)
 
 
 def owed(store: Store) -> list[Leftover]:
@@ -39,11 +40,11 @@ def owed(store: Store) -> list[Leftover]:
 
 def left_of(store: Store, id: str, attempt: int) -> list[Leftover]:
     """Those of one attempt."""
-    kept = store.positions(id, attempt)
-    if not (machines := kept.get("outcome", {}).get("owed")):
+    record = AttemptRecord.from_dict(store.positions(id, attempt))
+    if not record.outcome or not record.outcome.owed:
         return []
-    found = stands(unpacked(store.request(id))["places"], kept["placed"])
-    return [Leftover(id, attempt, host) for host, _ in found if host.machine in machines]
+    found = JobRequest.unpacked(store.request(id)).nodes(record.placement)
+    return [Leftover(id, attempt, node) for node, _ in found if node.name in record.outcome.owed]
 
 
 def due(seen: AttemptStatus) -> Literal["stop", "reap", "wait", ""]:
@@ -57,9 +58,10 @@ def due(seen: AttemptStatus) -> Literal["stop", "reap", "wait", ""]:
 
 def settle(store: Store, left: Leftover, seen: AttemptStatus, now: float) -> None:
     """Note that it is over on its host, too."""
-    kept = store.positions(left.job, left.attempt)
-    outcome = kept["outcome"]
-    remaining = [machine for machine in outcome["owed"] if machine != left.host.machine]
-    store.record(left.job, left.attempt, (), now, {**kept, "outcome": {**outcome, "owed": remaining}})
-    told = f"{left.host.machine} answers again: {seen.why or 'nothing runs there any more'}"
+    record = AttemptRecord.from_dict(store.positions(left.job, left.attempt))
+    remaining = tuple(name for name in record.outcome.owed if name != left.host.name) if record.outcome else ()
+    if record.outcome:
+        record.outcome = replace(record.outcome, owed=remaining)
+    store.record(left.job, left.attempt, (), now, record.as_dict())
+    told = f"{left.host.name} answers again: {seen.why or 'nothing runs there any more'}"
     store.change(left.job, expect=["CANCELLED"], attempt=left.attempt, now=now, reachable=not remaining, detail=told, event=True)

@@ -6,21 +6,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from orchestrator.targets.node import Placement
 
-class Site(NamedTuple):
-    """Where a job may run: the machines of one target."""
+
+class Offer(NamedTuple):
+    """What a target has for a job."""
 
     target: str
-    machines: tuple[tuple[str, int], ...]
+    nodes: tuple[tuple[str, int], ...]
     """Name and number of devices of each."""
-
-
-class Grant(NamedTuple):
-    """Where a job runs."""
-
-    target: str
-    devices: dict[str, tuple[int, ...]]
-    """Of each machine, in the order of ranks."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +28,7 @@ class Queued:
     """Machines that it needs at once."""
     devices: int = 1
     """That it needs of each."""
-    sites: tuple[Site, ...] = ()
+    offers: tuple[Offer, ...] = ()
     """Where it may run, the preferred first."""
     held: Mapping[str, Sequence[int]] = field(default_factory=dict)
     """Machine -> devices that it has."""
@@ -42,46 +36,46 @@ class Queued:
 
 def admit(
     jobs: Iterable[Queued], taken: Mapping[str, Collection[int]] | None = None, down: Collection[str] = ()
-) -> dict[str, Grant]:
+) -> dict[str, Placement]:
     """Which queued jobs start now, and where: in the order given, each device used once, all hosts of a job or none.
 
-    A job that does not fit lets none behind it pass on the machines where it may run: else narrow jobs would starve a wide one.
+    A job that does not fit lets none behind it pass on the nodes where it may run: else narrow jobs would starve a wide one.
 
     Args:
         jobs: all that have not ended.
-        taken: machine -> devices that somebody else uses.
-        down: machines that do not answer; nothing is started there.
+        taken: node -> devices that others use.
+        down: nodes that do not answer; nothing is started there.
     """
     jobs = list(jobs)
-    used: dict[str, set[int]] = {machine: set(devices) for machine, devices in (taken or {}).items()}
+    used: dict[str, set[int]] = {node: set(devices) for node, devices in (taken or {}).items()}
     for job in jobs:
-        for machine, devices in job.held.items() if job.state != "QUEUED" else ():
-            used.setdefault(machine, set()).update(devices)
-    out: dict[str, Grant] = {}
+        for node, devices in job.held.items() if job.state != "QUEUED" else ():
+            used.setdefault(node, set()).update(devices)
+    out: dict[str, Placement] = {}
     closed = set(down)
-    full: set[tuple[Site, ...]] = set()
+    full: set[tuple[Offer, ...]] = set()
     for job in jobs:
-        if job.state != "QUEUED" or job.want or job.sites in full:
+        if job.state != "QUEUED" or job.want or job.offers in full:
             continue
-        grant = next(filter(None, (_fits(job, site, used, closed) for site in job.sites)), None)
-        if grant is None:
-            full.add(job.sites)
-            closed.update(machine for site in job.sites for machine, _ in site.machines)
+        placement = next(filter(None, (_fits(job, offer, used, closed) for offer in job.offers)), None)
+        if placement is None:
+            full.add(job.offers)
+            closed.update(node for offer in job.offers for node, _ in offer.nodes)
             continue
-        out[job.id] = grant
-        for machine, devices in grant.devices.items():
-            used.setdefault(machine, set()).update(devices)
+        out[job.id] = placement
+        for node, devices in placement.devices.items():
+            used.setdefault(node, set()).update(devices)
     return out
 
 
-def _fits(job: Queued, site: Site, used: Mapping[str, set[int]], closed: Collection[str]) -> Grant | None:
-    """Machines of a site with room for the job: those that it fills best, so that wide jobs find room later."""
+def _fits(job: Queued, offer: Offer, used: Mapping[str, set[int]], closed: Collection[str]) -> Placement | None:
+    """Nodes with room for the job: those that it fills best, so that wide jobs find room later."""
     room = {
-        machine: [device for device in range(count) if device not in used.get(machine, ())]
-        for machine, count in site.machines
-        if machine not in closed
+        node: [device for device in range(count) if device not in used.get(node, ())]
+        for node, count in offer.nodes
+        if node not in closed
     }
-    fitting = sorted((machine for machine in room if len(room[machine]) >= job.devices), key=lambda machine: len(room[machine]))
+    fitting = sorted((node for node in room if len(room[node]) >= job.devices), key=lambda node: len(room[node]))
     if len(fitting) < job.hosts:
         return None
-    return Grant(site.target, {machine: tuple(room[machine][: job.devices]) for machine in fitting[: job.hosts]})
+    return Placement(offer.target, {node: tuple(room[node][: job.devices]) for node in fitting[: job.hosts]})

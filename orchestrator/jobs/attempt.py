@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backends.backend import Backend, Ending
-from orchestrator.jobs.admission import Site
+from backends.plan import Plan
 from orchestrator.jobs.lifecycle import Facts, Phase
 from orchestrator.monitoring.drift import RESOLVED
-from orchestrator.monitoring.metrics import Reading
 from orchestrator.monitoring.poll import FAILED, MANIFEST, TAIL, Observed, last_words
 from orchestrator.store import Job
-from orchestrator.targets.connect import stands
+from orchestrator.store.attempts import AttemptRecord
+from orchestrator.store.requests import JobRequest
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import Watch
 
@@ -44,10 +43,10 @@ class Mirror:
 class ActiveAttempt:
     """One job in the controller's hands: its request, and what was read of it. Can be dropped and loaded again at any time."""
 
-    plan: dict[str, Any]
-    places: list[Mapping[str, Any]]
+    plan: Plan
+    request: JobRequest
     backend: Backend
-    reading: Reading
+    record: AttemptRecord
     attempt: int
     manifest: dict[str, Any] | None = None
     compared: bool = False
@@ -63,13 +62,13 @@ class ActiveAttempt:
     mirrors: dict[int, Mirror] = field(default_factory=dict)
     """Rank -> its log, of hosts that are not this machine."""
 
-    def hosts(self) -> list[tuple[Node, list[int]]]:
+    def hosts(self) -> list[tuple[Node, tuple[int, ...]]]:
         """Where the attempt runs, by rank, and the devices that it has there."""
-        return stands(self.places, self.reading.placed)
+        return self.request.nodes(self.record.placement)
 
     def machines(self) -> list[str]:
         """Their names, by rank."""
-        return list(self.reading.placed.get("devices", ()))
+        return list(self.record.placement.devices) if self.record.placement else []
 
     def silent(self) -> list[str]:
         """Those that do not answer."""
@@ -87,8 +86,8 @@ def facts(job: Job, case: ActiveAttempt, phase: Phase, speaker: Observed | None,
         said = str(speaker.said.get("reason", "step_failed")), str(speaker.said.get("detail", ""))
     verdict = None
     if phase == "exited" and seen.rc == 0:
-        missing = [path for path in case.plan["promise"]["files"] if not first or path not in first.seen.exist]
-        verdict = case.backend.judge(Ending(steps, case.reading.progress, missing))
+        missing = [path for path in case.plan.promise.files if not first or path not in first.seen.exist]
+        verdict = case.backend.judge(Ending(steps, case.record.cursor.progress, missing))
     return Facts(
         job.state,
         job.want,
@@ -100,23 +99,11 @@ def facts(job: Job, case: ActiveAttempt, phase: Phase, speaker: Observed | None,
         sum(observed.seen.orphans for observed in case.latest.values() if observed),
         verdict,
         said,
-        (case.reading.condemned[0], case.reading.condemned[1]) if case.reading.condemned else None,
+        case.record.condemned,
         last_words(speaker.tail) if phase == "exited" and not said else "",
         phases,
         case.silent(),
     )
-
-
-def sites(places: Sequence[Mapping[str, Any]], only: str | None) -> tuple[Site, ...]:
-    """Where a job may run: on one machine only where it goes on from a checkpoint that lies there."""
-    machines = [
-        (
-            place["target"]["name"],
-            [(host["machine"], host["devices"]) for host in place["hosts"] if only in (None, host["machine"])],
-        )
-        for place in places
-    ]
-    return tuple(Site(name, tuple(found)) for name, found in machines if found)
 
 
 def watch(job: Job, case: ActiveAttempt, rank: int) -> Watch:
@@ -125,5 +112,5 @@ def watch(job: Job, case: ActiveAttempt, rank: int) -> Watch:
     if rank:
         return Watch(job.id, job.attempt, log=log, failed=FAILED, tail=TAIL)
     whole = (*(() if case.manifest else (MANIFEST,)), *(() if case.compared else (RESOLVED,)))
-    promised, patterns = tuple(case.plan["promise"]["files"]), tuple(case.plan["watch"])
-    return Watch(job.id, job.attempt, promised, case.reading.offsets(), patterns, log, whole, FAILED, TAIL)
+    promised, patterns = case.plan.promise.files, case.plan.watch
+    return Watch(job.id, job.attempt, promised, case.record.cursor.offsets(), patterns, log, whole, FAILED, TAIL)

@@ -22,17 +22,18 @@ from orchestrator.background import BackgroundCalls
 from orchestrator.executors.hosts import HostPool, begun_nothing
 from orchestrator.home import Home, read_secrets
 from orchestrator.jobs.abandoned import Leftover, due, left_of, settle
-from orchestrator.jobs.admission import Queued, admit
-from orchestrator.jobs.attempt import ActiveAttempt, Mirror, facts, sites, watch
+from orchestrator.jobs.admission import Offer, Queued, admit
+from orchestrator.jobs.attempt import ActiveAttempt, Mirror, facts, watch
 from orchestrator.jobs.attempt_history import beginning, outcome, tried
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, merge_ranks, reconcile
 from orchestrator.jobs.retry import Again, Rules, again, astray, hangs
 from orchestrator.monitoring.drift import drifted
-from orchestrator.monitoring.metrics import Reading, points, summed
+from orchestrator.monitoring.metrics import points, summed
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.request import GRACE
 from orchestrator.store import Active, Changes, Store
-from orchestrator.store.requests import unpacked
+from orchestrator.store.attempts import AttemptRecord
+from orchestrator.store.requests import JobRequest
 from orchestrator.transports.base import AttemptStatus, Refused, TransportError, Watch
 
 
@@ -69,11 +70,11 @@ class Controller:
         job = active.job
         known = self.cases.get(job.id)
         if known is None or known.attempt != job.attempt:
-            request, reading, backend = unpacked(self.store.request(job.id)), Reading.load(active.positions), reader(job.backend)
-            plan = request["plan"]
-            if reading.start:
-                plan = resumed(plan, reading.start["step"], job.steps or plan["promise"]["steps"], backend.resume, backend.config)
-            known = self.cases[job.id] = ActiveAttempt(plan, request["places"], backend, reading, job.attempt)
+            request, backend = JobRequest.unpacked(self.store.request(job.id)), reader(job.backend)
+            record, plan = AttemptRecord.from_dict(active.positions), request.plan
+            if record.resume:
+                plan = resumed(plan, record.resume.step, job.steps or plan.promise.steps, backend.resume, backend.config)
+            known = self.cases[job.id] = ActiveAttempt(plan, request, backend, record, job.attempt)
         return known
 
     def look(self, *, start: bool = True, patience: float = 0.0) -> int:
@@ -118,16 +119,16 @@ class Controller:
         for each in alive:
             case = self.case(each)
             for rank, (host, _) in enumerate(case.hosts()):
-                if host.machine in resting:
+                if host.name in resting:
                     continue
                 self.machines.meet(host)
-                if host.ssh is not None and rank not in case.mirrors:
+                if host.remote and rank not in case.mirrors:
                     case.mirrors[rank] = Mirror.of(self.home.mirror(each.job.id, case.attempt, rank))
-                groups[host.machine].append(watch(each.job, case, rank))
+                groups[host.name].append(watch(each.job, case, rank))
         for left in self.left:
-            if left.host.machine not in resting:
+            if left.host.name not in resting:
                 self.machines.meet(left.host)
-                groups[left.host.machine].append(left.watch)
+                groups[left.host.name].append(left.watch)
         for machine, watches in groups.items():
             self.machines.look(machine, watches)
 
@@ -202,9 +203,9 @@ class Controller:
                 settle(self.store, left, seen, time.time())
                 self.left.remove(left)
             case "stop":
-                self.machines.order(left.host.machine, "stop", left.job, left.attempt, GRACE)
+                self.machines.order(left.host.name, "stop", left.job, left.attempt, GRACE)
             case "reap":
-                self.machines.order(left.host.machine, "reap", left.job, left.attempt)
+                self.machines.order(left.host.name, "reap", left.job, left.attempt)
 
     def _follow(self, each: Active, case: ActiveAttempt) -> None:
         """Decide, by what all hosts of a job said last."""
@@ -220,7 +221,7 @@ class Controller:
         if speaker:
             self._note(each, speaker.seen, steps, reachable=all(latest))
         training = phase == "running" and speaker and speaker.seen.step == "train"
-        if training and (why := hangs(Rules.of(case.plan["retry"]), time.monotonic(), case.news)):
+        if training and (why := hangs(Rules.of(case.plan.retry), time.monotonic(), case.news)):
             self._condemn(each, case, "hang", why)
         for action in reconcile(facts(each.job, case, phase, speaker, steps)):
             if isinstance(action, Become):
@@ -259,18 +260,18 @@ class Controller:
         if observed.chunks or observed.seen.log_size > case.size:
             case.news, case.size = time.monotonic(), observed.seen.log_size
         if observed.chunks:
-            found = points(case.backend, case.plan, case.reading, observed.chunks, case.manifest)
-            self.store.record(each.job.id, each.job.attempt, found, time.time(), case.reading.dump())
-            steps = each.job.steps or case.plan["promise"]["steps"]
+            found = points(case.backend, case.plan, case.record.cursor, observed.chunks, case.manifest)
+            self.store.record(each.job.id, each.job.attempt, found, time.time(), case.record.as_dict())
+            steps = each.job.steps or case.plan.promise.steps
             newest, last = [point[:3] for point in found], each.job.step or 0
-            if case.reading.start and steps and (why := astray(case.plan["reading"], steps, newest, last)):
+            if case.record.resume and steps and (why := astray(case.plan.reading, steps, newest, last)):
                 self._condemn(each, case, "resume_astray", why)
 
     def _condemn(self, each: Active, case: ActiveAttempt, reason: str, detail: str) -> None:
         """Note why an attempt is to be stopped, before it is: it will have failed for that."""
-        if not case.reading.condemned:
-            case.reading.condemned = [reason, detail]
-            self.store.record(each.job.id, each.job.attempt, (), time.time(), case.reading.dump())
+        if not case.record.condemned:
+            case.record.condemned = (reason, detail)
+            self.store.record(each.job.id, each.job.attempt, (), time.time(), case.record.as_dict())
 
     def _end(self, each: Active, case: ActiveAttempt, new: Become, speaker: Observed | None, steps: int | None) -> None:
         """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
@@ -285,12 +286,12 @@ class Controller:
         first = case.latest[case.machines()[0]]
         tail = speaker.tail.decode("utf-8", "replace") if speaker else ""
         ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail)
-        case.reading.outcome = outcome(ended, first.index if first else "", len(case.machines()), case.silent())
-        self.store.record(job.id, job.attempt, (), now, case.reading.dump())
+        case.record.outcome = outcome(ended, first.index if first else "", len(case.machines()), case.silent())
+        self.store.record(job.id, job.attempt, (), now, case.record.as_dict())
         if new.state != "CANCELLED":
-            choice = again(Rules.of(case.plan["retry"]), tried(self.store, job.id, job.attempt), steps)
+            choice = again(Rules.of(case.plan.retry), tried(self.store, job.id, job.attempt), steps)
             if isinstance(choice, Again):
-                last, positions = (new.state, new.reason, new.detail), beginning(choice, now)
+                last, positions = (new.state, new.reason, new.detail), beginning(choice, now).as_dict()
                 self.store.new_attempt(job.id, [job.state], now, ended=last, why=choice.why, positions=positions)
                 return
         self._become(each, new, seen)
@@ -316,14 +317,14 @@ class Controller:
         begun = []
         now = time.time()
         waiting = [each for each in active if each.job.state != "QUEUED" or each.positions.get("not_before", 0.0) <= now]
-        closed = self.machines.down() | {left.host.machine for left in self.left}  # where an attempt that was given up may work
+        closed = self.machines.down() | {left.host.name for left in self.left}  # where an attempt that was given up may work
         grants = admit(map(self._queued, waiting), self.machines.taken(), closed)
         self._explain([each for each in waiting if each.job.state == "QUEUED" and each.job.id not in grants])
         for id, grant in grants.items():
             each, case = by_id[id], self.case(by_id[id])
-            case.reading.placed = {"target": grant.target, "devices": {name: list(held) for name, held in grant.devices.items()}}
+            case.record.placement = grant
             case.latest.clear()
-            self.store.record(id, each.job.attempt, (), time.time(), case.reading.dump())
+            self.store.record(id, each.job.attempt, (), time.time(), case.record.as_dict())
             news: Changes = {"state": "STARTING", "target": grant.target, "detail": ""}
             if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), **news):
                 begun.append(Active(each.job._replace(state="STARTING", target=grant.target), each.positions))
@@ -337,8 +338,8 @@ class Controller:
             return
         said = {}
         for each in waiting:
-            id, where = each.job.id, self.waiting[each.job.id].sites
-            said[id] = "; ".join(f"{name}: {others[name]}" for site in where for name, _ in site.machines if name in others)
+            id, where = each.job.id, self.waiting[each.job.id].offers
+            said[id] = "; ".join(f"{name}: {others[name]}" for offer in where for name, _ in offer.nodes if name in others)
             if said[id] != self.told.get(id, ""):
                 self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), detail=said[id])
         self.told = {id: told for id, told in said.items() if told}
@@ -347,13 +348,12 @@ class Controller:
         """What is asked for by a job that waits, or held by one that does not."""
         job = each.job
         if job.state != "QUEUED":
-            return Queued(job.id, job.state, job.want, held=each.positions.get("placed", {}).get("devices", {}))
+            placement = self.case(each).record.placement
+            return Queued(job.id, job.state, job.want, held=placement.devices if placement else {})
         if job.id not in self.waiting:
-            request = unpacked(self.store.request(job.id))
-            plan, begun_on = request["plan"], each.positions.get("start", {}).get("machine")
-            self.waiting[job.id] = Queued(
-                job.id, job.state, "", plan["hosts"], plan["devices"], sites(request["places"], begun_on)
-            )
+            request, resume = JobRequest.unpacked(self.store.request(job.id)), AttemptRecord.from_dict(each.positions).resume
+            offers = _offers(request, resume.node if resume else None)
+            self.waiting[job.id] = Queued(job.id, job.state, "", request.plan.hosts, request.plan.devices, offers)
         known = self.waiting[job.id]
         return replace(known, want=job.want) if job.want else known
 
@@ -364,14 +364,14 @@ class Controller:
             values = self._secrets(each, case)
             if values is not None:
                 self.machines.start(
-                    job.id, job.attempt, case.plan, case.hosts(), values, case.reading.start, alone=len(begun) == 1
+                    job.id, job.attempt, case.plan, case.hosts(), values, case.record.resume, alone=len(begun) == 1
                 )
 
     def _secrets(self, each: Active, case: ActiveAttempt) -> dict[str, str] | None:
         """Values of the job's secrets; None when one has none, which ends the attempt."""
         job = each.job
         try:
-            values, missing = _values(case.plan["secrets"], self.secrets.get(job.id, {}), self.home)
+            values, missing = _values(case.plan.secrets, self.secrets.get(job.id, {}), self.home)
             detail = (
                 f"no value for {', '.join(missing)}: export it and `tune retry {job.id}`, or write it into {self.home.secrets}"
             )
@@ -389,6 +389,7 @@ class Controller:
         case.begun = time.monotonic()
         wrong: dict[str, Exception] = {}
         begun: list[str] = []
+        placement = case.record.placement
         for machine, answer in zip(case.machines(), answers, strict=True):
             if isinstance(answer, AttemptStatus):
                 begun.append(machine)
@@ -397,7 +398,7 @@ class Controller:
                     case.latest[machine] = Observed(answer, ())
             else:
                 wrong[machine] = answer
-                self.machines.trouble(machine, answer, case.reading.placed["devices"][machine])
+                self.machines.trouble(machine, answer, placement.devices[machine] if placement else ())
         if not wrong:
             self._follow(each, case)
         elif all(begun_nothing(answer) for answer in wrong.values()):
@@ -425,6 +426,15 @@ class Controller:
     def _stop(self, each: Active, begun: Sequence[str]) -> None:
         for machine in begun:
             self.machines.order(machine, "stop", each.job.id, each.job.attempt, GRACE)
+
+
+def _offers(request: JobRequest, only: str | None) -> tuple[Offer, ...]:
+    """Where a job may run: on one node only where it goes on from a checkpoint that lies there."""
+    found = (
+        Offer(each.name, tuple((node.name, node.devices) for node in each.nodes if only in (None, node.name)))
+        for each in request.candidates
+    )
+    return tuple(offer for offer in found if offer.nodes)
 
 
 def _values(names: Sequence[str], heard: Mapping[str, str], home: Home) -> tuple[dict[str, str], list[str]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from backends.mapping.rows import ABSENT, Flat
+from backends.plan import Plan
 from backends.registry import reader
 
 RESOLVED = "resolved.json"
@@ -32,18 +33,18 @@ class Drift(NamedTuple):
         return f"{self.leaf or 'no leaf'}: {self.key} is {shown(self.resolved)}, by the plan {shown(self.planned)}"
 
 
-def drift(plan: Mapping[str, Any], text: str, accepted: Iterable[str] = ()) -> list[Drift]:
+def drift(plan: Plan, text: str, accepted: Iterable[str] = ()) -> list[Drift]:
     """Where a trainer's resolved config differs from the plan, in the plan's order; those accepted among them.
 
     Args:
-        plan: `Plan.as_dict()`.
+        plan: what was decided.
         text: of resolved.json.
         accepted: leaves, or keys as `Drift.key` has them, whose drift the user accepts.
     """
     said = resolved(text)
     if said is None:
         return [Drift("", RESOLVED, "a JSON document", "not one")]
-    taken, leaves, main = frozenset(accepted), _leaves(plan), reader(plan["backend"]).config
+    taken, leaves, main = frozenset(accepted), _leaves(plan), reader(plan.backend).config
     found = []
     for file, document in _documents(plan, main):
         here = said["config"] if file == main else said["specs"].get(file, ABSENT)
@@ -53,9 +54,9 @@ def drift(plan: Mapping[str, Any], text: str, accepted: Iterable[str] = ()) -> l
     return found
 
 
-def drifted(plan: Mapping[str, Any], text: str) -> str:
+def drifted(plan: Plan, text: str) -> str:
     """What differs in meaning and was not accepted, in words; empty when nothing does."""
-    return "; ".join(str(each) for each in drift(plan, text, plan["accepted"]) if not each.accepted)
+    return "; ".join(str(each) for each in drift(plan, text, plan.accepted) if not each.accepted)
 
 
 def resolved(text: str) -> Mapping[str, Any] | None:
@@ -68,20 +69,20 @@ def resolved(text: str) -> Mapping[str, Any] | None:
     return said if whole else None
 
 
-def _documents(plan: Mapping[str, Any], main: str) -> Iterator[tuple[str, Any]]:
+def _documents(plan: Plan, main: str) -> Iterator[tuple[str, Any]]:
     """The main config and the specs of our own steps, parsed."""
-    for file in plan["files"]:
-        if file["path"].endswith(".json"):
-            yield file["path"], json.loads(file["text"])
-        elif file["path"] == main:
+    for file in plan.files:
+        if file.path.endswith(".json"):
+            yield file.path, json.loads(file.text)
+        elif file.path == main:
             import yaml  # noqa: PLC0415  # heavy, and wanted once a job
 
-            yield main, yaml.safe_load(file["text"])
+            yield main, yaml.safe_load(file.text)
 
 
-def _leaves(plan: Mapping[str, Any]) -> dict[str, str]:
+def _leaves(plan: Plan) -> dict[str, str]:
     """Native key -> the first leaf whose line names it."""
-    lines = [(key, line["leaf"]) for line in plan["report"]["lines"] for key in line["native"]]
+    lines = [(key, line.leaf) for line in plan.report.lines for key in line.native]
     return dict(reversed(lines))
 
 

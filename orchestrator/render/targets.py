@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from orchestrator.render.text import ago, clean, table, visible
 
 if TYPE_CHECKING:
-    from orchestrator.targets.model import Place, Station
+    from orchestrator.targets.model import Candidate
+    from orchestrator.targets.node import Node
     from orchestrator.transports.base import HostFacts
 
 SKEW = 1.0
@@ -32,7 +33,7 @@ class Row(NamedTuple):
 
     target: str
     kind: str
-    station: Station
+    node: Node
     facts: HostFacts | None = None
     """What it said of itself, now or earlier."""
     at: float | None = None
@@ -50,12 +51,12 @@ def targets_table(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], now:
     lines = [
         (
             row.target,
-            row.station.name,
+            row.node.name,
             row.kind,
-            *_devices(row.station),
-            str(sum(device not in row.use for device in range(row.station.count))) if row.station.known else "?",
+            *_devices(row.node),
+            str(sum(device not in row.use for device in range(row.node.devices))) if row.node.devices else "?",
             "-" if row.at is None else f"{ago(now - row.at)} ago",
-            _use(row.use) or ("" if row.station.known else f"unknown: tune targets check {row.target}"),
+            _use(row.use) or ("" if row.node.devices else f"unknown: tune targets check {row.target}"),
         )
         for row in rows
     ]
@@ -71,9 +72,9 @@ def check_table(rows: Sequence[Row], *, width: int | None = None) -> str:
     lines = [
         (
             row.target,
-            row.station.name,
+            row.node.name,
             "FAILED" if row.fault else "ok",
-            *_devices(row.station),
+            *_devices(row.node),
             *(_said(row.facts) if row.facts else ("-",) * 5),
             _use(row.use),
         )
@@ -81,15 +82,15 @@ def check_table(rows: Sequence[Row], *, width: int | None = None) -> str:
     ]
     text = table(CHECKED, lines, width=width, loose=("HELD BY",), right=("DEVICES", "CPUS", "DISK FREE"))
     faults = dict.fromkeys(visible(row.fault, keep="\n") for row in rows if row.fault)
-    ending = [row.station.name for row in rows if row.facts and row.facts.ends_at_logout]
+    ending = [row.node.name for row in rows if row.facts and row.facts.ends_at_logout]
     warnings = [ENDING.format(", ".join(dict.fromkeys(ending)))] if ending else []
     return "\n\n".join([text, *faults, *warnings])
 
 
-def _devices(station: Station) -> tuple[str, str, str]:
-    if not station.known:
+def _devices(node: Node) -> tuple[str, str, str]:
+    if not node.devices:
         return "?", "?", "?"
-    return station.kind, str(station.count), "-" if station.memory is None else f"{station.memory:.4g} GiB"
+    return node.accelerator, str(node.devices), "-" if node.memory_gib is None else f"{node.memory_gib:.4g} GiB"
 
 
 def _said(facts: HostFacts) -> tuple[str, ...]:
@@ -117,33 +118,33 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def targets_json(
-    places: Iterable[Place], rows: Iterable[Row], groups: Mapping[str, Sequence[str]], *, checked: bool
+    candidates: Iterable[Candidate], rows: Iterable[Row], groups: Mapping[str, Sequence[str]], *, checked: bool
 ) -> list[dict[str, Any]]:
     """The document of `tune targets --json`: a target each, with its machines; `fault` only of `check`."""
     listed = list(rows)
     return [
         {
-            **asdict(place.target),
-            **({} if place.hosts else {"accelerator": None, "devices": None}),
-            "kind": place.kind,
-            "hosts": [_host(row, checked=checked) for row in listed if row.target == place.name],
-            "waiting": next((row.waiting for row in listed if row.target == place.name), 0),
-            "groups": [name for name, members in groups.items() if place.name in members],
+            **asdict(each.target),
+            **({} if each.usable else {"accelerator": None, "devices": None}),
+            "kind": each.kind,
+            "hosts": [_host(row, checked=checked) for row in listed if row.target == each.name],
+            "waiting": next((row.waiting for row in listed if row.target == each.name), 0),
+            "groups": [name for name, members in groups.items() if each.name in members],
         }
-        for place in places
+        for each in candidates
     ]
 
 
 def _host(row: Row, *, checked: bool) -> dict[str, Any]:
-    station = row.station
+    node = row.node
     document = {
-        "name": station.name,
-        "address": station.way and (station.way.address or station.way.name),
-        "port": station.way and station.way.port,
-        "user": station.way and station.way.user,
-        "accelerator": station.kind if station.known else None,
-        "devices": station.count if station.known else None,
-        "memory_gib": station.memory,
+        "name": node.name,
+        "address": node.ssh and (node.ssh.address or node.ssh.name),
+        "port": node.ssh and node.ssh.port,
+        "user": node.ssh and node.ssh.user,
+        "accelerator": node.accelerator if node.devices else None,
+        "devices": node.devices or None,
+        "memory_gib": node.memory_gib,
         "facts": asdict(row.facts) if row.facts else None,
         "seen_at": row.at,
         "in_use": [{"device": device, "job": job} for device, job in sorted(row.use.items())],

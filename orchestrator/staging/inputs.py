@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Any
 
-from backends.plan import Environment
+from backends.plan import Environment, Plan
 from orchestrator.agent.blobs import address, walk, within
 from orchestrator.agent.provision import ProvisionError, find_uv
 from orchestrator.agent.provision import address as environment_address
@@ -24,29 +24,27 @@ _preparing = Lock()
 """Wheels are prepared once, however many jobs wait for them."""
 
 
-def stage(
-    home: Home, transport: Transport, facts: HostFacts, stand: Node, plan: Mapping[str, Any], say: Callable[[str], None]
-) -> HostPaths:
+def stage(home: Home, transport: Transport, facts: HostFacts, node: Node, plan: Plan, say: Callable[[str], None]) -> HostPaths:
     """What the attempt stands on there, once all of it is there.
 
     Args:
         home: our state folder.
         transport: the way to the machine, which is not this one.
         facts: what it said of itself.
-        stand: what clusters.yaml says of it.
-        plan: what was decided, as plain values.
+        node: what clusters.yaml says of it.
+        plan: what was decided.
         say: hears in a few words what takes long.
 
     Raises:
         TransportError: the host could not be asked, or has no room.
         ValueError: something cannot be brought: an input is gone, no wheels can be made for this kind of machine.
     """
-    environment = Environment(**plan["environment"])
-    inputs = {each["path"]: Path(each["source"]).expanduser() for each in plan["inputs"]}
+    environment = plan.environment
+    inputs = {each.path: Path(each.source).expanduser() for each in plan.inputs}
     sources = dict(inputs)
     if environment.lock and not facts.uv:
         sources["uv"] = _uv(facts)
-    if environment.lock and stand.offline:
+    if environment.lock and node.offline:
         sources["wheels"] = _wheels(home, environment, facts, say)
     named = {name: _address(source) for name, source in sources.items()}
     transport.put(
@@ -57,7 +55,7 @@ def stage(
     def there(name: str) -> str:
         return f"{facts.folder}/blobs/{named[name]}" if name in named else ""
 
-    interpreter = str((stand.ssh or {}).get("interpreter") or "python3")
+    interpreter = node.ssh.interpreter if node.ssh else sys.executable
     return HostPaths(
         facts.folder,
         interpreter,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backends.checkpoints import LINK
-from backends.plan import HEAD, JOB, PORT, RANK, Environment
+from backends.plan import HEAD, JOB, PORT, RANK, Environment, Plan
 from orchestrator import agent
 from orchestrator.agent.provision import address, ready
 from orchestrator.home import Home
+from orchestrator.store.attempts import ResumePoint
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import Request
 
@@ -49,56 +50,56 @@ class HostPaths:
     """This machine: what is ready can be seen, and our own files can be used."""
 
 
-def ground(home: Home, plan: Mapping[str, Any]) -> HostPaths:
+def local_paths(home: Home, plan: Plan) -> HostPaths:
     """This machine."""
-    inputs = {each["path"]: str(Path(each["source"]).expanduser()) for each in plan["inputs"]}
+    inputs = {each.path: str(Path(each.source).expanduser()) for each in plan.inputs}
     return HostPaths(str(home.path), sys.executable, notify=str(home.socket), inputs=inputs)
 
 
 def request(
     job: str,
     attempt: int,
-    plan: Mapping[str, Any],
+    plan: Plan,
     hosts: Sequence[tuple[Node, Sequence[int]]],
     rank: int,
-    below: HostPaths,
+    paths: HostPaths,
     secrets: Mapping[str, str],
     owner: str = "",
-    begun: Mapping[str, Any] | None = None,
+    resume: ResumePoint | None = None,
 ) -> Request:
     """What the runner of one host is told: the plan, with the host's environment, folders and rank put in.
 
     Args:
         job: its id.
         attempt: from 1.
-        plan: what was decided, as plain values.
+        plan: what was decided.
         hosts: all hosts of the attempt by rank, and the devices that it has there.
         rank: which of them.
-        below: what the attempt stands on there.
+        paths: what the attempt stands on there.
         secrets: values for the environment.
         owner: who holds the devices: this controller.
-        begun: the checkpoint of an earlier attempt that this one goes on from: see `metrics.Reading.start`.
+        resume: the checkpoint of an earlier attempt that this one goes on from.
     """
-    stand, devices = hosts[rank]
-    environment = Environment(**plan["environment"])
-    files = {file["path"]: file["text"] for file in plan["files"]}
-    links = {"cache": "cache", **below.inputs}
-    if begun:
-        links[LINK] = f"jobs/{job}/{begun['attempt']}/work/{begun['folder']}"
-    words = {RANK: str(rank), HEAD: hosts[0][0].inside, PORT: str(_port(job, attempt)), JOB: job}
+    node, devices = hosts[rank]
+    environment = plan.environment
+    files = {file.path: file.text for file in plan.files}
+    links = {"cache": "cache", **paths.inputs}
+    if resume:
+        links[LINK] = f"jobs/{job}/{resume.attempt}/work/{resume.folder}"
+    values = {RANK: str(rank), HEAD: hosts[0][0].address, PORT: str(_port(job, attempt)), JOB: job}
     steps = [
-        {**step, "argv": [_filled(word, words) for word in step["argv"]]}
-        for step in plan["steps"]
-        if rank == 0 or step["everywhere"]
+        {**asdict(step), "argv": [_filled(word, values) for word in step.argv]}
+        for step in plan.steps
+        if rank == 0 or step.everywhere
     ]
     if environment.lock:
-        place = address(Path(below.folder, "envs"), environment, below.platform)
+        place = address(Path(paths.folder, "envs"), environment, paths.platform)
         links["env"] = str(place)
-        if not (below.here and ready(place)):
-            steps.insert(0, _provision(environment, below, files))
+        if not (paths.here and ready(place)):
+            steps.insert(0, _provision(environment, paths, files))
     # torch takes the interface that the host's own name leads to, on many hosts the loopback
-    meeting = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), below.interface) if below.interface else {}
-    env = {**meeting, **stand.env, **{name: _filled(value, words) for name, value in plan["env"]}}
+    meeting = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), paths.interface) if paths.interface else {}
+    env = {**meeting, **node.env, **{name: _filled(value, values) for name, value in plan.env}}
     if environment.accelerator == "cuda":
         env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the host's locks count; CUDA by itself begins with the fastest
@@ -110,30 +111,30 @@ def request(
         links,
         env,
         GRACE,
-        notify=below.notify,
+        notify=paths.notify,
         devices=tuple(devices),
         accelerator=environment.accelerator,
-        occupied=stand.occupied,
+        occupied=node.occupied,
         lease=owner,
         secrets=secrets,
     )
 
 
-def _provision(environment: Environment, below: HostPaths, files: dict[str, str]) -> dict[str, Any]:
+def _provision(environment: Environment, paths: HostPaths, files: dict[str, str]) -> dict[str, Any]:
     """The step that makes the environment there; left out by the runner where it is ready."""
     files["env.lock"] = environment.lock
-    program = str(AGENT) if below.here else SHIPPED
-    if not below.here:
+    program = str(AGENT) if paths.here else SHIPPED
+    if not paths.here:
         files.update({f"{SHIPPED}/{name}.py": (AGENT / f"{name}.py").read_text("utf-8") for name in agent.PROVISIONING})
-    more = [word for option, value in (("--uv", below.uv), ("--wheels", below.wheels)) if value for word in (option, value)]
+    more = [word for option, value in (("--uv", paths.uv), ("--wheels", paths.wheels)) if value for word in (option, value)]
     wanted = ["--python", environment.python, "--accelerator", environment.accelerator]
-    argv = [below.interpreter, "-I", program, "provision", f"{below.folder}/envs", environment.name, "env.lock", *wanted, *more]
-    return {"name": "environment", "argv": argv, "made": "" if below.here else "env/.ready"}
+    argv = [paths.interpreter, "-I", program, "provision", f"{paths.folder}/envs", environment.name, "env.lock", *wanted, *more]
+    return {"name": "environment", "argv": argv, "made": "" if paths.here else "env/.ready"}
 
 
-def _filled(text: str, words: Mapping[str, str]) -> str:
+def _filled(text: str, values: Mapping[str, str]) -> str:
     """A word of a plan with what is known now that the job has its place."""
-    for token, value in words.items():
+    for token, value in values.items():
         text = text.replace(token, value)
     return text
 

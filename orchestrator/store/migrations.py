@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from .requests import lane, pinned, unpacked
+from .lanes import lane, pinned, unpacked
 from .rows import StoreError
 
 

@@ -1,45 +1,45 @@
-"""How the store keeps a job's request, and what of it decides where the job waits."""
+"""What a job was submitted with, as a value.
+
+The keys in the store are those of the first release: `plan`, `places` (each with `target` and `hosts`).
+"""
 
 from __future__ import annotations
 
-import json
-import zlib
-from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+
+from backends.plan import Plan
+from orchestrator.store import lanes
+from orchestrator.targets.model import Candidate
+from orchestrator.targets.node import Node, Placement
 
 
-def packed(request: Mapping[str, Any]) -> str:
-    """A job's request as the store keeps it."""
-    return b64encode(zlib.compress(json.dumps(request, sort_keys=True).encode(), 6)).decode()
+@dataclass(frozen=True)
+class JobRequest:
+    """All that is needed to run a job, but the values of its secrets."""
 
+    plan: Plan
+    candidates: tuple[Candidate, ...]
+    """Where it may run, the preferred first."""
 
-def unpacked(text: str) -> dict[str, Any]:
-    """The request again."""
-    return dict(json.loads(zlib.decompress(b64decode(text))))
+    def packed(self) -> str:
+        """The text that the store keeps."""
+        return lanes.packed({"plan": self.plan.as_dict(), "places": [each.as_dict() for each in self.candidates]})
 
+    @classmethod
+    def unpacked(cls, text: str) -> JobRequest:
+        """The request that `packed` gave."""
+        document = lanes.unpacked(text)
+        return cls(Plan.from_dict(document["plan"]), tuple(map(Candidate.from_dict, document["places"])))
 
-def lane(places: Sequence[Mapping[str, Any]]) -> str:
-    """The queue in which a job waits: jobs that may run on the same machines of the same targets share one.
+    @property
+    def lane(self) -> str:
+        """The queue in which the job waits: see `lanes.lane`."""
+        return lanes.lane([each.as_dict() for each in self.candidates])
 
-    Where the first of a lane finds no room, none behind it does. So a controller reads the heads of the lanes, and not all jobs.
-
-    Args:
-        places: as the request has them.
-    """
-    from hashlib import sha256  # noqa: PLC0415  # only where a job is submitted or a store migrated
-
-    machines = [(place["target"]["name"], [(host["machine"], host["devices"]) for host in place["hosts"]]) for place in places]
-    return sha256(json.dumps(machines).encode()).hexdigest()[:16]
-
-
-def pinned(lane: str, positions: Mapping[str, Any]) -> str:
-    """The lane of an attempt: one that goes on from a checkpoint waits for the machine where that lies.
-
-    Args:
-        lane: of any attempt of the job.
-        positions: what the attempt begins with.
-    """
-    machine = (positions.get("start") or {}).get("machine")
-    general = lane.partition("@")[0]
-    return f"{general}@{machine}" if machine else general
+    def nodes(self, placement: Placement | None) -> list[tuple[Node, tuple[int, ...]]]:
+        """Nodes of an attempt by rank, and the devices that it has there; none when it was not placed yet."""
+        if placement is None:
+            return []
+        [candidate] = [each for each in self.candidates if each.name == placement.target]
+        known = {node.name: node for node in candidate.nodes}
+        return [(known[name], devices) for name, devices in placement.devices.items()]

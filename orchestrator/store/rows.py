@@ -42,7 +42,7 @@ class NewJob(NamedTuple):
     planned_steps: int | None = None
     """Optimizer steps, where the plan knows them."""
     lane: str = ""
-    """In which it waits: see `requests.lane`."""
+    """In which it waits: see `lanes.lane`."""
 
 
 class Job(NamedTuple):

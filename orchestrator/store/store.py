@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .database import Database, storable, uncollected
-from .requests import pinned
+from .lanes import pinned
 from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
 
 if TYPE_CHECKING:

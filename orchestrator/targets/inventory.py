@@ -12,15 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from orchestrator.targets.model import way_of
-from orchestrator.transports.base import Host, HostFacts, Lease, Transport, TransportError
+from orchestrator.targets.node import Node
+from orchestrator.transports.base import HostFacts, Lease, Transport, TransportError
 from orchestrator.transports.local import Local
 
 if TYPE_CHECKING:
     from orchestrator.home import Home
 
 
-class Said(NamedTuple):
+class Snapshot(NamedTuple):
     """What a host says now."""
 
     facts: HostFacts
@@ -43,12 +43,12 @@ class Known(NamedTuple):
 
 
 def recall(home: Home) -> dict[str, Known]:
-    """What is kept, by `places.way_of`; what cannot be read, as of another version, is not known."""
+    """What is kept, by `Node.key`; what cannot be read, as of another version, is not known."""
     found: dict[str, Known] = {}
     with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
-        for way, each in json.loads(_file(home).read_text("utf-8"))["hosts"].items():
+        for key, each in json.loads(_file(home).read_text("utf-8"))["hosts"].items():
             with suppress(ValueError, LookupError, TypeError):
-                found[way] = Known(_checked(each["facts"]), float(each["at"]), _used(each.get("leases", ())))
+                found[key] = Known(_checked(each["facts"]), float(each["at"]), _used(each.get("leases", ())))
     return found
 
 
@@ -71,13 +71,13 @@ def _used(said: Iterable[Mapping[str, Any]]) -> tuple[Lease, ...]:
     return TypeAdapter(tuple[Lease, ...]).validate_python(leases) if leases else ()
 
 
-def keep(home: Home, found: Mapping[str, Said], now: float) -> None:
+def keep(home: Home, found: Mapping[str, Snapshot], now: float) -> None:
     """Keep what hosts said, beside what others did; private to the user, whole or not at all."""
     home.make()
-    kept = {**recall(home), **{way: Known(said.facts, now, said.leases) for way, said in found.items()}}
+    kept = {**recall(home), **{key: Known(each.facts, now, each.leases) for key, each in found.items()}}
     hosts = {
-        way: {"at": each.at, "facts": asdict(each.facts), "leases": list(map(asdict, each.leases))}
-        for way, each in sorted(kept.items())
+        key: {"at": each.at, "facts": asdict(each.facts), "leases": list(map(asdict, each.leases))}
+        for key, each in sorted(kept.items())
     }
     fd, aside = tempfile.mkstemp(dir=home.path, prefix="hosts.")  # mode 0600
     with os.fdopen(fd, "w", encoding="utf-8") as out:
@@ -89,35 +89,37 @@ def _file(home: Home) -> Path:
     return home.path / "hosts.json"
 
 
-def ask(home: Home, hosts: Iterable[Host | None]) -> dict[str, Said | TransportError]:
-    """Ask each host what it is and has, all at once, and keep what they say; None is this machine.
+def ask(home: Home, nodes: Iterable[Node]) -> dict[str, Snapshot | TransportError]:
+    """Ask each machine what it is and has, all at once, and keep what they say.
 
     Returns:
-        The answers, or why there is none, by `places.way_of`.
+        The answers, or why there is none, by `Node.key`.
     """
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 10 ms, for those who ask
 
-    ways = {way_of(host): host for host in hosts}
-    with ThreadPoolExecutor(min(AT_ONCE, len(ways) or 1)) as pool:
-        found = dict(zip(ways, pool.map(lambda host: _ask(home, host), ways.values()), strict=True))
-    news = {way: said for way, said in found.items() if isinstance(said, Said)}
+    asked = {node.key: node for node in nodes}
+    with ThreadPoolExecutor(min(AT_ONCE, len(asked) or 1)) as pool:
+        found = dict(zip(asked, pool.map(lambda node: _ask(home, node), asked.values()), strict=True))
+    news = {key: each for key, each in found.items() if isinstance(each, Snapshot)}
     if news:
         keep(home, news, time.time())
     return found
 
 
-def _ask(home: Home, host: Host | None) -> Said | TransportError:
+def _ask(home: Home, node: Node) -> Snapshot | TransportError:
     transport: Transport = Local(home.make().path)
     try:
-        if host:
+        if node.ssh:
             from orchestrator.transports.ssh.transport import Ssh  # noqa: PLC0415  # fabric is heavy
 
-            transport = Ssh(host, owner(home))
-        return Said(_checked(asdict(transport.hello())), _used(map(asdict, transport.leases())))
+            transport = Ssh(node.ssh, owner(home))
+        return Snapshot(_checked(asdict(transport.hello())), _used(map(asdict, transport.leases())))
     except TransportError as error:
         return error
     except (ValueError, LookupError, TypeError):
-        return TransportError(f"{host.name if host else 'this machine'}: answers what this version of tune does not understand")
+        return TransportError(
+            f"{node.ssh.name if node.ssh else 'this machine'}: answers what this version of tune does not understand"
+        )
     finally:
         transport.close()
 

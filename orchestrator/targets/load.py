@@ -1,4 +1,4 @@
-"""clusters.yaml -> places: machines where jobs can run, and the way to them. Strict, with line numbers, all problems at once;
+"""clusters.yaml -> candidates: where jobs can run, and how it is reached. Strict, with line numbers, all problems at once;
 without a file there is the target `local`, this machine.
 """
 
@@ -8,6 +8,7 @@ import difflib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,9 +16,10 @@ from pydantic import BaseModel, ValidationError
 
 from backends.recipe.problems import RULES, RecipeError
 from backends.recipe.yaml_source import Problem, Source, read
-from orchestrator.targets.model import Place, Station, Targets, place, way_of
-from orchestrator.targets.schema import KINDS, Clusters, Local, Remote, Ssh, Way
-from orchestrator.transports.base import Device, Host, HostFacts
+from orchestrator.targets.model import Candidate, Targets
+from orchestrator.targets.node import Node
+from orchestrator.targets.schema import KINDS, ClustersFile, HostSection, LocalSection, MachineSection, SshDefaults, SshSection
+from orchestrator.transports.base import Device, HostFacts, SshAddress
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -34,10 +36,10 @@ def find() -> Path | None:
 
 
 def load(known: Mapping[str, HostFacts] | None = None) -> Targets:
-    """All places.
+    """All targets.
 
     Args:
-        known: what hosts have said of themselves, by `places.way_of`, for what is to be detected.
+        known: what hosts have said of themselves, by `Node.key`, for what is to be detected.
 
     Raises:
         RecipeError: the file is wrong; with all problems.
@@ -45,12 +47,12 @@ def load(known: Mapping[str, HostFacts] | None = None) -> Targets:
     """
     path = find()
     if path is None:
-        return Targets({"local": _local("local", Local())})
+        return Targets({"local": _local("local", LocalSection())})
     return parse(path.read_text("utf-8"), str(path), path.parent.absolute(), known or {})
 
 
 def parse(text: str, name: str, base: Path, known: Mapping[str, HostFacts]) -> Targets:
-    """The places that a text tells of. `base` is the folder to which its paths are relative.
+    """The targets that a text tells of. `base` is the folder to which its paths are relative.
 
     Raises:
         RecipeError: with all problems.
@@ -61,7 +63,7 @@ def parse(text: str, name: str, base: Path, known: Mapping[str, HostFacts]) -> T
     def wrong(path: str, rule: str, value: Any = ..., hint: str = "") -> None:
         problems.append(Problem(path, rule, value, source.line(path), hint, source.name))
 
-    file = _checked(Clusters, source.values, "", wrong) if source.values or not problems else None
+    file = _checked(ClustersFile, source.values, "", wrong) if source.values or not problems else None
     written = source.values.get("targets")
     entries = {
         target: entry
@@ -69,20 +71,20 @@ def parse(text: str, name: str, base: Path, known: Mapping[str, HostFacts]) -> T
         if (entry := _target(target, values, wrong))
     }
     _check_groups(source, wrong)
-    defaults = file.defaults if file else Way()
-    remotes = {target: _hosts(entry, defaults) for target, entry in entries.items() if isinstance(entry, Ssh)}
+    defaults = file.defaults if file else SshDefaults()
+    remotes = {target: _hosts(entry, defaults) for target, entry in entries.items() if isinstance(entry, SshSection)}
     _check_hosts(remotes, wrong)
     if problems or file is None:
         raise RecipeError(sorted(problems, key=lambda problem: problem.line or 0))
-    places = {
-        target: _local(target, entry) if isinstance(entry, Local) else _remote(target, remotes[target], base, known)
+    candidates = {
+        target: _local(target, entry) if isinstance(entry, LocalSection) else _remote(target, remotes[target], base, known)
         for target, entry in entries.items()
     }
-    places = places if "local" in places else {"local": _local("local", Local()), **places}
-    return Targets(places, {group: tuple(names) for group, names in file.groups.items()})
+    candidates = candidates if "local" in candidates else {"local": _local("local", LocalSection()), **candidates}
+    return Targets(candidates, {group: tuple(names) for group, names in file.groups.items()})
 
 
-def _target(name: str, values: Any, wrong: _Wrong) -> Local | Ssh | None:
+def _target(name: str, values: Any, wrong: _Wrong) -> LocalSection | SshSection | None:
     """One entry, when it is right."""
     path = f"targets.{name}"
     if not _NAME.fullmatch(name):
@@ -111,7 +113,7 @@ def _checked(model: type[_Model], values: Any, at: str, wrong: _Wrong) -> _Model
     return None
 
 
-_SECTIONS: dict[str, type[BaseModel]] = {"hosts": Remote, "defaults": Way}
+_SECTIONS: dict[str, type[BaseModel]] = {"hosts": HostSection, "defaults": SshDefaults}
 """Keys that hold sections of their own -> those."""
 
 
@@ -154,7 +156,7 @@ def _check_groups(source: Source, wrong: _Wrong) -> None:
                 wrong(f"groups.{name}.{at}", "is not a target", member, _nearest(member, known) or f"known: {', '.join(known)}")
 
 
-def _hosts(entry: Ssh, defaults: Way) -> list[Remote]:
+def _hosts(entry: SshSection, defaults: SshDefaults) -> list[HostSection]:
     """Hosts with all that is said of them: by themselves, by their target, by the defaults; variables one by one."""
     hosts = []
     for host in entry.hosts:
@@ -162,7 +164,7 @@ def _hosts(entry: Ssh, defaults: Way) -> list[Remote]:
         for layer in (defaults, entry, host):
             said = {key: getattr(layer, key) for key in layer.model_fields_set - {"kind", "hosts"}}
             merged |= {**said, "env": {**merged["env"], **said.get("env", {})}}
-        hosts.append(Remote(**merged))
+        hosts.append(HostSection(**merged))
     return hosts
 
 
@@ -170,9 +172,9 @@ _ALIKE = ("accelerator", "python", "threads")
 _WAY = ("address", "port", "user", "identity", "jump", "known_hosts", "folder", "interpreter")
 
 
-def _check_hosts(remotes: Mapping[str, list[Remote]], wrong: _Wrong) -> None:
+def _check_hosts(remotes: Mapping[str, list[HostSection]], wrong: _Wrong) -> None:
     """One plan is made for all hosts of a target; one name means one machine, and one way to it."""
-    machines: dict[str, tuple[str, Remote]] = {}
+    machines: dict[str, tuple[str, HostSection]] = {}
     for target, hosts in remotes.items():
         names = {"local"}
         for at, host in enumerate(hosts):
@@ -188,26 +190,27 @@ def _check_hosts(remotes: Mapping[str, list[Remote]], wrong: _Wrong) -> None:
             names.add(name)
 
 
-def _name(host: Remote) -> str:
+def _name(host: HostSection) -> str:
     return host.name or host.address + (f":{host.port}" if host.port not in (None, 22) else "")
 
 
-def _remote(name: str, hosts: list[Remote], base: Path, known: Mapping[str, HostFacts]) -> Place:
-    stations = []
+def _remote(name: str, hosts: list[HostSection], base: Path, known: Mapping[str, HostFacts]) -> Candidate:
+    nodes = []
     for host in hosts:
-        way = _way(host, base)
-        facts = known.get(way_of(way))
-        stations.append(_station(host, way, facts.devices if facts else None))
-    return place(name, "ssh", stations, hosts[0].python or "", hosts[0].threads)
+        ssh = _address(host, base)
+        facts = known.get(ssh.key)
+        about = _node(_name(host), host, facts.devices if facts else None)
+        nodes.append(replace(about, address=host.inside or host.address, ssh=ssh, offline=host.provision == "offline"))
+    return Candidate.of(name, "ssh", nodes, hosts[0].python or "", hosts[0].threads)
 
 
-def _way(host: Remote, base: Path) -> Host:
+def _address(host: HostSection, base: Path) -> SshAddress:
     """Settings of the connection."""
     files = {
         key: os.path.normpath(base / Path(text).expanduser()) if (text := getattr(host, key)) else ""
         for key in ("identity", "known_hosts")
     }
-    return Host(
+    return SshAddress(
         name=host.address,
         user=host.user or "",
         port=host.port,
@@ -218,34 +221,32 @@ def _way(host: Remote, base: Path) -> Host:
     )
 
 
-def _station(host: Remote, way: Host, seen: tuple[Device, ...] | None) -> Station:
-    return Station(
-        name=_name(host),
-        way=way,
-        accelerator=host.accelerator,
-        devices=host.devices,
-        memory_gib=host.memory_gib,
-        inside=host.inside or host.address,
-        env=host.env,
-        offline=host.provision == "offline",
-        occupied=host.occupied,
-        seen=seen,
-    )
-
-
-def _local(name: str, entry: Local) -> Place:
+def _local(name: str, entry: LocalSection) -> Candidate:
     seen = () if entry.accelerator == "cpu" else tuple(map(Device, range(nvidia_devices())))
-    station = Station(
-        name="local",
-        accelerator=entry.accelerator,
-        devices=entry.devices,
-        memory_gib=entry.memory_gib,
+    python = str(Path(entry.python).expanduser().absolute()) if entry.python else ""
+    return Candidate.of(name, "local", [_node("local", entry, seen)], python, entry.threads)
+
+
+def _node(name: str, entry: MachineSection, seen: tuple[Device, ...] | None) -> Node:
+    """A machine as the file and the machine itself tell of it; what the file says goes first.
+
+    Args:
+        name: of the machine.
+        entry: what the file says.
+        seen: NVIDIA devices that it has; None while it was not asked.
+    """
+    cuda = entry.accelerator == "cuda" or (entry.accelerator == "detect" and bool(seen))
+    known = seen is not None or entry.accelerator == "cpu" or (entry.accelerator == "cuda" and entry.devices is not None)
+    found = seen or ()
+    sizes = [device.memory_gib for device in found if device.memory_gib is not None]
+    return Node(
+        name,
+        (entry.devices or (len(found) if cuda else 0) or 1) if known else 0,
+        "cuda" if cuda else "cpu",
+        entry.memory_gib or (min(sizes) if sizes and cuda else None),
         env=entry.env,
         occupied=entry.occupied,
-        seen=seen,
     )
-    python = str(Path(entry.python).expanduser().absolute()) if entry.python else ""
-    return place(name, "local", [station], python, entry.threads)
 
 
 def nvidia_devices() -> int:

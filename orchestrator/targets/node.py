@@ -1,26 +1,87 @@
-"""One machine where a job may run."""
+"""One machine where a job may run, and what an attempt was given of such machines."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from orchestrator.transports.base import SshAddress
 
 
 @dataclass(frozen=True)
 class Node:
-    """One machine where a job may run, as the store keeps it with the job: a later clusters.yaml does not move what runs."""
+    """One machine where a job may run: what it has for jobs, and how it is reached.
 
-    machine: str = "local"
-    """Name under which all targets that mean this machine find each other."""
+    The store keeps it with the job, so that a later clusters.yaml does not move what runs.
+    """
+
+    name: str = "local"
+    """Under which all targets that mean this machine find each other."""
     devices: int = 1
-    inside: str = "127.0.0.1"
-    """Address by which the other hosts of a job reach it."""
+    """Accelerators for jobs, on a CPU machine jobs that may run side by side; 0 while it is not known."""
+    accelerator: Literal["cpu", "cuda"] = "cpu"
+    """What the devices are."""
+    memory_gib: float | None = None
+    """Of the smallest device, in GiB, where it is known."""
+    address: str = "127.0.0.1"
+    """By which the other hosts of a job reach it."""
     env: Mapping[str, str] = field(default_factory=dict)
     """Variables of all jobs there."""
-    ssh: Mapping[str, Any] | None = None
-    """Settings of the way there; None is this machine."""
+    ssh: SshAddress | None = None
+    """How it is reached over SSH; None for this machine."""
     offline: bool = False
     """It reaches no package index: wheels are prepared here and brought along."""
     occupied: Literal["wait", "use"] = "wait"
     """Whether its accelerators are taken while processes use them that are not tune's."""
+
+    @property
+    def remote(self) -> bool:
+        """Another machine than this one: each question costs a round trip, and files are brought there."""
+        return self.ssh is not None
+
+    @property
+    def key(self) -> str:
+        """Under which facts about the machine are kept: another when its address, port or user changes. "" is this one."""
+        return self.ssh.key if self.ssh else ""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Node:
+        """The node that `as_dict` gave; what an older release did not write has its default."""
+        names = {_FIELDS.get(key, key): value for key, value in values.items()}
+        known = {name: value for name, value in names.items() if name in cls.__dataclass_fields__}
+        ssh = known.pop("ssh", None)
+        return cls(**known, ssh=SshAddress(**ssh) if ssh else None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
+
+
+_KEYS = {"name": "machine", "address": "inside"}
+"""Fields whose key in the store is another word: stores of older releases have it."""
+_FIELDS = {key: name for name, key in _KEYS.items()}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an attempt runs."""
+
+    target: str
+    devices: Mapping[str, tuple[int, ...]]
+    """Node -> numbers of the devices that the attempt has there, by rank; none where an executor counts them by itself."""
+    ref: str = ""
+    """The executor's own name for the attempt, where it has one: a Slurm job id."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Placement:
+        """The placement that `as_dict` gave."""
+        return cls(values["target"], {node: tuple(held) for node, held in values["devices"].items()}, values.get("ref", ""))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "target": self.target,
+            "devices": {node: list(held) for node, held in self.devices.items()},
+            **({"ref": self.ref} if self.ref else {}),
+        }

@@ -63,7 +63,7 @@ class _Keys(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Machine(_Keys):
+class MachineSection(_Keys):
     """What a job finds on a machine."""
 
     accelerator: Literal["detect", "cpu", "cuda"] = "detect"
@@ -81,13 +81,13 @@ class Machine(_Keys):
     """What to do with accelerators that processes use which are not tune's: wait until they are free, or use them all the same."""
 
 
-class Local(Machine):
+class LocalSection(MachineSection):
     """This machine."""
 
     kind: Literal["local"] = "local"
 
 
-class Way(Machine):
+class SshDefaults(MachineSection):
     """What a host of kind ssh may say; what it does not say is its target's, then that of `defaults`, then ssh_config's."""
 
     python: _Absolute | None = None
@@ -107,7 +107,7 @@ class Way(Machine):
     """Whether the host reaches a package index. Offline: wheels are prepared here and brought along."""
 
 
-class Remote(Way):
+class HostSection(SshDefaults):
     """One host."""
 
     address: _Address
@@ -117,23 +117,23 @@ class Remote(Way):
     """Address by which the other hosts of a job reach it. Null: `address`."""
 
 
-class Ssh(Way):
+class SshSection(SshDefaults):
     """Machines that are reached over SSH; one plan fits all of them."""
 
     kind: Literal["ssh"]
     hosts: Annotated[
-        list[Annotated[Remote, BeforeValidator(lambda host: {"address": host} if isinstance(host, str) else host)]],
+        list[Annotated[HostSection, BeforeValidator(lambda host: {"address": host} if isinstance(host, str) else host)]],
         Field(min_length=1),
     ]
 
 
-class Clusters(_Keys):
+class ClustersFile(_Keys):
     """The file."""
 
     version: Literal[1]
-    defaults: Way = Way()
+    defaults: SshDefaults = SshDefaults()
     targets: dict[str, Any]
     groups: dict[str, list[str]] = {}
 
 
-KINDS: dict[str, type[Local | Ssh]] = {"local": Local, "ssh": Ssh}
+KINDS: dict[str, type[LocalSection | SshSection]] = {"local": LocalSection, "ssh": SshSection}

@@ -53,7 +53,7 @@ class Busy(Exception):
 
 
 @dataclass(frozen=True)
-class Host:
+class SshAddress:
     """How to reach one machine over SSH. What is left empty is taken from ssh_config, and where that is silent, is as usual."""
 
     name: str
@@ -74,6 +74,11 @@ class Host:
     """State folder on the host; `~` is the home of the user there."""
     interpreter: str = "python3"
     """A CPython >= 3.8 on the host, for the runner: a name on the PATH there, or a path."""
+
+    @property
+    def key(self) -> str:
+        """Under which facts about the machine are kept: they are another's when the address, the port or the user changes."""
+        return f"{self.user}@{self.address or self.name}:{self.port or ''}"
 
 
 @dataclass(frozen=True)

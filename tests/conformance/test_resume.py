@@ -63,9 +63,9 @@ class Attempt:
     def make(self):
         """The work folder."""
         self.work.mkdir(parents=True)
-        for file in self.plan["files"]:
-            (self.work / file["path"]).write_text(file["text"])
-        inputs = {each["path"]: each["source"] for each in self.plan["inputs"]}
+        for file in self.plan.files:
+            (self.work / file.path).write_text(file.text)
+        inputs = {each.path: each.source for each in self.plan.inputs}
         for name, place in {"cache": self.home / "cache", "env": Path(self.python).parents[1], **inputs, **self.links}.items():
             (self.work / name).parent.mkdir(parents=True, exist_ok=True)
             (self.work / name).symlink_to(place)
@@ -73,12 +73,12 @@ class Attempt:
 
     def run(self, until=None):
         """All steps, or until the checkpoint of a step is there: then the processes are killed."""
-        for step in self.plan["steps"]:
+        for step in self.plan.steps:
             with (self.work / "log").open("ab") as log:
                 process = subprocess.Popen(
-                    step["argv"],
+                    step.argv,
                     cwd=self.work,
-                    env={**os.environ, **dict(self.plan["env"]), "OMP_NUM_THREADS": "1"},
+                    env={**os.environ, **dict(self.plan.env), "OMP_NUM_THREADS": "1"},
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
@@ -108,9 +108,9 @@ class Attempt:
     def curve(self, name):
         """Step -> value, as the product reads it."""
         progress, found = Progress(), {}
-        files = [file for pattern in self.plan["watch"] for file in sorted(self.work.glob(pattern))]
+        files = [file for pattern in self.plan.watch for file in sorted(self.work.glob(pattern))]
         for line in "".join(file.read_text() for file in files).splitlines():
-            points = BACKENDS[self.trainer].read(self.plan["reading"], progress, line)
+            points = BACKENDS[self.trainer].read(self.plan.reading, progress, line)
             found |= {point.step: point.value for point in points if point.name == name}
         return found
 
@@ -126,7 +126,7 @@ def attempt(tmp_path, shared_home, trainer_python):
     def make(trainer, name, *sets, after=None):
         backend = BACKENDS[trainer]
         sets = list(sets)
-        made = plan(backend, parse(RECIPE, base=str(tmp_path), sets=sets), Target(devices=2)).as_dict()
+        made = plan(backend, parse(RECIPE, base=str(tmp_path), sets=sets), Target(devices=2))
         links = {}
         if after:
             earlier, step = after

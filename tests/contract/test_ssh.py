@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.agent import blobs
 from orchestrator.transports.base import AttemptStatus, Busy, TransportError, Watch
-from orchestrator.transports.base import Host as Settings
+from orchestrator.transports.base import SshAddress as Settings
 from orchestrator.transports.ssh.channel import Wire
 from orchestrator.transports.ssh.config import route
 from orchestrator.transports.ssh.connect import hang_up

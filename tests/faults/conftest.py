@@ -16,7 +16,8 @@ from orchestrator.client.submit import enqueue
 from orchestrator.daemon.client import alive
 from orchestrator.home import Home
 from orchestrator.store import open_store
-from orchestrator.targets.model import Station, place
+from orchestrator.targets.model import Candidate
+from orchestrator.targets.node import Node
 from tests.hosts.lab import hosts, network  # noqa: F401
 
 CLOCKED = "/home/tunelab/clock"
@@ -73,7 +74,7 @@ def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault", hosts=
 
 def here(slots):
     """This machine, with room for so many jobs at once."""
-    return place("local", "local", [Station("local", "cpu", slots)], "", None)
+    return Candidate.of("local", "local", [Node("local", slots)])
 
 
 def clocked(node):

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from orchestrator.store import open_store
-from orchestrator.targets.model import Station, place
+from orchestrator.targets.model import Candidate
+from orchestrator.targets.node import Node
 
 SSH = 60
 """Seconds that a test waits for a state: hosts are slow when two cores serve everybody."""
@@ -14,10 +15,8 @@ SSH = 60
 
 def there(*nodes, devices=1, name="lab", **way):
     """A target of these hosts; `way` says more of the way there."""
-    stations = [
-        Station(node.name, "cpu", devices, None, node.host(**{"folder": "~/tune", **way}), node.address) for node in nodes
-    ]
-    return place(name, "ssh", stations, "", None)
+    ways = {"folder": "~/tune", **way}
+    return Candidate.of(name, "ssh", [Node(each.name, devices, address=each.address, ssh=each.host(**ways)) for each in nodes])
 
 
 @pytest.fixture(autouse=True)

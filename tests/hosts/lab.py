@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.transports.base import Host
+from orchestrator.transports.base import SshAddress
 
 SCRIPT = Path(__file__).with_name("make-hosts.sh")
 LOGIN = "tunelab"
@@ -58,10 +58,10 @@ class Node:
         """The user's home, as seen from here."""
         return self.root / "home" / LOGIN
 
-    def host(self, **other: Any) -> Host:
+    def host(self, **other: Any) -> SshAddress:
         """How to reach it, with everything said: no ssh_config is read."""
         said = {"user": LOGIN, "identity": str(self.lab.folder / "id"), "known_hosts": str(self.lab.folder / "known_hosts")}
-        return Host(**{"name": self.address, "interpreter": PYTHON, "config": "/dev/null", **said, **other})
+        return SshAddress(**{"name": self.address, "interpreter": PYTHON, "config": "/dev/null", **said, **other})
 
     def run(self, *argv: str, user: bool = False) -> str:
         """Run a program there, as root or as the user; what it prints."""

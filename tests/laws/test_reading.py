@@ -5,11 +5,14 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backends.plan import Environment, Plan, Promise
 from backends.registry import BACKENDS
-from orchestrator.monitoring.metrics import Reading, enrich, points, summed, thin
+from orchestrator.monitoring.metrics import enrich, points, summed, thin
+from orchestrator.store.attempts import Cursor
 from orchestrator.transports.base import Chunk
 
-PLAN = {"reading": {"every": 1, "first_lr": 0.0, "accumulation": 2}}
+READING = {"every": 1, "first_lr": 0.0, "accumulation": 2}
+PLAN = Plan("r", "b", Environment("b", ""), (), (), (), (), (), Promise(None, ()), (), READING)
 CSV = """epoch,iter,iter_time,learning_rate,loss,step,tokens,total_tokens
 0,1,0.5,0.1,5.0,1,10,10
 0,2,0.5,0.2,4.5,2,20,20
@@ -30,7 +33,7 @@ LOG = "Step 1 | loss:5.5 lr:0.1 tokens_per_second_per_gpu:20.0 grad_norm:2.5 \nS
 
 def read(name, *texts, plan=PLAN):
     """Points of a file that is seen in pieces; a piece that begins with 0 is a rewrite."""
-    reading, found = Reading(), []
+    reading, found = Cursor(), []
     for offset, text in texts:
         found += points(BACKENDS[name], plan, reading, [Chunk("m", offset, text.encode(), "h")], None)
     return found, reading

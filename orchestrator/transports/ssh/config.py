@@ -15,7 +15,7 @@ from functools import reduce
 from getpass import getuser
 from pathlib import Path
 
-from orchestrator.transports.base import Host, TransportError
+from orchestrator.transports.base import SshAddress, TransportError
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*")
 """A host. No sign of a shell, since a ProxyCommand of ssh_config has one; no dash at the beginning, since ssh takes options."""
@@ -31,7 +31,7 @@ KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 class Route:
     """One way to one host."""
 
-    host: Host
+    host: SshAddress
     address: str
     port: int
     user: str
@@ -48,7 +48,7 @@ class Route:
     """The last machine to go through."""
 
 
-def route(host: Host) -> Route:
+def route(host: SshAddress) -> Route:
     """How to get to a host.
 
     Raises:
@@ -58,7 +58,7 @@ def route(host: Host) -> Route:
     return _route(host, ())
 
 
-def _route(host: Host, passed: tuple[str, ...]) -> Route:
+def _route(host: SshAddress, passed: tuple[str, ...]) -> Route:
     check(host)
     said = resolved(host)
     port = int(_last(said, "port", str(host.port or 22)))
@@ -84,7 +84,7 @@ def _route(host: Host, passed: tuple[str, ...]) -> Route:
     )
 
 
-def check(host: Host) -> None:
+def check(host: SshAddress) -> None:
     """ValueError when a host's settings are not what they should be."""
     for kind, text, rule in (("address", host.address, NAME), ("name", host.name, NAME), ("user", host.user, USER)):
         if text and not rule.fullmatch(text):
@@ -98,13 +98,13 @@ def check(host: Host) -> None:
             raise ValueError(f"{host.name}: jump should be `[user@]host[:port]`, or several with commas, got {host.jump!r}")
 
 
-def _hops(host: Host, jump: str, passed: tuple[str, ...]) -> Route:
+def _hops(host: SshAddress, jump: str, passed: tuple[str, ...]) -> Route:
     """The way to the last of some machines, each reached through the one before it."""
     first, *others = (_hop(host, hop, passed) for hop in jump.split(","))
     return reduce(lambda through, step: replace(step, through=through), others, first)
 
 
-def _hop(host: Host, hop: str, passed: tuple[str, ...]) -> Route:
+def _hop(host: SshAddress, hop: str, passed: tuple[str, ...]) -> Route:
     found = HOP.fullmatch(hop)
     if not found:
         raise TransportError(f"{host.name}: ssh_config has ProxyJump {hop!r}, which is not `[user@]host[:port]`")
@@ -112,11 +112,11 @@ def _hop(host: Host, hop: str, passed: tuple[str, ...]) -> Route:
     if name in passed:
         raise TransportError(f"{host.name}: ProxyJump leads in a circle: {' -> '.join((*passed, name))}")
     port = int(found["port"]) if found["port"] else None
-    gate = Host(name, "", found["user"] or "", port, host.identity, "", host.known_hosts, host.config)
+    gate = SshAddress(name, "", found["user"] or "", port, host.identity, "", host.known_hosts, host.config)
     return _route(gate, passed)
 
 
-def resolved(host: Host) -> Mapping[str, Sequence[str]]:
+def resolved(host: SshAddress) -> Mapping[str, Sequence[str]]:
     """What `ssh -G` says: option -> its values; nothing where there is no ssh program.
 
     Raises:

@@ -19,10 +19,10 @@ from orchestrator.transports import codec, files
 from orchestrator.transports.base import (
     Answer,
     AttemptStatus,
-    Host,
     HostFacts,
     Lease,
     Request,
+    SshAddress,
     Told,
     TransportError,
     Watch,
@@ -68,7 +68,7 @@ sys.modules["orchestrator.agent.server"].main()
 class Ssh:
     """Attempts on a host, in folders under `host.folder / "jobs"`. Connects when asked something; threads may share it."""
 
-    def __init__(self, host: Host, owner: str, news: Callable[[], None] | None = None) -> None:
+    def __init__(self, host: SshAddress, owner: str, news: Callable[[], None] | None = None) -> None:
         """Keep what is needed to connect.
 
         Args:

@@ -13,9 +13,9 @@ from backends.target import Target
 from orchestrator.home import Home
 from orchestrator.render.plan import problem_text
 from orchestrator.targets import load
-from orchestrator.targets.inventory import Known, Said, keep, recall
-from orchestrator.targets.model import Targets, way_of
-from orchestrator.transports.base import Device, Host, HostFacts, Lease
+from orchestrator.targets.inventory import Known, Snapshot, keep, recall
+from orchestrator.targets.model import Targets
+from orchestrator.transports.base import Device, HostFacts, Lease, SshAddress
 
 ROOT = Path(__file__).parents[3]
 
@@ -60,28 +60,28 @@ def complaints(text: str) -> dict:
 
 def test_places():
     """Hosts get what they say, then what their target says, then the defaults; variables one by one; files are found beside."""
-    lab = parsed(GOOD).places["lab"]
+    lab = parsed(GOOD).candidates["lab"]
     assert lab.target == Target("lab", "cuda", 8, 80.0, "", None, 2)
-    a, b = lab.hosts
-    assert (a.machine, a.devices, a.inside, a.env) == ("a.lab", 8, "a.lab", {"HF_HOME": "/data/hf", "A": "1"})
-    assert (b.machine, b.devices, b.inside, b.env) == ("b.lab:2222", 4, "10.0.0.2", {"HF_HOME": "/data/hf", "A": "2"})
-    assert Host(**b.ssh) == Host("b.lab", user="ml", port=2222, identity="/there/keys/lab", jump="gate.lab")
+    a, b = lab.usable
+    assert (a.name, a.devices, a.address, a.env) == ("a.lab", 8, "a.lab", {"HF_HOME": "/data/hf", "A": "1"})
+    assert (b.name, b.devices, b.address, b.env) == ("b.lab:2222", 4, "10.0.0.2", {"HF_HOME": "/data/hf", "A": "2"})
+    assert b.ssh == SshAddress("b.lab", user="ml", port=2222, identity="/there/keys/lab", jump="gate.lab")
     assert not lab.unknown
 
 
 def test_large_enough():
     """A wide job sees only the machines that have as many devices; one that is too wide sees what there is."""
-    lab = parsed(GOOD).places["lab"]
+    lab = parsed(GOOD).candidates["lab"]
     assert [(lab.such(n).devices, lab.such(n).hosts) for n in (1, 4, 5, 8, 9)] == [(8, 2), (8, 2), (8, 1), (8, 1), (8, 2)]
 
 
 def test_local_is_always_there():
     """This machine is a target, written or not, with or without a file."""
-    assert list(parsed(GOOD).places) == ["local", "lab", "boxes"]
+    assert list(parsed(GOOD).candidates) == ["local", "lab", "boxes"]
     text = "version: 1\ntargets:\n  local: {kind: local, accelerator: cpu, devices: 3, threads: 2, env: {X: y}}\n"
-    [local] = parsed(text).places.values()
+    [local] = parsed(text).candidates.values()
     assert local.target == Target("local", "cpu", 3, None, "", 2, 1)
-    assert [(host.machine, host.devices, host.env, host.ssh) for host in local.hosts] == [("local", 3, {"X": "y"}, None)]
+    assert [(node.name, node.devices, node.env, node.ssh) for node in local.usable] == [("local", 3, {"X": "y"}, None)]
 
 
 def test_groups():
@@ -98,25 +98,25 @@ def test_groups():
 
 def test_what_is_detected():
     """What clusters.yaml leaves open is what the host said; nobody knows before it was asked."""
-    boxes = parsed(GOOD).places["boxes"]
-    assert [station.name for station in boxes.unknown] == ["c.lab", "d.lab"]
-    assert boxes.hosts == ()
-    way = way_of(boxes.stations[0].way)
-    boxes = parsed(GOOD, {way: FACTS}).places["boxes"]
-    assert (boxes.target, [station.name for station in boxes.unknown]) == (Target("boxes", "cpu", 1, None), ["d.lab"])
+    boxes = parsed(GOOD).candidates["boxes"]
+    assert [node.name for node in boxes.unknown] == ["c.lab", "d.lab"]
+    assert boxes.usable == ()
+    way = boxes.nodes[0].key
+    boxes = parsed(GOOD, {way: FACTS}).candidates["boxes"]
+    assert (boxes.target, [node.name for node in boxes.unknown]) == (Target("boxes", "cpu", 1, None), ["d.lab"])
     seen = HostFacts(**{**vars(FACTS), "devices": GPUS})
-    boxes = parsed(GOOD, {way: seen}).places["boxes"]
+    boxes = parsed(GOOD, {way: seen}).candidates["boxes"]
     assert boxes.target == Target("boxes", "cuda", 2, 40.0)
-    assert [host.offline for host in boxes.hosts] == [True]
+    assert [host.offline for host in boxes.usable] == [True]
     fewer = GOOD.replace("provision: offline", "devices: 1\n    memory_gib: 30")
-    assert parsed(fewer, {way: seen}).places["boxes"].target == Target("boxes", "cuda", 1, 30.0)
+    assert parsed(fewer, {way: seen}).candidates["boxes"].target == Target("boxes", "cuda", 1, 30.0)
 
 
 def test_an_odd_host_out():
     """Where one host has no devices although its siblings do, jobs do not go there."""
-    ways = [way_of(station.way) for station in parsed(GOOD).places["boxes"].stations]
-    boxes = parsed(GOOD, {ways[0]: FACTS, ways[1]: HostFacts(**{**vars(FACTS), "devices": GPUS})}).places["boxes"]
-    assert ([host.machine for host in boxes.hosts], boxes.target.hosts) == (["d.lab"], 1)
+    ways = [node.key for node in parsed(GOOD).candidates["boxes"].nodes]
+    boxes = parsed(GOOD, {ways[0]: FACTS, ways[1]: HostFacts(**{**vars(FACTS), "devices": GPUS})}).candidates["boxes"]
+    assert ([host.name for host in boxes.usable], boxes.target.hosts) == (["d.lab"], 1)
 
 
 def test_facts_are_kept(tmp_path):
@@ -124,8 +124,8 @@ def test_facts_are_kept(tmp_path):
     home = Home(tmp_path / "home")
     assert recall(home) == {}
     used = (Lease(1, "ft-1", 2, "anna", "cuda"),)
-    keep(home, {"@a:": Said(FACTS, ())}, 5.0)
-    keep(home, {"@b:": Said(HostFacts(**{**vars(FACTS), "devices": GPUS}), used)}, 6.0)
+    keep(home, {"@a:": Snapshot(FACTS, ())}, 5.0)
+    keep(home, {"@b:": Snapshot(HostFacts(**{**vars(FACTS), "devices": GPUS}), used)}, 6.0)
     assert recall(home) == {"@a:": Known(FACTS, 5.0), "@b:": Known(HostFacts(**{**vars(FACTS), "devices": GPUS}), 6.0, used)}
     file = home.path / "hosts.json"
     assert file.stat().st_mode & 0o777 == 0o600
@@ -213,10 +213,10 @@ def test_hostile_values(key, value):
 )  # fmt: skip
 def test_odd_values_that_are_right(host):
     """Names and paths that are odd, and lawful, are taken as they are."""
-    [station] = parsed(f"version: 1\ntargets:\n  t: {json.dumps({'kind': 'ssh', 'hosts': [host]})}\n").places["t"].stations
-    assert station.way.name == host["address"]
+    [node] = parsed(f"version: 1\ntargets:\n  t: {json.dumps({'kind': 'ssh', 'hosts': [host]})}\n").candidates["t"].nodes
+    assert node.ssh.name == host["address"]
     for key in ("user", "jump", "folder", "interpreter"):
-        assert getattr(station.way, key) == host.get(key, getattr(Host(""), key))
+        assert getattr(node.ssh, key) == host.get(key, getattr(SshAddress(""), key))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_odd_documents():
         except RecipeError as error:
             outcomes.add(bool(problem_text(error.problems)))
         else:
-            outcomes.add(str(sorted(place.name for place in layout.chosen(",".join([*layout.places, *layout.groups])))))
+            outcomes.add(str(sorted(place.name for place in layout.chosen(",".join([*layout.candidates, *layout.groups])))))
     assert {True, "['boxes', 'lab', 'local']"} <= outcomes
     assert False not in outcomes
 
@@ -282,6 +282,6 @@ def leaves(values):
 def test_the_example():
     """The clusters.yaml that comes along is lawful, and so is what it shows in comments."""
     text = (ROOT / "clusters.yaml").read_text()
-    assert list(parsed(text).places) == ["local"]
+    assert list(parsed(text).candidates) == ["local"]
     layout = parsed(re.sub(r"(?m)^# (?=[ a-z])", "", text))
-    assert (list(layout.places), list(layout.groups)) == (["local", "lab", "cpus"], ["any"])
+    assert (list(layout.candidates), list(layout.groups)) == (["local", "lab", "cpus"], ["any"])

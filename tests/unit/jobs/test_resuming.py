@@ -28,13 +28,13 @@ checkpoint: {every: 5, resume: true}
 
 
 def planned(trainer, *sets, target=None):
-    """The plan as it is stored."""
-    return plan(BACKENDS[trainer], parse(RECIPE, sets=sets), target or Target()).as_dict()
+    """A plan for this machine."""
+    return plan(BACKENDS[trainer], parse(RECIPE, sets=sets), target or Target())
 
 
 def files(made):
     """Path -> text."""
-    return {each["path"]: each["text"] for each in made["files"]}
+    return {each.path: each.text for each in made.files}
 
 
 @pytest.mark.parametrize("trainer", BACKENDS)
@@ -47,14 +47,14 @@ def test_only_what_tells_it_to_go_on_differs(trainer):
     assert list(old) == list(new)
     assert json.loads(files(after)[SPEC]) == {"step": 10}
     assert {path for path, text in files(after).items() if files(before).get(path) != text} <= {backend.config, SPEC}
-    assert after["reading"]["first_lr"] == rate(11, 20, lr=1e-3, schedule="cosine", warmup=3, min_lr=0.0)
-    assert {key for key in before if before[key] != after[key]} == {"files", "reading"}
+    assert after.reading["first_lr"] == rate(11, 20, lr=1e-3, schedule="cosine", warmup=3, min_lr=0.0)
+    assert {key for key in vars(before) if getattr(before, key) != getattr(after, key)} == {"files", "reading"}
 
 
 @pytest.mark.parametrize("trainer", BACKENDS)
 def test_a_plan_says_the_rules(trainer):
     """What the recipe says of retries is in the plan, for whoever runs it."""
-    said = planned(trainer, "retry.lost=7", "retry.hang_minutes=null")["retry"]
+    said = planned(trainer, "retry.lost=7", "retry.hang_minutes=null").retry
     assert said == {"lost": 7, "hardware": 1, "hang": 1, "out_of_memory": 0, "unknown": 0, "hang_minutes": None, "resume": True}
 
 

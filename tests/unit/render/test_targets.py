@@ -3,19 +3,20 @@
 import json
 
 from orchestrator.render.targets import Row, check_table, targets_json, targets_table
-from orchestrator.targets.model import Station, Targets, place
-from orchestrator.transports.base import Device, Host, HostFacts
+from orchestrator.targets.model import Candidate, Targets
+from orchestrator.targets.node import Node
+from orchestrator.transports.base import Device, HostFacts, SshAddress
 
 NOW = 1_000_000.0
 FACTS = HostFacts(
     hostname="a", folder="/home/ml/.tune", python="3.11.2", machine="x86_64", libc="glibc 2.36", cpus=64, memory=1 << 39,
     free=812 << 30, boot="b", clock=NOW, skew=3600.0, uv="", devices=(Device(0, "H100", 79.6), Device(1, "H100", 79.6)),
 )  # fmt: skip
-HERE = Station("local", "cpu", 2)
-A = Station("a.lab", way=Host("a.lab", user="ml", port=22), seen=FACTS.devices)
-B = Station("b.lab:2222", "cuda", 8, 80.0, way=Host("b.lab", port=2222))
-C = Station("c.lab", way=Host("c.lab"))
-PLACES = [place("local", "local", [HERE], "", None), place("lab", "ssh", [A, B], "", None), place("new", "ssh", [C], "", None)]
+HERE = Node("local", 2)
+A = Node("a.lab", 2, "cuda", 79.6, ssh=SshAddress("a.lab", user="ml", port=22))
+B = Node("b.lab:2222", 8, "cuda", 80.0, ssh=SshAddress("b.lab", port=2222))
+C = Node("c.lab", 0, ssh=SshAddress("c.lab"))
+CANDIDATES = [Candidate.of("local", "local", [HERE]), Candidate.of("lab", "ssh", [A, B]), Candidate.of("new", "ssh", [C])]
 ROWS = [
     Row("local", "local", HERE, use={1: "one\x1b[5m-1"}, waiting=3),
     Row("lab", "ssh", A, FACTS, NOW - 130, waiting=12),
@@ -65,7 +66,7 @@ def test_narrow():
 
 def test_json():
     """The document has every fact under a stable name, and null for what nobody knows."""
-    local, lab, new = json.loads(json.dumps(targets_json(PLACES, ROWS, GROUPS, checked=True)))
+    local, lab, new = json.loads(json.dumps(targets_json(CANDIDATES, ROWS, GROUPS, checked=True)))
     assert (local["kind"], local["devices"], local["waiting"], local["groups"]) == ("local", 2, 3, [])
     assert (lab["accelerator"], lab["devices"], lab["memory_gib"], lab["groups"]) == ("cuda", 8, 79.6, ["any"])
     a, b = lab["hosts"]
@@ -74,7 +75,7 @@ def test_json():
     assert b["in_use"][3] == {"device": 4, "job": "three-3"}
     assert (new["accelerator"], new["devices"], new["hosts"][0]["devices"]) == (None, None, None)
     assert new["hosts"][0]["fault"].startswith("c.lab: not reached")
-    assert all("fault" not in host for each in targets_json(PLACES, ROWS, {}, checked=False) for host in each["hosts"])
+    assert all("fault" not in host for each in targets_json(CANDIDATES, ROWS, {}, checked=False) for host in each["hosts"])
 
 
 def test_an_empty_layout():

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.monitoring.metrics import Reading
 from orchestrator.store import StoreError, migrations, open_store
+from orchestrator.store.attempts import AttemptRecord
+from orchestrator.store.lanes import lane, unpacked
 from orchestrator.store.migrations import MIGRATIONS, VERSION
-from orchestrator.store.requests import lane, unpacked
+from orchestrator.targets.node import Placement
 
 HERE = Path(__file__).parent
 KEPT = sorted(int(path.name.split("-")[1].split(".")[0]) for path in HERE.glob("version-*.db.gz"))
@@ -63,7 +64,7 @@ def test_nothing_is_lost(older):
         assert [job.id for job in store.jobs(newest_first=False)] == IDS
         assert [point.value for point in store.points("ended", names=["loss"])] == [3.0, 1.5, 1.0]
         assert unpacked(store.request("queued"))["places"][0]["hosts"][0]["machine"] == "local"
-        assert Reading.load(store.positions("running", 1)).placed == {"target": "local", "devices": {"local": [0]}}
+        assert AttemptRecord.from_dict(store.positions("running", 1)).placement == Placement("local", {"local": (0,)})
         assert [each.job.id for each in store.working()] == ["running"]
 
 

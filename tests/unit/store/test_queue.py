@@ -6,7 +6,7 @@ from contextlib import closing
 import pytest
 
 from orchestrator.store import Event, NewJob, Store, open_store
-from orchestrator.store.requests import lane, pinned
+from orchestrator.store.lanes import lane, pinned
 
 PLACE = {"target": {"name": "lab"}, "hosts": [{"machine": "one", "devices": 2}, {"machine": "two", "devices": 2}]}
 

@@ -1,0 +1,45 @@
+"""The text of a request as the store keeps it, and the lane in which its job waits. Plain values: most commands read no more."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def packed(request: Mapping[str, Any]) -> str:
+    """A request's document as the store keeps it."""
+    return b64encode(zlib.compress(json.dumps(request, sort_keys=True).encode(), 6)).decode()
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """The document again."""
+    return dict(json.loads(zlib.decompress(b64decode(text))))
+
+
+def lane(places: Sequence[Mapping[str, Any]]) -> str:
+    """The queue in which a job waits: jobs that may run on the same machines of the same targets share one.
+
+    Where the first of a lane finds no room, none behind it does. So a controller reads the heads of the lanes, and not all jobs.
+
+    Args:
+        places: as the request has them.
+    """
+    from hashlib import sha256  # noqa: PLC0415  # only where a job is submitted or a store migrated
+
+    machines = [(place["target"]["name"], [(host["machine"], host["devices"]) for host in place["hosts"]]) for place in places]
+    return sha256(json.dumps(machines).encode()).hexdigest()[:16]
+
+
+def pinned(lane: str, positions: Mapping[str, Any]) -> str:
+    """The lane of an attempt: one that goes on from a checkpoint waits for the machine where that lies.
+
+    Args:
+        lane: of any attempt of the job.
+        positions: what the attempt begins with.
+    """
+    machine = (positions.get("start") or {}).get("machine")
+    general = lane.partition("@")[0]
+    return f"{general}@{machine}" if machine else general

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.bundle import LOCKS, with_imports
 from backends.checkpoints import first_rate
@@ -11,7 +11,7 @@ from backends.emit import as_json, as_yaml
 from backends.mapping.data import DATA, reward_files, sources
 from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
-from backends.mapping.rows import Flat, Variant, nest, translate
+from backends.mapping.rows import Flat, Value, Variant, nest, translate
 from backends.models import MODELS, Model
 from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves
@@ -119,7 +119,7 @@ def _no_such(trainer: str, key: str) -> str:
     return f"{keys.version(trainer)} has no such key" + (f"; {hint}" if hint else "")
 
 
-def _dotted(value: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:
+def _dotted(value: Mapping[str, Value], above: str = "") -> Iterable[tuple[str, Value]]:
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
             yield from _dotted(item, f"{above}{key}.")
@@ -146,7 +146,7 @@ def _misplaced(backend: Backend, flat: Flat, target: Target, accept: frozenset[s
     return tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accept - NEVER_ACCEPTABLE) for leaf, why in faults)
 
 
-def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
+def _by_file(native: Flat, config: str) -> dict[str, dict[str, Value]]:
     """Native keys, file by file, nested."""
     flat: dict[str, Flat] = {config: {}}
     for name, value in native.items():
@@ -158,7 +158,7 @@ def _by_file(native: Flat, config: str) -> dict[str, dict[str, Any]]:
     return {file: nest(keys) for file, keys in flat.items()}
 
 
-def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any]) -> tuple[File, ...]:
+def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Value]) -> tuple[File, ...]:
     head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
     out = [
         File(path, head + as_yaml(spec) if path.endswith((".yaml", ".yml")) else as_json(spec)) for path, spec in specs.items()
@@ -167,7 +167,7 @@ def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Any]) -> tuple[
     return (*out, *with_imports((*first, *backend.shims)), *(File(name, text) for name, text in backend.scripts.items()))
 
 
-def _first_steps(python: str, specs: Mapping[str, Any]) -> tuple[Step, ...]:
+def _first_steps(python: str, specs: Mapping[str, Value]) -> tuple[Step, ...]:
     """The model, and the rows. A model in the cache is made once; one of the user's is looked at each time."""
     folder = specs[MODEL]["folder"] if MODEL in specs else ""
     made = f"{folder}/.ready" if folder.startswith("cache/") else ""
@@ -213,7 +213,7 @@ def _secrets(flat: Flat) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*flat["secrets"], *(name for name, is_wanted in wanted.items() if is_wanted)]))
 
 
-def _reading(flat: Flat) -> dict[str, Any]:
+def _reading(flat: Flat) -> dict[str, Value]:
     """What readers need: the first rate, since two trainers log each step's next one; how often; the accumulation."""
     facts = {name: flat[f"optim.{name}"] for name in ("lr", "schedule", "warmup_steps", "warmup_share", "min_lr")}
     total, micro = flat["train.batch.global"], flat["train.batch.micro"]
@@ -227,7 +227,7 @@ def _reading(flat: Flat) -> dict[str, Any]:
     }
 
 
-def _retry(flat: Flat, report: Report) -> dict[str, Any]:
+def _retry(flat: Flat, report: Report) -> dict[str, Value]:
     """The section retry; to go on from a checkpoint may have been given up as lost."""
     lost = any(line.leaf == "checkpoint.resume" and line.status == "lost" for line in report.lines)
     return {

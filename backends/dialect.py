@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig
 
 Beside = Callable[[str], str | None]
@@ -82,7 +82,7 @@ class Dialect:
     """Which rows of the table a config speaks to. Raises `Refused`."""
     reads: Callable[[Variant], tuple[ImportRow, ...]]
     rules: tuple[Rule, ...]
-    default: Callable[[Flat, str], Any]
+    default: Callable[[Flat, str], Value]
     """(config, key) -> what the trainer takes when the key is not written; ABSENT when it has no default."""
 
     def rule(self, key: str) -> Rule | None:
@@ -95,10 +95,10 @@ def one(key: str, leaf: str, why: str = "") -> ImportRow:
     return ImportRow((key,), lambda value: {} if value is ABSENT else {leaf: value}, why)
 
 
-def choice(key: str, leaf: str, words: Mapping[Any, Any], why: str = "") -> ImportRow:
+def choice(key: str, leaf: str, words: Mapping[Value, Value], why: str = "") -> ImportRow:
     """A key with another vocabulary; a word that is not in it is unfit."""
 
-    def make(value: Any) -> Flat:
+    def make(value: Value) -> Flat:
         if value is ABSENT:
             return {}
         if not isinstance(value, str | bool | int | None) or value not in words:
@@ -108,7 +108,7 @@ def choice(key: str, leaf: str, words: Mapping[Any, Any], why: str = "") -> Impo
     return ImportRow((key,), make, why)
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """A number, also one in quotes, as trainers take it.
 
     Raises:
@@ -122,7 +122,7 @@ def number(value: Any) -> float:
         raise Unfit(f"should be a number, got {value!r}") from None
 
 
-def whole(value: Any) -> int:
+def whole(value: object) -> int:
     """A whole number, also one in quotes or with a point.
 
     Raises:
@@ -134,7 +134,7 @@ def whole(value: Any) -> int:
     return int(found)
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """A word.
 
     Raises:

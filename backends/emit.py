@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _json = json.JSONEncoder().encode
@@ -18,12 +17,12 @@ _WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 """Of YAML 1.1, in any case; as texts they need quotes."""
 
 
-def as_json(spec: Mapping[str, Any]) -> str:
+def as_json(spec: Mapping[str, object]) -> str:
     """A JSON object, a key of the top a line."""
     return "{\n " + ",\n ".join(f"{_json(key)}: {_json(value)}" for key, value in spec.items()) + "\n}\n"
 
 
-def as_yaml(spec: Mapping[str, Any]) -> str:
+def as_yaml(spec: Mapping[str, object]) -> str:
     """A YAML document of a mapping of plain values.
 
     Raises:
@@ -32,7 +31,7 @@ def as_yaml(spec: Mapping[str, Any]) -> str:
     return "".join(_block(spec, "")) or "{}\n"
 
 
-def _block(spec: Mapping[str, Any], indent: str) -> Iterator[str]:
+def _block(spec: Mapping[str, object], indent: str) -> Iterator[str]:
     for key, value in spec.items():
         if isinstance(value, Mapping) and value:
             yield f"{indent}{_inline(key)}:\n"
@@ -41,7 +40,7 @@ def _block(spec: Mapping[str, Any], indent: str) -> Iterator[str]:
             yield f"{indent}{_inline(key)}: {_inline(value)}\n"
 
 
-def _inline(value: Any) -> str:
+def _inline(value: object) -> str:
     if isinstance(value, str):
         return value if _PLAIN.fullmatch(value) and value.lower() not in _WORDS else _quoted(value)
     if value is None or isinstance(value, bool):

@@ -11,7 +11,7 @@ axolotl has no names of its own: it takes the folder.
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 TRAINERS = {"torchtune": "torchtune 0.6.1", "litgpt": "LitGPT 0.5.13", "maxtext": "MaxText 0.2.5"}
 """Trainer with names of its own -> its release, for people."""
@@ -141,7 +141,19 @@ def _name(cell: str) -> str:
     return "" if cell.startswith("!") else cell
 
 
-_READ: tuple[Callable[[str], Any], ...] = (str, str, *[_number] * 9, str, float, _yes, _number, _number, _yes, _yes, *[_name] * 3)
+_READ: tuple[Callable[[str], object], ...] = (
+    str,
+    str,
+    *[_number] * 9,
+    str,
+    float,
+    _yes,
+    _number,
+    _number,
+    _yes,
+    _yes,
+    *[_name] * 3,
+)
 """How the cell of each column is read."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from backends.mapping.rows import Flat
+from backends.mapping.rows import Flat, Value
 from backends.recipe.secrets import is_secret
 from backends.recipe.yaml_source import DEEPEST, too_deep
 
@@ -101,7 +101,7 @@ def read(text: str) -> NativeConfig:
     return NativeConfig(keys, walk.lines, tuple(walk.notes), text)
 
 
-def flat(values: Mapping[str, Any], above: str = "") -> Flat:
+def flat(values: Mapping[str, Value], above: str = "") -> Flat:
     """Nested mappings as dotted names."""
     out: Flat = {}
     for key, value in values.items():
@@ -121,7 +121,7 @@ class _Walk:
         self.count = 0
         self.scalars = _Loader("")
 
-    def value(self, node: yaml.Node, path: str, depth: int) -> Any:
+    def value(self, node: yaml.Node, path: str, depth: int) -> Value:
         self.count += 1
         if self.count > MOST_NODES or depth > DEEPEST:
             rule = f"should be smaller: at most {MOST_NODES:,} values, {DEEPEST} levels deep"
@@ -132,7 +132,7 @@ class _Walk:
             return [self.value(item, f"{path}.{n}", depth + 1) for n, item in enumerate(node.value)]
         return self.scalar(node, path)
 
-    def scalar(self, node: yaml.Node, path: str) -> Any:
+    def scalar(self, node: yaml.Node, path: str) -> Value:
         if not node.tag.startswith("tag:yaml.org,2002:") or node.tag.endswith((":binary", ":value")):
             raise _not_plain(node, path)
         try:
@@ -143,15 +143,15 @@ class _Walk:
             raise _not_plain(node, path)
         return found
 
-    def made(self, node: yaml.Node) -> Any:
+    def made(self, node: yaml.Node) -> Value:
         found = self.scalars.construct_object(node)
         if isinstance(found, float) and not math.isfinite(found):
             return str(found)
         return found if isinstance(found, str | int | float | bool | None) else node.value
 
-    def mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
+    def mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Value]:
+        out: dict[str, Value] = {}
+        merged: dict[str, Value] = {}
         for key, item in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 for source in item.value if isinstance(item, yaml.SequenceNode) else [item]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 Status = Literal["same", "converted", "defaulted", "approximated", "lost", "native"]
 Kind = Literal["", "todo", "waiting", "never"]
@@ -16,7 +16,7 @@ class Line(NamedTuple):
     leaf: str
     status: Status
     """`defaulted`: the recipe is silent and our default was written out; `native`: a key of the escape hatch."""
-    native: Mapping[str, Any] = {}
+    native: Mapping[str, object] = {}
     """The trainer's keys and the values written; a key outside the main config carries its file: `data.json:max_length`."""
     why: str = ""
     kind: Kind = ""
@@ -38,6 +38,6 @@ class Report:
         """Losses that nobody accepted: with any of these there is no plan."""
         return tuple(line for line in self.lines if line.status == "lost" and not line.accepted)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Plain values."""
         return {"lines": [line._asdict() for line in self.lines]}

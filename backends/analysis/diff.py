@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backends.analysis.porting import changes
 from backends.importing.convert import Imported
 from backends.importing.recognise import DIALECTS
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.mapping.schedule import warmup_steps
 from backends.native_config import flat as dotted
 from backends.recipe.flat import leaves
@@ -28,7 +28,7 @@ from backends.report import Line
 class Key(NamedTuple):
     """A native key that no leaf says."""
 
-    value: Any
+    value: Value
     why: str
     told: bool
     """Import reports it as not modelled; otherwise it is set verbatim for its own trainer."""
@@ -60,8 +60,8 @@ class Apart(NamedTuple):
     """A leaf in which the two differ. ABSENT: the leaf has no effect on that side."""
 
     leaf: str
-    a: Any
-    b: Any
+    a: Value
+    b: Value
 
     @property
     def decides(self) -> bool:
@@ -74,8 +74,8 @@ class Unsaid(NamedTuple):
 
     trainer: str
     key: str
-    a: Any
-    b: Any
+    a: Value
+    b: Value
     why: str
     decides: bool
 
@@ -162,7 +162,7 @@ def _follows(each: Apart, a: Side, b: Side) -> bool:
     return (each.b is ABSENT and each.leaf not in a.spelled) or (each.a is ABSENT and each.leaf not in b.spelled)
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     if isinstance(one, float | int) and isinstance(other, float | int) and not isinstance(one, bool):
         return not isinstance(other, bool) and math.isclose(one, other, rel_tol=1e-12)
     if isinstance(one, list) and isinstance(other, list):
@@ -182,7 +182,7 @@ def _unsaid(a: Side, b: Side) -> Iterator[Unsaid]:
                 yield Unsaid(trainer, key, one, other, *_bearing(trainer, key, found, a))
 
 
-def _value(trainer: str, key: str, own: Mapping[str, Key], side: Side, *, shared: bool) -> Any:
+def _value(trainer: str, key: str, own: Mapping[str, Key], side: Side, *, shared: bool) -> Value:
     """What is set, else the trainer's default."""
     if key in own or not shared or trainer not in DIALECTS:
         return own[key].value if key in own else ABSENT

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backends.analysis.capabilities import ADAPTERS, KINDS, SHAPES, Loss, Spelling, has, matters, spelling
 from backends.backend import Backend
-from backends.mapping.rows import Variant
+from backends.mapping.rows import Value, Variant
 from backends.recipe.flat import leaves
 from backends.recipe.leaves import facts
 from backends.registry import BACKENDS
@@ -103,7 +103,7 @@ def _way(some: Sequence[Variant], among: Collection[Variant]) -> str:
     return " ".join(said)
 
 
-def document(backends: Iterable[Backend]) -> dict[str, Any]:
+def document(backends: Iterable[Backend]) -> dict[str, Value]:
     """Everything, as plain values."""
     known = tuple(backends)
     shared = [each for each in SHAPES if not each.native]
@@ -123,7 +123,7 @@ def _loss(loss: Loss | None) -> dict[str, str]:
     return {"support": loss.kind, "why": loss.why, "see": loss.see} if loss else {"support": "yes", "why": "", "see": ""}
 
 
-def as_values(found: Cell) -> dict[str, Any]:
+def as_values(found: Cell) -> dict[str, Value]:
     """A cell as plain values."""
     return {
         "support": found.support,

@@ -12,13 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 from backends.backend import Backend
 from backends.dialect import Beside, Dialect, ImportRow, Refused, Unfit
 from backends.importing import shell
 from backends.importing.recognise import is_unknown, opened
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, nest, reverse
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, nest, reverse
 from backends.models import MODELS
 from backends.native_config import NativeConfig, flat
 from backends.recipe.flat import REQUIRED, defaults, leaves
@@ -37,7 +37,7 @@ class Entry:
     """What became of one native key."""
 
     key: str
-    value: Any
+    value: Value
     fate: Fate
     """`modelled`: by leaves, or decided for each job where there are none. `kept`: verbatim under `native`, or idle: it has no
     meaning elsewhere. `unmodelled`: the recipe does not say it; `why` says what it does."""
@@ -55,7 +55,7 @@ class Imported:
     because: str
     """Why it is this trainer's."""
     recipe: Recipe
-    values: dict[str, Any]
+    values: dict[str, Value]
     """The recipe as it is written, nested."""
     entries: tuple[Entry, ...]
     assumed: Flat
@@ -121,7 +121,7 @@ class _Import:
         """No key of the file says it: the trainer's default does."""
         return leaf in self.sources and not self.sources[leaf] and leaf not in self.chosen("")
 
-    def value(self, key: str) -> Any:
+    def value(self, key: str) -> Value:
         """As written, else the trainer's default."""
         if "*" in key:
             start = key.index("*")
@@ -140,17 +140,18 @@ class _Import:
         """One of import's own rows."""
         said = self.written(row.keys)
         self.own |= set(row.keys)
+        fate: Fate = "unmodelled"
         try:
             made = row.make(*(self.value(key) for key in (*row.keys, *row.also)))
         except Unfit as unfit:
-            made, fate, why = unfit.carry, "unmodelled", unfit.why
+            made, why = unfit.carry, unfit.why
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            made, fate, why = {}, "unmodelled", f"has a value that is not understood ({type(error).__name__})"
+            made, why = {}, f"has a value that is not understood ({type(error).__name__})"
         else:
             fate, why = _fate(made), row.why
         self.take(made, said, fate, why)
 
-    def take(self, made: Flat, said: Sequence[str], fate: Any, why: str) -> None:
+    def take(self, made: Flat, said: Sequence[str], fate: Fate, why: str) -> None:
         """Leaves of a row, and what became of its keys."""
         made = {leaf: value for leaf, value in made.items() if value is not ABSENT}
         for leaf, value in made.items():
@@ -223,7 +224,7 @@ class _Import:
         found = hint(self.backend.name, key) if len(self.strange) <= 10 else ""
         return f"; {found}" if found else ""
 
-    def parsed(self, name: str) -> tuple[Recipe, dict[str, Any]]:
+    def parsed(self, name: str) -> tuple[Recipe, dict[str, Value]]:
         """The recipe; a leaf that its parser refuses is taken out again, and its keys are not modelled."""
         for _ in range(len(leaves())):
             values = self.document(name)
@@ -249,7 +250,7 @@ class _Import:
             self.leaves |= own
             self.entries[key] = Entry(key, old.value, "unmodelled", said, f"{leaf} {rule}", old.line)
 
-    def document(self, name: str) -> dict[str, Any]:
+    def document(self, name: str) -> dict[str, Value]:
         """The recipe's values, in the schema's order."""
         usual, found = defaults(), {**self.leaves, **self.chosen(name)}
         order = (*leaves(), *sorted(leaf for leaf in found if leaf.startswith("native.")))
@@ -261,7 +262,7 @@ class _Import:
         said = {leaf: value for leaf, value in kept.items() if leaf not in native}
         return nest(said) | nest({leaf: value for leaf, value in native.items() if leaf not in sections})
 
-    def is_worth(self, leaf: str, value: Any, usual: Any) -> bool:
+    def is_worth(self, leaf: str, value: Value, usual: Value) -> bool:
         """A leaf at our default is written where the file says it, but for what it only denies."""
         if leaf == "version" or not _same(value, usual):
             return True
@@ -313,7 +314,7 @@ def _last(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: object, other: object) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from backends.mapping.rows import Context, Row, Unsupported, couple
+from backends.mapping.rows import Context, Row, Unsupported, Values, couple
 
 
 def batch_per_device(size: str, accumulation: str, *also: str) -> Row:
@@ -13,7 +10,7 @@ def batch_per_device(size: str, accumulation: str, *also: str) -> Row:
     get the global batch.
     """
 
-    def to(total: int, micro: int | None, context: Context) -> Sequence[Any]:
+    def to(total: int, micro: int | None, context: Context) -> Values:
         one, times = split(total, micro, context)
         return one, times, *(total for _ in also)
 
@@ -29,7 +26,7 @@ def batch_per_device(size: str, accumulation: str, *also: str) -> Row:
 def batch_global(size: str, micro_size: str, *also: str) -> Row:
     """Trainers that count sequences per step over all devices and derive the accumulation."""
 
-    def to(total: int, micro: int | None, context: Context) -> Sequence[Any]:
+    def to(total: int, micro: int | None, context: Context) -> Values:
         return total, split(total, micro, context)[0], *(total for _ in also)
 
     return couple(

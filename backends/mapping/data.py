@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from backends.mapping.rows import Context, Flat, Row, couple, everywhere, handled_by_us, same
+from backends.mapping.rows import Context, Flat, Row, Values, couple, everywhere, handled_by_us, same
 from backends.recipe.leaves import LEAVES, template_for_null
 from backends.recipe.paths import is_hub, suffix
 
@@ -49,11 +48,11 @@ COLUMNS = tuple(leaf.rpartition(".")[2] for leaf in LEAVES if leaf.startswith("d
 def _rows_from(leaf: str, split: str, key: str) -> Row:
     """A source of rows: files of the user's, linked into the job's folder, or data sets of the hub."""
 
-    def to(wish: Wish, part: str, _: Context) -> Sequence[Any]:
+    def to(wish: Wish, part: str, _: Context) -> Values:
         specs = sources(leaf, wish, part)
         return (specs if isinstance(wish, list) else specs[0] if specs else None,)
 
-    def back(spec: list[Flat] | Flat | None, _: Context) -> Sequence[Any]:
+    def back(spec: list[Flat] | Flat | None, _: Context) -> Values:
         if spec is None:
             return None, "validation"
         if isinstance(spec, list):

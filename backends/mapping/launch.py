@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from backends.mapping.rows import Context, Row, Unsupported, cannot, handled_by_us, idle
+from backends.mapping.rows import Context, Row, Unsupported, Values, cannot, handled_by_us, idle
 from backends.plan import HEAD, PORT, RANK
 from backends.report import Kind as Lack
 
@@ -29,7 +28,7 @@ def resume(cannot: Callable[[Context], tuple[Lack, str, str] | None]) -> Row:
         cannot: what is in the way of that on a machine, if anything: kind of loss, reason, upstream's word.
     """
 
-    def to(wanted: bool, context: Context) -> Sequence[Any]:
+    def to(wanted: bool, context: Context) -> Values:
         apart: tuple[Lack, str, str] = ("todo", "the checkpoint lies on the first host only, and the others need it too", "")
         if wanted and (lack := cannot(context) or (apart if context.hosts > 1 else None)):
             raise Unsupported("checkpoint.resume", lack[1], kind=lack[0], see=lack[2])

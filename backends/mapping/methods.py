@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import Context, Row, Unsupported, cannot, couple, handled_by_us, idle
+from backends.mapping.rows import Context, Row, Unsupported, Values, cannot, couple, handled_by_us, idle
 from backends.recipe.leaves import beta_for_null
 from backends.report import Kind as Lack
 
@@ -59,7 +58,7 @@ def kinds(*has: str, lacks: Mapping[str, tuple[Lack, str, str]], why: str = "") 
         why: said in the report.
     """
 
-    def to(kind: str, _: Context) -> Sequence[Any]:
+    def to(kind: str, _: Context) -> Values:
         if kind not in has:
             lack, reason, see = lacks[kind]
             raise Unsupported("method.kind", reason, kind=lack, see=see, fallback={f"{LAUNCH}:kind": "sft"})

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from backends.mapping.data import DATA
-from backends.mapping.rows import Context, Flat, Row, couple
+from backends.mapping.rows import Context, Flat, Row, Value, Values, couple
 from backends.recipe.paths import is_hub
 
 MODEL = "model.json"
@@ -27,9 +26,7 @@ def model_folder(init: str, name: str, revision: str | None, shape: Flat | None)
     return "inputs/model"
 
 
-def model(
-    *, theirs: Sequence[str], to: Callable[[str, Context], Sequence[Any]], shared: bool = True, absent: Sequence[str] = ()
-) -> Row:
+def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared: bool = True, absent: Sequence[str] = ()) -> Row:
     """The model section: a spec for the model step, and what the trainer needs to find the result.
 
     Args:
@@ -43,7 +40,7 @@ def model(
     def own(folder: str) -> Sequence[str]:
         return (folder,) * len(keys)
 
-    def crossing(name: str, revision: str | None, init: str, shape: Flat | None, context: Context) -> Sequence[Any]:
+    def crossing(name: str, revision: str | None, init: str, shape: Flat | None, context: Context) -> Values:
         folder = model_folder(init, name, revision, shape)
         if init == "random" and shape is not None:
             spec: Flat = {
@@ -58,7 +55,7 @@ def model(
             spec = {"init": "folder", "folder": folder, "id": name}
         return spec, *own(folder), *to(folder, context)
 
-    def back(spec: Flat, *_: Any) -> Sequence[Any]:
+    def back(spec: Flat, *_: Value) -> Values:
         if spec["init"] == "random":
             return "random", None, "random", {**spec["architecture"], "seed": spec["seed"]}
         revision = spec.get("revision")

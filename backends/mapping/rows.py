@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backends.recipe.flat import Flat as Flat  # noqa: PLC0414  # exported again: whoever writes rows needs it
 from backends.recipe.flat import Value as Value  # noqa: PLC0414  # as above
 from backends.recipe.flat import defaults, leaves
 from backends.report import Kind, Line, Status
 
-ABSENT: Any = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
+Values = Sequence[Value]
+"""One value for each name of a row's side."""
+
+ABSENT: Value = type("Absent", (), {"__repr__": lambda _: "ABSENT"})()
 """A native key that is not written for this value."""
 
 
@@ -42,7 +45,7 @@ class Context:
     devices: int = 1
     """Accelerators of the job, over all hosts."""
     hosts: int = 1
-    model: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Value] = field(default_factory=dict)
     """Each trainer's names for the model, when it is in the model table."""
     steps: int | None = None
     """Optimizer steps, when the recipe alone fixes them."""
@@ -61,7 +64,7 @@ class Unsupported(Exception):
         *,
         kind: Kind = "never",
         see: str = "",
-        fallback: Mapping[str, Any] | None = None,
+        fallback: Mapping[str, Value] | None = None,
         overridden_by: Sequence[str] = (),
     ) -> None:
         super().__init__(f"{leaf}: {why}")
@@ -78,9 +81,9 @@ class Row:
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
-    to: Callable[..., Sequence[Any]]
+    to: Callable[..., Values]
     """(*our values, context) -> their values; raises `Unsupported`."""
-    back: Callable[..., Sequence[Any]]
+    back: Callable[..., Values]
     """(*their values, context) -> our values."""
     status: Status = "same"
     why: str = ""
@@ -107,10 +110,10 @@ def same(ours: str, theirs: str) -> Row:
     return Row((ours,), (theirs,), lambda v, _: (v,), lambda v, _: (v,))
 
 
-def default_for_null(ours: str, theirs: str, default: Callable[[Context], Any], why: str = "") -> Row:
+def default_for_null(ours: str, theirs: str, default: Callable[[Context], Value], why: str = "") -> Row:
     """A leaf whose null leaves the choice to us: the context decides, and the choice is written out."""
 
-    def back(value: Any, context: Context) -> Sequence[Any]:
+    def back(value: Value, context: Context) -> Values:
         return (None if value == default(context) else value,)
 
     return Row((ours,), (theirs,), lambda v, context: (default(context) if v is None else v,), back, "same", why)
@@ -119,10 +122,10 @@ def default_for_null(ours: str, theirs: str, default: Callable[[Context], Any], 
 def choice(
     ours: str,
     theirs: str,
-    pairs: Mapping[Any, Any],
+    pairs: Mapping[Value, Value],
     *,
-    otherwise: Mapping[Any, tuple[Kind, str]] | None = None,
-    fallback: Any = ABSENT,
+    otherwise: Mapping[Value, tuple[Kind, str]] | None = None,
+    fallback: Value = ABSENT,
     why: str = "",
     see: str = "",
 ) -> Row:
@@ -142,7 +145,7 @@ def choice(
         raise ValueError(f"{theirs}: two of our words share one of theirs")
     refused = dict(otherwise or {})
 
-    def to(value: Any, _: Context) -> Sequence[Any]:
+    def to(value: Value, _: Context) -> Values:
         if value in refused:
             kind, reason = refused[value]
             raise Unsupported(ours, reason, kind=kind, see=see, fallback={theirs: fallback})
@@ -154,8 +157,8 @@ def choice(
 def couple(
     ours: Sequence[str],
     theirs: Sequence[str],
-    to: Callable[..., Sequence[Any]],
-    back: Callable[..., Sequence[Any]],
+    to: Callable[..., Values],
+    back: Callable[..., Values],
     *,
     why: str = "",
     see: str = "",
@@ -166,7 +169,7 @@ def couple(
     return Row(tuple(ours), tuple(theirs), to, back, status, why, see, (), tuple(absent))
 
 
-def const(theirs: str, value: Any, why: str, see: str = "") -> Row:
+def const(theirs: str, value: Value, why: str, see: str = "") -> Row:
     """A native key that carries meaning and has no leaf: written out, so that no default decides. `value` may be a function
     of the context.
     """
@@ -178,10 +181,10 @@ def cannot(
     ours: str,
     why: str,
     *,
-    supported: Sequence[Any] = (),
+    supported: Values = (),
     kind: Kind = "never",
     see: str = "",
-    fallback: Mapping[str, Any] | None = None,
+    fallback: Mapping[str, Value] | None = None,
 ) -> Row:
     """A leaf that the trainer does not have.
 
@@ -194,7 +197,7 @@ def cannot(
         fallback: native keys to write when the loss is accepted.
     """
 
-    def to(value: Any, _: Context) -> Sequence[Any]:
+    def to(value: Value, _: Context) -> Values:
         if value not in (supported or (defaults()[ours],)):
             raise Unsupported(ours, why, kind=kind, see=see, fallback=fallback)
         return ()
@@ -207,7 +210,7 @@ def handled_by_us(ours: str, why: str) -> Row:
     return Row((ours,), (), lambda _v, _s: (), _not_reversed, "same", why)
 
 
-def _not_reversed(_: Context) -> Sequence[Any]:
+def _not_reversed(_: Context) -> Values:
     """`Row.back` of a row without native keys: `reverse` leaves such rows out."""
     return ()
 
@@ -215,7 +218,7 @@ def _not_reversed(_: Context) -> Sequence[Any]:
 class _Values(Flat):
     """A flat config in which what is missing is ABSENT."""
 
-    def __missing__(self, _: str) -> Any:
+    def __missing__(self, _: str) -> Value:
         return ABSENT
 
 
@@ -305,9 +308,9 @@ def reverse(table: Iterable[Row]) -> tuple[Row, ...]:
     )
 
 
-def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+def nest(flat: Mapping[str, Value]) -> dict[str, Value]:
     """Dotted names into nested mappings, in the order given."""
-    out: dict[str, Any] = {}
+    out: dict[str, Value] = {}
     for name, value in flat.items():
         *above, last = name.split(".")
         place = out

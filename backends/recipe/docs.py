@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
-from typing import Any, get_args
+from typing import get_args
 
 from backends.recipe.flat import Value, field_of
 from backends.recipe.schema import Recipe
@@ -45,7 +45,7 @@ def meanings() -> dict[tuple[str, str], str]:
     return out
 
 
-def about(leaf: str) -> dict[str, Any]:
+def about(leaf: str) -> dict[str, Value]:
     """Meaning, type and default of a leaf."""
     owner, name, info = field_of(leaf)
     schema = json_schema()["$defs"].get(owner.__name__) or json_schema()
@@ -57,7 +57,7 @@ def about(leaf: str) -> dict[str, Any]:
     }
 
 
-def _type(schema: dict[str, Any]) -> str:
+def _type(schema: dict[str, Value]) -> str:
     """A JSON Schema type in words."""
     if "anyOf" in schema:
         return " or ".join(_type(each) for each in schema["anyOf"])
@@ -76,7 +76,7 @@ def _type(schema: dict[str, Any]) -> str:
 
 
 @cache
-def json_schema() -> dict[str, Any]:
+def json_schema() -> dict[str, Value]:
     """JSON Schema of recipes, with the meaning of every field."""
     schema = Recipe.model_json_schema()
     for owner, section in [("Recipe", schema), *schema["$defs"].items()]:

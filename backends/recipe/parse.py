@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from backends.recipe.flat import is_mapping, leaves
+from backends.recipe.flat import Value, is_mapping, leaves
 from backends.recipe.problems import RULES, RecipeError, nearest, place_of, value_at
 from backends.recipe.rules import check_rules
 from backends.recipe.schema import Recipe
 from backends.recipe.sections.base import Section
 from backends.recipe.yaml_source import Problem, Source, read
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 def parse(text: str, *, name: str = "<recipe>", base: str = "", sets: Sequence[str] = (), trainers: Iterable[str] = ()) -> Recipe:
@@ -50,12 +53,12 @@ def parse(text: str, *, name: str = "<recipe>", base: str = "", sets: Sequence[s
     return recipe
 
 
-def _written(values: dict[str, Any]) -> set[str]:
+def _written(values: dict[str, Value]) -> set[str]:
     known = set(leaves())
     return {leaf for leaf in known if value_at(values, leaf) is not ...}
 
 
-def _apply(values: dict[str, Any], sets: Sequence[str], problems: list[Problem]) -> set[str]:
+def _apply(values: dict[str, Value], sets: Sequence[str], problems: list[Problem]) -> set[str]:
     """Put `path=value` settings into the values; the paths that were set."""
     changed: set[str] = set()
     known = leaves()
@@ -80,16 +83,17 @@ def _apply(values: dict[str, Any], sets: Sequence[str], problems: list[Problem])
     return changed
 
 
-def _fitting(errors: Iterable[Any], values: dict[str, Any]) -> Iterable[Any]:
+def _fitting(errors: Iterable[ErrorDetails], values: dict[str, Value]) -> Iterable[ErrorDetails]:
     """Of a leaf that may be a text or a list, the complaints about what was written."""
     for error in errors:
-        tag = next((part for part in error["loc"] if str(part).startswith(("constrained-str", "list["))), None)
-        written = value_at(values, ".".join(map(str, error["loc"][: error["loc"].index(tag)]))) if tag else None
+        parts = [str(part) for part in error["loc"]]
+        tag = next((part for part in parts if part.startswith(("constrained-str", "list["))), None)
+        written = value_at(values, ".".join(parts[: parts.index(tag)])) if tag else None
         if tag is None or isinstance(written, list) == tag.startswith("list["):
             yield error
 
 
-def _problem(error: Any, source: Source, changed: set[str]) -> Problem:
+def _problem(error: ErrorDetails, source: Source, changed: set[str]) -> Problem:
     """One of pydantic's errors in our words."""
     parts = [str(part) for part in error["loc"] if not str(part).startswith(("constrained-str", "list["))]
     path = ".".join(parts)

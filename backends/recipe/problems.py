@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import TypedDict
 
+from backends.recipe.flat import Value
 from backends.recipe.yaml_source import Problem, Source
 
 
@@ -17,7 +18,7 @@ class RecipeError(Exception):
         self.problems = tuple(problems)
 
 
-RULES: dict[str, Callable[[dict[str, Any]], str]] = {
+RULES: dict[str, Callable[[dict[str, Value]], str]] = {
     "missing": lambda c: "is required",
     "greater_than": lambda c: f"should be greater than {c['gt']:g}",
     "greater_than_equal": lambda c: f"should be {c['ge']:g} or more",
@@ -40,7 +41,7 @@ RULES: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def value_at(values: Any, path: str) -> Any:
+def value_at(values: Value, path: str) -> Value:
     """Value at a dotted path, or `...` where nothing is written."""
     for part in path.split("."):
         if not isinstance(values, dict) or part not in values:
@@ -55,7 +56,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {found[0]}?" if found else ""
 
 
-def place_of(path: str, source: Source, changed: set[str]) -> dict[str, Any]:
+class Place(TypedDict):
+    """Where something was written."""
+
+    line: int | None
+    file: str
+
+
+def place_of(path: str, source: Source, changed: set[str]) -> Place:
     """Where the value of a path was written: a line of the file, or `--set`."""
     if path in changed:
         return {"line": None, "file": "--set"}

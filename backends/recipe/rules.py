@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
 
-from backends.recipe.flat import REQUIRED, Flat, defaults
+from backends.recipe.flat import REQUIRED, Flat, Value, defaults
 from backends.recipe.leaves import FORMATS, SECTIONS, TEMPLATES, Needs, facts
 from backends.recipe.needs import asks, is_met, needs_of
 from backends.recipe.paths import FILES, HUB, is_file, is_path
@@ -14,8 +13,14 @@ from backends.recipe.problems import nearest, place_of, value_at
 from backends.recipe.secrets import WAY_OUT, places
 from backends.recipe.yaml_source import Problem, Source
 
+At = Callable[[str], Value]
+"""The value at a dotted path; None where nothing is written."""
 
-def _not_empty(keys: Mapping[str, Any], above: str = "") -> Iterable[str]:
+Complain = Callable[..., Problem]
+"""(path, rule, hint, value) -> the problem with its place."""
+
+
+def _not_empty(keys: Mapping[str, Value], above: str = "") -> Iterable[str]:
     """Keys with `~` that have a value all the same."""
     for key, value in keys.items():
         if str(key).startswith("~") and value is not None:
@@ -24,7 +29,7 @@ def _not_empty(keys: Mapping[str, Any], above: str = "") -> Iterable[str]:
             yield from _not_empty(value, f"{above}{key}.")
 
 
-def _method_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+def _method_rules(at: At, problem: Complain) -> Iterable[Problem]:
     kind, form = at("method.kind") or "sft", at("data.format")
     if isinstance(form, str) and kind in FORMATS and form not in FORMATS[kind]:
         fitting = [k for k, forms in FORMATS.items() if form in forms]
@@ -32,7 +37,7 @@ def _method_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> 
         yield problem("data.format", rule, f"{form} is for {', '.join(fitting)}" if fitting else "")
 
 
-def _effects(values: dict[str, Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+def _effects(values: dict[str, Value], problem: Complain) -> Iterable[Problem]:
     """What is given and has no effect, or is not given and has to be: what `leaves.py` says of each."""
     found = {leaf: default if (value := value_at(values, leaf)) is ... else value for leaf, default in defaults().items()}
     for section, needs in SECTIONS.items():
@@ -61,7 +66,7 @@ def _says(need: Needs, found: Flat) -> str:
     return need.otherwise.format(value if isinstance(value, str) else json.dumps(value, default=str))
 
 
-def _machine_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+def _machine_rules(at: At, problem: Complain) -> Iterable[Problem]:
     devices, hosts, tensor = (at(f"resources.{leaf}") or 1 for leaf in ("devices", "hosts", "tensor"))
     if not all(isinstance(count, int) for count in (devices, hosts, tensor)):
         return
@@ -69,7 +74,7 @@ def _machine_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) ->
         yield problem("resources.tensor", f"should divide all devices, which are {devices * hosts}")
 
 
-def _model_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+def _model_rules(at: At, problem: Complain) -> Iterable[Problem]:
     heads, keys, width = (at(f"model.architecture.{k}") for k in ("heads", "kv_heads", "hidden_size"))
     if isinstance(heads, int) and isinstance(keys, int) and keys > 0 and heads % keys:
         yield problem("model.architecture.heads", f"should be a multiple of kv_heads, which is {keys}")
@@ -86,7 +91,7 @@ def _model_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> I
         yield problem("model.id", "should be a Hugging Face id (org/name) or a folder that begins with ./ ../ / or ~")
 
 
-def _data_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+def _data_rules(at: At, problem: Complain) -> Iterable[Problem]:
     many = at("data.train") if isinstance(at("data.train"), list) else []
     parts = [(f"data.train.{n}.path", part.get("path")) for n, part in enumerate(many) if isinstance(part, dict)]
     for leaf, name in (*((leaf, at(leaf)) for leaf in ("data.train", "data.eval")), *parts):
@@ -95,7 +100,7 @@ def _data_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> It
     yield from _template_rules(at, problem)
 
 
-def _template_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -> Iterable[Problem]:
+def _template_rules(at: At, problem: Complain) -> Iterable[Problem]:
     template, form = at("data.template"), at("data.format")
     if isinstance(template, str):
         if form == "instruct" and template not in TEMPLATES and "{instruction}" not in template:
@@ -106,14 +111,14 @@ def _template_rules(at: Callable[[str], Any], problem: Callable[..., Problem]) -
             yield problem("data.template", f"should be plain or chat with data.format: {form}")
 
 
-def check_rules(values: dict[str, Any], source: Source, changed: set[str], trainers: tuple[str, ...]) -> Iterable[Problem]:
+def check_rules(values: dict[str, Value], source: Source, changed: set[str], trainers: tuple[str, ...]) -> Iterable[Problem]:
     """What no single leaf can tell."""
 
-    def at(path: str) -> Any:
+    def at(path: str) -> Value:
         value = value_at(values, path)
         return None if value is ... else value
 
-    def problem(path: str, rule: str, hint: str = "", value: Any = ...) -> Problem:
+    def problem(path: str, rule: str, hint: str = "", value: Value = ...) -> Problem:
         got = value_at(values, path) if value is ... else value
         return Problem(path, rule, got, hint=hint, **place_of(path, source, changed))
 

@@ -6,8 +6,7 @@ By its key, or by the form of its value, which the services chose so that it can
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 _KEY = re.compile(
     r"(api_?key|(access|auth|hub|hf|bearer)_token|^token|password|passwd|secret(_key)?|private_key)$", re.IGNORECASE
@@ -25,7 +24,7 @@ _VALUE = re.compile(
 WAY_OUT = "a secret has no place in a file: name it under secrets, give it in the environment"
 
 
-def is_secret(key: str, value: Any) -> bool:
+def is_secret(key: str, value: object) -> bool:
     """Whether a value is one. `${VARIABLE}` and `$VARIABLE` say where one comes from.
 
     Args:
@@ -42,7 +41,7 @@ def is_secret(key: str, value: Any) -> bool:
     return bool(named or _VALUE.search(value))
 
 
-def places(values: dict[str, Any], above: str = "") -> Iterator[str]:
+def places(values: Mapping[str, object], above: str = "") -> Iterator[str]:
     """Dotted names of the secrets in nested mappings."""
     for key, value in values.items():
         name = f"{above}{key}"
@@ -52,7 +51,7 @@ def places(values: dict[str, Any], above: str = "") -> Iterator[str]:
             yield name
 
 
-def without(key: str, value: Any) -> Any:
+def without(key: str, value: object) -> object:
     """A list or mapping less the secrets in it."""
     if isinstance(value, dict):
         return {name: without(str(name), item) for name, item in value.items() if not _is_one(str(name), item)}
@@ -61,11 +60,11 @@ def without(key: str, value: Any) -> Any:
     return value
 
 
-def _is_one(key: str, value: Any) -> bool:
+def _is_one(key: str, value: object) -> bool:
     return not isinstance(value, dict | list) and is_secret(key, value)
 
 
-def variable(key: str, value: Any) -> str:
+def variable(key: str, value: object) -> str:
     """The variable in which the secret's own library looks for it; empty where that is not known."""
     if isinstance(value, str) and value.startswith("hf_"):
         return "HF_TOKEN"

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from backends.recipe.flat import Value
+
 MOST_NODES = 20_000
 """A recipe has about 100 nodes. Aliases that unfold to more than this are an attack or a mistake."""
 DEEPEST = 50
@@ -27,7 +29,7 @@ class Problem:
     """Dotted name of the leaf, "" for the document."""
     rule: str
     """What should be, without a full stop."""
-    value: Any = None
+    value: object = None
     """What is there; `...` where nothing is."""
     line: int | None = None
     """From 1; None where no line is to blame, as with `--set`."""
@@ -39,7 +41,7 @@ class Problem:
 class Source:
     """A YAML document as plain values that know their lines."""
 
-    values: dict[str, Any]
+    values: dict[str, Value]
     lines: dict[str, int]
     """Dotted path -> line from 1. Items of a list are numbered: `data.columns`, `secrets.0`."""
     problems: tuple[Problem, ...] = ()
@@ -99,7 +101,7 @@ def read(text: str, name: str = "<recipe>") -> Source:
     return Source(values if isinstance(values, dict) else {}, walk.lines, tuple(walk.problems), name)
 
 
-def too_deep(text: str, loader: Any) -> int:
+def too_deep(text: str, loader: type[yaml.SafeLoader]) -> int:
     """The line (from 1) in which a document gets too deep, or 0. The composer of libyaml calls itself at each level, and so many
     end the process.
     """
@@ -127,10 +129,10 @@ class _Walk:
         self.count = 0
         self.scalars = _Loader("")
 
-    def wrong(self, path: str, rule: str, node: yaml.Node, value: Any = ...) -> None:
+    def wrong(self, path: str, rule: str, node: yaml.Node, value: object = ...) -> None:
         self.problems.append(Problem(path, rule, value, node.start_mark.line + 1, "", self.name))
 
-    def value(self, node: yaml.Node, path: str, depth: int) -> Any:
+    def value(self, node: yaml.Node, path: str, depth: int) -> Value:
         self.count += 1
         if self.count > MOST_NODES or depth > DEEPEST:
             if self.count <= MOST_NODES + 1 or depth == DEEPEST + 1:
@@ -147,7 +149,7 @@ class _Walk:
             return [self.value(item, f"{path}.{n}" if path else str(n), depth + 1) for n, item in enumerate(node.value)]
         return self.scalar(node, path)
 
-    def scalar(self, node: yaml.Node, path: str) -> Any:
+    def scalar(self, node: yaml.Node, path: str) -> Value:
         try:
             if node.tag.endswith(":float"):  # the 1.1 constructor handles sexagesimals; Python's float is the core schema
                 return float(re.sub(r"^([-+]?)\.(inf|nan)$", r"\1\2", node.value.replace("_", "").lower()))
@@ -158,9 +160,9 @@ class _Walk:
             self.wrong(path, f"should be a value of its type {node.tag.rpartition(':')[2]}", node, node.value)
             return None
 
-    def mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        merged: dict[str, Any] = {}
+    def mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Value]:
+        out: dict[str, Value] = {}
+        merged: dict[str, Value] = {}
         for key, item in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 for source in item.value if isinstance(item, yaml.SequenceNode) else [item]:

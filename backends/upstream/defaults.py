@@ -10,20 +10,20 @@ import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from backends.mapping.rows import ABSENT
+from backends.recipe.flat import Value
 
 
 @cache
-def table(trainer: str) -> Mapping[str, Any]:
+def table(trainer: str) -> Mapping[str, Value]:
     """`key` or `place:key` -> value; places are commands and components. Empty when there is no table for the trainer."""
     path = Path(__file__).parents[1] / "trainers" / trainer / "defaults.txt"
     lines = path.read_text("utf-8").splitlines()[1:] if path.is_file() else []
     return {key: json.loads(value) for key, _, value in (line.partition(" = ") for line in lines)}
 
 
-def default(trainer: str, key: str, place: str = "") -> Any:
+def default(trainer: str, key: str, place: str = "") -> Value:
     """Of one key; ABSENT when the trainer has none.
 
     Args:

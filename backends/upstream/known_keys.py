@@ -10,7 +10,8 @@ import difflib
 from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from backends.recipe.flat import Value
 
 TABLES: dict[str, str] = {
     path.parent.name: path.read_text("utf-8") for path in sorted(Path(__file__).parents[1].glob("trainers/*/keys.txt"))
@@ -41,7 +42,7 @@ def version(trainer: str) -> str:
     return TABLES[trainer].partition("\n")[0].removeprefix("# ")
 
 
-def is_unknown(trainer: str, key: str, *, written: Collection[str], verbatim: Mapping[str, Any]) -> bool:
+def is_unknown(trainer: str, key: str, *, written: Collection[str], verbatim: Mapping[str, Value]) -> bool:
     """Whether the trainer would not know a key, or take no notice of it.
 
     Args:
@@ -56,7 +57,7 @@ def is_unknown(trainer: str, key: str, *, written: Collection[str], verbatim: Ma
     return not any(f"{above}.*" in table or any(f"{above}.{own}" in verbatim for own in OWN) for above in _above(key))
 
 
-def _is_plugged(trainer: str, key: str, verbatim: Mapping[str, Any]) -> bool:
+def _is_plugged(trainer: str, key: str, verbatim: Mapping[str, Value]) -> bool:
     """A plugin that is named brings the key; one that no table has may bring any."""
     table, listed = plugged(trainer), verbatim.get("plugins")
     if not table or not isinstance(listed, list):

@@ -8,14 +8,13 @@ https://github.com/axolotl-ai-cloud/axolotl/tree/v0.19.0 (src/axolotl/utils/sche
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from backends.backend import Backend, Progress, judge
 from backends.mapping.launch import LAUNCH, identity, resources, torchrun
 from backends.mapping.methods import distill_idle
 from backends.mapping.model import model
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, cannot, const, couple, same
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
 from backends.metrics import Point
 from backends.plan import Step
 from backends.trainers.axolotl import data, method, train
@@ -49,7 +48,7 @@ def _trackers() -> Row:
     named = ("wandb_project", "wandb_name", "mlflow_experiment_name", "mlflow_run_name", "mlflow_tracking_uri")
     theirs = (*switches.values(), *named, f"{LAUNCH}:log")
 
-    def to(name: str, wanted: list[str], project: str | None, run: str | None, uri: str | None, _: Context) -> Sequence[Any]:
+    def to(name: str, wanted: list[str], project: str | None, run: str | None, uri: str | None, _: Context) -> Values:
         what, which = project or "tunesmith", run or name
         wandb = (what, which) if "wandb" in wanted else (ABSENT, ABSENT)
         mlflow = (what, which, uri or "file:out/mlflow") if "mlflow" in wanted else (ABSENT,) * 3
@@ -69,7 +68,7 @@ def _devices() -> tuple[Row, ...]:
     """One process a device: the whole model in each (DDP), FSDP2, or DeepSpeed's ZeRO."""
     keys = ("ddp", f"{TRAINER}:strategy", "fsdp_version", "fsdp_config", "deepspeed", f"{ZERO}:", f"{LAUNCH}:strategy")
 
-    def to(word: str, context: Context) -> Sequence[Any]:
+    def to(word: str, context: Context) -> Values:
         chosen = _strategy(word, context)
         if chosen not in ("one", "ddp") and context.accelerator != "cuda":
             why = f"{chosen} is for CUDA devices here: axolotl's device mesh is, and on a CPU accelerate would make ddp of it in silence"
@@ -185,7 +184,7 @@ _NAMES = {
 """Our name -> theirs, the first that is there: the data step's count of tokens, TRL's, axolotl's with padding."""
 
 
-def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:  # noqa: ARG001 - readers share a signature
+def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:  # noqa: ARG001 - readers share a signature
     """A line of the metrics.jsonl that our trainer classes write: a step's figures, or those of an evaluation."""
     row = json.loads(line)
     step = row["step"]
@@ -207,7 +206,7 @@ def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Poin
 _REWARDS = ("rewards", "reward", "eval_rewards", "kl")
 
 
-def _speed(kept: dict[str, Any], row: Mapping[str, Any], count: str) -> list[Point]:
+def _speed(kept: Flat, row: Mapping[str, Value], count: str) -> list[Point]:
     """Tokens a second since the line before; where an attempt goes on, its first count has the tokens of the others in it."""
     told = count and (row["step"] == 1 or "tokens" in kept)
     tokens, seconds = row.get(count, 0.0), row["seconds"]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from backends.mapping.data import COLUMNS, shared_data, sources
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, cannot, const, couple, same
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
 from backends.trainers.axolotl.method import SEE, TRAINER
 
 DOCS = "https://github.com/axolotl-ai-cloud/axolotl/blob/v0.19.0/docs/dataset-formats/"
@@ -67,7 +64,7 @@ def _own() -> Row:
     columns = tuple(f"data.columns.{name}" for name in COLUMNS)
     ours = ("data.train", "data.train_split", "data.eval", "data.eval_split", "data.format", *columns, "data.loss_roles")
 
-    def to(*wish: Any) -> Sequence[Any]:
+    def to(*wish: Value) -> Values:
         *values, _ = wish
         train, part, other, split, form, *named, roles = values
         about = _type(form, dict(zip(COLUMNS, named, strict=True)), roles)
@@ -89,7 +86,7 @@ def _own() -> Row:
     )
 
 
-def _refused(train: Any, form: str, columns: Flat) -> tuple[str, str] | None:
+def _refused(train: Value, form: str, columns: Flat) -> tuple[str, str] | None:
     """(leaf, why) of what axolotl's data sets cannot be told."""
     if isinstance(train, list) and any(each["weight"] != 1 for each in train):
         return "data.train", "axolotl's data sets have no weights; use data.rendering: shared"
@@ -102,7 +99,7 @@ def _refused(train: Any, form: str, columns: Flat) -> tuple[str, str] | None:
 def native(variant: Variant) -> tuple[Row, ...]:
     """axolotl reads the files itself."""
 
-    def only(leaf: str, value: Any, why: str) -> Row:
+    def only(leaf: str, value: Value, why: str) -> Row:
         return cannot(leaf, why, supported=(value,), see=DOCS)
 
     return (
@@ -146,7 +143,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
     )
 
 
-def _template(template: str | None, _: Context) -> Sequence[Any]:
+def _template(template: str | None, _: Context) -> Values:
     if template is not None:
         raise Unsupported(
             "data.template", "templates are not translated to axolotl's data sets yet; use data.rendering: shared", kind="todo"
@@ -154,7 +151,7 @@ def _template(template: str | None, _: Context) -> Sequence[Any]:
     return ()
 
 
-def _rendering(variant: Variant) -> Sequence[Any]:
+def _rendering(variant: Variant) -> Values:
     if variant.kind in ("orpo", "reward", "grpo"):
         why = f"axolotl's own data sets for {variant.kind} are not translated yet; use data.rendering: shared"
         raise Unsupported("data.rendering", why, kind="todo", see=DOCS, fallback={f"{TRAINER}:rows": None})

@@ -6,10 +6,8 @@ keys mean is in axolotl_reads.py. Sources: https://github.com/axolotl-ai-cloud/a
 
 from __future__ import annotations
 
-from typing import Any
-
 from backends.dialect import Beside, Dialect, Refused, Rule
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, flat
 from backends.trainers.axolotl.import_keys import reads
 from backends.upstream import defaults
@@ -43,7 +41,7 @@ def resolve(config: NativeConfig, _: Beside) -> NativeConfig:
     return NativeConfig(keys, lines, (*config.notes, *notes), config.text)
 
 
-def _numbered(name: str, sets: list[Any]) -> Flat:
+def _numbered(name: str, sets: list[Value]) -> Flat:
     """`datasets.0.path` and so on; a bare text is a path."""
     out: Flat = {}
     for n, each in enumerate(sets):
@@ -76,7 +74,7 @@ def _kind(keys: Flat) -> str:
     return "pretrain" if any(key.startswith("pretraining_dataset") and value for key, value in keys.items()) else "sft"
 
 
-def default(_: Flat, key: str) -> Any:
+def default(_: Flat, key: str) -> Value:
     """Of the schema."""
     return defaults.default(NAME, key) if "." not in key else ABSENT
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from backends.dialect import ROWS, Unfit, text
-from backends.mapping.rows import Flat, Variant, nest
+from backends.mapping.rows import Flat, Value, Variant, nest
 from backends.recipe.paths import HUB, is_file
 
 _NATIVE = "native.axolotl."
@@ -32,10 +32,10 @@ def keys(section: str) -> tuple[str, ...]:
     return (section, *(f"{section}.*.{field}" for field in _FIELDS))
 
 
-def data(variant: Variant) -> Any:
+def data(variant: Variant) -> Callable[..., Flat]:
     """The data section of one or several data sets."""
 
-    def make(bare: Any, *values: Any) -> Flat:
+    def make(bare: Value, *values: Value) -> Flat:
         *_, sets, texts = values
         found = _items(texts if variant.kind == "pretrain" else sets)
         if not found and isinstance(bare, str):
@@ -54,7 +54,7 @@ def data(variant: Variant) -> Any:
     return make
 
 
-def _items(sets: Any) -> list[Flat]:
+def _items(sets: Value) -> list[Flat]:
     """Numbered keys as the list they come from."""
     if not isinstance(sets, dict):
         return []

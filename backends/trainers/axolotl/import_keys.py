@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 from backends.dialect import ImportRow, Unfit, number, text, whole
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.axolotl.import_data import data, keys
 
@@ -60,13 +60,13 @@ def _model(name: str) -> str:
     return name if HUB.fullmatch(name) or is_path(name) else f"./{name}"
 
 
-def _excess(word: Any) -> Flat:
+def _excess(word: Value) -> Flat:
     if word == "truncate":
         return {}
     return {f"{_NATIVE}excess_length_strategy": "drop" if word in (ABSENT, None) else word}
 
 
-def _split_off(share: Any) -> Flat:
+def _split_off(share: Value) -> Flat:
     if share in (ABSENT, None, 0):
         return {}
     raise Unfit("a share of the rows is for evaluation; recipes name rows of their own", {f"{_NATIVE}val_set_size": share})
@@ -86,19 +86,19 @@ def _method(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def _known_rl(word: Any) -> Flat:
+def _known_rl(word: Value) -> Flat:
     if word in (ABSENT, None, "dpo", "ipo", "kto", "orpo", "simpo", "grpo"):
         return {}
     raise Unfit(f"{word} is a method that recipes have no word for: what is written is the nearest", {f"{_NATIVE}rl": word})
 
 
-def _dpo_loss(words: Any) -> Flat:
+def _dpo_loss(words: Value) -> Flat:
     if words in (ABSENT, None, ["sigmoid"], ["ipo"]):
         return {}
     raise Unfit("a form of DPO that recipes have no word for", {f"{_NATIVE}dpo_loss_type": words})
 
 
-def _adapter(word: Any, bits: Any, _dora: Any) -> Flat:
+def _adapter(word: Value, bits: Value, _dora: Value) -> Flat:
     if word not in (ABSENT, None, "", False, "lora", "qlora"):
         raise Unfit(f"method.adapter has no word for {word!r}", {f"{_NATIVE}adapter": word})
     if bits is True and word != "qlora":
@@ -126,7 +126,7 @@ def _no_lora() -> tuple[ImportRow, ...]:
     return (ImportRow(keys, lambda *_: {}, "no adapter: all weights are trained"),)
 
 
-def _targets(linear: Any, modules: Any) -> Flat:
+def _targets(linear: Value, modules: Value) -> Flat:
     if linear is True:
         return {"method.lora.targets": _ALL, f"{_NATIVE}lora_target_linear": True}
     if modules in (ABSENT, None):
@@ -162,7 +162,7 @@ def _preference(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def _first(leaf: str, values: Any) -> Flat:
+def _first(leaf: str, values: Value) -> Flat:
     return next(({leaf: number(value)} for value in values if value not in (ABSENT, None)), {})
 
 
@@ -178,13 +178,13 @@ def _grpo() -> tuple[ImportRow, ...]:
     )
 
 
-def _rewards(functions: Any) -> Flat:
+def _rewards(functions: Value) -> Flat:
     """`module.function` beside the config -> `./module.py:function`."""
     pairs = [text(each).rpartition(".") for each in functions]
     return {"method.grpo.rewards": [f"./{module.replace('.', '/')}.py:{name}" for module, _, name in pairs]}
 
 
-def _qat(weight: Any, activation: Any, group: Any) -> Flat:
+def _qat(weight: Value, activation: Value, group: Value) -> Flat:
     if weight in (ABSENT, None):
         return {}
     if (weight, activation) != ("int4", "int8"):
@@ -194,7 +194,7 @@ def _qat(weight: Any, activation: Any, group: Any) -> Flat:
     return {"method.qat.scheme": "int8-int4", "method.qat.group": 32 if group in (ABSENT, None) else whole(group)}
 
 
-def _duration(epochs: Any, steps: Any) -> Flat:
+def _duration(epochs: Value, steps: Value) -> Flat:
     if steps not in (ABSENT, None):
         return {"train.steps": whole(steps)}
     times = 1.0 if epochs in (ABSENT, None) else number(epochs)
@@ -207,8 +207,8 @@ _ANSWERS = 8
 """To each prompt, where a config names no number (trl 1.9.0, trainer/grpo_config.py)."""
 
 
-def _batch(variant: Variant) -> Any:
-    def make(one: Any, times: Any, answers: Any) -> Flat:
+def _batch(variant: Variant) -> Callable[..., Flat]:
+    def make(one: Value, times: Value, answers: Value) -> Flat:
         micro = 1 if one in (ABSENT, None) else whole(one)
         total = micro * (1 if times in (ABSENT, None) else whole(times))
         if variant.kind != "grpo":
@@ -220,7 +220,7 @@ def _batch(variant: Variant) -> Any:
     return make
 
 
-def _precision(bf16: Any, fp16: Any, pure: Any, half: Any) -> Flat:
+def _precision(bf16: Value, fp16: Value, pure: Value, half: Value) -> Flat:
     """bf16 and fp16 are autocast, the other two all of the arithmetic; `auto` is bf16 where the device has it."""
     if half is True:
         raise Unfit("weights in float16, which no trainer but axolotl has", {f"{_NATIVE}float16": True})
@@ -233,7 +233,7 @@ def _precision(bf16: Any, fp16: Any, pure: Any, half: Any) -> Flat:
     return {"train.precision": "fp32"}
 
 
-def _memory(again: Any, away: Any) -> Flat:
+def _memory(again: Value, away: Value) -> Flat:
     offload = away is True or again == "offload"
     odd = {f"{_NATIVE}gradient_checkpointing": again} if isinstance(again, str) and again != "offload" else {}
     odd |= {f"{_NATIVE}activation_offloading": away} if isinstance(away, str) else {}
@@ -243,7 +243,7 @@ def _memory(again: Any, away: Any) -> Flat:
 ATTENTION = ("attn_implementation", "flash_attention", "sdp_attention", "xformers_attention", "flex_attention", "eager_attention")
 
 
-def _attention(word: Any, *old: Any) -> Flat:
+def _attention(word: Value, *old: Value) -> Flat:
     """Kept for axolotl; another trainer takes its best."""
     said = {f"{_NATIVE}{key}": value for key, value in zip(ATTENTION, (word, *old), strict=True) if value not in (ABSENT, None)}
     return {"train.attention": word} if word in ("sdpa", "eager") else said
@@ -281,12 +281,12 @@ def _optimizer() -> tuple[ImportRow, ...]:
     )
 
 
-def _decay(value: Any) -> Flat:
+def _decay(value: Value) -> Flat:
     found = 0.0 if value in (ABSENT, None) else number(value)
     return {"optim.weight_decay": found, **({"optim.decay_on": "matrices"} if found else {})}
 
 
-def _optimizer_name(word: Any) -> Flat:
+def _optimizer_name(word: Value) -> Flat:
     name = "adamw_torch_fused" if word in (ABSENT, None) else text(word)
     if name not in _OPTIMIZERS:
         raise Unfit(f"optim.name has no word for {name}", {f"{_NATIVE}optimizer": name})
@@ -314,14 +314,14 @@ def _schedule() -> tuple[ImportRow, ...]:
     )
 
 
-def _schedule_name(word: Any) -> Flat:
+def _schedule_name(word: Value) -> Flat:
     name = "cosine" if word in (ABSENT, None) else text(word)
     if name not in _SCHEDULES:
         raise Unfit(f"optim.schedule has no word for {name}", {f"{_NATIVE}lr_scheduler": name})
     return {"optim.schedule": _SCHEDULES[name]}
 
 
-def _warmup(steps: Any, share: Any, word: Any) -> Flat:
+def _warmup(steps: Value, share: Value, word: Value) -> Flat:
     if word == "constant":
         return {}
     if steps not in (ABSENT, None):
@@ -363,7 +363,7 @@ def _around() -> tuple[ImportRow, ...]:
     )
 
 
-def _saving(steps: Any, strategy: Any, per_epoch: Any) -> Flat:
+def _saving(steps: Value, strategy: Value, per_epoch: Value) -> Flat:
     if isinstance(steps, int) and not isinstance(steps, bool):
         return {"checkpoint.every": steps}
     if strategy == "no":
@@ -373,7 +373,9 @@ def _saving(steps: Any, strategy: Any, per_epoch: Any) -> Flat:
     return {f"{_NATIVE}{key}": value for key, value in own.items()}
 
 
-def _trackers(board: Any, project: Any, wandb: Any, mlflow: Any, run: Any, experiment: Any, attempt: Any, uri: Any) -> Flat:
+def _trackers(
+    board: Value, project: Value, wandb: Value, mlflow: Value, run: Value, experiment: Value, attempt: Value, uri: Value
+) -> Flat:
     services = [
         name
         for name, on in (

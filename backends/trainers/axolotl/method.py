@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from backends.mapping.data import reward_files
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import beta, grpo_idle, kinds, lora_idle, no_qat, preference_idle, preferring
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, const, couple, same
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
 
 SEE = "https://github.com/axolotl-ai-cloud/axolotl/blob/v0.19.0/src/axolotl/"
 TRL = "https://github.com/huggingface/trl/blob/v1.9.0/trl/"
@@ -71,7 +68,7 @@ _TARGETS = {
 }
 
 
-def _alpha(value: float, _: Context) -> Sequence[Any]:
+def _alpha(value: float, _: Context) -> Values:
     if value != int(value):
         why = f"lora_alpha is a whole number in axolotl, {value} is none"
         raise Unsupported("method.lora.alpha", why, see=SEE + "utils/schemas/peft.py", fallback={"lora_alpha": round(value)})
@@ -86,7 +83,7 @@ _FUSED = {
 """Family -> targets that are no layers of their own there: several in one matrix, or in the experts' tensors."""
 
 
-def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
+def _targets(wanted: list[str], context: Context) -> Values:
     fused = [t for t in wanted if t in _FUSED.get(str(context.model.get("family", "")), ())]
     if fused:
         rest = [t for t in wanted if t not in fused]
@@ -136,7 +133,7 @@ def lora(variant: Variant) -> tuple[Row, ...]:
 def _beta(kind: str, key: str) -> Row:
     usual = beta(kind, None)
 
-    def back(value: float, _: Context) -> Sequence[Any]:
+    def back(value: float, _: Context) -> Values:
         return (None if value == usual else value,)
 
     return couple(("method.preference.beta",), (key,), lambda v, _: (beta(kind, v),), back, why=f"null means {usual}")
@@ -160,7 +157,7 @@ def preference(variant: Variant) -> tuple[Row, ...]:
     return preference_idle()
 
 
-def _rewards(wish: list[str], _: Context) -> Sequence[Any]:
+def _rewards(wish: list[str], _: Context) -> Values:
     modules = {file: place.removesuffix(".py") for place, file in reward_files(wish).items()}
     named = [each.rpartition(":") for each in wish]
     return [f"{modules[file]}.{function}" for file, _, function in named], wish
@@ -202,10 +199,10 @@ def qat(variant: Variant) -> tuple[Row, ...]:
         return no_qat("never" if variant.lora else "todo", why, SEE + "utils/schemas/validation.py")
     keys = ("qat.weight_dtype", "qat.activation_dtype", "qat.group_size")
 
-    def to(scheme: str, group: int, _: Context) -> Sequence[Any]:
+    def to(scheme: str, group: int, _: Context) -> Values:
         return (ABSENT,) * 3 if scheme == "none" else ("int4", "int8", group)
 
-    def back(weight: Any, _activation: Any, group: Any, _: Context) -> Sequence[Any]:
+    def back(weight: Value, _activation: Value, group: Value, _: Context) -> Values:
         return ("none", 32) if weight is ABSENT else ("int8-int4", group)
 
     return (

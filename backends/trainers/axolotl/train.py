@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from backends.mapping.batch import batch_per_device
 from backends.mapping.data import DATA
 from backends.mapping.launch import LAUNCH, resume
@@ -13,6 +10,8 @@ from backends.mapping.rows import (
     Context,
     Row,
     Unsupported,
+    Value,
+    Values,
     Variant,
     const,
     couple,
@@ -37,11 +36,11 @@ def batch(variant: Variant) -> Row:
     if variant.kind != "grpo":
         return row
 
-    def to(answers: int, total: int, micro: int | None, context: Context) -> Sequence[Any]:
+    def to(answers: int, total: int, micro: int | None, context: Context) -> Values:
         one, times, *_ = row.to(total, micro, context)
         return one * answers, times, *(total for _ in keys[2:]), answers
 
-    def back(one: int, times: int, *rest: Any) -> Sequence[Any]:
+    def back(one: int, times: int, *rest: Value) -> Values:
         *_, answers, context = rest
         return answers, one // answers * times * context.devices, one // answers
 
@@ -68,7 +67,7 @@ def _precision() -> Row:
     keys = ("bf16", "fp16", f"{TRAINER}:dtype", "export.json:dtype")
     turned = {native: word for word, native in _PRECISION.items()}
 
-    def to(word: str, context: Context) -> Sequence[Any]:
+    def to(word: str, context: Context) -> Values:
         values = (*_PRECISION[word], _PRECISION[word][2])
         if word == "fp16-mixed" and context.accelerator == "cpu":
             why = "accelerate has no fp16 on a CPU; bf16-mixed works"
@@ -91,7 +90,7 @@ def _precision() -> Row:
 _ATTENTION = {"auto": "sdpa", "sdpa": "sdpa", "eager": "eager"}
 
 
-def _attention(word: str, _: Context) -> Sequence[Any]:
+def _attention(word: str, _: Context) -> Values:
     if word == "flash":
         raise Unsupported(
             "train.attention",
@@ -117,7 +116,7 @@ def _optimizer() -> Row:
     keys = ("optimizer", f"{LAUNCH}:fused")
     turned = {native: word for word, native in _OPTIMIZERS.items()} | {"adamw_torch_fused": "adamw"}
 
-    def to(word: str, fused: bool | None, context: Context) -> Sequence[Any]:
+    def to(word: str, fused: bool | None, context: Context) -> Values:
         one = word == "adamw" and (context.accelerator == "cuda" if fused is None else fused)
         if word == "muon":
             why = "axolotl's Muon leaves norms and biases as they are"
@@ -132,7 +131,7 @@ def _schedule() -> tuple[Row, ...]:
     """Our trainer classes count it; axolotl's keys say what."""
     at = "lr_scheduler_kwargs."
 
-    def warmup(steps: int | None, share: float | None, context: Context) -> Sequence[Any]:
+    def warmup(steps: int | None, share: float | None, context: Context) -> Values:
         count = warmup_steps(context.steps, steps, share)
         return (ABSENT, share) if count is None else (count, ABSENT)
 
@@ -198,7 +197,7 @@ def _memory() -> Row:
     """Activations: recomputed, or kept in main memory."""
     keys = ("gradient_checkpointing", "activation_offloading")
 
-    def to(again: bool, away: bool, context: Context) -> Sequence[Any]:
+    def to(again: bool, away: bool, context: Context) -> Values:
         if away and (context.accelerator != "cuda" or not again):
             with_what = "with train.activation_checkpointing" if context.accelerator == "cuda" else "from CUDA devices"
             see = SEE + "utils/schemas/validation.py"

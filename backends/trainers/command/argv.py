@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from backends.bundle import LOCKS
+from backends.mapping.rows import Value
 from backends.recipe.problems import RULES
 from backends.recipe.sections.base import Section
 
@@ -99,7 +100,7 @@ class Command(Section):
         return not self.used.isdisjoint({"python", "model", "data"})
 
 
-def read(said: Mapping[str, Any] | None, leaves: tuple[str, ...]) -> tuple[Command | None, tuple[str, ...]]:
+def read(said: Mapping[str, Value] | None, leaves: tuple[str, ...]) -> tuple[Command | None, tuple[str, ...]]:
     """The command, and what is wrong with it; None when it cannot even be read."""
     if said is None:
         return None, ("native.command is required: argv, the command line to run, and metrics",)
@@ -114,7 +115,7 @@ def read(said: Mapping[str, Any] | None, leaves: tuple[str, ...]) -> tuple[Comma
     return command, tuple(faults)
 
 
-def _fault(error: Any) -> str:
+def _fault(error: Value) -> str:
     where = ".".join(["native.command", *map(str, error["loc"])])
     if error["type"] == "extra_forbidden":
         keys = Metrics.model_fields if error["loc"][0] == "metrics" else Command.model_fields
@@ -128,7 +129,7 @@ def filled(word: str, value: Callable[[str], str]) -> str:
     return PLACEHOLDER.sub(lambda found: value(found[1]) if found[1] else found[0][0], word)
 
 
-def as_text(value: Any) -> str:
+def as_text(value: object) -> str:
     """A value as a word: a text as it is, all else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)
 

@@ -21,7 +21,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.backend import Backend, Ending, Progress
 from backends.backend import judge as judge_all
@@ -29,7 +29,19 @@ from backends.bundle import LOCKS
 from backends.mapping.complete import in_order
 from backends.mapping.data import DATA, input_path, shared_data
 from backends.mapping.model import model, model_folder
-from backends.mapping.rows import Context, Flat, Row, Unsupported, Variant, cannot, couple, everywhere, handled_by_us
+from backends.mapping.rows import (
+    Context,
+    Flat,
+    Row,
+    Unsupported,
+    Value,
+    Values,
+    Variant,
+    cannot,
+    couple,
+    everywhere,
+    handled_by_us,
+)
 from backends.metrics import Point
 from backends.plan import Environment, Input, Plan, Promise, Step
 from backends.recipe.flat import defaults, leaves
@@ -106,7 +118,7 @@ def _row(leaf: str, used: frozenset[str], written: frozenset[str]) -> Row:
     if leaf in _ITS_OWN:
         return replace(handled_by_us(leaf, _ITS_OWN[leaf]), status="approximated" if leaf in written else "same")
 
-    def to(value: Any, _: Context) -> Sequence[Any]:
+    def to(value: Value, _: Context) -> Values:
         if value != default:
             raise Unsupported(leaf, f"no word of native.command.argv takes {{{leaf}}}: the command would not know", kind="todo")
         return ()
@@ -115,7 +127,7 @@ def _row(leaf: str, used: frozenset[str], written: frozenset[str]) -> Row:
     return Row((leaf,), (), to, lambda _: (default,), "approximated" if leaf in written else "same", why)
 
 
-def _given(leaf: str, value: Any) -> Any:
+def _given(leaf: str, value: Value) -> Value:
     if value is None:
         raise Unsupported(leaf, f"is null, and a word of native.command takes {{{leaf}}}", kind="todo")
     if leaf in ("data.train", "data.eval") and not isinstance(value, str):
@@ -126,7 +138,7 @@ def _given(leaf: str, value: Any) -> Any:
 def _native(faults: Sequence[str]) -> Row:
     """The command itself; what is wrong with it cannot be accepted."""
 
-    def to(_wish: Any, _: Context) -> Sequence[Any]:
+    def to(_wish: Value, _: Context) -> Values:
         if faults:
             raise Unsupported("native", "; ".join(faults), kind="todo")
         return ()
@@ -193,7 +205,7 @@ class Fitted:
         )
 
 
-def _value(name: str, flat: Flat, python: str) -> Any:
+def _value(name: str, flat: Flat, python: str) -> Value:
     """What a placeholder stands for, as the job sees it."""
     if name in ("data.train", "data.eval", "method.distill.teacher") and not is_hub(flat[name]):
         return "inputs/teacher" if name == "method.distill.teacher" else input_path(name, flat[name])
@@ -217,7 +229,7 @@ def steps(_launch: Flat, _python: str) -> tuple[Step, ...]:
 METRIC = re.compile(r"[A-Za-z][A-Za-z0-9_./-]{0,63}")
 
 
-def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
+def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
     """A JSON object of one step: its metrics by name. Without a `step` each object with a loss is the next one."""
     theirs = reading.get("names", {})
     ours = {native: name for name, native in theirs.items()}

@@ -8,9 +8,8 @@ Sources: https://github.com/Lightning-AI/litgpt/tree/v0.5.13 (litgpt/finetune/fu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from backends.backend import Backend, Progress, judge
 from backends.mapping.data import shared_data
@@ -23,6 +22,8 @@ from backends.mapping.rows import (
     Flat,
     Row,
     Unsupported,
+    Value,
+    Values,
     Variant,
     cannot,
     const,
@@ -56,7 +57,7 @@ def _adapter(variant: Variant) -> Row:
     plain = "pretrain" if pretrains(variant) else "finetune_full"
     nf4 = "bnb.nf4-dq"
 
-    def to(adapter: str, context: Context) -> Sequence[Any]:
+    def to(adapter: str, context: Context) -> Values:
         fallback = {f"{LAUNCH}:command": "finetune_lora", "quantize": None}
         if adapter == "dora":
             raise Unsupported("method.adapter", "LitGPT has no DoRA", see=_ISSUES + "934", fallback=fallback)
@@ -66,7 +67,7 @@ def _adapter(variant: Variant) -> Row:
             raise Unsupported("method.adapter", why, see=see, fallback=fallback)
         return (plain, ABSENT) if adapter == "none" else ("finetune_lora", nf4 if adapter == "qlora" else None)
 
-    def back(command: str, quantize: Any, _: Context) -> Sequence[Any]:
+    def back(command: str, quantize: Value, _: Context) -> Values:
         return ("none" if command == plain else "qlora" if quantize == nf4 else "lora",)
 
     return couple(
@@ -92,7 +93,7 @@ def _model(variant: Variant) -> Row:
         to=lambda folder, context: (folder, context.model.get("litgpt") or None, folder, *(folder for _ in also)),
     )
 
-    def to(*wish: Any) -> Sequence[Any]:
+    def to(*wish: Value) -> Values:
         crossed, context = row.to(*wish), wish[-1]
         if _named(context) and not context.model.get("litgpt"):
             raise Unsupported(
@@ -131,13 +132,13 @@ def _lora() -> tuple[Row, ...]:
     mlp = ("gate", "up", "down")
     switches = {"q": "lora_query", "k": "lora_key", "v": "lora_value", "o": "lora_projection", "head": "lora_head"}
 
-    def alpha(value: float, _: Context) -> Sequence[Any]:
+    def alpha(value: float, _: Context) -> Values:
         if value != int(value):
             why = f"lora_alpha is a whole number in LitGPT, {value} is none"
             raise Unsupported("method.lora.alpha", why, see=LORA, fallback={"lora_alpha": round(value)})
         return (int(value),)
 
-    def targets(wanted: list[str], _: Context) -> Sequence[Any]:
+    def targets(wanted: list[str], _: Context) -> Values:
         chosen = [m for m in mlp if m in wanted]
         values = [t in wanted for t in switches]
         if chosen and len(chosen) < len(mlp):
@@ -149,7 +150,7 @@ def _lora() -> tuple[Row, ...]:
             )
         return *values, bool(chosen), wanted
 
-    def wanted(*values: Any) -> Sequence[Any]:
+    def wanted(*values: Value) -> Values:
         *some, all_mlp, _, _ = values
         named = [t for t, on in zip(switches, some, strict=True) if on] + list(mlp if all_mlp else ())
         return ([t for t in ("q", "k", "v", "o", *mlp, "head") if t in named],)
@@ -202,7 +203,7 @@ def _shared_data(variant: Variant) -> tuple[Row, ...]:
 def _placed(variant: Variant) -> tuple[Row, ...]:
     """One process a device, on every host."""
 
-    def devices(count: int, context: Context) -> Sequence[Any]:
+    def devices(count: int, context: Context) -> Values:
         if context.devices > 1 and variant.adapter == "qlora":
             raise Unsupported("resources.devices", "LitGPT quantizes on one device only", see=LORA)
         return count, count
@@ -248,7 +249,7 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     )
 
 
-def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
+def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
     """A line of its metrics.csv.
 
     `step` there is the micro-batch, and LoRA writes two rows for each (0.5.13:
@@ -268,7 +269,7 @@ def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Poin
     return points
 
 
-def _step(reading: Mapping[str, Any], progress: Progress, row: Mapping[str, str]) -> list[Point]:
+def _step(reading: Mapping[str, Value], progress: Progress, row: Mapping[str, str]) -> list[Point]:
     times = reading["accumulation"]
     kept, whole = progress.kept, "remaining_time" in row
     kept["seconds"] = kept.get("seconds", 0.0) + float(row["iter_time"]) * (times if whole else 1)
@@ -277,7 +278,7 @@ def _step(reading: Mapping[str, Any], progress: Progress, row: Mapping[str, str]
     step, loss, tokens = int(row["iter"]) // times, float(row["loss"]), float(row["total_tokens"])
     if step <= progress.last:
         return []
-    own = row.get("step_lr") or (row["learning_rate"] if whole else kept.get("lr", reading["first_lr"]))
+    own: Value = row.get("step_lr") or (row["learning_rate"] if whole else kept.get("lr", reading["first_lr"]))
     points = [
         Point(step, "loss", loss, "loss"),
         Point(step, "lr", float(own), "step_lr" if "step_lr" in row else "learning_rate"),

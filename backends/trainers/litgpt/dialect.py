@@ -8,10 +8,9 @@ so it is with `optimizer`. What a key means is in litgpt_reads.py. Sources: http
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from backends.dialect import Beside, Dialect, Rule
-from backends.mapping.rows import Flat, Variant
+from backends.mapping.rows import Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable
 from backends.trainers.litgpt.import_keys import reads
 from backends.upstream import defaults
@@ -57,7 +56,7 @@ def _class(keys: Flat, section: str, package: str, lines: dict[str, int]) -> Fla
     return out
 
 
-def _long(key: str, value: Any, section: str) -> str:
+def _long(key: str, value: Value, section: str) -> str:
     """A key of a class in the long form."""
     if key == section and isinstance(value, str):
         return f"{section}.class_path"
@@ -86,7 +85,7 @@ def shape(keys: Flat) -> Variant:
     return Variant("sft", "qlora" if isinstance(quantized, str) and "4" in quantized else "lora", native=True)
 
 
-def default(keys: Flat, key: str) -> Any:
+def default(keys: Flat, key: str) -> Value:
     """Of the command, and of the class that a section names."""
     for section, package in _PACKAGES.items():
         path = str(keys.get(f"{section}.class_path", f"{package}.{'Alpaca' if section == 'data' else 'AdamW'}"))

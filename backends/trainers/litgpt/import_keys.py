@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from backends.dialect import LONGEST, ROWS, ImportRow, Unfit, number, text, whole
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.models import MODELS, Model
 from backends.recipe.paths import HUB, is_path
 
@@ -55,13 +53,13 @@ def _finetuning(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def _command(word: Any) -> Flat:
+def _command(word: Value) -> Flat:
     if str(word).startswith("finetune_adapter"):
         raise Unfit("trains LLaMA-Adapter's prompts, for which method.adapter has no word: lora stands in for them")
     return {}
 
 
-def _name(folder: Any) -> str:
+def _name(folder: Value) -> str:
     """The hub id of a folder of LitGPT's; any other folder as it is."""
     path = text(folder).rstrip("/")
     tail = path.removeprefix("./").removeprefix("checkpoints/")
@@ -71,7 +69,7 @@ def _name(folder: Any) -> str:
     return found or (path if is_path(path) else f"./{path}")
 
 
-def _quantize(value: Any) -> Flat:
+def _quantize(value: Value) -> Flat:
     """bitsandbytes's 4 bits; tune writes the doubly quantized one."""
     if value in (None, ABSENT, "bnb.nf4-dq"):
         return {}
@@ -103,7 +101,7 @@ DATA_KEYS = (
 )
 
 
-def _data(path: Any, files: Any, repo: Any) -> Flat:
+def _data(path: Value, files: Value, repo: Value) -> Flat:
     """One of its instruction data sets, or a file or folder of the user's. The hub's id of one whose rows no recipe can name keeps
     LitGPT on its own class.
     """
@@ -131,7 +129,7 @@ def _json(path: str) -> Flat:
     return {"data.train": f"{place}/train.json", "data.eval": f"{place}/val.json"}
 
 
-def _length(longest: Any, folder: Any) -> Flat:
+def _length(longest: Value, folder: Value) -> Flat:
     """A recipe always cuts; where LitGPT does not, it is at the model's longest row, and LitGPT itself is left as it was."""
     if longest is not None and longest is not ABSENT:
         return {"data.max_length": whole(longest)}
@@ -139,7 +137,7 @@ def _length(longest: Any, folder: Any) -> Flat:
     return {"data.max_length": entry.max_position if entry else LONGEST, f"{_NATIVE}train.max_seq_length": None}
 
 
-def _duration(epochs: Any, steps: Any) -> Flat:
+def _duration(epochs: Value, steps: Value) -> Flat:
     if steps in (None, ABSENT):
         return {"train.epochs": whole(epochs)}
     return {"train.steps": whole(steps), f"{_NATIVE}train.epochs": whole(epochs)}
@@ -151,7 +149,7 @@ EVALUATION_KEYS = tuple(
 )
 
 
-def _evaluation(*values: Any) -> Flat:
+def _evaluation(*values: Value) -> Flat:
     """Leaves where there is a file for evaluation; LitGPT's own affair where it splits rows off."""
     *found, files, share = values
     is_folder = isinstance(files, str) and not files.endswith((".json", ".jsonl"))
@@ -162,17 +160,17 @@ def _evaluation(*values: Any) -> Flat:
     return said | {key: value for key, value in own.items() if key not in (f"{_NATIVE}eval.interval", f"{_NATIVE}eval.max_iters")}
 
 
-def _saving(every: Any) -> Flat:
+def _saving(every: Value) -> Flat:
     """Every so many steps; LitGPT's default of 1000 is nobody's wish."""
     return {f"{_NATIVE}train.save_interval": every} if every in (None, 1000) else {"checkpoint.every": whole(every)}
 
 
-def _data_seed(value: Any, seed: Any) -> Flat:
+def _data_seed(value: Value, seed: Value) -> Flat:
     """LitGPT has a second seed, for the split and the order."""
     return {} if value in (seed, ABSENT) else {f"{_NATIVE}data.init_args.seed": whole(value)}
 
 
-def _batch(total: Any, micro: Any) -> Flat:
+def _batch(total: Value, micro: Value) -> Flat:
     """The micro-batch is native too where there are several in a step: LitGPT averages their means, and is left as it was."""
     own = {f"{_NATIVE}train.micro_batch_size": whole(micro)} if total != micro else {}
     return {"train.batch.global": whole(total), "train.batch.micro": whole(micro), **own}
@@ -181,7 +179,7 @@ def _batch(total: Any, micro: Any) -> Flat:
 _PRECISIONS = {"32-true": "fp32", "bf16-true": "bf16", "bf16-mixed": "bf16-mixed", "16-mixed": "fp16-mixed", None: "bf16-mixed"}
 
 
-def _precision(value: Any) -> Flat:
+def _precision(value: Value) -> Flat:
     if not isinstance(value, str | None) or value not in _PRECISIONS:
         raise Unfit(f"train.precision has no word for {value!r}", {f"{_NATIVE}precision": value})
     return {"train.precision": _PRECISIONS[value]}
@@ -213,13 +211,13 @@ def _optimizer() -> tuple[ImportRow, ...]:
     )
 
 
-def _optimizer_name(path: Any) -> Flat:
+def _optimizer_name(path: Value) -> Flat:
     if path not in _OPTIMIZERS:
         raise Unfit(f"optim.name has no word for {path}")
     return {"optim.name": _OPTIMIZERS[path]}
 
 
-def _logger(name: Any, project: Any, run: Any) -> Flat:
+def _logger(name: Value, project: Value, run: Value) -> Flat:
     if name == "csv":
         return {}
     if name not in ("tensorboard", "wandb", "mlflow"):
@@ -228,7 +226,7 @@ def _logger(name: Any, project: Any, run: Any) -> Flat:
     return {"log.trackers": [name], **named}
 
 
-def _devices(count: Any) -> Flat:
+def _devices(count: Value) -> Flat:
     if count in ("auto", -1):
         raise Unfit("as many devices as the machine has; a recipe says how many", {f"{_NATIVE}devices": count})
     return {"resources.devices": whole(count)}
@@ -261,7 +259,7 @@ def _pretraining() -> tuple[ImportRow, ...]:
     )
 
 
-def _start(folder: Any, name: Any) -> Flat:
+def _start(folder: Value, name: Value) -> Flat:
     if isinstance(folder, str):
         return {"model.id": _name(folder)}
     entry = _entry(name)
@@ -287,11 +285,11 @@ def _start(folder: Any, name: Any) -> Flat:
     return {"model.id": entry.id, "model.init": "random", "model.architecture": shape}
 
 
-def _entry(name: Any) -> Model | None:
+def _entry(name: Value) -> Model | None:
     return next((m for m in MODELS.values() if name in (m.litgpt, m.id, m.id.rpartition("/")[2])), None)
 
 
-def _texts(path: Any, files: Any) -> Flat:
+def _texts(path: Value, files: Value) -> Flat:
     name = str(path).rpartition(".")[2]
     if name in _TEXTS:
         return {"data.format": "text", "data.pack": True, **_TEXTS[name]}
@@ -301,19 +299,19 @@ def _texts(path: Any, files: Any) -> Flat:
     raise Unfit(f"{path} reads a folder of its own making: name one file of text, or a hub id, in data.train", own)
 
 
-def _context(longest: Any, name: Any, folder: Any) -> int:
+def _context(longest: Value, name: Value, folder: Value) -> int:
     if longest not in (None, ABSENT):
         return whole(longest)
     entry = MODELS.get(_name(folder)) if isinstance(folder, str) else _entry(name)
     return entry.max_position if entry else LONGEST
 
 
-def _steps(tokens: Any, batch: Any, longest: Any, name: Any, folder: Any) -> Flat:
+def _steps(tokens: Value, batch: Value, longest: Value, name: Value, folder: Value) -> Flat:
     """Optimizer steps in which so many tokens are seen."""
     return {"train.steps": max(1, whole(tokens) // (whole(batch) * _context(longest, name, folder)))}
 
 
-def _text_evaluation(every: Any, batches: Any, path: Any) -> Flat:
+def _text_evaluation(every: Value, batches: Value, path: Value) -> Flat:
     if str(path).endswith(".TinyStories"):
         return {"eval.every": whole(every), "eval.batches": whole(batches)}
     return {}

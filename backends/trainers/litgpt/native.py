@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from backends.mapping.batch import batch_global
 from backends.mapping.data import COLUMNS, input_path
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import Context, Row, Unsupported, Variant, cannot, const, couple, handled_by_us, same
+from backends.mapping.rows import Context, Row, Unsupported, Value, Values, Variant, cannot, const, couple, handled_by_us, same
 from backends.recipe.paths import is_hub
 
 _SEE = "https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/"
@@ -21,7 +19,7 @@ def batch() -> Row:
     """LitGPT's own accumulation averages the means of the micro-batches, so that their size changes the result."""
     row = batch_global("train.global_batch_size", "train.micro_batch_size")
 
-    def to(total: int, micro: int | None, context: Context) -> Sequence[Any]:
+    def to(total: int, micro: int | None, context: Context) -> Values:
         crossed = row.to(total, micro, context)
         if total != crossed[1] * context.devices:
             raise Unsupported(
@@ -41,7 +39,7 @@ def _files() -> Row:
     """One file, or a folder with a file for training and one for evaluation."""
     keys = ("class_path", "init_args.json_path", "init_args.val_split_fraction")
 
-    def to(name: Any, other: str | None, _: Context) -> Sequence[Any]:
+    def to(name: Value, other: str | None, _: Context) -> Values:
         if isinstance(name, list):
             raise Unsupported("data.train", "LitGPT's JSON data reads one file; use data.rendering: shared", see=JSON)
         for leaf, each in (("data.train", name), ("data.eval", other)):
@@ -65,7 +63,7 @@ def _files() -> Row:
 def rows(variant: Variant) -> tuple[Row, ...]:
     """The data section and the run's length, in the schema's order."""
 
-    def only(leaf: str, value: Any, why: str) -> Row:
+    def only(leaf: str, value: Value, why: str) -> Row:
         return cannot(leaf, why, supported=(value,), see=JSON)
 
     return (
@@ -101,7 +99,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
 
 
 def _rendering(variant: Variant) -> Row:
-    def to(_: str, context: Context) -> Sequence[Any]:
+    def to(_: str, context: Context) -> Values:
         if context.model.get("tied") and not variant.lora:
             why = "LitGPT's full fine-tuning trains this model's tied embeddings as two matrices; data.rendering: shared keeps them one"
             raise Unsupported("data.rendering", why, see=FINETUNE)
@@ -114,7 +112,7 @@ def _rendering(variant: Variant) -> Row:
     return couple(("data.rendering",), (), to, lambda _: ("native",), why=why, status="approximated", see=JSON)
 
 
-def _style(template: str | None, _: Context) -> Sequence[Any]:
+def _style(template: str | None, _: Context) -> Values:
     if template not in (None, "alpaca"):
         why = "only alpaca is translated to LitGPT's prompt styles; use data.rendering: shared"
         raise Unsupported("data.template", why, kind="todo", fallback={ALPACA: "alpaca"})

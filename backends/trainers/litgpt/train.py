@@ -5,8 +5,7 @@ Sources: https://github.com/Lightning-AI/litgpt/tree/v0.5.13 (litgpt/finetune/fu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from backends.mapping.batch import batch_global
 from backends.mapping.data import DATA
@@ -16,6 +15,8 @@ from backends.mapping.rows import (
     Context,
     Row,
     Unsupported,
+    Value,
+    Values,
     Variant,
     cannot,
     choice,
@@ -128,7 +129,7 @@ def _sharing(variant: Variant) -> Row:
         only_cuda = context.accelerator == "cpu" and not variant.lora
         return context.devices > 1 and not variant.native and (word == "ddp" or (word == "auto" and only_cuda))
 
-    def to(recompute: bool, word: str, context: Context) -> Sequence[Any]:
+    def to(recompute: bool, word: str, context: Context) -> Values:
         apart = is_apart(word, context)
         already = context.devices > 1 and not apart and not pretrains(variant)
         extra = (ABSENT, ABSENT) if variant.native else (recompute and not already, apart)
@@ -179,13 +180,13 @@ def _optimizer(variant: Variant) -> Row:
     def own(on: str) -> bool:  # in pre-training LitGPT sets `fused` itself, if the class it is told has it
         return pretrains(variant) or (on != "all" and variant.adapter != "qlora")
 
-    def written(name: str, fused: bool | None, betas: list[float], eps: float, on: str, context: Context) -> Sequence[Any]:
+    def written(name: str, fused: bool | None, betas: list[float], eps: float, on: str, context: Context) -> Values:
         if name != "adamw":
             return (_OPTIMIZERS[name], ABSENT, *((ABSENT, ABSENT) if name == "sgd" else (betas, eps)), ABSENT)
         one = ABSENT if variant.adapter == "qlora" else context.accelerator == "cuda" if fused is None else fused
         return ("tune_litgpt.adamw" if own(on) else _OPTIMIZERS[name], one, betas, eps, on if on != "all" else ABSENT)
 
-    def to(name: str, fused: bool | None, betas: list[float], eps: float, on: str, context: Context) -> Sequence[Any]:
+    def to(name: str, fused: bool | None, betas: list[float], eps: float, on: str, context: Context) -> Values:
         loss = _refused(variant, name, context)
         values = written("adamw" if loss else name, fused, betas, eps, on, context)
         if loss:
@@ -195,7 +196,7 @@ def _optimizer(variant: Variant) -> Row:
             raise Unsupported("optim.decay_on", why, see=SEE + "utils.py", fallback=dict(zip(theirs, values, strict=True)))
         return values
 
-    def back(path: str, fused: Any, betas: Any, eps: Any, on: Any, context: Context) -> Sequence[Any]:
+    def back(path: str, fused: Value, betas: Value, eps: Value, on: Value, context: Context) -> Values:
         name = next((word for word, native in _OPTIMIZERS.items() if native == path), "adamw")
         one = None if fused in (ABSENT, context.accelerator == "cuda") else fused
         return name, one, *(([0.9, 0.95], 1e-8) if betas is ABSENT else (betas, eps)), "all" if on is ABSENT else on
@@ -223,7 +224,7 @@ def _ends(variant: Variant) -> tuple[Row, ...]:
             cannot("optim.min_lr", why, see=FINETUNE),
         )
 
-    def warmup(steps: int | None, share: float | None, context: Context) -> Sequence[Any]:
+    def warmup(steps: int | None, share: float | None, context: Context) -> Values:
         count = warmup_steps(context.steps, steps, share)
         return (None, share) if count is None else (count, None)
 
@@ -239,7 +240,7 @@ def _ends(variant: Variant) -> tuple[Row, ...]:
     )
 
 
-def _warmup(steps: int | None, share: float | None, context: Context) -> Sequence[Any]:
+def _warmup(steps: int | None, share: float | None, context: Context) -> Values:
     """Fine-tuning divides by the warm-up steps, and by the others."""
     count = warmup_steps(context.steps, steps, share)
     fallback = max(1, count - 1) if count and count == context.steps else 1
@@ -259,7 +260,7 @@ def _warmup(steps: int | None, share: float | None, context: Context) -> Sequenc
 
 def _around(variant: Variant) -> tuple[Row, ...]:
     """Evaluation, checkpoints and logs."""
-    back: Callable[..., Sequence[Any]] = lambda v, _: (None if v == NEVER else v,)  # noqa: E731  # as short as its use
+    back: Callable[..., Values] = lambda v, _: (None if v == NEVER else v,)  # noqa: E731  # as short as its use
     never = "no evaluation during training is an interval that is never reached"
     sample = (
         "pre-training refuses it" if pretrains(variant) else "LitGPT wants it; no sample is generated, tune_litgpt takes that out"

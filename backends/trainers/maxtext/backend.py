@@ -10,9 +10,8 @@ Sources: https://github.com/AI-Hypercomputer/maxtext/tree/maxtext-v0.2.5 (src/ma
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from backends.backend import Backend, Progress, judge
 from backends.mapping.data import DATA
@@ -24,6 +23,8 @@ from backends.mapping.rows import (
     Flat,
     Row,
     Unsupported,
+    Value,
+    Values,
     Variant,
     cannot,
     choice,
@@ -67,7 +68,7 @@ def _model(variant: Variant) -> Row:
     theirs = (f"{JOB}:model", "convert.json:model", "export.json:model", *also)
     row = model(theirs=theirs, to=lambda folder, _: (folder,) * len(theirs), shared=not variant.native)
 
-    def to(*wish: Any) -> Sequence[Any]:
+    def to(*wish: Value) -> Values:
         crossed, facts, context = row.to(*wish), wish[3], wish[4]
         family = facts["family"] if facts else context.model.get("family", "llama")
         converts("model.id", family, dict(zip(row.theirs, crossed, strict=True)))
@@ -106,7 +107,7 @@ def _precision(variant: Variant) -> Row:
     used = (f"{JOB}:dtype",) if adapts(variant) else ()
     keys = ("dtype", "weight_dtype", "matmul_precision", *stored, *used)
 
-    def to(value: str, _: Context) -> Sequence[Any]:
+    def to(value: str, _: Context) -> Values:
         if value not in _FLOATS:
             raise Unsupported(
                 "train.precision", "MaxText has no loss scaling, which float16 needs", see=_TYPES, fallback=written("bf16-mixed")
@@ -117,7 +118,7 @@ def _precision(variant: Variant) -> Row:
         dtype, weights, products = _FLOATS[value]
         return dict(zip(keys, (dtype, weights, products, *(weights for _ in stored), *(dtype for _ in used)), strict=True))
 
-    def back(dtype: str, weights: str, products: str, *_: Any) -> Sequence[Any]:
+    def back(dtype: str, weights: str, products: str, *_: Value) -> Values:
         return (next(word for word, floats in _FLOATS.items() if floats == (dtype, weights, products)),)
 
     return couple(("train.precision",), keys, to, back, why="of arithmetic, weights, gradients and optimizer state")
@@ -126,7 +127,7 @@ def _precision(variant: Variant) -> Row:
 _REMAT = {(False, False): "none", (True, False): "full", (False, True): "minimal_offloaded", (True, True): "minimal_offloaded"}
 
 
-def _memory(recompute: bool, offload: bool, context: Context) -> Sequence[Any]:
+def _memory(recompute: bool, offload: bool, context: Context) -> Values:
     if offload and context.accelerator == "cpu":
         raise Unsupported(
             "train.offload",
@@ -141,7 +142,7 @@ _KERNELS = {"auto": "autoselected", "eager": "dot_product"}
 _FLASH = {"tpu": "flash", "cuda": "cudnn_flash_jax"}
 
 
-def _attention(value: str, context: Context) -> Sequence[Any]:
+def _attention(value: str, context: Context) -> Values:
     if value == "flash" and context.accelerator in _FLASH:
         return (_FLASH[context.accelerator],)
     if value not in _KERNELS:
@@ -298,7 +299,7 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
     see = SEE + "common/metric_logger.py"
     keys = ("enable_tensorboard", "enable_wandb", f"{JOB}:wandb", "wandb_project_name", "wandb_run_name")
 
-    def to(trackers: list[str], project: str | None, run: str | None, _: Context) -> Sequence[Any]:
+    def to(trackers: list[str], project: str | None, run: str | None, _: Context) -> Values:
         wandb = "wandb" in trackers and not tunix(variant)
         values = ("tensorboard" in trackers, wandb, wandb, project or "tunesmith", run or "")
         if "mlflow" in trackers:
@@ -310,7 +311,7 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
             )
         return values
 
-    def back(board: bool, wandb: bool, _wandb: bool, project: str, run: str, _: Context) -> Sequence[Any]:
+    def back(board: bool, wandb: bool, _wandb: bool, project: str, run: str, _: Context) -> Values:
         chosen = [name for name, on in (("tensorboard", board), ("wandb", wandb)) if on]
         return chosen, None if project == "tunesmith" else project, run or None
 
@@ -333,7 +334,7 @@ def _devices() -> tuple[Row, ...]:
     """One process drives all devices of a host; how they share the work is a mesh."""
     keys = ("ici_data_parallelism", "ici_fsdp_parallelism", "shard_optimizer_over_data", f"{LAUNCH}:strategy")
 
-    def strategy(word: str, _: Context) -> Sequence[Any]:
+    def strategy(word: str, _: Context) -> Values:
         if word not in _STRATEGIES:
             why = "MaxText splits the optimizer's state alone, or everything"
             fallback = dict(zip(keys, (*_STRATEGIES["fsdp"], "fsdp"), strict=True))
@@ -425,7 +426,7 @@ _TERMS = ("class_loss", "kd_loss")
 """Of the loss of a distillation: the labels', and the teacher's."""
 
 
-def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
+def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
     """A line of its metrics file: of a step, or of an evaluation.
 
     MaxText's loop counts steps from 0 and logs the rate that the step used, Tunix counts from 1 and logs the next step's;

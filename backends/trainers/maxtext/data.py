@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from backends.mapping.batch import batch_per_device
 from backends.mapping.data import COLUMNS as NAMES
 from backends.mapping.data import DATA, shared_data, sources
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, cannot, const, couple, handled_by_us, same
+from backends.mapping.rows import (
+    ABSENT,
+    Context,
+    Flat,
+    Row,
+    Unsupported,
+    Value,
+    Values,
+    Variant,
+    cannot,
+    const,
+    couple,
+    handled_by_us,
+    same,
+)
 from backends.recipe.paths import is_hub
 from backends.trainers.maxtext.method import PREFERS, SEE, TUNIX, adapts
 
@@ -45,7 +58,7 @@ def _files(variant: Variant) -> Row:
     told = ("use_sft", "add_eos") if variant.kind == "distill" else ()
     ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in NAMES), *(("data.add_eos",) if told else ()))
 
-    def to(name: Any, given: str, *rest: Any) -> Sequence[Any]:
+    def to(name: Value, given: str, *rest: Value) -> Values:
         first = sources("data.train", name, "")[0]
         source = str(first.get("hub", first.get("name")))
         builder = "parquet" if source.endswith(".parquet") else "text" if source.endswith(".txt") else "json"
@@ -79,7 +92,7 @@ def _files(variant: Variant) -> Row:
 _NO_END = f"MaxText adds no end token to chats and pairs; {SHARED}"
 
 
-def _refuse(name: Any, given: str, keys: Flat) -> None:
+def _refuse(name: Value, given: str, keys: Flat) -> None:
     """What its loader cannot read. Columns of other names are taken where the user sets them: with images it reads those."""
     named, see = keys["train_data_columns"], SEE + "input_pipeline/data_processing_utils.py"
     if isinstance(name, list):
@@ -95,7 +108,7 @@ def _refuse(name: Any, given: str, keys: Flat) -> None:
 def _eval() -> Row:
     """Evaluation by its own loader, which the user must want as it is."""
 
-    def to(wish: Any, _: Context) -> Sequence[Any]:
+    def to(wish: Value, _: Context) -> Values:
         if wish is not None:
             why = f"MaxText's loader begins a second evaluation where the first one ended; {SHARED}"
             raise Unsupported("data.eval", why, see=_LOADER, fallback={"hf_eval_files": ""}, overridden_by=("hf_eval_split",))
@@ -104,7 +117,7 @@ def _eval() -> Row:
     return couple(("data.eval",), ("hf_eval_files",), to, lambda *_: (None,), status="same")
 
 
-def _steps(epochs: int | None, steps: int | None, _: Context) -> Sequence[Any]:
+def _steps(epochs: int | None, steps: int | None, _: Context) -> Values:
     if steps is None:
         raise Unsupported(
             "train.epochs",
@@ -203,12 +216,12 @@ def batch(variant: Variant) -> Row:
     row = batch_per_device("one", "times")
     why = _PARTS if adapts(variant) else _MEANS if variant.kind == "distill" else _PLAIN
 
-    def to(total: int, micro: int | None, context: Context) -> Sequence[Any]:
+    def to(total: int, micro: int | None, context: Context) -> Values:
         one, times = row.to(total, micro, context)
         parted = (one * times, 1, times, one) if why != _PLAIN else (one, times, 1, one)
         return *parted, *(total for _ in also)
 
-    def back(size: int, times: int, parts: int, *rest: Any) -> Sequence[Any]:
+    def back(size: int, times: int, parts: int, *rest: Value) -> Values:
         return size * times * rest[-1].devices, size // parts
 
     return couple(

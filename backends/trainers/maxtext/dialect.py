@@ -8,10 +8,9 @@ https://github.com/AI-Hypercomputer/maxtext/tree/maxtext-v0.2.5 (src/maxtext/con
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 from backends.dialect import Beside, Dialect, Refused
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable, read
 from backends.trainers.maxtext.import_keys import reads
 from backends.trainers.maxtext.import_rules import RULES
@@ -123,7 +122,7 @@ def _places() -> frozenset[str]:
     return frozenset((*FIRST, *named))
 
 
-def _over(keys: Flat, lines: Any, notes: list[str]) -> tuple[Flat, Any, tuple[str, ...]]:
+def _over(keys: Flat, lines: Value, notes: list[str]) -> tuple[Flat, Value, tuple[str, ...]]:
     """The model's file wins over a key of the YAML, in silence; a word of the command line wins over both. How to train, which
     some files of models say too, is read like a base.
     """
@@ -146,7 +145,7 @@ OF_MODELS = ("fused_qkv", "load_balance_loss_weight", "opt_type", "target_eval_l
 """Keys of training in MaxText's own files of models, as far as no row asks for their default."""
 
 
-def _differs(key: str, value: Any, place: str) -> bool:
+def _differs(key: str, value: Value, place: str) -> bool:
     return bool(defaults.table(NAME).get(place + key, value) != value)
 
 
@@ -183,11 +182,11 @@ def _kind(keys: Flat) -> str:
     return "sft" if _value(keys, "use_sft") is True else "pretrain"
 
 
-def _value(keys: Flat, key: str) -> Any:
+def _value(keys: Flat, key: str) -> Value:
     return keys.get(key, default(keys, key))
 
 
-def default(keys: Flat, key: str) -> Any:
+def default(keys: Flat, key: str) -> Value:
     """Of the model's file, then of the config that this one stands on, then of base.yml."""
     table = defaults.table(NAME)
     places = (*(() if key in OF_MODELS else (_model_file(keys),)), keys.get("launch:base"))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
 
 from backends.dialect import ROWS, ImportRow, Unfit, number, text, whole
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_file
 from backends.trainers.maxtext.data import COLUMNS
 from backends.upstream import defaults
@@ -49,7 +49,7 @@ def rows(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def per_device(size: Any, times: Any) -> Flat:
+def per_device(size: Value, times: Value) -> Flat:
     """Sequences of a step on one device."""
     one = number(size)
     if one < 1 or one != int(one):
@@ -63,14 +63,14 @@ def reinforced(variant: Variant) -> tuple[ImportRow, ...]:
     """
     plain, batches = _data(variant), ("num_batches", "rl.num_iterations", "train_fraction", "num_epoch")
 
-    def rows_of(*values: Any) -> Flat:
+    def rows_of(*values: Value) -> Flat:
         *data, subset, made, size = values
         return plain(*data) if size is ABSENT else _questions(data[_DATA.index("dataset_name")], subset, made)
 
-    def steps(count: Any, *batched: Any) -> Flat:
+    def steps(count: Value, *batched: Value) -> Flat:
         return {"train.steps": whole(count) if batched[0] is ABSENT else max(1, int(math.prod(map(number, batched))))}
 
-    def prompts(size: Any, one: Any, times: Any) -> Flat:
+    def prompts(size: Value, one: Value, times: Value) -> Flat:
         return per_device(one, times) if size is ABSENT else {"train.batch.global": whole(size)}
 
     return (
@@ -89,7 +89,7 @@ def reinforced(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def _questions(name: Any, subset: Any, made: Any) -> Flat:
+def _questions(name: Value, subset: Value, made: Value) -> Flat:
     leaves = {"data.format": "prompts", "data.columns.prompt": "question"}
     if not HUB.fullmatch(text(name)):
         raise Unfit(f"{name} is not a data set of the hub: name your rows in data.train", {"data.train": ROWS, **leaves})
@@ -111,8 +111,8 @@ _DATA = (
 )
 
 
-def _data(variant: Variant) -> Any:
-    def make(kind: Any, path: Any, files: Any, columns: Any, *others: Any) -> Flat:
+def _data(variant: Variant) -> Callable[..., Flat]:
+    def make(kind: Value, path: Value, files: Value, columns: Value, *others: Value) -> Flat:
         named = [text(each) for each in columns] if isinstance(columns, list) else [text(columns)]
         form, own = _format(variant, named), {f"{_NATIVE}train_data_columns": named}
         if kind != "hf":
@@ -132,7 +132,7 @@ def _data(variant: Variant) -> Any:
     return make
 
 
-def _elsewhere(kind: Any, folder: Any, name: Any, grain: Any) -> tuple[str, str]:
+def _elsewhere(kind: Value, folder: Value, name: Value, grain: Value) -> tuple[str, str]:
     """Why rows that MaxText's Hugging Face loader does not read are no leaf, and what stands in for them."""
     if kind == "synthetic":
         return "tokens made up to measure speed: name your rows in data.train, and take native.maxtext.dataset_type away", ROWS
@@ -148,7 +148,7 @@ def _carried(keys: Flat) -> Flat:
     return {f"{_NATIVE}{key}": value for key, value in keys.items() if value not in (ABSENT, None, "", usual.get(key))}
 
 
-def _source(path: Any, files: Any) -> str:
+def _source(path: Value, files: Value) -> str:
     if files in (ABSENT, None, ""):
         name = text(path)
         if HUB.fullmatch(name):
@@ -181,11 +181,11 @@ def _renamed(columns: dict[str, str]) -> Flat:
     return {f"data.columns.{ours}": theirs for ours, theirs in columns.items() if ours != theirs}
 
 
-def _evaluates(interval: Any, split: Any, files: Any) -> bool:
+def _evaluates(interval: Value, split: Value, files: Value) -> bool:
     return isinstance(interval, int) and interval > 0 and bool((split not in (ABSENT, "")) or (files not in (ABSENT, "")))
 
 
-def _evaluation(split: Any, files: Any, columns: Any, path: Any, interval: Any, kind: Any) -> Flat:
+def _evaluation(split: Value, files: Value, columns: Value, path: Value, interval: Value, kind: Value) -> Flat:
     if not _evaluates(interval, split, files):
         return {}
     given = {} if files in (ABSENT, None, "") else {"hf_eval_files": files}
@@ -197,7 +197,7 @@ def _evaluation(split: Any, files: Any, columns: Any, path: Any, interval: Any, 
     return {"data.eval": _source(path, ""), "data.eval_split": text(split), **own}
 
 
-def _eval_steps(interval: Any, batches: Any, split: Any, files: Any) -> Flat:
+def _eval_steps(interval: Value, batches: Value, split: Value, files: Value) -> Flat:
     if not _evaluates(interval, split, files):
         return {}
     return {

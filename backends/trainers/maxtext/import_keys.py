@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from backends.dialect import MODEL, REWARDS, ImportRow, Unfit, number, text, whole
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Values, Variant
 from backends.models import MODELS, READ_FROM_FOLDER, Model
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.maxtext.import_data import reinforced, rows
@@ -51,7 +50,7 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def entry_of(name: Any, tokenizer: Any) -> Model | None:
+def entry_of(name: Value, tokenizer: Value) -> Model | None:
     """The table's model: the one whose tokenizer is named, else the first that MaxText calls so."""
     found = [model for model in MODELS.values() if model.maxtext and model.maxtext == name]
     return next((model for model in found if model.id == tokenizer), found[0] if found else None)
@@ -75,11 +74,13 @@ _FAMILIES = READ_FROM_FOLDER["maxtext"]
 _NOTHING = (ABSENT, None, "")
 
 
-def _model(variant: Variant) -> Any:
+def _model(variant: Variant) -> Callable[..., Flat]:
     """The model, and whether it begins at random. What a recipe cannot name, MaxText itself keeps by its own name."""
     is_begun = variant.kind in ("pretrain", "distill")  # the others' weights are named on the command line
 
-    def make(named: Any, tokenizer: Any, weights: Any, student: Any, of_student: Any, scale: Any, *around: Any) -> Flat:
+    def make(
+        named: Value, tokenizer: Value, weights: Value, student: Value, of_student: Value, scale: Value, *around: Value
+    ) -> Flat:
         name = named if student in _NOTHING else student
         fresh = weights in _NOTHING and of_student in _NOTHING
         entry = entry_of(name, tokenizer)
@@ -101,7 +102,7 @@ def _model(variant: Variant) -> Any:
     return make
 
 
-def _unlisted(name: Any, tokenizer: Any, fresh: bool, start: Flat, scale: int, *around: Any) -> Flat:
+def _unlisted(name: Value, tokenizer: Value, fresh: bool, start: Flat, scale: int, *around: Value) -> Flat:
     """A model by its sizes, or one that is not in the model table."""
     other, block, longest, *sizes = around
     if other is not ABSENT:
@@ -116,7 +117,7 @@ def _unlisted(name: Any, tokenizer: Any, fresh: bool, start: Flat, scale: int, *
     raise Unfit(f"{name} is not in the model table: name your model in model.id", {"model.id": MODEL, **kept})
 
 
-def _ours(sizes: Sequence[Any]) -> Iterable[tuple[str, Any]]:
+def _ours(sizes: Values) -> Iterable[tuple[str, Value]]:
     return zip(SIZES.values(), sizes, strict=True)
 
 
@@ -165,7 +166,7 @@ def _lora() -> tuple[ImportRow, ...]:
     )
 
 
-def _targets(path: Any) -> Flat:
+def _targets(path: Value) -> Flat:
     """The modules that a pattern names in full."""
     if path in (ABSENT, None, ""):
         return {}
@@ -208,8 +209,8 @@ def _reinforcing() -> Flat:
     return {key: value for key, value in own.items() if key not in table}
 
 
-def _own(key: str, usual: Any) -> ImportRow:
-    def make(value: Any) -> Flat:
+def _own(key: str, usual: Value) -> ImportRow:
+    def make(value: Value) -> Flat:
         if value != usual:
             raise Unfit("of MaxText's own reinforcement learning: where answers are made, how they are scored and counted")
         return {}
@@ -217,13 +218,13 @@ def _own(key: str, usual: Any) -> ImportRow:
     return ImportRow((key,), make, "the trainer's default")
 
 
-def _rewards(*_: Any) -> Flat:
+def _rewards(*_: Value) -> Flat:
     raise Unfit(
         "the rewards are in MaxText's own code: name your functions in method.grpo.rewards", {"method.grpo.rewards": REWARDS}
     )
 
 
-def _first(leaf: str, values: Any, read: Any) -> Flat:
+def _first(leaf: str, values: Value, read: Value) -> Flat:
     return next(({leaf: read(value)} for value in values if value not in (ABSENT, None)), {})
 
 
@@ -237,7 +238,7 @@ def _distill() -> tuple[ImportRow, ...]:
 _TEACHER = "method.distill.teacher"
 
 
-def _teacher(name: Any) -> Flat:
+def _teacher(name: Value) -> Flat:
     entry = entry_of(name, None)
     own = {f"{_NATIVE}teacher_overrides.model_name": name}
     if entry is None:
@@ -245,7 +246,7 @@ def _teacher(name: Any) -> Flat:
     return {_TEACHER: entry.id, **({} if entry.family in _FAMILIES else own)}
 
 
-def _seeds(order: Any, start: Any) -> Flat:
+def _seeds(order: Value, start: Value) -> Flat:
     """One leaf; a start that has a seed of its own keeps it."""
     return {"train.seed": whole(order), **({} if start in (ABSENT, order) else {f"{_NATIVE}init_weights_seed": whole(start)})}
 
@@ -253,7 +254,7 @@ def _seeds(order: Any, start: Any) -> Flat:
 _PRECISIONS = {("float32", "float32"): "fp32", ("bfloat16", "bfloat16"): "bf16", ("bfloat16", "float32"): "bf16-mixed"}
 
 
-def _precision(dtype: Any, weights: Any, gradients: Any, moments: Any) -> Flat:
+def _precision(dtype: Value, weights: Value, gradients: Value, moments: Value) -> Flat:
     if (dtype, weights) not in _PRECISIONS:
         raise Unfit(f"train.precision has no word for {dtype} over {weights}", _verbatim(dtype=dtype, weight_dtype=weights))
     kept = {"grad_dtype": gradients, "mu_dtype": moments}
@@ -261,11 +262,11 @@ def _precision(dtype: Any, weights: Any, gradients: Any, moments: Any) -> Flat:
     return {"train.precision": _PRECISIONS[dtype, weights], **_verbatim(**own)}
 
 
-def _verbatim(**keys: Any) -> Flat:
+def _verbatim(**keys: Value) -> Flat:
     return {f"{_NATIVE}{key}": value for key, value in keys.items()}
 
 
-def _remat(policy: Any) -> Flat:
+def _remat(policy: Value) -> Flat:
     """Recomputing everything or nothing are leaves; what lies between is MaxText's own."""
     words = {"none": (False, False), "full": (True, False), "minimal_offloaded": (False, True)}
     if policy in words:
@@ -290,19 +291,19 @@ def _optimizer(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def _rates(lr: Any, share: Any, *batches: Any) -> Flat:
+def _rates(lr: Value, share: Value, *batches: Value) -> Flat:
     """Only train_rl, whose rate always ends at 0, has a batch_size (trainers/post_train/rl/utils_rl.py)."""
     is_rl = any(size is not ABSENT for size in batches)
     return {"optim.lr": number(lr), "optim.min_lr": 0.0 if is_rl else number(lr) * number(share)}
 
 
-def _optimizer_name(word: Any) -> Flat:
+def _optimizer_name(word: Value) -> Flat:
     if word not in ("adamw", "sgd", "muon"):
         raise Unfit(f"optim.name has no word for {word}", {f"{_NATIVE}opt_type": word})
     return {"optim.name": word}
 
 
-def _spared(mask: Any) -> Flat:
+def _spared(mask: Value) -> Flat:
     """Patterns of weights that do not decay: norms and biases, or others, for which there is no word."""
     if mask in (ABSENT, None, []):
         return {"optim.decay_on": "all"}
@@ -325,7 +326,7 @@ def _schedule() -> tuple[ImportRow, ...]:
     )
 
 
-def _schedule_name(kind: Any, style: Any, decay: Any, warmup: Any) -> Flat:
+def _schedule_name(kind: Value, style: Value, decay: Value, warmup: Value) -> Flat:
     if kind == "cosine":
         return {"optim.schedule": "cosine"}
     if kind == "wsd" and number(decay) == 0:
@@ -338,17 +339,17 @@ def _schedule_name(kind: Any, style: Any, decay: Any, warmup: Any) -> Flat:
     )
 
 
-def _whole_run(count: Any, steps: Any) -> Flat:
+def _whole_run(count: Value, steps: Value) -> Flat:
     if count in (ABSENT, None, -1, steps):
         return {}
     raise Unfit("a schedule of another length than the run", {f"{_NATIVE}learning_rate_schedule_steps": count})
 
 
-def _trackers(board: Any, wandb: Any) -> Flat:
+def _trackers(board: Value, wandb: Value) -> Flat:
     services = [name for name, on in (("tensorboard", board is True), ("wandb", wandb is True)) if on]
     return {"log.trackers": services} if services else {}
 
 
-def _hardware(word: Any) -> Flat:
+def _hardware(word: Value) -> Flat:
     words = {"tpu": "tpu", "gpu": "cuda", "gpu_multiprocess": "cuda", "cpu": "cpu"}
     return {"resources.accelerator": words[word]} if word in words else {}

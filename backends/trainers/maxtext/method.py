@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, preference_idle, preferring
-from backends.mapping.rows import Context, Flat, Row, Unsupported, Variant, cannot, choice, const, couple, everywhere, same
+from backends.mapping.rows import (
+    Context,
+    Flat,
+    Row,
+    Unsupported,
+    Values,
+    Variant,
+    cannot,
+    choice,
+    const,
+    couple,
+    everywhere,
+    same,
+)
 from backends.models import MODELS, READ_FROM_FOLDER
 from backends.recipe.paths import is_hub
 from backends.report import Kind as Lack
@@ -112,7 +124,7 @@ def _lora(adapter: str) -> tuple[Row, ...]:
     )
 
 
-def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
+def _targets(wanted: list[str], context: Context) -> Values:
     if "head" in wanted and context.model.get("tied"):
         fewer = [t for t in wanted if t != "head"] or ["q", "v"]
         raise Unsupported(
@@ -172,14 +184,14 @@ def converts(leaf: str, family: str, written: Flat) -> None:
         )
 
 
-def _teacher(name: str | None, _: Context) -> Sequence[Any]:
+def _teacher(name: str | None, _: Context) -> Values:
     if name is None:
         raise Unsupported(
             "method.distill.teacher", "distillation needs a teacher: a model with the same token ids", see=_DISTILLS
         )
     folder = f"cache/models/{name.replace('/', '--')}@main" if is_hub(name) else "inputs/teacher"
     start: Flat = {"init": "pretrained", "revision": "main"} if is_hub(name) else {"init": "folder"}
-    crossed: Sequence[Any] = ({"id": name, "folder": folder, **start}, folder, folder)
+    crossed: Values = ({"id": name, "folder": folder, **start}, folder, folder)
     if name in MODELS:
         converts("method.distill.teacher", MODELS[name].family, dict(zip(_TEACHES, crossed, strict=True)))
     return crossed

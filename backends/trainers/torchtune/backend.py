@@ -10,14 +10,27 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from backends.backend import Backend, Progress, judge
 from backends.mapping.data import DATA, shared_data
 from backends.mapping.launch import LAUNCH, identity, resources, resume, torchrun
 from backends.mapping.methods import grpo_idle
 from backends.mapping.model import model
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, cannot, const, couple, handled_by_us, same
+from backends.mapping.rows import (
+    ABSENT,
+    Context,
+    Flat,
+    Row,
+    Unsupported,
+    Value,
+    Values,
+    Variant,
+    cannot,
+    const,
+    couple,
+    handled_by_us,
+    same,
+)
 from backends.metrics import Point
 from backends.plan import Step
 from backends.trainers.torchtune import data, method, train
@@ -38,7 +51,7 @@ def _model(variant: Variant) -> Row:
     )
     tokens = data.TOKENIZER_KEYS if variant.native else ()
 
-    def to(folder: str, context: Context) -> Sequence[Any]:
+    def to(folder: str, context: Context) -> Values:
         name = context.model.get("torchtune", "")
         if variant.lora and name:
             package, _, last = name.rpartition(".")
@@ -55,7 +68,7 @@ def _model(variant: Variant) -> Row:
     return replace(row, to=lambda *wish: _known(row, *wish))
 
 
-def _known(row: Row, name: str, revision: str | None, init: str, facts: Flat | None, context: Context) -> Sequence[Any]:
+def _known(row: Row, name: str, revision: str | None, init: str, facts: Flat | None, context: Context) -> Values:
     """The row's values, if the model is of a family that our components read."""
     crossed = row.to(name, revision, init, facts, context)
     family = facts["family"] if facts else context.model.get("family", FAMILIES[0])
@@ -116,7 +129,7 @@ def _checkpoints(variant: Variant) -> tuple[Row, ...]:
     )
 
 
-def _parts(every: int | None, context: Context, keys: Sequence[str]) -> Sequence[Any]:
+def _parts(every: int | None, context: Context, keys: Sequence[str]) -> Values:
     if every is None:
         return 1, 1, "out/epoch_0", None
     if context.steps is None or context.steps % every:
@@ -170,7 +183,7 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
     split = {"auto": True, "fsdp": True, "zero3": True, "zero2": False}
     switch = "fsdp_reshard_after_forward"
 
-    def strategy(word: str, context: Context) -> Sequence[Any]:
+    def strategy(word: str, context: Context) -> Values:
         if method.upstream(variant, context.devices).endswith(MANY) and word in split:
             return split[word], word
         if context.devices > 1:
@@ -178,7 +191,7 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
             raise Unsupported("resources.strategy", why, see=see, fallback={switch: True, f"{LAUNCH}:strategy": "auto"})
         return ABSENT, word
 
-    def devices(count: int, context: Context) -> Sequence[Any]:
+    def devices(count: int, context: Context) -> Values:
         if learns(variant) == "distill" and context.devices > 1:
             raise Unsupported(
                 "resources.devices",
@@ -219,7 +232,7 @@ def _shared_data(variant: Variant) -> tuple[Row, ...]:
 
 
 def _no_eval() -> Row:
-    def to(name: str | None, _split: str, _: Context) -> Sequence[Any]:
+    def to(name: str | None, _split: str, _: Context) -> Values:
         if name is not None:
             raise Unsupported("data.eval", NO_EVAL, see=FULL, fallback={f"{DATA}:eval": None})
         return (None,)
@@ -283,7 +296,7 @@ _NAMES = {"lr": "lr", "grad_norm": "grad_norm", "peak_memory_alloc": "memory_gib
 }
 
 
-def read(reading: Mapping[str, Any], progress: Progress, line: str) -> list[Point]:
+def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
     """A line of its DiskLogger. The rate is the step's own (shims/tune_torchtune_log.py); tokens_per_second_per_gpu counts tokens
     with loss only, in DPO all tokens of both answers, padding too. With one process the rewards are those of the step's last
     micro-batch.

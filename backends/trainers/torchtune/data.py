@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from backends.mapping.data import COLUMNS, sources
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, cannot, couple, handled_by_us, same
+from backends.mapping.rows import (
+    ABSENT,
+    Context,
+    Flat,
+    Row,
+    Unsupported,
+    Value,
+    Values,
+    Variant,
+    cannot,
+    couple,
+    handled_by_us,
+    same,
+)
 from backends.recipe.paths import is_hub
 from backends.trainers.torchtune.method import RECIPES, SEE, learns
 
@@ -33,7 +43,7 @@ def family(context: Context) -> str:
     return "llama3" if name.startswith("llama3") else name
 
 
-def tokenizer(folder: str, context: Context) -> Sequence[Any]:
+def tokenizer(folder: str, context: Context) -> Values:
     """Values of TOKENIZER_KEYS."""
     if family(context) not in TOKENIZERS:
         return ABSENT, f"{folder}/", ABSENT
@@ -81,7 +91,7 @@ def _columns(form: str, columns: Flat) -> Flat:
     return {"column_map": {c: columns[c] for c in names}}
 
 
-def _section(name: Any, form: str, columns: Flat, on_prompt: bool, system: str | None) -> Flat:
+def _section(name: Value, form: str, columns: Flat, on_prompt: bool, system: str | None) -> Flat:
     """The `dataset` section; of a list, for its first data set."""
     if form not in _FORMS:
         raise Unsupported("data.format", f"torchtune 0.6.1 has no data set of {form} rows", see=_DATASETS)
@@ -92,7 +102,7 @@ def _section(name: Any, form: str, columns: Flat, on_prompt: bool, system: str |
     return {"_component_": f"torchtune.datasets.{_FORMS[form]}", **source, **_columns(form, columns), **more}
 
 
-def _refuse(name: Any, form: str, system: str | None, keys: Flat) -> None:
+def _refuse(name: Value, form: str, system: str | None, keys: Flat) -> None:
     """What the section leaves out."""
     if isinstance(name, list):
         why = "torchtune joins data sets without weights; use data.rendering: shared"
@@ -108,7 +118,7 @@ def _files() -> Row:
     named = (*_KEYS, *_MORE)
     keys = tuple(f"dataset.{key}" for key in named)
 
-    def to(name: Any, form: str, *rest: Any) -> Sequence[Any]:
+    def to(name: Value, form: str, *rest: Value) -> Values:
         *columns, system, on_prompt, _scene = rest
         section = _section(name, form, dict(zip(COLUMNS, columns, strict=True)), on_prompt, system)
         wish = [name, form, *columns, system, on_prompt]
@@ -119,7 +129,7 @@ def _files() -> Row:
     return couple(ours, (*keys, f"{LAUNCH}:data"), to, lambda *values: tuple(values[-2]), see=_DATASETS, absent=keys)
 
 
-def _rendering(_value: str, context: Context) -> Sequence[Any]:
+def _rendering(_value: str, context: Context) -> Values:
     if family(context) not in TOKENIZERS:
         raise Unsupported(
             "data.rendering",

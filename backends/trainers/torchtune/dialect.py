@@ -8,10 +8,9 @@ torchtune_reads.py. Sources: https://github.com/pytorch/torchtune/tree/v0.6.1 (r
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from backends.dialect import Beside, Dialect, Refused, Rule
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable
 from backends.trainers.torchtune.import_keys import FOLDERS, reads
 from backends.upstream import defaults
@@ -40,7 +39,7 @@ def resolve(config: NativeConfig, _: Beside) -> NativeConfig:
     return NativeConfig({**keys, **missing}, {**config.lines, **lines}, config.notes, config.text)
 
 
-def _filled(key: str, value: Any, config: NativeConfig, depth: int = 0) -> Any:
+def _filled(key: str, value: Value, config: NativeConfig, depth: int = 0) -> Value:
     """A value with `${other.key}` replaced; alone it keeps the other's type. Resolvers (`${oc.env:X}`) stay as they are."""
     if isinstance(value, list):
         return [_filled(key, item, config, depth) for item in value]
@@ -57,7 +56,7 @@ def _filled(key: str, value: Any, config: NativeConfig, depth: int = 0) -> Any:
     return changed if changed == value else _filled(key, changed, config, depth + 1)
 
 
-def _referred(key: str, name: str, config: NativeConfig) -> Any:
+def _referred(key: str, name: str, config: NativeConfig) -> Value:
     """Value of a reference; a name that begins with dots starts at the key's own section."""
     above = key.split(".")
     dots = len(name) - len(name.lstrip("."))
@@ -94,7 +93,7 @@ def _downloaded(line: str, folders: dict[str, str]) -> Flat:
     return {name: found[1] for name, folder in folders.items() if folder and folder == where}
 
 
-def _folder(path: Any) -> str:
+def _folder(path: Value) -> str:
     return re.sub(r"(/original)?/*$", "", path) if isinstance(path, str) else ""
 
 
@@ -136,7 +135,7 @@ def adapter(keys: Flat) -> str:
     return "qlora" if name.startswith("qlora_") or keys.get("model.quantize_base") is True else "lora"
 
 
-def default(keys: Flat, key: str) -> Any:
+def default(keys: Flat, key: str) -> Value:
     """By the component that the key's section names, else by the recipe."""
     section, _, name = key.rpartition(".")
     if not section:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from backends.dialect import ROWS, Unfit, text
-from backends.mapping.rows import ABSENT, Flat
+from backends.mapping.rows import ABSENT, Flat, Value
 from backends.recipe.paths import is_file
 
 _NATIVE = "native.torchtune."
@@ -52,7 +50,7 @@ KEYS = (
 )
 
 
-def data(*values: Any) -> Flat:
+def data(*values: Value) -> Flat:
     """The data section of one data set."""
     own = dict(zip((key.removeprefix("dataset.") for key in KEYS), values, strict=True))
     own["column_map"] = own["column_map.*"]
@@ -114,7 +112,7 @@ def _columns(name: str, form: str, columns: dict[str, str], own: Flat) -> Flat:
     return {f"data.columns.{ours}": theirs for ours, theirs in found.items() if theirs != ours}
 
 
-def _many(sets: Any) -> Flat:
+def _many(sets: Value) -> Flat:
     """A list of data sets, joined; they must be of one kind."""
     if not isinstance(sets, list) or not sets or not all(isinstance(each, dict) for each in sets):
         raise Unfit("should be a list of data sets")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any
 
 from backends.dialect import LONGEST, ImportRow, Unfit, number, text, whole
 from backends.mapping.model import model_folder
-from backends.mapping.rows import ABSENT, Flat, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.models import MODELS
 from backends.recipe.paths import is_path
 from backends.trainers.torchtune.import_data import KEYS, data
@@ -58,7 +57,7 @@ TOKENIZER_KEYS = tuple(f"tokenizer.{key}" for key in ("_component_", "path", "me
 FOLDERS = "each job has a folder of its own, and the model's files are found in it"
 
 
-def _checkpoint(path: Any, kind: Any, files: Any, numbered: Any, *model: Any) -> Flat:
+def _checkpoint(path: Value, kind: Value, files: Value, numbered: Value, *model: Value) -> Flat:
     """torchtune's own reader, its name for the weights, and their files, of a model that the table does not know."""
     if not str(path).endswith("FullModelHFCheckpointer") or not _is_strange(*model):
         return {}
@@ -66,7 +65,7 @@ def _checkpoint(path: Any, kind: Any, files: Any, numbered: Any, *model: Any) ->
     return {f"{_NATIVE}checkpointer.{key}": value for key, value in names.items()}
 
 
-def _tokenizer(path: Any, *rest: Any) -> Flat:
+def _tokenizer(path: Value, *rest: Value) -> Flat:
     """torchtune's own, of a model that the table does not know; its files lie in the model's folder."""
     files, model = dict(zip(TOKENIZER_KEYS[1:], rest[:4], strict=True)), rest[4:]
     if path is ABSENT or not _is_strange(*model):
@@ -75,31 +74,31 @@ def _tokenizer(path: Any, *rest: Any) -> Flat:
     return {f"{_NATIVE}tokenizer._component_": path, **places}
 
 
-def _special_tokens(path: Any, *model: Any) -> Flat:
+def _special_tokens(path: Value, *model: Value) -> Flat:
     if path in (ABSENT, None):
         return {}
     carry = {f"{_NATIVE}tokenizer.special_tokens_path": _place(text(path), *model)}
     raise Unfit("other special tokens than the model's own", carry)
 
 
-def _place(file: str, said: Any, folder: Any, builder: Any) -> str:
+def _place(file: str, said: Value, folder: Value, builder: Value) -> str:
     """Where a file of the model's folder is in a job; a file beside it is not there."""
     start = re.sub(r"^(\./)?(.*?)/*$", r"\2/", text(folder))
     return f"{model_folder('pretrained', _name(said, folder, builder), None, None)}/{file.removeprefix('./').removeprefix(start)}"
 
 
-def _is_strange(said: Any, folder: Any, builder: Any) -> bool:
+def _is_strange(said: Value, folder: Value, builder: Value) -> bool:
     """The table has not this builder for this model, so that backends/torchtune.py cannot write what belongs to it."""
     return bool(_builder(_name(said, folder, builder), str(builder)))
 
 
-def _model(said: Any, folder: Any, builder: Any) -> Flat:
+def _model(said: Value, folder: Value, builder: Value) -> Flat:
     """The hub id that the comments give, else the table's by folder and builder, else the folder."""
     name = _name(said, folder, builder)
     return {"model.id": name, **_builder(name, str(builder))}
 
 
-def _name(said: Any, folder: Any, builder: Any) -> str:
+def _name(said: Value, folder: Value, builder: Value) -> str:
     path = text(folder)
     found = _today(said) if isinstance(said, str) else _known(path, str(builder))
     return found or (path if is_path(path) else f"./{path}")
@@ -152,7 +151,7 @@ def _method(variant: Variant) -> tuple[ImportRow, ...]:
 def _quantized(variant: Variant) -> Callable[..., Flat]:
     """QLoRA is an adapter of its own; DoRA over weights in 4 bits is none."""
 
-    def make(on: Any) -> Flat:
+    def make(on: Value) -> Flat:
         if variant.adapter == "dora" and on is True:
             raise Unfit(
                 "DoRA over weights in 4 bits: method.adapter has no word for both", {f"{_NATIVE}model.quantize_base": True}
@@ -165,24 +164,24 @@ def _quantized(variant: Variant) -> Callable[..., Flat]:
 _LOSSES = ("CEWithChunkedOutputLoss", "LinearCrossEntropyLoss", "CrossEntropyLoss", "DPOLoss")
 
 
-def _loss(path: Any) -> Flat:
+def _loss(path: Value) -> Flat:
     if path is not ABSENT and str(path).rpartition(".")[2] not in _LOSSES:
         raise Unfit(f"{path} is a loss that recipes have no method for")
     return {}
 
 
-def _teacher(said: Any, folder: Any, _builder: Any, _loss: Any) -> Flat:
+def _teacher(said: Value, folder: Value, _builder: Value, _loss: Value) -> Flat:
     path = text(folder)
     return {"method.distill.teacher": said if said is not ABSENT else path if is_path(path) else f"./{path}"}
 
 
-def _reference(reference: Any, start: Any) -> Flat:
+def _reference(reference: Value, start: Value) -> Flat:
     if reference is not ABSENT and reference != start:
         raise Unfit("DPO compares with another model than the one it starts from; recipes compare with the start")
     return {}
 
 
-def _quantizer(path: Any, group: Any) -> Flat:
+def _quantizer(path: Value, group: Value) -> Flat:
     if path is ABSENT:
         return {}
     if not str(path).endswith(".Int8DynActInt4WeightQATQuantizer"):
@@ -190,11 +189,11 @@ def _quantizer(path: Any, group: Any) -> Flat:
     return {"method.qat.scheme": "int8-int4", "method.qat.group": 256 if group is ABSENT else whole(group)}
 
 
-def _packed(value: Any) -> Flat:
+def _packed(value: Value) -> Flat:
     return {} if value is ABSENT else {"data.pack": value is True}
 
 
-def _length(longest: Any, said: Any) -> Flat:
+def _length(longest: Value, said: Value) -> Flat:
     """A recipe always cuts; where torchtune does not, it is at the model's longest row, and torchtune itself is left as it was."""
     if longest is not ABSENT and longest is not None:
         return {"data.max_length": whole(longest)}
@@ -202,13 +201,13 @@ def _length(longest: Any, said: Any) -> Flat:
     return {"data.max_length": entry.max_position if entry else LONGEST, f"{_NATIVE}tokenizer.max_seq_len": None}
 
 
-def _no_template(value: Any) -> Flat:
+def _no_template(value: Value) -> Flat:
     if value not in (ABSENT, None):
         raise Unfit("puts text of its own around each message", {f"{_NATIVE}tokenizer.prompt_template": value})
     return {}
 
 
-def _images(model: Any, tokenizer: Any) -> Flat:
+def _images(model: Value, tokenizer: Value) -> Flat:
     """Told even at torchtune's default: the run is another without them."""
     sizes = {f"{_NATIVE}model.image_size": model, f"{_NATIVE}tokenizer.image_size": tokenizer}
     if found := {key: value for key, value in sizes.items() if value is not ABSENT}:
@@ -216,7 +215,7 @@ def _images(model: Any, tokenizer: Any) -> Flat:
     return {}
 
 
-def _duration(epochs: Any, cap: Any) -> Flat:
+def _duration(epochs: Value, cap: Value) -> Flat:
     """Epochs, or steps where an epoch is cut short."""
     times = 1 if epochs is ABSENT else whole(epochs)
     return {"train.epochs": times} if cap in (ABSENT, None) else {"train.steps": times * whole(cap)}
@@ -225,7 +224,7 @@ def _duration(epochs: Any, cap: Any) -> Flat:
 BATCH_KEYS = ("batch_size", "gradient_accumulation_steps", "tensor_parallel_dim")
 
 
-def _batch(one: Any, times: Any, tensor: Any, devices: Any, hosts: Any) -> Flat:
+def _batch(one: Value, times: Value, tensor: Value, devices: Value, hosts: Value) -> Flat:
     micro, shared = whole(one), 1 if tensor in (ABSENT, None) else whole(tensor)
     copies = (1 if devices is ABSENT else devices) * (1 if hosts is ABSENT else hosts)
     if shared < 1 or copies % shared:
@@ -234,7 +233,7 @@ def _batch(one: Any, times: Any, tensor: Any, devices: Any, hosts: Any) -> Flat:
     return {"train.batch.global": total, "train.batch.micro": micro, **({"resources.tensor": shared} if shared > 1 else {})}
 
 
-def _seed(value: Any) -> Flat:
+def _seed(value: Value) -> Flat:
     """Null is another seed each time, which no recipe says: torchtune keeps it, the others get a fixed one."""
     return {f"{_NATIVE}seed": None} if value is None else {} if value is ABSENT else {"train.seed": whole(value)}
 
@@ -267,7 +266,7 @@ def _optimizer() -> tuple[ImportRow, ...]:
 _TORCH = "torch's default where the key is missing"
 
 
-def _optimizer_name(path: Any, *switches: Any) -> Flat:
+def _optimizer_name(path: Value, *switches: Value) -> Flat:
     name = "sgd" if path == "torch.optim.SGD" else _ADAM.get(str(path))
     if name is None:
         raise Unfit(f"optim.name has no word for {path}")
@@ -277,12 +276,12 @@ def _optimizer_name(path: Any, *switches: Any) -> Flat:
     return {"optim.name": name, **own}
 
 
-def _fused(value: Any, path: Any) -> Flat:
+def _fused(value: Value, path: Value) -> Flat:
     """Of torch's own optimizers; the others have one kernel anyway, and take no such word."""
     return {"optim.fused": value is True and str(path).startswith("torch.optim.")}
 
 
-def _pair(betas: Any) -> list[float]:
+def _pair(betas: Value) -> list[float]:
     if not isinstance(betas, list) or len(betas) != 2:
         raise Unfit(f"should be two numbers, got {betas!r}")
     return [number(each) for each in betas]
@@ -294,7 +293,7 @@ SCHEDULE_KEYS = (
 )
 
 
-def _schedule(_: Any, path: Any, warmup: Any, cycles: Any, cap: Any, epochs: Any) -> Flat:
+def _schedule(_: Value, path: Value, warmup: Value, cycles: Value, cap: Value, epochs: Value) -> Flat:
     """torchtune's only schedule, or none."""
     if path is ABSENT:
         return {"optim.schedule": "constant"}
@@ -305,7 +304,7 @@ def _schedule(_: Any, path: Any, warmup: Any, cycles: Any, cap: Any, epochs: Any
     return {"optim.schedule": "cosine", **_warmup(whole(warmup), cap, epochs)}
 
 
-def _warmup(count: int, cap: Any, epochs: Any) -> Flat:
+def _warmup(count: int, cap: Value, epochs: Value) -> Flat:
     total = None if cap in (ABSENT, None) else whole(cap) * (1 if epochs is ABSENT else whole(epochs))
     if total is not None and count > total:
         raise Unfit(
@@ -315,12 +314,12 @@ def _warmup(count: int, cap: Any, epochs: Any) -> Flat:
     return {"optim.warmup_steps": count} if count else {}
 
 
-def _compile(on: Any) -> Flat:
+def _compile(on: Value) -> Flat:
     """A recipe compiles where it pays, which is torchtune on CUDA: to have it off there is torchtune's own affair."""
     return {} if on is True else {f"{_NATIVE}compile": False}
 
 
-def _in_backward(value: Any) -> Flat:
+def _in_backward(value: Value) -> Flat:
     return {} if value in (ABSENT, False) else {f"{_NATIVE}optimizer_in_bwd": value}
 
 
@@ -336,7 +335,7 @@ _LOGGERS = {
 }
 
 
-def _logger(path: Any, project: Any, name: Any, experiment: Any, run: Any, uri: Any) -> Flat:
+def _logger(path: Value, project: Value, name: Value, experiment: Value, run: Value, uri: Value) -> Flat:
     """The services that get the metrics."""
     last = "DiskLogger" if path is ABSENT else str(path).rpartition(".")[2]
     if last not in _LOGGERS:
@@ -353,7 +352,7 @@ def _logger(path: Any, project: Any, name: Any, experiment: Any, run: Any, uri: 
     return {"log.trackers": services, **found}
 
 
-def _device(value: Any) -> Flat:
+def _device(value: Value) -> Flat:
     if value is ABSENT or str(value) not in ("cuda", "cpu"):
         raise Unfit(f"resources.accelerator has no word for {value!r}")
     return {"resources.accelerator": value}

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, no_qat, preference_idle, preferring
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Variant, const, couple, same
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
 from backends.recipe.paths import is_hub
 from backends.report import Kind
 
@@ -83,7 +80,7 @@ _MLP = ("gate", "up", "down")
 _BUILDERS = SEE + "torchtune/models/llama3_2/_component_builders.py"
 
 
-def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
+def _targets(wanted: list[str], context: Context) -> Values:
     chosen = [m for m in _MLP if m in wanted]
     modules = [native for ours, native in _ATTENTION.items() if ours in wanted]
     keys = {"model.lora_attn_modules": modules, "model.apply_lora_to_mlp": bool(chosen), "lora.json:targets": wanted}
@@ -105,7 +102,7 @@ def _targets(wanted: list[str], context: Context) -> Sequence[Any]:
     return modules, bool(chosen), head or ABSENT, wanted
 
 
-def _wanted(modules: list[str], all_mlp: bool, head: Any, *_: Any) -> Sequence[Any]:
+def _wanted(modules: list[str], all_mlp: bool, head: Value, *_: Value) -> Values:
     named = [t for t, native in _ATTENTION.items() if native in modules]
     return ([*named, *(_MLP if all_mlp else ()), *(("head",) if head is True else ())],)
 
@@ -152,7 +149,7 @@ def preference(variant: Variant) -> tuple[Row, ...]:
     )
 
 
-def _teacher(name: str | None, _: Context) -> Sequence[Any]:
+def _teacher(name: str | None, _: Context) -> Values:
     if name is None:
         raise Unsupported("method.distill.teacher", "distillation needs a teacher: a model with the same token ids", see=RECIPES)
     folder = f"cache/models/{name.replace('/', '--')}@main" if is_hub(name) else "inputs/teacher"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from backends.mapping.batch import batch_per_device
 from backends.mapping.data import DATA
 from backends.mapping.rows import (
@@ -12,6 +9,8 @@ from backends.mapping.rows import (
     Context,
     Row,
     Unsupported,
+    Value,
+    Values,
     Variant,
     cannot,
     choice,
@@ -32,7 +31,7 @@ def _schedule() -> tuple[Row, ...]:
     """Our own factory: torchtune has cosine only, and its recipes with LoRA insist on a schedule."""
     kind, warm = "lr_scheduler.kind", "lr_scheduler.warmup_steps"
 
-    def warmup(steps: int | None, share: float | None, context: Context) -> Sequence[Any]:
+    def warmup(steps: int | None, share: float | None, context: Context) -> Values:
         count = warmup_steps(context.steps, steps, share)
         return (ABSENT, share) if count is None else (count, ABSENT)
 
@@ -68,7 +67,7 @@ def _optimizer() -> Row:
     ours = ("optim.name", "optim.decay_on", "optim.fused", "optim.betas", "optim.eps")
     theirs = tuple(f"optimizer.{key}" for key in ("_component_", "decay_on", "fused", "betas", "eps", "momentum"))
 
-    def to(name: str, on: str, fused: bool | None, betas: list[float], eps: float, context: Context) -> Sequence[Any]:
+    def to(name: str, on: str, fused: bool | None, betas: list[float], eps: float, context: Context) -> Values:
         known = name if name in _OPTIMIZERS else "adamw"
         path = "tune_torchtune.adamw" if known == "adamw" and on != "all" else _OPTIMIZERS[known]
         one = ABSENT if known == "adamw_8bit" else context.accelerator == "cuda" if fused is None else fused
@@ -82,7 +81,7 @@ def _optimizer() -> Row:
             raise Unsupported("optim.decay_on", f"not translated for {name} yet", kind="todo", see=_FULL, fallback=written)
         return values
 
-    def back(path: str, on: Any, fused: Any, betas: Any, eps: Any, _momentum: Any, context: Context) -> Sequence[Any]:
+    def back(path: str, on: Value, fused: Value, betas: Value, eps: Value, _momentum: Value, context: Context) -> Values:
         word = next((word for word, native in _OPTIMIZERS.items() if native == path), "adamw")
         one = None if fused in (ABSENT, context.accelerator == "cuda") else fused
         return (word, "all" if on is ABSENT else on, one, *(([0.9, 0.95], 1e-8) if betas is ABSENT else (betas, eps)))
@@ -95,7 +94,7 @@ def _memory(variant: Variant) -> Row:
     keys = ("enable_activation_checkpointing", "enable_activation_offloading")
     if learns(variant) == "distill":  # that recipe reads the first key only
 
-        def recomputed(again: bool, away: bool, _: Context) -> Sequence[Any]:
+        def recomputed(again: bool, away: bool, _: Context) -> Values:
             if away:
                 why = "torchtune's distillation does not offload"
                 raise Unsupported(
@@ -107,7 +106,7 @@ def _memory(variant: Variant) -> Row:
             ("train.activation_checkpointing", "train.offload"), keys[:1], recomputed, lambda v, _: (v, False), status="same"
         )
 
-    def to(again: bool, away: bool, context: Context) -> Sequence[Any]:
+    def to(again: bool, away: bool, context: Context) -> Values:
         why = ""
         if away and context.accelerator != "cuda":
             why = "torchtune offloads from CUDA devices only"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from itertools import islice
 
 from orchestrator.agent.files import dump_json, ignore_errors, read_bytes, read_json, read_part, relative
 from orchestrator.agent.processes import attempt_processes, signal_all
@@ -15,7 +16,7 @@ from orchestrator.agent.processes import attempt_processes, signal_all
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping
+    from collections.abc import Collection, Iterable, Mapping
     from typing import Any
 
     from orchestrator.agent.files import Json
@@ -24,7 +25,8 @@ else:
 
 HEAD = 256  # bytes; as `transports.base.HEAD`
 CHUNK = 1024 * 1024  # most bytes of one file in one poll; the next poll goes on
-WHOLE = 64 * CHUNK  # most bytes of a file that is sent whole
+WHOLE = 16 * CHUNK  # most bytes of all files that are sent whole with one status
+MATCHES = 8  # most new files of one pattern in one poll
 STATUS_KEYS = ("phase", "step", "step_started", "rc", "signal", "why", "orphans", "ended")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # differs after each boot of the host
 
@@ -40,24 +42,24 @@ def alive(folder: str) -> bool:
 
 
 def status(folder: str) -> Json:
-    """What durable files say of an attempt: `transports.base.Seen`, without what a watch asks for."""
+    """What durable files say of an attempt: `transports.base.AttemptStatus`, without what a watch asks for."""
     job, attempt = folder.rsplit("/", 2)[1:]
     lives = alive(folder)  # before exit.json: the other order would miss an end in between
-    answer = read_json(folder + "/exit.json")
-    if answer:
-        answer["phase"] = "exited"
+    facts = read_json(folder + "/exit.json")
+    if facts:
+        facts["phase"] = "exited"
     elif lives:
-        answer = read_json(folder + "/run.json") or {}
-        answer["phase"] = "stopping" if os.path.exists(folder + "/stop.json") else "running"
+        facts = read_json(folder + "/run.json") or {}
+        facts["phase"] = "stopping" if os.path.exists(folder + "/stop.json") else "running"
     else:
-        answer = lost(folder, read_json(folder + "/run.json") or {})
-    seen = {key: answer[key] for key in STATUS_KEYS if key in answer}
-    size = 0 if answer["phase"] == "unknown" else os.path.getsize(folder + "/log")
+        facts = lost(folder, read_json(folder + "/run.json") or {})
+    seen = {key: facts[key] for key in STATUS_KEYS if key in facts}
+    size = 0 if facts["phase"] == "unknown" else os.path.getsize(folder + "/log")
     return dict(seen, job=job, attempt=int(attempt), log_size=size)
 
 
 def lost(folder: str, run: Json) -> Json:
-    """What is to be answer of an attempt that has neither a supervisor nor an end."""
+    """The status of an attempt that has neither a supervisor nor an end."""
     if not os.path.exists(folder + "/log"):
         return {"phase": "unknown"}
     meta = read_json(folder + "/meta.json") or {}  # a power cut may have left it empty
@@ -67,9 +69,9 @@ def lost(folder: str, run: Json) -> Json:
 
 
 def observe(folder: str, watch: Mapping[str, Any]) -> Json:
-    """What is new in an attempt: a `transports.base.Seen`. The phase is read before the files."""
+    """What is new in an attempt: a `transports.base.AttemptStatus`. The phase is read before the files."""
     seen, work = status(folder), folder + "/work"
-    files = {name: (0, "") for pattern in watch["patterns"] for name in matching(work, pattern)}
+    files = {name: (0, "") for pattern in watch["patterns"] for name in found_first(work, pattern, watch["files"])}
     files.update(watch["files"])
     seen["chunks"] = [chunk for name in files for chunk in new_bytes(work, name, *files[name])]
     if watch.get("log") is not None:
@@ -77,8 +79,7 @@ def observe(folder: str, watch: Mapping[str, Any]) -> Json:
     failed = seen["phase"] == "lost" or (seen["phase"] == "exited" and seen["rc"] != 0)
     wanted = [*watch.get("whole", ()), *(watch.get("failed", ()) if failed else ())]
     if wanted:
-        whole = {name: read_part("%s/%s" % (work, relative(name)), 0, WHOLE) for name in wanted}
-        seen["whole"] = {name: data for name, data in whole.items() if data}
+        seen["whole"] = whole_files(work, wanted)
     if failed and watch.get("tail"):
         seen["tail"] = read_part(folder + "/log", max(0, seen["log_size"] - watch["tail"]), watch["tail"])
     seen["exist"] = [
@@ -93,6 +94,23 @@ def matching(work: str, pattern: str) -> list[str]:
 
     found = sorted(glob("%s/%s" % (escape(work), relative(pattern))))
     return [path[len(work) + 1 :] for path in found if os.path.isfile(path)]
+
+
+def found_first(work: str, pattern: str, known: Collection[str]) -> list[str]:
+    """Some files that fit a pattern, hold something and are not known yet; whoever reads them is told of more by the next poll."""
+    found = (name for name in matching(work, pattern) if name not in known and read_part("%s/%s" % (work, name), 0, 1))
+    return list(islice(found, MATCHES))
+
+
+def whole_files(work: str, names: Iterable[str]) -> dict[str, bytes]:
+    """Small files that are there and not empty. Together they have WHOLE bytes at most; what would be cut is left out."""
+    found, left = {}, WHOLE
+    for name in names:
+        data = read_part("%s/%s" % (work, relative(name)), 0, left + 1)
+        if data and len(data) <= left:
+            found[name] = data
+            left -= len(data)
+    return found
 
 
 def new_bytes(work: str, name: str, offset: int, head: str) -> list[Json]:

@@ -54,15 +54,19 @@ def observe(transport: Transport, watches: Sequence[Watch]) -> list[Observed]:
 def _drained(transport: Transport, watch: Watch, seen: AttemptStatus) -> tuple[AttemptStatus, list[Chunk], bytes]:
     """What was seen, and of an attempt that ended all the bytes that were new."""
     first, chunks, log = seen, list(seen.chunks), seen.log
-    while (
-        first.phase in ("exited", "lost") and max(map(len, (seen.log, *(chunk.data for chunk in seen.chunks)))) >= attempts.CHUNK
-    ):
+    while first.phase in ("exited", "lost") and _cut(seen):
         reached = {chunk.path: (chunk.offset + len(chunk.data), chunk.head) for chunk in seen.chunks}
         at = None if watch.log is None else watch.log + len(seen.log)
         watch = replace(watch, files={**watch.files, **reached}, log=at, promised=(), whole=(), failed=(), tail=0)
         [seen] = transport.poll([watch])
         chunks, log = chunks + list(seen.chunks), log + seen.log
     return first, chunks, log
+
+
+def _cut(seen: AttemptStatus) -> bool:
+    """May there be more than one poll brings?"""
+    longest = max(map(len, (seen.log, *(chunk.data for chunk in seen.chunks))))
+    return longest >= attempts.CHUNK or len(seen.chunks) >= attempts.MATCHES
 
 
 def _observed(seen: AttemptStatus, chunks: Sequence[Chunk], log: bytes) -> Observed:

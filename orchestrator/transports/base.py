@@ -254,7 +254,8 @@ class Transport(Protocol):
 
     def poll(self, watches: Sequence[Watch]) -> list[AttemptStatus]:
         """Look at many attempts at once, in one round trip. The phase is read before the files: `exited` and no more
-        bytes means that there will be none; so does a chunk of fewer bytes than `attempts.CHUNK`.
+        bytes means that there will be none; so do fewer chunks than `attempts.MATCHES`, each of fewer bytes
+        than `attempts.CHUNK`.
         """
         ...
 

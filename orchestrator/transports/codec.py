@@ -1,12 +1,14 @@
-"""What is asked of the runner and of `remote`, and what they answer, as values of the contract."""
+"""What is asked of the agent, and what it answers, as values of the contract."""
 
 from __future__ import annotations
 
 import time
 from base64 import b64decode
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, get_args
 
+from orchestrator.agent import attempts
 from orchestrator.transports.base import (
     Answer,
     AttemptStatus,
@@ -16,10 +18,28 @@ from orchestrator.transports.base import (
     Device,
     HostFacts,
     Lease,
+    Phase,
     Refused,
     Request,
     TransportError,
+    Watch,
 )
+
+SMALL = 1 << 20
+"""Bytes of an answer without files."""
+LISTING = 32 << 20
+"""Bytes of an answer that names files."""
+LATEST = 1e11
+"""Seconds since the epoch; times are before that."""
+KINDS: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("job", "phase", "step", "why"), str),
+    **dict.fromkeys(("attempt", "orphans", "log_size"), int),
+    **dict.fromkeys(("rc", "signal"), (int, type(None))),
+    **dict.fromkeys(("step_started", "ended"), (int, float, type(None))),
+}
+"""Plain fields of a status."""
+MATCHES = 8
+"""New files that one pattern of a watch finds in one poll; the next polls bring more."""
 
 
 def document(request: Request) -> dict[str, Any]:
@@ -30,16 +50,51 @@ def document(request: Request) -> dict[str, Any]:
     return {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}
 
 
-def seen(answer: Mapping[str, Any], ahead: float = 0.0) -> AttemptStatus:
-    """What the runner says of an attempt; bytes may have come as base64. Times are given back by our clock, of which the host's
-    is so many seconds ahead.
+def status(answer: Mapping[str, Any], ahead: float = 0.0) -> AttemptStatus:
+    """What a host says of an attempt; bytes may have come as base64. Times are given back by our clock.
+
+    Args:
+        answer: of the host.
+        ahead: seconds by which its clock is ahead of ours.
+
+    Raises:
+        ValueError, TypeError, LookupError: it is not of the right kinds (see `checked`).
     """
-    chunks = tuple(Chunk(**{**chunk, "data": raw(chunk["data"])}) for chunk in answer.get("chunks", ()))
-    known = {key: value for key, value in answer.items() if key in AttemptStatus.__dataclass_fields__}
-    known |= {name: raw(known[name]) for name in ("log", "tail") if name in known}
-    whole = {name: raw(data) for name, data in answer.get("whole", {}).items()}
-    times = {name: known[name] - ahead for name in ("step_started", "ended") if known.get(name)}
-    return AttemptStatus(**{**known, **times, "chunks": chunks, "whole": whole, "exist": tuple(answer.get("exist", ()))})
+    known = {key: value for key, value in answer.items() if key in KINDS}
+    for key, value in known.items():
+        if not isinstance(value, KINDS[key]) or isinstance(value, bool):
+            raise TypeError(f"{key} should be of another kind than {type(value).__name__}")
+    if known["phase"] not in get_args(Phase):
+        raise ValueError("there is no such phase")
+    for key in ("step_started", "ended"):
+        if known.get(key):
+            known[key] = min(max(0.0, known[key] - ahead), LATEST)  # a clock that jumped is no reason to lose the rest
+    return AttemptStatus(
+        **known,
+        chunks=tuple(Chunk(**{**chunk, "data": raw(chunk["data"])}) for chunk in answer.get("chunks", ())),
+        log=raw(answer.get("log", b"")),
+        tail=raw(answer.get("tail", b"")),
+        whole={name: raw(data) for name, data in answer.get("whole", {}).items()},
+        exist=tuple(map(str, answer.get("exist", ()))),
+    )
+
+
+def statuses(answer: Mapping[str, Any], wanted: Sequence[Watch]) -> list[AttemptStatus]:
+    """One status for each watch, in its order. Raises as `status`."""
+    difference = ahead(answer)
+    found = [status(each, difference) for each in answer["seen"]]
+    if [(each.job, each.attempt) for each in found] != [(watch.job, watch.attempt) for watch in wanted]:
+        raise ValueError("these are not the attempts that were asked for")
+    return found
+
+
+@contextmanager
+def checked(host: str) -> Iterator[None]:
+    """For answers of a host: whatever is wrong with one is a TransportError, in which nothing of it is quoted."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError):
+        raise TransportError(f"{host}: its answer is not understood: is another version of tune at work there?") from None
 
 
 def ahead(answer: Mapping[str, Any]) -> float:
@@ -52,7 +107,11 @@ def ahead(answer: Mapping[str, Any]) -> float:
 
 def raw(data: str | bytes) -> bytes:
     """Bytes that may have crossed in JSON."""
-    return b64decode(data) if isinstance(data, str) else data
+    if isinstance(data, str):
+        return b64decode(data, validate=True)
+    if isinstance(data, bytes):
+        return data
+    raise TypeError("bytes come as they are, or as base64")
 
 
 def facts(answer: Mapping[str, Any], asked: float) -> HostFacts:
@@ -71,25 +130,46 @@ def leases(answer: Mapping[str, Any]) -> list[Lease]:
     ]
 
 
-def refusal(code: int, said: str, devices: Sequence[int] = ()) -> Exception:
+def refusal(code: int, message: str, devices: Sequence[int] = ()) -> Exception:
     """The error that an exit code of the runner stands for."""
     if code == 5:
-        return Busy(said, devices)
+        return Busy(message, devices)
     kinds: dict[int, type[Exception]] = {2: ValueError, 3: Conflict, 4: Refused}
-    return kinds.get(code, TransportError)(said or f"the runner ended with code {code}")
+    return kinds.get(code, TransportError)(message or f"the runner ended with code {code}")
 
 
 def settled(answer: Callable[[], Answer], host: str) -> Callable[[], Answer]:
     """A wait for an answer that raises what a refusal stands for."""
 
     def wait() -> Answer:
-        said, body = answer()
-        if "refused" in said:
-            code, text = int(said["refused"]), str(said["message"])
-            raise refusal(code, text if code in (2, 3, 5) else f"{host}: {text}", said.get("devices", ()))
-        return said, body
+        header, body = answer()
+        if "refused" not in header:
+            return header, body
+        with checked(host):
+            code, text = int(header["refused"]), str(header["message"])
+            devices = [int(device) for device in header.get("devices", ())]
+        raise refusal(code, text if code in (2, 3, 5) else f"{host}: {text}", devices)
 
     return wait
+
+
+def answer_limit(request: Mapping[str, Any]) -> int:
+    """Bytes that the answer to a request may have. Bytes of files come as base64 but in answers to `read` and `take`."""
+    operation = request["op"]
+    if operation == "read":
+        return int(request["limit"]) + SMALL
+    if operation == "take":
+        return sum(int(length) for _, _, length in request["pieces"]) + SMALL
+    if operation == "poll":
+        return sum(map(_watch_limit, request["watches"])) + SMALL
+    return LISTING if operation in ("listing", "have") else SMALL
+
+
+def _watch_limit(watch: Mapping[str, Any]) -> int:
+    """Of one watch: what it reads on, a few files that it finds, files that come whole, and the log."""
+    pieces = int(watch["log"] is not None) + len(watch["files"]) + attempts.MATCHES * len(watch["patterns"])
+    whole = attempts.WHOLE if watch["whole"] or watch["failed"] else 0
+    return (pieces * attempts.CHUNK + whole + int(watch["tail"])) * 4 // 3 + SMALL
 
 
 def watches(wanted: Iterable[Any]) -> list[dict[str, Any]]:

@@ -131,31 +131,46 @@ def _flow(way: Way, requests: Iterable[tuple[dict[str, Any], bytes]]) -> Iterato
 
 def fetch(way: Way, attempt: Mapping[str, Any], names: Sequence[str], into: Path, told: Told = ignore_progress) -> list[Path]:
     """See `Transport.fetch`; `attempt` says `job` and `attempt`."""
-    listed = way({"op": "listing", **attempt, "names": list(names)}, b"")()[0]["files"]
-    files = {_lawful(name): Arriving(into / name, size, changed, bool(runs)) for name, size, changed, runs in listed}
+    listed = way({"op": "listing", **attempt, "names": list(names)}, b"")()[0].get("files")
+    files = {name: Arriving(into / name, size, changed, runs) for name, size, changed, runs in _asked_for(listed, names)}
     missing = {name: file for name, file in files.items() if not file.here()}
     total = sum(file.size for file in files.values())
     reached = {name: file.begin() for name, file in missing.items()}
     done = total - sum(file.size - reached[name] for name, file in missing.items())
     pieces = [(name, reached[name], file.size - reached[name]) for name, file in missing.items()]
     requests = (({"op": "take", **attempt, "pieces": group}, b"") for group in _grouped(pieces))
-    for request, (said, body) in _flow(way, _weighed(requests, total)):
-        for name, data in _opened(request["pieces"], said["lengths"], body):
+    for request, (answer, body) in _flow(way, _weighed(requests, total)):
+        for name, data in _opened(request["pieces"], answer.get("lengths"), body):
             missing[name].add(data)
         done += len(body)
         told(done, total)
     return [file.path for file in files.values()]
 
 
-def _lawful(name: str) -> str:
-    """A name that a host said; it does not lead out of the folder that we write to."""
-    try:
-        return relative(name)
-    except ValueError as error:
-        raise TransportError(f"the host names a file {error}") from None
+def _asked_for(listed: Any, names: Sequence[str]) -> Iterator[tuple[str, int, int, bool]]:
+    """Files that a host lists: name, bytes, time of change in ns, executable. Each is one that was asked for, or lies below one.
+
+    Raises:
+        TransportError: the host names another file, which would come to lie where it has no business, or answers nonsense.
+    """
+    entries: list[Any] = listed if isinstance(listed, list) else [None]
+    for entry in entries:
+        kinds = [type(each) for each in entry] if isinstance(entry, list | tuple) else []
+        if kinds != [str, int, int, bool] or not (0 <= entry[1] < 1 << 60 and abs(entry[2]) < 1 << 63):
+            raise TransportError("the host's list of files is not understood")
+        name = entry[0]
+        try:
+            relative(name)
+        except ValueError as error:
+            raise TransportError(f"the host names a file {error}") from None
+        if not any(name == asked or name.startswith(f"{asked}/") for asked in names):
+            raise TransportError(f"the host names a file that was not asked for: {name!r}; nothing was written")
+        yield name, entry[1], entry[2], entry[3]
 
 
-def _opened(pieces: Sequence[Piece], lengths: Sequence[int], body: bytes) -> Iterator[tuple[str, bytes]]:
+def _opened(pieces: Sequence[Piece], lengths: Any, body: bytes) -> Iterator[tuple[str, bytes]]:
+    if not isinstance(lengths, list) or len(lengths) != len(pieces):
+        raise TransportError("the host's answer about files is not understood")
     at = 0
     for (name, _, wanted), length in zip(pieces, lengths, strict=True):
         if length != wanted:

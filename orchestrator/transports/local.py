@@ -92,11 +92,11 @@ class Local:
     def start(self, request: Request) -> AttemptStatus:
         """See `Transport.start`. ValueError when the request names a path outside its folder, or no program to run."""
         about = {"folder": self._folder(request.job, request.attempt), "document": codec.document(request)}
-        return codec.seen(codec.settled(lambda: self._starter.ask(about), "this machine")()[0])
+        return codec.status(codec.settled(lambda: self._starter.ask(about), "this machine")()[0])
 
     def poll(self, watches: Sequence[Watch]) -> list[AttemptStatus]:
         """See `Transport.poll`. ValueError when a watch names a path outside the work folder."""
-        return [codec.seen(attempts.observe(self._folder(watch.job, watch.attempt), vars(watch))) for watch in watches]
+        return [codec.status(attempts.observe(self._folder(watch.job, watch.attempt), vars(watch))) for watch in watches]
 
     def stop(self, job: str, attempt: int, grace: float) -> None:
         """See `Transport.stop`. Nothing happens to an attempt that has ended, or never was."""

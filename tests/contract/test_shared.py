@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -45,6 +47,11 @@ Wanted = dict[str, Any]
 def card(*devices: int, **rest: Any) -> Wanted:
     """Real devices, counted from `FIRST`."""
     return {"devices": tuple(FIRST + device for device in devices), "accelerator": "cuda", **rest}
+
+
+def leases_of(host: Host) -> list[Lease]:
+    """Devices of this test that are in use there; those of other tests on this machine are not its business."""
+    return [lease for lease in host.transport.leases() if lease.device in range(FIRST, FIRST + 8)]
 
 
 @pytest.fixture
@@ -92,11 +99,10 @@ def test_two_state_folders_never_have_one_accelerator(host: Host, other: Host) -
         other.start("mine", SLEEP, **card(1))
     assert busy.value.devices == (FIRST, FIRST + 1, FIRST + 2)
     assert not (other.home / "jobs/mine").exists()
-    theirs = [Lease(FIRST + device, "theirs", 1, user, "cuda") for device in (0, 1, 2)]
-    assert [lease for lease in other.transport.leases() if lease in theirs] == theirs
+    assert leases_of(other) == [Lease(FIRST + device, "theirs", 1, user, "cuda") for device in (0, 1, 2)]
     host.transport.stop("theirs", 1, 0.0)
     host.end("theirs")
-    other.until(lambda: not set(theirs) & set(other.transport.leases()))
+    other.until(lambda: not leases_of(other))
     assert other.run("mine", ["true"], **card(1)).rc == 0
 
 
@@ -104,7 +110,7 @@ def test_places_for_jobs_are_each_folders_own(host: Host, other: Host) -> None:
     """Places of a CPU machine are only counts: two state folders do not share theirs."""
     host.start("theirs", SLEEP, devices=(FIRST,))
     assert other.run("mine", ["true"], devices=(FIRST,)).rc == 0
-    assert other.transport.leases() == []
+    assert leases_of(other) == []
 
 
 def test_an_accelerator_is_held_while_a_step_lives(host: Host, other: Host) -> None:
@@ -175,7 +181,7 @@ def test_a_name_that_anybody_took_is_no_harm(host: Host, name: bytes) -> None:
         squatter.bind(b"\0tune-device " + text)
     with pytest.raises(Busy, match=f"device {FIRST} is (busy with a job of another user|held by .* of )"):
         host.start("mine", ["true"], **card(0))
-    assert FIRST in {lease.device for lease in host.transport.leases()}
+    assert leases_of(host)
     for squatter in squatters:
         squatter.close()
     assert host.run("mine", ["true"], **card(0)).rc == 0
@@ -211,7 +217,7 @@ def test_a_stranger_on_a_device_is_told_of(host: Host, smi: Callable[..., Path])
     smi(2566, 1)
     with pytest.raises(Busy, match=rf"device {FIRST} is busy with a process that is not tune's \(pid 1 of root\)"):
         host.start("mine", ["true"], **card(0))
-    assert host.transport.leases()[-1] == Lease(FIRST, "", 0, "a process that is not tune's (pid 1 of root)", "cuda")
+    assert leases_of(host)[-1] == Lease(FIRST, "", 0, "a process that is not tune's (pid 1 of root)", "cuda")
     assert host.run("beside", ["true"], **card(1)).rc == 0
     assert host.run("anyway", ["true"], **card(0, occupied="use")).rc == 0
     smi(0)
@@ -250,18 +256,27 @@ def test_our_own_processes_are_no_strangers(host: Host, other: Host, smi: Callab
     smi(2566, host.until(lambda: host.written("ours", "run.json"))["pid"])
     with pytest.raises(Busy, match=f"device {FIRST} is held by ours/1"):
         other.start("mine", ["true"], **card(0))
-    assert [lease.job for lease in host.transport.leases()] == ["ours"]
+    assert [lease.job for lease in leases_of(host)] == ["ours"]
 
 
-def test_a_look_counts_for_a_while(host: Host, smi: Callable[..., Path]) -> None:
-    """Many starts and polls do not ask nvidia-smi each: a start of an accelerator looks, and the next ones believe it."""
+def test_a_look_counts_for_a_while(host: Host, smi: Callable[[int, str], Path]) -> None:
+    """Starts and polls do not ask nvidia-smi each: one start of an accelerator looks, the next ones believe it until it is old."""
+
+    def aged(seconds: float) -> None:
+        look = host.home / "leases/look.json"
+        look.write_text(json.dumps({**json.loads(look.read_text()), "at": time.time() - seconds}))
+
     host.look("nothing")
     asked = smi(0)
     for number in range(3):
         assert host.run(f"job{number}", ["true"], **card(0)).rc == 0
+        aged(0.0)  # however long that took
     assert asked.read_text() == "x\n"
     assert host.run("places", ["true"], devices=(0,)).rc == 0
     assert asked.read_text() == "x\n"
+    aged(leases.LOOK_SECONDS + 1.0)
+    assert host.run("later", ["true"], **card(0)).rc == 0
+    assert asked.read_text() == "x\nx\n"
 
 
 def test_a_device_that_hangs_does_not_hold_us_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""Questions and answers over one channel: several may be under way, and news come in between. The frames are `remote`'s."""
+"""Requests and answers over one channel: several may be under way, and news come in between. The frames are `agent.server`'s.
+
+What arrives is not trusted: a frame is no larger than what was asked for, and news are taken at a bounded rate.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,20 @@ PATIENCE = 12.0
 WINDOW, SLOWEST = 2 << 20, 100_000.0
 """Bytes that may be on their way when all is sent (OpenSSH's window), and bytes a second of the slowest line put up with."""
 BLOCK = 64 * 1024
-MOST = 1 << 30
-"""Bytes of one frame: more is nonsense."""
+ANSWER = 1 << 20
+"""Bytes of an answer, unless a request expects more."""
+NEWS = 4096
+"""Bytes of a frame that no request waits for."""
+NEWS_RATE = 100
+"""News a second that are taken; a host that sends more is read more slowly."""
 
 
 class Stream(Protocol):
-    """Bytes both ways, as a socket has them. `send` and `recv` raise TimeoutError when for a while nothing moves."""
+    """Bytes both ways, as a socket has them.
+
+    `send` and `recv` raise TimeoutError when for a while nothing moves, another OSError or EOFError when nothing will any more;
+    `close` and `abort` raise nothing.
+    """
 
     def send(self, data: bytes, /) -> int:
         """Send some of the bytes; how many."""
@@ -50,11 +61,15 @@ class Wire:
     """One server at the other end."""
 
     def __init__(
-        self, stream: Stream, news: Callable[[], None] = lambda: None, excuse: Callable[[], str] = lambda: "it hung up"
+        self,
+        stream: Stream,
+        news: Callable[[], None] = lambda: None,
+        disconnect_reason: Callable[[], str] = lambda: "it hung up",
     ) -> None:
-        """`news` is called in another thread; `excuse` is asked for the reason when the other end is gone."""
-        self._stream, self._news, self._excuse = stream, news, excuse
-        self._waiting: dict[int, Future[Answer]] = {}
+        """`news` is called in another thread; `disconnect_reason` is asked when the other end is gone."""
+        self._stream, self._news, self._disconnect_reason = stream, news, disconnect_reason
+        self._waiting: dict[int, tuple[Future[Answer], int]] = {}  # and the bytes that its answer may have
+        self._allowance = Allowance(NEWS_RATE)
         self._numbers = count(1)
         self._sending, self._state = threading.Lock(), threading.Lock()
         self._heard = time.monotonic()
@@ -65,8 +80,8 @@ class Wire:
         """Messages sent."""
         threading.Thread(target=self._listen, daemon=True, name="wire").start()
 
-    def say(self, data: bytes) -> None:
-        """Send bytes as they are. A failure is told to whoever waits for an answer."""
+    def write(self, data: bytes) -> None:
+        """Send bytes as they are. Whoever waits for an answer gets a failure."""
         view = memoryview(data)
         with self._sending:
             try:
@@ -76,12 +91,20 @@ class Wire:
                         view = view[self._stream.send(bytes(view[:BLOCK])) :]
                         self._stuck = time.monotonic() + PATIENCE
             except (OSError, EOFError):
-                self.close(self._excuse())
+                self.close(self._disconnect_reason())
             finally:
                 self._stuck = math.inf
 
-    def send(self, request: Mapping[str, Any], body: bytes = b"", patience: float = PATIENCE) -> Callable[[], Answer]:
+    def send(
+        self, request: Mapping[str, Any], body: bytes = b"", patience: float = PATIENCE, limit: int = ANSWER
+    ) -> Callable[[], Answer]:
         """Send a request; what is returned waits for the answer.
+
+        Args:
+            request: a header, without a number.
+            body: bytes that go with it.
+            patience: seconds without a byte from there, after which the channel is given up.
+            limit: bytes of the answer; the channel is closed where more is announced.
 
         Raises (what is returned):
             TransportError: the other end is gone, or silent. Nothing more can be asked then.
@@ -90,10 +113,10 @@ class Wire:
         with self._state:
             if self.gone:
                 raise TransportError(self.gone)
-            self._waiting[number] = future
+            self._waiting[number] = future, limit
         text = dump_json({**request, "id": number}).encode()
         self.asked += 1
-        self.say(LENGTHS.pack(len(text), len(body)) + text + body)
+        self.write(LENGTHS.pack(len(text), len(body)) + text + body)
         since, allowance = time.monotonic(), min(len(body), WINDOW) / SLOWEST
         return lambda: self._await(future, since, patience + allowance)
 
@@ -106,13 +129,13 @@ class Wire:
                 if left <= 0:
                     self.close(f"no answer for {patience:.0f} s", self._stream.abort)
 
-    def close(self, reason: str = "closed", way: Callable[[], None] | None = None) -> None:
-        """Let go of the channel; whoever waits is told the reason."""
+    def close(self, reason: str = "closed", how: Callable[[], None] | None = None) -> None:
+        """Let go of the channel; whoever waits gets the reason."""
         with self._state:
             self.gone = self.gone or reason
             waiting, self._waiting = self._waiting, {}
-        (way or self._stream.close)()
-        for future in waiting.values():
+        (how or self._stream.close)()
+        for future, _ in waiting.values():
             future.set_exception(TransportError(self.gone))
 
     # What arrives
@@ -124,25 +147,27 @@ class Wire:
             while not self.gone:
                 header, body = self._frame(buffer)
                 if "news" in header:
+                    self._allowance.wait()
                     self._news()
                 else:
                     self._answered(header, body)
         except (OSError, EOFError):
-            self.close(self._excuse())
+            self.close(self._disconnect_reason())
         except ValueError as error:
             self.close(str(error))
 
     def _answered(self, header: dict[str, Any], body: bytes) -> None:
+        number = header.get("id")
         with self._state:
-            future = self._waiting.pop(header.get("id", 0), None)
+            future, _ = self._waiting.pop(number, (None, 0)) if isinstance(number, int) else (None, 0)
         if future:
             future.set_result((header, body))
 
     def _skip(self, buffer: bytearray) -> None:
-        """Pass over what a login shell says."""
+        """Pass over what a login shell prints."""
         while READY not in buffer:
             if len(buffer) > BLOCK:
-                raise ValueError(f"its shell talks without end: {bytes(buffer[:80])!r}")
+                raise ValueError(f"its shell prints without end: {bytes(buffer[:80])!r}")
             self._more(buffer)
         del buffer[: buffer.index(READY) + len(READY)]
 
@@ -150,15 +175,17 @@ class Wire:
         while len(buffer) < LENGTHS.size:
             self._more(buffer)
         header, body = LENGTHS.unpack_from(buffer)
-        if header + body > MOST:
-            raise ValueError("what it says is not understood")
+        with self._state:
+            limit = max((limit for _, limit in self._waiting.values()), default=NEWS)
+        if header + body > limit:
+            raise ValueError(f"it sends {header + body:,} bytes where at most {limit:,} were asked for")
         end = LENGTHS.size + header + body
         while len(buffer) < end:
             self._more(buffer)
-        said = json.loads(buffer[LENGTHS.size : LENGTHS.size + header])
         data = bytes(buffer[LENGTHS.size + header : end])
+        text = bytes(buffer[LENGTHS.size : LENGTHS.size + header])
         del buffer[:end]
-        return said, data
+        return understood(text), data
 
     def _more(self, buffer: bytearray) -> None:
         while True:
@@ -174,3 +201,29 @@ class Wire:
             raise EOFError
         self._heard = time.monotonic()
         buffer += data
+
+
+def understood(text: bytes) -> dict[str, Any]:
+    """A frame's header; ValueError when it is none."""
+    with suppress(ValueError, RecursionError):
+        header = json.loads(text)
+        if isinstance(header, dict):
+            return header
+    raise ValueError("its answer is not understood")
+
+
+class Allowance:
+    """At most so many events a second; who has more waits."""
+
+    def __init__(self, rate: int) -> None:
+        self.rate, self.count, self.since = rate, 0, time.monotonic()
+
+    def wait(self) -> None:
+        """Count an event; sleep until the next second when this one has had its share."""
+        now = time.monotonic()
+        if now - self.since >= 1.0:
+            self.count, self.since = 0, now
+        self.count += 1
+        if self.count > self.rate:
+            time.sleep(self.since + 1.0 - now)
+            self.count, self.since = 1, time.monotonic()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.transports.base import TransportError
@@ -50,6 +52,7 @@ def dial(way: Route) -> Connection:
     from fabric import Config, Connection  # noqa: PLC0415  # 160 ms, and many never leave this machine
     from paramiko import SSHConfig, SSHException  # noqa: PLC0415
 
+    quiet_library()
     gate = dial(way.through) if way.through else way.proxy or False
     keys = known(way.host.name, way.called, way.known_hosts)
     about = {"key_filename": list(way.identities), "allow_agent": way.agent, "look_for_keys": False}
@@ -78,6 +81,16 @@ def dial(way: Route) -> Connection:
     return connection
 
 
+def quiet_library() -> None:
+    """Keep paramiko's threads from printing their errors: we raise them where they matter.
+
+    Where a program has handlers of its own for logging, they get these records all the same.
+    """
+    logger = logging.getLogger("paramiko")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+
+
 def trouble(way: Route, error: Exception) -> str:
     """What to say of a connection that was not made."""
     from paramiko import AuthenticationException  # noqa: PLC0415
@@ -100,7 +113,10 @@ def preferring(keys: Known, *args: Any, **kw: Any) -> Transport:
 
 
 def hang_up(connection: Connection) -> None:
-    """Close a connection; first those that it goes through, which may be stuck."""
+    """Close a connection; first those that it goes through, which may be stuck. What cannot be closed is gone already."""
+    from paramiko import SSHException  # noqa: PLC0415
+
     if connection.gateway and not isinstance(connection.gateway, str):
         hang_up(connection.gateway)
-    connection.client.close()
+    with suppress(SSHException, OSError, EOFError):
+        connection.client.close()

@@ -1,4 +1,4 @@
-"""A host that can only be reached by SSH: one connection, and on it one channel for questions and one for files.
+"""A host that can only be reached by SSH: one connection, and on it one channel for requests and one for files.
 
 A channel's command is constant but for the interpreter's name, which is quoted; everything else crosses as data.
 """
@@ -10,7 +10,8 @@ import shlex
 import threading
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,14 +94,15 @@ class Ssh:
     def start(self, request: Request) -> AttemptStatus:
         """See `Transport.start`. `request.notify` is not looked at: `news` is called."""
         about = {"op": "start", "job": request.job, "attempt": request.attempt}
-        said, _ = self._ask({**about, "document": codec.document(request)})
-        return codec.seen(said, codec.ahead(said))
+        answer, _ = self._ask({**about, "document": codec.document(request)})
+        with codec.checked(self.host.name):
+            return codec.status(answer, codec.ahead(answer))
 
     def poll(self, watches: Sequence[Watch]) -> list[AttemptStatus]:
         """See `Transport.poll`."""
-        said, _ = self._ask({"op": "poll", "watches": codec.watches(watches)})
-        ahead = codec.ahead(said)
-        return [codec.seen(each, ahead) for each in said["seen"]]
+        answer, _ = self._ask({"op": "poll", "watches": codec.watches(watches)})
+        with codec.checked(self.host.name):
+            return codec.statuses(answer, watches)
 
     def stop(self, job: str, attempt: int, grace: float) -> None:
         """See `Transport.stop`."""
@@ -108,7 +110,9 @@ class Ssh:
 
     def reap(self, job: str, attempt: int) -> int:
         """See `Transport.reap`."""
-        return int(self._ask({"op": "reap", "job": job, "attempt": attempt})[0]["reaped"])
+        answer, _ = self._ask({"op": "reap", "job": job, "attempt": attempt})
+        with codec.checked(self.host.name):
+            return int(answer["reaped"])
 
     def read(self, job: str, attempt: int, path: str, offset: int, limit: int) -> bytes:
         """See `Transport.read`."""
@@ -119,15 +123,19 @@ class Ssh:
         """See `Transport.hello`."""
         self._wire()  # connected first: the clock's question does not wait for that
         asked = time.time()
-        return codec.facts(self._ask({"op": "hello"})[0], asked)
+        answer, _ = self._ask({"op": "hello"})
+        with codec.checked(self.host.name):
+            return codec.facts(answer, asked)
 
     def interface(self, to: str) -> str:
         """See `Transport.interface`."""
-        return str(self._ask({"op": "interface", "to": to})[0]["interface"])
+        return str(self._ask({"op": "interface", "to": to})[0].get("interface", ""))
 
     def leases(self) -> list[Lease]:
         """See `Transport.leases`."""
-        return codec.leases(self._ask({"op": "leases"})[0])
+        answer, _ = self._ask({"op": "leases"})
+        with codec.checked(self.host.name):
+            return codec.leases(answer)
 
     def put(self, blobs: Mapping[str, Path], told: Told = ignore_progress) -> None:
         """See `Transport.put`."""
@@ -155,7 +163,7 @@ class Ssh:
         patience = PATIENCE + request.get("bytes", 0) / CHECKED
         self.asked += 1
         try:
-            answer = wire.send(request, body, patience)
+            answer = wire.send(request, body, patience, codec.answer_limit(request))
         except TransportError as error:
             raise TransportError(f"{self.host.name}: {error}") from None
 
@@ -229,8 +237,8 @@ class Ssh:
         """Start a server there; paramiko's errors when there is no channel."""
         line, listen = Line(connection), news is not None
         line.channel.exec_command(command(self.host.interpreter))
-        wire = Wire(line, news or (lambda: None), lambda: excuse(line.channel))
-        wire.say(program())
+        wire = Wire(line, news or (lambda: None), lambda: disconnect_reason(line.channel))
+        wire.write(program())
         codec.settled(lambda: self._greeted(wire, listen=listen), self.host.name)()
         return wire
 
@@ -261,22 +269,47 @@ def program() -> bytes:
     return b"%08d" % len(packed) + packed
 
 
-def excuse(channel: Channel) -> str:
-    """Why a server is gone, in the words of its host."""
-    said = channel.recv_stderr(4096).decode("utf-8", "replace").strip() if channel.recv_stderr_ready() else ""
-    return f"the connection ended: {said.splitlines()[-1]}" if said else "the connection ended"
+def disconnect_reason(channel: Channel) -> str:
+    """Why a server is gone, as its host puts it."""
+    printed = channel.recv_stderr(4096).decode("utf-8", "replace").strip() if channel.recv_stderr_ready() else ""
+    return f"the connection ended: {printed.splitlines()[-1]}" if printed else "the connection ended"
 
 
 class Line:
-    """A channel of a connection, as a `wire.Stream`."""
+    """A channel of a connection, as a `channel.Stream`."""
 
     def __init__(self, connection: Connection) -> None:
         """Open one; paramiko's errors when there is none to be had."""
         self.connection = connection
         self.channel: Channel = connection.transport.open_session()
         self.channel.settimeout(GLANCE)
-        self.send, self.recv, self.close = self.channel.send, self.channel.recv, self.channel.close
+
+    def send(self, data: bytes, /) -> int:
+        """See `Stream.send`."""
+        with library_errors():
+            return self.channel.send(data)
+
+    def recv(self, size: int, /) -> bytes:
+        """See `Stream.recv`."""
+        with library_errors():
+            return self.channel.recv(size)
+
+    def close(self) -> None:
+        """Say that it ends; where the connection is gone, that cannot be said, and need not."""
+        with suppress(OSError, EOFError), library_errors():
+            self.channel.close()
 
     def abort(self) -> None:
         """End the connection: the channel cannot even say that it closes."""
         hang_up(self.connection)
+
+
+@contextmanager
+def library_errors() -> Iterator[None]:
+    """Paramiko's own errors become an EOFError: they mean that nothing will move any more."""
+    from paramiko import SSHException  # noqa: PLC0415
+
+    try:
+        yield
+    except SSHException as error:
+        raise EOFError(str(error)) from None

@@ -16,6 +16,7 @@ from backends.report import Report
 if TYPE_CHECKING:
     from backends.metrics import Point
     from backends.recipe.schema import Recipe
+    from backends.target import Accelerator
 
 HF_LAYOUT = ("checkpoint/config.json", "checkpoint/*.safetensors", "checkpoint/tokenizer.json")
 """What every finished job leaves: a folder that transformers loads."""
@@ -88,7 +89,7 @@ class Backend:
     judge: Callable[[Ending], tuple[str, str] | None]
     """(reason word, detail) when the attempt has not trained, although every step ended with exit code 0."""
     python: str = "3.11"
-    accelerators: tuple[str, ...] = ("cpu", "cuda")
+    accelerators: tuple[Accelerator, ...] = ("cpu", "cuda")
     env: Mapping[str, str] = field(default_factory=dict)
     resume: Mapping[str, Any] = field(default_factory=dict)
     """Keys of the config, of its highest level, with the values by which an attempt goes on from the folder `resume`; see

@@ -12,7 +12,7 @@ from backends.mapping.data import DATA, reward_files, sources
 from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
 from backends.mapping.rows import Flat, Value, Variant, nest, translate
-from backends.models import MODELS, Model
+from backends.models import MODELS, Model, of_architecture
 from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves
 from backends.recipe.paths import is_hub
@@ -238,13 +238,17 @@ def _retry(flat: Flat, report: Report) -> dict[str, Value]:
 
 def context_of(flat: Flat, target: Target) -> Context:
     """What rows may know of a recipe's model, and of the machine."""
-    entry = _entry(flat)
+    entry, architecture = _entry(flat), flat["model.architecture"]
+    sizes = entry or (of_architecture(architecture) if flat["model.init"] == "random" and architecture else None)
     return Context(
-        target.accelerator,
-        flat["resources.devices"] * flat["resources.hosts"],
-        flat["resources.hosts"],
-        entry._asdict() if entry else {},
-        flat["train.steps"],
-        flat["data.eval"] is not None,
-        variant_of(flat),
+        accelerator=target.accelerator,
+        devices=flat["resources.devices"] * flat["resources.hosts"],
+        hosts=flat["resources.hosts"],
+        model=entry._asdict() if entry else {},
+        parameters=sizes.parameters if sizes else None,
+        tied=bool(sizes and sizes.tied),
+        memory_gib=target.memory_gib,
+        steps=flat["train.steps"],
+        evaluates=flat["data.eval"] is not None,
+        variant=variant_of(flat),
     )

@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from backends.recipe.flat import Flat
+
 TRAINERS = {"torchtune": "torchtune 0.6.1", "litgpt": "LitGPT 0.5.13", "maxtext": "MaxText 0.2.5"}
 """Trainer with names of its own -> its release, for people."""
 
@@ -184,6 +186,24 @@ _TABLE = _Table(Path(__file__).with_suffix(".csv").read_text("utf-8"))
 
 MODELS: Mapping[str, Model] = _TABLE
 """Id -> model, in the order of the file."""
+
+
+def of_architecture(shape: Flat) -> Model:
+    """Sizes of a model with random weights: a line of the table without an id, and without any trainer's name.
+
+    Args:
+        shape: the recipe's `model.architecture`.
+    """
+    hidden, heads = shape["hidden_size"], shape["heads"]
+    known = {
+        name: shape[name] for name in ("family", "intermediate_size", "layers", "kv_heads", "vocab_size", "norm_eps", "tied")
+    }
+    derived = {"head_dim": shape["head_dim"] or hidden // heads, "max_position": shape["max_length"]}
+    blank = dict.fromkeys(Model._fields, 0) | dict.fromkeys(("id", "rope_scaling", *TRAINERS), "")
+    values = {**blank, "hidden_size": hidden, "heads": heads, "rope_theta": int(shape["rope_theta"]), **known, **derived}
+    model = Model._make(values.values())
+    count = _count(model, 0)
+    return model._replace(parameters=count, active_parameters=count)
 
 
 def nameless(model: Model, trainer: str) -> str:

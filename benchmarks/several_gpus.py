@@ -59,7 +59,8 @@ def main() -> int:
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--python", default="", help="an interpreter that has the trainers")
     parser.add_argument("--to", default="torchtune,litgpt")
-    parser.add_argument("--only", default="", help="run the parts whose names begin so")
+    parser.add_argument("--only", default="", help="run the parts whose names contain one of these, with commas between")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as tune submit takes it, for the pairs")
     parser.add_argument("--methods", default="lora,full")
     parser.add_argument("--seconds", type=float, default=3600.0, help="no part begins after this time")
     parser.add_argument("--out", type=Path, help="folder for results.json and logs")
@@ -105,7 +106,7 @@ class Bench:
             *((f"killed rank, {trainer}", lambda t=trainer: self.killed_rank(t)) for trainer in trainers),
             ("hang", lambda: self.hang(trainers[0])),
         ]
-        for name, part in (each for each in parts if each[0].startswith(self.args.only)):
+        for name, part in (each for each in parts if any(some in each[0] for some in self.args.only.split(","))):
             if time.monotonic() - self.began > self.args.seconds:
                 results["parts"].append({"name": name, "well": False, "what": "not run: out of time"})
                 continue
@@ -207,7 +208,8 @@ class Bench:
 
     def job(self, trainer: str, method: str, devices: int) -> dict[str, Any]:
         """Run a job to its end; of one that did not succeed keep the log."""
-        name = self.submit(trainer, method, devices, f"{trainer}-{method}-{devices}")
+        more = (word for each in self.args.set for word in ("--set", each))
+        name = self.submit(trainer, method, devices, f"{trainer}-{method}-{devices}", *more)
         self.tune("wait", name, check=False)
         status = self.status(name)
         if status["state"] != "SUCCEEDED":

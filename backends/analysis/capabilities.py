@@ -8,14 +8,15 @@ from functools import cache
 from typing import NamedTuple
 
 from backends.backend import Backend
+from backends.compile import context_of
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import Context, Row, Variant, translate, variant_of
-from backends.models import MODELS
 from backends.recipe.flat import REQUIRED, Flat, Value, defaults, words
 from backends.recipe.leaves import FORMATS
 from backends.recipe.needs import asks, completed, is_met, needs_of, requests, samples
 from backends.report import Kind as Lack
 from backends.report import Line, Status
+from backends.target import Target
 
 KINDS: tuple[str, ...] = words("method.kind")
 ADAPTERS: tuple[str, ...] = words("method.adapter")
@@ -84,17 +85,7 @@ def _line(backend: Backend, leaf: str, flat: Flat, asked: Flat) -> Line:
 
 def _scene(backend: Backend, flat: Flat) -> Context:
     """A machine as the recipe asks for, with a GPU where the trainer runs on one."""
-    entry = MODELS.get(flat["model.id"])
-    hosts = flat["resources.hosts"]
-    return Context(
-        "cuda" if "cuda" in backend.accelerators else backend.accelerators[0],
-        flat["resources.devices"] * hosts,
-        hosts,
-        entry._asdict() if entry and flat["model.init"] == "pretrained" else {},
-        flat["train.steps"],
-        flat["data.eval"] is not None,
-        variant_of(flat),
-    )
+    return context_of(flat, Target(accelerator="cuda" if "cuda" in backend.accelerators else backend.accelerators[0]))
 
 
 @cache

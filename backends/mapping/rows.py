@@ -47,6 +47,12 @@ class Context:
     hosts: int = 1
     model: Mapping[str, Value] = field(default_factory=dict)
     """Each trainer's names for the model, when it is in the model table."""
+    parameters: int | None = None
+    """Of the model; None where only the host can count them."""
+    tied: bool = False
+    """The model's input and output embeddings are one matrix; False too where only the host knows."""
+    memory_gib: float | None = None
+    """Memory of one device, when it is known."""
     steps: int | None = None
     """Optimizer steps, when the recipe alone fixes them."""
     evaluates: bool = False

@@ -60,7 +60,7 @@ def test_quirks_have_a_source(name, shape):
     for row in table(name, shape):
         for value in (0, 1, 7, "text", ["head", "up"], 3.5):
             try:
-                row.to(*([value] * len(row.ours)), Context(steps=7, variant=shape, model={"tied": True}))
+                row.to(*([value] * len(row.ours)), Context(steps=7, variant=shape, tied=True))
             except Exception as loss:
                 if (
                     getattr(loss, "kind", "") == "never"

@@ -94,7 +94,7 @@ def _targets(wanted: list[str], context: Context) -> Values:
             see="https://github.com/huggingface/transformers/tree/v5.16.1/src/transformers/models/",
             fallback={"lora_target_modules": [_TARGETS[t] for t in rest], "lora.json:targets": rest},
         )
-    chosen = [t for t in wanted if t != "head" or not context.model.get("tied")]
+    chosen = [t for t in wanted if t != "head" or not context.tied]
     modules = [_TARGETS[t] for t in chosen]
     if chosen != wanted:
         raise Unsupported(

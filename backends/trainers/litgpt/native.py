@@ -100,7 +100,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
 
 def _rendering(variant: Variant) -> Row:
     def to(_: str, context: Context) -> Values:
-        if context.model.get("tied") and not variant.lora:
+        if context.tied and not variant.lora:
             why = "LitGPT's full fine-tuning trains this model's tied embeddings as two matrices; data.rendering: shared keeps them one"
             raise Unsupported("data.rendering", why, see=FINETUNE)
         if context.devices > 1 and variant.lora:

@@ -98,8 +98,8 @@ def _compiling(variant: Variant) -> Row:
     return default_for_null(
         "train.compile",
         "data.init_args.compile",
-        lambda context: context.accelerator == "cuda" and (context.devices == 1 or pretrains(variant)),
-        "on for CUDA" if pretrains(variant) else "on for one CUDA device; on several it was not tried",
+        lambda context: context.accelerator == "cuda",
+        "on for CUDA",
     )
 
 
@@ -120,14 +120,18 @@ def _clipping(variant: Variant) -> Row:
 def _sharing(variant: Variant) -> Row:
     """FSDP is LitGPT's own way, with recomputed activations in fine-tuning; DDP, and recomputing elsewhere, come by our data
     module. The FSDP of `finetune_full` and `pretrain` is FSDP1, which wants CUDA; that of `finetune_lora` is FSDP2.
+
+    `auto` gives each device the whole model where FSDP cannot train it (all weights on a CPU, or with tied embeddings), and where
+    only an adapter is trained and the weights take at most a quarter of the device: then there is little to share, and FSDP
+    would gather the frozen weights anew for each step.
     """
     ours = ("train.activation_checkpointing", "resources.strategy")
     theirs = ("data.init_args.recompute", "data.init_args.ddp", f"{LAUNCH}:recompute", f"{LAUNCH}:strategy")
     see = LORA if variant.lora else PRETRAIN if pretrains(variant) else FINETUNE
 
     def is_apart(word: str, context: Context) -> bool:
-        only_cuda = context.accelerator == "cpu" and not variant.lora
-        return context.devices > 1 and not variant.native and (word == "ddp" or (word == "auto" and only_cuda))
+        chosen = word == "ddp" or (word == "auto" and _whole_model_each(variant, context))
+        return context.devices > 1 and not variant.native and chosen
 
     def to(recompute: bool, word: str, context: Context) -> Values:
         apart = is_apart(word, context)
@@ -145,6 +149,20 @@ def _sharing(variant: Variant) -> Row:
     return couple(ours, theirs, to, lambda _r, _d, recompute, word, _s: (recompute, word), why=why, see=see, absent=theirs[:2])
 
 
+def _whole_model_each(variant: Variant, context: Context) -> bool:
+    """Whether `auto` gives each of several devices the whole model."""
+    if not variant.lora:
+        return context.accelerator == "cpu" or context.tied
+    weights = (context.parameters or 0) * BYTES / 2**30
+    return 0 < weights <= (context.memory_gib or SMALLEST) / 4
+
+
+BYTES = 4
+"""Of a frozen weight, at most: in bf16 it is half."""
+SMALLEST = 16.0
+"""GiB of a device whose memory is not known."""
+
+
 def _unshared(variant: Variant, word: str, context: Context, *, apart: bool) -> str:
     """Why several devices cannot share the work so; empty when they can."""
     if word.startswith("zero"):
@@ -153,7 +171,7 @@ def _unshared(variant: Variant, word: str, context: Context, *, apart: bool) -> 
         return "LitGPT uses FSDP on several devices; ddp needs data.rendering: shared"
     if not apart and not variant.lora and context.accelerator == "cpu":
         return "LitGPT's FSDP of all weights runs on CUDA only; use ddp, or LoRA"
-    if not apart and not variant.lora and context.model.get("tied"):
+    if not apart and not variant.lora and context.tied:
         return "FSDP would make two matrices of this model's tied embeddings; use ddp, or LoRA"
     return ""
 

@@ -125,7 +125,7 @@ def _lora(adapter: str) -> tuple[Row, ...]:
 
 
 def _targets(wanted: list[str], context: Context) -> Values:
-    if "head" in wanted and context.model.get("tied"):
+    if "head" in wanted and context.tied:
         fewer = [t for t in wanted if t != "head"] or ["q", "v"]
         raise Unsupported(
             "method.lora.targets",

@@ -92,7 +92,7 @@ def _targets(wanted: list[str], context: Context) -> Values:
             fallback=keys,
         )
     head = "head" in wanted
-    if head and context.model.get("tied"):
+    if head and context.tied:
         raise Unsupported(
             "method.lora.targets",
             "the output embedding of this model is tied to the input; torchtune puts no adapter there",

@@ -22,6 +22,9 @@ LOCKS: dict[str, str] = {
 }
 """`<trainer>-<accelerator>` -> text of the lock."""
 
+CHAT_TEMPLATES: dict[str, str] = {p.stem: p.read_text("utf-8") for p in sorted(_HERE.glob("chat_templates/*.jinja"))}
+"""Name -> text of the shipped chat templates."""
+
 _IMPORT = re.compile(r"^\s*(?:import|from) (tune_\w+)", re.MULTILINE)
 
 

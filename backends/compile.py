@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from backends.bundle import LOCKS, with_imports
+from backends.bundle import CHAT_TEMPLATES, LOCKS, with_imports
 from backends.checkpoints import first_rate
 from backends.emit import as_json, as_yaml
-from backends.mapping.data import DATA, reward_files, sources
+from backends.mapping.data import CHAT_TEMPLATE, DATA, chat_template_path, reward_files, sources
 from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
 from backends.mapping.rows import Flat, Value, Variant, nest, translate
 from backends.models import MODELS, Model, of_architecture
 from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves
-from backends.recipe.paths import is_hub
+from backends.recipe.paths import is_hub, is_template_file
 from backends.report import Line, Report
 from backends.upstream import known_keys as keys
 
@@ -164,7 +164,18 @@ def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Value]) -> tupl
         File(path, head + as_yaml(spec) if path.endswith((".yaml", ".yml")) else as_json(spec)) for path, spec in specs.items()
     ]
     first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
-    return (*out, *with_imports((*first, *backend.shims)), *(File(name, text) for name, text in backend.scripts.items()))
+    shipped = [File(CHAT_TEMPLATE, CHAT_TEMPLATES[name])] if (name := _shipped_template(recipe)) and DATA in specs else []
+    return (
+        *out,
+        *shipped,
+        *with_imports((*first, *backend.shims)),
+        *(File(name, text) for name, text in backend.scripts.items()),
+    )
+
+
+def _shipped_template(recipe: Recipe) -> str | None:
+    name = recipe.data.chat_template
+    return name if name and not is_template_file(name) else None
 
 
 def _first_steps(python: str, specs: Mapping[str, Value]) -> tuple[Step, ...]:
@@ -189,6 +200,9 @@ def _inputs(flat: Flat, base: str) -> tuple[Input, ...]:
         out.append(Input("inputs/model", absolute(flat["model.id"], base)))
     files = [each for leaf in ("data.train", "data.eval") for each in sources(leaf, flat[leaf], "") if "path" in each]
     out += [Input(each["path"], absolute(each["name"], base)) for each in files]
+    template = flat["data.chat_template"]
+    if template and is_template_file(template):
+        out.append(Input(chat_template_path(template), absolute(template, base)))
     out += [Input(place, absolute(path, base)) for place, path in reward_files(flat["method.grpo.rewards"]).items()]
     teacher = flat["method.distill.teacher"]
     if teacher and not is_hub(teacher):

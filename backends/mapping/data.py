@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from backends.mapping.rows import Context, Flat, Row, Values, couple, everywhere, handled_by_us, same
+from backends.mapping.rows import Context, Flat, Row, Values, cannot, couple, everywhere, handled_by_us, same
 from backends.recipe.leaves import LEAVES, template_for_null
-from backends.recipe.paths import is_hub, suffix
+from backends.recipe.paths import is_hub, is_template_file, suffix
 
 DATA = "data.json"
 """The spec of the step that renders rows to tokens."""
@@ -35,6 +35,9 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
         same("data.train_on_prompt", f"{DATA}:train_on_prompt"),
         same("data.add_eos", f"{DATA}:add_eos"),
         same("data.drop_empty", f"{DATA}:drop_empty"),
+        _chat_template(),
+        same("data.ignore", f"{DATA}:ignore"),
+        same("data.require_stop", f"{DATA}:require_stop"),
         same("data.shuffle", f"{DATA}:shuffle"),
         same("train.epochs", f"{DATA}:epochs"),
         same("train.steps", f"{DATA}:steps"),
@@ -43,6 +46,34 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
 
 COLUMNS = tuple(leaf.rpartition(".")[2] for leaf in LEAVES if leaf.startswith("data.columns."))
 """Names that the data step knows columns by."""
+
+
+CHAT_TEMPLATE = "chat_template.jinja"
+"""Where the job finds a chat template: among the plan's own files if it is shipped, else among the inputs."""
+
+
+def chat_template_path(name: str) -> str:
+    """Where the job finds the chat template that a recipe names."""
+    return f"inputs/{CHAT_TEMPLATE}" if is_template_file(name) else CHAT_TEMPLATE
+
+
+def _chat_template() -> Row:
+    return couple(
+        ("data.chat_template",),
+        (f"{DATA}:chat_template",),
+        lambda name, _: ({"path": chat_template_path(name), "name": name} if name else None,),
+        lambda spec, _: (spec["name"] if spec else None,),
+        why="rows are rendered with it, and it goes into the model that is trained",
+    )
+
+
+def unchecked(see: str) -> tuple[Row, ...]:
+    """What the data step checks of rows, where the trainer reads them by itself: nothing is taken away, nothing checked."""
+    return (
+        cannot("data.chat_template", "the trainer has templates of its own; use data.rendering: shared", see=see),
+        cannot("data.ignore", "the trainer reads each row by itself", see=see),
+        handled_by_us("data.require_stop", "checked where data.rendering is shared; here the trainer's own template decides"),
+    )
 
 
 def _rows_from(leaf: str, split: str, key: str) -> Row:

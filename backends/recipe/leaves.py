@@ -89,6 +89,9 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 }
 """Kind -> formats of data that it can learn from."""
 
+CHAT_TEMPLATES = ("chatml", "gemma", "llama-3", "mistral", "plain", "zephyr")
+"""Names of the shipped chat templates."""
+
 TEMPLATES = ("alpaca", "plain", "chat")
 """Names that data.template may hold besides a text."""
 
@@ -119,6 +122,12 @@ _RANDOM = {
     **{"family": "llama", "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 4, "kv_heads": 2},
     **{"head_dim": None, "max_length": 2048, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False, "seed": 0},
 }
+
+_THROUGH_TEMPLATE = Needs(
+    ("data.format", "data.template"),
+    lambda form, template: form not in ("instruct", "text", "completion") or (form == "instruct" and template == "chat"),
+    "has no effect unless rows go through a chat template (data.template: chat)",
+)
 
 SECTIONS: Mapping[str, tuple[Needs, ...]] = {
     "method": (),
@@ -215,6 +224,9 @@ LEAVES: Mapping[str, Leaf] = {
     "data.train_on_prompt": Leaf("result", needs=(_never("data.format", *_PAIRS),)),
     "data.add_eos": Leaf("result"),
     "data.drop_empty": Leaf("result"),
+    "data.chat_template": Leaf("result", (Also("chatml", {"data.template": "chat"}),), "nothing", (_THROUGH_TEMPLATE,)),
+    "data.ignore": Leaf("result", (["tools"],), unordered=True),
+    "data.require_stop": Leaf("job"),
     "data.shuffle": Leaf("result"),
     "train.epochs": Leaf("result", (3,), "nothing", (_only("train.steps", None, refused=False),)),
     "train.steps": Leaf("result", (24,), "nothing", (_only("train.epochs", None, refused=False),)),

@@ -20,6 +20,11 @@ def is_file(name: str) -> bool:
     return is_path(name) or name.endswith(FILES)
 
 
+def is_template_file(name: str) -> bool:
+    """A file with a chat template, by how it is written; any other name is one of the shipped templates."""
+    return is_path(name) or name.endswith((".jinja", ".jinja2", ".j2", ".txt"))
+
+
 def suffix(name: str) -> str:
     """`.jsonl` and friends; a path without one is taken as JSON lines."""
     dot = name.rsplit("/", 1)[-1].rfind(".")

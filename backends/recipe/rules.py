@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 
 from backends.recipe.flat import REQUIRED, Flat, Value, defaults
-from backends.recipe.leaves import FORMATS, SECTIONS, TEMPLATES, Needs, facts
+from backends.recipe.leaves import CHAT_TEMPLATES, FORMATS, SECTIONS, TEMPLATES, Needs, facts
 from backends.recipe.needs import asks, is_met, needs_of
-from backends.recipe.paths import FILES, HUB, is_file, is_path
+from backends.recipe.paths import FILES, HUB, is_file, is_path, is_template_file
 from backends.recipe.problems import nearest, place_of, value_at
 from backends.recipe.secrets import WAY_OUT, places
 from backends.recipe.yaml_source import Problem, Source
@@ -98,6 +99,14 @@ def _data_rules(at: At, problem: Complain) -> Iterable[Problem]:
         if isinstance(name, str) and not is_file(name) and not HUB.fullmatch(name):
             yield problem(leaf, f"should be a file ({', '.join(FILES)}) or a Hugging Face data set id (org/name)", value=name)
     yield from _template_rules(at, problem)
+    named = at("data.chat_template")
+    if isinstance(named, str) and not is_template_file(named) and named not in CHAT_TEMPLATES:
+        rule = f"should be a file (./NAME.jinja) or one of {', '.join(CHAT_TEMPLATES)}"
+        yield problem("data.chat_template", rule, nearest(named, CHAT_TEMPLATES))
+
+
+WORDS = {"instruction", "input", "output", "response", "completion", "answer", "prompt", "system", "text", "messages"}
+"""Words in braces that a template means to have replaced."""
 
 
 def _template_rules(at: At, problem: Complain) -> Iterable[Problem]:
@@ -107,6 +116,11 @@ def _template_rules(at: At, problem: Complain) -> Iterable[Problem]:
             yield problem("data.template", f"should be {', '.join(TEMPLATES)} or a text with {{instruction}}")
         if form == "chat" and template != "chat":
             yield problem("data.template", "should be chat, the model's own template, with data.format: chat")
+        if form == "instruct":
+            for braces, name in re.findall(r"(\{+ *(\w+) *\}+)", template):
+                if name in WORDS and braces not in ("{instruction}", "{input}"):
+                    rule = f"{braces} would be left as text: only {{instruction}} and {{input}} are replaced, the output follows"
+                    yield problem("data.template", rule)
         if form in ("completion", "preference", "rated", "prompts") and template not in ("plain", "chat"):
             yield problem("data.template", f"should be plain or chat with data.format: {form}")
 

@@ -1,15 +1,14 @@
-"""Chats: messages in the words of chat templates, the tokenizer's own template as a function, and where each turn lies in its text.
+"""Chats: messages in the words of chat templates, and the facts of a row that a template takes beside them.
 
-A message is {role, content}, or ShareGPT's {from, value} with human and gpt. A turn of the assistant begins behind the header
-that the template writes to have one generated, and ends where the template's text for it ends: its end of turn belongs to it,
-its header does not. Any other turn begins with its content.
+A message is {role, content}, or ShareGPT's {from, value} with human and gpt. A key that holds null is absent, but for content:
+templates tell a message that only calls tools by it. `weight` (0 or 1) and `train` (true or false) say whether a message
+carries loss.
 """
-# ruff: noqa: PLC0415 - jinja2 only where a row needs it
 
 import json
-import os
 
-from tune_files import BadRow, Refused
+from tune_columns import HEEDED_KEYS, Watched, unseen, watched, way_out
+from tune_files import BadRow
 
 SHAREGPT = {"human": "user", "gpt": "assistant"}
 MAY_FOLLOW = {
@@ -20,20 +19,23 @@ MAY_FOLLOW = {
     "tool": ("tool", "assistant"),
 }
 ROLES = ("system", "user", "assistant", "tool")
+SWITCHES = ("weight", "train")
+FACTS = ("tools", "documents", "chat_template_kwargs")
+OURS = frozenset(("messages", "add_generation_prompt", "tools", "documents"))
 
 
-def turns(given, system=None, after=None):
+def turns(given, system=None, after=None, ignored=()):
     """Messages in the words of chat templates, in an order that they accept, after one of role `after`.
 
     `system` opens a chat that has no system turn.
     """
     messages = []
     for number, one in enumerate(given, 1):
-        message = worded(one, number)
+        message = worded(one, number, ignored)
         due = MAY_FOLLOW[messages[-1]["role"] if messages else after]
         if message["role"] not in due:
             raise BadRow(f"message {number}: role should be {' or '.join(due)} here, got {message['role']!r}")
-        if not isinstance(message["content"], str) and not message.get("tool_calls"):
+        if not isinstance(message["content"], str) and not (message["content"] is None and calls(message)):
             raise BadRow(f"message {number}: content should be text, got {type(message['content']).__name__}")
         messages.append(message)
     if system and messages[0]["role"] != "system":
@@ -41,123 +43,145 @@ def turns(given, system=None, after=None):
     return messages
 
 
-def worded(given, number):
+def calls(message):
+    """Whether a message says something beside its content."""
+    return bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def worded(given, number, ignored=()):
     """One message with `role` and `content`, whatever its own words for them."""
     if not isinstance(given, dict):
         raise BadRow(f"message {number}: should be an object, got {given!r:.60}")
-    role = given.get("role") or given.get("from")
-    content = given.get("value") if given.get("content") is None else given["content"]
-    return {**given, "role": SHAREGPT.get(role, role) if isinstance(role, str) else role, "content": content}
+    message = {key: value for key, value in given.items() if value is not None and key not in ignored}
+    role = message.pop("from", None) if "role" not in message else message["role"]
+    content = message.pop("value", None) if "content" not in message else message["content"]
+    return {**message, "role": SHAREGPT.get(role, role) if isinstance(role, str) else role, "content": content}
 
 
-def chat_text(messages, chat, roles=("assistant",)):
-    """The whole chat, and for each turn of one of the roles the range from behind its header to its end."""
-    text = chat(messages)
-    return text, [turn(text, messages, at, chat) for at, message in enumerate(messages) if message["role"] in roles]
-
-
-def turn(text, messages, at, chat):
-    """Where a turn lies in the text of all messages."""
-    before, message = messages[:at], messages[at]
-    end = chat([*before, message])
-    if message["role"] == "assistant":
-        header = chat(before, True)
-    else:
-        header = end[: in_common(end, chat([*before, otherwise(message)]))]
-    if text.startswith(end) and end.startswith(header):
-        return len(header), len(end)
-    stop = end_within(text, end, messages, at, chat)
-    if not text.startswith(header) or stop < len(header):
-        raise unsteady(at)
-    return len(header), stop
-
-
-def end_within(text, end, messages, at, chat):
-    """Where a turn ends that reads otherwise when more follows, as Qwen3's lose what was thought; -1 when that is open.
-
-    It ends with what the template writes behind its content in `end`, the chat up to it, found behind the content in the whole.
-    """
-    before, other, after = messages[:at], otherwise(messages[at]), messages[at + 1 :]
-    closing = end[len(end) - in_common(end[::-1], chat([*before, other])[::-1]) :]
-    behind = len(text) - in_common(text[::-1], chat([*before, other, *after])[::-1])
-    return behind + len(closing) if text.startswith(closing, behind) else -1
-
-
-def otherwise(message):
-    """The message with a content that begins and ends otherwise, so that what is the same around it is the template's."""
-    said = (message["content"] or "").strip()
-    return {**message, "content": next(letter for letter in "\ue000\ue001\ue002" if letter not in said[:1] + said[-1:])}
-
-
-def in_common(*sequences):
-    """With how many equal items the sequences begin."""
-    shortest = min(map(len, sequences))
-    if all(one[:shortest] == sequences[0][:shortest] for one in sequences):
-        return shortest
-    return next(at for at, items in enumerate(zip(*sequences, strict=False)) if any(one != items[0] for one in items))
-
-
-def unsteady(at):
-    """The complaint about a template that does not let a turn be found in its text."""
-    return BadRow(
-        f"message {at + 1}: the chat template writes this turn otherwise when more follows or when it is "
-        "to be generated, so where its loss lies is open: one turn a row, or another template"
+def switched(messages, roles):
+    """The messages without their switches, and for each whether it carries loss: as it says, or else by its role."""
+    return (
+        [{key: value for key, value in one.items() if key not in SWITCHES} for one in messages],
+        [carries(one, number, roles) for number, one in enumerate(messages, 1)],
     )
 
 
-def chat_renderer(folder, config):
-    """The tokenizer's chat template as a function, with what transformers gives a template; its clock stands still.
+def carries(message, number, roles):
+    """Whether a message carries loss: `train` decides, a `weight` of 0 takes it away, else it is its role's."""
+    for key in SWITCHES:
+        if key in message and message[key] not in (0, 1):  # false and true are equal to them
+            raise BadRow(
+                f"message {number}: {key} should be 0 or 1, false or true, got {message[key]!r:.60}: a share of a message's "
+                f"loss cannot be taken; {way_out(key)}"
+            )
+    weight, train = message.get("weight"), message.get("train")
+    if train is not None and weight is not None and bool(train) != bool(weight):
+        raise BadRow(f"message {number}: weight says {weight!r}, but train says {train!r}: keep one")
+    return message["role"] in roles and weight != 0 if train is None else bool(train)
 
-    See transformers 5 utils/chat_template_utils.py. The model's author wrote it, so it runs in a sandbox. Refused without.
-    """
-    import datetime
 
-    from jinja2 import TemplateSyntaxError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+# What a template takes beside messages
 
-    def refuse(message):
-        raise BadRow(message)
 
-    def chat(messages, add_generation_prompt=False):
-        facts = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
-        try:
-            return template.render(**names, **facts)
-        except Exception as error:  # whatever foreign code raises
-            raise BadRow(f"the chat template refuses the row: {error}") from None
+def row_facts(cells):
+    """Tools, documents and the variables of chat_template_kwargs, as transformers' apply_chat_template takes them."""
+    tools, documents, kwargs = (structured(name, cells.get(name)) for name in FACTS)
+    facts = {}
+    for name, value in (("tools", tools), ("documents", documents)):
+        if value is not None:
+            if not (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
+                raise BadRow(f"column {name!r}: should be a list of objects, got {value!r:.60}")
+            facts[name] = value
+    if kwargs is not None:
+        if not isinstance(kwargs, dict) or OURS & kwargs.keys():
+            raise BadRow(
+                f"column 'chat_template_kwargs': should be an object without {', '.join(sorted(OURS))}, got {kwargs!r:.60}"
+            )
+        facts |= {name: value for name, value in kwargs.items() if value is not None}
+    return facts
 
-    room = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
-    room.filters["tojson"] = lambda value, **options: json.dumps(value, **({"ensure_ascii": False} | options))
-    room.globals |= {"raise_exception": refuse, "strftime_now": datetime.date(2024, 7, 26).strftime}
-    names = {key: text for key, value in config.items() if key.endswith("_token") and (text := token_text(value))}
+
+def structured(name, value):
+    """A column's value; read as JSON where it is text, as data sets of the hub have it."""
+    if not isinstance(value, str):
+        return value
     try:
-        template = room.from_string(template_source(folder, config))
-    except TemplateSyntaxError as error:
-        raise Refused("no_template", f"{folder}: line {error.lineno} of the chat template: {error}") from None
-    return chat
+        return json.loads(value) if value.strip() else None
+    except (ValueError, RecursionError):
+        raise BadRow(f"column {name!r}: should be a list or an object, or JSON of one, got {value!r:.60}") from None
 
 
-def template_source(folder, config):
-    """The text of the chat template: chat_template.jinja, else the configuration's, of several the one named `default`."""
-    import re
-
-    source = config.get("chat_template")
-    if isinstance(source, list):
-        source = {one.get("name"): one.get("template") for one in source}.get("default")
-    path = os.path.join(folder, "chat_template.jinja")
-    if os.path.exists(path):
-        with open(path, encoding="utf-8") as file:
-            source = file.read()
-    if not isinstance(source, str):
-        raise Refused(
-            "no_template",
-            f"{folder}: the tokenizer has no chat template: choose a model trained for chat, or for "
-            "instruct rows data.template alpaca, plain or a text of yours",
-        )
-    # {% generation %} is transformers' own tag for what we find by the turns; the text is the same without it
-    source = re.sub(r"(\{%-?\s*)generation(\s*-?%\})", r"\1if true\2", source)
-    return re.sub(r"(\{%-?\s*)endgeneration(\s*-?%\})", r"\1endif\2", source)
+# What the template writes
 
 
-def token_text(value):
-    """A special token's text as configurations give it, bare or as an object; None for anything else."""
-    return value if isinstance(value, str) else value.get("content") if isinstance(value, dict) else None
+def written(messages, chat):
+    """(messages, text, unread) of a chat: null contents as the template bears them, and the paths of keys that it drops.
+
+    Refused when one of those keys says what the message means.
+    """
+    messages, text = without_none(messages, chat)
+    facts = getattr(chat, "facts", {})
+    if not facts and all(len(one) == 2 for one in messages):
+        return messages, text, []
+    seen = [Watched(one) for one in messages]
+    noted = chat.with_facts({name: watched(value) for name, value in facts.items()}) if facts else chat
+    noted(seen)
+    unread = {path for one in seen for path in unseen(one, "messages[]")} - {"messages[].role", "messages[].content"}
+    for key in {key for one in seen for key in one.keys() - {"role", "content"} if f"messages[].{key}" not in unread}:
+        if drops(text, chat, [{name: value for name, value in one.items() if name != key} for one in messages]):
+            unread = {path for path in unread if not below(path, f"messages[].{key}")} | {f"messages[].{key}"}
+    for path in unread:
+        key = path.removeprefix("messages[].")
+        if key in HEEDED_KEYS:
+            number = next(at for at, one in enumerate(messages, 1) if key in one)
+            raise BadRow(
+                f"message {number}: the chat template writes no {key!r}, so what it says would be lost: choose a template that "
+                f"does (data.chat_template), {way_out(key)}"
+            )
+    return messages, text, sorted(unread | unread_facts(noted, chat, messages, text))
+
+
+def unread_facts(noted, chat, messages, text):
+    """Paths of the row's facts that the template drops."""
+    unread = set()
+    for name, value in getattr(noted, "facts", {}).items():
+        if name in FACTS:
+            lost = bool(value) and drops(text, chat.with_facts({**chat.facts, name: None}), messages)
+        else:
+            lost = name not in chat.variables
+        if lost:
+            column = name if name in FACTS else "chat_template_kwargs"
+            raise BadRow(
+                f"column {column!r}: the chat template does not read {name!r}, so what it says would be lost: {way_out(column)}"
+            )
+        unread |= set(unseen(value, name))
+    return unread
+
+
+def drops(text, chat, messages):
+    """Whether the template writes the same text for the lesser messages."""
+    try:
+        return chat(messages) == text
+    except BadRow:
+        return False
+
+
+def below(path, above):
+    """Whether a path is another or within it."""
+    return path == above or path.startswith((f"{above}.", f"{above}["))
+
+
+def without_none(messages, chat):
+    """The messages and their text; content that is null is an empty text where the template would write the word None."""
+    if all(one["content"] is not None for one in messages):
+        return messages, chat(messages)
+    empty = [{**one, "content": one["content"] or ""} for one in messages]
+    try:
+        text = chat(messages)
+    except BadRow:
+        return empty, chat(empty)
+    try:
+        spared = chat(empty)
+    except BadRow:
+        return messages, text
+    return (empty, spared) if text.count("None") > spared.count("None") else (messages, text)

@@ -19,16 +19,18 @@ The result is cache/data/KEY (a hash of spec, files, tokenizer and this code), m
     eval.*                           the same without order
     manifest.json report.txt         the figures, for programs and for people
 With --preview nothing is written but JSON to stdout, a list of the first rows: {"row": N, "tokens": [[text, id, carries loss],
-...]}; of tune_pairs.py's kinds {"row": N, "prompt": [...], "chosen": [...], "rejected": [...]}, and so on.
+...]}; of tune_pairs.py's kinds {"row": N, "prompt": [...], "chosen": [...], "rejected": [...]}, and so on. The first PREVIEWED
+rows of each source are checked as all of them are otherwise; what a person should know of them goes to stderr.
 
 Refusals go to stderr and, as {"reason": WORD, "detail": TEXT}, to reason.json; the exit code is then 1. Words: bad_spec,
-no_data, gated_data, bad_data, bad_model, no_template, no_loss_tokens, too_long, no_steps, io_error.
+no_data, gated_data, bad_data, bad_model, no_template, no_loss_tokens, no_stop_token, too_long, no_steps, io_error.
 """
 # ruff: noqa: PLC0415 - what is ready needs neither numpy nor tokenizers, and must be found in milliseconds
 
 import hashlib
 import json
 import os
+import re
 import sys
 from array import array
 from types import SimpleNamespace
@@ -38,6 +40,7 @@ import tune_rows
 from tune_cache import made_once
 from tune_chat import ROLES
 from tune_files import Refused, found, read_json, write_json
+from tune_tally import Tally
 from tune_tokens import Tokens
 
 ROOMS = {form: room for room in (tune_rows, tune_pairs) for form in room.FORMATS}
@@ -56,10 +59,17 @@ DEFAULTS = {
     "epochs": None,
     "steps": None,
     "drop_empty": False,
+    "ignore": [],  # columns and message keys that are as if they were not there
+    "require_stop": True,  # a token at which generation stops ends each turn of the assistant
+    "chat_template": None,  # {"path": FILE} that goes before the tokenizer's own
 }
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json")
+LEFT = {"output", "response", "completion", "answer", "prompt", "system", "text", "messages", "chosen", "rejected", "label"}
+"""Words in braces that someone means to have replaced."""
 MOST_WEIGHT = 1000  # as the recipe has it: an epoch is one list of row numbers
-CODE = ("tune_data.py", "tune_rows.py", "tune_pairs.py", "tune_chat.py", "tune_files.py", "tune_tokens.py", "tune_tally.py")
+PREVIEWED = 2000  # rows of a source that a preview checks
+PARTS = ("data", "rows", "pairs", "chat", "columns", "template", "turns", "files", "tokens", "tally")
+CODE = tuple(f"tune_{name}.py" for name in PARTS)
 
 
 def main(argv):
@@ -116,7 +126,7 @@ def source_problems(key, wish):
 
 def form_problems(spec):
     """What is wrong with the settings of rows of this format."""
-    wrong, answered = [], spec.format in tune_pairs.FORMATS
+    wrong, answered = words_left(spec), spec.format in tune_pairs.FORMATS
     if spec.format in ("text", "completion") and spec.system:
         wrong.append("system: plain text has no system prompt; put it into the rows")
     if spec.format == "instruct" and spec.template not in ("alpaca", "plain", "chat") and "{instruction}" not in spec.template:
@@ -129,6 +139,22 @@ def form_problems(spec):
     roles = spec.loss_roles
     if not (isinstance(roles, list) and roles and all(role in ROLES for role in roles)):
         wrong.append(f"loss_roles: should be a list of {', '.join(ROLES)}, got {roles!r}")
+    return wrong
+
+
+def words_left(spec):
+    """What is wrong with the words in braces of a template: one that nothing replaces would be learned as it stands."""
+    if spec.format != "instruct":
+        return []
+    wrong = []
+    for braces, name in re.findall(r"(\{+ *(\w+) *\}+)", spec.template):
+        if name in ("instruction", "input") and braces != f"{{{name}}}":
+            wrong.append(f"template: {braces} would be left as text in part: write {{{name}}}")
+        elif name in LEFT or name in spec.columns.values():
+            wrong.append(
+                f"template: {braces} would be left as text: only {{instruction}} and {{input}} are replaced; the output follows "
+                "the template by itself, and data.system is put before it"
+            )
     return wrong
 
 
@@ -162,8 +188,13 @@ def key_of(spec, sources):
     """Hash of all that decides the result: the spec, the rows, the tokenizer, and the code."""
     here = os.path.dirname(os.path.abspath(__file__))
     parts = {
-        **{f"{key} {n} {one.weight}": one.paths for key, some in sources.items() for n, one in enumerate(some)},
+        **{
+            f"{key} {n} {one.weight}": [file.path for file in one.files]
+            for key, some in sources.items()
+            for n, one in enumerate(some)
+        },
         "tokenizer": [os.path.join(spec.tokenizer, name) for name in TOKENIZER_FILES],
+        "template": [spec.chat_template["path"]] if spec.chat_template else [],
         "code": [os.path.join(here, name) for name in CODE],
     }
     wish = {key: value for key, value in vars(spec).items() if key not in ("train", "eval", "tokenizer")}
@@ -179,17 +210,28 @@ def key_of(spec, sources):
 # The data as a whole
 
 
-def previewed(spec, most):
-    """The first rows, token by token, as JSON."""
-    paths = [path for source in sources_of(spec.train) for path in source.paths]
-    return json.dumps(ROOMS[spec.format].previewed(paths, spec, Tokens(spec.tokenizer, spec.add_eos), most))
+def previewed(spec, count):
+    """The first rows, token by token, as JSON; refused as the whole is, as far as it is read."""
+    room, tokens = ROOMS[spec.format], tokens_of(spec)
+    for name, sources in ((key, sources_of(wish)) for key, wish in (("eval", spec.eval), ("train", spec.train)) if wish):
+        tally = Tally(name, room.NOUNS[spec.format], room.LACK)
+        first = room.previewed(sources, spec, tokens, tally, count, max(count, PREVIEWED))
+        tally.check(sources, spec)
+        for line in tally.notes(tokens):
+            print(line, file=sys.stderr)
+    return json.dumps(first)
+
+
+def tokens_of(spec):
+    """The model's tokenizer, with what the spec says of it."""
+    return Tokens(spec.tokenizer, spec.add_eos, spec.chat_template and spec.chat_template["path"])
 
 
 def write(spec, sources, folder):
     """Fill the folder: rows, order, manifest, report."""
     import numpy as np
 
-    tokens = Tokens(spec.tokenizer, spec.add_eos)
+    tokens = tokens_of(spec)
     sets = {name: ROOMS[spec.format].collected(name, some, spec, tokens, folder) for name, some in sources.items()}
     train = sets["train"]
     order = np.asarray(ordered(train.parts, spec))
@@ -289,7 +331,8 @@ def report(manifest, spec, train):
         f"steps: {manifest['steps']:,}, each of {spec.batch:,} rows; epochs: {manifest['epochs']:.4g}; "
         f"rows left out of each epoch: {manifest['left_out_per_epoch']:,}"
     )
-    return "\n".join([*sets, steps, f"one row, loss between ⟦ ⟧: {train.sample}"])
+    notes = [*manifest["notes"], *(manifest["eval"]["notes"] if manifest["eval"] else [])]
+    return "\n".join([*sets, steps, *notes, f"one row, loss between ⟦ ⟧: {train.sample}"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Where rows come from: files of the job, or a split of a data set on the hub; read one by one, each with its place.
 
 Files: .jsonl (an object a line), .json (one list), .parquet (where pyarrow is installed), .txt (a line a row, as {text});
-    blank lines are skipped.
+    blank lines are skipped, and so is a byte order mark. A line ends with LF or CR LF; a lone CR is part of its row.
+Null:  parquet fills every key that a row lacks and another row has. A key within a column that holds null there is absent.
 """
 # ruff: noqa: PLC0415 - the hub's client and pyarrow only where a file needs them
 
@@ -14,7 +15,11 @@ from itertools import chain, islice
 from tune_cache import made_once
 
 MOST_PROBLEMS = 20
-Source = namedtuple("Source", "name paths weight")
+BOM = b"\xef\xbb\xbf"
+Source = namedtuple("Source", "name files weight")
+Source.__doc__ = "Where rows come from: its name as the recipe has it, its Files, and how often each row comes in an epoch."
+File = namedtuple("File", "path name")
+File.__doc__ = "A file of rows: where the job finds it, and how the user knows it."
 
 
 class Refused(Exception):
@@ -51,14 +56,15 @@ def write_json(path, value):
 
 
 def found(wish):
-    """The Source that {"path"} or {"hub", "split", "revision"} names, maybe with a weight; all its files exist and have a reader."""
-    paths = hub_files(wish) if wish.get("hub") else [wish["path"]]
-    for path in paths:
+    """The Source that {"path", "name"} or {"hub", "split", "revision"} names, maybe with a weight; all its files can be read."""
+    name = wish.get("hub") or wish.get("name") or wish["path"]
+    files = hub_files(wish) if wish.get("hub") else [File(wish["path"], name)]
+    for path, shown in files:
         if not os.path.isfile(path):
-            raise Refused("no_data", f"{path}: no such file")
+            raise Refused("no_data", f"{shown}: no such file")
         if os.path.splitext(path)[1] not in READERS:
-            raise Refused("bad_data", f"{path}: should end in one of {', '.join(READERS)}")
-    return Source(wish.get("hub") or wish["path"], paths, wish.get("weight", 1.0))
+            raise Refused("bad_data", f"{shown}: should end in one of {', '.join(READERS)}")
+    return Source(name, files, wish.get("weight", 1.0))
 
 
 def hub_files(wish):
@@ -71,7 +77,8 @@ def hub_files(wish):
         write_json(os.path.join(aside, "files.json"), {"files": files, "revision": commit})
 
     made_once(folder, fill)
-    return [os.path.join(folder, path) for path in read_json(os.path.join(folder, "files.json"), "io_error")["files"]]
+    names = read_json(os.path.join(folder, "files.json"), "io_error")["files"]
+    return [File(os.path.join(folder, name), f"{wish['hub']}/{name}") for name in names]
 
 
 def download(name, revision, split, folder):
@@ -118,53 +125,114 @@ def split_files(files, split):
     return next(filter(None, named), lone if len(lone) == 1 and split == "train" else [])
 
 
-def json_lines(path):
+def json_lines(file):
     """Rows of a file with a JSON object a line, still as text."""
-    with open(path, "rb") as file:
-        yield from ((f"{path}:{number}", line) for number, line in enumerate(file, 1) if line.strip())
+    with open(file.path, "rb") as lines:
+        rows = ((f"{file.name}:{number}", line) for number, line in enumerate(lines, 1) if line.strip())
+        first = next(rows, None)
+        if first:
+            refuse_list(file, first[1])
+            yield first
+        yield from rows
 
 
-def json_list(path):
+def refuse_list(file, line):
+    """Refuse a file whose first line says that it is no object a line."""
+    start = line.removeprefix(BOM).strip()
+    if start.startswith(b"[") and (start == b"[" or start.startswith((b"[{", b"[ {")) or not start.endswith(b"]")):
+        raise Refused(
+            "bad_data", f"{file.name}:1: begins one JSON list of rows, as .json files hold it: {renamed(file.name, '.json')}"
+        )
+    if start == b"{":
+        raise Refused(
+            "bad_data",
+            f"{file.name}:1: begins an object that goes on over several lines; a .jsonl file has one whole row a line: write "
+            f"each row on one line (jq -c . {file.name}), or put all rows into one list and {renamed(file.name, '.json')}",
+        )
+
+
+def renamed(name, suffix):
+    """The advice to call a file otherwise."""
+    return f"rename it to {os.path.splitext(os.path.basename(name))[0]}{suffix} and name that in the recipe"
+
+
+def json_list(file):
     """Rows of a file that holds one JSON list."""
+    with open(file.path, "rb") as stream:
+        raw = stream.read()
     try:
-        with open(path, "rb") as file:
-            rows = json.loads(file.read())
+        rows = json.loads(raw, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
-        raise Refused("bad_data", f"{path}: not JSON: {error}") from None
+        if is_object(raw.removeprefix(BOM).strip().partition(b"\n")[0]):
+            raise object_a_line(file) from None
+        raise Refused("bad_data", f"{file.name}: not JSON: {error}") from None
+    if isinstance(rows, dict) and b"\n" not in raw.strip():
+        raise object_a_line(file)
     if not isinstance(rows, list):
-        raise Refused("bad_data", f"{path}: should hold one list of rows; a file with a row a line is called .jsonl")
-    yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
+        raise Refused("bad_data", f"{file.name}: should hold one list of rows, [{{...}}, {{...}}], got {type(rows).__name__}")
+    yield from ((f"{file.name}: row {number}", row) for number, row in enumerate(rows, 1))
 
 
-def parquet(path):
+def object_a_line(file):
+    """The complaint about JSON lines that are called .json."""
+    return Refused("bad_data", f"{file.name}:1: holds a JSON object a line, as .jsonl files do: {renamed(file.name, '.jsonl')}")
+
+
+def is_object(line):
+    """Whether a line is one JSON object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def unique(pairs):
+    """An object of JSON; refused when a key stands in it twice, since one of the two would be lost."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise BadRow(f"key {next(name for name in names if names.count(name) > 1)!r} stands twice in one object: keep one")
+    return made
+
+
+def parquet(file):
     """Rows of a parquet file."""
     try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
-        raise Refused("bad_data", f"{path}: needs pyarrow, which this trainer's environment lacks; give .jsonl") from None
+        raise Refused("bad_data", f"{file.name}: needs pyarrow, which this trainer's environment lacks; give .jsonl") from None
     try:
-        rows = chain.from_iterable(batch.to_pylist() for batch in ParquetFile(path).iter_batches())
-        yield from ((f"{path}: row {number}", row) for number, row in enumerate(rows, 1))
+        rows = chain.from_iterable(batch.to_pylist() for batch in ParquetFile(file.path).iter_batches(batch_size=1024))
+        for number, row in enumerate(rows, 1):
+            yield f"{file.name}: row {number}", {name: without_nulls(value) for name, value in row.items()}
     except ValueError as error:  # pyarrow.ArrowInvalid is one
-        raise Refused("bad_data", f"{path}: not parquet: {error}") from None
+        raise Refused("bad_data", f"{file.name}: not parquet: {error}") from None
 
 
-def text_lines(path):
+def without_nulls(value):
+    """A value less the keys of its objects that hold null."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def text_lines(file):
     """Rows of a plain text, a line each."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        yield from ((f"{path}:{number}", {"text": line.rstrip("\n")}) for number, line in enumerate(file, 1) if line.strip())
+    with open(file.path, encoding="utf-8-sig", errors="surrogateescape", newline="\n") as lines:
+        rows = ((number, line.removesuffix("\n").removesuffix("\r")) for number, line in enumerate(lines, 1))
+        yield from ((f"{file.name}:{number}", {"text": line}) for number, line in rows if line.strip())
 
 
 READERS = {".jsonl": json_lines, ".json": json_list, ".parquet": parquet, ".txt": text_lines}
 
 
-def each(paths, make, most=None):
+def each(files, make, most=None):
     """(place, make(row)) of the rows, the first `most`; in the end the first bad ones, if there are any, all at once."""
     problems = []
-    rows = chain.from_iterable(READERS[os.path.splitext(path)[1]](path) for path in paths)
+    rows = chain.from_iterable(READERS[os.path.splitext(file.path)[1]](file) for file in files)
     for where, row in islice(rows, most):
         try:
-            made = make(whole(json.loads(row) if isinstance(row, bytes) else row))
+            made = make(whole(json.loads(row, object_pairs_hook=unique) if isinstance(row, bytes) else row))
         except UnicodeError:
             problems.append(f"{where}: holds what is no UTF-8 text, or half a surrogate pair")
         except (ValueError, RecursionError) as error:
@@ -183,22 +251,3 @@ def whole(row):
     if not isinstance(row, dict):
         raise BadRow(f"should be an object with columns, got {type(row).__name__}")
     return row
-
-
-def cell(row, columns, name):
-    """What stands in our column `name`, by the file's name for it; refused when there is none."""
-    theirs = columns.get(name) or name
-    if theirs not in row:
-        raise BadRow(f"has no column {theirs!r}, only {', '.join(map(repr, row))} (data.columns names them)")
-    return row[theirs]
-
-
-def text_cell(row, columns, name, optional=False):
-    """The text in our column `name`; "" when an optional one is absent or null."""
-    theirs = columns.get(name) or name
-    if optional and row.get(theirs) is None:
-        return ""
-    value = cell(row, columns, name)
-    if not isinstance(value, str):
-        raise BadRow(f"column {theirs!r}: should be text, got {type(value).__name__}")
-    return value

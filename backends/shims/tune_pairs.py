@@ -20,17 +20,25 @@ import json
 import os
 from collections import namedtuple
 
-from tune_chat import MAY_FOLLOW, in_common, turns, unsteady, worded
-from tune_files import BadRow, cell, each, text_cell
+from tune_chat import MAY_FOLLOW, row_facts, turns, worded, written
+from tune_columns import Cells
+from tune_files import BadRow, each
+from tune_rows import system_of
 from tune_tally import Tally
-from tune_tokens import NO_LOSS, Row, batched, marked, pieces, surrounded, token_at
+from tune_tokens import NO_LOSS, Row, batched, marked, pieces, surrounded, token_at, turn_ends
+from tune_turns import Turn, find_turns, in_common, turn, unsteady
 
 ANSWERS = {"preference": ("chosen", "rejected"), "rated": ("completion",), "prompts": ()}
 FILES = {"preference": "pairs", "rated": "rated", "prompts": "prompts"}
 NOUNS = {"preference": "pairs", "rated": "rows", "prompts": "prompts"}
 FORMATS = tuple(FILES)
-Asked = namedtuple("Asked", "prompt answers chat more")
-Asked.__doc__ = "A row as text: prompt, {name: answer}, whether the chat template wrote them, and columns that come along."
+LACK = "no prompt, or no room for an answer within"
+Asked = namedtuple("Asked", "prompt answers chat more turns blank unread found")
+Asked.__doc__ = """A row as text.
+
+prompt, {name: answer}, whether the chat template wrote them, columns that come along, {name: the answer's Turn} of chats,
+whether an answer is empty, columns and keys that nothing read, and the columns that were there.
+"""
 Answered = namedtuple("Answered", "where asked rows cut")
 Answered.__doc__ = (
     "A row as tokens: {name of the answer: Row of prompt and answer}, and how many tokens of each are the prompt's."
@@ -42,24 +50,33 @@ Answered.__doc__ = (
 
 def render(row, spec, chat):
     """The row as prompt and answers."""
-    prompt, answers = split(row, spec)
-    more = {"preference": lambda *_: {}, "rated": verdict, "prompts": others}[spec.format](row, spec)
-    if spec.template == "chat" or isinstance(prompt, list) or any(isinstance(one, list) for one in answers.values()):
-        asked = Asked(*through_template(prompt, answers, spec, chat), True, more)
-    else:
-        asked = Asked(f"{spec.system}\n\n{prompt}" if spec.system else prompt, answers, False, more)
-    if not asked.prompt:
+    cells = Cells(row, spec.columns, spec.ignore)
+    prompt, answers = split(cells, spec)
+    more = {"preference": lambda _: {}, "rated": verdict, "prompts": others}[spec.format](cells)
+    system, turned, unread = system_of(cells, spec), {}, []
+    chats = spec.template == "chat" or isinstance(prompt, list) or any(isinstance(one, list) for one in answers.values())
+    if chats:
+        facts = row_facts(cells)
+        prompt, answers, turned, unread = through_template(
+            prompt, answers, system, chat.with_facts(facts) if facts else chat, spec
+        )
+    elif system:
+        prompt = f"{system}\n\n{prompt}"
+    if not prompt:
         raise BadRow("the prompt is empty")
-    "".join([asked.prompt, *asked.answers.values()]).encode()  # raises for half a surrogate pair
-    return asked
+    "".join([prompt, *answers.values()]).encode()  # raises for half a surrogate pair
+    blank = any(not text[: turned[name].body - len(prompt) if chats else None].strip() for name, text in answers.items())
+    if spec.format == "prompts":  # they all come along
+        cells.read.update(cells.row)
+    return Asked(prompt, answers, chats, more, turned, blank, [*cells.unread(), *unread], row.keys())
 
 
-def split(row, spec):
+def split(cells, spec):
     """The row's prompt, and its answers by name: each a text, or a list of messages."""
-    answers = {name: answer(row, spec, name) for name in ANSWERS[spec.format]}
+    answers = {name: answer(cells, spec, name) for name in ANSWERS[spec.format]}
     whole = [isinstance(one, list) and (len(one) > 1 or one[0]["role"] != "assistant") for one in answers.values()]
     if not any(whole):
-        return prompt_of(row, spec), answers
+        return prompt_of(cells, spec), answers
     if not all(whole):
         raise BadRow(f"{' and '.join(answers)}: should be whole conversations both, or answers both")
     shared = common(list(answers.values()))
@@ -75,65 +92,74 @@ def common(conversations):
     return in_common(*said)
 
 
-def prompt_of(row, spec):
+def prompt_of(cells, spec):
     """The prompt: a text, or messages that the assistant may answer."""
-    given = cell(row, spec.columns, "prompt")
+    given = cells.cell("prompt")
     if not isinstance(given, list):
-        return text_cell(row, spec.columns, "prompt")
-    messages = messages_in(given, "prompt")
+        return cells.text("prompt")
+    messages = messages_in(given, "prompt", spec)
     if "assistant" not in MAY_FOLLOW[messages[-1]["role"]]:
         raise BadRow(f"prompt: should end with a message to answer, not with one of role {messages[-1]['role']!r}")
     return messages
 
 
-def answer(row, spec, name):
+def answer(cells, spec, name):
     """An answer: a text, or messages of which the last is the assistant's."""
-    given = cell(row, spec.columns, name)
+    given = cells.cell(name)
     if isinstance(given, dict):
         given = [given]
     if not isinstance(given, list):
-        return text_cell(row, spec.columns, name)
-    messages = messages_in(given, name)
+        return cells.text(name)
+    messages = messages_in(given, name, spec)
     if messages[-1]["role"] != "assistant":
         raise BadRow(f"{name}: should end with a message of the assistant, not with one of role {messages[-1]['role']!r}")
     return messages
 
 
-def messages_in(given, name):
+def messages_in(given, name, spec):
     """The messages of a column; those of an answer may begin with the assistant's."""
     if not given:
         raise BadRow(f"{name}: should be text or messages, got an empty list")
     try:
         opens = name != "prompt" and worded(given[0], 1)["role"] == "assistant"
-        return turns(given, after="user" if opens else None)
+        return turns(given, after="user" if opens else None, ignored=spec.ignore)
     except BadRow as error:
         raise BadRow(f"{name}: {error}") from None
 
 
-def through_template(prompt, answers, spec, chat):
-    """Prompt and answers as the chat template writes them; an answer ends with its end of turn."""
-    before = turns(prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}], spec.system)
-    header, texts = chat(before, True), {}
+def through_template(prompt, answers, system, chat, spec):
+    """(prompt, answers, Turns, unread) as the chat template writes them; an answer ends with its end of turn."""
+    given = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
+    before = [{"role": "system", "content": system}, *given] if system and given[0]["role"] != "system" else given
+    if not answers:
+        messages, _, unread = written(before, chat)
+        return chat(messages, True), {}, {}, unread
+    texts, turned, unread = {}, {}, []
     for name, one in answers.items():
-        end = chat([*before, *(one if isinstance(one, list) else [{"role": "assistant", "content": one}])])
-        if not end.startswith(header):
-            raise unsteady(len(before))
-        texts[name] = end[len(header) :]
-    return header, texts
+        last = one if isinstance(one, list) else [{"role": "assistant", "content": one}]
+        messages, text, left = written([*before, *last], chat)
+        start, body, end = turn(text, messages, len(before), chat)
+        find_turns(text, messages, [False] * len(before) + [True], chat, spec.ignore)
+        texts[name], turned[name] = (text[:start], text[start:]), Turn(len(messages), "assistant", [(start, end)], body, end)
+        unread += [path for path in left if path not in unread]
+    headers = {header for header, _ in texts.values()}
+    if len(headers) > 1:
+        raise unsteady(len(before))
+    return headers.pop(), {name: text for name, (_, text) in texts.items()}, turned, unread
 
 
-def verdict(row, spec):
+def verdict(cells):
     """The label of a rated row, true or false."""
-    label = cell(row, spec.columns, "label")
+    label = cells.cell("label")
     if label not in (True, False):  # 1 and 0 are equal to them
         raise BadRow(f"label: should be true or false, got {label!r:.60}")
     return {"label": bool(label)}
 
 
-def others(row, spec):
+def others(cells):
     """The columns beside the prompt, as whoever scores the answers wants them."""
-    theirs = spec.columns.get("prompt") or "prompt"
-    rest = {name: value for name, value in row.items() if name != theirs}
+    theirs = cells.theirs("prompt")
+    rest = {name: value for name, value in cells.row.items() if name != theirs}
     if taken := rest.keys() & {"prompt", "prompt_ids"}:
         raise BadRow(f"column {min(taken)!r}: has a name that what is made of {theirs!r} gets; call it otherwise")
     try:
@@ -146,9 +172,9 @@ def others(row, spec):
 # A row as tokens
 
 
-def encoded(paths, spec, tokens, most=None):
+def encoded(files, spec, tokens, most=None):
     """The rows of the files, the first `most`, as Answered."""
-    for some in batched(each(paths, lambda row: render(row, spec, tokens.chat), most)):
+    for some in batched(each(files, lambda row: render(row, spec, tokens.chat), most)):
         texts = [texts_of(asked) for _, asked in some]
         encodings = iter(tokens.encode([text for one in texts for text in one.values()]))
         for (where, asked), by_name in zip(some, texts, strict=True):
@@ -166,10 +192,14 @@ def answered(where, asked, encodings, spec, tokens):
     cut = prompt_tokens(len(asked.prompt), list(encodings.values()))
     rows = {}
     for name, (text, encoding) in encodings.items():
-        ids, opened = surrounded(encoding.ids, opening, closing if asked.answers else [])
+        ended = closing and encoding.ids[cut:][-1:] == closing
+        ids, opened = surrounded(encoding.ids, opening, closing if asked.answers and not ended else [])
         labels = [NO_LOSS] * (opened + cut) + ids[opened + cut :]
         most = spec.max_length
-        rows[name] = Row(where, text, encoding, opened, ids[:most], labels[:most], len(ids) > most)
+        over = len(ids) > most
+        turned = [asked.turns[name]] if name in asked.turns else []
+        ends = turn_ends(text, turned, encoding, opened, labels, tokens, most)
+        rows[name] = Row(where, text, encoding, opened, ids[:most], labels[:most], over, over and bool(asked.answers), *ends)
     return Answered(where, asked, rows, opened + cut)
 
 
@@ -210,13 +240,16 @@ def shown(row, tokens):
     return {"prompt": prompt, **{name: every[name][row.cut :] for name in row.asked.answers}}
 
 
-def previewed(paths, spec, tokens, most):
-    """The first rows: {row, prompt, chosen, rejected}, {row, prompt, completion, label} or {row, prompt}, token by token."""
-    about = ("label",) if spec.format == "rated" else ()
-    return [
-        {"row": number, **shown(row, tokens), **{name: row.asked.more[name] for name in about}}
-        for number, row in enumerate(encoded(paths, spec, tokens, most), 1)
-    ]
+def previewed(sources, spec, tokens, tally, count, most):
+    """The first rows: {row, prompt, chosen, rejected}, {row, prompt, completion, label} or {row, prompt}, token by token; the
+    first `most` of each source counted.
+    """
+    about, first = ("label",) if spec.format == "rated" else (), []
+    for _, rows in counted(sources, spec, tokens, tally, most):
+        for row in rows:
+            if len(first) < count:
+                first.append({"row": tally.rows_in, **shown(row, tokens), **{name: row.asked.more[name] for name in about}})
+    return first
 
 
 def sampled(row, tokens):
@@ -227,19 +260,40 @@ def sampled(row, tokens):
 # A set
 
 
+def counted(sources, spec, tokens, tally, most=None):
+    """The rows of the sources that teach something, counted in the tally, source by source: (source, its rows)."""
+
+    def rows(source):
+        for row in encoded(source.files, spec, tokens, most):
+            if tally.took(row.asked, whole(row), is_empty(row, spec)):
+                tally.equal += len(row.asked.answers) > 1 and len(set(row.asked.answers.values())) == 1
+                yield row
+
+    return ((source, rows(source)) for source in sources)
+
+
+def whole(row):
+    """What is counted of a row, its answers taken together."""
+    rows = list(row.rows.values())
+    return Row(
+        row.where,
+        *(None,) * 5,
+        any(one.truncated for one in rows),
+        any(one.lost_end for one in rows),
+        sorted({number for one in rows for number in one.endless}),
+        {end for one in rows for end in one.ends},
+    )
+
+
 def collected(name, sources, spec, tokens, folder):
     """Write a set's rows, a JSON object a line; their Tally."""
-    tally = Tally(name, NOUNS[spec.format], "no prompt, or no room for an answer within")
+    tally = Tally(name, NOUNS[spec.format], LACK)
     tally.longest = dict.fromkeys(("longest", "longest_prompt", "longest_answer"), 0)
     digest = hashlib.sha256()
     with open(os.path.join(folder, f"{name}.{FILES[spec.format]}.jsonl"), "wb") as file:
-        for source in sources:
+        for source, rows in counted(sources, spec, tokens, tally):
             before = len(tally.lengths)
-            for row in encoded(source.paths, spec, tokens):
-                tally.rows_in += 1
-                if is_empty(row, spec):
-                    tally.empty.append(row.where)
-                    continue
+            for row in rows:
                 tally.sample = tally.sample or sampled(row, tokens)
                 add(row, tally)
                 text = json.dumps(line(row)).encode() + b"\n"
@@ -259,5 +313,4 @@ def add(row, tally):
     tally.longest = {key: max(value, longest[key]) for key, value in tally.longest.items()}
     tally.lengths.append(sum(sizes))
     tally.loss.append(sum(sizes) - row.cut * len(sizes))
-    tally.truncated += any(one.truncated for one in rows)
     tally.largest = max(tally.largest, *(max(one.ids) for one in rows))

@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 - numpy only where rows are made
 
 from array import array
+from collections import Counter
 
 from tune_files import Refused
 
@@ -18,7 +19,14 @@ class Tally:
     Attributes:
         rows_in: rows of the files.
         truncated: rows that were cut at max_length.
+        lost_end: rows of which the cut took the end of what carries loss.
         empty: places of rows from which nothing could be learned.
+        blank: rows with an answer that says nothing: only its end is learned.
+        equal: pairs whose answers are equal.
+        endless: places of turns that no token ends at which generation stops.
+        ends: turns by the id that ends them.
+        unread: rows by the column or key of theirs that nothing read.
+        columns: rows by the column that they have.
         parts: (Source, rows made of it), in the order of the files.
         lengths: tokens of each row made.
         loss: tokens with loss of each.
@@ -30,14 +38,45 @@ class Tally:
 
     def __init__(self, name, noun, lack):
         self.name, self.noun, self.lack = name, noun, lack
-        self.rows_in = self.truncated = self.largest = 0
-        self.empty, self.parts, self.longest, self.content, self.sample = [], [], {}, [], ""
+        self.rows_in = self.truncated = self.lost_end = self.blank = self.equal = self.largest = 0
+        self.unread, self.columns, self.ends = Counter(), Counter(), Counter()
+        self.empty, self.endless, self.parts, self.longest, self.content, self.sample = [], [], [], {}, [], ""
         self.lengths, self.loss = array("q"), array("q")
 
+    def took(self, made, row, is_empty):
+        """Count one row, as text and as tokens; whether anything can be learned of it."""
+        self.rows_in += 1
+        self.columns.update(made.found)
+        self.unread.update(made.unread)
+        if is_empty:
+            self.empty.append(row.where)
+            return False
+        self.blank += made.blank
+        self.truncated += row.truncated
+        self.lost_end += row.lost_end
+        self.ends.update(row.ends)
+        self.endless += [f"{row.where} message {number}" for number in row.endless]
+        return True
+
     def check(self, sources, spec):
-        """Refuse a set without rows, and one with empty rows, unless it is accepted that they are left out."""
+        """Refuse a set without rows, and one with rows that do not serve, unless that is accepted."""
+        files = ", ".join(file.name for source in sources for file in source.files)
         if not self.rows_in:
-            raise Refused("bad_data", f"{', '.join(path for source in sources for path in source.paths)}: no rows")
+            raise Refused("bad_data", f"{files}: no rows")
+        for name, theirs in spec.columns.items():
+            if theirs not in (None, name) and theirs not in self.columns:
+                raise Refused(
+                    "bad_data",
+                    f"{files}: data.columns.{name} is {theirs!r}, but no row has such a column, only "
+                    f"{', '.join(sorted(map(repr, self.columns)))}: mend the name, or take it out of the recipe",
+                )
+        if self.endless and spec.require_stop:
+            raise Refused(
+                "no_stop_token",
+                f"{self.name}: {len(self.endless)} turns of the assistant end without a token with loss at which generation "
+                f"stops, so the model would never learn to end a reply: {', '.join(self.endless[:10])}: choose a chat template "
+                "that ends each reply with such a token (data.chat_template), or set data.require_stop to false",
+            )
         if len(self.empty) == self.rows_in or (self.empty and not spec.drop_empty):
             raise Refused(
                 "no_loss_tokens",
@@ -45,6 +84,29 @@ class Tally:
                 f"max_length, {spec.max_length}: {', '.join(self.empty[:10])}: raise data.max_length, mend the rows, "
                 "or let such rows be dropped (drop_empty), unless it is all of them",
             )
+
+    def notes(self, tokens):
+        """What a person should know of the rows, a line each."""
+        few = {
+            f"cut at max_length (data.max_length), {self.lost_end:,} of them without their end": self.truncated,
+            "left out: no token with loss (data.drop_empty)": len(self.empty),
+            "with an empty answer: only its end is learned": self.blank,
+            "with two equal answers: nothing is learned": self.equal,
+        }
+        lines = [f"{self.name}: {count:,} of {self.rows_in:,} {self.noun} {what}" for what, count in few.items() if count]
+        if self.unread:
+            names = ", ".join(f"{name} ({count:,})" for name, count in sorted(self.unread.items()))
+            lines.append(f"{self.name}: nothing reads these columns and keys ({self.noun}): {names}")
+        if self.endless:
+            lines.append(f"{self.name}: {len(self.endless):,} turns of the assistant end without a token that stops generation")
+        foreign = sorted(tokens.name(one) for one in self.ends if one not in tokens.stops)
+        if foreign and not any(one in tokens.stops for one in self.ends):
+            stops = ", ".join(tokens.name(one) for one in sorted(tokens.stops)) or "none"
+            lines.append(
+                f"{self.name}: replies end with {', '.join(foreign)}, but the model's own settings stop at {stops}: "
+                "name it to what serves the model as a stop token"
+            )
+        return lines
 
     def counted(self, tokens):
         """The figures; refused when the model cannot hold what is in the set."""
@@ -69,6 +131,12 @@ class Tally:
             "tokens": int(np.sum(self.lengths)),
             "loss_tokens": int(np.sum(self.loss)),
             "truncated": self.truncated,
+            "lost_end": self.lost_end,
             "dropped_empty": len(self.empty),
+            "empty_answers": self.blank,
+            "equal_answers": self.equal,
+            "without_stop": len(self.endless),
+            "unread": dict(sorted(self.unread.items())),
+            "notes": self.notes(tokens),
             **self.longest,
         }

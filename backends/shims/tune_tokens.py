@@ -2,35 +2,41 @@
 
 A text is tokenized as a whole, so a token may straddle two parts of it: it belongs to the part in which it ends. Around a chat
 template's text nothing is put; around any other the tokenizer's own opening tokens (BOS, unless the text begins with it; no
-loss) and, with `add_eos`, EOS (with loss). The first token of a row never carries loss: nothing predicts it. What is longer
+loss) and, with `add_eos`, EOS (with loss), unless the answer ends with it. The first token of a row never carries loss: nothing predicts it. What is longer
 than `max_length` is cut on the right, EOS too.
 """
 # ruff: noqa: PLC0415 - what is ready needs no tokenizers
 
 import os
 from collections import namedtuple
-from functools import cached_property
 from itertools import groupby, islice
 
-from tune_chat import chat_renderer, token_text
 from tune_files import Refused, read_json
+from tune_template import Template, loaded, token_text
 
 NO_LOSS = -100
 AT_ONCE = 256  # texts tokenized in one call: enough for every core, little in memory
-Row = namedtuple("Row", "where text encoding opened ids labels truncated")
-Row.__doc__ = "One text's tokens: place, text, the library's encoding, opening tokens before it, ids, labels, whether it was cut."
+Row = namedtuple("Row", "where text encoding opened ids labels truncated lost_end endless ends")
+Row.__doc__ = """One text's tokens.
+
+place, text, the library's encoding, opening tokens before it, ids, labels; whether it was cut, and whether the cut took its last
+token with loss; the numbers of its turns that end without a token at which generation stops, and ids at which the others end.
+"""
 
 
 class Tokens:
     """A tokenizer, bare, with what it puts around a text (opening, closing ids), the id of padding and the chat template."""
 
-    def __init__(self, folder, add_eos):
+    def __init__(self, folder, add_eos, chat_template=None):
         tokenizer = load(folder)
         opening = opening_ids(tokenizer)
         tokenizer.post_processor = None  # it would trim white space off the tokens' places in the text
         self.config, model, ids = special_ids(folder, tokenizer)
         if isinstance(self.config.get("add_bos_token"), bool):  # decides over the post-processor, as in transformers 5
             opening = [ids["bos"]] if self.config["add_bos_token"] and ids["bos"] is not None else []
+        self.chat = Template(lambda: loaded(folder, self.config, chat_template))
+        self.stops = {ids["eos"], *stop_ids(folder)} - {None}
+        self.special = {token for token, one in tokenizer.get_added_tokens_decoder().items() if one.special} | self.stops
         self.folder, self.opening, self.add_eos, self.eos = folder, opening, add_eos, ids["eos"]
         self.name = tokenizer.id_to_token
         self.pad = next(one for one in (ids["pad"], ids["eos"], 0) if one is not None)
@@ -50,15 +56,6 @@ class Tokens:
                 "bad_model", f"{self.folder}: names no EOS token: set data.add_eos to false, or mend tokenizer_config.json"
             )
         return self.opening, [self.eos] if self.add_eos else []
-
-    @cached_property
-    def template(self):
-        """The chat template, looked for when the first chat comes."""
-        return chat_renderer(self.folder, self.config)
-
-    def chat(self, messages, add_generation_prompt=False):
-        """The text that the chat template makes of messages."""
-        return self.template(messages, add_generation_prompt)
 
 
 def load(folder):
@@ -108,16 +105,55 @@ def batched(rows):
         yield some
 
 
-def labelled(where, text, spans, encoding, around, most):
-    """The Row of one text, whose characters in `spans` carry loss, with what stands around it, cut at `most` tokens."""
-    ids, opened = surrounded(encoding.ids, *around)
+def stop_ids(folder):
+    """Ids at which the model's own settings stop generation."""
+    for name in ("generation_config.json", "config.json"):
+        path = os.path.join(folder, name)
+        try:
+            ids = read_json(path, "bad_model").get("eos_token_id") if os.path.exists(path) else None
+        except Refused:  # as above
+            ids = None
+        if ids is not None:
+            return [one for one in (ids if isinstance(ids, list) else [ids]) if isinstance(one, int)]
+    return []
+
+
+def labelled(where, made, encoding, tokens, most):
+    """The Row of one Text, what its spans hold with loss, with what stands around it, cut at `most` tokens."""
+    opening, closing = tokens.around(made.chat)
+    spans = [tuple(token_at(encoding, at, made.text) for at in span) for span in made.spans]
+    if closing and encoding.ids[-1:] == closing and any(start < end == len(encoding.ids) for start, end in spans):
+        closing = []
+    ids, opened = surrounded(encoding.ids, opening, closing)
     labels = [NO_LOSS] * len(ids)
     labels[opened + len(encoding.ids) :] = ids[opened + len(encoding.ids) :]
     for start, end in spans:
-        within = slice(*(opened + token_at(encoding, at, text) for at in (start, end)))
+        within = slice(opened + start, opened + end)
         labels[within] = ids[within]
     labels[:1] = [NO_LOSS] * len(labels[:1])
-    return Row(where, text, encoding, opened, ids[:most], labels[:most], len(ids) > most)
+    cut = len(ids) > most
+    lost_end = cut and any(label != NO_LOSS for label in labels[most:])
+    endless, ends = turn_ends(made.text, made.turns, encoding, opened, labels, tokens, most)
+    return Row(where, made.text, encoding, opened, ids[:most], labels[:most], cut, lost_end, endless, ends)
+
+
+def turn_ends(text, turns, encoding, opened, labels, tokens, most):
+    """(numbers of the assistant's turns that no token with loss ends, ids at which the others end), those that are cut left out.
+
+    A turn ends at a token at which the model's settings stop, or at a special token behind its content.
+    """
+    endless, ends = [], set()
+    for turn in turns:
+        stop = opened + token_at(encoding, turn.end, text)
+        if turn.role != "assistant" or stop > most:
+            continue
+        behind = opened + token_at(encoding, turn.body, text)
+        last = next((label for label in labels[behind:stop] if label in tokens.special), None)
+        if last is None:
+            endless.append(turn.number)
+        else:
+            ends.add(last)
+    return endless, ends
 
 
 def surrounded(ids, opening, closing):

@@ -33,7 +33,7 @@ def preview(
         rows: how many.
         on: the target whose trainer's environment renders them; it is made on this machine.
         accept: leaves that may be lost, by name.
-        say: is told what the building of an environment says.
+        say: is told what the building of an environment says, and what a person should know of the rows.
 
     Returns:
         One mapping a row: its number (`row`), and of each part a list of (text, token id, carries loss).
@@ -67,8 +67,8 @@ def _render(home: Home, decided: Plan, count: int, say: Say) -> list[dict[str, A
             place.parent.mkdir(parents=True, exist_ok=True)
             place.symlink_to(Path(each.source).expanduser())
         _tokenizer_only(folder)
-        _step(decided, folder, [python, "tune_model.py", "model.json", "--tokenizer-only"])
-        return list(json.loads(_step(decided, folder, [python, "tune_data.py", "data.json", "--preview", str(count)])))
+        _step(decided, folder, [python, "tune_model.py", "model.json", "--tokenizer-only"], say)
+        return list(json.loads(_step(decided, folder, [python, "tune_data.py", "data.json", "--preview", str(count)], say)))
 
 
 def _environment(home: Home, decided: Plan, say: Say) -> Path:
@@ -89,8 +89,11 @@ def _tokenizer_only(folder: Path) -> None:
         (folder / "data.json").write_text(json.dumps(data), "utf-8")
 
 
-def _step(decided: Plan, folder: Path, argv: list[str]) -> str:
+def _step(decided: Plan, folder: Path, argv: list[str], say: Say) -> str:
     done = subprocess.run(argv, cwd=folder, env={**os.environ, **dict(decided.env)}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ActionFailed(done.stderr.strip() or f"{argv[1]} ended with exit code {done.returncode}")
+    if argv[1] == "tune_data.py":  # what a person should know of the rows
+        for line in done.stderr.splitlines():
+            say(line)
     return done.stdout

@@ -80,5 +80,17 @@ class Data(Section):
     """End each instruct or text row with the end-of-sequence token, which carries loss."""
     drop_empty: bool = False
     """Leave out rows in which no token carries loss (for example: the prompt alone fills max_length), instead of stopping."""
+    chat_template: Word | None = None
+    """Chat template that goes before the tokenizer's own: a file (`./mine.jinja`, Jinja as transformers reads it), or one of
+    `chatml`, `gemma`, `llama-3`, `mistral`, `plain`, `zephyr`. It goes into what is trained, so that whoever loads the model asks
+    it in the same way. Null: the tokenizer's own."""
+    ignore: list[Word] = []
+    """Columns, and keys of messages, that are taken away before a row is read. Rows that say something that nothing uses are
+    refused (`tools` without a chat template, a `weight` that is neither 0 nor 1, thoughts that the template does not write):
+    with the name here that loss is accepted. `content` accepts a chat template that leaves out part of a message's content."""
+    require_stop: bool = True
+    """Refuse chats in which a turn of the assistant ends without a token that stops generation: a model that learns from them
+    never ends a reply. Counted are tokens with loss at which the model's own settings stop, and special tokens behind the
+    content. With false such turns are told, not refused."""
     shuffle: bool = True
     """A new order each epoch, from train.seed; otherwise the file's order."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.mapping.data import COLUMNS, shared_data, sources
+from backends.mapping.data import COLUMNS, shared_data, sources, unchecked
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
 from backends.trainers.axolotl.method import SEE, TRAINER
@@ -121,6 +121,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
         same("data.train_on_prompt", "train_on_inputs"),
         only("data.add_eos", True, "axolotl always ends a row with the end token"),
         only("data.drop_empty", False, "axolotl keeps rows without loss tokens, in silence"),
+        *unchecked(DOCS),
         couple(
             ("data.shuffle",),
             ("shuffle_merged_datasets", f"{TRAINER}:shuffle"),

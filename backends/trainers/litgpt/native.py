@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from backends.mapping.batch import batch_global
-from backends.mapping.data import COLUMNS, input_path
+from backends.mapping.data import COLUMNS, input_path, unchecked
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import Context, Row, Unsupported, Value, Values, Variant, cannot, const, couple, handled_by_us, same
 from backends.recipe.paths import is_hub
@@ -85,6 +85,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         couple(("data.train_on_prompt",), ("data.init_args.mask_prompt",), lambda v, _: (not v,), lambda v, _: (not v,)),
         only("data.add_eos", True, "LitGPT always ends a sample with the end-of-sequence token"),
         only("data.drop_empty", False, "LitGPT keeps rows without loss tokens, in silence"),
+        *unchecked(JSON),
         only("data.shuffle", True, "LitGPT's JSON data always shuffles"),
         const("data.init_args.ignore_index", -100, "labels without loss"),
         const("data.init_args.num_workers", 0, "no loader processes"),

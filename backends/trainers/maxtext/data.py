@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from backends.mapping.batch import batch_per_device
 from backends.mapping.data import COLUMNS as NAMES
-from backends.mapping.data import DATA, shared_data, sources
+from backends.mapping.data import DATA, shared_data, sources, unchecked
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import (
     ABSENT,
@@ -170,6 +170,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
         else handled_by_us("data.train_on_prompt", "of no effect here"),
         *_ends(variant),
         cannot("data.drop_empty", "MaxText keeps rows without loss tokens, in silence", see=_LOADER),
+        *unchecked(_LOADER),
         couple(
             ("data.shuffle",),
             ("enable_data_shuffling",),

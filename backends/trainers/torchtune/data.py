@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.mapping.data import COLUMNS, sources
+from backends.mapping.data import COLUMNS, sources, unchecked
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import (
     ABSENT,
@@ -169,6 +169,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
         _packed(variant),
         cannot("data.add_eos", "torchtune always ends a row with the end token", see=_DATASETS),
         cannot("data.drop_empty", "torchtune keeps rows without loss tokens, in silence", see=_DATASETS),
+        *unchecked(_DATASETS),
         couple(
             ("data.shuffle",),
             ("shuffle",),

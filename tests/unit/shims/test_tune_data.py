@@ -77,7 +77,8 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=20).filter(lambda text: no
 
 @settings(max_examples=16, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
-    st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=40), st.sampled_from(["alpaca", "plain", "Q{instruction}A", None])
+    st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=40),
+    st.sampled_from(["alpaca", "plain", "Q{instruction}I{input}A", None]),
 )
 def test_what_carries_loss_is_the_answers(data_job, triples, template):
     """For any rows, decoding what carries loss gives exactly the answers, whatever the template, and in conversations (None)."""
@@ -307,7 +308,13 @@ def test_manifest_counts(data_job):
         "tokens": 10,
         "loss_tokens": 8,
         "truncated": 0,
+        "lost_end": 0,
         "dropped_empty": 0,
+        "empty_answers": 0,
+        "equal_answers": 0,
+        "without_stop": 0,
+        "unread": {},
+        "notes": [],
         "longest": 7,
     }
     assert data_job.data("eval").ids == data.ids[:2]
@@ -495,7 +502,7 @@ def test_chat_template_sources(data_job):
     (folder / "chat_template.jinja").write_text(loop.replace("%s", "-"))
     data = make(data_job, rows, format="chat", name="b.jsonl")
     assert data.ids == [[*b'-"q<"-a', EOS]]
-    assert data.labels == [[*[-100] * 5, *b"-a", EOS]]
+    assert data.labels == [[*[-100] * 6, *b"a", EOS]]  # what the template marks as generated
 
 
 def test_a_tokenizer_that_does_not_fit_the_model(data_job):

@@ -11,7 +11,7 @@ from tune_pairs import render
 
 BOS, EOS, PAD, START, END = range(256, 261)
 PAIRS = [{"prompt": f"Say {n}.", "chosen": f" {n} ☃", "rejected": " no"} for n in range(5)]
-SPEC = {"format": "preference", "template": "plain", "columns": {}, "system": None}
+SPEC = {"format": "preference", "template": "plain", "columns": {}, "system": None, "ignore": []}
 USER, GOOD, BAD = ({"role": role, "content": text} for role, text in (("user", "q"), ("assistant", "good"), ("assistant", "bad")))
 
 
@@ -137,7 +137,7 @@ def test_a_template_that_rewrites_the_prompt_is_refused():
     def forgetful(messages, add_generation_prompt=False):
         return chat(messages[-1:], add_generation_prompt)
 
-    with pytest.raises(BadRow, match="message 2: the chat template writes this turn otherwise"):
+    with pytest.raises(BadRow, match="message 1: the chat template does not write all of its content"):
         render({"prompt": "q", "chosen": GOOD, "rejected": BAD}, SimpleNamespace(**SPEC), forgetful)
 
 

@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from tune_files import BadRow, Refused, each, split_files
+from tune_files import BadRow, File, Refused, each, split_files
 from tune_rows import render
 
 SPEC = {
@@ -14,6 +14,7 @@ SPEC = {
     "system": None,
     "train_on_prompt": False,
     "loss_roles": ["assistant"],
+    "ignore": [],
 }
 
 
@@ -29,7 +30,7 @@ def chat(messages, add_generation_prompt=False):
 
 def learned(row, **changes):
     """(whole text, parts with loss) of a row."""
-    text, spans = render(row, spec(**changes), chat)
+    text, spans, *_ = render(row, spec(**changes), chat)
     return text, [text[start:end] for start, end in spans]
 
 
@@ -107,7 +108,7 @@ def test_roles_where_the_template_trims():
         return chat([{**m, "content": m["content"].strip()} for m in messages], add_generation_prompt)
 
     row = {"messages": [{"role": "user", "content": "  a "}, {"role": "assistant", "content": "b"}]}
-    text, spans = render(row, spec(format="chat", loss_roles=["user"]), trimming)
+    text, spans, *_ = render(row, spec(format="chat", loss_roles=["user"]), trimming)
     assert [text[start:end] for start, end in spans] == ["a#"]
 
 
@@ -178,7 +179,7 @@ def test_turns_that_lose_their_thoughts():
     pairs = [("user", "a"), ("assistant", "b#"), ("user", "c"), ("assistant", "")]
     row = {"messages": [{"role": role, "content": text} for role, text in pairs]}
     for roles, parts in ((["assistant"], ["b##", "<think>#</think>#"]), (["user"], ["a#", "c#"])):
-        text, spans = render(row, spec(format="chat", loss_roles=roles), thinking)
+        text, spans, *_ = render(row, spec(format="chat", loss_roles=roles), thinking)
         assert [text[start:end] for start, end in spans] == parts
         assert text == "<user>a#<assistant>b##<user>c#<assistant><think>#</think>#"
 
@@ -198,8 +199,8 @@ def texts(tmp_path, name, content):
     """The (place, text) of a file's rows."""
     path = tmp_path / name
     path.write_bytes(content)
-    rows = each([str(path)], lambda row: render(row, spec(format="text"), chat))
-    return [(where.removeprefix(f"{tmp_path}/"), text) for where, (text, _) in rows]
+    rows = each([File(str(path), path.name)], lambda row: render(row, spec(format="text"), chat))
+    return [(where, made.text) for where, made in rows]
 
 
 def test_files(tmp_path):
@@ -240,9 +241,9 @@ def test_the_first_rows_only(tmp_path):
     """A preview reads no further than its rows, but those must be right."""
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a"}\n{"text": "b"}\n{}\n')
-    assert len(list(each([str(path)], lambda row: row["text"].upper(), 2))) == 2
+    assert len(list(each([File(str(path), path.name)], lambda row: row["text"].upper(), 2))) == 2
     with pytest.raises(Refused):
-        list(each([str(path)], lambda row: render(row, spec(format="text"), chat), 3))
+        list(each([File(str(path), path.name)], lambda row: render(row, spec(format="text"), chat), 3))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,254 @@
+"""What of a row is read: a column or key is used, refused, or counted; never lost in silence."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from tune_columns import Cells, Watched, unseen, watched
+from tune_files import BadRow
+from tune_rows import render
+
+CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+SPEC = {
+    "format": "instruct",
+    "template": "plain",
+    "columns": {},
+    "system": None,
+    "train_on_prompt": False,
+    "loss_roles": ["assistant"],
+    "ignore": [],
+}
+LLAMA = (
+    "{{ bos_token }}{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}{% if m.tool_calls %}"
+    "{% for c in m.tool_calls %}{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}{% else %}"
+    "{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def chat(messages, add_generation_prompt=False):
+    """A chat template written in Python."""
+    return "".join(f"<{m['role']}>{m['content']}#" for m in messages) + "<assistant>" * add_generation_prompt
+
+
+def made(row, **changes):
+    """The Text of a row."""
+    return render(row, SimpleNamespace(**SPEC | changes), chat)
+
+
+def learned(row, **changes):
+    """(whole text, parts with loss) of a row."""
+    text = made(row, **changes)
+    return text.text, [text.text[start:end] for start, end in text.spans]
+
+
+def with_template(job, template):
+    """The job's tokenizer with another chat template."""
+    path = job.folder / job.spec["tokenizer"] / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
+    return job
+
+
+# Columns
+
+
+def test_other_columns_are_counted():
+    """Columns that nothing reads are named, those that hold null are not; `ignore` takes a column away."""
+    row = {"instruction": "a", "output": "b", "category": "c", "score": 0, "note": None}
+    assert made(row).unread == ["category", "score"]
+    assert made(row, ignore=["score"]).unread == ["category"]
+
+
+@pytest.mark.parametrize(
+    ("form", "column"),
+    [("instruct", "history"), ("text", "system"), ("chat", "loss_mask"), ("completion", "tools"), ("chat", "images")],
+)
+def test_columns_that_say_what_is_meant_are_not_lost(form, column):
+    """A well-known column that nothing reads here is refused, and `ignore` accepts that it is lost."""
+    row = {"instruction": "i", "output": "o", "text": "t", "prompt": "p", "completion": "c"}
+    row = {"chat": {"messages": CHAT}}.get(form, row) | {column: [1]}
+    with pytest.raises(BadRow, match=f"column '{column}': nothing reads it here.*data.ignore"):
+        made(row, format=form)
+    assert column not in made(row, format=form, ignore=[column]).unread
+
+
+def test_a_system_column_is_used():
+    """A row's own system text goes before the recipe's, in chats and in prompts; one that contradicts a system turn is refused."""
+    row = {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "S"}
+    assert learned(row, format="chat", system="other")[0] == "<system>S#<user>q#<assistant>a#"
+    assert learned({**row, "system": ""}, format="chat", system="other")[0] == "<system>other#<user>q#<assistant>a#"
+    assert learned({"instruction": "i", "output": "o", "system": "S"})[0] == "S\n\ni\no"
+    both = {"messages": [{"role": "system", "content": "T"}, *CHAT], "system": "S"}
+    with pytest.raises(BadRow, match="says otherwise than the system turn"):
+        made(both, format="chat")
+    assert made(both, format="chat", ignore=["system"]).text.startswith("<system>T#")
+
+
+def test_two_conversations_in_a_row_are_refused():
+    """Of `messages` and `conversations` one would be lost."""
+    row = {"messages": CHAT, "conversations": [{"from": "human", "value": "x"}]}
+    with pytest.raises(BadRow, match="column 'conversations'"):
+        made(row, format="chat")
+    assert made(row, format="chat", ignore=["conversations"]).text == "<user>q#<assistant>a#"
+    assert made({**row, "messages": None}, format="chat", ignore=[], loss_roles=["user"]).text == "<user>x#"
+
+
+@pytest.mark.parametrize("switch", [{"weight": 0}, {"train": False}, {"weight": 0.0}])
+def test_a_message_can_be_without_loss(switch):
+    """`weight: 0` and `train: false` take the loss from a message."""
+    rows = [*CHAT, {"role": "user", "content": "r"}, {"role": "assistant", "content": "b"}]
+    rows[1] = rows[1] | switch
+    assert learned({"messages": rows}, format="chat")[1] == ["b#"]
+
+
+def test_switches_that_mean_nothing_are_refused():
+    """A share of a loss cannot be taken, and two switches should not contradict; `train: true` gives loss to any role."""
+    for switch, says in (({"weight": 0.5}, "should be 0 or 1"), ({"weight": 0, "train": True}, "keep one")):
+        with pytest.raises(BadRow, match=says):
+            made({"messages": [CHAT[0], CHAT[1] | switch]}, format="chat")
+    assert learned({"messages": [CHAT[0] | {"train": True}, CHAT[1]]}, format="chat")[1] == ["q#", "a#"]
+
+
+def test_an_input_without_a_place_is_refused():
+    """A template without {input} does not swallow what a row has there."""
+    row = {"instruction": "i", "input": "x", "output": "o"}
+    with pytest.raises(BadRow, match=r"data.template has no \{input\}"):
+        made(row, template="Q {instruction}")
+    assert learned(row, template="Q {instruction} ", ignore=["input"])[0] == "Q i o"
+    assert learned({**row, "input": ""}, template="Q {instruction} ")[0] == "Q i o"
+
+
+def test_a_columns_name_left_in_the_template_is_refused():
+    """{context} in a template is not trained as text where the rows have such a column."""
+    with pytest.raises(BadRow, match=r"data.template holds \{context\}"):
+        made({"instruction": "i", "context": "x", "output": "o"}, template="{instruction} {context}")
+
+
+def test_what_was_looked_at():
+    """Watched objects tell which of their keys were looked at, however they are read."""
+    value = Watched({"a": 1, "b": {"c": 2, "d": None, "e": 3}, "f": [{"g": 1}], "h": 0})
+    assert value["a"] == 1
+    assert value.get("b")["c"] == 2
+    assert [dict(one) for one in value["f"]] == [{"g": 1}]
+    assert sorted(unseen(value, "m")) == ["m.b.e", "m.h"]
+    for read in (json.dumps, str):
+        whole = watched({"a": {"b": 1}})
+        read(whole)
+        assert list(unseen(whole, "m")) == [], read
+    for read in (dict, lambda one: {**one}, lambda one: list(one.items())):
+        shallow = watched({"a": {"b": 1}})
+        read(shallow)
+        assert list(unseen(shallow, "m")) == ["m.a.b"], read
+    assert Cells({"a": None}, {}).unread() == []
+
+
+# Through a chat template, in the data step
+
+
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}]
+
+
+def test_calls_and_tools_are_the_templates(data_job):
+    """Null content beside calls does not become the word None; tools reach the template; ids within calls that it drops are told."""
+    row = {
+        "messages": [
+            CHAT[0],
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "7", **CALL}], "reasoning_content": None},
+            {"role": "tool", "content": "2", "tool_calls": None},
+            CHAT[1],
+        ],
+        "tools": json.dumps(TOOLS),
+    }
+    job = with_template(data_job, LLAMA)
+    job.run("tune_data", job.spec | {"format": "chat", "train": job.write("t.jsonl", [row])})
+    data = job.data()
+    text = bytes(one for one in data.ids[0] if one < 256).decode()
+    assert 'add{"a": 1}' in text
+    assert "None" not in text
+    assert text.startswith(json.dumps(TOOLS))
+    assert data.manifest["unread"] == {"messages[].tool_calls[].id": 1, "messages[].tool_calls[].type": 1}
+    assert data.manifest["notes"][-1].startswith(
+        "train: nothing reads these columns and keys (rows): messages[].tool_calls[].id (1)"
+    )
+
+
+def test_null_content_where_the_template_would_write_it(data_job):
+    """A template that writes {{ m.content }} trains no word None."""
+    template = LLAMA.replace("{% else %}", "{% endif %}").replace("{% endif %}{{ '<|im_end|>", "{{ '<|im_end|>")
+    calls = [CHAT[0], {"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "content": "2"}, CHAT[1]]
+    job = with_template(data_job, template)
+    job.run("tune_data", job.spec | {"format": "chat", "train": job.write("t.jsonl", [{"messages": calls}])})
+    assert b'add{"a": 1}' in bytes(one for one in job.data().ids[0] if one < 256)
+    assert b"None" not in bytes(one for one in job.data().ids[0] if one < 256)
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"messages": [CHAT[0], {"role": "assistant", "content": "", "tool_calls": [CALL]}]}, "writes no 'tool_calls'"),
+        (
+            {"messages": [CHAT[0], {**CHAT[1], "reasoning_content": "hm"}]},
+            "message 2: the chat template writes no 'reasoning_content'",
+        ),
+        ({"messages": CHAT, "tools": TOOLS}, "does not read 'tools'"),
+        ({"messages": CHAT, "documents": [{"title": "t", "text": "x"}]}, "does not read 'documents'"),
+        ({"messages": CHAT, "chat_template_kwargs": {"enable_thinking": False}}, "does not read 'enable_thinking'"),
+        ({"messages": CHAT, "chat_template_kwargs": {"messages": []}}, "should be an object without"),
+        ({"messages": CHAT, "tools": "{"}, "column 'tools': should be a list"),
+    ],
+)
+def test_what_a_template_drops_is_refused(data_job, row, says):
+    """Calls, thoughts, tools and settings that the template does not write are refused with file, line and way out."""
+    word, detail = data_job.refused(
+        "tune_data", data_job.spec | {"format": "chat", "train": data_job.write("t.jsonl", [row]) | {"name": "my/rows.jsonl"}}
+    )
+    assert word == "bad_data"
+    assert detail.startswith("my/rows.jsonl:1: ")
+    assert says in detail
+
+
+def test_columns_that_no_row_has(data_job):
+    """A column that the recipe names and no row has is refused, with those that the rows have."""
+    rows = data_job.write("t.jsonl", [{"instruction": "do", "context": "C", "response": "x"}])
+    columns = {"instruction": "instruction", "input": "contxt", "output": "response"}
+    word, detail = data_job.refused("tune_data", data_job.spec | {"train": rows, "columns": columns})
+    assert (word, "data.columns.input is 'contxt', but no row has such a column" in detail) == ("bad_data", True)
+    assert "'context', 'instruction', 'response'" in detail
+
+
+@pytest.mark.parametrize(("template", "says"), [("{instruction}{output}", "{output}"), ("{{instruction}}", "{{instruction}}")])
+def test_words_in_braces_that_nothing_replaces(data_job, template, says):
+    """A template with {output} or {{instruction}} is refused: they would be learned as they stand."""
+    rows = data_job.write("t.jsonl", [{"instruction": "do", "output": "x"}])
+    word, detail = data_job.refused("tune_data", data_job.spec | {"train": rows, "template": template})
+    assert word == "bad_spec"
+    assert f"template: {says} would be left as text" in detail
+
+
+# How a reply ends
+
+
+@pytest.mark.parametrize("closing", ["", "{% if m.role == 'user' %}<|im_end|>{% endif %}", "END"])
+def test_replies_without_an_end_are_refused(data_job, closing):
+    """A template that writes no token behind a reply at which generation stops is refused; require_stop: false tells it."""
+    template = f"{{% for m in messages %}}{{{{ '<|im_start|>' + m.role + m.content }}}}{closing}{{% endfor %}}" + (
+        "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}"
+    )
+    job = with_template(data_job, template)
+    spec = job.spec | {"format": "chat", "train": job.write("t.jsonl", [{"messages": CHAT * 2}])}
+    word, detail = job.refused("tune_data", spec)
+    assert word == "no_stop_token"
+    assert "t.jsonl:1 message 2, t.jsonl:1 message 4" in detail
+    job.run("tune_data", spec | {"require_stop": False})
+    assert job.data().manifest["without_stop"] == 2
+    assert "2 turns of the assistant end without a token that stops generation" in job.data().manifest["notes"][0]
+
+
+def test_a_cut_reply_needs_no_end(data_job):
+    """Only turns that are whole are asked for their end; a cut one is counted."""
+    rows = data_job.write("t.jsonl", [{"messages": [CHAT[0], {"role": "assistant", "content": "x" * 99}]}])
+    data_job.run("tune_data", data_job.spec | {"format": "chat", "train": rows, "max_length": 64})
+    manifest = data_job.data().manifest
+    assert (manifest["truncated"], manifest["lost_end"], manifest["without_stop"]) == (1, 1, 0)
+    assert manifest["notes"] == ["train: 1 of 1 rows cut at max_length (data.max_length), 1 of them without their end"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.client.errors import ActionFailed, Ambiguous, InvalidRequest, NotFound, TimedOut
+from orchestrator.client.errors import ActionFailed, Ambiguous, InvalidRequest, JobFailed, NotFound, TimedOut, did_you_mean
 from orchestrator.client.session import Session, session
+from orchestrator.home import Home
 
 if TYPE_CHECKING:
     from backends.plan import Plan
@@ -22,8 +22,7 @@ PACE = 0.1
 STATES = ("QUEUED", "PREPARING", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
-@dataclass(frozen=True)
-class JobFilter:
+class JobFilter(NamedTuple):
     """Which jobs: those that pass every kind of filter given."""
 
     states: Collection[str] = ()
@@ -32,7 +31,7 @@ class JobFilter:
     """Of the recipe; any of them. `*`, `?` and `[abc]` stand for other characters."""
     targets: Collection[str] = ()
     """Where they run or wait; any of them."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = {}
     """As given to submit; all of them."""
     limit: int | None = None
     """The newest so many of them."""
@@ -127,6 +126,19 @@ def select(names: Iterable[str] = (), wanted: JobFilter | None = None) -> list[J
     return list(islice(filter(wanted.passes, found), wanted.limit))
 
 
+def select_any(wanted: JobFilter) -> list[Job]:
+    """As `select` of all jobs; none where nothing was submitted yet.
+
+    Raises:
+        InvalidRequest: there is no such state.
+    """
+    for state in wanted.states:
+        if state not in (*STATES, "ACTIVE"):
+            rule = f"is no state; known: ACTIVE, {', '.join(STATES)}"
+            raise InvalidRequest(state, rule, argument="state", hint=did_you_mean(state.upper(), STATES))
+    return select(wanted=wanted) if Home.find().exists() else []
+
+
 def events(ids: Iterable[str]) -> list[Event]:
     """What happened to jobs, job by job, in order."""
     with session() as here:
@@ -151,6 +163,22 @@ def wait(names: Iterable[str], timeout: float | None = None) -> list[Job]:
         error.jobs = found
         raise error
     return found
+
+
+def check_succeeded(found: Sequence[Job]) -> None:
+    """All of these jobs must have trained.
+
+    Raises:
+        JobFailed: one ended otherwise than SUCCEEDED, or has not ended.
+    """
+    if failed := [job for job in found if job.state != "SUCCEEDED"]:
+        first = failed[0]
+        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+        why = ": ".join(filter(None, (first.reason, first.detail)))
+        rule = f"is {first.state}{more}" + (f": {why}" if why else "")
+        error = JobFailed(first.id, rule, hint=f"tune logs {first.id}")
+        error.jobs = failed
+        raise error
 
 
 def until_ended(here: Session, ids: Sequence[str], until: float | None) -> list[Job]:

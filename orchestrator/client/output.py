@@ -81,3 +81,12 @@ def points(
         here.keep_alive()
         found = find(here.store, names)
         return {job.id: here.store.points(job.id, attempt=attempt, names=metrics) for job in found}
+
+
+def columns(found: Iterable[PointRow]) -> dict[str, list[float | None]]:
+    """Points of one job as columns of equal length: `step` first, then a column a metric; None where a step has no value."""
+    values: dict[str, dict[int, float]] = {}
+    for point in found:
+        values.setdefault(point.name, {})[point.step] = point.value
+    steps = sorted({step for each in values.values() for step in each})
+    return {"step": list(steps), **{name: [each.get(step) for step in steps] for name, each in values.items()}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ from orchestrator.render.plan import problem_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from backends.recipe.yaml_source import Problem
 
 Sets = Mapping[str, Any] | Iterable[str]
 """Leaves to replace: a mapping of dotted names to values, or `path=value` with YAML values."""
@@ -39,7 +42,7 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, sets: Sets
         text, name, before = source.source
         return _parsed(text, name, source.base, [*before, *texts])
     if isinstance(source, Mapping):
-        return _parsed(_as_yaml(source), "<recipe>", str(Path.cwd()), texts)
+        return _parsed(_as_yaml(source), "<recipe>", str(Path.cwd()), texts, lines=False)
     path = Path(source)
     text = _read(path)
     try:
@@ -53,7 +56,7 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, sets: Sets
 def as_texts(sets: Sets) -> list[str]:
     """`path=value` each; values are written as JSON, which is YAML."""
     if isinstance(sets, Mapping):
-        return [f"{path}={json.dumps(value, ensure_ascii=False)}" for path, value in sets.items()]
+        return [f"{path}={json.dumps(value, ensure_ascii=False, default=_plain)}" for path, value in sets.items()]
     return list(sets)
 
 
@@ -81,18 +84,20 @@ def _read(path: Path) -> str:
         raise InvalidRequest(str(path), f"should be UTF-8 text, byte {error.start} is not") from None
 
 
-def _parsed(text: str, name: str, base: str, sets: Sequence[str]) -> Recipe:
+def _parsed(text: str, name: str, base: str, sets: Sequence[str], *, lines: bool = True) -> Recipe:
+    """`lines`: the text is one that a user wrote, so that errors may name its lines."""
     try:
         return parse(text, name=name, base=base, sets=sets, trainers=_trainers(text, sets))
     except RecipeError as error:
-        raise invalid(error) from None
+        problems = error.problems if lines else [replace(each, line=None) for each in error.problems]
+        raise invalid(problems) from None
 
 
-def invalid(error: RecipeError) -> InvalidRecipe:
+def invalid(problems: Sequence[Problem]) -> InvalidRecipe:
     """All that is wrong with a recipe or with clusters.yaml, as one error."""
-    out = InvalidRecipe(problem_text(error.problems))
-    out.problems = error.problems
-    return out
+    error = InvalidRecipe(problem_text(problems))
+    error.problems = tuple(problems)
+    return error
 
 
 def _native_config_note(path: Path, text: str) -> InvalidRequest | None:

@@ -30,7 +30,7 @@ def layout() -> Targets:
     try:
         return load.load({key: known.facts for key, known in inventory.recall(Home.find()).items()})
     except RecipeError as error:
-        raise invalid(error) from None
+        raise invalid(error.problems) from None
     except UnicodeDecodeError as error:
         raise InvalidRequest(str(load.find()), f"should be UTF-8 text, byte {error.start} is not") from None
 

@@ -62,6 +62,13 @@ def test_litgpts_memory():
     assert series(read("litgpt", (0, CSV))[0], "memory_gib") == {}
 
 
+def test_the_peak_of_memory_is_read_from_maxtext_too():
+    """JAX's peak of the fullest device is a point of its step; without a figure there is none."""
+    peak = TUNIX.replace('"counts_from": 1', '"memory_gib": 20.5, "counts_from": 1')
+    assert set(series(read("maxtext", (0, peak))[0], "memory_gib").values()) == {20.5}
+    assert series(read("maxtext", (0, TUNIX))[0], "memory_gib") == {}
+
+
 def test_a_rewritten_file_is_read_anew():
     """LitGPT rewrites its file when a column comes in: nothing is missing and nothing is mixed up."""
     found, _ = read("litgpt", (0, CSV), (0, GROWN))

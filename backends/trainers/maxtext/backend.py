@@ -450,6 +450,7 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
         Point(step, "lr", lr, "learning/current_learning_rate"),
         Point(step, "loss_tokens_per_second", tokens / max(seconds, 1e-9), "learning/total_weights"),
         *([Point(step, "grad_norm", norm, "learning/grad_norm")] if norm is not None else []),
+        *([Point(step, "memory_gib", row["memory_gib"], "peak_bytes_in_use")] if "memory_gib" in row else []),
         *(Point(step, each, row[f"learning/{each}"], f"learning/{each}") for each in _TERMS if f"learning/{each}" in row),
     ]
 

@@ -1,4 +1,4 @@
-"""The model table: complete, exact, and shown on a page. `python tests/recipe/test_models.py` writes the page anew."""
+"""The model table: complete, exact, and shown on a page. `python tests/unit/recipe/test_models.py` writes the page anew."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ WANTED += ["SmolLM-", "SmolLM2-", "SmolLM3-", "TinyLlama-", "pythia-", "Falcon3-
 HEAD = """\
 # Models
 
-What the compiler knows of a model by its Hugging Face id. Written by `tests/recipe/test_models.py` from `backends/models.csv`.
+What the compiler knows of a model by its Hugging Face id. Written by `tests/unit/recipe/test_models.py` from `backends/models.csv`.
 
 A model that is not listed works wherever the trainer takes any folder in Hugging Face layout: axolotl always; torchtune and
 LitGPT when its `config.json` describes a plain Llama or Qwen2. The table adds the trainer's own name, the token that a gated
@@ -130,7 +130,7 @@ def test_a_model_outside_the_table_is_simply_not_there():
 
 
 def test_the_page_shows_the_table():
-    """docs/models.md is what `python tests/recipe/test_models.py` writes."""
+    """docs/models.md is what `python tests/unit/recipe/test_models.py` writes."""
     assert PAGE.read_text("utf-8") == page()
 
 

@@ -151,7 +151,8 @@ class Journal(TrainerCallback):
         line = {"step": state.global_step, "seconds": time.monotonic() - self._began, **self._tokens(state.global_step)}
         line |= {name: value for name, value in logs.items() if isinstance(value, int | float)}
         if torch.cuda.is_available():
-            line["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            # the peak since the last log: axolotl's own trainer reads it before us and begins anew (utils/bench.py)
+            line["memory_gib"] = logs.get("memory/max_allocated (GiB)") or torch.cuda.max_memory_allocated() / 2**30
         with Path(args.output_dir, "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -2,7 +2,7 @@
 
 LitGPT takes one `logger_name` (utils.py, `choose_logger`, 0.5.13) and hands its logger to Fabric. Ours stands in its place: it
 has LitGPT's own CSV logger write every line as before, with the rate that the last optimizer step used (`step_lr`; LitGPT logs
-the next step's) and on CUDA with the peak of the device's memory so far, and sends each optimizer step once to the trackers.
+the next step's) and on CUDA with the peak of the device's memory since the step before, and sends each optimizer step once to the trackers.
 """
 # ruff: noqa: PLC0415 - a service's package is imported only where the recipe names it
 
@@ -53,6 +53,8 @@ class Log(Logger):
         self._own.log_metrics(values, step)
         if "val_loss" in values or ("loss" in values and self._step > self._sent):
             self._sent = self._step
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()  # each step has a peak of its own
             for each in self._others:
                 each.log_metrics(values, self._step)
 

@@ -77,11 +77,19 @@ def told(row: Mapping[str, Any], counts_from: int) -> None:
 
     if jax.process_index() == 0 and ("learning/loss" in row or "eval/total_loss" in row):
         with METRICS.open("a", encoding="utf8") as file:
-            file.write(json.dumps({**row, "counts_from": counts_from}) + "\n")
+            file.write(json.dumps({**row, **_peak(), "counts_from": counts_from}) + "\n")
     if not math.isfinite(loss := row.get("learning/loss", 0.0)):
         detail = f"step {row['step'] + 1 - counts_from}: {loss}"
         Path("reason.json").write_text(json.dumps({"reason": "nan_loss", "detail": detail}))
         raise SystemExit(1)
+
+
+def _peak() -> dict[str, float]:
+    """The peak of the fullest device's allocator since the start, in GiB; nothing on a CPU, which has no such figure."""
+    import jax
+
+    peaks = [(device.memory_stats() or {}).get("peak_bytes_in_use", 0) for device in jax.local_devices()]
+    return {"memory_gib": max(peaks) / 2**30} if any(peaks) else {}
 
 
 def exact_rates() -> None:

@@ -1,0 +1,24 @@
+"""The pages that describe the tree say what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+NAMED = re.compile(r"`((?:backends|orchestrator|tests|benchmarks|recipes|docs)/[\w./-]*)`")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=lambda page: page.name)
+def test_a_path_that_a_page_names_exists(page):
+    """Files and folders of the repository that stand in a page are there; NAME and <trainer> stand for any."""
+    for name in NAMED.findall(page.read_text("utf-8")):
+        assert "NAME" in name or (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_every_room_is_in_the_architecture():
+    """Each package of the two storeys is named with what it holds."""
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    rooms = {path.parent.relative_to(ROOT) for top in ("backends", "orchestrator") for path in (ROOT / top).glob("*/__init__.py")}
+    assert {str(room) for room in rooms if f"`{room}" not in text} == set()

@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from backends.backend import HF_LAYOUT, Backend, Inexpressible
 from backends.bundle import CHAT_TEMPLATES, LOCKS, with_imports
 from backends.checkpoints import first_rate
 from backends.emit import as_json, as_yaml
 from backends.mapping.data import CHAT_TEMPLATE, DATA, chat_template_path, reward_files, sources
 from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
-from backends.mapping.rows import Flat, Value, Variant, nest, translate
+from backends.mapping.rows import Context, Flat, Value, Variant, variant_of
+from backends.mapping.translate import translate
 from backends.models import MODELS, Model, of_architecture
 from backends.plan import Environment, File, Input, Plan, Promise, Step
-from backends.recipe.flat import leaves
-from backends.recipe.paths import is_hub, is_template_file
+from backends.recipe.flat import leaves, nest
+from backends.recipe.paths import absolute, is_hub, is_template_file
 from backends.report import Line, Report
 from backends.upstream import known_keys as keys
 
 if TYPE_CHECKING:
     from backends.recipe.schema import Recipe
     from backends.target import Target
-from backends.backend import HF_LAYOUT, Backend, Inexpressible
-from backends.mapping.rows import Context, variant_of
-from backends.recipe.paths import absolute
 
 NEVER_ACCEPTABLE = frozenset({"method.kind", "data.format", "resources.devices", "resources.hosts", "native"})
 """Leaves whose loss cannot be accepted: without them it would be another job, or none."""
@@ -35,7 +34,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
 
     Args:
         backend: the trainer.
-        recipe: the wish.
+        recipe: what shall be trained.
         target: the machine, as facts.
         accept: leaves whose loss is accepted by name.
 
@@ -46,18 +45,14 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     backend = backend.fit(recipe) if backend.fit else backend
     accepted = frozenset(accept) - NEVER_ACCEPTABLE
     context = context_of(flat, target)
-    verbatim = dict(_dotted(recipe.native.get(backend.name, {})))
-    table = backend.table(context.variant)
-    crossing = translate(table, flat, context, written=recipe.written, accepted=accepted, verbatim=verbatim)
-    native, over = _override(backend.name, crossing.native, verbatim, accepted)
-    lines = crossing.lines + over + _misplaced(backend, flat, target, accepted)
-    report = Report(lines)
+    native, report = _translated(backend, recipe, flat, context, accepted)
+    report = Report(report.lines + _misplaced(backend, flat, target, accepted))
     if report.refused:
         raise Inexpressible(backend.name, report)
     specs = _by_file(native, backend.config)
     python = target.python or "env/bin/python"
     launch = specs.pop(LAUNCH, {})
-    made = Plan(
+    decided = Plan(
         recipe=recipe.name,
         backend=backend.name,
         environment=_environment(backend, context.variant, target),
@@ -75,7 +70,16 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         accepted=tuple(sorted(accepted)),
         report=report,
     )
-    return backend.finish(made)
+    return backend.finish(decided)
+
+
+def _translated(backend: Backend, recipe: Recipe, flat: Flat, context: Context, accepted: frozenset[str]) -> tuple[Flat, Report]:
+    """Native keys, those of the user's own over ours, and what became of each leaf."""
+    verbatim = dict(_dotted(recipe.native.get(backend.name, {})))
+    table = backend.table(context.variant)
+    made = translate(table, flat, context, written=recipe.written, accepted=accepted, verbatim=verbatim)
+    native, over = _override(backend.name, made.native, verbatim, accepted)
+    return native, Report(made.lines + over)
 
 
 _ENV = {
@@ -100,13 +104,13 @@ def _override(trainer: str, native: Flat, verbatim: Flat, accepted: frozenset[st
     lines, own = [], frozenset(native)
     for name in sorted(verbatim, key=lambda each: "~" not in each):
         leaf, key = f"native.{trainer}.{name}", name.replace("~", "")
-        said = {key: verbatim[name]} if key == name else {}
+        values = {key: verbatim[name]} if key == name else {}
         above = [each for each in native if each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.")]
-        native = {k: v for k, v in native.items() if k not in above or key.startswith(f"{k}.")} | said
+        native = {k: v for k, v in native.items() if k not in above or key.startswith(f"{k}.")} | values
         if keys.is_unknown(trainer, key, written=own, verbatim=verbatim):
-            lines.append(Line(leaf, "lost", said, _no_such(trainer, key), "never", accepted=leaf in accepted))
+            lines.append(Line(leaf, "lost", values, _no_such(trainer, key), "never", accepted=leaf in accepted))
         else:
-            lines.append(Line(leaf, "native", said, _over(above) if said else "taken away: the trainer's default decides"))
+            lines.append(Line(leaf, "native", values, _over(above) if values else "taken away: the trainer's default decides"))
     return native, tuple(lines)
 
 
@@ -135,12 +139,12 @@ def _misplaced(backend: Backend, flat: Flat, target: Target, accept: frozenset[s
         faults.append(("resources.accelerator", f"target {target.name} has {target.accelerator}, the recipe asks for {wanted}"))
     if target.accelerator not in backend.accelerators:
         faults.append(("resources.accelerator", f"{backend.name} does not run on {target.accelerator}"))
-    for leaf, wish, has in (
+    for leaf, wanted_count, has in (
         ("devices", flat["resources.devices"], target.devices),
         ("hosts", flat["resources.hosts"], target.hosts),
     ):
-        if wish > has:
-            faults.append((f"resources.{leaf}", f"target {target.name} has {has}, the recipe asks for {wish}"))
+        if wanted_count > has:
+            faults.append((f"resources.{leaf}", f"target {target.name} has {has}, the recipe asks for {wanted_count}"))
     if memory and target.memory_gib and memory > target.memory_gib:
         faults.append(("resources.memory_gib", f"a device of target {target.name} has {target.memory_gib} GiB"))
     return tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accept - NEVER_ACCEPTABLE) for leaf, why in faults)

@@ -35,7 +35,7 @@ class Report:
 
     @property
     def refused(self) -> tuple[Line, ...]:
-        """Losses that nobody accepted: with any of these there is no plan."""
+        """Losses that the user has not accepted: with any of these there is no plan."""
         return tuple(line for line in self.lines if line.status == "lost" and not line.accepted)
 
     def as_dict(self) -> dict[str, object]:

@@ -1,5 +1,5 @@
 """What a trainer does with each leaf, found out by asking its rows: each leaf with its default and several other values, in
-every shape of recipe. Pure, and nothing is written down twice: the tables are the only source.
+every variant of recipe. Pure, and nothing is written down twice: the tables are the only source.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from typing import NamedTuple
 from backends.backend import Backend
 from backends.compile import context_of
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import Context, Row, Variant, translate, variant_of
+from backends.mapping.rows import Context, Row, Variant, variant_of
+from backends.mapping.translate import translate
 from backends.recipe.flat import REQUIRED, Flat, Value, defaults, words
 from backends.recipe.leaves import FORMATS
 from backends.recipe.needs import asks, completed, is_met, needs_of, requests, samples
@@ -20,7 +21,7 @@ from backends.target import Target
 
 KINDS: tuple[str, ...] = words("method.kind")
 ADAPTERS: tuple[str, ...] = words("method.adapter")
-SHAPES = tuple(Variant(kind, adapter, native) for kind in KINDS for adapter in ADAPTERS for native in (False, True))
+VARIANTS = tuple(Variant(kind, adapter, native) for kind in KINDS for adapter in ADAPTERS for native in (False, True))
 
 
 class Loss(NamedTuple):
@@ -33,7 +34,7 @@ class Loss(NamedTuple):
 
 
 class Spelling(NamedTuple):
-    """What becomes of a leaf in one shape of recipe."""
+    """What becomes of a leaf in one variant of recipe."""
 
     keys: tuple[str, ...]
     """The trainer's; none where the leaf crosses without one, or not at all."""
@@ -75,15 +76,15 @@ def _row(backend: Backend, leaf: str, variant: Variant) -> Row:
 
 
 def _line(backend: Backend, leaf: str, flat: Flat, asked: Flat) -> Line:
-    """What is said of a leaf; where another leaf that it needs is lost, that loss."""
+    """The report's line of a leaf; where another leaf that it needs is lost, that loss."""
     rows = {id(row): row for row in (_row(backend, name, variant_of(flat)) for name in (leaf, *asked))}
-    lines = translate(rows.values(), flat, _scene(backend, flat), written=flat).lines
+    lines = translate(rows.values(), flat, _context(backend, flat), written=flat).lines
     own = next(line for line in lines if line.leaf == leaf)
     others = (line for line in lines if line.leaf in asked and line.status == "lost")
     return own if own.status == "lost" else next(others, own)
 
 
-def _scene(backend: Backend, flat: Flat) -> Context:
+def _context(backend: Backend, flat: Flat) -> Context:
     """A machine as the recipe asks for, with a GPU where the trainer runs on one."""
     return context_of(flat, Target(accelerator="cuda" if "cuda" in backend.accelerators else backend.accelerators[0]))
 
@@ -92,7 +93,7 @@ def _scene(backend: Backend, flat: Flat) -> Context:
 def has(backend: Backend, variant: Variant) -> Loss | None:
     """What keeps a trainer from a method and a rendering; None when it has them."""
     flat = _base(variant)
-    lines = translate(backend.table(variant), flat, _scene(backend, flat), written=flat).lines
+    lines = translate(backend.table(variant), flat, _context(backend, flat), written=flat).lines
     for line in lines:
         if line.leaf in ("method.kind", "method.adapter", "data.rendering", "data.format") and line.status == "lost":
             return Loss(flat[line.leaf], line.kind, line.why, line.see)
@@ -100,7 +101,7 @@ def has(backend: Backend, variant: Variant) -> Loss | None:
 
 
 def matters(leaf: str, variant: Variant) -> bool:
-    """Whether a recipe of this shape may hold the leaf: the parser refuses what has no effect."""
+    """Whether a recipe of this variant may hold the leaf: the parser refuses what has no effect."""
     shape = {"method.kind": variant.kind, "method.adapter": variant.adapter}
     recipes = [{**shape, "data.format": form} for form in FORMATS[variant.kind]]
     needs = [need for need in needs_of(leaf) if recipes[0].keys() >= set(need.leaves)]
@@ -109,7 +110,7 @@ def matters(leaf: str, variant: Variant) -> bool:
 
 @cache
 def _base(variant: Variant) -> Flat:
-    """The least that a recipe of this shape says."""
+    """The least that a recipe of this variant says."""
     shape = {
         "method.kind": variant.kind,
         "method.adapter": variant.adapter,

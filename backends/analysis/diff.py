@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
     value: Value
     why: str
-    told: bool
+    is_reported: bool
     """Import reports it as not modelled; otherwise it is set verbatim for its own trainer."""
 
 
@@ -41,7 +41,7 @@ class Side:
     file: str
     """As the user names it."""
     trainer: str
-    """Whose config it is; empty for a recipe, which is nobody's."""
+    """Whose config it is; empty for a recipe, which belongs to no trainer."""
     because: str
     """Why it is this trainer's, or a recipe."""
     leaves: Flat
@@ -92,7 +92,7 @@ class Difference:
 
     @property
     def ways(self) -> tuple[tuple[Line, ...], tuple[Line, ...]]:
-        """What each of two trainers does in a way of its own. A recipe is nobody's: whoever runs it would do the same."""
+        """What each of two trainers does in a way of its own. A recipe belongs to no trainer: whichever runs it does the same."""
         both = bool(self.a.trainer and self.b.trainer and self.a.trainer != self.b.trainer)
         return (self.a.ways, self.b.ways) if both else ((), ())
 
@@ -106,7 +106,7 @@ class Difference:
 def of_recipe(file: str, recipe: Recipe) -> Side:
     """A recipe as a side."""
     keys = {
-        trainer: {key: Key(value, "set verbatim", told=False) for key, value in dotted(own).items()}
+        trainer: {key: Key(value, "set verbatim", is_reported=False) for key, value in dotted(own).items()}
         for trainer, own in recipe.native.items()
     }
     return Side(file, "", "a recipe", meant(recipe), {leaf: (leaf,) for leaf in recipe.written}, keys)
@@ -115,15 +115,15 @@ def of_recipe(file: str, recipe: Recipe) -> Side:
 def of_native(file: str, found: Imported) -> Side:
     """A trainer's config as a side."""
     own = dotted(found.recipe.native.get(found.backend, {}))
-    verbatim = {key: Key(value, "set verbatim", told=False) for key, value in own.items()}
-    told = {each.key: Key(each.value, each.why, told=True) for each in found.entries if each.fate == "unmodelled"}
+    verbatim = {key: Key(value, "set verbatim", is_reported=False) for key, value in own.items()}
+    reported = {each.key: Key(each.value, each.why, is_reported=True) for each in found.entries if each.fate == "unmodelled"}
     return Side(
         file,
         found.backend,
         found.because,
         meant(found.recipe),
         found.sources,
-        {found.backend: {**verbatim, **told}},
+        {found.backend: {**verbatim, **reported}},
         {each.key: each.value for each in found.entries},
         tuple(_ways(found)),
     )
@@ -171,10 +171,10 @@ def _same(one: object, other: object) -> bool:
 
 
 def _unsaid(a: Side, b: Side) -> Iterator[Unsaid]:
-    """Keys of one trainer on both sides are compared; of a trainer that one side has nothing to do with, what import tells counts."""
+    """Keys of one trainer on both sides are compared; of a trainer that one side has nothing to do with, what import reports counts."""
     for trainer in dict.fromkeys((*a.keys, *b.keys)):
         shared = all(each.trainer in ("", trainer) for each in (a, b))
-        keys = [{k: v for k, v in each.keys.get(trainer, {}).items() if v.told or shared} for each in (a, b)]
+        keys = [{k: v for k, v in each.keys.get(trainer, {}).items() if v.is_reported or shared} for each in (a, b)]
         for key in dict.fromkeys((*keys[0], *keys[1])):
             one, other = (_value(trainer, key, own, each, shared=shared) for own, each in zip(keys, (a, b), strict=True))
             found = keys[0].get(key) or keys[1][key]
@@ -192,7 +192,7 @@ def _value(trainer: str, key: str, own: Mapping[str, Key], side: Side, *, shared
 def _bearing(trainer: str, key: str, found: Key, side: Side) -> tuple[str, bool]:
     """Why it is there, and whether it may decide what is learnt: not where rules or rows say that it goes with leaves that do not."""
     rule = DIALECTS[trainer].rule(key) if trainer in DIALECTS else None
-    if found.told or trainer not in DIALECTS:
+    if found.is_reported or trainer not in DIALECTS:
         return found.why, True
     if rule and rule.fate != "told":
         return rule.why, False

@@ -1,4 +1,4 @@
-"""What each trainer has: methods x trainers and leaves x trainers, computed from the tables. `python -m backends.matrix` prints
+"""What each trainer has: methods x trainers and leaves x trainers, computed from the tables. `python -m backends.analysis.matrix` prints
 the page `docs/support-matrix.md`.
 """
 
@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from backends.analysis.capabilities import ADAPTERS, KINDS, SHAPES, Loss, Spelling, has, matters, spelling
+from backends.analysis.capabilities import ADAPTERS, KINDS, VARIANTS, Loss, Spelling, has, matters, spelling
 from backends.backend import Backend
 from backends.mapping.rows import Value, Variant
 from backends.recipe.flat import leaves
@@ -26,7 +26,7 @@ _GRADES = ("same", "converted", "approximated", "partly", "todo", "waiting", "ne
 
 
 class Case(NamedTuple):
-    """A spelling, and in which shapes of recipe it is that."""
+    """A spelling, and in which variants of recipe it is that."""
 
     spelling: Spelling
     shapes: tuple[Variant, ...]
@@ -41,7 +41,7 @@ class Cell(NamedTuple):
 
     @property
     def held(self) -> tuple[Variant, ...]:
-        """All shapes in which a recipe for this trainer may hold the leaf."""
+        """All variants in which a recipe for this trainer may hold the leaf."""
         return tuple(each for case in self.cases for each in case.shapes)
 
 
@@ -55,21 +55,21 @@ def methods(backends: Iterable[Backend]) -> Methods:
     return {(k, a): {each.name: has(each, Variant(k, a)) for each in known} for k in KINDS for a in ADAPTERS}
 
 
-def cell(backend: Backend, leaf: str, among: Sequence[Variant] = SHAPES) -> Cell:
-    """What becomes of a leaf, folded to what differs between the shapes of recipe that the trainer has."""
+def cell(backend: Backend, leaf: str, among: Sequence[Variant] = VARIANTS) -> Cell:
+    """What becomes of a leaf, folded to what differs between the variants of recipe that the trainer has."""
     found: dict[str, tuple[Spelling, list[Variant]]] = {}
     for each in (each for each in among if matters(leaf, each) and has(backend, each) is None):
-        said = spelling(backend, leaf, each)
-        found.setdefault(repr(said), (said, []))[1].append(each)
-    cases = tuple(Case(said, tuple(shapes)) for said, shapes in found.values())
+        spelled = spelling(backend, leaf, each)
+        found.setdefault(repr(spelled), (spelled, []))[1].append(each)
+    cases = tuple(Case(spelled, tuple(shapes)) for spelled, shapes in found.values())
     return Cell(_worst({grade(case.spelling) for case in cases}), cases)
 
 
-def grade(said: Spelling) -> str:
+def grade(spelled: Spelling) -> str:
     """A spelling in one word."""
-    if not said.losses:
-        return said.status
-    return "partly" if said.crosses else max((loss.kind for loss in said.losses), key=_GRADES.index)
+    if not spelled.losses:
+        return spelled.status
+    return "partly" if spelled.crosses else max((loss.kind for loss in spelled.losses), key=_GRADES.index)
 
 
 def _worst(grades: Collection[str]) -> str:
@@ -80,12 +80,12 @@ def _worst(grades: Collection[str]) -> str:
 
 
 def when(some: Collection[Variant], among: Collection[Variant]) -> str:
-    """In words, which of the shapes these are; empty for all of them."""
+    """In words, which of the variants these are; empty for all of them."""
     kinds = [kind for kind in KINDS if any(each.kind == kind for each in some)]
     ways: dict[str, list[str]] = {}
     for kind in kinds:
         ways.setdefault(
-            _way([s for s in SHAPES if s in some and s.kind == kind], [s for s in among if s.kind == kind]), []
+            _way([s for s in VARIANTS if s in some and s.kind == kind], [s for s in among if s.kind == kind]), []
         ).append(kind)
     if len(ways) == 1 and {each.kind for each in among} == set(kinds):
         return next(iter(ways))
@@ -98,15 +98,15 @@ def _way(some: Sequence[Variant], among: Collection[Variant]) -> str:
     if set(some) != {s for s in among if s.adapter in adapters and s.native in natives}:
         halves = ([s for s in some if s.native == native] for native in (False, True))
         return " and ".join(_way(half, among) for half in halves)
-    said = [] if adapters == {s.adapter for s in among} else [f"adapter {'/'.join(dict.fromkeys(s.adapter for s in some))}"]
-    said += [] if natives == {s.native for s in among} else [f"rendering {'native' if True in natives else 'shared'}"]
-    return " ".join(said)
+    parts = [] if adapters == {s.adapter for s in among} else [f"adapter {'/'.join(dict.fromkeys(s.adapter for s in some))}"]
+    parts += [] if natives == {s.native for s in among} else [f"rendering {'native' if True in natives else 'shared'}"]
+    return " ".join(parts)
 
 
 def document(backends: Iterable[Backend]) -> dict[str, Value]:
     """Everything, as plain values."""
     known = tuple(backends)
-    shared = [each for each in SHAPES if not each.native]
+    shared = [each for each in VARIANTS if not each.native]
     table = methods(known)
     return {
         "methods": [
@@ -144,7 +144,7 @@ def as_values(found: Cell) -> dict[str, Value]:
 def page(backends: Iterable[Backend]) -> str:
     """The two tables and every loss, in Markdown."""
     known = tuple(backends)
-    shared = [each for each in SHAPES if not each.native]
+    shared = [each for each in VARIANTS if not each.native]
     found = {leaf: {each.name: cell(each, leaf, shared) for each in known} for leaf in leaves() if not is_free(leaf)}
     return "\n".join([*_head(known), *_methods(known), *_leaves(known, found), *_losses(known, found)]) + "\n"
 
@@ -158,7 +158,7 @@ _LEGEND = """\
 
 def _head(known: Sequence[Backend]) -> Iterator[str]:
     yield "# What each trainer has\n"
-    yield f"Computed from the tables by `python -m backends.matrix`, for {', '.join(each.package for each in known)}."
+    yield f"Computed from the tables by `python -m backends.analysis.matrix`, for {', '.join(each.package for each in known)}."
     yield "A recipe that asks for what its trainer has not is refused by name, unless you accept that leaf: `--accept LEAF`.\n"
 
 
@@ -201,12 +201,12 @@ def _missing(backend: Backend) -> Iterator[str]:
         loss = row[backend.name]
         if loss:
             reasons.setdefault(loss._replace(value=None), []).append(Variant(kind, adapter))
-    every = [each for each in SHAPES if not each.native]
+    every = [each for each in VARIANTS if not each.native]
     yield from (f"- {when(shapes, every)}: {_reason(loss)}" for loss, shapes in reasons.items())
 
 
 def _lost_lines(found: Cell) -> Iterator[str]:
-    """What of a leaf is lost, values and shapes with the same reason together."""
+    """What of a leaf is lost, values and variants with the same reason together."""
     reasons: dict[tuple[str, str], tuple[Loss, dict[str, None], list[Variant], bool]] = {}
     for case in found.cases:
         for loss in case.spelling.losses:

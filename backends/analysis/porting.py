@@ -32,25 +32,25 @@ def moved(backend: Backend, recipe: Recipe) -> tuple[Line, ...]:
     lines = changes(backend, elsewhere(recipe, backend))
     if not _barred(recipe, backend):
         return lines
-    wish = recipe.resources.accelerator
-    why = f"{backend.name} does not run on {wish}: it moves to {' or '.join(backend.accelerators)}, with accelerator: any"
+    wanted = recipe.resources.accelerator
+    why = f"{backend.name} does not run on {wanted}: it moves to {' or '.join(backend.accelerators)}, with accelerator: any"
     return tuple(sorted((*lines, Line("resources.accelerator", "approximated", why=why)), key=_rank))
 
 
 def changes(backend: Backend, recipe: Recipe) -> tuple[Line, ...]:
     """Leaves that the trainer loses or only comes near to, or that native keys say instead, for a machine such as the recipe asks for."""
-    wish = recipe.resources
+    wanted = recipe.resources
     machine = Target(
-        accelerator="cuda" if wish.accelerator == "any" else wish.accelerator, devices=wish.devices, hosts=wish.hosts
+        accelerator="cuda" if wanted.accelerator == "any" else wanted.accelerator, devices=wanted.devices, hosts=wanted.hosts
     )
     try:
         report = plan(backend, recipe, machine).report
     except Inexpressible as error:
         report = error.report
-    return tuple(sorted(_told(report.lines), key=_rank))
+    return tuple(sorted(_notable(report.lines), key=_rank))
 
 
-def _told(lines: Iterable[Line]) -> Iterable[Line]:
+def _notable(lines: Iterable[Line]) -> Iterable[Line]:
     return (line for line in lines if line.status in _WEIGHT and not line.leaf.startswith("native"))
 
 

@@ -18,10 +18,11 @@ from backends.backend import Backend
 from backends.dialect import Beside, Dialect, ImportRow, Refused, Unfit
 from backends.importing import shell
 from backends.importing.recognise import is_unknown, opened
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, nest, reverse
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value
+from backends.mapping.translate import reverse
 from backends.models import MODELS
 from backends.native_config import NativeConfig, flat
-from backends.recipe.flat import REQUIRED, defaults, leaves
+from backends.recipe.flat import REQUIRED, defaults, leaves, nest
 from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
 from backends.recipe.schema import Recipe

@@ -20,7 +20,7 @@ def complete(rows: Iterable[Row], why: str, *, kind: Kind = "todo", see: str = "
 
     Args:
         rows: what the trainer has.
-        why: said of each other leaf that a recipe sets.
+        why: the reason, for the report, of each other leaf that a recipe sets.
         kind: of those losses.
         see: upstream source.
     """

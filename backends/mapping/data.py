@@ -77,11 +77,11 @@ def unchecked(see: str) -> tuple[Row, ...]:
 
 
 def _rows_from(leaf: str, split: str, key: str) -> Row:
-    """A source of rows: files of the user's, linked into the job's folder, or data sets of the hub."""
+    """A source of rows: the user's files, linked into the job's folder, or data sets of the hub."""
 
-    def to(wish: Wish, part: str, _: Context) -> Values:
-        specs = sources(leaf, wish, part)
-        return (specs if isinstance(wish, list) else specs[0] if specs else None,)
+    def to(rows: Rows, part: str, _: Context) -> Values:
+        specs = sources(leaf, rows, part)
+        return (specs if isinstance(rows, list) else specs[0] if specs else None,)
 
     def back(spec: list[Flat] | Flat | None, _: Context) -> Values:
         if spec is None:
@@ -95,25 +95,25 @@ def _rows_from(leaf: str, split: str, key: str) -> Row:
     )
 
 
-Wish = str | list[Flat] | None
+Rows = str | list[Flat] | None
 """Value of `data.train` or `data.eval`."""
 
 
-def sources(leaf: str, wish: Wish, split: str) -> list[Flat]:
+def sources(leaf: str, rows: Rows, split: str) -> list[Flat]:
     """Each source of a leaf: `{"hub", "split"}` or `{"path": where the job finds it, "name": as written, "split"}`, in a list
     also `weight`.
     """
-    if wish is None:
+    if rows is None:
         return []
-    if isinstance(wish, str):
-        return [{"hub": wish, "split": split} if is_hub(wish) else {"path": input_path(leaf, wish), "name": wish, "split": split}]
+    if isinstance(rows, str):
+        return [{"hub": rows, "split": split} if is_hub(rows) else {"path": input_path(leaf, rows), "name": rows, "split": split}]
     return [
         {
             **({"hub": s["path"]} if is_hub(s["path"]) else {"path": input_path(leaf, s["path"], f"-{n}"), "name": s["path"]}),
             "split": s["split"],
             "weight": s["weight"],
         }
-        for n, s in enumerate(wish)
+        for n, s in enumerate(rows)
     ]
 
 

@@ -55,7 +55,7 @@ def kinds(*has: str, lacks: Mapping[str, tuple[Lack, str, str]], why: str = "") 
     Args:
         has: kinds that this trainer has.
         lacks: the other kinds: what is in the way, the reason, upstream's word on it.
-        why: said in the report.
+        why: the reason, for the report.
     """
 
     def to(kind: str, _: Context) -> Values:

@@ -40,20 +40,9 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared
     def own(folder: str) -> Sequence[str]:
         return (folder,) * len(keys)
 
-    def crossing(name: str, revision: str | None, init: str, shape: Flat | None, context: Context) -> Values:
+    def forward(name: str, revision: str | None, init: str, shape: Flat | None, context: Context) -> Values:
         folder = model_folder(init, name, revision, shape)
-        if init == "random" and shape is not None:
-            spec: Flat = {
-                "init": "random",
-                "folder": folder,
-                "seed": shape["seed"],
-                "architecture": {k: v for k, v in shape.items() if k != "seed"},
-            }
-        elif is_hub(name):
-            spec = {"init": "pretrained", "id": name, "revision": revision or "main", "folder": folder}
-        else:
-            spec = {"init": "folder", "folder": folder, "id": name}
-        return spec, *own(folder), *to(folder, context)
+        return _spec(folder, init, name, revision, shape), *own(folder), *to(folder, context)
 
     def back(spec: Flat, *_: Value) -> Values:
         if spec["init"] == "random":
@@ -64,8 +53,18 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared
     return couple(
         ("model.id", "model.revision", "model.init", "model.architecture"),
         (f"{MODEL}:", *keys, *theirs),
-        crossing,
+        forward,
         back,
         why="a folder in Hugging Face layout, made, downloaded or linked by the model step",
         absent=absent,
     )
+
+
+def _spec(folder: str, init: str, name: str, revision: str | None, shape: Flat | None) -> Flat:
+    """What the model step does."""
+    if init == "random" and shape is not None:
+        architecture = {k: v for k, v in shape.items() if k != "seed"}
+        return {"init": "random", "folder": folder, "seed": shape["seed"], "architecture": architecture}
+    if is_hub(name):
+        return {"init": "pretrained", "id": name, "revision": revision or "main", "folder": folder}
+    return {"init": "folder", "folder": folder, "id": name}

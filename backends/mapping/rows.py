@@ -1,4 +1,4 @@
-"""A row crosses between our name and theirs. A backend is a table of rows, usable in both directions.
+"""A row translates between leaves of the recipe and keys of a trainer. A trainer is a table of rows, usable in both directions.
 
 Configs are flat on both sides: dotted names, lists are values. A native name is a key of the trainer's main config, or
 `file:key` for a key of another file of the plan (`data.json:max_length`); `launch:key` holds what becomes a command.
@@ -6,7 +6,7 @@ Configs are flat on both sides: dotted names, lists are values. A native name is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """What rows may know besides the values they cross: facts of the target and the model."""
+    """What rows may know besides the values that they translate: facts of the target and the model."""
 
     accelerator: str = "cpu"
     devices: int = 1
@@ -83,7 +83,7 @@ class Unsupported(Exception):
 
 @dataclass(frozen=True)
 class Row:
-    """One crossing."""
+    """Leaves, native keys, and how the values of the ones become those of the others."""
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
@@ -102,13 +102,24 @@ class Row:
 
     @cached_property
     def needed(self) -> frozenset[str]:
-        """Of `ours`, names without which the row does not cross."""
+        """Of `ours`, names without which the row is left out."""
         return frozenset(self.ours).difference(self.optional)
 
     @cached_property
-    def unsaid(self) -> tuple[Line, ...]:
-        """The lines when nothing is written for leaves that the recipe leaves at our default."""
-        return tuple(_lines(self, {}, None, frozenset(), frozenset()))
+    def defaulted(self) -> tuple[Line, ...]:
+        """The report's lines when no key is written, for leaves that the recipe leaves at our default."""
+        return tuple(self.lines({}, frozenset()))
+
+    def lines(self, values: Flat, written: frozenset[str]) -> Iterator[Line]:
+        """The report's lines of a row that translates.
+
+        Args:
+            values: native keys and the values written.
+            written: leaves that the user wrote; the others' lines say `defaulted`.
+        """
+        for name in self.ours:
+            status: Status = self.status if name in written or self.status == "approximated" else "defaulted"
+            yield Line(name, status, values, self.why, "", self.see)
 
 
 def same(ours: str, theirs: str) -> Row:
@@ -135,20 +146,20 @@ def choice(
     why: str = "",
     see: str = "",
 ) -> Row:
-    """A choice with another vocabulary.
+    """A choice that the trainer spells otherwise.
 
     Args:
         ours: our leaf.
         theirs: native key.
-        pairs: our word -> native word; no two of ours share one of theirs.
-        otherwise: our words that the trainer has not: kind of loss and reason.
-        fallback: native word to write when such a loss is accepted.
-        why: said in the report.
+        pairs: our choice -> the native one; no two of ours share a native one.
+        otherwise: our choices that the trainer does not have: kind of loss and reason.
+        fallback: native choice to write when such a loss is accepted.
+        why: the reason, for the report.
         see: upstream source.
     """
-    turned = {native: word for word, native in pairs.items()}
-    if len(turned) != len(pairs):
-        raise ValueError(f"{theirs}: two of our words share one of theirs")
+    back = {native: own for own, native in pairs.items()}
+    if len(back) != len(pairs):
+        raise ValueError(f"{theirs}: two of our choices share a native one")
     refused = dict(otherwise or {})
 
     def to(value: Value, _: Context) -> Values:
@@ -157,7 +168,7 @@ def choice(
             raise Unsupported(ours, reason, kind=kind, see=see, fallback={theirs: fallback})
         return (pairs[value],)
 
-    return Row((ours,), (theirs,), to, lambda v, _: (turned[v],), "converted" if why else "same", why, see)
+    return Row((ours,), (theirs,), to, lambda v, _: (back[v],), "converted" if why else "same", why, see)
 
 
 def couple(
@@ -171,7 +182,7 @@ def couple(
     status: Status = "converted",
     absent: Sequence[str] = (),
 ) -> Row:
-    """Values that only cross together, or in another unit."""
+    """Values that translate only together, or into another unit."""
     return Row(tuple(ours), tuple(theirs), to, back, status, why, see, (), tuple(absent))
 
 
@@ -196,7 +207,7 @@ def cannot(
 
     Args:
         ours: our leaf.
-        why: said in the report.
+        why: the reason, for the report.
         supported: values that are honoured all the same; none: the leaf's default alone.
         kind: of the loss.
         see: upstream source.
@@ -212,7 +223,7 @@ def cannot(
 
 
 def handled_by_us(ours: str, why: str) -> Row:
-    """A leaf that is honoured by us, or has no effect in this shape of recipe: nothing crosses, nothing is lost."""
+    """A leaf that is honoured by us, or has no effect in this variant of recipe: no key is written, nothing is lost."""
     return Row((ours,), (), lambda _v, _s: (), _not_reversed, "same", why)
 
 
@@ -221,118 +232,13 @@ def _not_reversed(_: Context) -> Values:
     return ()
 
 
-class _Values(Flat):
-    """A flat config in which what is missing is ABSENT."""
-
-    def __missing__(self, _: str) -> Value:
-        return ABSENT
-
-
-@dataclass(frozen=True)
-class Translation:
-    """A whole config carried across."""
-
-    native: Flat
-    lines: tuple[Line, ...]
-    unread: frozenset[str]
-    """Leaves that no row read. On export it must be empty."""
-
-
-def translate(
-    table: Iterable[Row],
-    ours: Flat,
-    context: Context,
-    *,
-    written: Iterable[str] = (),
-    accepted: Iterable[str] = (),
-    verbatim: Collection[str] = (),
-) -> Translation:
-    """Carry a flat config across a table.
-
-    Args:
-        table: the backend's rows.
-        ours: leaf -> value.
-        context: facts of target and model.
-        written: leaves that the user wrote; the others' lines say `defaulted`.
-        accepted: leaves whose loss is accepted.
-        verbatim: native keys that the user sets besides.
-    """
-    native: Flat = {}
-    lines: list[Line] = []
-    unread, names = set(ours), ours.keys()
-    value_of = _Values(ours).__getitem__
-    said, taken = frozenset(written), frozenset(accepted)
-    for row in table:
-        if not row.needed <= names:
-            continue
-        unread.difference_update(row.ours)
-        lost: Unsupported | None = None
-        try:
-            values = dict(zip(row.theirs, row.to(*map(value_of, row.ours), context), strict=True))
-        except Unsupported as loss:
-            lost, values = loss, loss.fallback
-        if ABSENT in values.values():
-            values = {key: value for key, value in values.items() if value is not ABSENT}
-        native |= values
-        if not values and not lost and said.isdisjoint(row.ours):
-            lines += row.unsaid
-        else:
-            made = _lines(row, values, lost, said, taken)
-            lines += [_settled(line, lost, verbatim) for line in made] if lost else made
-    return Translation(native, tuple(lines), frozenset(unread))
-
-
-def _lines(row: Row, values: Flat, lost: Unsupported | None, written: frozenset[str], accepted: frozenset[str]) -> list[Line]:
-    out = []
-    for name in row.ours:
-        if lost and name == lost.leaf:
-            out.append(Line(name, "lost", values, lost.why, lost.kind, lost.see, name in accepted))
-        else:
-            status: Status = row.status if name in written or row.status == "approximated" else "defaulted"
-            out.append(Line(name, status, values, row.why, "", row.see))
-    return out
-
-
-def _settled(line: Line, lost: Unsupported, verbatim: Collection[str]) -> Line:
-    """The line of a loss that the user's own native keys make up for."""
-    if line.status != "lost" or not lost.overridden_by or not lost.overridden_by.issubset(verbatim):
-        return line
-    return Line(
-        line.leaf,
-        "native",
-        line.native,
-        f"{', '.join(sorted(lost.overridden_by))} under native instead: {lost.why}",
-        "",
-        line.see,
-    )
-
-
-def reverse(table: Iterable[Row]) -> tuple[Row, ...]:
-    """The same table from their side. Keys that are not written for every value may be missing."""
-    return tuple(
-        Row(row.theirs, row.ours, row.back, row.to, row.status, row.why, row.see, row.absent) for row in table if row.theirs
-    )
-
-
-def nest(flat: Mapping[str, Value]) -> dict[str, Value]:
-    """Dotted names into nested mappings, in the order given."""
-    out: dict[str, Value] = {}
-    for name, value in flat.items():
-        *above, last = name.split(".")
-        place = out
-        for part in above:
-            place = place.setdefault(part, {})
-        place[last] = value
-    return out
-
-
 def everywhere(leaf: str, *keys: str) -> Row:
     """One value in several places of the plan."""
     return couple((leaf,), keys, lambda v, _: (v,) * len(keys), lambda *values: (values[0],), status="same")
 
 
 def idle(section: str, why: str) -> tuple[Row, ...]:
-    """Leaves of a section that has no effect in this shape of recipe; the parser refuses them there."""
+    """Leaves of a section that has no effect in this variant of recipe; the parser refuses them there."""
     return tuple(handled_by_us(leaf, why) for leaf in leaves(section))
 
 

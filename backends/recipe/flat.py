@@ -103,3 +103,15 @@ def is_mapping(leaf: str) -> bool:
     kind = field_of(leaf)[2].annotation
     kinds = (kind, get_origin(kind), *get_args(kind))
     return any(isinstance(each, type) and issubclass(each, dict | Whole) for each in kinds)
+
+
+def nest(flat: Mapping[str, Value]) -> dict[str, Value]:
+    """Dotted names into nested mappings, in the order given."""
+    out: dict[str, Value] = {}
+    for name, value in flat.items():
+        *above, last = name.split(".")
+        place = out
+        for part in above:
+            place = place.setdefault(part, {})
+        place[last] = value
+    return out

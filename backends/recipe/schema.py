@@ -36,7 +36,7 @@ class Recipe(Section):
     resources: Resources = Resources()
     retry: Retry = Retry()
     secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]] = []
-    """Names of environment variables that the job needs and nobody may see."""
+    """Names of environment variables that the job needs and that are shown to no one."""
     native: dict[str, dict[str, Value]] = {}
     """Trainer -> keys of its config, set as they are over everything else; `~key: null` takes one away. All are in the report."""
 

@@ -1,4 +1,4 @@
-"""What looks like a secret: it is neither shown nor written, wherever it stands.
+"""What looks like a secret: it is neither shown nor written, wherever it is found.
 
 By its key, or by the form of its value, which the services chose so that it can be found. A name of a variable is none.
 """

@@ -89,9 +89,9 @@ def read(text: str, name: str = "<recipe>") -> Source:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        said = " ".join(filter(None, (error.context, error.problem)))
-        hint = "indent with spaces" if "\\t" in said else ""
-        return Source({}, {}, (Problem("", f"should be YAML: {said}", ..., mark.line + 1 if mark else None, hint, name),), name)
+        reason = " ".join(filter(None, (error.context, error.problem)))
+        hint = "indent with spaces" if "\\t" in reason else ""
+        return Source({}, {}, (Problem("", f"should be YAML: {reason}", ..., mark.line + 1 if mark else None, hint, name),), name)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         return Source({}, {}, (Problem("", f"should be YAML: {error}".splitlines()[0], ..., None, "", name),), name)
     if not isinstance(node, yaml.MappingNode):
@@ -174,7 +174,7 @@ class _Walk:
             if name is None:
                 self.wrong(path, "should have words as keys", key)
             elif name in out:
-                self.wrong(here, f"should be given once; it stands in line {self.lines.get(here)} already", key)
+                self.wrong(here, f"should be given once; it is in line {self.lines.get(here)} already", key)
             else:
                 self.lines[here] = key.start_mark.line + 1
                 out[name] = self.value(item, here, depth + 1)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import ABSENT, Context, Flat, Row, reverse, translate
+from backends.mapping.rows import ABSENT, Context, Flat, Row
+from backends.mapping.translate import reverse, translate
 from orchestrator.monitoring.drift import apart, at, below, keys_of, resolved, shown, split
 from orchestrator.verification.levels import Verdict
 

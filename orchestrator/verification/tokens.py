@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from backends.mapping.data import DATA
-from backends.mapping.rows import nest, translate
+from backends.mapping.translate import translate
 from backends.plan import File, Step
+from backends.recipe.flat import nest
 from orchestrator.verification.levels import Verdict
 
 if TYPE_CHECKING:

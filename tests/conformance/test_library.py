@@ -14,7 +14,7 @@ import yaml
 
 from backends.backend import Inexpressible
 from backends.compile import context_of, plan
-from backends.mapping.rows import reverse, translate
+from backends.mapping.translate import reverse, translate
 from backends.models import MODELS
 from backends.plan import Plan
 from backends.recipe.parse import parse

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from backends.analysis.capabilities import ADAPTERS, KINDS
-from backends.mapping.rows import nest
 from backends.recipe.docs import meanings
-from backends.recipe.flat import REQUIRED, defaults, field_of, is_nullable, leaves, sections, words
+from backends.recipe.flat import REQUIRED, defaults, field_of, is_nullable, leaves, nest, sections, words
 from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, Also, decides, facts, rank
 from backends.recipe.needs import asks, completed, has_effect, meaning_of, needs_of, requests
 from backends.recipe.parse import parse

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from backends.analysis.capabilities import ADAPTERS, KINDS, SHAPES, Loss, Spelling, has, matters, spelling
+from backends.analysis.capabilities import ADAPTERS, KINDS, VARIANTS, Loss, Spelling, has, matters, spelling
 from backends.analysis.matrix import cell, document, grade, methods, page, when
 from backends.mapping.rows import Variant
 from backends.recipe.flat import leaves
 from backends.registry import BACKENDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "support-matrix.md"
-SHARED = [shape for shape in SHAPES if not shape.native]
+SHARED = [shape for shape in VARIANTS if not shape.native]
 
 
 def test_the_page_is_current():
-    """docs/support-matrix.md is what the tables say: `python -m backends.matrix > docs/support-matrix.md` writes it."""
+    """docs/support-matrix.md is what the tables say: `python -m backends.analysis.matrix > docs/support-matrix.md` writes it."""
     stale = list(difflib.unified_diff(PAGE.read_text().splitlines(), page(BACKENDS.values()).splitlines(), lineterm="", n=0))
     assert not stale, "\n".join(stale)
 
@@ -66,10 +66,10 @@ def test_a_cell_says_where_it_differs():
 
 def test_shapes_in_words():
     """Which shapes is said by what tells them from the others, and not at all when they are all."""
-    assert when(SHAPES, SHAPES) == ""
+    assert when(VARIANTS, VARIANTS) == ""
     assert when([s for s in SHARED if s.kind in ("dpo", "ipo")], SHARED) == "dpo ipo"
     assert when([s for s in SHARED if s.adapter == "lora"], SHARED) == "adapter lora"
-    assert when([s for s in SHAPES if s.native], SHAPES) == "rendering native"
+    assert when([s for s in VARIANTS if s.native], VARIANTS) == "rendering native"
     assert when([Variant("sft", "lora"), Variant("dpo", "none")], SHARED) == "sft, adapter lora; or dpo, adapter none"
     uneven = [
         Variant("sft", "none", True),

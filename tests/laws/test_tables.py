@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from backends.analysis.capabilities import ADAPTERS, KINDS
 from backends.backend import Inexpressible
 from backends.compile import plan
-from backends.mapping.rows import Context, Variant, reverse, translate
+from backends.mapping.rows import Context, Variant
 from backends.mapping.rows import variant_of as shape_of
+from backends.mapping.translate import reverse, translate
 from backends.recipe.flat import leaves
 from backends.recipe.leaves import FORMATS, PREFERENCE
 from backends.recipe.parse import parse

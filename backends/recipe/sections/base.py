@@ -12,7 +12,7 @@ Word = Annotated[str, Field(min_length=1, max_length=200)]
 
 
 class Section(BaseModel):
-    """A part of the recipe. Unknown keys are errors, values keep their type. What a field means stands below it; `schema` reads
+    """A part of the recipe. Unknown keys are errors, values keep their type. The text below a field is its meaning; `schema` reads
     that, and only when it is asked for.
     """
 

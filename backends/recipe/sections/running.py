@@ -59,7 +59,7 @@ class Retry(Section):
     """How often a failed job is tried again by itself, by what went wrong; a request that is wrong (data, model, secret): never."""
 
     lost: Tries = 3
-    """The host was preempted, rebooted or switched off, or somebody ended the processes."""
+    """The host was preempted, rebooted or switched off, or the processes were ended from outside."""
     hardware: Tries = 1
     """A device or the link between devices failed."""
     hang: Tries = 1

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.dialect import ROWS, Unfit, text
-from backends.mapping.rows import Flat, Value, Variant, nest
+from backends.mapping.rows import Flat, Value, Variant
+from backends.recipe.flat import nest
 from backends.recipe.paths import HUB, is_file
 
 _NATIVE = "native.axolotl."

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from backends.analysis.capabilities import SHAPES
+from backends.analysis.capabilities import VARIANTS
 from backends.backend import Inexpressible
 from backends.compile import plan
 from backends.recipe.flat import leaves
@@ -198,7 +198,7 @@ def test_every_leaf_is_read_once(values):
     """As every table, that of a command reads each leaf once, in the schema's order."""
     fitted = COMMAND.fit(parse(json.dumps(values)))
     order = {leaf: number for number, leaf in enumerate(leaves())}
-    for shape in SHAPES:
+    for shape in VARIANTS:
         for table in (COMMAND.table(shape), fitted.table(shape)):
             assert sorted(leaf for row in table for leaf in row.ours) == sorted(leaves())
             firsts = [order[row.ours[0]] for row in table if row.ours]

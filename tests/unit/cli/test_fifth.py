@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.analysis.capabilities import SHAPES
+from backends.analysis.capabilities import VARIANTS
 from backends.backend import Ending, Progress
 from backends.recipe.flat import leaves
 from backends.registry import BACKENDS, reader
@@ -51,7 +51,7 @@ def test_the_example_is_a_lawful_table():
     spec = importlib.util.spec_from_file_location("unigram", HERE / "unigram.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    for shape in SHAPES:
+    for shape in VARIANTS:
         assert [leaf for row in module.UNIGRAM.table(shape) for leaf in row.ours if row.ours[0] == leaf] == [
             leaf for leaf in leaves() if any(row.ours[:1] == (leaf,) for row in module.UNIGRAM.table(shape))
         ]

@@ -8,8 +8,9 @@ import math
 import re
 from fnmatch import fnmatchcase
 
-from backends.mapping.rows import ABSENT, nest
+from backends.mapping.rows import ABSENT
 from backends.models import MODELS
+from backends.recipe.flat import nest
 from backends.upstream import defaults
 from backends.upstream import known_keys as tables
 

@@ -29,6 +29,8 @@ class Ended:
     """Signal that ended it."""
     tail: str = ""
     """Last lines of the log."""
+    evidence: str = ""
+    """What speaks against a kill by the kernel for want of memory, where a step was killed; empty: nothing is known."""
 
 
 class Failure(NamedTuple):
@@ -115,6 +117,8 @@ _REASONS: dict[str, Class] = {
         ("missing_secret", "no_loss_tokens", "no_stop_token", "no_backend", "drift", "resume_astray"), "wrong_request"
     ),
     "hang": "hang",
+    "out_of_memory": "out_of_memory",
+    "disk_full": "wrong_request",  # the same needs the same room
 }
 """Reasons that say by themselves what it was."""
 
@@ -127,6 +131,7 @@ _SIGNALS: dict[int, Failure] = {
 }
 """HUP, INT, TERM and PWR; KILL; BUS."""
 
+_KILL = 9
 _USAGE = 2
 """Exit code of programs that do not take their words."""
 
@@ -138,6 +143,8 @@ def classify(ended: Ended) -> Failure:
     if found := _recognised(ended.tail.splitlines(), SIGNS.get(ended.backend, (*EVERYWHERE, *TORCH, *JAX))):
         return found
     number = ended.signal or (ended.rc - 128 if ended.rc and 128 < ended.rc < 192 else 0)
+    if number == _KILL and ended.evidence:
+        return Failure("lost", f"killed by signal {number} by somebody else than us: {ended.evidence}")
     if number in _SIGNALS:
         return _SIGNALS[number]
     if ended.rc == _USAGE:

@@ -27,7 +27,7 @@ HEAD = 256  # bytes; as `transports.base.HEAD`
 CHUNK = 1024 * 1024  # most bytes of one file in one poll; the next poll goes on
 WHOLE = 16 * CHUNK  # most bytes of all files that are sent whole with one status
 MATCHES = 8  # most new files of one pattern in one poll
-STATUS_KEYS = ("phase", "step", "step_started", "rc", "signal", "why", "orphans", "ended")
+STATUS_KEYS = ("phase", "step", "step_started", "rc", "signal", "why", "orphans", "ended", "cause", "evidence")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # differs after each boot of the host
 
 

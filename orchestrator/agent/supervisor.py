@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 
+from orchestrator.agent.causes import cause_of, memory_kills
 from orchestrator.agent.files import DISK_FULL, ignore_errors, read_json, write_json
 from orchestrator.agent.processes import adopt_orphans, attempt_processes, process_stat, signal_all, spawn
 
@@ -75,6 +76,7 @@ class Supervisor:
         """Run one step, to its end and the end of all that it started."""
         self.say("step %d/%d %s: %s" % (index, len(self.spec["steps"]), name, " ".join(argv)))
         end: Json = {"step": name, "step_started": time.time(), "rc": 127, "signal": None, "left_behind": 0}
+        kills = memory_kills()
         try:
             self.state["pid"] = spawn(argv, self.env, self.folder + "/work", self.log)
         except OSError as error:
@@ -92,6 +94,8 @@ class Supervisor:
         end["left_behind"] = self.clear()
         killed = os.WIFSIGNALED(self.ended)
         end["rc"], end["signal"] = (None, os.WTERMSIG(self.ended)) if killed else (os.WEXITSTATUS(self.ended), None)
+        if not self.why:
+            end["cause"], end["evidence"] = cause_of(end, kills, self.folder, self.env)
         self.state["history"].append(dict(end, ended=time.time()))
         return end
 

@@ -285,7 +285,7 @@ class Controller:
             return
         first = case.latest[case.machines()[0]]
         tail = speaker.tail.decode("utf-8", "replace") if speaker else ""
-        ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail)
+        ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail, seen.evidence)
         case.record.outcome = outcome(ended, first.index if first else "", len(case.machines()), case.silent())
         self.store.record(job.id, job.attempt, (), now, case.record.as_dict())
         if new.state != "CANCELLED":

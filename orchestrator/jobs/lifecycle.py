@@ -27,6 +27,10 @@ STOPPED = ("stopped", "killed after grace")
 """How an attempt ended that somebody stopped."""
 
 
+KILL = 9
+"""The signal that the kernel, too, sends."""
+
+
 Phase = Literal["unknown", "running", "stopping", "exited", "lost", "failing", "unreachable"]
 """`failing`: one host went wrong and another is still at work."""
 
@@ -44,6 +48,9 @@ class Facts:
     rc: int | None = None
     signal: int | None = None
     why: str = ""
+    cause: str = ""
+    """What the host knows of why the step failed: see `AttemptStatus.cause`."""
+    evidence: str = ""
     orphans: int = 0
     verdict: tuple[str, str] | None = None
     """Reason and detail when all steps ended with exit code 0 and the job has not trained all the same."""
@@ -131,17 +138,36 @@ def _ended(facts: Facts) -> Become:
         return Become("CANCELLED", "cancelled", facts.why if facts.want else "stopped on the host")
     if facts.why:
         return Become("FAILED", "cannot_start", facts.why)
+    if facts.cause == "disk_full" and (facts.rc != 0 or facts.verdict):
+        return Become("FAILED", facts.cause, f"{facts.evidence}; {_how(facts)}")
+    if facts.cause == "out_of_memory":
+        return Become("FAILED", facts.cause, f"out of memory on the host: {_how(facts)}; {facts.evidence}")
     if facts.signal is not None:
-        return Become("FAILED", "signal", f"step {facts.step} was ended by signal {facts.signal}")
+        return Become("FAILED", "signal", _how(facts))
     if facts.rc:
         reason, detail = facts.said or ("exit_code", "")
-        last = facts.last_words if not detail else ""
-        return Become(
-            "FAILED", reason, detail or f"step {facts.step} ended with exit code {facts.rc}" + (f": {last}" if last else "")
-        )
+        return Become("FAILED", reason, detail or _how(facts))
     if facts.verdict:
         return Become("FAILED", *facts.verdict)
     return Become("SUCCEEDED")
+
+
+def _how(facts: Facts) -> str:
+    """How the step that failed ended."""
+    if facts.rc == 0 and facts.verdict:
+        return ": ".join(filter(None, facts.verdict))
+    how = f"ended with exit code {facts.rc}" if facts.signal is None else f"was ended by signal {facts.signal}"
+    last = facts.said[1] if facts.said else facts.last_words if facts.signal is None else ""
+    if not facts.cause and KILL in (facts.signal, (facts.rc or 0) - 128):
+        last = _killed(facts.evidence)
+    return f"step {facts.step} {how}" + (f": {last}" if last else "")
+
+
+def _killed(evidence: str) -> str:
+    """What signal 9 means that the kernel did not count as a kill for want of memory, or did not count at all."""
+    if evidence:
+        return f"not out of memory on the host, {evidence}, so a person, a batch system or a watchdog ended it"
+    return "most likely out of memory on the host, whose kernel does not say"
 
 
 def merge_ranks(hosts: Sequence[AttemptStatus | None]) -> tuple[Phase, int]:

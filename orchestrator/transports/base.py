@@ -224,6 +224,10 @@ class AttemptStatus:
     signal: int | None = None
     why: str = ""
     """`stopped`, `killed after grace`, `could not start: ...`, `host rebooted`, `supervisor died`."""
+    cause: str = ""
+    """What the host knows of why the step failed: `disk_full`, `out_of_memory`; empty: nothing."""
+    evidence: str = ""
+    """By what: an error in the log, figures of the disk, the kernel's counts. Without a cause: what speaks against one."""
     orphans: int = 0
     """Processes that a dead supervisor left behind."""
     log_size: int = 0

@@ -32,7 +32,7 @@ LISTING = 32 << 20
 LATEST = 1e11
 """Seconds since the epoch; times are before that."""
 KINDS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("job", "phase", "step", "why"), str),
+    **dict.fromkeys(("job", "phase", "step", "why", "cause", "evidence"), str),
     **dict.fromkeys(("attempt", "orphans", "log_size"), int),
     **dict.fromkeys(("rc", "signal"), (int, type(None))),
     **dict.fromkeys(("step_started", "ended"), (int, float, type(None))),

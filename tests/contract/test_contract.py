@@ -173,6 +173,13 @@ def test_signals(host: Host, number: int) -> None:
     assert (seen.phase, seen.rc, seen.signal, seen.why) == ("exited", None, number, "")
 
 
+def test_a_step_that_is_killed_has_the_kernels_word(host: Host) -> None:
+    """A KILL that somebody sent is told from the kernel's own: its count of kills for want of memory did not rise."""
+    seen = host.run("killed", sh("kill -9 $$"))
+    assert (seen.signal, seen.cause) == (9, "")
+    assert re.fullmatch(r"the kernel counted no kill for want of memory \(.+: oom_kill (\d+) -> \1\)", seen.evidence)
+
+
 def test_steps_run_in_order_in_the_work_folder(host: Host) -> None:
     """Steps run one after another in one folder, each announced in the log on a line of its own."""
     seen = host.run("order", sh("printf a >>f; printf one"), sh("printf b >>f; pwd"), sh("cat f"))
@@ -603,8 +610,16 @@ def test_a_full_disk_keeps_the_exit_code(small_disk: Host) -> None:
     """A step that fills the disk still has its exit code recorded, though no byte is free."""
     host = small_disk
     seen = host.run("full", sh("cat /dev/zero >fill 2>&1; exit 9"))
-    assert (seen.phase, seen.rc) == ("exited", 9)
+    assert (seen.phase, seen.rc, seen.cause) == ("exited", 9, "disk_full")
+    assert re.fullmatch(r"the disk of the work folder has \d+ KiB of 1 MiB free", seen.evidence)
     assert os.statvfs(host.home).f_bavail * 4096 < 128 * 1024
+
+
+def test_a_disk_that_was_full_is_named_by_its_error(small_disk: Host) -> None:
+    """A step that tidied up after it met the full disk left the error in its log: that is evidence enough."""
+    seen = small_disk.run("tidy", sh("cat /dev/zero >fill; rm fill; exit 1"))
+    assert (seen.rc, seen.cause) == (1, "disk_full")
+    assert seen.evidence.endswith("No space left on device")
 
 
 def test_a_full_disk_can_be_stopped_on_and_takes_no_new_attempt(small_disk: Host) -> None:

@@ -6,9 +6,12 @@ import ast
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,6 +139,37 @@ def test_it_is_lawful_python_3_8(module: Path) -> None:
     assert {name for name in others if not name.startswith("orchestrator.agent")} <= (
         {"uv"} if module.stem.startswith("uv_") else set()
     )
+
+
+@pytest.fixture
+def small_group(tmp_path: Path) -> Iterator[Path]:
+    """A control group of 64 MB of memory, of whichever version this machine has."""
+    for top, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(top, f"tune-test-{os.getpid()}")
+        try:
+            group.mkdir()
+            (group / limit).write_text(str(64 << 20))
+        except OSError:
+            with suppress(OSError):
+                group.rmdir()
+            continue
+        yield group
+        group.rmdir()
+        return
+    pytest.skip("needs the right to make a control group")
+
+
+def test_a_kill_for_want_of_memory_has_the_kernels_word(tmp_path: Path, small_group: Path) -> None:
+    """A step that the kernel kills in a small control group ends as `out_of_memory`, by the kernel's count before and after."""
+    folder = str(tmp_path / "jobs/big/1")
+    big = document("big", [sys.executable, "-S", "-c", "x = bytearray(300 << 20)"])
+    inside = f'echo $$ >{small_group}/cgroup.procs; exec "$@"'
+    argv = ["sh", "-c", inside, "-", sys.executable, "-I", "-S", "-E", str(AGENT), "start", folder]
+    subprocess.run(argv, input=big, text=True, check=True, capture_output=True)
+    ended = json.loads(call("wait", folder, "60").stdout)
+    assert (ended["signal"], ended["cause"]) == (9, "out_of_memory")
+    before, after = re.search(r"of its control group: oom_kill (\d+) -> (\d+)\)$", ended["evidence"]).groups()
+    assert int(after) == int(before) + 1
 
 
 PYTHONS = [f"3.{minor}" for minor in range(8, 15)]

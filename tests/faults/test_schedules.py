@@ -105,7 +105,7 @@ FAULTS = {
     two_controllers: {},
     submitted_again: {},
     clock_set: {},
-    disk_full: {"FAILED": ("cannot_start", "exit_code")},
+    disk_full: {"FAILED": ("cannot_start", "disk_full", "exit_code")},
     abandoned: {"CANCELLED": ("cancelled", "abandoned")},
 }
 """Fault -> the states other than SUCCEEDED in which a job may end by it, and the reasons for that."""

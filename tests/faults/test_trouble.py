@@ -260,13 +260,13 @@ def test_a_disk_that_is_full_at_the_start(lab, hosts):
 
 @pytest.mark.parametrize(("then", "why"), [("exit 1", "No space left"), ("true", "too_few_steps")])
 def test_a_disk_that_becomes_full(lab, hosts, then, why):
-    """A training that runs into it ends, and is FAILED, whatever exit code it makes of that; its end is written down."""
+    """A training that runs into it ends as `disk_full`, whatever exit code it makes of that; its end is written down."""
     hosts[0].small("3m")
     script = f"{training(2)}\ncat /dev/zero > fill; {then}"
     lab.submit("a", script, steps=3, where=[there(hosts[0])])
     job = lab.wait("a", SSH)
-    assert job.state == "FAILED", (job, lab.log())
-    assert why in job.reason + job.detail, job
+    assert (job.state, job.reason) == ("FAILED", "disk_full"), (job, lab.log())
+    assert why in job.detail, job
     assert json.loads((hosts[0].home / "tune/jobs/a/1/exit.json").read_text())["step"] == "train"
     assert [point.step for point in lab.points("a")] == [1, 2]
 

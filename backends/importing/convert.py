@@ -165,10 +165,11 @@ class _Import:
     def context(self) -> Context:
         """What the rows of the table may know."""
         entry = MODELS.get(str(self.leaves.get("model.id")))
-        hosts = self.leaves.get("resources.hosts", 1)
+        machine: Flat = {leaf: self.leaves.get(leaf, defaults()[leaf]) for leaf in leaves("resources")}
+        hosts = machine["resources.hosts"]
         return Context(
             accelerator=self.leaves.get("resources.accelerator", "cuda"),
-            devices=self.leaves.get("resources.devices", 1) * hosts,
+            devices=machine["resources.devices"] * hosts,
             hosts=hosts,
             model=entry._asdict() if entry else {},
             steps=self.leaves.get("train.steps"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from backends.mapping.rows import Context, Flat, Row, Values, cannot, couple, everywhere, handled_by_us, same
+from backends.recipe.flat import defaults
 from backends.recipe.leaves import LEAVES, template_for_null
 from backends.recipe.paths import is_hub, is_template_file, suffix
 
@@ -85,9 +86,9 @@ def _rows_from(leaf: str, split: str, key: str) -> Row:
 
     def back(spec: list[Flat] | Flat | None, _: Context) -> Values:
         if spec is None:
-            return None, "validation"
+            return None, defaults()[split]
         if isinstance(spec, list):
-            return [{"path": _source_name(s), "split": s["split"], "weight": s["weight"]} for s in spec], "train"
+            return [{"path": _source_name(s), "split": s["split"], "weight": s["weight"]} for s in spec], defaults()[split]
         return _source_name(spec), spec["split"]
 
     return couple(

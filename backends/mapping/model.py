@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from backends.mapping.data import DATA
 from backends.mapping.rows import Context, Flat, Row, Value, Values, couple
+from backends.recipe.leaves import REVISION
 from backends.recipe.paths import is_hub
 
 MODEL = "model.json"
@@ -22,7 +23,7 @@ def model_folder(init: str, name: str, revision: str | None, shape: Flat | None)
         key = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
         return f"cache/models/random-{key}"
     if is_hub(name):
-        return f"cache/models/{name.replace('/', '--')}@{(revision or 'main').replace('/', '--')}"
+        return f"cache/models/{name.replace('/', '--')}@{(revision or REVISION).replace('/', '--')}"
     return "inputs/model"
 
 
@@ -48,7 +49,7 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared
         if spec["init"] == "random":
             return "random", None, "random", {**spec["architecture"], "seed": spec["seed"]}
         revision = spec.get("revision")
-        return spec["id"], None if revision == "main" else revision, "pretrained", None
+        return spec["id"], None if revision == REVISION else revision, "pretrained", None
 
     return couple(
         ("model.id", "model.revision", "model.init", "model.architecture"),
@@ -66,5 +67,5 @@ def _spec(folder: str, init: str, name: str, revision: str | None, shape: Flat |
         architecture = {k: v for k, v in shape.items() if k != "seed"}
         return {"init": "random", "folder": folder, "seed": shape["seed"], "architecture": architecture}
     if is_hub(name):
-        return {"init": "pretrained", "id": name, "revision": revision or "main", "folder": folder}
+        return {"init": "pretrained", "id": name, "revision": revision or REVISION, "folder": folder}
     return {"init": "folder", "folder": folder, "id": name}

@@ -6,75 +6,10 @@ learnt, always has an effect, and is asked for with its words alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
 
-from backends.recipe.flat import Flat, Value, defaults
-from backends.recipe.paths import is_hub
-
-Effect = Literal["result", "run", "job", "label"]
-"""`result`: it decides what is learnt. `run`: memory, speed, place, and what is watched and saved; the result is the same but for
-rounding. `job`: tune itself honours it, whoever trains. `label`: names, and what says nothing of the run itself."""
-
-Null = Literal["", "nothing", "choose"] | Callable[[Flat], Value]
-"""What null asks for. Empty: the leaf may not be null. `nothing`: it is left out or off. `choose`: the trainer or the machine
-decides. A function of the recipe: what null stands for."""
-
-
-class Needs(NamedTuple):
-    """What other leaves must be for a leaf or a section to have an effect."""
-
-    leaves: tuple[str, ...]
-    is_met: Callable[..., bool]
-    """By the values of `leaves`."""
-    otherwise: str
-    """Where it is not met: the rule that a recipe breaks which gives the leaf all the same. `{}` is the value of the first leaf."""
-    refused: bool = True
-    """Such a recipe is refused; otherwise the leaf is passed over."""
-    hint: str = ""
-
-
-class Also(NamedTuple):
-    """A sample value that is only worth asking for with other leaves beside it."""
-
-    value: Value
-    beside: Flat
-
-
-class Leaf(NamedTuple):
-    """What the schema does not say of a leaf."""
-
-    effect: Effect
-    samples: tuple[Value, ...] = ()
-    """Values worth asking a trainer for, besides the default; none: all of its words."""
-    null: Null = ""
-    needs: tuple[Needs, ...] = ()
-    """Besides those of its section."""
-    required: bool = False
-    """Wherever it has an effect."""
-    unordered: bool = False
-    """A list whose order says nothing."""
-
-
-def _only(leaf: str, *values: Value, hint: str = "", refused: bool = True) -> Needs:
-    return Needs((leaf,), lambda value: value in values, f"has no effect with {leaf}: {{}}", refused, hint)
-
-
-def _never(leaf: str, *values: Value, refused: bool = True) -> Needs:
-    return Needs((leaf,), lambda value: value not in values, f"has no effect with {leaf}: {{}}", refused)
-
-
-def _given(leaf: str, *, refused: bool = True) -> Needs:
-    return Needs((leaf,), bool, f"has no effect without {leaf}", refused)
-
-
-def _column(*formats: str) -> Leaf:
-    return Leaf("result", ("another",), needs=(_only("data.format", *formats, refused=False),))
-
-
-def _from_hub(leaf: str) -> Needs:
-    return Needs((leaf,), lambda name: isinstance(name, str) and is_hub(name), "", refused=False)
-
+from backends.recipe.facts import Also, Leaf, Needs, never_with, only_from_hub, only_given, only_with
+from backends.recipe.flat import Flat, defaults
 
 PREFERENCE = ("dpo", "ipo", "orpo", "simpo", "kto")
 """Kinds that method.preference belongs to."""
@@ -99,6 +34,13 @@ _TEMPLATE = {"instruct": "alpaca", "chat": "chat"}
 _BETA = {"simpo": 2.0}
 
 
+REVISION = "main"
+"""What null stands for in model.revision."""
+
+PROJECT = "tunesmith"
+"""What null stands for in log.project."""
+
+
 def template_for_null(form: str) -> str:
     """What null stands for in data.template. Rows that are lists of messages always use the chat template."""
     return _TEMPLATE.get(form, "plain")
@@ -113,6 +55,10 @@ def _whole_share(recipe: Flat) -> int:
     """All sequences of a device."""
     total, devices, hosts = (int(recipe[f]) for f in ("train.batch.global", "resources.devices", "resources.hosts"))
     return max(1, total // (devices * hosts))
+
+
+def _column(*formats: str) -> Leaf:
+    return Leaf("result", ("another",), needs=(only_with("data.format", *formats, refused=False),))
 
 
 _SEVERAL = Needs(
@@ -131,10 +77,10 @@ _THROUGH_TEMPLATE = Needs(
 
 SECTIONS: Mapping[str, tuple[Needs, ...]] = {
     "method": (),
-    "method.lora": (_only("method.adapter", "lora", "qlora", "dora", hint="set method.adapter: lora"),),
-    "method.preference": (_only("method.kind", *PREFERENCE),),
-    "method.grpo": (_only("method.kind", "grpo"),),
-    "method.distill": (_only("method.kind", "distill"),),
+    "method.lora": (only_with("method.adapter", "lora", "qlora", "dora", hint="set method.adapter: lora"),),
+    "method.preference": (only_with("method.kind", *PREFERENCE),),
+    "method.grpo": (only_with("method.kind", "grpo"),),
+    "method.distill": (only_with("method.kind", "distill"),),
     "method.qat": (),
     "model": (),
     "data": (),
@@ -155,9 +101,9 @@ LEAVES: Mapping[str, Leaf] = {
     "name": Leaf("label", ("another",)),
     "description": Leaf("label", ("for people",), "nothing"),
     "model.id": Leaf("result", ("Qwen/Qwen2.5-0.5B", "./model")),
-    "model.revision": Leaf("result", ("v1",), "nothing"),
+    "model.revision": Leaf("result", ("v1",), lambda _: REVISION, (only_from_hub("model.id"),)),
     "model.init": Leaf("result", ("random",)),
-    "model.architecture": Leaf("result", (_RANDOM,), "nothing", (_only("model.init", "random"),), required=True),
+    "model.architecture": Leaf("result", (_RANDOM,), "nothing", (only_with("model.init", "random"),), required=True),
     "method.kind": Leaf("result"),
     "method.adapter": Leaf("result"),
     "method.lora.rank": Leaf("result", (7,)),
@@ -165,10 +111,10 @@ LEAVES: Mapping[str, Leaf] = {
     "method.lora.dropout": Leaf("result", (0.1,)),
     "method.lora.targets": Leaf("result", (["q", "v"], ["q", "k", "v", "o"], ["gate"], ["q", "head"]), unordered=True),
     "method.preference.beta": Leaf("result", (0.3,), lambda recipe: beta_for_null(recipe["method.kind"])),
-    "method.preference.label_smoothing": Leaf("result", (0.1,), needs=(_only("method.kind", "dpo"),)),
-    "method.preference.margin": Leaf("result", (0.7,), needs=(_only("method.kind", "simpo"),)),
-    "method.preference.desirable": Leaf("result", (1.5,), needs=(_only("method.kind", "kto"),)),
-    "method.preference.undesirable": Leaf("result", (1.5,), needs=(_only("method.kind", "kto"),)),
+    "method.preference.label_smoothing": Leaf("result", (0.1,), needs=(only_with("method.kind", "dpo"),)),
+    "method.preference.margin": Leaf("result", (0.7,), needs=(only_with("method.kind", "simpo"),)),
+    "method.preference.desirable": Leaf("result", (1.5,), needs=(only_with("method.kind", "kto"),)),
+    "method.preference.undesirable": Leaf("result", (1.5,), needs=(only_with("method.kind", "kto"),)),
     "method.grpo.rewards": Leaf("result", (["./rewards.py:score"], ["./rewards.py:one", "./rewards.py:two"]), required=True),
     "method.grpo.generations": Leaf("result", (4,)),
     "method.grpo.max_new_tokens": Leaf("result", (64,)),
@@ -178,7 +124,7 @@ LEAVES: Mapping[str, Leaf] = {
     "method.distill.teacher": Leaf("result", ("meta-llama/Llama-3.2-3B", "./teacher"), "nothing", required=True),
     "method.distill.ratio": Leaf("result", (0.3,)),
     "method.qat.scheme": Leaf("result"),
-    "method.qat.group": Leaf("result", (64,), needs=(_never("method.qat.scheme", "none"),)),
+    "method.qat.group": Leaf("result", (64,), needs=(never_with("method.qat.scheme", "none"),)),
     "data.train": Leaf("result", ("rows.parquet", "org/name", [{"path": "a.jsonl", "split": "train", "weight": 1.0}] * 2)),
     "data.train_split": Leaf(
         "result",
@@ -189,11 +135,11 @@ LEAVES: Mapping[str, Leaf] = {
                 lambda train: not isinstance(train, list),
                 "has no effect with a list in data.train: each has its own split",
             ),
-            _from_hub("data.train"),
+            only_from_hub("data.train"),
         ),
     ),
     "data.eval": Leaf("run", ("val.jsonl", "org/name"), "nothing"),
-    "data.eval_split": Leaf("run", ("test",), needs=(_from_hub("data.eval"),)),
+    "data.eval_split": Leaf("run", ("test",), needs=(only_from_hub("data.eval"),)),
     "data.format": Leaf("result"),
     "data.columns.instruction": _column("instruct"),
     "data.columns.input": _column("instruct"),
@@ -209,27 +155,27 @@ LEAVES: Mapping[str, Leaf] = {
         "result",
         ("plain", "chat"),
         lambda recipe: template_for_null(recipe["data.format"]),
-        (_never("data.format", "text"),),
+        (never_with("data.format", "text"),),
     ),
     "data.loss_roles": Leaf(
         "result",
         (["assistant", "user"],),
-        needs=(_only("data.format", "chat"), _never("data.train_on_prompt", True)),
+        needs=(only_with("data.format", "chat"), never_with("data.train_on_prompt", True)),
         unordered=True,
     ),
-    "data.system": Leaf("result", ("Be brief.",), "nothing", (_never("data.format", "text"),)),
+    "data.system": Leaf("result", ("Be brief.",), "nothing", (never_with("data.format", "text"),)),
     "data.rendering": Leaf("result"),
     "data.max_length": Leaf("result", (512,)),
-    "data.pack": Leaf("result", needs=(_never("data.format", *_PAIRS),)),
-    "data.train_on_prompt": Leaf("result", needs=(_never("data.format", *_PAIRS),)),
+    "data.pack": Leaf("result", needs=(never_with("data.format", *_PAIRS),)),
+    "data.train_on_prompt": Leaf("result", needs=(never_with("data.format", *_PAIRS),)),
     "data.add_eos": Leaf("result"),
     "data.drop_empty": Leaf("result"),
     "data.chat_template": Leaf("result", (Also("chatml", {"data.template": "chat"}),), "nothing", (_THROUGH_TEMPLATE,)),
     "data.ignore": Leaf("result", (["tools"],), unordered=True),
     "data.require_stop": Leaf("job"),
     "data.shuffle": Leaf("result"),
-    "train.epochs": Leaf("result", (3,), "nothing", (_only("train.steps", None, refused=False),)),
-    "train.steps": Leaf("result", (24,), "nothing", (_only("train.epochs", None, refused=False),)),
+    "train.epochs": Leaf("result", (3,), "nothing", (only_with("train.steps", None, refused=False),)),
+    "train.steps": Leaf("result", (24,), "nothing", (only_with("train.epochs", None, refused=False),)),
     "train.batch.global": Leaf("result", (16,)),
     "train.batch.micro": Leaf("run", (2,), _whole_share),
     "train.precision": Leaf("result"),
@@ -245,15 +191,15 @@ LEAVES: Mapping[str, Leaf] = {
     "optim.betas": Leaf("result", ([0.8, 0.99],)),
     "optim.eps": Leaf("result", (1e-6,)),
     "optim.weight_decay": Leaf("result", (0.1,)),
-    "optim.decay_on": Leaf("result", needs=(_never("optim.weight_decay", 0.0, refused=False),)),
+    "optim.decay_on": Leaf("result", needs=(never_with("optim.weight_decay", 0.0, refused=False),)),
     "optim.schedule": Leaf("result"),
     "optim.warmup_steps": Leaf("result", (0, 3), "nothing"),
-    "optim.warmup_share": Leaf("result", (0.25,), "nothing", (_only("optim.warmup_steps", None),)),
-    "optim.min_lr": Leaf("result", (1e-5,), needs=(_never("optim.schedule", "constant", refused=False),)),
-    "eval.every": Leaf("run", (4,), "nothing", (_given("data.eval"),)),
-    "eval.batches": Leaf("run", (4,), "nothing", (_given("data.eval"),)),
+    "optim.warmup_share": Leaf("result", (0.25,), "nothing", (only_with("optim.warmup_steps", None),)),
+    "optim.min_lr": Leaf("result", (1e-5,), needs=(never_with("optim.schedule", "constant", refused=False),)),
+    "eval.every": Leaf("run", (4,), "nothing", (only_given("data.eval"),)),
+    "eval.batches": Leaf("run", (4,), "nothing", (only_given("data.eval"),)),
     "checkpoint.every": Leaf("run", (4, 5), "nothing"),
-    "checkpoint.keep": Leaf("run", (2,), "nothing", (_given("checkpoint.every", refused=False),)),
+    "checkpoint.keep": Leaf("run", (2,), "nothing", (only_given("checkpoint.every", refused=False),)),
     "checkpoint.resume": Leaf(
         "run",
         needs=(
@@ -262,8 +208,8 @@ LEAVES: Mapping[str, Leaf] = {
     ),
     "log.every": Leaf("run", (4,)),
     "log.trackers": Leaf("run", (["wandb"], ["tensorboard"], ["mlflow"]), unordered=True),
-    "log.project": Leaf("run", ("another",), "choose", (_given("log.trackers"),)),
-    "log.run": Leaf("run", ("another",), "choose", (_given("log.trackers"),)),
+    "log.project": Leaf("run", ("another",), lambda _: PROJECT, (only_given("log.trackers"),)),
+    "log.run": Leaf("run", ("another",), lambda recipe: recipe["name"], (only_given("log.trackers"),)),
     "log.mlflow_uri": Leaf(
         "run",
         ("http://localhost:5000",),

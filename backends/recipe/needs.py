@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from backends.recipe.facts import Also, Needs
 from backends.recipe.flat import Flat, Value, defaults, words
-from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, Also, Needs, facts
+from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, facts
 
 
 def needs_of(leaf: str) -> tuple[Needs, ...]:

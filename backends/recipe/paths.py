@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 
 HUB = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
-
+"""`org/name`."""
 
 FILES = (".jsonl", ".json", ".parquet", ".txt")
+"""Endings of data files."""
 
 
 def is_path(name: str) -> bool:
@@ -32,8 +33,8 @@ def suffix(name: str) -> str:
 
 
 def is_hub(name: str) -> bool:
-    """A hub id rather than a file, by how it is written (see `parse.is_file`)."""
-    return not name.startswith(("/", "./", "../", "~")) and not name.endswith((".jsonl", ".json", ".parquet", ".txt"))
+    """A hub id rather than a file, by how it is written."""
+    return not is_file(name)
 
 
 def absolute(name: str, base: str) -> str:

@@ -6,8 +6,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from backends.recipe.facts import Needs
 from backends.recipe.flat import REQUIRED, Flat, Value, defaults
-from backends.recipe.leaves import CHAT_TEMPLATES, FORMATS, SECTIONS, TEMPLATES, Needs, facts
+from backends.recipe.leaves import CHAT_TEMPLATES, FORMATS, SECTIONS, TEMPLATES, facts
 from backends.recipe.needs import asks, is_met, needs_of
 from backends.recipe.paths import FILES, HUB, is_file, is_path, is_template_file
 from backends.recipe.problems import nearest, place_of, value_at

@@ -11,8 +11,9 @@ import pytest
 
 from backends.analysis.capabilities import ADAPTERS, KINDS
 from backends.recipe.docs import meanings
+from backends.recipe.facts import Also
 from backends.recipe.flat import REQUIRED, defaults, field_of, is_nullable, leaves, nest, sections, words
-from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, Also, decides, facts, rank
+from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, decides, facts, rank
 from backends.recipe.needs import asks, completed, has_effect, meaning_of, needs_of, requests
 from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
@@ -115,6 +116,12 @@ def test_null_stands_for_a_value():
     assert meaning_of("train.batch.micro", {**BASE, "resources.devices": 4}) == 2
     assert meaning_of("method.preference.beta", {**BASE, "method.kind": "simpo"}) == 2.0
     assert meaning_of("method.lora.targets", {**BASE, "method.lora.targets": ["v", "q"]}) == ["q", "v"]
+
+
+def test_facts_load_no_schema():
+    """Whoever only reads metrics imports the trainers and the facts of leaves without pydantic, which is slow to load."""
+    code = "import sys, backends.registry, backends.recipe.leaves, backends.recipe.needs; print('pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_what_is_not_known_decides():

@@ -17,6 +17,7 @@ from backends.mapping.model import model
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
 from backends.metrics import Point
 from backends.plan import Step
+from backends.recipe.leaves import PROJECT
 from backends.trainers.axolotl import data, method, train
 from backends.trainers.axolotl.method import SEE, TRAINER
 
@@ -49,7 +50,7 @@ def _trackers() -> Row:
     theirs = (*switches.values(), *named, f"{LAUNCH}:log")
 
     def to(name: str, wanted: list[str], project: str | None, run: str | None, uri: str | None, _: Context) -> Values:
-        what, which = project or "tunesmith", run or name
+        what, which = project or PROJECT, run or name
         wandb = (what, which) if "wandb" in wanted else (ABSENT, ABSENT)
         mlflow = (what, which, uri or "file:out/mlflow") if "mlflow" in wanted else (ABSENT,) * 3
         return *(each in wanted for each in switches), *wandb, *mlflow, [name, wanted, project, run, uri]

@@ -36,6 +36,7 @@ from backends.mapping.rows import (
 )
 from backends.metrics import Point
 from backends.plan import Step
+from backends.recipe.leaves import PROJECT
 from backends.report import Kind as Lack
 from backends.trainers.maxtext.data import JOB, batch, native, shared
 from backends.trainers.maxtext.method import (
@@ -301,7 +302,7 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
 
     def to(trackers: list[str], project: str | None, run: str | None, _: Context) -> Values:
         wandb = "wandb" in trackers and not tunix(variant)
-        values = ("tensorboard" in trackers, wandb, wandb, project or "tunesmith", run or "")
+        values = ("tensorboard" in trackers, wandb, wandb, project or PROJECT, run or "")
         if "mlflow" in trackers:
             raise Unsupported("log.trackers", "MaxText has no mlflow", see=see, fallback=dict(zip(keys, values, strict=True)))
         if "wandb" in trackers and tunix(variant):
@@ -313,7 +314,7 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
 
     def back(board: bool, wandb: bool, _wandb: bool, project: str, run: str, _: Context) -> Values:
         chosen = [name for name, on in (("tensorboard", board), ("wandb", wandb)) if on]
-        return chosen, None if project == "tunesmith" else project, run or None
+        return chosen, None if project == PROJECT else project, run or None
 
     return (
         couple(("log.trackers", "log.project", "log.run"), keys, to, back, why="event files are in out/run/tensorboard"),

@@ -33,6 +33,7 @@ from backends.mapping.rows import (
 )
 from backends.metrics import Point
 from backends.plan import Step
+from backends.recipe.flat import defaults
 from backends.trainers.torchtune import data, method, train
 from backends.trainers.torchtune.method import MANY, RECIPES, SEE, learns
 
@@ -237,7 +238,13 @@ def _no_eval() -> Row:
             raise Unsupported("data.eval", NO_EVAL, see=FULL, fallback={f"{DATA}:eval": None})
         return (None,)
 
-    return couple(("data.eval", "data.eval_split"), (f"{DATA}:eval",), to, lambda _v, _s: (None, "validation"), status="same")
+    return couple(
+        ("data.eval", "data.eval_split"),
+        (f"{DATA}:eval",),
+        to,
+        lambda _v, _s: (None, defaults()["data.eval_split"]),
+        status="same",
+    )
 
 
 def rows(variant: Variant) -> tuple[Row, ...]:

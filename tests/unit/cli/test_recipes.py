@@ -116,20 +116,25 @@ def test_a_copy_is_ready_to_run(tune):
 
 
 def test_a_wheel_brings_them(tmp_path):
-    """From an installed wheel they are listed, and copied with their data."""
+    """From an installed wheel they are listed, and copied with their data; `import tunesmith` is in it too."""
     built = subprocess.run(
         [find_uv(), "build", "--wheel", "-q", "-o", tmp_path, ROOT], check=False, capture_output=True, text=True
     )
     assert built.returncode == 0, built.stderr
     zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(tmp_path / "site")
 
-    def tune(*words):
-        argv = [sys.executable, "-m", "orchestrator.cli", "recipes", *words]
+    def python(*argv):
+        argv = [sys.executable, *argv]
         env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
         return subprocess.run(argv, cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
 
+    def tune(*words):
+        return python("-m", "orchestrator.cli", "recipes", *words)
+
     assert {line.split()[0] for line in tune("ls").splitlines()[1:] if line} == set(LIBRARY)
     assert tune("cp", "llama-3.2-1b/dpo", "here").splitlines() == ["here/data/preference.jsonl", "here/dpo.yaml"]
+    module = str(tmp_path / "site" / "tunesmith.py")
+    assert python("-c", "import tunesmith; print(tunesmith.__file__, len(tunesmith.recipes()))") == f"{module} {len(LIBRARY)}\n"
 
 
 @pytest.mark.parametrize("name", LIBRARY)

@@ -12,15 +12,16 @@ import time
 
 from orchestrator.agent.attempts import status
 from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_bytes, read_json, write_json
-from orchestrator.agent.gpus import gpu_names, gpus_in_use, user_name
+from orchestrator.agent.gpus import gpu_names, look_at_gpus, user_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from orchestrator.agent.files import Json
 
 LOOK_SECONDS = 10.0  # for which a look at the processes of accelerators counts: nvidia-smi may take one second itself
+ASKED_SECONDS = 600.0  # for which a device that was asked for is told of where it is not known to be free
 SOCKET_PREFIX = "tune-device "
 UNKNOWN_HOLDER = {"job": "", "attempt": 0, "lease": "a job of another user", "accelerator": ""}
 
@@ -37,6 +38,8 @@ class DevicesBusy(BlockingIOError):
 
 def describe_holder(holder: Json) -> str:
     """Who has a device, in words."""
+    if holder.get("unknown"):
+        return "not known to be free: %s" % holder["lease"]
     if not holder["job"]:
         return "busy with %s" % holder["lease"]
     return "held by %s/%s%s" % (holder["job"], holder["attempt"], " of " + holder["lease"] if holder["lease"] else "")
@@ -68,7 +71,9 @@ def lock_device(home: str, device: int) -> tuple[int, Json | None]:
 
 
 def leases(home: str) -> list[Json]:
-    """Devices in use, and by whom: by attempts of this state folder, by those of others, by strangers."""
+    """Devices in use, and by whom: by attempts of this state folder, by those of others, by strangers; and those of which
+    that is not known.
+    """
     beyond = held_elsewhere(home)
     mine = lock_turn(home)
     try:
@@ -145,11 +150,21 @@ def reserved() -> dict[int, Json]:
     return found
 
 
-def held_elsewhere(home: str, occupied: str = "wait") -> dict[int, Json]:
-    """Accelerators that others have than attempts of this state folder: attempts of other folders and, where they count, strangers."""
-    about = foreign_use(home) if occupied == "wait" else {}
-    found = {device: dict(UNKNOWN_HOLDER, lease=who, accelerator="cuda") for device, who in about.items()}
+def held_elsewhere(home: str, occupied: str = "wait", asked: Sequence[int] = ()) -> dict[int, Json]:
+    """Accelerators that are not for attempts of this state folder: those of attempts of other folders and, unless `occupied` is
+    `use`, those that strangers use, or of which nobody knows whether they do. `asked` are NVIDIA devices that a start wants.
+    """
+    found: dict[int, Json] = {}
+    if occupied == "wait":
+        look = foreign_use(home, asked)
+        found = {device: stranger(why, unknown=True) for device, why in look["unknown"].items()}
+        found.update({device: stranger(who) for device, who in look["busy"].items()})
     return {**found, **{device: holder for device, holder in reserved().items() if not is_ours(home, holder)}}
+
+
+def stranger(text: str, unknown: bool = False) -> Json:
+    """The holder of a device that no attempt holds: what uses it, or why that is not known."""
+    return dict(UNKNOWN_HOLDER, lease=text, accelerator="cuda", unknown=unknown)
 
 
 def is_ours(home: str, holder: Json) -> bool:
@@ -161,13 +176,29 @@ def is_ours(home: str, holder: Json) -> bool:
     return holder["lease"] == user_name(os.getuid()) and os.path.exists(folder)
 
 
-def foreign_use(home: str) -> dict[int, str]:
-    """NVIDIA devices that processes use which belong to no attempt of anybody, and which; as they were LOOK_SECONDS seconds ago at most."""
-    kept = read_json(home + "/leases/look.json") or {"at": 0.0}
-    if not 0.0 <= time.time() - kept["at"] < LOOK_SECONDS:
+def foreign_use(home: str, asked: Sequence[int] = ()) -> Json:
+    """NVIDIA devices that processes use which belong to no attempt of anybody (`busy`), and those of which that is not known
+    (`unknown`), each with a text; as they were LOOK_SECONDS ago at most.
+
+    Devices that a start asked for are told of for a while: whoever waits for one asks what is in use, and does not try.
+    """
+    now, path = time.time(), home + "/leases/look.json"
+    look = read_json(path) or {}
+    fresh = "free" in look and 0.0 <= now - look["at"] < LOOK_SECONDS
+    wanted = {int(device): when for device, when in look.get("asked", {}).items() if 0.0 <= now - when < ASKED_SECONDS}
+    if not fresh:
         known = reserved()  # before the look: an attempt that ends in between is no stranger
-        found = {str(device): who for device, who in gpus_in_use().items() if device not in known}
-        kept = {"at": time.time(), "found": found}
+        look = dict(look_at_gpus(), at=now)
+        for kind in ("busy", "unknown"):
+            look[kind] = {str(device): text for device, text in look[kind].items() if device not in known}
+        look["free"] += sorted(known)
+    missing = {*asked} - wanted.keys()
+    if missing or not fresh:
+        wanted.update(dict.fromkeys(asked, now))
         make_folder(home + "/leases")
-        ignore_errors(write_json, home + "/leases/look.json", kept)
-    return {int(device): who for device, who in kept["found"].items()}
+        ignore_errors(write_json, path, dict(look, asked=wanted))
+    busy, unknown = ({int(device): text for device, text in look[kind].items()} for kind in ("busy", "unknown"))
+    if look["rest"]:
+        others = {*wanted, *range(len(gpu_names("cuda")))} - {*busy, *unknown, *look["free"]}
+        unknown.update(dict.fromkeys(others, look["rest"]))
+    return {"busy": busy, "unknown": unknown}

@@ -153,7 +153,10 @@ def claim(folder: str, document: Json, held: list[int]) -> int | None:
     spec, home = document["spec"], folder.rsplit("/", 3)[0]
     devices = sorted(set(spec.get("devices", ())))
     # before its turn, since it may take a while
-    beyond = held_elsewhere(home, spec.get("occupied", "wait")) if on_accelerator(spec) and not os.path.exists(folder) else {}
+    beyond = {}
+    if on_accelerator(spec) and not os.path.exists(folder):
+        asked = devices if spec["accelerator"] == "cuda" else []
+        beyond = held_elsewhere(home, spec.get("occupied", "wait"), asked)
     mine = lock_turn(home) if devices else None
     try:
         if os.path.exists(folder):

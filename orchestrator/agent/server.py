@@ -39,8 +39,9 @@ BLOCK = 1024 * 1024  # bytes read at once
 
 def hello(home: str) -> Json:
     """What this host is: see `transports.base.HostFacts`."""
+    received = time.time()
     make_folder(home)
-    disk = os.statvfs(home)
+    disk, (found, trouble) = os.statvfs(home), devices()
     with open(attempts.BOOT_ID) as boot:
         return {
             "hostname": socket.gethostname(),
@@ -53,8 +54,10 @@ def hello(home: str) -> Json:
             "free": disk.f_bavail * disk.f_frsize,
             "boot": boot.read().strip(),
             "uv": program("uv", [home + "/bin", "~/.local/bin", "~/.cargo/bin"]),
-            "devices": devices(),
+            "devices": found,
+            "gpu_trouble": trouble,
             "ends_at_logout": ends_at_logout(),
+            "received": received,
             "clock": time.time(),
         }
 
@@ -94,15 +97,19 @@ def program(name: str, folders: Sequence[str] = ()) -> str:
     return shutil.which(name, path=os.pathsep.join(places)) or ""
 
 
-def devices() -> list[Json]:
-    """NVIDIA devices: what nvidia-smi says, or where it says nothing, the device nodes."""
+def devices() -> tuple[list[Json], str]:
+    """NVIDIA devices, and why these may not be all: what nvidia-smi lists, or where it lists nothing, the device nodes."""
     nodes = sorted(int(name[6:]) for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit())
-    rows = gpus.query_smi("gpu=index,name,memory.total", 10.0)
-    try:
-        said = [{"index": int(index), "name": name, "memory_gib": float(mib) / 1024} for index, name, mib in rows]
-    except ValueError:  # such as [N/A]
-        said = []
-    return said or [{"index": index} for index in nodes]
+    rows, trouble = gpus.query_smi("gpu=index,name,memory.total", 10.0)
+    found = [{"index": int(index), "name": name, **memory_of(mib)} for index, name, mib in rows]
+    if rows and not trouble and len(rows) < len(nodes):
+        trouble = "nvidia-smi lists %d of %d devices" % (len(rows), len(nodes))
+    return found or [{"index": index} for index in nodes], trouble
+
+
+def memory_of(mib: str) -> Json:
+    """The memory of a device; nothing where it has none of its own: [N/A]."""
+    return {"memory_gib": float(mib) / 1024} if mib.isdecimal() else {}
 
 
 # ---- serving

@@ -93,7 +93,7 @@ def _counts(lease: Lease, node: Node) -> bool:
 
 def _holder(lease: Lease, us: str) -> str:
     if not lease.job:
-        return lease.owner
+        return f"not known to be free: {lease.owner}" if lease.unknown else lease.owner
     return lease.job if lease.owner == us else f"{lease.job} of {lease.owner}"
 
 

@@ -21,6 +21,10 @@ warning: {}: systemd-logind ends what was started over SSH when that session clo
 hint: have an administrator set KillUserProcesses=no there, or KillExcludeUsers= to your user, in /etc/systemd/logind.conf.
 `loginctl enable-linger` is not enough: it keeps what the user's own systemd started"""
 
+TROUBLE = """\
+warning: {}: {}
+hint: jobs wait for devices that are not known to be free; `occupied: use` in clusters.yaml takes them all the same"""
+
 CHECKED = (
     *("TARGET", "MACHINE", "CHECK", "ACCELERATOR", "DEVICES", "MEMORY"),
     *("PYTHON", "CPUS", "DISK FREE", "CLOCK", "UV", "HELD BY"),
@@ -84,6 +88,8 @@ def check_table(rows: Sequence[Row], *, width: int | None = None) -> str:
     faults = dict.fromkeys(visible(row.fault, keep="\n") for row in rows if row.fault)
     ending = [row.node.name for row in rows if row.facts and row.facts.ends_at_logout]
     warnings = [ENDING.format(", ".join(dict.fromkeys(ending)))] if ending else []
+    troubles = {row.node.name: row.facts.gpu_trouble for row in rows if row.facts and row.facts.gpu_trouble}
+    warnings += [TROUBLE.format(visible(name), visible(trouble)) for name, trouble in troubles.items()]
     return "\n\n".join([text, *faults, *warnings])
 
 

@@ -119,6 +119,8 @@ class HostFacts:
     """Path of a uv program there; empty when there is none."""
     devices: tuple[Device, ...] = ()
     """NVIDIA devices."""
+    gpu_trouble: str = ""
+    """What nvidia-smi says where it cannot tell of all devices."""
     ends_at_logout: bool = False
     """systemd-logind there ends what was started over SSH when that session closes: jobs with it."""
 
@@ -135,9 +137,13 @@ class Lease:
     """The controller that asked for it; of jobs in other state folders their user there; without a job, the process in words."""
     accelerator: str = "cpu"
     """`cuda` for a real device, which is one for all users of the machine; with `cpu` the device is a place for a job."""
+    unknown: bool = False
+    """It is not known whether anybody uses it; `owner` says why."""
 
     def __str__(self) -> str:
         """As a start is refused for it."""
+        if self.unknown:
+            return f"device {self.device} is not known to be free: {self.owner}"
         whose = f" of {self.owner}" if self.owner else ""
         return f"device {self.device} is " + (
             f"held by {self.job}/{self.attempt}{whose}" if self.job else f"busy with {self.owner}"

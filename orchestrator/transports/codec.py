@@ -116,16 +116,24 @@ def raw(data: str | bytes) -> bytes:
 
 def facts(answer: Mapping[str, Any], asked: float) -> HostFacts:
     """What `hello` says; `asked` is when, in seconds since the epoch by our clock."""
-    middle = (asked + time.time()) / 2
+    # as NTP does: the way there and the way back, without the time that the host took in between
+    skew = ((answer["received"] - asked) + (answer["clock"] - time.time())) / 2
     known = {key: value for key, value in answer.items() if key in HostFacts.__dataclass_fields__}
     found = tuple(Device(**device) for device in answer["devices"])
-    return HostFacts(**{**known, "devices": found, "skew": answer["clock"] - middle})
+    return HostFacts(**{**known, "devices": found, "skew": skew})
 
 
 def leases(answer: Mapping[str, Any]) -> list[Lease]:
     """Devices in use."""
     return [
-        Lease(each["device"], each["job"], each["attempt"], each["lease"], each.get("accelerator") or "cpu")
+        Lease(
+            int(each["device"]),
+            str(each["job"]),
+            int(each["attempt"]),
+            str(each["lease"]),
+            str(each.get("accelerator") or "cpu"),
+            bool(each.get("unknown")),
+        )
         for each in answer["leases"]
     ]
 

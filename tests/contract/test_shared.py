@@ -34,6 +34,7 @@ FIRST = os.getpid() * 8
 SLEEP = ["sleep", "600"]
 NVIDIA_SMI = """#!/bin/sh
 echo x >>"$0.asked"
+[ -f "$0.sh" ] && . "$0.sh"
 case $1 in
 --query-gpu=index,name,*) echo "{device}, NVIDIA H100, 81559" ;;
 --query-gpu=*) cat "$0.gpus" ;;
@@ -66,21 +67,23 @@ def other(host: Host) -> Iterator[Host]:
 
 @pytest.fixture
 def smi(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], Path]:
-    """A program `nvidia-smi` there: one device, so many MiB of it in use, by the process of a number."""
+    """A program `nvidia-smi` there: so many MiB of the first device are in use, by the process of a number; seven more are idle."""
     folder = host.node.home / "bin" if host.node else tmp_path / "bin"
     folder.mkdir(exist_ok=True)
     path = folder / "nvidia-smi"
     path.write_text(NVIDIA_SMI.format(device=FIRST))
     path.chmod(0o755)
     folder.chmod(0o777)
-    Path(f"{path}.asked").unlink(missing_ok=True)
+    for name in ("asked", "sh"):
+        Path(f"{path}.{name}").unlink(missing_ok=True)
     if host.node:
         host.node.configured(f"SetEnv PATH=/home/{LOGIN}/bin:/usr/bin:/bin")
     else:
         monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
     def say(mib: int | str, pid: int | str = "", display: str = "Disabled") -> Path:
-        Path(f"{path}.gpus").write_text(f"{FIRST}, 00000000:00:06.0, {mib}, {display}\n")
+        idle = "".join(f"{FIRST + device}, 00000000:00:0{device}.1, 4, Disabled\n" for device in range(1, 8))
+        Path(f"{path}.gpus").write_text(f"{FIRST}, 00000000:00:06.0, {mib}, {display}\n{idle}")
         Path(f"{path}.apps").write_text(f"00000000:00:06.0, {pid}\n" if pid else "")
         (host.home / "leases/look.json").unlink(missing_ok=True)  # as if ten seconds had gone by
         return Path(f"{path}.asked")
@@ -279,11 +282,72 @@ def test_a_look_counts_for_a_while(host: Host, smi: Callable[[int, str], Path]) 
     assert asked.read_text() == "x\nx\n"
 
 
-def test_a_device_that_hangs_does_not_hold_us_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nvidia-smi does not answer, or answers nonsense, nothing is known of strangers, and nobody waits for it to end."""
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+# ---- what is not known
+
+
+FAILED = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."
+WRONG = {
+    "hangs": ("exec sleep 600", "nvidia-smi gave no answer within 5 s"),
+    "fails": (f'echo "{FAILED}"; exit 9', rf"nvidia-smi \(exit code 9\): {FAILED}"),
+    "talks": ("echo what, is, this; exit 0", "nvidia-smi: what, is, this"),
+    "is silent": ("exit 12", r"nvidia-smi \(exit code 12\): no further word"),
+    "steers": (r"printf '\033[2Jred\n'; exit 1", r"nvidia-smi \(exit code 1\): \?\[2Jred"),
+    "lacks the card": (f"echo {FIRST + 1}, 00000000:00:01.1, 4, Disabled; exit 0", "nvidia-smi does not list it"),
+    "lost the card": (
+        f"case $1 in *memory.used*) echo {FIRST}, 00000000:00:06.0, [GPU is lost], [GPU is lost];; esac; exit 0",
+        r"nvidia-smi says \[GPU is lost\] of its memory",
+    ),
+    "cannot list processes": ('case $1 in *apps*) echo "Insufficient Permissions"; exit 4;; esac', "Insufficient Permissions"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_not_known_is_not_free(host: Host, smi: Callable[..., Path], wrong: str) -> None:
+    """Where nvidia-smi does not tell of a device, its own words keep a start from it, until it does, or whoever asks does not mind."""
+    script, words = WRONG[wrong]
+    host.look("nothing")
+    broken = smi(700).with_suffix(".sh")
+    broken.write_text(f"{script}\n")
+    with pytest.raises(Busy, match=rf"device {FIRST} is not known to be free: .*{words}$"):
+        host.start("mine", ["true"], **card(0))
+    [lease] = [each for each in leases_of(host) if each.device == FIRST]
+    assert (lease.job, lease.unknown) == ("", True)
+    assert str(lease).startswith(f"device {FIRST} is not known to be free: ")
+    assert host.run("anyway", ["true"], **card(0, occupied="use")).rc == 0
+    broken.unlink()
+    smi(0)
+    assert leases_of(host) == []
+    assert host.run("mine", ["true"], **card(0)).rc == 0
+
+
+def test_a_row_counts_beside_trouble(host: Host, smi: Callable[..., Path]) -> None:
+    """A card that is lost makes nothing unknown of another one, of which nvidia-smi says that it is idle."""
+    host.look("nothing")
+    row, lost = f"{FIRST + 1}, 00000000:00:01.1, 4, Disabled", "Unable to determine the device handle for GPU0: GPU is lost."
+    smi(0).with_suffix(".sh").write_text(f'echo "{row}"; echo "{lost}"; exit 15\n')
+    assert host.run("beside", ["true"], **card(1)).rc == 0
+    with pytest.raises(Busy, match="GPU is lost"):
+        host.start("mine", ["true"], **card(0))
+
+
+def test_a_host_has_the_words_of_nvidia_smi(host: Host, smi: Callable[..., Path]) -> None:
+    """What a host says of itself has nvidia-smi's own words; that it took its time does not make the clock wrong."""
+    assert host.transport.hello().gpu_trouble == ""
+    smi(0).with_suffix(".sh").write_text(f'sleep 3; echo "{FAILED}"; exit 9\n')
+    facts = host.transport.hello()
+    assert facts.gpu_trouble == f"nvidia-smi (exit code 9): {FAILED}"
+    assert abs(facts.skew) < 1.4  # half of the three seconds were counted
+
+
+def test_a_program_that_hangs_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks does not wait for nvidia-smi to end; where there is neither it nor a driver, there is nothing to know."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(gpus, "GPU_FOLDER", str(tmp_path / "none"))
+    assert gpus.query_smi("gpu=index,name", 0.2) == ([], "")
+    (tmp_path / "cards/0000:3b:00.0").mkdir(parents=True)
+    monkeypatch.setattr(gpus, "GPU_FOLDER", str(tmp_path / "cards"))
+    assert gpus.query_smi("gpu=index,name", 0.2) == ([], "nvidia-smi is not installed, or not for this user")
     program = tmp_path / "nvidia-smi"
-    for text in ("exec sleep 600", "echo what, is, this", "exit 9", "echo 0, a, 5000, Disabled; exit 1"):
-        program.write_text(f"#!/bin/sh\n{text}\n")
-        program.chmod(0o755)
-        assert gpus.query_smi("gpu=index,pci.bus_id,memory.used,display_active", 0.2) == []
+    program.write_text("#!/bin/sh\nexec /bin/sleep 600\n")
+    program.chmod(0o755)
+    assert gpus.query_smi("gpu=index,name", 0.2) == ([], "nvidia-smi gave no answer within 0 s")

@@ -93,6 +93,21 @@ def test_a_promise_that_is_not_kept(tune, written):
     assert faults == [f"{name}: clusters.yaml says 2 CUDA device(s), the machine has 0" for name in names]
 
 
+def test_check_has_the_words_of_nvidia_smi(tune, written, hosts):  # noqa: F811
+    """Where nvidia-smi fails, its own words are shown, in the table and in the document, made safe for a terminal."""
+    there = hosts[1].home / "bin"
+    there.mkdir(exist_ok=True)
+    (there / "nvidia-smi").write_text(
+        "#!/bin/sh\nprintf 'Failed to initialize NVML: \\033[31mDriver/library version mismatch\\n'; exit 18\n"
+    )
+    (there / "nvidia-smi").chmod(0o755)
+    hosts[1].configured("SetEnv PATH=/home/tunelab/bin:/usr/bin:/bin")
+    names = written()
+    trouble = "nvidia-smi (exit code 18): Failed to initialize NVML: ?[31mDriver/library version mismatch"
+    assert f"warning: {names[1]}: {trouble}\nhint: " in tune("targets", "check", "lab").stdout
+    assert by_name(tune.json("targets", "check", "lab"))[names[1]]["facts"]["gpu_trouble"] == trouble
+
+
 def test_devices_are_detected(tune, written, hosts):  # noqa: F811
     """A host says how many NVIDIA devices it has and how large they are; a plan is then made for CUDA."""
     there = hosts[1].home / "bin"

@@ -93,8 +93,8 @@ class Model:
         mixed = scores.masked_fill(ahead, -math.inf).softmax(-1, dtype=torch.float32).to(x.dtype) @ v
         return self.linear(mixed.transpose(1, 2).reshape(rows, length, -1), f"{layer}.o_proj")
 
-    def logits(self, ids):
-        """Logits at every position."""
+    def hidden(self, ids):
+        """What the head reads at every position."""
         x = self.weights["model.embed_tokens.weight"][ids]
         turn = [part.to(x.dtype) for part in rotation(self.facts, ids.shape[1])]
         for n in range(self.facts["num_hidden_layers"]):
@@ -103,7 +103,11 @@ class Model:
             y, mlp = self.norm(x, f"{layer}.post_attention_layernorm"), f"{layer}.mlp"
             gate = F.silu(self.linear(y, f"{mlp}.gate_proj"))
             x = x + self.linear(gate * self.linear(y, f"{mlp}.up_proj"), f"{mlp}.down_proj")
-        x = self.norm(x, "model.norm")
+        return self.norm(x, "model.norm")
+
+    def logits(self, ids):
+        """Logits at every position."""
+        x = self.hidden(ids)
         tied = self.facts["tie_word_embeddings"]
         return F.linear(x, self.weights["model.embed_tokens.weight"]) if tied else self.linear(x, "lm_head")
 

@@ -14,7 +14,7 @@ from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
 from backends.mapping.rows import Context, Flat, Value, Variant, variant_of
 from backends.mapping.translate import translate
-from backends.models import MODELS, Model, of_architecture
+from backends.models import MODELS, Model, linear, of_architecture
 from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
@@ -265,6 +265,7 @@ def context_of(flat: Flat, target: Target) -> Context:
         model=entry._asdict() if entry else {},
         parameters=sizes.parameters if sizes else None,
         tied=bool(sizes and sizes.tied),
+        linear=linear(sizes) if sizes else {},
         memory_gib=target.memory_gib,
         steps=flat["train.steps"],
         evaluates=flat["data.eval"] is not None,

@@ -206,6 +206,20 @@ def of_architecture(shape: Flat) -> Model:
     return model._replace(parameters=count, active_parameters=count)
 
 
+def linear(model: Model) -> dict[str, tuple[int, int]]:
+    """Target of LoRA -> inputs and outputs of its layer, the same in every decoder layer.
+
+    Args:
+        model: of the table, or `of_architecture`.
+    """
+    wide, query, key = model.hidden_size, model.heads * model.head_dim, model.kv_heads * model.head_dim
+    inner = model.intermediate_size
+    return {
+        **{"q": (wide, query), "k": (wide, key), "v": (wide, key), "o": (query, wide)},
+        **{"gate": (wide, inner), "up": (wide, inner), "down": (inner, wide)},
+    }
+
+
 def nameless(model: Model, trainer: str) -> str:
     """Why a trainer of TRAINERS has no name for a model, `""` if it has one."""
     if getattr(model, trainer):

@@ -51,6 +51,8 @@ class Context:
     """Of the model; None where only the host can count them."""
     tied: bool = False
     """The model's input and output embeddings are one matrix; False too where only the host knows."""
+    linear: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Target of LoRA -> inputs and outputs of its layer; empty where only the host knows."""
     memory_gib: float | None = None
     """Memory of one device, when it is known."""
     steps: int | None = None

@@ -37,6 +37,9 @@ def _method_rules(at: At, problem: Complain) -> Iterable[Problem]:
         fitting = [k for k, forms in FORMATS.items() if form in forms]
         rule = f"should be {' or '.join(sorted(FORMATS[kind]))} with method.kind: {kind}"
         yield problem("data.format", rule, f"{form} is for {', '.join(fitting)}" if fitting else "")
+    if kind == "kto" and at("train.batch.global") == 1:
+        hint = "its divergence is estimated from each prompt with the answer of another row of the step"
+        yield problem("train.batch.global", "should be at least 2 with method.kind: kto", hint)
 
 
 def _effects(values: dict[str, Value], problem: Complain) -> Iterable[Problem]:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.trainer
 MODEL = {
     "id": "tiny",
     "init": "random",
-    "architecture": {"hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "kv_heads": 2, "max_length": 256},
+    "architecture": {"hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 4, "kv_heads": 2, "max_length": 256},
 }
 FORMATS = {kind: forms[0] for kind, forms in leaves.FORMATS.items() if kind not in ("sft", "distill")}
 REWARDS = "def brief(prompts, completions, answer, **_):\n    return [-float(len(text)) for text in completions]\n"

@@ -8,6 +8,7 @@ from backends.dialect import ImportRow, Unfit, number, text, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.axolotl.import_data import data, keys
+from backends.trainers.axolotl.method import smoothed
 
 _NATIVE = "native.axolotl."
 
@@ -77,7 +78,7 @@ def _method(variant: Variant) -> tuple[ImportRow, ...]:
     return (
         ImportRow(("rl",), _known_rl),
         ImportRow(("reward_model",), lambda _: {}, "method.kind"),
-        ImportRow(("dpo_loss_type",), _dpo_loss, "method.kind"),
+        ImportRow(("dpo_loss_type", "dpo_loss_weights", "dpo_label_smoothing"), _dpo_loss, "method.kind"),
         ImportRow(("adapter", "load_in_4bit", "peft_use_dora"), _adapter, "method.adapter"),
         *(_lora() if variant.lora else _no_lora()),
         *_preference(variant),
@@ -92,10 +93,20 @@ def _known_rl(word: Value) -> Flat:
     raise Unfit(f"{word} is a method that recipes have no word for: what is written is the nearest", {f"{_NATIVE}rl": word})
 
 
-def _dpo_loss(words: Value) -> Flat:
-    if words in (ABSENT, None, ["sigmoid"], ["ipo"]):
+def _dpo_loss(words: Value, weights: Value, smoothing: Value) -> Flat:
+    share = 0.0 if smoothing in (ABSENT, None) else number(smoothing)
+    if share and (words, weights) == smoothed(share):
+        return {"method.preference.label_smoothing": share}
+    if words in (ABSENT, None, ["sigmoid"], ["ipo"]) and weights in (ABSENT, None):
+        if share:
+            name = "ipo" if words == ["ipo"] else "sigmoid"
+            raise Unfit(f"TRL 1.9 does not read dpo_label_smoothing with {name}: it trains without", {})
         return {}
-    raise Unfit("a form of DPO that recipes have no word for", {f"{_NATIVE}dpo_loss_type": words})
+    own = {"dpo_loss_type": words, "dpo_loss_weights": weights, "dpo_label_smoothing": smoothing}
+    raise Unfit(
+        "a form of DPO that recipes have no word for",
+        {f"{_NATIVE}{key}": value for key, value in own.items() if value not in (ABSENT, None)},
+    )
 
 
 def _adapter(word: Value, bits: Value, _dora: Value) -> Flat:
@@ -153,7 +164,6 @@ def _preference(variant: Variant) -> tuple[ImportRow, ...]:
     else:
         return ()
     more = {
-        "dpo": {"label_smoothing": "dpo_label_smoothing"},
         "simpo": {"margin": "simpo_gamma"},
         "kto": {"desirable": "kto_desirable_weight", "undesirable": "kto_undesirable_weight"},
     }

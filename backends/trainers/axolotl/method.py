@@ -44,6 +44,18 @@ _ADAPTERS = {"lora": ("lora", False, False), "qlora": ("qlora", True, False), "d
 """Our word -> adapter, load_in_4bit, peft_use_dora."""
 
 
+_BITS = "https://github.com/bitsandbytes-foundation/bitsandbytes/blob/0.50.2/bitsandbytes/functional.py"
+
+
+def _adapters(word: str, context: Context) -> Values:
+    uneven = {target: size for target, (size, _) in context.linear.items() if size % 64}
+    if word == "qlora" and context.accelerator == "cpu" and uneven:
+        target, size = next(iter(uneven.items()))
+        why = f"on a CPU bitsandbytes' NF4 wants rows that are a multiple of 64 weights, {target} has {size}: it computes others wrongly"
+        raise Unsupported("method.adapter", why, see=_BITS, fallback={"adapter": "lora", "load_in_4bit": False})
+    return _ADAPTERS.get(word, (ABSENT, False, ABSENT))
+
+
 def adapter(variant: Variant) -> tuple[Row, ...]:
     """method.adapter."""
     keys = ("adapter", "load_in_4bit", "peft_use_dora")
@@ -52,7 +64,7 @@ def adapter(variant: Variant) -> tuple[Row, ...]:
         couple(
             ("method.adapter",),
             keys,
-            lambda word, _: _ADAPTERS.get(word, (ABSENT, False, ABSENT)),
+            _adapters,
             lambda name, bits, dora, _: (turned.get((name, bits, dora), "none"),),
             absent=("adapter", "peft_use_dora"),
             why="no adapter trains all weights; DoRA is LoRA with peft_use_dora",
@@ -139,13 +151,34 @@ def _beta(kind: str, key: str) -> Row:
     return couple(("method.preference.beta",), (key,), lambda v, _: (beta(kind, v),), back, why=f"null means {usual}")
 
 
+def smoothed(share: float) -> tuple[list[str], list[float]]:
+    """TRL's losses whose weighted sum is that of DPO with label smoothing, and their weights. TRL 1.9 reads `label_smoothing` in a
+    few of its losses only, `sigmoid` is none of them. With L and M, the losses of a pair and of the pair turned round, `robust` is
+    ((1 - s) L - s M) / (1 - 2 s), so that 2 (1 - s) L - (1 - 2 s) robust = (1 - s) L + s M.
+    """
+    return ["sigmoid", "robust"], [2 * (1 - share), 2 * share - 1]
+
+
+def _smoothing() -> Row:
+    keys = ("dpo_label_smoothing", "dpo_loss_type", "dpo_loss_weights")
+    return couple(
+        ("method.preference.label_smoothing",),
+        keys,
+        lambda share, _: (share, *(smoothed(share) if share else (["sigmoid"], ABSENT))),
+        lambda share, *_: (share,),
+        why="TRL's sigmoid loss does not read it: a weighted sum with its robust loss is the same as smoothing",
+        see=TRL + "trainer/dpo_trainer.py",
+        absent=keys[2:],
+    )
+
+
 def preference(variant: Variant) -> tuple[Row, ...]:
     """method.preference: what matters to the kind."""
     at = "method.preference."
     if variant.kind in ("dpo", "ipo"):
-        loss = const("dpo_loss_type", ["sigmoid" if variant.kind == "dpo" else "ipo"], "which loss", SEE + "core/trainers/dpo")
-        smooth = (same(f"{at}label_smoothing", "dpo_label_smoothing"),) if variant.kind == "dpo" else ()
-        return *preferring(_beta(variant.kind, "rl_beta"), *smooth), loss
+        if variant.kind == "dpo":
+            return preferring(_beta("dpo", "rl_beta"), _smoothing())
+        return *preferring(_beta("ipo", "rl_beta")), const("dpo_loss_type", ["ipo"], "which loss", SEE + "core/trainers/dpo")
     if variant.kind == "orpo":
         return preferring(_beta("orpo", "orpo_alpha"))
     if variant.kind == "simpo":

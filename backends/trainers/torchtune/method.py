@@ -66,13 +66,36 @@ def adapter(variant: Variant) -> Row:
             why="torchtune has a recipe for each method",
         )
     back = {switches: word for word, switches in words.items()}
+    keys = (f"{LAUNCH}:recipe", "model.quantize_base", "model.use_dora")
+
+    def to(word: str, context: Context) -> Values:
+        recipe = upstream(variant, context.devices)
+        if word == "qlora" and (why := _uneven(context)):
+            fallback = dict(zip(keys, (recipe, *words["lora"]), strict=True))
+            raise Unsupported("method.adapter", why, see=_NF4, fallback=fallback)
+        return recipe, *words[word]
+
     return couple(
         ("method.adapter",),
-        (f"{LAUNCH}:recipe", "model.quantize_base", "model.use_dora"),
-        lambda word, context: (upstream(variant, context.devices), *words[word]),
+        keys,
+        to,
         lambda _recipe, quantized, dora, _scene: (back[quantized, dora],),
         why="torchtune has a recipe for each method; QLoRA and DoRA are switches of its LoRA",
     )
+
+
+_NF4 = "https://github.com/pytorch/ao/blob/v0.15.0/torchao/dtypes/nf4tensor.py"
+_BLOCK = 64 * 256
+"""Weights that torchao 0.15 quantizes together: 64 share a scale, and 256 scales one of their own."""
+
+
+def _uneven(context: Context) -> str:
+    """What NF4 cannot hold: layers whose weights are no whole blocks in each process; "" if there are none, or none are known."""
+    whole = _BLOCK * context.devices
+    for target, (inputs, outputs) in context.linear.items():
+        if inputs * outputs % whole:
+            return f"NF4 wants a multiple of {whole} weights a layer, {target} has {inputs} x {outputs}"
+    return ""
 
 
 _ATTENTION = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "output_proj"}

@@ -368,3 +368,15 @@ def test_secrets_inside_lists():
     assert [note[:20] for note in found.notes] == ["lora_modules_to_save"]
     assert entry(found, "hub_token").value == "${HF_TOKEN}"
     assert TOKEN not in repr(found.entries) + json.dumps(found.values)
+
+
+def test_label_smoothing_that_trl_does_not_read_is_not_taken_for_one():
+    """With TRL's sigmoid loss the config trains without smoothing, and so does the recipe; the sum of losses that tune writes itself
+    comes back as label_smoothing.
+    """
+    pairs = AXOLOTL.replace("type: alpaca", "type: chatml.intel") + "rl: dpo\ndpo_label_smoothing: 0.2\n"
+    found = convert(pairs, name="x.yaml")
+    assert found.recipe.flat()["method.preference.label_smoothing"] == 0.0
+    assert "does not read dpo_label_smoothing" in entry(found, "dpo_label_smoothing").why
+    ours = pairs + "dpo_loss_type: [sigmoid, robust]\ndpo_loss_weights: [1.6, -0.6]\n"
+    assert leaves(ours)["method.preference.label_smoothing"] == 0.2

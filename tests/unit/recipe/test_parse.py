@@ -96,6 +96,13 @@ def test_mistakes(old, new, place, rule):
     assert rule in found[place].rule
 
 
+def test_kto_compares_rows_of_a_step():
+    """A step of one row has no other row's answer: the recipe is refused where the number stands."""
+    text = GOOD.replace("format: instruct", "format: rated").replace("global: 8", "global: 1")
+    found = problems(text.replace("optim:", "method: {kind: kto}\noptim:"))
+    assert any(path == "train.batch.global" and "at least 2" in problem.rule for (_, path), problem in found.items()), found
+
+
 def test_set_replaces_and_is_checked():
     """--set goes through the same checks, and says that it is to blame."""
     assert parse(GOOD, sets=["optim.lr=1e-3", "method.adapter=lora", "method.lora.rank=4"]).method.lora.rank == 4

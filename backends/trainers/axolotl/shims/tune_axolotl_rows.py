@@ -35,8 +35,8 @@ def meta(folder: str, kind: str, cfg: Any) -> TrainDatasetMeta:
     train = _rows(folder, "train", kind).select(tune_shared.order(folder))
     evaluated = _rows(folder, "eval", kind) if facts["eval"] else None
     if kind == "kto":
-        train = _mismatched(train, cfg.micro_batch_size)
-        evaluated = evaluated and _mismatched(evaluated, cfg.eval_batch_size)
+        train = _mismatched(train, facts["batch"])
+        evaluated = evaluated and _mismatched(evaluated, len(evaluated))
     return TrainDatasetMeta(train, evaluated, facts["steps"])
 
 
@@ -70,8 +70,8 @@ def _whole(pair: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mismatched(rows: Dataset, size: int) -> Dataset:
-    """Each prompt with the answer of its neighbour in the micro-batch too: TRL's estimate of KTO's divergence
-    (trl 1.9, trainer/kto_trainer.py, _prepare_dataset).
+    """Each prompt with the answer of the row before it in the step too, the first with the last one's: the estimate of KTO's
+    divergence (trl 1.9, trainer/kto_trainer.py, _prepare_dataset, which pairs them in the micro-batch).
     """
     answers = list(rows["completion_ids"])
     parts = [answers[first : first + size] for first in range(0, len(answers), size)]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import tune_axolotl_losses
 import tune_checkpoints
 import tune_shared
 import tune_witness
@@ -205,7 +206,7 @@ class Dpo(Prepared, AxolotlDPOTrainer):
         return super(AxolotlDPOTrainer, self).training_step(*args, **kw)
 
 
-class Kto(Prepared, AxolotlKTOTrainer):
+class Kto(tune_axolotl_losses.StepKto, Prepared, AxolotlKTOTrainer):
     """kto."""
 
 
@@ -232,7 +233,7 @@ class Ready(Exact):
         return out
 
 
-class Orpo(Ready, AxolotlORPOTrainer):
+class Orpo(tune_axolotl_losses.StepOrpo, Ready, AxolotlORPOTrainer):
     """orpo."""
 
 

@@ -52,6 +52,8 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     specs = _by_file(native, backend.config)
     python = target.python or "env/bin/python"
     launch = specs.pop(LAUNCH, {})
+    if DATA in specs and flat["train.epochs"] and flat["optim.warmup_steps"]:  # steps are known once the rows are counted
+        specs[DATA]["warmup_steps"] = flat["optim.warmup_steps"]
     decided = Plan(
         recipe=recipe.name,
         backend=backend.name,

@@ -59,6 +59,7 @@ DEFAULTS = {
     "epochs": None,
     "steps": None,
     "drop_empty": False,
+    "warmup_steps": None,  # given with epochs: they must not be more than the steps
     "ignore": [],  # columns and message keys that are as if they were not there
     "require_stop": True,  # a token at which generation stops ends each turn of the assistant
     "chat_template": None,  # {"path": FILE} that goes before the tokenizer's own
@@ -210,6 +211,33 @@ def key_of(spec, sources):
 # The data as a whole
 
 
+def check_warmup(spec, steps):
+    """Refuse a run that never leaves its warm-up."""
+    if spec.warmup_steps and spec.warmup_steps > steps:
+        raise Refused(
+            "bad_spec",
+            f"optim.warmup_steps is {spec.warmup_steps}, but train.epochs: {spec.epochs} are {steps} steps of these rows: the rate "
+            f"would never leave the warm-up. Set optim.warmup_steps to at most {steps}, or optim.warmup_share in its place",
+        )
+
+
+def check_steps(spec, rows):
+    """The steps that are known before rows are drawn or packed; refused as those of the whole are."""
+    per_epoch = rows // spec.batch
+    if not per_epoch:
+        raise no_batch(spec, rows)
+    check_warmup(spec, spec.steps or spec.epochs * per_epoch)
+
+
+def no_batch(spec, rows):
+    """The complaint about too few rows."""
+    return Refused(
+        "no_steps",
+        f"{rows} {'packed ' * spec.pack}rows do not fill one batch of {spec.batch}: set "
+        f"train.batch.global to at most {rows}, or give more rows",
+    )
+
+
 def previewed(spec, count):
     """The first rows, token by token, as JSON; refused as the whole is, as far as it is read."""
     room, tokens = ROOMS[spec.format], tokens_of(spec)
@@ -217,8 +245,13 @@ def previewed(spec, count):
         tally = Tally(name, room.NOUNS[spec.format], room.LACK)
         first = room.previewed(sources, spec, tokens, tally, count, max(count, PREVIEWED))
         tally.check(sources, spec)
+        whole = all(rows < max(count, PREVIEWED) for rows in tally.read.values())
+        if name == "train" and whole and not spec.pack and len(sources) == 1 and sources[0].weight == 1:
+            check_steps(spec, tally.rows_in - len(tally.empty))
         for line in tally.notes(tokens):
             print(line, file=sys.stderr)
+        if not whole:
+            print(f"{name}: the first {max(count, PREVIEWED):,} rows of each source were read", file=sys.stderr)
     return json.dumps(first)
 
 
@@ -236,6 +269,7 @@ def write(spec, sources, folder):
     train = sets["train"]
     order = np.asarray(ordered(train.parts, spec))
     np.save(os.path.join(folder, "train.order.npy"), order)
+    check_warmup(spec, len(order) // spec.batch)
     digest = hashlib.sha256()
     for part in (order, *train.content):
         digest.update(part)
@@ -249,6 +283,9 @@ def write(spec, sources, folder):
         "sha256": digest.hexdigest(),
     }
     manifest = {**counts["train"], **by_step(train, order, spec), **about}
+    if left := manifest["left_out_per_epoch"]:
+        manifest["notes"].append(f"train: {left:,} {train.noun} left out of each epoch: they fill no batch")
+    manifest["notes"] += counts["eval"]["notes"] if "eval" in counts else []
     write_json(os.path.join(folder, "manifest.json"), manifest)
     with open(os.path.join(folder, "report.txt"), "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(report(manifest, spec, train))
@@ -261,11 +298,7 @@ def ordered(parts, spec):
     rows = len(drawn(parts, spec, 0))
     per_epoch = rows // spec.batch * spec.batch
     if not per_epoch:
-        raise Refused(
-            "no_steps",
-            f"{rows} {'packed ' * spec.pack}rows do not fill one batch of {spec.batch}: set "
-            f"train.batch.global to at most {rows}, or give more rows",
-        )
+        raise no_batch(spec, rows)
     total = spec.steps * spec.batch if spec.steps else spec.epochs * per_epoch
     order = array("q")
     for epoch in range(-(-total // per_epoch)):
@@ -331,8 +364,7 @@ def report(manifest, spec, train):
         f"steps: {manifest['steps']:,}, each of {spec.batch:,} rows; epochs: {manifest['epochs']:.4g}; "
         f"rows left out of each epoch: {manifest['left_out_per_epoch']:,}"
     )
-    notes = [*manifest["notes"], *(manifest["eval"]["notes"] if manifest["eval"] else [])]
-    return "\n".join([*sets, steps, *notes, f"one row, loss between ⟦ ⟧: {train.sample}"])
+    return "\n".join([*sets, steps, *manifest["notes"], f"one row, loss between ⟦ ⟧: {train.sample}"])
 
 
 if __name__ == "__main__":

@@ -265,7 +265,7 @@ def counted(sources, spec, tokens, tally, most=None):
 
     def rows(source):
         for row in encoded(source.files, spec, tokens, most):
-            if tally.took(row.asked, whole(row), is_empty(row, spec)):
+            if tally.took(source, row.asked, whole(row), is_empty(row, spec)):
                 tally.equal += len(row.asked.answers) > 1 and len(set(row.asked.answers.values())) == 1
                 yield row
 

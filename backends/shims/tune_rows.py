@@ -84,6 +84,7 @@ def through_template(messages, spec, chat, facts):
     chat = chat.with_facts(facts) if facts else chat
     messages, text, unread = written(messages, chat)
     turned = find_turns(text, messages, wanted, chat, spec.ignore)
+    unread += [FORGOTTEN] * any(one.forgets for one in turned)
     empty = any(not (messages[one.number - 1]["content"] or "").strip() and len(messages[one.number - 1]) == 2 for one in turned)
     return text, [span for one in turned for span in one.spans], turned, empty, unread
 
@@ -111,6 +112,7 @@ def instruct_row(cells, spec, chat):
     return prompt + output, [(len(prompt), len(prompt) + len(output))], [], not output.strip(), []
 
 
+FORGOTTEN = "messages[].content: thoughts of earlier turns"
 WAYS = {"instruct": instruct_row, "completion": completion_row, "chat": chat_row, "text": text_row}
 
 
@@ -167,7 +169,7 @@ def counted(sources, spec, tokens, tally, most=None):
 
     def rows(source):
         for made, row in encoded(source.files, spec, tokens, most):
-            if tally.took(made, row, row.labels.count(NO_LOSS) == len(row.labels)):
+            if tally.took(source, made, row, row.labels.count(NO_LOSS) == len(row.labels)):
                 yield row
 
     return ((source, rows(source)) for source in sources)

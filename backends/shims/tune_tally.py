@@ -18,6 +18,7 @@ class Tally:
 
     Attributes:
         rows_in: rows of the files.
+        read: those of each source, by its name.
         truncated: rows that were cut at max_length.
         lost_end: rows of which the cut took the end of what carries loss.
         empty: places of rows from which nothing could be learned.
@@ -39,13 +40,15 @@ class Tally:
     def __init__(self, name, noun, lack):
         self.name, self.noun, self.lack = name, noun, lack
         self.rows_in = self.truncated = self.lost_end = self.blank = self.equal = self.largest = 0
+        self.read = Counter()
         self.unread, self.columns, self.ends = Counter(), Counter(), Counter()
         self.empty, self.endless, self.parts, self.longest, self.content, self.sample = [], [], [], {}, [], ""
         self.lengths, self.loss = array("q"), array("q")
 
-    def took(self, made, row, is_empty):
-        """Count one row, as text and as tokens; whether anything can be learned of it."""
+    def took(self, source, made, row, is_empty):
+        """Count one row of a source, as text and as tokens; whether anything can be learned of it."""
         self.rows_in += 1
+        self.read[source.name] += 1
         self.columns.update(made.found)
         self.unread.update(made.unread)
         if is_empty:

@@ -11,10 +11,12 @@ from collections import namedtuple
 from tune_columns import way_out
 from tune_files import BadRow
 
-Turn = namedtuple("Turn", "number role spans body end")
-Turn.__doc__ = (
-    "A turn that carries loss: number of its message, from 1; role; ranges that carry loss; ends of its content and of itself."
-)
+Turn = namedtuple("Turn", "number role spans body end forgets", defaults=[False])
+Turn.__doc__ = """A turn that carries loss.
+
+number of its message, from 1; role; ranges that carry loss; where its content ends, and where itself; whether the template leaves
+out what it thought.
+"""
 SHORT = 24  # characters; a text as short as this may stand in another by chance
 
 
@@ -28,9 +30,8 @@ def find_turns(text, messages, wanted, chat, ignored=()):
             spans = [(start, end)]
             if marks and message["role"] == "assistant":
                 spans = [(max(a, start), min(b, end)) for a, b in marks if a < end and b > start]
-            found.append(Turn(at + 1, message["role"], spans, body, end))
-            if "content" not in ignored:
-                check_written(text[start:end], messages, at)
+            forgets = "content" not in ignored and check_written(text[start:end], messages, at)
+            found.append(Turn(at + 1, message["role"], spans, body, end, forgets))
     if "content" not in ignored:
         check_others(text, messages, wanted, chat)
     return found
@@ -71,19 +72,15 @@ def header_end(text, messages, at, chat, first):
     if text.startswith(asked):
         return len(asked)
     header = asked[in_common(asked, chat(before)) :]
+    floor, between = behind_last(text, messages[at - 1 :], before, chat) if at else (0, "")
+    if between and text.startswith(between, floor):
+        return floor + len(between)
+    if header and (place := text.rfind(header, floor, first)) >= 0:
+        return place + len(header)
     least = role_part(header, chat) if header else 0
-    floor = 0
-    if at:
-        try:
-            floor = content_range(text, messages, at - 1, chat)[1]
-        except BadRow:  # nothing of the message before is written
-            pass
-        else:
-            other = chat([*before[:-1], otherwise(before[-1])], True)
-            between = asked[len(asked) - in_common(asked[::-1], other[::-1]) :]
-            shared = in_common(between, text[floor:first])
-            if shared >= len(between) - len(header) + least:
-                return floor + shared
+    shared = in_common(between, text[floor:first])
+    if between and shared >= len(between) - len(header) + least:
+        return floor + shared
     for size in range(len(header), max(least, 1) - 1, -1):
         place = text.rfind(header[:size], floor, first)
         if place >= 0:
@@ -91,21 +88,33 @@ def header_end(text, messages, at, chat, first):
     raise unsteady(at)
 
 
-def role_part(header, chat):
-    """How much of a header any turn has: at least what it shares with that of a plain answer."""
-    ask, plain = {"role": "user", "content": "\ue000"}, {"role": "assistant", "content": "\ue001"}
+def behind_last(text, rest, before, chat):
+    """(where the content of the last message before a turn ends in the text, what the template writes from there to the turn)."""
     try:
-        opened = chat([ask])
-        answered = chat([ask, plain])
-    except BadRow:
-        return max(1, len(header) - len(header.lstrip()) + 1)
-    return max(1, in_common(header, answered[in_common(opened, answered) :]))
+        floor = content_range(text, [*before[:-1], *rest], len(before) - 1, chat)[1]
+    except BadRow:  # nothing of it is written
+        return 0, ""
+    asked, other = chat(before, True), chat([*before[:-1], otherwise(before[-1])], True)
+    return floor, asked[len(asked) - in_common(asked[::-1], other[::-1]) :]
+
+
+def role_part(header, chat):
+    """How much of a header any turn has: at least what it shares with that of a plain answer, the last one or an earlier one."""
+    ask, plain = {"role": "user", "content": "\ue000"}, {"role": "assistant", "content": "\ue001"}
+    shared = [len(header)]
+    for messages in ([ask, plain], [ask, plain, ask]):
+        try:
+            opened, answered = chat([ask]), chat(messages)
+        except BadRow:
+            continue
+        shared.append(in_common(header, answered[in_common(opened, answered) :]))
+    return max(1, min(shared))
 
 
 def end_of(text, messages, at, chat, behind):
     """Where a turn ends whose content ends at `behind`; it may read otherwise when more follows, as Qwen3's lose thoughts.
 
-    It ends with what the template writes behind its content when nothing follows, or behind a user's.
+    It ends with what the template writes behind its content when nothing follows, or behind a user's, or else with its content.
     """
     if at == len(messages) - 1:
         return len(text)
@@ -116,7 +125,7 @@ def end_of(text, messages, at, chat, behind):
     for closing in (alone[last:], user_end(chat)):
         if closing is not None and text.startswith(closing, behind):
             return behind + len(closing)
-    raise unsteady(at)
+    return behind
 
 
 def user_end(chat):
@@ -129,11 +138,11 @@ def user_end(chat):
 
 def check_written(text, messages, at):
     """Refuse a turn whose text lacks something of its content. White space around it, and around the marks of a thought, is the
-    template's; what an earlier turn thought may be left out, as it is when the model is asked.
+    template's; what an earlier turn thought may be left out, as it is when the model is asked. Whether it is.
     """
     content = (messages[at]["content"] or "").strip()
     if content in text:
-        return
+        return False
     later = any(one["role"] == "user" for one in messages[at + 1 :])
     thought, mark, answer = content.rpartition("</think>")
     pieces = [answer] if mark and later else [*thought.replace("<think>", "").split("</think>"), answer]
@@ -143,6 +152,7 @@ def check_written(text, messages, at):
         if place < 0:
             raise lost(at)
         place += len(piece)
+    return bool(mark and later)
 
 
 def check_others(text, messages, wanted, chat):

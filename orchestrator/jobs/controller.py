@@ -28,7 +28,7 @@ from orchestrator.jobs.attempt_history import beginning, outcome, tried
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, merge_ranks, reconcile
 from orchestrator.jobs.retry import Again, Rules, again, astray, hangs
 from orchestrator.monitoring.drift import drifted
-from orchestrator.monitoring.metrics import points, summed
+from orchestrator.monitoring.metrics import points, rows_note, summed
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.request import GRACE
 from orchestrator.store import Active, Changes, Store
@@ -280,6 +280,8 @@ class Controller:
             speaker.seen if speaker else AttemptStatus(each.job.id, each.job.attempt, "unknown"),
             time.time(),
         )
+        if new.state == "SUCCEEDED" and not new.detail:
+            new = replace(new, detail=rows_note(case.manifest))
         if new.state not in ENDED or new.state == "SUCCEEDED":
             self._become(each, new, seen)
             return

@@ -41,6 +41,17 @@ def summed(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {**manifest, "tokens_so_far": list(accumulate(manifest["tokens_per_step"]))}
 
 
+LONGEST_NOTE = 2000
+"""Characters of a host's words that are kept with a job."""
+
+
+def rows_note(manifest: Mapping[str, Any] | None) -> str:
+    """What the data step says that a person should know of the rows: what was cut, left out, without an answer, unread."""
+    notes = (manifest or {}).get("notes", [])
+    text = "; ".join(note for note in notes if isinstance(note, str)) if isinstance(notes, list) else ""
+    return text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]}..."
+
+
 def enrich(found: Sequence[Point], manifest: Mapping[str, Any] | None) -> list[Point]:
     """Add what the data step knows: tokens so far, and the speed in all tokens where a trainer counts only those with loss."""
     if not manifest:

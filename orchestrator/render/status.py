@@ -94,7 +94,7 @@ def _progress(job: Job) -> str:
 def _note(job: Job, now: float) -> str:
     if job.state in {"FAILED", "LOST"}:
         return ": ".join(text for text in (job.reason, job.detail) if text)
-    if job.state == "QUEUED" and job.detail:
+    if job.state in {"QUEUED", "SUCCEEDED"} and job.detail:
         return job.detail
     if not job.reachable and job.ended is None:
         return "unreachable" if job.seen_at is None else f"unreachable for {ago(now - job.seen_at)}"

@@ -252,3 +252,76 @@ def test_a_cut_reply_needs_no_end(data_job):
     manifest = data_job.data().manifest
     assert (manifest["truncated"], manifest["lost_end"], manifest["without_stop"]) == (1, 1, 0)
     assert manifest["notes"] == ["train: 1 of 1 rows cut at max_length (data.max_length), 1 of them without their end"]
+
+
+# The figures
+
+
+def test_what_a_person_should_know(data_job):
+    """The figures of a file made for it: cut, without answer, left out, unread, left out of each epoch; preview tells the same."""
+    rows = [
+        *({"instruction": "a", "output": "b", "topic": n} for n in range(3)),
+        {"instruction": "a", "output": ""},
+        {"instruction": "a", "output": "x" * 99, "topic": 1},
+        {"instruction": "i" * 99, "output": "x"},
+    ]
+    spec = data_job.spec | {"train": data_job.write("t.jsonl", rows), "template": "plain", "max_length": 50, "batch": 2}
+    data_job.run("tune_data", spec | {"drop_empty": True})
+    manifest = data_job.data().manifest
+    due = {"truncated": 1, "lost_end": 1, "dropped_empty": 1, "empty_answers": 1, "unread": {"topic": 4}, "left_out_per_epoch": 1}
+    assert {key: manifest[key] for key in due} == due
+    assert manifest["notes"] == [
+        "train: 1 of 6 rows cut at max_length (data.max_length), 1 of them without their end",
+        "train: 1 of 6 rows left out: no token with loss (data.drop_empty)",
+        "train: 1 of 6 rows with an empty answer: only its end is learned",
+        "train: nothing reads these columns and keys (rows): topic (4)",
+        "train: 1 rows left out of each epoch: they fill no batch",
+    ]
+    process = data_job.start("tune_data", spec | {"drop_empty": True}, "--preview", 2)
+    out, err = process.communicate()
+    assert (process.returncode, len(json.loads(out)), err.splitlines()) == (0, 2, manifest["notes"][:4])
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "says"),
+    [
+        ([], {}, "no rows"),
+        ([{"instruction": "i" * 99, "output": "x"}], {"max_length": 9}, "no token with loss"),
+        ([{"instruction": "a", "output": "x"}], {"batch": 2}, "do not fill one batch"),
+        ([{"instruction": "a", "output": "x"}] * 9, {"epochs": 2, "warmup_steps": 19}, "are 18 steps of these rows"),
+    ],
+)
+def test_preview_refuses_what_the_job_would(data_job, rows, changes, says):
+    """What the data step refuses once the rows are read, its preview refuses too, in the same words."""
+    spec = data_job.spec | {"train": data_job.write("t.jsonl", rows)} | changes
+    process = data_job.start("tune_data", spec, "--preview", 1)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    assert says in err
+    assert data_job.refused("tune_data", spec)[1] in err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.jsonl", '[{"text": "a"}]', "rename it to a.json"),
+        ("a.jsonl", '[\n {"text": "a"}\n]', "rename it to a.json"),
+        ("a.jsonl", '{\n "text": "a"\n}', "one whole row a line"),
+        ("a.json", '{"text": "a"}\n{"text": "b"}\n', "rename it to a.jsonl"),
+        ("a.jsonl", '{"text": "a", "text": "b"}\n', "key 'text' stands twice"),
+    ],
+)
+def test_files_say_what_they_are(data_job, name, content, says):
+    """A list called .jsonl, rows called .json, one object over several lines, a key that stands twice: named with the way out."""
+    (data_job.folder / name).write_text(content)
+    source = {"path": name, "name": f"~/mine/{name}"}
+    word, detail = data_job.refused("tune_data", data_job.spec | {"train": source, "format": "text"})
+    assert (word, detail.startswith(f"~/mine/{name}:1")) == ("bad_data", True)
+    assert says in detail
+
+
+def test_plain_text_lines(data_job):
+    """A byte order mark is no text, a lone CR is part of its row, CR LF ends one; EOS that the text has is not doubled."""
+    (data_job.folder / "t.txt").write_bytes(b"\xef\xbb\xbfa\rb\r\nc</s>\n")
+    data_job.run("tune_data", data_job.spec | {"train": {"path": "t.txt"}, "format": "text"})
+    assert data_job.data().ids == [[256, *b"a\rb", 257], [256, *b"c", 257]]

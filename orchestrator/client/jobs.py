@@ -183,15 +183,18 @@ def check_succeeded(found: Sequence[Job]) -> None:
 
 def until_ended(here: Session, ids: Sequence[str], until: float | None) -> list[Job]:
     """The jobs, when all have ended or the time (monotonic) has come."""
-    looked = 0.0
-    while True:
+    looked, left = 0.0, list(reversed(ids))
+    while left and (until is None or time.monotonic() <= until):
         if time.monotonic() - looked > 1:
             looked = time.monotonic()
             here.keep_alive()
-        found = here.store.jobs(ids=ids)
-        if all(job.ended for job in found) or (until is not None and time.monotonic() > until):
-            return sorted(found, key=lambda job: ids.index(job.id))
-        time.sleep(PACE / 2)
+        job = here.store.job(left[-1])  # the one that is next in turn: all have to end, and there may be thousands
+        if job is None or job.ended:
+            left.pop()
+        else:
+            time.sleep(PACE / 2)
+    place = {id: number for number, id in enumerate(ids)}
+    return sorted(here.store.jobs(ids=ids), key=lambda job: place[job.id])
 
 
 def follow(name: str) -> Iterator[Update]:
@@ -255,7 +258,8 @@ def cancel(names: Iterable[str] = (), *, all_of: Iterable[str] = (), abandon: bo
 
     with session() as here:
         found = _chosen(here.store, list(names), list(all_of))
-        asked = [job.id for job in found if here.store.ask(job.id, "abandon" if abandon else "cancel")]
+        active = here.store.ask_all([job.id for job in found], "abandon" if abandon else "cancel")
+        asked = [job.id for job in found if job.id in active]
         if asked:
             wake(here.home)
         if wait:

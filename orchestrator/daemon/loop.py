@@ -21,6 +21,8 @@ TOGETHER = 0.002
 """Seconds after the first news in which more may come before it is looked at."""
 SHARE = 0.1
 """Of a core that we take while there is always news: a thousand jobs have some every few ms."""
+TURNOVER = 1.0
+"""Seconds after a queued job was started in which we take what the work needs: slots are becoming free, and jobs wait for them."""
 BURST = 1.0
 """Seconds of a core that may be taken at once after a quiet time, so that some dozens of jobs wait for nothing."""
 PATIENCE = 5.0
@@ -67,7 +69,8 @@ def _loop(controller: Controller) -> None:
                 busy = time.monotonic()
             elif time.monotonic() - busy > PATIENCE:
                 break
-            if _listen(ear, controller, PACE if left else 1.0, time.monotonic() + allowance.rest()):
+            rest = allowance.rest(free=time.monotonic() - controller.started < TURNOVER)
+            if _listen(ear, controller, PACE if left else 1.0, time.monotonic() + rest):
                 busy = time.monotonic()
         place.unlink(missing_ok=True)
 
@@ -79,10 +82,15 @@ class Allowance:
         """All is saved at the beginning."""
         self._saved, self._until, self._spent = BURST, time.monotonic(), time.thread_time()
 
-    def rest(self) -> float:
-        """Seconds after which what was taken so far is made up for; 0 while some is saved."""
+    def rest(self, *, free: bool = False) -> float:
+        """Seconds after which what was taken so far is made up for; 0 while some is saved.
+
+        Args:
+            free: what was taken since the last call does not count.
+        """
         now, spent = time.monotonic(), time.thread_time()
-        self._saved = min(BURST, self._saved + (now - self._until) * SHARE) - (spent - self._spent)
+        taken = 0.0 if free else spent - self._spent
+        self._saved = min(BURST, self._saved + (now - self._until) * SHARE) - taken
         self._until, self._spent = now, spent
         return max(0.0, -self._saved / SHARE)
 

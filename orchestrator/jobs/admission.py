@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import NamedTuple
 
 from orchestrator.targets.node import Placement
@@ -19,53 +21,62 @@ class Offer(NamedTuple):
 
 @dataclass(frozen=True)
 class Queued:
-    """A job that waits for devices, or holds some."""
+    """A job that waits for devices."""
 
     id: str
-    state: str
-    want: str = ""
+    lane: str = ""
+    """In which it waits."""
+    order: tuple[int, int] = (0, 0)
+    """The lowest is first."""
     hosts: int = 1
     """Machines that it needs at once."""
     devices: int = 1
     """That it needs of each."""
     offers: tuple[Offer, ...] = ()
     """Where it may run, the preferred first."""
-    held: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    """Machine -> devices that it has."""
 
 
 def admit(
-    jobs: Iterable[Queued], taken: Mapping[str, Collection[int]] | None = None, down: Collection[str] = ()
+    working: Iterable[Mapping[str, Collection[int]]],
+    lanes: Iterable[Iterable[Queued]],
+    taken: Mapping[str, Collection[int]] | None = None,
+    down: Collection[str] = (),
 ) -> dict[str, Placement]:
-    """Which queued jobs start now, and where: in the order given, each device used once, all hosts of a job or none.
+    """Which queued jobs start now, and where: by their order, each device used once, all hosts of a job or none.
 
     A job that does not fit lets none behind it pass on the nodes where it may run: else narrow jobs would starve a wide one.
+    So no more is read of a lane than what starts, and one job.
 
     Args:
-        jobs: all that have not ended.
+        working: what each job that does not wait holds: node -> devices.
+        lanes: jobs that wait, each lane by its order; those of one lane may run on the same nodes.
         taken: node -> devices that others use.
         down: nodes that do not answer; nothing is started there.
     """
-    jobs = list(jobs)
-    used: dict[str, set[int]] = {node: set(devices) for node, devices in (taken or {}).items()}
-    for job in jobs:
-        for node, devices in job.held.items() if job.state != "QUEUED" else ():
-            used.setdefault(node, set()).update(devices)
+    used: dict[str, set[int]] = {}
+    for held in (taken or {}, *working):
+        _take(used, held)
     out: dict[str, Placement] = {}
     closed = set(down)
-    full: set[tuple[Offer, ...]] = set()
-    for job in jobs:
-        if job.state != "QUEUED" or job.want or job.offers in full:
-            continue
+    waiting = [iter(lane) for lane in lanes]
+    heads = [(first.order, number, first) for number, lane in enumerate(waiting) for first in islice(lane, 1)]
+    heapify(heads)
+    while heads:
+        _, number, job = heappop(heads)
         placement = next(filter(None, (_fits(job, offer, used, closed) for offer in job.offers)), None)
         if placement is None:
-            full.add(job.offers)
             closed.update(node for offer in job.offers for node, _ in offer.nodes)
             continue
         out[job.id] = placement
-        for node, devices in placement.devices.items():
-            used.setdefault(node, set()).update(devices)
+        _take(used, placement.devices)
+        for following in islice(waiting[number], 1):
+            heappush(heads, (following.order, number, following))
     return out
+
+
+def _take(used: dict[str, set[int]], held: Mapping[str, Collection[int]]) -> None:
+    for node, devices in held.items():
+        used.setdefault(node, set()).update(devices)
 
 
 def _fits(job: Queued, offer: Offer, used: Mapping[str, set[int]], closed: Collection[str]) -> Placement | None:

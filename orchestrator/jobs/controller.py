@@ -11,7 +11,7 @@ import os
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +36,11 @@ from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
 from orchestrator.transports.base import AttemptStatus, Refused, TransportError, Watch
 
+PAGE = 8
+"""Jobs of a lane that are read at once."""
+TELLING = 5.0
+"""Seconds after which jobs that came meanwhile are told why they wait, too: it takes time by their number."""
+
 
 @dataclass
 class Controller:
@@ -50,10 +55,14 @@ class Controller:
     left: list[Leftover] = field(default_factory=list)
     """Attempts that were given up, to be stopped when their hosts are seen again."""
     cases: dict[str, ActiveAttempt] = field(default_factory=dict)
-    waiting: dict[str, Queued] = field(default_factory=dict)
-    """What is kept of a job that waits: thousands may."""
+    waiting: dict[tuple[str, int], Queued] = field(default_factory=dict)
+    """Job and attempt -> what it asks for, of the first that wait in each lane."""
     told: dict[str, str] = field(default_factory=dict)
-    """Job -> why it waits, where others have what it waits for."""
+    """Lane -> why its jobs wait, where others have what they wait for."""
+    telling: float = 0.0
+    """When to say so again, by the monotonic clock."""
+    started: float = float("-inf")
+    """When a queued job was given devices last, by the monotonic clock."""
 
     def __post_init__(self) -> None:
         """The ways to all machines begin here."""
@@ -85,23 +94,25 @@ class Controller:
             patience: seconds to wait for other hosts that are being asked; what comes later is heeded by the next look.
 
         Returns:
-            How many jobs are not ended afterwards.
+            How many jobs work, and how many lanes wait; 0 when all have ended.
         """
-        active = self.store.active()
-        present = {each.job.id: each for each in active}
+        working = self.store.working()
+        present = {each.job.id: each for each in working}
         self.cases = {id: case for id, case in self.cases.items() if id in present}
-        self.waiting = {id: size for id, size in self.waiting.items() if id in present and present[id].job.state == "QUEUED"}
-        self._ask([each for each in active if each.job.state in ALIVE])
+        self._ask([each for each in working if each.job.state in ALIVE])
         if self._heed(present, patience):
-            active = self.store.active()
+            working = self.store.working()
         self._tell(present)
-        for each in active:
-            if each.job.state == "QUEUED" and each.job.want:
-                self._become(each, Become("CANCELLED", "cancelled", "before it started"))
-        if start and any(each.job.state == "QUEUED" for each in active):
-            begun = self._admit(active)
+        if unwanted := [each.job.id for each in working if each.job.state == "QUEUED"]:
+            self.store.end_unstarted("CANCELLED", "cancelled", "before it started", time.time())
+            working = [each for each in working if each.job.state != "QUEUED"]
+            for id in unwanted:
+                self.secrets.pop(id, None)
+        lanes = self.store.lanes()
+        if start and lanes:
+            begun = self._admit(working, lanes)
             self._heed({each.job.id: each for each in begun}, patience)
-        return len(active)
+        return len(working) + len(lanes)
 
     def _tell(self, present: Mapping[str, Active]) -> None:
         """Show what is being brought to the hosts of jobs that start."""
@@ -313,51 +324,68 @@ class Controller:
 
     # Starting
 
-    def _admit(self, active: Sequence[Active]) -> list[Active]:
+    def _admit(self, working: Sequence[Active], lanes: Sequence[str]) -> list[Active]:
         """Start queued jobs for which there are devices; those begun."""
-        by_id = {each.job.id: each for each in active}
-        begun = []
-        now = time.time()
-        waiting = [each for each in active if each.job.state != "QUEUED" or each.positions.get("not_before", 0.0) <= now]
+        seen: dict[str, Active] = {}
+        placements = (self.case(each).record.placement for each in working)
+        held = [placement.devices for placement in placements if placement]
         closed = self.machines.down() | {left.host.name for left in self.left}  # where an attempt that was given up may work
-        grants = admit(map(self._queued, waiting), self.machines.taken(), closed)
-        self._explain([each for each in waiting if each.job.state == "QUEUED" and each.job.id not in grants])
+        known, self.waiting = self.waiting, {}
+        grants = admit(held, [self._queued(lane, known, seen) for lane in lanes], self.machines.taken(), closed)
+        self._explain(lanes)
+        begun = []
         for id, grant in grants.items():
-            each, case = by_id[id], self.case(by_id[id])
+            each, case = seen[id], self.case(seen[id])
             case.record.placement = grant
             case.latest.clear()
             self.store.record(id, each.job.attempt, (), time.time(), case.record.as_dict())
             news: Changes = {"state": "STARTING", "target": grant.target, "detail": ""}
             if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), **news):
-                begun.append(Active(each.job._replace(state="STARTING", target=grant.target), each.positions))
+                begun.append(each._replace(job=each.job._replace(state="STARTING", target=grant.target)))
+                self.started = time.monotonic()
         self._start(begun)
         return begun
 
-    def _explain(self, waiting: Sequence[Active]) -> None:
-        """Note with jobs that wait who else has devices where they may run, once each time that this changes."""
+    def _explain(self, lanes: Sequence[str]) -> None:
+        """Note with jobs that wait who else has devices where they may run, each time that this changes."""
         others = self.machines.others()
         if not others and not self.told:
             return
-        said = {}
-        for each in waiting:
-            id, where = each.job.id, self.waiting[each.job.id].offers
-            said[id] = "; ".join(f"{name}: {others[name]}" for offer in where for name, _ in offer.nodes if name in others)
-            if said[id] != self.told.get(id, ""):
-                self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), detail=said[id])
-        self.told = {id: told for id, told in said.items() if told}
+        offers = {queued.lane: queued.offers for queued in self.waiting.values()}
+        said = {
+            lane: "; ".join(f"{name}: {others[name]}" for offer in where for name, _ in offer.nodes if name in others)
+            for lane, where in offers.items()
+        }
+        if again := time.monotonic() >= self.telling:  # jobs that were submitted meanwhile
+            self.telling = time.monotonic() + TELLING
+        for lane in lanes:
+            text, old = said.get(lane, ""), self.told.get(lane, "")
+            if text != old or (again and text):
+                self.store.explain(lane, text, time.time())
+        self.told = {lane: text for lane, text in said.items() if text}
 
-    def _queued(self, each: Active) -> Queued:
-        """What is asked for by a job that waits, or held by one that does not."""
-        job = each.job
-        if job.state != "QUEUED":
-            placement = self.case(each).record.placement
-            return Queued(job.id, job.state, job.want, held=placement.devices if placement else {})
-        if job.id not in self.waiting:
-            request, resume = JobRequest.unpacked(self.store.request(job.id)), AttemptRecord.from_dict(each.positions).resume
-            offers = _offers(request, resume.node if resume else None)
-            self.waiting[job.id] = Queued(job.id, job.state, "", request.plan.hosts, request.plan.devices, offers)
-        known = self.waiting[job.id]
-        return replace(known, want=job.want) if job.want else known
+    def _queued(self, lane: str, known: Mapping[tuple[str, int], Queued], seen: dict[str, Active]) -> Iterator[Queued]:
+        """Jobs that wait in a lane, by their order, read as they are taken.
+
+        Args:
+            lane: which.
+            known: what was read of jobs before.
+            seen: gets what the store says of each.
+        """
+        skip, now = 0, time.time()
+        while page := self.store.waiting(lane, now, skip=skip, limit=PAGE):
+            for each in page:
+                key = each.job.id, each.job.attempt
+                seen[each.job.id] = each
+                self.waiting[key] = queued = known.get(key) or self._asks(each, lane)
+                yield queued
+            skip += len(page)
+
+    def _asks(self, each: Active, lane: str) -> Queued:
+        """What a job that waits asks for."""
+        request, resume = JobRequest.unpacked(self.store.request(each.job.id)), AttemptRecord.from_dict(each.positions).resume
+        offers = _offers(request, resume.node if resume else None)
+        return Queued(each.job.id, lane, (-each.job.priority, each.key), request.plan.hosts, request.plan.devices, offers)
 
     def _start(self, begun: Sequence[Active]) -> None:
         """Give attempts to their hosts. A second time does nothing there."""

@@ -232,8 +232,9 @@ class Store:
             return self.jobs(limit=1)
         if not word:
             return []
-        like = self._jobs("WHERE substr(jobs.id, 1, ?) = ? OR jobs.name = ? ORDER BY jobs.key DESC", (len(word), word, word))
-        return [job for job in like if job.id == word] or like
+        if exact := self.job(word):  # by the index: a caller may have thousands of ids
+            return [exact]
+        return self._jobs("WHERE substr(jobs.id, 1, ?) = ? OR jobs.name = ? ORDER BY jobs.key DESC", (len(word), word, word))
 
     def jobs(
         self,

@@ -62,3 +62,15 @@ def test_a_quiet_time_is_saved_up_to_a_burst(clock):
     assert allowance.rest() == 0.0
     clock.work(0.15)
     assert allowance.rest() == pytest.approx(0.15 / loop.SHARE - 0.15)
+
+
+def test_what_is_free_does_not_count(clock):
+    """Work while queued jobs start takes what it needs, and is not made up for afterwards; nothing is saved by it either."""
+    allowance = loop.Allowance()
+    for _ in range(1000):
+        clock.work(0.05)
+        assert allowance.rest(free=True) == 0.0
+    clock.work(loop.BURST)
+    assert allowance.rest() == 0.0
+    clock.work(0.5)
+    assert allowance.rest() > 0.0

@@ -68,7 +68,7 @@ def shell_plan(*scripts, steps=None, devices=1, secrets=(), name="fault", hosts=
         reading={"every": 1, "first_lr": 0.0, "accumulation": 1},
         devices=devices,
         hosts=hosts,
-        retry=dict.fromkeys(("lost", "hardware", "hang", "out_of_memory", "unknown"), 0) if retry is None else retry,
+        retry={"hang_minutes": 60.0, **({} if retry is None else retry)},  # without it: the defaults of a plan of older releases
     )
 
 

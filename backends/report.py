@@ -1,4 +1,4 @@
-"""What crossed from the recipe to the trainer, how, and what did not: one line a leaf."""
+"""What became of a recipe in a trainer: one line a leaf, with how it is translated, or why not."""
 
 from __future__ import annotations
 

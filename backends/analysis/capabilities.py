@@ -12,20 +12,20 @@ from backends.compile import context_of
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import Context, Row, Variant, variant_of
 from backends.mapping.translate import translate
-from backends.recipe.flat import REQUIRED, Flat, Value, defaults, words
+from backends.recipe.flat import REQUIRED, Flat, Value, choices, defaults
 from backends.recipe.leaves import FORMATS
 from backends.recipe.needs import asks, completed, is_met, needs_of, requests, samples
 from backends.report import Kind as Lack
 from backends.report import Line, Status
 from backends.target import Target
 
-KINDS: tuple[str, ...] = words("method.kind")
-ADAPTERS: tuple[str, ...] = words("method.adapter")
+KINDS: tuple[str, ...] = choices("method.kind")
+ADAPTERS: tuple[str, ...] = choices("method.adapter")
 VARIANTS = tuple(Variant(kind, adapter, native) for kind in KINDS for adapter in ADAPTERS for native in (False, True))
 
 
 class Loss(NamedTuple):
-    """A value that does not cross."""
+    """A value that the trainer does not support."""
 
     value: Value
     kind: Lack
@@ -37,31 +37,31 @@ class Spelling(NamedTuple):
     """What becomes of a leaf in one variant of recipe."""
 
     keys: tuple[str, ...]
-    """The trainer's; none where the leaf crosses without one, or not at all."""
+    """The trainer's; none where the leaf needs none, or is not supported."""
     status: Status
-    """Of the values that cross; `lost` when none does."""
+    """Of the values that are supported; `lost` when none is."""
     why: str
     see: str
-    crosses: bool
-    """Some value crosses that asks for something."""
+    is_supported: bool
+    """Some value is that asks for something."""
     losses: tuple[Loss, ...]
 
 
 def spelling(backend: Backend, leaf: str, variant: Variant) -> Spelling:
     """Ask the row that reads a leaf, with its default and every other value worth asking for."""
     row = _row(backend, leaf, variant)
-    crossed: list[tuple[Value, Line]] = []
+    supported: list[tuple[Value, Line]] = []
     losses: list[Loss] = []
     for asked in ({}, *_requests(leaf, variant)):
         flat = {**_base(variant), **asked}
         line = _line(backend, leaf, flat, asked)
         if line.status != "lost":
-            crossed.append((flat[leaf], line))
+            supported.append((flat[leaf], line))
         elif all(loss.value != flat[leaf] for loss in losses):
             losses.append(Loss(flat[leaf], line.kind, line.why, line.see))
-    known, usual = bool(words(leaf)), _base(variant)[leaf]
-    some = any(asks(value) if known else value != usual for value, _ in crossed)
-    status: Status = crossed[-1][1].status if crossed else "lost"
+    known, usual = bool(choices(leaf)), _base(variant)[leaf]
+    some = any(asks(value) if known else value != usual for value, _ in supported)
+    status: Status = supported[-1][1].status if supported else "lost"
     return Spelling(_theirs(row), status, row.why, row.see, some, tuple(losses))
 
 
@@ -115,7 +115,7 @@ def _base(variant: Variant) -> Flat:
         "method.kind": variant.kind,
         "method.adapter": variant.adapter,
         "data.rendering": "native" if variant.native else "shared",
-        "data.format": next(form for form in words("data.format") if form in FORMATS[variant.kind]),
+        "data.format": next(form for form in choices("data.format") if form in FORMATS[variant.kind]),
     }
     first = {leaf: samples(leaf)[0] for leaf, default in defaults().items() if default is REQUIRED}
     least = {**defaults(), **first, **_LEAST, **shape}

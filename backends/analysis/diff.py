@@ -201,6 +201,6 @@ def _bearing(trainer: str, key: str, found: Key, side: Side) -> tuple[str, bool]
 
 
 def _beside(trainer: str, key: str, side: Side) -> tuple[str, ...]:
-    """The leaves that cross in one row with a key."""
+    """The leaves that one row translates together with a key."""
     within = Variant(side.leaves["method.kind"], side.leaves["method.adapter"], side.leaves["data.rendering"] == "native")
     return next((row.ours for row in BACKENDS[trainer].table(within) if key in row.theirs), ())

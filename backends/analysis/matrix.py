@@ -69,7 +69,7 @@ def grade(spelled: Spelling) -> str:
     """A spelling in one word."""
     if not spelled.losses:
         return spelled.status
-    return "partly" if spelled.crosses else max((loss.kind for loss in spelled.losses), key=_GRADES.index)
+    return "partly" if spelled.is_supported else max((loss.kind for loss in spelled.losses), key=_GRADES.index)
 
 
 def _worst(grades: Collection[str]) -> str:
@@ -210,7 +210,7 @@ def _lost_lines(found: Cell) -> Iterator[str]:
     reasons: dict[tuple[str, str], tuple[Loss, dict[str, None], list[Variant], bool]] = {}
     for case in found.cases:
         for loss in case.spelling.losses:
-            _, values, shapes, _ = reasons.setdefault((loss.kind, loss.why), (loss, {}, [], case.spelling.crosses))
+            _, values, shapes, _ = reasons.setdefault((loss.kind, loss.why), (loss, {}, [], case.spelling.is_supported))
             values[f"`{json.dumps(loss.value)}`"] = None
             shapes += [] if case.shapes[0] in shapes else case.shapes
     for loss, values, shapes, some in reasons.values():

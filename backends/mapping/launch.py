@@ -58,7 +58,7 @@ def one_device(see: str, why: str = "several devices are not translated yet", ki
     return (
         cannot("resources.devices", why, kind=kind, see=see),
         cannot("resources.hosts", why, kind=kind, see=see),
-        handled_by_us("resources.strategy", "one device shares with nobody"),
+        handled_by_us("resources.strategy", "one device shares with no other"),
         cannot("resources.tensor", why, kind=kind, see=see),
     )
 

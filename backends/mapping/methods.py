@@ -50,7 +50,7 @@ def lora_idle() -> tuple[Row, ...]:
 
 
 def kinds(*has: str, lacks: Mapping[str, tuple[Lack, str, str]], why: str = "") -> Row:
-    """method.kind, where the rest of the table says how each kind crosses.
+    """method.kind, where the rest of the table says what each kind becomes.
 
     Args:
         has: kinds that this trainer has.

@@ -1,4 +1,4 @@
-"""What is said of a leaf besides the schema, and how to say on what other leaves it hangs. `leaves.py` says it of each leaf."""
+"""What is said of a leaf besides the schema, and how to say on which other leaves it depends. `leaves.py` says it of each leaf."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Leaf(NamedTuple):
 
     effect: Effect
     samples: tuple[Value, ...] = ()
-    """Values worth asking a trainer for, besides the default; none: all of its words."""
+    """Values worth asking a trainer for, besides the default; none: all of its choices."""
     null: Null = ""
     needs: tuple[Needs, ...] = ()
     """Besides those of its section."""

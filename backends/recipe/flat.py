@@ -78,13 +78,13 @@ def defaults() -> Mapping[str, Value]:
 
 
 @cache
-def words(leaf: str) -> tuple[Value, ...]:
-    """What a leaf with a vocabulary may be, in the schema's order; empty for others."""
+def choices(leaf: str) -> tuple[Value, ...]:
+    """What a leaf may be that is one of a few named values, in the schema's order; empty for others."""
     kind = field_of(leaf)[2].annotation
-    return tuple(word for each in (kind, *get_args(kind)) for word in _words(each))
+    return tuple(choice for each in (kind, *get_args(kind)) for choice in _choices_of(each))
 
 
-def _words(kind: Value) -> tuple[Value, ...]:
+def _choices_of(kind: Value) -> tuple[Value, ...]:
     if kind is bool:
         return (False, True)
     origin: Value = get_origin(kind)
@@ -97,7 +97,7 @@ def is_nullable(leaf: str) -> bool:
 
 
 def is_mapping(leaf: str) -> bool:
-    """Whether it is a mapping that crosses as one value, such as `native`: `--set` may set what is in it."""
+    """Whether it is a mapping that is translated as one value, such as `native`: `--set` may set what is in it."""
     from backends.recipe.sections.base import Whole  # noqa: PLC0415  # see above
 
     kind = field_of(leaf)[2].annotation

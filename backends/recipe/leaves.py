@@ -1,7 +1,7 @@
-"""Every fact of a leaf and of a section, once. What the schema says itself (default, meaning, words, type) is read from there.
+"""Every fact of a leaf and of a section, once. What the schema says itself (default, meaning, choices, type) is read from there.
 
 A law (tests/laws/test_leaves.py) names what is missing here for a leaf of the schema. Until it is given, such a leaf decides what is
-learnt, always has an effect, and is asked for with its words alone.
+learnt, always has an effect, and is asked for with its choices alone.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from backends.recipe.facts import Also, Needs
-from backends.recipe.flat import Flat, Value, defaults, words
+from backends.recipe.flat import Flat, Value, choices, defaults
 from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, facts
 
 
@@ -53,7 +53,7 @@ def requests(leaf: str, recipe: Flat) -> Iterator[Flat]:
 
 def samples(leaf: str) -> tuple[Value, ...]:
     """Values worth asking for, some of them `Also`."""
-    return facts(leaf).samples or words(leaf)
+    return facts(leaf).samples or choices(leaf)
 
 
 def _fitting(leaf: str, recipe: Flat) -> tuple[Value, ...]:

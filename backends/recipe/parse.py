@@ -94,7 +94,7 @@ def _fitting(errors: Iterable[ErrorDetails], values: dict[str, Value]) -> Iterab
 
 
 def _problem(error: ErrorDetails, source: Source, changed: set[str]) -> Problem:
-    """One of pydantic's errors in our words."""
+    """One of pydantic's errors as a problem of ours."""
     parts = [str(part) for part in error["loc"] if not str(part).startswith(("constrained-str", "list["))]
     path = ".".join(parts)
     kind = error["type"]

@@ -62,7 +62,7 @@ def _breaks(need: Needs, found: Flat) -> bool:
     """Whether a need is not met, as far as what is written can be judged."""
     try:
         return need.refused and not any(found[leaf] is REQUIRED for leaf in need.leaves) and not is_met(need, found)
-    except TypeError:  # a value of another type, which is told anyhow
+    except TypeError:  # a value of another type, which is reported anyhow
         return False
 
 

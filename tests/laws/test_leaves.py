@@ -12,7 +12,7 @@ import pytest
 from backends.analysis.capabilities import ADAPTERS, KINDS
 from backends.recipe.docs import meanings
 from backends.recipe.facts import Also
-from backends.recipe.flat import REQUIRED, defaults, field_of, is_nullable, leaves, nest, sections, words
+from backends.recipe.flat import REQUIRED, choices, defaults, field_of, is_nullable, leaves, nest, sections
 from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, decides, facts, rank
 from backends.recipe.needs import asks, completed, has_effect, meaning_of, needs_of, requests
 from backends.recipe.parse import parse
@@ -40,7 +40,7 @@ def gaps():
         owner, name, _ = field_of(leaf)
         fact = LEAVES.get(leaf)
         out += [f"{leaf}: whether it decides the result (effect)"] if fact is None else []
-        out += [] if facts(leaf).samples or words(leaf) else [f"{leaf}: values worth asking for (samples)"]
+        out += [] if facts(leaf).samples or choices(leaf) else [f"{leaf}: values worth asking for (samples)"]
         out += [f"{leaf}: what null means (null)"] if is_nullable(leaf) and not facts(leaf).null else []
         out += [] if meanings().get((owner.__name__, name)) else [f"{leaf}: its meaning (the text below the field)"]
     return out
@@ -57,7 +57,7 @@ def test_nothing_else_is_there():
     assert set(SECTIONS) <= set(sections())
     assert [leaf for leaf in LEAVES if LEAVES[leaf].null and not is_nullable(leaf)] == []
     assert set(FORMATS) == set(KINDS)
-    assert {form for forms in FORMATS.values() for form in forms} == set(words("data.format"))
+    assert {form for forms in FORMATS.values() for form in forms} == set(choices("data.format"))
 
 
 def test_needs_name_leaves():
@@ -84,7 +84,7 @@ def test_samples_are_recipes(leaf):
 @pytest.mark.parametrize("leaf", leaves())
 def test_some_sample_is_no_default(leaf):
     """Asking for a sample value is not asking for the default again."""
-    values = [each.value if isinstance(each, Also) else each for each in facts(leaf).samples or words(leaf)]
+    values = [each.value if isinstance(each, Also) else each for each in facts(leaf).samples or choices(leaf)]
     assert any(value != defaults()[leaf] for value in values) or leaf in ("native", "version")
 
 
@@ -94,7 +94,7 @@ REFUSED = [leaf for leaf in leaves() if any(need.refused for need in needs_of(le
 @pytest.mark.parametrize("leaf", REFUSED)
 def test_what_has_no_effect_is_refused(leaf):
     """A recipe that gives a leaf where it has no effect is refused, by the leaf or its section."""
-    value = next(each for each in facts(leaf).samples or words(leaf) if asks(each))
+    value = next(each for each in facts(leaf).samples or choices(leaf) if asks(each))
     breaking = {"data.format": "text", "data.train": [{"path": "a.jsonl"}], "optim.warmup_steps": 2}
     base = {**BASE, **breaking} if leaf in ("data.template", "data.system", "data.train_split", "optim.warmup_share") else BASE
     if leaf in ("data.pack", "data.train_on_prompt"):

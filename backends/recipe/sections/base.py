@@ -20,4 +20,4 @@ class Section(BaseModel):
 
 
 class Whole(Section):
-    """A mapping that crosses to a trainer as one value: it is one leaf."""
+    """A mapping that is translated as one value: it is one leaf."""

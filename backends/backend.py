@@ -6,10 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.mapping.complete import missing
-from backends.mapping.rows import Flat, Row, Variant
+from backends.mapping.rows import Flat, Row, Value, Variant
 from backends.plan import Plan, Step
 from backends.report import Report
 
@@ -42,7 +42,7 @@ class Progress:
     """Some loss was not 0."""
     unlabelled: bool = False
     """Some step had no token with loss, by the trainer's own count."""
-    kept: dict[str, Any] = field(default_factory=dict)
+    kept: dict[str, Value] = field(default_factory=dict)
     """The backend's own notes."""
 
     def step(self, step: int, loss: float) -> None:
@@ -83,7 +83,7 @@ class Backend:
     """Scripts and modules of ours that its steps name, besides the model and data steps; what these import comes along."""
     watch: tuple[str, ...]
     """Files with metrics, relative to the job's folder."""
-    read: Callable[[Mapping[str, Any], Progress, str], list[Point]]
+    read: Callable[[Mapping[str, Value], Progress, str], list[Point]]
     """(reading, progress, a line of a watched file) -> points of that step. `progress` is changed. A line that is not what
     the trainer writes may raise ValueError."""
     judge: Callable[[Ending], tuple[str, str] | None]
@@ -91,9 +91,9 @@ class Backend:
     python: str = "3.11"
     accelerators: tuple[Accelerator, ...] = ("cpu", "cuda")
     env: Mapping[str, str] = field(default_factory=dict)
-    resume: Mapping[str, Any] = field(default_factory=dict)
+    resume: Mapping[str, Value] = field(default_factory=dict)
     """Keys of the config, of its highest level, with the values by which an attempt goes on from the folder `resume`; see
-    backends/resuming.py. Where the trainer cannot, the row of checkpoint.resume says so."""
+    backends/checkpoints.py. Where the trainer cannot, the row of checkpoint.resume says so."""
     room: Callable[[Variant, str], str] = lambda shape, accelerator: accelerator
     """(shape, accelerator) -> which of the trainer's locks: `envs/<name>-<room>.txt`."""
     scripts: Mapping[str, str] = field(default_factory=dict)
@@ -106,7 +106,7 @@ class Backend:
     """The last word on a plan, for what only the recipe says: other steps, promises, files to read."""
 
     def table(self, variant: Variant) -> tuple[Row, ...]:
-        """The rows for a shape of recipe. A leaf that the trainer's own rows do not read is lost unless it is at its default."""
+        """The rows for a variant of recipe. A leaf that the trainer's own rows do not read is lost unless it is at its default."""
         return _table(self.rows, variant)
 
 

@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from backends.emit import as_json
 from backends.mapping.schedule import rate, warmup_steps
 from backends.plan import File, Plan
+from backends.recipe.flat import Value
 
 INDEX = "checkpoints.json"
 """Where an attempt lists its checkpoints, in its work folder."""
@@ -46,7 +47,7 @@ def checkpoints(index: str) -> tuple[Checkpoint, ...]:
     return tuple(each for item in listed if (each := _checkpoint(item))) if isinstance(listed, list) else ()
 
 
-def _checkpoint(item: Any) -> Checkpoint | None:
+def _checkpoint(item: Value) -> Checkpoint | None:
     step, folder, lacks = (item.get(key, "") for key in Checkpoint._fields) if isinstance(item, dict) else ("", "", "")
     if not isinstance(step, int) or step < 1 or not isinstance(folder, str) or not isinstance(lacks, str):
         return None
@@ -54,7 +55,7 @@ def _checkpoint(item: Any) -> Checkpoint | None:
     return None if not folder or parts[0] == "" or not {"", ".", ".."}.isdisjoint(parts) else Checkpoint(step, folder, lacks)
 
 
-def resumed(plan: Plan, step: int, steps: int | None, keys: Mapping[str, Any], config: str) -> Plan:
+def resumed(plan: Plan, step: int, steps: int | None, keys: Mapping[str, Value], config: str) -> Plan:
     """The plan of an attempt that goes on.
 
     Args:
@@ -70,14 +71,14 @@ def resumed(plan: Plan, step: int, steps: int | None, keys: Mapping[str, Any], c
     return replace(plan, files=(*files, spec), reading=reading)
 
 
-def _set(text: str, keys: Mapping[str, Any]) -> str:
+def _set(text: str, keys: Mapping[str, Value]) -> str:
     """A YAML text of ours with other values at keys of its highest level that it has."""
     for key, value in keys.items():
         text = re.sub(rf"^{key}: .*$", f"{key}: {json.dumps(value)}", text, flags=re.MULTILINE)
     return text
 
 
-def first_rate(facts: Mapping[str, Any], step: int, steps: int | None) -> float:
+def first_rate(facts: Mapping[str, Value], step: int, steps: int | None) -> float:
     """Learning rate of the step that an attempt begins with.
 
     Args:

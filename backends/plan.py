@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
+from backends.recipe.flat import Value
 from backends.report import Line, Report
 
 RANK, HEAD, PORT, JOB = "@RANK@", "@HEAD@", "@PORT@", "@JOB@"
@@ -96,19 +96,19 @@ class Plan:
     promise: Promise
     watch: tuple[str, ...]
     """Files (relative to the job's folder) in which the trainer reports its metrics; `*` stands for any text."""
-    reading: dict[str, Any] = field(hash=False)
+    reading: dict[str, Value] = field(hash=False)
     """What the backend's reader needs to turn those files into points."""
     devices: int = 1
     """Accelerators on each host."""
     hosts: int = 1
-    retry: dict[str, Any] = field(default_factory=dict, hash=False)
+    retry: dict[str, Value] = field(default_factory=dict, hash=False)
     """The recipe's section retry, and `resume`: whether a retry goes on from a checkpoint."""
     accepted: tuple[str, ...] = ()
     """Leaves that the user accepts as they come out, by name."""
     report: Report = field(default_factory=Report, hash=False)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+    def from_dict(cls, values: Mapping[str, Value]) -> Plan:
         """The plan that `as_dict` gave; parts that an older release did not write have their defaults.
 
         Raises:
@@ -117,7 +117,7 @@ class Plan:
         """
         known = {name: value for name, value in values.items() if name in cls.__dataclass_fields__}
         promise, lines = known["promise"], known.get("report", {}).get("lines", ())
-        made: dict[str, Any] = {
+        made: dict[str, Value] = {
             "environment": Environment(**known["environment"]),
             "files": tuple(File(**each) for each in known["files"]),
             "steps": tuple(Step(**{**each, "argv": tuple(each["argv"])}) for each in known["steps"]),
@@ -126,10 +126,10 @@ class Plan:
             "promise": Promise(promise["steps"], tuple(promise["files"])),
             "report": Report(tuple(Line(**each) for each in lines)),
         }
-        texts: dict[str, Any] = {name: tuple(known[name]) for name in ("secrets", "watch", "accepted") if name in known}
+        texts: dict[str, Value] = {name: tuple(known[name]) for name in ("secrets", "watch", "accepted") if name in known}
         return cls(**{**known, **texts, **made})
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Value]:
         """Plain values, in a fixed order: what is stored, and what the digest is made of."""
         return {**asdict(self), "report": self.report.as_dict()}
 

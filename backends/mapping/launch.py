@@ -22,7 +22,7 @@ def identity() -> tuple[Row, ...]:
 
 
 def resume(cannot: Callable[[Context], tuple[Lack, str, str] | None]) -> Row:
-    """checkpoint.resume. What goes on is a retry, whose plan differs by a few keys (backends/resuming.py).
+    """checkpoint.resume. What goes on is a retry, whose plan differs by a few keys (backends/checkpoints.py).
 
     Args:
         cannot: what is in the way of that on a machine, if anything: kind of loss, reason, upstream's word.

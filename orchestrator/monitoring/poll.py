@@ -39,7 +39,7 @@ class Observed:
     tail: bytes = field(default=b"", repr=False)
     """The end of the log of an attempt that did not succeed."""
     index: str = ""
-    """What that attempt says of its checkpoints (`resuming.INDEX`)."""
+    """What that attempt says of its checkpoints (`checkpoints.INDEX`)."""
 
 
 def observe(transport: Transport, watches: Sequence[Watch]) -> list[Observed]:

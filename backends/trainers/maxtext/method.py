@@ -172,7 +172,7 @@ def converts(leaf: str, family: str, written: Flat) -> None:
     """A model's weights are among those that the convert step knows.
 
     Raises:
-        Lost: they are not; `written` is what the trainer is told where this is accepted.
+        Unsupported: they are not; `written` is what the trainer is told where this is accepted.
     """
     if family not in _FAMILIES:
         raise Unsupported(

@@ -82,9 +82,14 @@ class Method(Section):
     """How it is trained."""
 
     kind: Kind = "sft"
-    """`sft`: next-token loss on the answers. `pretrain`: next-token loss on plain text, from random or given weights. `dpo`,
-    `ipo`, `orpo`, `simpo`: from pairs of a chosen and a rejected answer. `kto`: from single answers with a verdict. `reward`: a
-    model that scores answers, from pairs. `grpo`: from the model's own answers. `distill`: sft beside a teacher."""
+    """`sft`: next-token loss on the answers, a mean over all tokens with loss of the step. `pretrain`: the same on plain text, from
+    random or given weights. From pairs of a chosen and a rejected answer, a mean over pairs: `dpo` (arXiv:2305.18290, eq. 7;
+    smoothed as conservative DPO is), `ipo` (arXiv:2310.12036, eq. 17, with log-ratios that are means over an answer's tokens), `orpo`
+    (arXiv:2403.07691, eq. 6: loss of the chosen answers, a mean over all their tokens of the step, and the odds ratio's) and `simpo`
+    (arXiv:2405.14734, eq. 6). `kto`: from single answers with a verdict (arXiv:2402.01306, eq. 8, a mean over rows, its divergence
+    that of the step). `reward`: a model that scores answers, from pairs (arXiv:2203.02155, eq. 1). `grpo`: from the model's own
+    answers (arXiv:2402.03300; a mean over all tokens of the step's answers, as in arXiv:2503.14476). `distill`: sft beside a
+    teacher (arXiv:1503.02531 at temperature 1)."""
     adapter: Literal["none", "lora", "qlora", "dora"] = "none"
     """`none` trains all weights. `qlora`: LoRA over a base in 4 bits (NF4). `dora`: LoRA with a trained magnitude."""
     lora: Lora = Lora()

@@ -96,6 +96,11 @@ def _refused(train: Value, form: str, columns: Flat) -> tuple[str, str] | None:
     return None
 
 
+_KTO_ORDER = (
+    "once, by train.seed: TRL pairs each prompt with its neighbour's answer, and takes the rows in one order in all epochs"
+)
+
+
 def native(variant: Variant) -> tuple[Row, ...]:
     """axolotl reads the files itself."""
 
@@ -125,10 +130,10 @@ def native(variant: Variant) -> tuple[Row, ...]:
         couple(
             ("data.shuffle",),
             ("shuffle_merged_datasets", f"{TRAINER}:shuffle"),
-            lambda value, _: (value, value),
+            lambda value, _: (value, value and variant.kind != "kto"),
             lambda value, *_: (value,),
             status="approximated",
-            why="by train.seed, in another order than that of data.rendering: shared",
+            why=_KTO_ORDER if variant.kind == "kto" else "by train.seed, in another order than that of data.rendering: shared",
         ),
         const("dataset_prepared_path", "prepared", "in the job's folder: axolotl's cache does not look at what is in a file"),
         const("chat_template", "tokenizer_default", "the model's own"),

@@ -7,7 +7,7 @@ preempted often, as long as it gets on.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from backends.checkpoints import Checkpoint, first_rate
@@ -60,19 +60,21 @@ class Enough:
 
 @dataclass(frozen=True)
 class Rules:
-    """The recipe's wish."""
+    """The section retry of a job's recipe."""
 
-    tries: Mapping[str, int] = field(default_factory=dict)
+    tries: Mapping[str, int]
     """Class -> how often; one that is not there: never."""
-    resume: bool = False
-    hang_minutes: float | None = 60.0
+    resume: bool
+    """A retry goes on from the last checkpoint."""
+    hang_minutes: float | None
+    """None: training never counts as hanging."""
 
     @classmethod
-    def of(cls, wish: Mapping[str, Any]) -> Rules:
+    def of(cls, retry: Mapping[str, Any]) -> Rules:
         """From `Plan.retry`."""
-        said = wish if "hang_minutes" in wish else {**_defaults(), **wish}  # a plan of an older release says less
-        tries = {name: value for name, value in said.items() if name not in ("hang_minutes", "resume")}
-        return cls(tries, bool(said.get("resume")), said["hang_minutes"])
+        full = retry if "hang_minutes" in retry else {**_defaults(), **retry}  # a plan of an older release says less
+        tries = {name: value for name, value in full.items() if name not in ("hang_minutes", "resume")}
+        return cls(tries, bool(full.get("resume")), full["hang_minutes"])
 
 
 def _defaults() -> dict[str, Any]:

@@ -14,9 +14,8 @@ functions that need them. docs/python.md is the guide.
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.client.errors import (
     ActionFailed,
@@ -32,24 +31,23 @@ from orchestrator.client.errors import (
     TunesmithError,
     Unreachable,
 )
+from orchestrator.client.handle import JobHandle
 
 if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
-    import pandas
-
     from backends.analysis.diff import Difference
     from backends.recipe.schema import Recipe
     from orchestrator.client.importing import ImportedConfig
     from orchestrator.client.library import LibraryRecipe
+    from orchestrator.client.output import Comparison
     from orchestrator.client.plan import PlannedJob
     from orchestrator.client.race import RaceResult
     from orchestrator.client.target_status import TargetStatus
     from orchestrator.client.translate import Translations
     from orchestrator.client.verify import Verification
-    from orchestrator.store import Event, Job, PointRow
-    from orchestrator.verification import Gap
+    from orchestrator.store import Job
 
     RecipeLike = Recipe | str | PathLike[str] | Mapping[str, Any]
 
@@ -57,7 +55,6 @@ __all__ = [
     "ActionFailed",
     "AlreadyExists",
     "Ambiguous",
-    "Comparison",
     "InvalidRecipe",
     "InvalidRequest",
     "JobFailed",
@@ -343,10 +340,7 @@ def wait(*handles: JobHandle, timeout: float | None = None, check: bool = False)
     """
     from orchestrator.client import jobs as client  # noqa: PLC0415
 
-    found = client.wait([each.id for each in handles], timeout)
-    if check:
-        client.check_succeeded(found)
-    return found
+    return client.wait([each.id for each in handles], timeout, check=check)
 
 
 def race(
@@ -449,18 +443,8 @@ def targets(*names: str, check: bool = False) -> TargetStatus:
     return client.target_status(names, check=check)
 
 
-class Comparison(NamedTuple):
-    """One metric of several jobs."""
-
-    metric: str
-    columns: Mapping[str, Sequence[float | None]]
-    """`step`, then a column a job by its id; None where a job has no value at a step."""
-    gaps: Mapping[str, Gap | None]
-    """Id -> the largest distance from the first job, and at which step; None where no step is common to both."""
-
-
 def compare(*handles: JobHandle, metric: str = "loss") -> Comparison:
-    """A metric of several jobs side by side, and how far each is from the first.
+    """A metric of several jobs side by side, and how far each is from the first: `.columns`, `.gaps`.
 
     Args:
         handles: the jobs.
@@ -470,19 +454,8 @@ def compare(*handles: JobHandle, metric: str = "loss") -> Comparison:
         InvalidRequest: no job is given.
     """
     from orchestrator.client import output  # noqa: PLC0415
-    from orchestrator.verification import curve, gap  # noqa: PLC0415
 
-    if not handles:
-        raise InvalidRequest("compare what? give jobs")
-    found = output.points([each.id for each in handles], metrics=[metric])
-    curves = {id: curve(points, metric) for id, points in found.items()}
-    first = curves[handles[0].id]
-    steps = sorted({step for each in curves.values() for step in each})
-    columns: dict[str, Sequence[float | None]] = {
-        "step": steps,
-        **{id: [each.get(step) for step in steps] for id, each in curves.items()},
-    }
-    return Comparison(metric, columns, {id: gap(each, first) for id, each in curves.items()})
+    return output.compare([each.id for each in handles], metric)
 
 
 def plot(*handles: JobHandle, metric: str = "loss", width: int = 100, height: int = 24) -> str:
@@ -495,9 +468,8 @@ def plot(*handles: JobHandle, metric: str = "loss", width: int = 100, height: in
         height: lines of the frame.
     """
     from orchestrator.client import output  # noqa: PLC0415
-    from orchestrator.render.plot import metrics_plot  # noqa: PLC0415
 
-    return metrics_plot(output.points([each.id for each in handles], metrics=[metric]), metric, width, height)
+    return output.plot([each.id for each in handles], metric, width, height)
 
 
 def version() -> str:
@@ -505,125 +477,6 @@ def version() -> str:
     from orchestrator.client import doctor as client  # noqa: PLC0415
 
     return client.version()
-
-
-class JobHandle(NamedTuple):
-    """A job that was submitted, wherever it runs. It holds the id alone: every call asks anew."""
-
-    id: str
-
-    def status(self) -> Job:
-        """The job as it is now: `.state`, `.reason`, `.step`, `.steps`, `.loss`, ..."""
-        from orchestrator.client import jobs as client  # noqa: PLC0415
-
-        return client.get(self.id)
-
-    def follow(self) -> Iterator[Job]:
-        """The job whenever something is new of it, until it has ended. Leaving early does nothing to the job."""
-        from orchestrator.client import jobs as client  # noqa: PLC0415
-
-        return (update.job for update in client.follow(self.id))
-
-    def wait(self, timeout: float | None = None, *, check: bool = False) -> Job:
-        """The job, once it has ended; see `wait`."""
-        return wait(self, timeout=timeout, check=check)[0]
-
-    def logs(self, *, attempt: int | None = None, host: int = 0) -> str:
-        """The output so far.
-
-        Args:
-            attempt: from 1; None: the latest.
-            host: of a job over several hosts, from 0.
-
-        Raises:
-            NotFound: there is no such attempt or host.
-        """
-        return "".join(self._log(attempt, host, follow=False))
-
-    def stream_logs(self, *, attempt: int | None = None, host: int = 0) -> Iterator[str]:
-        """The output piece by piece, until the job ends; as `logs`."""
-        return self._log(attempt, host, follow=True)
-
-    def _log(self, attempt: int | None, host: int, *, follow: bool) -> Iterator[str]:
-        from orchestrator.client import output  # noqa: PLC0415
-
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        for piece in output.log(self.id, attempt=attempt, host=host, follow=follow):
-            yield decoder.decode(piece)
-
-    def metrics(self, *names: str, attempt: int | None = None) -> dict[str, list[float | None]]:
-        """Metrics as columns of equal length: `step`, then one a metric; None where a step has no value.
-
-        Args:
-            names: `loss`, `lr`, `grad_norm`, `eval_loss`, `tokens_per_second`, ...; none: all.
-            attempt: from 1; None: the latest.
-        """
-        from orchestrator.client import output  # noqa: PLC0415
-
-        return output.columns(self.points(*names, attempt=attempt))
-
-    def points(self, *names: str, attempt: int | None = None) -> list[PointRow]:
-        """The same as single values, each with its time, its attempt and the trainer's own name for it."""
-        from orchestrator.client import output  # noqa: PLC0415
-
-        return output.points([self.id], attempt=attempt, metrics=names or None)[self.id]
-
-    def frame(self, *names: str, attempt: int | None = None) -> pandas.DataFrame:
-        """The same as a data frame with the steps as its index; needs pandas."""
-        import pandas  # noqa: PLC0415
-
-        return pandas.DataFrame(self.metrics(*names, attempt=attempt)).set_index("step")
-
-    def plot(self, metric: str = "loss", *, width: int = 100, height: int = 24) -> str:
-        """The curve of a metric as text; see `plot`."""
-        return plot(self, metric=metric, width=width, height=height)
-
-    def events(self) -> list[Event]:
-        """What happened to the job, in order."""
-        from orchestrator.client import jobs as client  # noqa: PLC0415
-
-        return client.events([self.id])
-
-    def cancel(self, *, abandon: bool = False, wait: bool = True) -> Job:
-        """End the job, with all its processes; the job as it is then.
-
-        Args:
-            abandon: wait for no host that does not answer.
-            wait: until it has ended; otherwise only ask.
-        """
-        from orchestrator.client import jobs as client  # noqa: PLC0415
-
-        return client.cancel([self.id], abandon=abandon, wait=wait).jobs[0]
-
-    def retry(self, *, from_checkpoint: bool = False) -> int:
-        """Run the ended job again; the number of the new attempt.
-
-        Args:
-            from_checkpoint: go on from its newest complete checkpoint.
-
-        Raises:
-            ActionFailed: it has not ended, or there is no checkpoint to go on from.
-            MissingSecret: a secret that it needs has no value.
-        """
-        from orchestrator.client import jobs as client  # noqa: PLC0415
-
-        return client.retry(self.id, from_checkpoint=from_checkpoint)
-
-    def pull(self, into: str | PathLike[str] | None = None, *, files: Sequence[str] = (), everything: bool = False) -> Path:
-        """Bring the results here: checkpoint, adapter, log, `metrics.csv`, `plan.json`; the folder. Called again it goes on.
-
-        Args:
-            into: the folder; None: one called as the job, here.
-            files: also these files and folders of the job's folder.
-            everything: the whole folder of the job, of every host.
-
-        Raises:
-            Unreachable: a host does not answer.
-            AlreadyExists: the folder is a file.
-        """
-        from orchestrator.client import pull as client  # noqa: PLC0415
-
-        return client.pull(self.id, None if into is None else str(into), files=files, everything=everything).folder
 
 
 def _listed(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED
+from orchestrator.client import actions
 from orchestrator.client import jobs as client
 from orchestrator.client.errors import InvalidRequest, TimedOut
 from orchestrator.client.session import session
@@ -35,7 +36,7 @@ def _print(found: Iterable[Job]) -> None:
 
 def cancel(args: argparse.Namespace) -> int:
     """End jobs, with all their processes; 0 when they have ended so."""
-    found, asked = client.cancel(args.jobs, all_of=args.all_of, abandon=args.abandon, wait=not args.no_wait)
+    found, asked = actions.cancel(args.jobs, all_of=args.all_of, abandon=args.abandon, wait=not args.no_wait)
     if args.no_wait:
         return DONE
     for job in found:
@@ -53,7 +54,7 @@ def retry(args: argparse.Namespace) -> int:
     if args.follow and len(ids) > 1:
         raise InvalidRequest("--follow shows one job")
     for id in ids:
-        print(f"{id} attempt {client.retry(id, from_checkpoint=args.from_checkpoint)}", flush=True)
+        print(f"{id} attempt {actions.retry(id, from_checkpoint=args.from_checkpoint)}", flush=True)
     if args.follow:
         from orchestrator.cli.follow import follow  # noqa: PLC0415  # rich is heavy
 

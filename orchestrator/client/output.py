@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.client.errors import NotFound
+from orchestrator.client.errors import InvalidRequest, NotFound
 from orchestrator.client.jobs import PACE, find, find_attempt
 from orchestrator.client.session import session
 
 if TYPE_CHECKING:
     from orchestrator.store import PointRow
+    from orchestrator.verification import Gap
 
 CHUNK = 1 << 20
 """Bytes of a log that are handed on at once."""
+
+
+class Comparison(NamedTuple):
+    """One metric of several jobs."""
+
+    metric: str
+    columns: Mapping[str, Sequence[float | None]]
+    """`step`, then a column a job by its id; None where a job has no value at a step."""
+    gaps: Mapping[str, Gap | None]
+    """Id -> the largest distance from the first job, and at which step; None where no step is common to both."""
 
 
 def log(name: str, *, attempt: int | None = None, host: int = 0, follow: bool = False) -> Iterator[bytes]:
@@ -90,3 +101,31 @@ def columns(found: Iterable[PointRow]) -> dict[str, list[float | None]]:
         values.setdefault(point.name, {})[point.step] = point.value
     steps = sorted({step for each in values.values() for step in each})
     return {"step": list(steps), **{name: [each.get(step) for step in steps] for name, each in values.items()}}
+
+
+def plot(names: Iterable[str], metric: str, width: int, height: int) -> str:
+    """Curves of a metric as text, all jobs in one frame of so many columns and lines."""
+    from orchestrator.render.plot import metrics_plot  # noqa: PLC0415
+
+    return metrics_plot(points(names, metrics=[metric]), metric, width, height)
+
+
+def compare(names: Sequence[str], metric: str) -> Comparison:
+    """A metric of several jobs side by side, and how far each is from the first.
+
+    Raises:
+        InvalidRequest: no job is named.
+        NotFound: there is no such job.
+    """
+    from orchestrator.verification import curve, gap  # noqa: PLC0415
+
+    if not names:
+        raise InvalidRequest("compare what? give jobs")
+    curves = {id: curve(found, metric) for id, found in points(names, metrics=[metric]).items()}
+    first = next(iter(curves.values()))
+    steps = sorted({step for each in curves.values() for step in each})
+    table: dict[str, Sequence[float | None]] = {
+        "step": steps,
+        **{id: [c.get(step) for step in steps] for id, c in curves.items()},
+    }
+    return Comparison(metric, table, {id: gap(each, first) for id, each in curves.items()})

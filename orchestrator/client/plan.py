@@ -13,8 +13,8 @@ from backends.compile import plan as compiled
 from backends.registry import BACKENDS, Unloadable, find, names
 from backends.report import Report
 from orchestrator.client.errors import InvalidRequest, NotExpressible, NotFound, did_you_mean
+from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted
-from orchestrator.client.session import Say, quiet
 from orchestrator.client.targets import check_size, names_of, places
 from orchestrator.render.plan import report_text
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.client.errors import ActionFailed, InvalidRequest
 from orchestrator.client.plan import check_inputs, decide
+from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted
-from orchestrator.client.session import Say, quiet
 from orchestrator.client.targets import target
 from orchestrator.home import Home
 

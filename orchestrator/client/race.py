@@ -12,8 +12,9 @@ from backends.registry import BACKENDS
 from orchestrator.client.errors import InvalidRequest, NotExpressible
 from orchestrator.client.jobs import until_ended
 from orchestrator.client.plan import check_inputs, refusal, trainer
+from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted, load
-from orchestrator.client.session import Say, Session, quiet, session
+from orchestrator.client.session import Session, session
 from orchestrator.client.submit import check_python, enqueue, new_id, secret_values
 from orchestrator.client.targets import check_size, names_of, places, target
 from orchestrator.daemon.client import wake

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,13 +12,6 @@ from orchestrator.store import StoreError, open_store
 
 if TYPE_CHECKING:
     from orchestrator.store import Store
-
-Say = Callable[[str], None]
-"""Is told what is worth a word on the way: a warning, or what is being done now."""
-
-
-def quiet(_: str) -> None:
-    """Says nothing."""
 
 
 class Session(NamedTuple):

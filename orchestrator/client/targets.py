@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from backends.recipe.problems import RecipeError
 from orchestrator.client.errors import Ambiguous, InvalidRequest, NotExpressible, NotFound, Unreachable, did_you_mean
+from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import invalid
-from orchestrator.client.session import Say, quiet
 from orchestrator.home import Home
 from orchestrator.targets import inventory, load
 from orchestrator.transports.base import TransportError

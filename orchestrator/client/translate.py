@@ -12,8 +12,8 @@ from backends.recipe.flat import leaves
 from backends.registry import BACKENDS, Unloadable, find, others
 from orchestrator.client.errors import NotFound, did_you_mean
 from orchestrator.client.plan import trainer
+from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted
-from orchestrator.client.session import Say, quiet
 from orchestrator.client.targets import machine
 
 if TYPE_CHECKING:

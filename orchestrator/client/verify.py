@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backends.compile import context_of
 from backends.registry import find
 from orchestrator.client.errors import InvalidRequest, Unreachable
+from orchestrator.client.progress import Say, quiet
 from orchestrator.client.race import able, allowed_for, run_all, short
 from orchestrator.client.recipes import check_accepted
-from orchestrator.client.session import Say, quiet, session
+from orchestrator.client.session import session
 from orchestrator.client.submit import new_id
 from orchestrator.client.targets import places, target
 from orchestrator.executors.attempt_files import reached

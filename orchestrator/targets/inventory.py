@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import HostFacts, Lease, Transport, TransportError
-from orchestrator.transports.local import Local
 
 if TYPE_CHECKING:
     from orchestrator.home import Home
@@ -107,6 +106,8 @@ def ask(home: Home, nodes: Iterable[Node]) -> dict[str, Snapshot | TransportErro
 
 
 def _ask(home: Home, node: Node) -> Snapshot | TransportError:
+    from orchestrator.transports.local import Local  # noqa: PLC0415  # subprocess and more, for those who ask
+
     transport: Transport = Local(home.make().path)
     try:
         if node.ssh:

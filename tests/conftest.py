@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 
@@ -17,6 +18,8 @@ from backends.target import Target
 from orchestrator.agent.provision import build
 
 ROOT = Path(__file__).parents[1]
+FAST = ("laws/", "golden/", "unit/recipe/", "unit/render/", "unit/jobs/")
+"""Folders of `-m fast`."""
 
 
 def pytest_configure():
@@ -33,13 +36,75 @@ def pytest_xdist_auto_num_workers():
     return min(len(os.sched_getaffinity(0)), 4) + 1
 
 
+def pytest_addoption(parser):
+    """How much is run: see "Development" in the README."""
+    group = parser.getgroup("tunesmith")
+    group.addoption(
+        "--everything", action="store_true", help="also what takes minutes: all trainers, killed controllers, the model table"
+    )
+    group.addoption(
+        "--thorough-share",
+        metavar="SEED/N",
+        type=_share,
+        help="also one Nth of the thorough cases, chosen by SEED, any text; 0/1 is all of them",
+    )
+
+
+def _share(text):
+    """SEED and N of `--thorough-share`."""
+    seed, slash, parts = text.rpartition("/")
+    if not slash or not parts.isdigit() or int(parts) < 1:
+        raise pytest.UsageError(f"--thorough-share: should be SEED/N, such as 0f3a/5, got {text!r}")
+    return seed, int(parts)
+
+
+def pytest_report_header(config):
+    """What was chosen, as it can be repeated."""
+    if share := config.getoption("thorough_share"):
+        return f"thorough cases: --thorough-share={share[0]}/{share[1]}"
+    return None
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """What takes minutes goes first, so that no worker is left alone with it at the end; what is thorough only where wished."""
+    """What takes minutes goes first, so that no worker is left alone with it at the end; and only where it is wanted."""
     items.sort(key=lambda item: item.get_closest_marker("trainer") is None)
-    if not os.environ.get("TUNE_THOROUGH"):
-        left = [item for item in items if item.get_closest_marker("thorough")]
-        items[:] = [item for item in items if item not in left]
-        config.hook.pytest_deselected(items=left)
+    for item in items:
+        if item.path.is_relative_to(ROOT / "tests") and _is_fast(item):
+            item.add_marker("fast")
+    named = [Path(arg.partition("::")[0]).resolve() for arg in config.args] != [ROOT / "tests"]
+    thorough = _chosen([item for item in items if item.get_closest_marker("thorough")], config.getoption("thorough_share"))
+    left = [
+        item
+        for item in items
+        if (item not in thorough if item.get_closest_marker("thorough") else not (named or _is_first(config, item)))
+    ]
+    unwanted = set(left)
+    items[:] = [item for item in items if item not in unwanted]
+    config.hook.pytest_deselected(items=left)
+
+
+def _is_fast(item):
+    """Does it belong to the half minute: what is decided and shown, without a trainer?"""
+    folder = item.path.relative_to(ROOT / "tests").as_posix()
+    return folder.startswith(FAST) and not item.get_closest_marker("trainer") and "trainer_python" not in item.fixturenames
+
+
+def _is_first(config, item):
+    """Is it run without `--everything`? Of tests with a trainer only those that say so."""
+    trains, first = item.get_closest_marker("trainer"), item.get_closest_marker("core")
+    return config.getoption("everything") or not (item.get_closest_marker("long") or (trains and not first))
+
+
+def _chosen(items, share):
+    """A share of the thorough cases: each is in one of the N parts, and the seed says which part is run."""
+    if os.environ.get("TUNE_THOROUGH"):
+        return set(items)
+    if share is None:
+        return set()
+    seed, parts = share
+    shuffled = sorted(items, key=lambda item: (crc32(item.nodeid.encode()), item.nodeid))
+    return set(shuffled[crc32(seed.encode()) % parts :: parts])
 
 
 def pytest_terminal_summary(terminalreporter):

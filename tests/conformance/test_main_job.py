@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 QUICKSTART = str(ROOT / "recipes" / "quickstart.yaml")
 TRAINERS = ("litgpt", "torchtune")
 
-pytestmark = pytest.mark.trainer
+pytestmark = [pytest.mark.trainer, pytest.mark.core]
 
 LOADS = """
 import json, sys

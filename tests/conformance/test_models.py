@@ -12,6 +12,8 @@ import yaml
 from backends.models import MODELS, UNCONVERTED, nameless
 from backends.registry import BACKENDS
 
+pytestmark = pytest.mark.long
+
 TORCHTUNE = """
 import importlib, json, sys
 import torch

@@ -97,8 +97,14 @@ def gone(pid):
         return True
 
 
-@pytest.mark.parametrize("first", ["status", "submit", "killed"])
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize(
+    ("first", "in_place"),
+    [
+        ("status", True),
+        *(pytest.param(first, False, marks=pytest.mark.long) for first in ("status", "submit", "killed")),
+        *(pytest.param(first, True, marks=pytest.mark.long) for first in ("submit", "killed")),
+    ],
+)
 def test_a_running_job_is_followed_on(older, upgraded, tune, first, in_place):
     """Whatever is called first after an upgrade, beside the old code or in its place: the store is migrated, the old
     controller is replaced, what runs goes on in its process to its end, and what waited runs once.

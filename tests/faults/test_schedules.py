@@ -15,6 +15,8 @@ import pytest
 from .conftest import CLOCKED, clocked, set_clock
 from .test_hosts import SSH, there
 
+pytestmark = pytest.mark.long
+
 STEPS = 20
 COUNT = int(os.environ.get("TUNE_SCHEDULES") or 20)
 

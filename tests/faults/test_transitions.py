@@ -12,6 +12,8 @@ from orchestrator.store import open_store
 from .conftest import training
 from .test_hosts import SSH, there
 
+pytestmark = pytest.mark.long
+
 BOOT = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])

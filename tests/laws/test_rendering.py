@@ -78,6 +78,7 @@ def both(tmp_path_factory, trainer_python):
     return send
 
 
+@pytest.mark.trainer
 def test_tokens_are_those_of_transformers(both):
     """In every style ids equal apply_chat_template's, from JSON lines as from parquet, with tools, calls and null keys too."""
     templates = {**styles.SOUND, **styles.ENDLESS}
@@ -91,6 +92,7 @@ def test_tokens_are_those_of_transformers(both):
                 assert one.get("ids") == one["truth"] == one["parquet"], (name, row, one)
 
 
+@pytest.mark.trainer
 def test_replies_end(both):
     """Each style's replies are judged: those that end, and those of which some reply does not."""
     answers = both([{"template": text, "rows": CHATS[:2]} for text in (*styles.SOUND.values(), *styles.ENDLESS.values())])
@@ -99,6 +101,7 @@ def test_replies_end(both):
     assert {name for name, turns in judged.items() if any(turns)} == set(styles.ENDLESS)
 
 
+@pytest.mark.trainer
 def test_a_turn_is_what_the_model_is_to_write(both):
     """What carries loss begins behind what the template writes to have a turn generated, and holds the turn's end."""
     due = {
@@ -144,6 +147,7 @@ def rows_with_a_key(draw):
 
 @settings(max_examples=3, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
 @given(st.lists(rows_with_a_key(), min_size=30, max_size=60))
+@pytest.mark.trainer
 def test_an_unknown_key_is_named(both, drawn):
     """Wherever an unknown key stands in a row, it is named, and the row's tokens are those of transformers all the same."""
     (found,) = both([{"template": styles.QWEN_25, "rows": [row for row, _ in drawn], "parquet": False}])

@@ -177,6 +177,10 @@ def _tracking(commands: Any) -> None:
     shape.add_argument("--plot", action="store_true", help="curves in the terminal")
     shape.add_argument("--json", action="store_true", help="one JSON document")
     shape.add_argument("--csv", action="store_true", help="all points as CSV")
+    _acting(commands)
+
+
+def _acting(commands: Any) -> None:
     wait = _command(commands, "wait", "act", "wait until jobs end; 0 when all SUCCEEDED")
     wait.add_argument("jobs", nargs="+", metavar="JOB")
     wait.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after so long (exit code 4)")

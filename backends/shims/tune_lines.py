@@ -15,6 +15,8 @@ import sys
 
 LONGEST = 10_000
 """Characters of a line that are looked at."""
+KEPT = 4 * LONGEST
+"""Bytes of a line that are kept: a character has four at most."""
 
 
 def found(pattern, line):
@@ -44,13 +46,16 @@ def pieces(stream):
 
 
 def lines(texts):
-    """Whole lines; a carriage return, by which progress bars redraw, ends one too."""
+    """Whole lines, of which the beginning is kept; a carriage return, by which progress bars redraw, ends one too."""
     rest = b""
     for data in texts:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
-        *whole, rest = re.split(rb"[\r\n]", rest + data)
-        yield from whole
+        first, *others = re.split(rb"[\r\n]", data)
+        rest += first[: KEPT - len(rest)]  # never all of a long line: to join it anew for each piece takes its square in time
+        for line in others:
+            yield rest
+            rest = line[:KEPT]
     yield rest
 
 

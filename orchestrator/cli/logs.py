@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE
 from orchestrator.client.output import log
+from orchestrator.render.terminal import TerminalText
 
 if TYPE_CHECKING:
     import argparse
 
 
 def logs(args: argparse.Namespace) -> int:
-    """Byte for byte, to standard output."""
-    for piece in log(args.job, attempt=args.attempt, host=args.host, follow=args.follow):
+    """Byte for byte, to standard output; on a terminal without what would steer it."""
+    pieces = log(args.job, attempt=args.attempt, host=args.host, follow=args.follow)
+    if sys.stdout.isatty():
+        text = TerminalText()
+        for piece in pieces:
+            print(text.add(piece), end="", flush=True)
+        print(text.end(), end="", flush=True)
+        return DONE
+    for piece in pieces:
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     return DONE

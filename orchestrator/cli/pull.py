@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE
 from orchestrator.cli.arguments import say
 from orchestrator.client.pull import pull as pulled
-from orchestrator.render.text import size
+from orchestrator.render.text import size, visible
 
 if TYPE_CHECKING:
     import argparse
@@ -21,7 +22,8 @@ PULSE = 1.0
 def pull(args: argparse.Namespace) -> int:
     """Checkpoint, adapter, logs, metrics and the exact plan of a job into a folder."""
     found = pulled(args.job, args.into, files=args.file, everything=args.all, attempt=args.attempt, progress=_progress())
-    print("\n".join(str(path) for path in found.files))
+    shown = visible if sys.stdout.isatty() else str  # a host may give its files any names
+    print("\n".join(shown(str(path)) for path in found.files))
     say(f"{found.folder}: plan.json, metrics.csv and what is listed above")
     return DONE
 

@@ -1,4 +1,4 @@
-"""Calls that may take long, made aside: the loop goes on, and hears when one is back."""
+"""Calls that may take long run in other threads: the controller's loop goes on and collects their results."""
 
 from __future__ import annotations
 
@@ -9,57 +9,68 @@ if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 WORKERS = 64
-"""Calls at once. They wait for hosts, and take no time of ours."""
+"""Calls at once. They wait for hosts and take next to no CPU."""
 
 
 class BackgroundCalls:
-    """Calls under names; no second one under the same name while the first is under way. For one thread."""
+    """Calls by name, at most one of a name at a time. Its methods are for one thread."""
 
-    def __init__(self, back: Callable[[], None] = lambda: None) -> None:
-        """`back` is called, in another thread, whenever a call made aside has come back."""
-        self._back = back
+    def __init__(self, done: Callable[[], None] = lambda: None) -> None:
+        """`done` is called in another thread whenever a call has returned."""
+        self._done = done
         self._pool: ThreadPoolExecutor | None = None
-        self._away: dict[Hashable, Future[Any]] = {}
-        self._home: dict[Hashable, Any] = {}
+        self._running: dict[Hashable, Future[Any]] = {}
+        self._returned: dict[Hashable, Any] = {}
 
-    def send(self, name: Hashable, call: Callable[..., Any], *words: Any, here: bool = False) -> bool:
-        """Make a call, unless one of this name is under way; did we? `here` makes it at once, for what takes no time."""
+    def send(self, name: Hashable, call: Callable[..., Any], *args: Any, here: bool = False) -> bool:
+        """Make a call unless one of this name is running or its result was not taken yet; True when it is made.
+
+        Args:
+            name: of the call; `take` gives the result under it.
+            call: what to call.
+            args: its arguments.
+            here: make it at once in this thread: for calls that return in no time.
+        """
         if self.away(name):
             return False
         if here:
-            self._home[name] = _outcome(call, *words)
+            self._returned[name] = _outcome(call, *args)
             return True
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 10 ms, for those who need it
 
             self._pool = ThreadPoolExecutor(WORKERS)
-        self._away[name] = future = self._pool.submit(_outcome, call, *words)
-        future.add_done_callback(lambda _: self._back())
+        self._running[name] = future = self._pool.submit(_outcome, call, *args)
+        future.add_done_callback(lambda _: self._done())
         return True
 
     def away(self, name: Hashable) -> bool:
-        """Is a call of this name under way, or back and not yet taken?"""
-        return name in self._away or name in self._home
+        """Whether a call of this name is running, or has returned and was not taken yet."""
+        return name in self._running or name in self._returned
 
     def take(self, patience: float = 0.0) -> dict[Hashable, Any]:
-        """What has come back: values, or the exceptions that were raised. Waits for all that are away, some seconds at most."""
-        if patience and self._away:
+        """Results of the calls that have returned: values, or the exceptions that they raised.
+
+        Args:
+            patience: seconds to wait at most until all have returned.
+        """
+        if patience and self._running:
             from concurrent.futures import wait  # noqa: PLC0415
 
-            wait(self._away.values(), patience)
-        found, self._home = self._home, {}
-        for name in [name for name, future in self._away.items() if future.done()]:
-            found[name] = self._away.pop(name).result()
+            wait(self._running.values(), patience)
+        found, self._returned = self._returned, {}
+        for name in [name for name, future in self._running.items() if future.done()]:
+            found[name] = self._running.pop(name).result()
         return found
 
     def close(self) -> None:
-        """Wait for nobody: what is away is asked again by the next controller."""
+        """Wait for no call: what is still running is asked again by the next controller."""
         if self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _outcome(call: Callable[..., Any], *words: Any) -> Any:
+def _outcome(call: Callable[..., Any], *args: Any) -> Any:
     try:
-        return call(*words)
-    except Exception as error:  # it is told by `take`
+        return call(*args)
+    except Exception as error:  # `take` gives it
         return error

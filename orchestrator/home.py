@@ -18,7 +18,7 @@ class Home(NamedTuple):
         return cls(Path(os.environ.get("TUNE_HOME") or "~/.tune").expanduser().absolute())
 
     def make(self) -> Home:
-        """Make the folder and its rooms, private to the user."""
+        """Make it and the folders in it, private to the user."""
         for folder in (self.path, self.jobs, self.cache, self.envs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self
@@ -59,21 +59,21 @@ class Home(NamedTuple):
 
     @property
     def socket(self) -> Path:
-        """Where the controller hears that something changed."""
+        """Datagrams to the controller: something changed, or secrets' values."""
         return self.path / "controller.sock"
 
     @property
     def log(self) -> Path:
-        """What the controller has to say when something goes wrong."""
+        """The controller's errors."""
         return self.path / "controller.log"
 
     @property
     def secrets(self) -> Path:
-        """`NAME=value` lines, mode 0600: secrets for jobs that start when nobody is there."""
+        """`NAME=value` lines, mode 0600: secrets for jobs that start without their submitter."""
         return self.path / "secrets.env"
 
     def exists(self) -> bool:
-        """Somebody has submitted something here."""
+        """Whether anything was submitted here."""
         return bool(os.environ.get("TUNE_STORE")) or (self.path / "store.db").exists()
 
 

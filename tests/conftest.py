@@ -1,4 +1,4 @@
-"""What all rooms share: a state folder of one's own, the command line as a user runs it, the trainers' environments."""
+"""What all tests share: a state folder each, the command line as a user runs it, the trainers' environments; and what is run when."""
 
 import json
 import os
@@ -115,9 +115,9 @@ def pytest_terminal_summary(terminalreporter):
     failed = sum("::test_a_schedule" in report.nodeid for report in terminalreporter.getreports("failed"))
     if done or failed:
         ends = Counter(state for _, *states in done for state in states)
-        said = ", ".join(f"{count} {state}" for state, count in ends.most_common())
+        ends_text = ", ".join(f"{count} {state}" for state, count in ends.most_common())
         seeds = ", ".join(sorted({str(seed) for seed, *_ in done}))
-        held = f"{len(done)} held: none of {ends.total()} jobs forgotten, run twice, or with a wrong end ({said})"
+        held = f"{len(done)} held: none of {ends.total()} jobs forgotten, run twice, or with a wrong end ({ends_text})"
         terminalreporter.write_line(f"schedules of faults: {held}; {failed} failed; seeds {seeds}")
 
 
@@ -129,8 +129,8 @@ def shared_home(tmp_path_factory):
     base = tmp_path_factory.getbasetemp()
     own = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # a worker's folder lies in that of the run
     path = Path(os.environ.get("TUNE_TEST_HOME") or own / "home")
-    for room in ("envs", "cache"):
-        (path / room).mkdir(parents=True, exist_ok=True)
+    for folder in ("envs", "cache"):
+        (path / folder).mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -149,8 +149,8 @@ def home(tmp_path, shared_home, monkeypatch):
     """An empty state folder with the shared environments and caches; TUNE_HOME names it."""
     path = tmp_path / "home"
     path.mkdir(mode=0o700)
-    for room in ("envs", "cache"):
-        (path / room).symlink_to(shared_home / room)
+    for folder in ("envs", "cache"):
+        (path / folder).symlink_to(shared_home / folder)
     monkeypatch.setenv("TUNE_HOME", str(path))
     return path
 
@@ -162,18 +162,18 @@ class Tune:
         self.cwd = cwd
 
     def __call__(
-        self, *words: str, code: int | None = 0, prefix: tuple[str, ...] = (), timeout: float = 600, **kw
+        self, *args: str, code: int | None = 0, prefix: tuple[str, ...] = (), timeout: float = 600, **kw
     ) -> subprocess.CompletedProcess:
-        argv = [*prefix, sys.executable, "-m", "orchestrator.cli", *map(str, words)]
+        argv = [*prefix, sys.executable, "-m", "orchestrator.cli", *map(str, args)]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(argv, cwd=self.cwd, env=env, capture_output=True, text=True, timeout=timeout, check=False, **kw)
         assert "Traceback" not in done.stderr, done.stderr
         assert code is None or done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    def json(self, *words: str, **kw):
+    def json(self, *args: str, **kw):
         """The one document that a command prints."""
-        return json.loads(self(*words, "--json", **kw).stdout)
+        return json.loads(self(*args, "--json", **kw).stdout)
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def only_one(home: Home, patience: float = 0.0) -> Iterator[bool]:
 
     Args:
         home: the state folder.
-        patience: seconds to try; who only looks whether there is a controller holds the lock for a moment.
+        patience: seconds to try; a process that only asks whether there is a controller holds the lock for a moment.
     """
     home.make()  # with a store in PostgreSQL nothing else has made it yet
     fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -56,7 +56,7 @@ def _locked(fd: int, until: float) -> bool:
 
 
 def alive(home: Home) -> bool:
-    """Is there a controller?"""
+    """Whether there is a controller."""
     if not home.lock.exists():
         return False
     with only_one(home) as mine:
@@ -109,7 +109,12 @@ def _controllers(home: Home, before: int) -> list[int]:
 
 
 def wake(home: Home, secrets: Mapping[str, Mapping[str, str]] | None = None) -> None:
-    """See that a controller is at work, and tell it to look; hand it secrets' values, which it keeps in memory."""
+    """Start a controller where there is none, and tell it to look.
+
+    Args:
+        home: the state folder.
+        secrets: job -> name -> value; the controller keeps them in memory.
+    """
     retire_older(home)
     running = alive(home)
     if not running:

@@ -30,7 +30,7 @@ PATIENCE = 5.0
 
 
 def catch_up(home: Home, store: Store) -> None:
-    """Take one look ourselves when nobody else does, so that what is shown is true; starts nothing."""
+    """Take one look where there is no controller, so that what is shown is true; starts nothing."""
     with only_one(home) as mine:
         if mine:
             controller = Controller(home, store)
@@ -59,8 +59,8 @@ def serve(home: Home) -> None:
 def _loop(controller: Controller) -> None:
     place = controller.home.socket
     place.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
-        ear.bind(near(place))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
+        inbox.bind(near(place))
         place.chmod(0o600)
         busy, allowance = time.monotonic(), Allowance()
         while True:
@@ -70,7 +70,7 @@ def _loop(controller: Controller) -> None:
             elif time.monotonic() - busy > PATIENCE:
                 break
             rest = allowance.rest(free=time.monotonic() - controller.started < TURNOVER)
-            if _listen(ear, controller, PACE if left else 1.0, time.monotonic() + rest):
+            if _listen(inbox, controller, PACE if left else 1.0, time.monotonic() + rest):
                 busy = time.monotonic()
         place.unlink(missing_ok=True)
 
@@ -106,16 +106,16 @@ def _look_safely(controller: Controller) -> int:
         return 1
 
 
-def _listen(ear: socket.socket, controller: Controller, seconds: float, rested: float) -> bool:
-    """Sleep until somebody says that something changed, at most so many seconds; did somebody?
+def _listen(inbox: socket.socket, controller: Controller, seconds: float, rested: float) -> bool:
+    """Sleep until a message comes, at most so many seconds; whether one came.
 
-    What comes soon after the first word is looked at together, and so is what comes until we have `rested`, by the monotonic clock.
+    What comes soon after the first message is looked at together, and so is what comes until we have `rested`, by the monotonic clock.
     """
-    ear.settimeout(seconds)
+    inbox.settimeout(seconds)
     until = 0.0
     while True:
         try:
-            data = ear.recv(1 << 20)
+            data = inbox.recv(1 << 20)
         except (TimeoutError, BlockingIOError):
             return until > 0
         with suppress(ValueError, AttributeError):
@@ -124,9 +124,9 @@ def _listen(ear: socket.socket, controller: Controller, seconds: float, rested: 
         left = until - time.monotonic()
         if left <= 0:
             return True
-        ear.settimeout(left)
+        inbox.settimeout(left)
 
 
 def main(folder: str) -> None:
-    """What `service` starts."""
+    """What `daemon.client` starts."""
     serve(Home(Path(folder)))

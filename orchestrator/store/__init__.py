@@ -30,12 +30,12 @@ __all__ = [
 
 
 def open_store(where: str | Path) -> Store:
-    """Open the store at a path, or at a URL `postgresql://user@host/database`; it is made when it is not there.
+    """Open the store at a path, or at a URL `postgresql://user@host/database`; it is made when it is not there, and one of an older version is migrated.
 
-    A password belongs into `~/.pgpass` or `PGPASSWORD`, where libpq finds it, rather than into the URL.
+    Put a password into `~/.pgpass` or `PGPASSWORD`, where libpq finds it, rather than into the URL.
 
     Raises:
-        StoreError: it cannot be reached, is not ours, or was made by a later version.
+        StoreError: it cannot be reached, is not a store of tunesmith, or was made by a later version.
     """
     scheme, found, _ = str(where).partition("://")
     if not found:

@@ -79,7 +79,7 @@ CREATE TABLE positions (
 """
 TABLES += ";\n".join((*QUEUE, ""))
 # Why these: `requests` apart from `jobs`, so that a list of jobs does not page through megabytes of plans. A point
-# costs two short keys and two numbers, because job, attempt and both names are said once, in its series.
+# costs two short keys and two numbers, because job, attempt and both names are kept once, in its series.
 
 KEEP_LATEST = """
     ON CONFLICT (series, step) DO UPDATE SET value = excluded.value, time = excluded.time
@@ -102,7 +102,7 @@ class Database(Protocol):
         ...
 
     def write(self, *, durable: bool) -> AbstractContextManager[None]:
-        """All or nothing. A power cut may take the last transactions that are not `durable`; a dead process takes none."""
+        """All or nothing. A power cut may take the last transactions that are not `durable`; the death of a process takes none."""
         ...
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> int:

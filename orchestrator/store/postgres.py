@@ -96,7 +96,7 @@ def _missing(connection: psycopg.Connection[Any]) -> bool:
 
 
 def _create(connection: psycopg.Connection[Any]) -> None:
-    """Make the tables, once, whoever comes first."""
+    """Make the tables, once, whichever process is first."""
     with connection.transaction():
         connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
         if not _missing(connection):
@@ -116,7 +116,7 @@ def _outdated(connection: psycopg.Connection[Any]) -> int:
 
 
 def _migrate(connection: psycopg.Connection[Any]) -> None:
-    """Bring the tables to this version, once, whoever comes first. Copies are the server's administrator's."""
+    """Bring the tables to this version, once, whichever process is first. Backups are the server administrator's."""
     with connection.transaction():
         connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})")
         if version := _outdated(connection):

@@ -14,10 +14,10 @@ from .migrations import VERSION, check_version, migrate
 from .rows import StoreError
 
 MARK = 0x74756E65
-"""SQLite's application_id: "tune". Tells our file from anybody else's."""
+"""SQLite's application_id: "tune". Tells a store from another program's file."""
 
 PATIENCE = 60.0
-"""Seconds to wait for other writers. SQLite polls, so an unlucky one among many may wait long for a short turn."""
+"""Seconds to wait for other writers. SQLite polls, so one of many writers may wait long before its turn."""
 
 
 class Sqlite:
@@ -113,36 +113,36 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _create(path: Path) -> None:
-    """Fill the file aside and link it into place: whoever sees it sees it whole, and of two makers one wins."""
+    """Fill a file under another name and link it into place: it is complete when it appears, and of two processes one wins."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
-    os.close(os.open(aside, os.O_CREAT | os.O_EXCL, 0o600))  # SQLite gives its side files the same mode
+    temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL, 0o600))  # SQLite gives its side files the same mode
     try:
-        with closing(_connect(aside)) as connection:
+        with closing(_connect(temporary)) as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(TABLES.format(key="INTEGER PRIMARY KEY", clustered="WITHOUT ROWID"))
             connection.execute(f"PRAGMA application_id = {MARK}")
             connection.execute(f"PRAGMA user_version = {VERSION}")
-        path.hardlink_to(aside)
+        path.hardlink_to(temporary)
     except FileExistsError:
         pass
     finally:
-        aside.unlink()
+        temporary.unlink()
 
 
 def _keep(path: Path, version: int) -> None:
-    """Copy the whole store to `<name>.version-<version>`; whoever calls keeps others from writing.
+    """Copy the whole store to `<name>.version-<version>`; the caller keeps others from writing.
 
     Read on another connection: SQLite copies what is committed, and the first has a transaction open.
     """
-    aside = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
+    temporary = path.with_name(f"{path.name}.{os.urandom(8).hex()}")
     try:
-        os.close(os.open(aside, os.O_CREAT | os.O_EXCL, 0o600))
-        with closing(_connect(path)) as source, closing(_connect(aside)) as copy:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL, 0o600))
+        with closing(_connect(path)) as source, closing(_connect(temporary)) as copy:
             source.backup(copy)
-        aside.replace(path.with_name(f"{path.name}.version-{version}"))
+        temporary.replace(path.with_name(f"{path.name}.version-{version}"))
     except (OSError, sqlite3.Error) as error:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise StoreError(
             f"{path}: has version {version} and is to be brought to {VERSION}, but no copy of it can be kept: {_reason(error)};"
             " nothing was changed. Make room in its folder and try again"

@@ -44,7 +44,7 @@ class Store:
         """Let go of the database. Twice is fine."""
         self._database.close()
 
-    # What the user wishes
+    # Requests of the user
 
     def add_job(self, job: NewJob, now: float) -> bool:
         """Queue a job. False when it is there already: submitting twice submits once.
@@ -95,7 +95,7 @@ class Store:
     ) -> int | None:
         """Queue a job again and forget how the last attempt went (its events and points stay); the attempt's number.
 
-        All in one: nobody sees the job ended and not queued again.
+        All in one transaction: no reader sees the job ended and not queued again.
 
         Args:
             id: of the job.
@@ -145,7 +145,7 @@ class Store:
         """Set fields of a job, but only while it is in one of the states `expect` and, if given, at this attempt.
 
         `None` expects nothing. A new state is an event; `event` makes one of any change. False when it did not happen:
-        somebody else was first, or the attempt is an old one, or there is no such job. After a power cut a wish and a target
+        another writer was first, or the attempt is an old one, or there is no such job. After a power cut what the user wants and a target
         are still known; what became of the job its hosts can tell again.
         """
         if not fields or not fields.keys() <= CHANGEABLE:
@@ -368,7 +368,7 @@ class Store:
             return [as_job(row) for row in self._database.read(f"SELECT {COLUMNS} FROM jobs {rest}", values)]
 
     def _lock(self, id: str) -> tuple[int, str, int, int | None] | None:
-        """Key, state, attempt and step of a job, which nobody else changes until the transaction ends."""
+        """Key, state, attempt and step of a job, which no other writer changes until the transaction ends."""
         sql = "SELECT jobs.key, jobs.state, jobs.attempt, jobs.step FROM jobs WHERE jobs.id = ?" + self._database.lock
         rows = self._database.read(sql, (id,))
         return (rows[0][0], rows[0][1], rows[0][2], rows[0][3]) if rows else None

@@ -19,6 +19,8 @@ from orchestrator.store import open_store
 from .conftest import clocked, set_clock, training
 from .test_hosts import SSH, there
 
+pytestmark = pytest.mark.long
+
 HOME = Path("/home/tunelab")
 """The user's, on every host."""
 TOUCHED = "/tmp/tune-was-here"

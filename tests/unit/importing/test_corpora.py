@@ -22,6 +22,8 @@ from backends.target import Target
 from tests.unit.importing import effective
 from tests.unit.importing.conftest import COUNTS
 
+pytestmark = pytest.mark.long
+
 NO_TRAINING = ("this is not a training config", "this script has no command", "this is a config of none")
 SAME = {"torchtune": 0.93, "axolotl": 0.99, "litgpt": 0.91, "maxtext": 0.91}
 """Least share of imported files that are the same when they come back. Each other file is printed with its keys and reasons."""

@@ -149,8 +149,9 @@ def words_left(spec):
         return []
     wrong = []
     for braces, name in re.findall(r"(\{+ *(\w+) *\}+)", spec.template):
-        if name in ("instruction", "input") and braces != f"{{{name}}}":
-            wrong.append(f"template: {braces} would be left as text in part: write {{{name}}}")
+        if name in ("instruction", "input"):  # replaced, also where a column has the same name
+            if braces != f"{{{name}}}":
+                wrong.append(f"template: {braces} would be left as text in part: write {{{name}}}")
         elif name in LEFT or name in spec.columns.values():
             wrong.append(
                 f"template: {braces} would be left as text: only {{instruction}} and {{input}} are replaced; the output follows "

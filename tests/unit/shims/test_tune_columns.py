@@ -226,6 +226,14 @@ def test_words_in_braces_that_nothing_replaces(data_job, template, says):
     assert f"template: {says} would be left as text" in detail
 
 
+def test_words_in_braces_of_a_column(data_job):
+    """{instruction} and {input} are replaced, also where the columns that fill them are called so."""
+    rows = data_job.write("t.jsonl", [{"instruction": "do", "input": "it", "output": "x"}])
+    columns = {"instruction": "instruction", "input": "input", "output": "output"}
+    data_job.run("tune_data", data_job.spec | {"train": rows, "columns": columns, "template": "{instruction} {input}\n"})
+    assert data_job.data().ids == [[256, *b"do it\nx", 257]]
+
+
 # How a reply ends
 
 

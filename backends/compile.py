@@ -169,6 +169,9 @@ def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Value]) -> tupl
     out = [
         File(path, head + as_yaml(spec) if path.endswith((".yaml", ".yml")) else as_json(spec)) for path, spec in specs.items()
     ]
+    if MODEL in specs:
+        written = {leaf: value for leaf, value in recipe.flat().items() if leaf in recipe.written}
+        out.append(File("recipe.json", as_json({"name": recipe.name, **written})))
     first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
     shipped = [File(CHAT_TEMPLATE, CHAT_TEMPLATES[name])] if (name := _shipped_template(recipe)) and DATA in specs else []
     return (

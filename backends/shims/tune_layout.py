@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_card
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
@@ -34,11 +36,12 @@ _AROUND = (
 
 
 def whole(out: str, write: Callable[[Path], None]) -> None:
-    """Have `write` fill a folder aside, and only then give it its name."""
+    """Have `write` fill a folder aside, add what others need beside weights, and only then give it its name."""
     aside = Path(f"{out}.part")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     write(aside)
+    tune_card.finish(aside)
     shutil.rmtree(out, ignore_errors=True)
     aside.replace(out)
 

@@ -1,244 +1,300 @@
-"""The machines of all jobs, as the controller knows them: the way to each, when to ask again, what others hold there.
+"""Machines that we reach ourselves, here or over SSH: devices are granted by our own leases, attempts started by our own runner.
 
-Every call that waits for another host is an errand; this machine is asked at once.
+Every call that waits for another host is made in the background; this machine is asked at once.
 """
 
 from __future__ import annotations
 
-import random
+import json
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from backends.plan import Plan
+from backends.plan import File
 from orchestrator.background import BackgroundCalls
-from orchestrator.home import Home
-from orchestrator.monitoring.poll import observe
+from orchestrator.executors.admission import admit
+from orchestrator.executors.base import Ask, AttemptRequest, Capacity, Context, ExecutorType, Handle, Status, Watched
+from orchestrator.executors.host_state import HostState
+from orchestrator.monitoring.poll import Observed, observe
 from orchestrator.staging.inputs import stage
-from orchestrator.staging.request import HostPaths, local_paths, request
-from orchestrator.store.attempts import ResumePoint
+from orchestrator.staging.request import GRACE, HostPaths, local_paths, request
 from orchestrator.targets.connect import connect
 from orchestrator.targets.inventory import owner
-from orchestrator.targets.node import Node
-from orchestrator.transports.base import AttemptStatus, Busy, HostFacts, Lease, Refused, Request, Transport, TransportError, Watch
+from orchestrator.targets.model import Candidate
+from orchestrator.targets.node import Node, Placement
+from orchestrator.transports.base import AttemptStatus, Busy, Refused, Request, TransportError, Watch
 
-PACE = 1.0
-"""Seconds between two looks at another host; ends are announced by it at once."""
-LONGEST = 30.0
-"""Seconds between two tries to reach a host that is silent, at most."""
-BUSY = 2.0
-"""Seconds after which it is asked whether devices that somebody else holds are free; longer and longer while they are not."""
+PLACEMENT = ".tune/placement.json"
+"""Where an attempt has its placement, relative to its work folder: it can be found again by it."""
 
-
-@dataclass
-class HostState:
-    """What is known of one of them now."""
-
-    host: Node
-    transport: Transport | None = None
-    facts: HostFacts | None = None
-    """What it said of itself, asked again after each silence: it may have been rebuilt."""
-    silent: int = 0
-    """Calls in a row that it did not answer."""
-    asked: float = 0.0
-    """When the look was sent that came back last, or is under way, by the monotonic clock."""
-    due: float = 0.0
-    """When to look again, by the same clock."""
-    taken: set[int] = field(default_factory=set)
-    """Devices that somebody else holds, as we heard last."""
-    holders: str = ""
-    """Who that is, in words."""
-    busy: int = 0
-    """How often in a row we heard so."""
-    asking: float = 0.0
-    """When to ask whether they are free, by the monotonic clock."""
-
-    def hold(self, devices: Iterable[int], holders: str) -> None:
-        """Believe that somebody else has these, for a while; with none, that all are free."""
-        self.taken, self.holders = set(devices), holders
-        self.asking = time.monotonic() + min(LONGEST, BUSY * 2**self.busy)
-        self.busy = self.busy + 1 if self.taken else 0
+Key = tuple[str, int]
+"""Job and attempt."""
 
 
-class NotBrought(TransportError):
+class NotStaged(TransportError):
     """What an attempt needs could not be brought to its host: nothing of it was started."""
 
 
-class HostPool:
-    """All of them by name."""
+@dataclass
+class Submitted:
+    """An attempt that is being started, or is watched."""
 
-    def __init__(self, home: Home, errands: BackgroundCalls, news: Callable[[], None] = lambda: None) -> None:
-        """`news` is called, in another thread, when a host has some."""
-        self.home, self.errands, self.news = home, errands, news
-        self.owner = owner(home)
+    handle: Handle
+    begun: float = 0.0
+    """When its start was answered, by the monotonic clock: that it was not there before says nothing."""
+    trouble: str = ""
+    """Why a host of it does not answer."""
+    abandoned: bool = False
+    """See `Watched.abandoned`: each of its hosts counts by itself."""
+
+
+class HostsExecutor:
+    """Implements `base.Executor`."""
+
+    def __init__(self, context: Context) -> None:
+        self.home, self.news = context.home, context.news
+        self.calls = BackgroundCalls(context.news)
+        self.owner = owner(context.home)
         """Is told to whoever finds our devices held."""
-        self.telling: dict[tuple[str, int], str] = {}
-        """Job and attempt -> what is being brought for it."""
-        self.known: dict[str, HostState] = {}
+        self.hosts: dict[str, HostState] = {}
+        self._known: dict[Key, Submitted] = {}
+        self._latest: dict[tuple[str, int, str], Observed | None] = {}
+        """Job, attempt, node -> what it said last; None while it does not answer."""
+        self._starting: list[AttemptRequest] = []
+        """To be started by the next poll, which knows whether there is only one."""
+        self._staging: dict[Key, str] = {}
+        """What is being brought."""
 
-    def meet(self, host: Node) -> HostState:
-        """Know a machine."""
-        return self.known.setdefault(host.name, HostState(host))
+    def capacity(self, present: Sequence[Watched], waiting: Iterable[Iterable[Ask]]) -> Capacity:
+        """See `base.Executor.capacity`. Devices in use by others are asked after now and then, which starts nothing."""
+        self._forget({each.handle.key for each in present})
+        closed = {name for name, host in self.hosts.items() if host.down}
+        closed |= {node.name for each in present if each.abandoned for node in each.handle.nodes}
+        held = [each.handle.placement.devices for each in present if not each.abandoned]
+        now = time.monotonic()
+        for name, host in self.hosts.items():
+            if host.taken and host.asking <= now:
+                self.calls.send(("leases", name), host.transport.leases)
+        granted = admit(held, waiting, {name: host.taken for name, host in self.hosts.items()}, closed)
+        return Capacity(granted, {name: host.holders for name, host in self.hosts.items() if host.taken})
 
-    def transport(self, host: Node) -> Transport:
-        """The way there, made once."""
-        machine = self.meet(host)
-        if machine.transport is None:
+    def submit(self, request: AttemptRequest) -> Handle:
+        """See `base.Executor.submit`. The runner there keeps the promise that it is started once."""
+        handle = request.handle
+        self._known[handle.key] = Submitted(handle)
+        for node in handle.nodes:
+            self._latest.pop((*handle.key, node.name), None)
+        self._starting.append(request)
+        return handle
 
-            def hurry() -> None:
-                machine.due = 0.0
-                self.news()
+    def poll(self, watched: Sequence[Watched], patience: float = 0.0) -> list[Status]:
+        """See `base.Executor.poll`."""
+        self._start()
+        self._look(watched)
+        told = [Status(*key, "submitting", reason=self._staging.pop(key)) for key in list(self._staging)]
+        heard: dict[Key, None] = {}  # each once: its bytes are told once
+        for name, answer in self.calls.take(patience).items():
+            match name:
+                case ("look", str(node)):
+                    heard |= dict.fromkeys(self._looked(node, answer))
+                case ("start", str(job), int(attempt)) if (job, attempt) in self._known:
+                    told += self._started(self._known[job, attempt], answer)
+                    heard[job, attempt] = None
+                case ("leases", str(node)):
+                    self.hosts[node].leased(answer)
+                case _:  # an order: what it did shows when the host is looked at
+                    pass
+        over = {(status.job, status.attempt) for status in told if status.phase in ("withdrawn", "refused")}
+        return told + [status for key in heard if key not in over and (status := self._status(*key))]
 
-            machine.transport = connect(self.home, host, hurry)
-        return machine.transport
+    def cancel(self, handle: Handle) -> None:
+        """See `base.Executor.cancel`. A host that does not answer is asked when it does."""
+        for node in handle.nodes:
+            if observed := self._latest.get((*handle.key, node.name)):
+                if observed.seen.orphans:
+                    self._order(node, "reap", handle.job, handle.attempt)
+                elif observed.seen.phase in ("running", "unknown"):
+                    self._order(node, "stop", handle.job, handle.attempt, GRACE)
+
+    def find(self, job: str, attempt: int, candidates: Sequence[Candidate]) -> Handle | None:
+        """See `base.Executor.find`. Each node of the candidates is asked for the attempt's folder, which tells of all of them."""
+        nodes = {node.name: node for each in candidates for node in each.usable}
+        trouble: TransportError | None = None
+        for node in nodes.values():
+            try:
+                text = self._host(node).transport.read(job, attempt, f"work/{PLACEMENT}", 0, 1 << 20)
+            except TransportError as error:
+                trouble = error
+                continue
+            if text:
+                placement = Placement.from_dict(json.loads(text))
+                kind = next(each.kind for each in candidates if each.name == placement.target)
+                return Handle(job, attempt, placement, tuple(nodes[name] for name in placement.devices), kind)
+        if trouble:
+            raise trouble
+        return None
 
     def close(self) -> None:
-        """Let go of all connections."""
-        for machine in self.known.values():
-            if machine.transport:
-                machine.transport.close()
+        """See `base.Executor.close`."""
+        self.calls.close()
+        for host in self.hosts.values():
+            host.transport.close()
 
     # Asking
 
-    def resting(self) -> set[str]:
-        """Machines that are not to be looked at now, or are looked at already. This one never rests."""
-        now = time.monotonic()
-        others = ((name, each) for name, each in self.known.items() if each.host.remote)
-        return {name for name, each in others if now < each.due or self.errands.away(("look", name))}
+    def _host(self, node: Node) -> HostState:
+        if node.name not in self.hosts:
 
-    def look(self, name: str, watches: Sequence[Watch]) -> None:
-        """Have a machine looked at that does not rest."""
-        machine, now = self.known[name], time.monotonic()
-        here = not machine.host.remote
-        if self.errands.send(("look", name), observe, self.transport(machine.host), watches, here=here):
-            machine.asked, machine.due = now, now + PACE
+            def hurry() -> None:
+                self.hosts[node.name].due = 0.0
+                self.news()
 
-    def order(self, name: str, what: str, *words: Any) -> None:
+            self.hosts[node.name] = HostState(node, connect(self.home, node, hurry))
+        return self.hosts[node.name]
+
+    def _look(self, watched: Sequence[Watched]) -> None:
+        """Have every machine looked at that has attempts of ours, if it is time, each in one call."""
+        groups: dict[str, list[Watch]] = defaultdict(list)
+        resting: dict[str, bool] = {}
+        for each in watched:
+            handle = each.handle
+            known = self._known.setdefault(handle.key, Submitted(handle))
+            if self.calls.away(("start", *handle.key)):
+                continue
+            known.handle, known.abandoned = handle, each.abandoned
+            for rank, node in enumerate(handle.nodes):
+                if node.name not in resting:
+                    resting[node.name] = self._host(node).resting or self.calls.away(("look", node.name))
+                untold = self._latest.get((*handle.key, node.name))
+                if not resting[node.name] and not (untold and (untold.chunks or untold.log)):  # else it would send them again
+                    groups[node.name].append(each.watch(rank))
+        for name, watches in groups.items():
+            host = self.hosts[name]
+            host.look()
+            self.calls.send(("look", name), observe, host.transport, watches, here=not host.node.remote)
+
+    def _order(self, node: Node, what: str, *args: Any) -> None:
         """`stop` or `reap` an attempt there. That it was done is seen when the machine is looked at; until then it is repeated."""
-        host = self.known[name].host
-        call = getattr(self.transport(host), what)
-        self.errands.send((what, name, *words[:2]), call, *words, here=not host.remote)
+        call = getattr(self._host(node).transport, what)
+        self.calls.send((what, node.name, *args[:2]), call, *args, here=not node.remote)
 
-    def start(
-        self,
-        job: str,
-        attempt: int,
-        plan: Plan,
-        hosts: Sequence[tuple[Node, Sequence[int]]],
-        secrets: Mapping[str, str],
-        resume: ResumePoint | None,
-        *,
-        alone: bool,
-    ) -> None:
-        """Have an attempt started on its hosts.
+    def _start(self) -> None:
+        """Send what was submitted; one alone on this machine at once, since that takes less than to do it aside."""
+        starting, self._starting = self._starting, []
+        for each in starting:
+            handle = each.handle
+            hosts = [self._host(node) for node in handle.nodes]
+            here = len(starting) == 1 and not any(node.remote for node in handle.nodes)
+            self.calls.send(("start", *handle.key), self._give, each, hosts, here=here)
 
-        Args:
-            job: its id.
-            attempt: from 1.
-            plan: what was decided.
-            hosts: where, by rank, and on which devices.
-            secrets: values for the environment.
-            resume: the checkpoint that it goes on from.
-            alone: no other start waits beside it.
-        """
-        ways = [self.transport(host) for host, _ in hosts]
-        words = (job, attempt, plan, list(zip(hosts, ways, strict=True)), secrets, resume)
-        self.errands.send(("start", job, attempt), self._give, *words, here=alone and not any(host.remote for host, _ in hosts))
-
-    def _give(
-        self,
-        job: str,
-        attempt: int,
-        plan: Plan,
-        ways: Sequence[tuple[tuple[Node, Sequence[int]], Transport]],
-        secrets: Mapping[str, str],
-        resume: ResumePoint | None,
-    ) -> list[AttemptStatus | Exception]:
+    def _give(self, asked: AttemptRequest, hosts: Sequence[HostState]) -> list[AttemptStatus | Exception]:
         """In another thread: everything to all hosts first, which may take long, and only then start on all."""
+        handle = asked.handle
+        placed = File(PLACEMENT, json.dumps(handle.placement.as_dict()))
+        plan = replace(asked.plan, files=(*asked.plan.files, placed))
+        nodes = [(node, handle.placement.devices[node.name]) for node in handle.nodes]
 
         def prepare(rank: int) -> Request:
-            (host, _), transport = ways[rank]
+            host = hosts[rank]
             try:
-                below = self._ground(transport, host, plan, lambda text: self.telling.__setitem__((job, attempt), text))
-                if len(ways) > 1:
-                    below = replace(below, interface=transport.interface(ways[0][0][0].address))
+                paths = self._paths(host, asked)
+                if len(hosts) > 1:
+                    paths = replace(paths, interface=host.transport.interface(handle.nodes[0].address))
             except Refused:  # it will not do tomorrow either what it cannot today
                 raise
             except TransportError as error:
-                raise NotBrought(str(error)) from error
-            return request(job, attempt, plan, [each for each, _ in ways], rank, below, secrets, self.owner, resume)
+                raise NotStaged(str(error)) from error
+            return request(handle.job, handle.attempt, plan, nodes, rank, paths, asked.secrets, self.owner, asked.resume)
 
-        ranks = range(len(ways))
+        ranks = range(len(hosts))
         prepared = _each(prepare, ranks)
         if any(isinstance(each, Exception) for each in prepared):
-            return [each if isinstance(each, Exception) else NotBrought("another host was not ready") for each in prepared]
-        return _each(lambda rank: ways[rank][1].start(prepared[rank]), ranks)
+            return [each if isinstance(each, Exception) else NotStaged("another host was not ready") for each in prepared]
+        return _each(lambda rank: hosts[rank].transport.start(prepared[rank]), ranks)
 
-    def _ground(self, transport: Transport, host: Node, plan: Plan, say: Callable[[str], None]) -> HostPaths:
-        if not host.remote:
-            return local_paths(self.home, plan)
-        machine = self.known[host.name]
-        machine.facts = machine.facts or transport.hello()
-        return stage(self.home, transport, machine.facts, host, plan, say)
+    def _paths(self, host: HostState, asked: AttemptRequest) -> HostPaths:
+        if not host.node.remote:
+            return local_paths(self.home, asked.plan)
+        host.facts = host.facts or host.transport.hello()
+        key = asked.handle.key
 
-    # What is heard
+        def say(text: str) -> None:
+            self._staging[key] = text
 
-    def heard(self, name: str) -> float:
-        """It answered; when it was asked, by the monotonic clock."""
-        machine = self.known[name]
-        machine.silent = 0
-        return machine.asked
+        return stage(self.home, host.transport, host.facts, host.node, asked.plan, say)
 
-    def began(self, name: str) -> None:
-        """A start went well there."""
-        self.known[name].busy = self.known[name].silent = 0
+    # Hearing
 
-    def silence(self, name: str) -> None:
-        """It did not: the next tries are farther and farther apart, and not all at once."""
-        machine = self.known[name]
-        machine.silent += 1
-        machine.facts = None
-        machine.due = time.monotonic() + min(LONGEST, 2.0 ** (machine.silent - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
+    def _looked(self, name: str, answer: list[Observed] | Exception) -> list[Key]:
+        """Take in what a machine said; the attempts that it is about."""
+        host = self.hosts[name]
+        if isinstance(answer, Exception):
+            host.silence()
+            here = [key for key, each in self._known.items() if any(node.name == name for node in each.handle.nodes)]
+            for key in here:
+                self._latest[(*key, name)] = None
+                self._known[key].trouble = str(answer)
+            return here
+        host.answered()
+        heard = []
+        for observed in answer:
+            key = observed.seen.job, observed.seen.attempt
+            known = self._known.get(key)
+            if known and (observed.seen.phase != "unknown" or host.asked >= known.begun):  # else it was asked before the start
+                self._latest[(*key, name)] = observed
+                heard.append(key)
+        return heard
 
-    def trouble(self, name: str, error: Exception, devices: Sequence[int]) -> None:
-        """A start on these devices went wrong there."""
-        if isinstance(error, Busy):
-            self.known[name].hold({*self.known[name].taken, *(error.devices or devices)}, str(error))
-        elif isinstance(error, TransportError) and not isinstance(error, Refused):
-            self.silence(name)
+    def _started(self, known: Submitted, answers: list[AttemptStatus | Exception] | Exception) -> list[Status]:
+        """What the hosts answered to a start: all began; or none shall have."""
+        handle = known.handle
+        if isinstance(answers, Exception):
+            answers = [answers] * len(handle.nodes)
+        known.begun = time.monotonic()
+        wrong: dict[str, Exception] = {}
+        began: list[Node] = []
+        for node, answer in zip(handle.nodes, answers, strict=True):
+            host = self._host(node)
+            if isinstance(answer, Exception):
+                wrong[node.name] = answer
+                host.trouble(answer, handle.placement.devices[node.name])
+                continue
+            began.append(node)
+            host.began()
+            if answer.phase == "running":  # what has ended already is looked at whole
+                self._latest[(*handle.key, node.name)] = Observed(answer, ())
+        if not wrong:
+            return []
+        refused = [each for each in wrong.values() if not isinstance(each, TransportError | Busy) or isinstance(each, Refused)]
+        nothing = all(isinstance(each, Busy | NotStaged) for each in wrong.values())
+        if not nothing and not refused:  # the answer was lost: what the host did shows when it is looked at
+            known.trouble = str(next(iter(wrong.values())))
+            return [Status(*handle.key, "unreachable", reason=known.trouble)]
+        for node in began:
+            self._order(node, "stop", handle.job, handle.attempt, GRACE)
+        if nothing:
+            reason = "; ".join(f"{name}: {error}" for name, error in wrong.items())
+            return [Status(*handle.key, "withdrawn", reason=reason, started=bool(began))]
+        return [Status(*handle.key, "refused", reason=str(refused[0]))]
 
-    def taken(self) -> dict[str, set[int]]:
-        """Devices that others hold, as far as we know. What we have not heard of for a while is asked, which starts nothing."""
-        now = time.monotonic()
-        for name, each in self.known.items():
-            if each.taken and each.asking <= now:
-                self.errands.send(("leases", name), self.transport(each.host).leases)
-        return {name: each.taken for name, each in self.known.items()}
+    def _status(self, job: str, attempt: int) -> Status | None:
+        """What all hosts said last; None while one was not heard of yet, or the start is under way: the next look knows more."""
+        known = self._known[job, attempt]
+        keys = [(job, attempt, node.name) for node in known.handle.nodes]
+        if self.calls.away(("start", job, attempt)) or not (known.abandoned or all(key in self._latest for key in keys)):
+            return None
+        ranks = [self._latest.get(key) for key in keys]
+        for key, observed in zip(keys, ranks, strict=True):
+            if observed:  # bytes are told once
+                self._latest[key] = replace(observed, chunks=(), log=b"")
+        return Status.of(known.handle, ranks, known.trouble if None in ranks else "")
 
-    def told(self, name: str, leases: Sequence[Lease] | Exception) -> None:
-        """What it answered when it was asked who has its devices; nothing new when it did not."""
-        machine = self.known[name]
-        if isinstance(leases, Exception):
-            machine.hold(machine.taken, machine.holders)
-            return
-        others = {each.device: each for each in leases if each.job or machine.host.occupied == "wait"}
-        found = {device: others[device] for device in sorted(machine.taken & others.keys())}
-        machine.hold(found, "; ".join(map(str, found.values())))
-
-    def others(self) -> dict[str, str]:
-        """Who else has devices, machine by machine, in words."""
-        return {name: each.holders for name, each in self.known.items() if each.taken}
-
-    def down(self) -> set[str]:
-        """Machines that do not answer, and are not to be tried again yet."""
-        now = time.monotonic()
-        return {name for name, each in self.known.items() if each.silent and each.due > now}
-
-
-def begun_nothing(error: Exception) -> bool:
-    """Is it certain that this start began nothing on its host, and that a later one may?"""
-    return isinstance(error, Busy | NotBrought)
+    def _forget(self, present: set[Key]) -> None:
+        """What has ended is not known any more."""
+        self._known = {key: each for key, each in self._known.items() if key in present}
+        self._latest = {key: each for key, each in self._latest.items() if key[:2] in present}
 
 
 def _each(call: Callable[[int], Any], ranks: Sequence[int]) -> list[Any]:
@@ -256,3 +312,7 @@ def _each(call: Callable[[int], Any], ranks: Sequence[int]) -> list[Any]:
 
     with ThreadPoolExecutor(len(ranks)) as pool:
         return list(pool.map(outcome, ranks))
+
+
+HOSTS = ExecutorType("hosts", HostsExecutor, dict.fromkeys(("local", "ssh")))
+"""Its kinds of targets are read by `targets.load` itself."""

@@ -5,63 +5,72 @@ What is owed is kept with the attempt in the store, so that whichever controller
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
+from orchestrator.executors.base import Handle, Watched
 from orchestrator.jobs.lifecycle import ABANDONED
 from orchestrator.store import Store
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
-from orchestrator.targets.node import Node
 from orchestrator.transports.base import AttemptStatus, Watch
 
 
-class Leftover(NamedTuple):
-    """One attempt on one host."""
+class Abandoned(NamedTuple):
+    """One attempt on the hosts that have still to be told that it is over."""
 
-    job: str
-    attempt: int
-    host: Node
+    handle: Handle
+    """Of these hosts only."""
 
     @property
-    def watch(self) -> Watch:
+    def watched(self) -> Watched:
         """What to look at: only whether it still works."""
-        return Watch(self.job, self.attempt)
-
-    def is_of(self, machine: str, seen: AttemptStatus) -> bool:
-        """Is this what a machine speaks of?"""
-        return (self.host.name, self.job, self.attempt) == (machine, seen.job, seen.attempt)
+        return Watched(self.handle, lambda _: Watch(*self.handle.key), abandoned=True)
 
 
-def owed(store: Store) -> list[Leftover]:
-    """All that have not been told yet that they are over."""
-    return [left for id, attempt, _ in store.ended_for(ABANDONED) for left in left_of(store, id, attempt)]
+def owed(store: Store) -> dict[tuple[str, int], Abandoned]:
+    """All that have not been told yet that they are over, by job and attempt."""
+    found = (abandoned(store, id, attempt) for id, attempt, _ in store.ended_for(ABANDONED))
+    return {each.handle.key: each for each in found if each}
 
 
-def left_of(store: Store, id: str, attempt: int) -> list[Leftover]:
-    """Those of one attempt."""
+def abandoned(store: Store, id: str, attempt: int) -> Abandoned | None:
+    """One attempt; None when nothing is owed."""
     record = AttemptRecord.from_dict(store.positions(id, attempt))
-    if not record.outcome or not record.outcome.owed:
-        return []
-    found = JobRequest.unpacked(store.request(id)).nodes(record.placement)
-    return [Leftover(id, attempt, node) for node, _ in found if node.name in record.outcome.owed]
+    if not record.placement or not record.outcome or not record.outcome.owed:
+        return None
+    handle = Handle.of(JobRequest.unpacked(store.request(id)), id, attempt, record.placement)
+    return Abandoned(replace(handle, nodes=tuple(node for node in handle.nodes if node.name in record.outcome.owed)))
 
 
-def due(seen: AttemptStatus) -> Literal["stop", "reap", "wait", ""]:
+def due(seen: AttemptStatus) -> Literal["cancel", "wait", ""]:
     """What is to be done with it, by what its host says; nothing more when it has ended, or never was."""
-    if seen.phase == "running":
-        return "stop"
     if seen.phase == "stopping":
         return "wait"
-    return "reap" if seen.orphans else ""
+    return "cancel" if seen.phase == "running" or seen.orphans else ""
 
 
-def settle(store: Store, left: Leftover, seen: AttemptStatus, now: float) -> None:
-    """Note that it is over on its host, too."""
-    record = AttemptRecord.from_dict(store.positions(left.job, left.attempt))
-    remaining = tuple(name for name in record.outcome.owed if name != left.host.name) if record.outcome else ()
-    if record.outcome:
-        record.outcome = replace(record.outcome, owed=remaining)
-    store.record(left.job, left.attempt, (), now, record.as_dict())
-    told = f"{left.host.name} answers again: {seen.why or 'nothing runs there any more'}"
-    store.change(left.job, expect=["CANCELLED"], attempt=left.attempt, now=now, reachable=not remaining, detail=told, event=True)
+def settle(store: Store, each: Abandoned, over: Iterable[tuple[str, AttemptStatus]], now: float) -> Abandoned | None:
+    """Note that it is over on some of its hosts, too; what is still owed.
+
+    Args:
+        store: where it is noted.
+        each: the attempt.
+        over: names of hosts, and what they say.
+        now: seconds since the epoch.
+    """
+    handle = each.handle
+    remaining = list(handle.nodes)
+    for name, seen in over:
+        remaining = [node for node in remaining if node.name != name]
+        record = AttemptRecord.from_dict(store.positions(*handle.key))
+        if record.outcome:
+            record.outcome = replace(record.outcome, owed=tuple(node.name for node in remaining))
+        store.record(*handle.key, (), now, record.as_dict())
+        detail = f"{name} answers again: {seen.why or 'nothing runs there any more'}"
+        reachable = not remaining
+        store.change(
+            handle.job, expect=["CANCELLED"], attempt=handle.attempt, now=now, reachable=reachable, detail=detail, event=True
+        )
+    return each._replace(handle=replace(handle, nodes=tuple(remaining))) if remaining else None

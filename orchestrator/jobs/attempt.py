@@ -9,13 +9,15 @@ from typing import Any
 
 from backends.backend import Backend, Ending
 from backends.plan import Plan
-from orchestrator.jobs.lifecycle import Facts, Phase
+from orchestrator.executors.base import Handle, Status, Watched
+from orchestrator.home import Home
+from orchestrator.jobs.lifecycle import Facts
+from orchestrator.jobs.retry import Rules
 from orchestrator.monitoring.drift import RESOLVED
-from orchestrator.monitoring.poll import FAILED, MANIFEST, TAIL, Observed, last_words
+from orchestrator.monitoring.poll import FAILED, MANIFEST, TAIL, last_words
 from orchestrator.store import Job
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
-from orchestrator.targets.node import Node
 from orchestrator.transports.base import Watch
 
 
@@ -48,6 +50,7 @@ class ActiveAttempt:
     backend: Backend
     record: AttemptRecord
     attempt: int
+    rules: Rules
     manifest: dict[str, Any] | None = None
     compared: bool = False
     """What the trainer made of its config was held against the plan."""
@@ -55,60 +58,76 @@ class ActiveAttempt:
     """When the attempt last said something new, by the monotonic clock."""
     size: int = 0
     """Bytes of its log by then."""
-    begun: float = 0.0
-    """When its start was answered, by the monotonic clock: that it was not there before says nothing."""
-    latest: dict[str, Observed | None] = field(default_factory=dict)
-    """Machine -> what it said last; None while it does not answer."""
+    status: Status | None = None
+    """What its executor said last."""
     mirrors: dict[int, Mirror] = field(default_factory=dict)
     """Rank -> its log, of hosts that are not this machine."""
+    _handle: Handle | None = None
+    """Of the placement that it had last."""
 
-    def hosts(self) -> list[tuple[Node, tuple[int, ...]]]:
-        """Where the attempt runs, by rank, and the devices that it has there."""
-        return self.request.nodes(self.record.placement)
+    def handle(self, job: str) -> Handle | None:
+        """As its executor knows it; None while it waits."""
+        placement = self.record.placement
+        if placement and (self._handle is None or self._handle.placement is not placement):
+            self._handle = Handle.of(self.request, job, self.attempt, placement)
+        return self._handle if placement else None
 
-    def machines(self) -> list[str]:
-        """Their names, by rank."""
+    def nodes(self) -> list[str]:
+        """Names of its hosts, by rank."""
         return list(self.record.placement.devices) if self.record.placement else []
 
     def silent(self) -> list[str]:
         """Those that do not answer."""
-        return [machine for machine in self.machines() if self.latest.get(machine) is None]
+        ranks = self.status.ranks if self.status else ()
+        return [name for rank, name in enumerate(self.nodes()) if rank >= len(ranks) or ranks[rank] is None]
 
 
-def facts(job: Job, case: ActiveAttempt, phase: Phase, speaker: Observed | None, steps: int | None) -> Facts:
-    """Everything that a decision rests on; nobody speaks where no host answers."""
-    phases = [observed.seen.phase for observed in case.latest.values() if observed]
+def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> Facts:
+    """Everything that a decision rests on; nothing is known of how it went where no host answers."""
+    speaker = status.said
+    phases = [each.seen.phase for each in status.ranks if each]
     if speaker is None:
-        return Facts(job.state, job.want, phase, silent=case.silent())
-    seen, first = speaker.seen, case.latest[case.machines()[0]]
-    said = None
+        return Facts(job.state, job.want, status.phase, silent=case.silent())
+    seen, first = speaker.seen, status.ranks[0]
+    left = None
     if speaker.said is not None:
-        said = str(speaker.said.get("reason", "step_failed")), str(speaker.said.get("detail", ""))
+        left = str(speaker.said.get("reason", "step_failed")), str(speaker.said.get("detail", ""))
     verdict = None
-    if phase == "exited" and seen.rc == 0:
+    if status.phase == "exited" and seen.rc == 0:
         missing = [path for path in case.plan.promise.files if not first or path not in first.seen.exist]
         verdict = case.backend.judge(Ending(steps, case.record.cursor.progress, missing))
     return Facts(
         job.state,
         job.want,
-        phase,
+        status.phase,
         seen.step,
         seen.rc,
         seen.signal,
         seen.why,
         seen.cause,
         seen.evidence,
-        sum(observed.seen.orphans for observed in case.latest.values() if observed),
+        sum(each.seen.orphans for each in status.ranks if each),
         verdict,
-        said,
+        left,
         case.record.condemned,
-        last_words(speaker.tail) if phase == "exited" and not said else "",
+        last_words(speaker.tail) if status.phase == "exited" and not left else "",
         phases,
         case.silent(),
     )
 
 
-def watch(job: Job, case: ActiveAttempt, rank: int) -> Watch:
+def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watched:
+    """The attempt as its executor is asked about it."""
+
+    def watch(rank: int) -> Watch:
+        if rank not in case.mirrors and rank < len(handle.nodes) and handle.nodes[rank].remote:
+            case.mirrors[rank] = Mirror.of(home.mirror(job.id, case.attempt, rank))
+        return _watch(job, case, rank)
+
+    return Watched(handle, watch)
+
+
+def _watch(job: Job, case: ActiveAttempt, rank: int) -> Watch:
     """What to look at: metrics and promised files are the first host's affair, the log only where it must be brought here."""
     log = case.mirrors[rank].size if rank in case.mirrors else None
     if rank:

@@ -1,45 +1,38 @@
-"""The loop: looks at the jobs' hosts, asks `decisions` what to do, does it, writes down what happened.
+"""The loop: has the executors tell of the jobs' attempts, asks `lifecycle` what to do, does it, writes down what happened.
 
 Started on demand by whoever submits, one at a time (a lock in the state folder), ends when there is nothing to do. It holds
-no truth of its own: the store and the hosts' files are enough to go on after it was killed anywhere. The store is used by
-one thread; what waits for a host is an errand.
+no truth of its own: the store and what the executors know again are enough to go on after it was killed anywhere. The store is
+used by one thread; what waits for a host is done in the background by the executors.
 """
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from backends.checkpoints import resumed
 from backends.log_signs import Ended
 from backends.registry import reader
-from orchestrator.background import BackgroundCalls
-from orchestrator.executors.hosts import HostPool, begun_nothing
-from orchestrator.home import Home, read_secrets
-from orchestrator.jobs.abandoned import Leftover, due, left_of, settle
-from orchestrator.jobs.admission import Offer, Queued, admit
-from orchestrator.jobs.attempt import ActiveAttempt, Mirror, facts, watch
+from orchestrator.executors.base import AttemptRequest, Context, Status, Watched
+from orchestrator.executors.registry import Executors
+from orchestrator.home import Home
+from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
+from orchestrator.jobs.attempt import ActiveAttempt, facts, watched
 from orchestrator.jobs.attempt_history import beginning, outcome, tried
-from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, merge_ranks, reconcile
+from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconcile
+from orchestrator.jobs.queue import Queue
 from orchestrator.jobs.retry import Again, Rules, again, astray, hangs
+from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, rows_note, summed
 from orchestrator.monitoring.poll import Observed
-from orchestrator.staging.request import GRACE
 from orchestrator.store import Active, Changes, Store
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
-from orchestrator.transports.base import AttemptStatus, Refused, TransportError, Watch
-
-PAGE = 8
-"""Jobs of a lane that are read at once."""
-TELLING = 5.0
-"""Seconds after which jobs that came meanwhile are told why they wait, too: it takes time by their number."""
+from orchestrator.targets.node import Placement
+from orchestrator.transports.base import AttemptStatus
 
 
 @dataclass
@@ -52,27 +45,20 @@ class Controller:
     """Job -> values, as heard from whoever submitted it; in memory only."""
     nudge: Callable[[], None] = lambda: None
     """Called, in another thread, when there is something to look at."""
-    left: list[Leftover] = field(default_factory=list)
+    left: dict[tuple[str, int], Abandoned] = field(default_factory=dict)
     """Attempts that were given up, to be stopped when their hosts are seen again."""
     cases: dict[str, ActiveAttempt] = field(default_factory=dict)
-    waiting: dict[tuple[str, int], Queued] = field(default_factory=dict)
-    """Job and attempt -> what it asks for, of the first that wait in each lane."""
-    told: dict[str, str] = field(default_factory=dict)
-    """Lane -> why its jobs wait, where others have what they wait for."""
-    telling: float = 0.0
-    """When to say so again, by the monotonic clock."""
     started: float = float("-inf")
     """When a queued job was given devices last, by the monotonic clock."""
 
     def __post_init__(self) -> None:
-        """The ways to all machines begin here."""
-        self.errands = BackgroundCalls(self.nudge)
-        self.machines = HostPool(self.home, self.errands, self.nudge)
+        """The executors are opened when the first attempt needs them."""
+        self.executors = Executors(Context(self.home, self.nudge))
+        self.queue = Queue(self.store)
 
     def close(self) -> None:
         """Let go of the hosts; their jobs go on."""
-        self.errands.close()
-        self.machines.close()
+        self.executors.close()
 
     def case(self, active: Active) -> ActiveAttempt:
         """What is needed of a job, read once for each attempt."""
@@ -83,7 +69,7 @@ class Controller:
             record, plan = AttemptRecord.from_dict(active.positions), request.plan
             if record.resume:
                 plan = resumed(plan, record.resume.step, job.steps or plan.promise.steps, backend.resume, backend.config)
-            known = self.cases[job.id] = ActiveAttempt(plan, request, backend, record, job.attempt)
+            known = self.cases[job.id] = ActiveAttempt(plan, request, backend, record, job.attempt, Rules.of(plan.retry))
         return known
 
     def look(self, *, start: bool = True, patience: float = 0.0) -> int:
@@ -91,7 +77,7 @@ class Controller:
 
         Args:
             start: also start queued jobs.
-            patience: seconds to wait for other hosts that are being asked; what comes later is heeded by the next look.
+            patience: seconds to wait for hosts that are being asked; what comes later is heeded by the next look.
 
         Returns:
             How many jobs work, and how many lanes wait; 0 when all have ended.
@@ -99,170 +85,136 @@ class Controller:
         working = self.store.working()
         present = {each.job.id: each for each in working}
         self.cases = {id: case for id, case in self.cases.items() if id in present}
-        self._ask([each for each in working if each.job.state in ALIVE])
-        if self._heed(present, patience):
+        if self._heed(self.executors.poll(self._watched(working), patience), present):
             working = self.store.working()
-        self._tell(present)
         if unwanted := [each.job.id for each in working if each.job.state == "QUEUED"]:
             self.store.end_unstarted("CANCELLED", "cancelled", "before it started", time.time())
             working = [each for each in working if each.job.state != "QUEUED"]
             for id in unwanted:
                 self.secrets.pop(id, None)
         lanes = self.store.lanes()
-        if start and lanes:
-            begun = self._admit(working, lanes)
-            self._heed({each.job.id: each for each in begun}, patience)
+        if start and lanes and (begun := self._admit(working, lanes)):
+            statuses = self.executors.poll(self._watched(begun, abandoned=()), patience)
+            self._heed(statuses, {each.job.id: each for each in (*working, *begun)})
         return len(working) + len(lanes)
 
-    def _tell(self, present: Mapping[str, Active]) -> None:
-        """Show what is being brought to the hosts of jobs that start."""
-        for (id, attempt), text in list(self.machines.telling.items()):
-            del self.machines.telling[id, attempt]
-            if id in present:
-                self.store.change(id, expect=["STARTING"], attempt=attempt, now=time.time(), phase_step=text)
+    def _watched(self, working: Iterable[Active], abandoned: Iterable[Abandoned] | None = None) -> list[Watched]:
+        """Attempts that were submitted, and those that were given up."""
+        out = []
+        for each in working:
+            if each.job.state in ALIVE and (handle := (case := self.case(each)).handle(each.job.id)):
+                out.append(watched(each.job, case, handle, self.home))
+        return out + [each.watched for each in (self.left.values() if abandoned is None else abandoned)]
 
-    # Asking, and what comes back
+    # What is heard
 
-    def _ask(self, alive: Sequence[Active]) -> None:
-        """Have every machine looked at that has jobs of ours, if it is time, each in one call."""
-        groups: dict[str, list[Watch]] = defaultdict(list)
-        resting = self.machines.resting()
-        for each in alive:
-            case = self.case(each)
-            for rank, (host, _) in enumerate(case.hosts()):
-                if host.name in resting:
-                    continue
-                self.machines.meet(host)
-                if host.remote and rank not in case.mirrors:
-                    case.mirrors[rank] = Mirror.of(self.home.mirror(each.job.id, case.attempt, rank))
-                groups[host.name].append(watch(each.job, case, rank))
-        for left in self.left:
-            if left.host.name not in resting:
-                self.machines.meet(left.host)
-                groups[left.host.name].append(left.watch)
-        for machine, watches in groups.items():
-            self.machines.look(machine, watches)
-
-    def _heed(self, present: Mapping[str, Active], patience: float) -> bool:
-        """Act on what came back; was there anything?"""
-        back = self.errands.take(patience)
-        # in order, each once; those that wait for no host first
-        touched = dict.fromkeys(id for id, each in present.items() if each.job.want == "abandon" and id in self.cases)
-        for name, answer in back.items():
-            match name:
-                case ("look", str(machine)):
-                    touched |= dict.fromkeys(self._looked(machine, answer, present))
-                case ("start", str(id), int(attempt)) if id in present and present[id].job.attempt == attempt:
-                    self._started(present[id], self.case(present[id]), answer)
-                case ("leases", str(machine)):
-                    self.machines.told(machine, answer)
-                case _:  # an order: what it did shows when the host is looked at
-                    pass
-        for id in touched:
+    def _heed(self, statuses: Sequence[Status], present: Mapping[str, Active]) -> bool:
+        """Act on what was heard; was there anything?"""
+        # each job once; those whose user waits for no host first
+        heard: dict[str, Status | None] = {
+            id: None for id, each in present.items() if each.job.want == "abandon" and id in self.cases
+        }
+        for status in statuses:
+            if known := self.left.get((status.job, status.attempt)):
+                self._left(known, status)
+            elif (case := self.cases.get(status.job)) and status.job in present and case.attempt == status.attempt:
+                heard[status.job] = status
+        for id, news in heard.items():
             try:
-                self._follow(present[id], self.cases[id])
+                self._take_in(present[id], self.cases[id], news)
             except Exception:  # one job's trouble is not the others'; the log has the trace, and the next look tries again
                 traceback.print_exc()
                 self.cases.pop(id, None)  # what was read and not recorded is read again
-        return bool(back)
+        return bool(statuses)
 
-    def _looked(self, machine: str, answer: list[Observed] | Exception, present: Mapping[str, Active]) -> list[str]:
-        """Take in what a machine said; the jobs that it is about."""
-        if isinstance(answer, Exception):
-            return self._silent(machine, answer, present)
-        asked, out = self.machines.heard(machine), []
-        for observed in answer:
-            id = observed.seen.job
-            if left := next((left for left in self.left if left.is_of(machine, observed.seen)), None):
-                self._left(left, observed.seen)
-                continue
-            case = self.cases.get(id)
-            if case is None or id not in present or case.attempt != observed.seen.attempt or machine not in case.machines():
-                continue
-            if observed.seen.phase == "unknown" and asked < case.begun:
-                continue  # it was not there yet when the host was asked
-            rank = case.machines().index(machine)
-            if rank == 0:
-                self._record(present[id], case, observed)
-            if observed.log:
+    def _take_in(self, each: Active, case: ActiveAttempt, status: Status | None) -> None:
+        """What an executor said of an attempt; None where only the user has something to say."""
+        job, now = each.job, time.time()
+        if status and status.phase == "submitting":
+            self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=now, phase_step=status.reason)
+        elif status and status.phase == "withdrawn":
+            self._take_back(each, status)
+        elif status and status.phase == "refused":
+            self._become(each, Become("FAILED", "cannot_start", status.reason))
+        else:
+            if status:
+                case.status = status
+                self._read(each, case, status)
+            if case.status and (case.status.said or case.status.phase == "pending" or job.want == "abandon"):
+                self._follow(each, case, case.status)
+
+    def _read(self, each: Active, case: ActiveAttempt, status: Status) -> None:
+        """Keep what is new in a status."""
+        job = each.job
+        if status.placement:
+            self._place(each, case, status.placement)
+        for rank, observed in enumerate(status.ranks):
+            if observed and observed.log:
                 case.mirrors[rank].append(observed.log)
-            case.latest[machine] = observed
-            out.append(id)
-        return out
+        if status.ranks and (first := status.ranks[0]):
+            self._record(each, case, first)
+        if status.phase == "pending" and (job.phase_step, job.detail) != ("pending", status.reason):
+            news: Changes = {"phase_step": "pending", "detail": status.reason}
+            self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=time.time(), **news)
+        if status.phase != "pending" and (not status.ranks or None in status.ranks) and job.reachable:
+            # it says nothing about the job, but that we do not know
+            self.store.change(job.id, expect=None, now=time.time(), reachable=False, detail=status.reason, event=True)
 
-    def _silent(self, machine: str, error: Exception, present: Mapping[str, Active]) -> list[str]:
-        """A machine could not be asked. It says nothing about its jobs, but that we do not know."""
-        if not isinstance(error, TransportError):
-            traceback.print_exception(error)
-        self.machines.silence(machine)
-        out = []
-        for id, each in present.items():
-            case = self.cases.get(id)
-            if case is None or each.job.state not in ALIVE or machine not in case.machines():
-                continue
-            case.latest[machine] = None
-            if each.job.reachable:
-                self.store.change(id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
-            if any(case.latest.values()):
-                out.append(id)
-        return out  # those of which all hosts are silent are left as they are, unless somebody abandons them: see `_heed`
+    def _place(self, each: Active, case: ActiveAttempt, placement: Placement) -> None:
+        """Keep where an attempt runs, once that is known better."""
+        if placement != case.record.placement:
+            case.record.placement = placement
+            self.store.record(each.job.id, each.job.attempt, (), time.time(), case.record.as_dict())
 
-    def _left(self, left: Leftover, seen: AttemptStatus) -> None:
-        """See to it that what was given up ends, now that its host speaks of it."""
-        match due(seen):
-            case "":
-                settle(self.store, left, seen, time.time())
-                self.left.remove(left)
-            case "stop":
-                self.machines.order(left.host.name, "stop", left.job, left.attempt, GRACE)
-            case "reap":
-                self.machines.order(left.host.name, "reap", left.job, left.attempt)
+    def _left(self, known: Abandoned, status: Status) -> None:
+        """See to it that what was given up ends, now that its hosts speak of it."""
+        said = [(node.name, each.seen) for node, each in zip(known.handle.nodes, status.ranks, strict=False) if each]
+        if any(due(seen) == "cancel" for _, seen in said):
+            self.executors.cancel(known.handle)
+        over = [(name, seen) for name, seen in said if not due(seen)]
+        if remaining := settle(self.store, known, over, time.time()):
+            self.left[known.handle.key] = remaining
+        else:
+            del self.left[known.handle.key]
 
-    def _follow(self, each: Active, case: ActiveAttempt) -> None:
+    def _follow(self, each: Active, case: ActiveAttempt, status: Status) -> None:
         """Decide, by what all hosts of a job said last."""
-        job, machines = each.job, case.machines()
-        if job.state not in ALIVE or self.errands.away(("start", job.id, job.attempt)):
+        job, speaker = each.job, status.said
+        if job.state not in ALIVE:
             return
-        if any(machine not in case.latest for machine in machines):
-            return  # one was not heard of yet: the next look knows more
-        latest = [case.latest[machine] for machine in machines]
-        phase, rank = merge_ranks([observed.seen if observed else None for observed in latest])
-        speaker = latest[rank]
+        answering = bool(status.ranks) and None not in status.ranks
         steps = case.manifest["steps"] if case.manifest else job.steps
         if speaker:
-            self._note(each, speaker.seen, steps, reachable=all(latest))
-        training = phase == "running" and speaker and speaker.seen.step == "train"
-        if training and (why := hangs(Rules.of(case.plan.retry), time.monotonic(), case.news)):
+            self._note(each, speaker.seen, steps, reachable=answering)
+        training = status.phase == "running" and speaker and speaker.seen.step == "train"
+        if training and (why := hangs(case.rules, time.monotonic(), case.news)):
             self._condemn(each, case, "hang", why)
-        for action in reconcile(facts(each.job, case, phase, speaker, steps)):
+        for action in reconcile(facts(each.job, case, status, steps)):
             if isinstance(action, Become):
-                told = (
-                    f"{machines[rank]}: {action.detail}" if action.detail and len(machines) > 1 and all(latest) else action.detail
-                )
-                self._end(each, case, replace(action, detail=told), speaker, steps)
-            elif action.what == "start":
-                self._start([each])
-            else:
-                grace = (GRACE,) if action.what == "stop" else ()
-                for machine in filter(case.latest.get, machines):
-                    self.machines.order(machine, action.what, job.id, job.attempt, *grace)
+                several = action.detail and len(status.ranks) > 1 and answering
+                detail = f"{case.nodes()[status.speaker]}: {action.detail}" if several else action.detail
+                self._end(each, case, replace(action, detail=detail), status, steps)
+            elif action.what == "submit":
+                self._submit([each])
+            elif handle := case.handle(job.id):
+                self.executors.cancel(handle)
 
     def _note(self, each: Active, seen: AttemptStatus, steps: int | None, *, reachable: bool) -> None:
         """Keep what changed beside the state."""
         job = each.job
-        news: dict[str, Any] = {}
+        news: Changes = {}
         if seen.step and seen.step != job.phase_step:
             news["phase_step"] = seen.step
         if steps != job.steps:
             news["steps"] = steps
         if reachable and not job.reachable:
-            news |= {"reachable": True, "detail": ""}
+            news["reachable"], news["detail"] = True, ""
         if news:
             self.store.change(job.id, expect=None, attempt=job.attempt, now=time.time(), **news)
 
     def _record(self, each: Active, case: ActiveAttempt, observed: Observed) -> None:
         """New bytes into points."""
-        if observed.manifest:
+        if observed.manifest and case.manifest is None:
             case.manifest = summed(observed.manifest)
         if observed.resolved and not case.compared:
             case.compared = True
@@ -284,37 +236,34 @@ class Controller:
             case.record.condemned = (reason, detail)
             self.store.record(each.job.id, each.job.attempt, (), time.time(), case.record.as_dict())
 
-    def _end(self, each: Active, case: ActiveAttempt, new: Become, speaker: Observed | None, steps: int | None) -> None:
+    def _end(self, each: Active, case: ActiveAttempt, new: Become, status: Status, steps: int | None) -> None:
         """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
-        job, seen, now = (
-            each.job,
-            speaker.seen if speaker else AttemptStatus(each.job.id, each.job.attempt, "unknown"),
-            time.time(),
-        )
+        job, now, speaker = each.job, time.time(), status.said
+        seen = speaker.seen if speaker else AttemptStatus(job.id, job.attempt, "unknown")
         if new.state == "SUCCEEDED" and not new.detail:
             new = replace(new, detail=rows_note(case.manifest))
         if new.state not in ENDED or new.state == "SUCCEEDED":
             self._become(each, new, seen)
             return
-        first = case.latest[case.machines()[0]]
+        first = status.ranks[0] if status.ranks else None
         tail = speaker.tail.decode("utf-8", "replace") if speaker else ""
         ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail, seen.evidence)
-        case.record.outcome = outcome(ended, first.index if first else "", len(case.machines()), case.silent())
+        case.record.outcome = outcome(ended, first.index if first else "", len(case.nodes()), case.silent())
         self.store.record(job.id, job.attempt, (), now, case.record.as_dict())
         if new.state != "CANCELLED":
-            choice = again(Rules.of(case.plan.retry), tried(self.store, job.id, job.attempt), steps)
+            choice = again(case.rules, tried(self.store, job.id, job.attempt), steps)
             if isinstance(choice, Again):
                 last, positions = (new.state, new.reason, new.detail), beginning(choice, now).as_dict()
                 self.store.new_attempt(job.id, [job.state], now, ended=last, why=choice.why, positions=positions)
                 return
         self._become(each, new, seen)
-        if new.reason == ABANDONED:
-            self.left += left_of(self.store, job.id, job.attempt)
+        if new.reason == ABANDONED and (left := abandoned(self.store, job.id, job.attempt)):
+            self.left[left.handle.key] = left
 
     def _become(self, each: Active, new: Become, seen: AttemptStatus | None = None) -> None:
         """Write a new state down, if the job still is where we saw it."""
         job, now = each.job, time.time()
-        fields: dict[str, Any] = {"state": new.state, "reason": new.reason, "detail": new.detail}
+        fields: Changes = {"state": new.state, "reason": new.reason, "detail": new.detail}
         if new.state == "RUNNING":
             fields["started"] = seen.step_started if seen and seen.step_started else now
         if new.state in ENDED:
@@ -325,150 +274,43 @@ class Controller:
     # Starting
 
     def _admit(self, working: Sequence[Active], lanes: Sequence[str]) -> list[Active]:
-        """Start queued jobs for which there are devices; those begun."""
-        seen: dict[str, Active] = {}
-        placements = (self.case(each).record.placement for each in working)
-        held = [placement.devices for placement in placements if placement]
-        closed = self.machines.down() | {left.host.name for left in self.left}  # where an attempt that was given up may work
-        known, self.waiting = self.waiting, {}
-        grants = admit(held, [self._queued(lane, known, seen) for lane in lanes], self.machines.taken(), closed)
-        self._explain(lanes)
+        """Submit queued jobs for which there is room; those begun."""
+        capacity = self.executors.capacity(self._watched(working), self.queue.heads(lanes))
+        self.queue.explain(lanes, capacity.busy)
         begun = []
-        for id, grant in grants.items():
-            each, case = seen[id], self.case(seen[id])
-            case.record.placement = grant
-            case.latest.clear()
+        for id, placement in capacity.granted.items():
+            each = self.queue.seen[id]
+            case = self.case(each)
+            case.record.placement, case.status = placement, None
             self.store.record(id, each.job.attempt, (), time.time(), case.record.as_dict())
-            news: Changes = {"state": "STARTING", "target": grant.target, "detail": ""}
+            news: Changes = {"state": "STARTING", "target": placement.target, "detail": ""}
             if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), **news):
-                begun.append(each._replace(job=each.job._replace(state="STARTING", target=grant.target)))
+                begun.append(each._replace(job=each.job._replace(state="STARTING", target=placement.target, detail="")))
                 self.started = time.monotonic()
-        self._start(begun)
+        self._submit(begun)
         return begun
 
-    def _explain(self, lanes: Sequence[str]) -> None:
-        """Note with jobs that wait who else has devices where they may run, each time that this changes."""
-        others = self.machines.others()
-        if not others and not self.told:
-            return
-        offers = {queued.lane: queued.offers for queued in self.waiting.values()}
-        said = {
-            lane: "; ".join(f"{name}: {others[name]}" for offer in where for name, _ in offer.nodes if name in others)
-            for lane, where in offers.items()
-        }
-        if again := time.monotonic() >= self.telling:  # jobs that were submitted meanwhile
-            self.telling = time.monotonic() + TELLING
-        for lane in lanes:
-            text, old = said.get(lane, ""), self.told.get(lane, "")
-            if text != old or (again and text):
-                self.store.explain(lane, text, time.time())
-        self.told = {lane: text for lane, text in said.items() if text}
-
-    def _queued(self, lane: str, known: Mapping[tuple[str, int], Queued], seen: dict[str, Active]) -> Iterator[Queued]:
-        """Jobs that wait in a lane, by their order, read as they are taken.
-
-        Args:
-            lane: which.
-            known: what was read of jobs before.
-            seen: gets what the store says of each.
-        """
-        skip, now = 0, time.time()
-        while page := self.store.waiting(lane, now, skip=skip, limit=PAGE):
-            for each in page:
-                key = each.job.id, each.job.attempt
-                seen[each.job.id] = each
-                self.waiting[key] = queued = known.get(key) or self._asks(each, lane)
-                yield queued
-            skip += len(page)
-
-    def _asks(self, each: Active, lane: str) -> Queued:
-        """What a job that waits asks for."""
-        request, resume = JobRequest.unpacked(self.store.request(each.job.id)), AttemptRecord.from_dict(each.positions).resume
-        offers = _offers(request, resume.node if resume else None)
-        return Queued(each.job.id, lane, (-each.job.priority, each.key), request.plan.hosts, request.plan.devices, offers)
-
-    def _start(self, begun: Sequence[Active]) -> None:
-        """Give attempts to their hosts. A second time does nothing there."""
+    def _submit(self, begun: Sequence[Active]) -> None:
+        """Give attempts to their executors. A second time does nothing there."""
         for each in begun:
             job, case = each.job, self.case(each)
-            values = self._secrets(each, case)
-            if values is not None:
-                self.machines.start(
-                    job.id, job.attempt, case.plan, case.hosts(), values, case.record.resume, alone=len(begun) == 1
-                )
+            handle = case.handle(job.id)
+            try:
+                values = secret_values(job.id, case.plan.secrets, self.secrets.get(job.id, {}), self.home)
+            except NoValue as error:
+                self._become(each, Become("FAILED", "missing_secret", str(error)))
+                continue
+            if handle:
+                asked = AttemptRequest(handle, case.plan, case.request.candidates, case.record.resume, values)
+                self._place(each, case, self.executors.submit(asked).placement)
 
-    def _secrets(self, each: Active, case: ActiveAttempt) -> dict[str, str] | None:
-        """Values of the job's secrets; None when one has none, which ends the attempt."""
-        job = each.job
-        try:
-            values, missing = _values(case.plan.secrets, self.secrets.get(job.id, {}), self.home)
-            detail = (
-                f"no value for {', '.join(missing)}: export it and `tune retry {job.id}`, or write it into {self.home.secrets}"
-            )
-        except PermissionError as error:
-            values, missing, detail = {}, ["?"], str(error)
-        if missing:
-            self._become(each, Become("FAILED", "missing_secret", detail))
-            return None
-        return values
-
-    def _started(self, each: Active, case: ActiveAttempt, answers: list[AttemptStatus | Exception] | Exception) -> None:
-        """What the hosts answered to a start: all began; or none shall have."""
-        if isinstance(answers, Exception):
-            answers = [answers] * len(case.machines())
-        case.begun = time.monotonic()
-        wrong: dict[str, Exception] = {}
-        begun: list[str] = []
-        placement = case.record.placement
-        for machine, answer in zip(case.machines(), answers, strict=True):
-            if isinstance(answer, AttemptStatus):
-                begun.append(machine)
-                self.machines.began(machine)
-                if answer.phase == "running":  # what has ended already is looked at whole
-                    case.latest[machine] = Observed(answer, ())
-            else:
-                wrong[machine] = answer
-                self.machines.trouble(machine, answer, placement.devices[machine] if placement else ())
-        if not wrong:
-            self._follow(each, case)
-        elif all(begun_nothing(answer) for answer in wrong.values()):
-            self._take_back(each, begun, "; ".join(f"{machine}: {answer}" for machine, answer in wrong.items()))
-        elif refused := [
-            answer for answer in wrong.values() if not isinstance(answer, TransportError) or isinstance(answer, Refused)
-        ]:
-            self._stop(each, begun)
-            self._become(each, Become("FAILED", "cannot_start", str(refused[0])))
-        else:  # the answer was lost: what the host did shows when it is looked at
-            error = next(iter(wrong.values()))
-            self.store.change(each.job.id, expect=None, now=time.time(), reachable=False, detail=str(error), event=True)
-
-    def _take_back(self, each: Active, begun: Sequence[str], why: str) -> None:
-        """Not all hosts could begin: the job waits again. Where some began, their attempt is over, and the next has another number."""
+    def _take_back(self, each: Active, status: Status) -> None:
+        """It could not begin: the job waits again. Where some hosts had begun, the attempt is over, and the next has another number."""
         job, now = each.job, time.time()
-        self._stop(each, begun)
         if job.want:
             self._become(each, Become("CANCELLED", "cancelled", "before it started"))
-        elif begun:
+        elif status.started:
             self.store.new_attempt(job.id, ("STARTING",), now)
         else:
-            self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=now, state="QUEUED", detail=why)
-
-    def _stop(self, each: Active, begun: Sequence[str]) -> None:
-        for machine in begun:
-            self.machines.order(machine, "stop", each.job.id, each.job.attempt, GRACE)
-
-
-def _offers(request: JobRequest, only: str | None) -> tuple[Offer, ...]:
-    """Where a job may run: on one node only where it goes on from a checkpoint that lies there."""
-    found = (
-        Offer(each.name, tuple((node.name, node.devices) for node in each.nodes if only in (None, node.name)))
-        for each in request.candidates
-    )
-    return tuple(offer for offer in found if offer.nodes)
-
-
-def _values(names: Sequence[str], heard: Mapping[str, str], home: Home) -> tuple[dict[str, str], list[str]]:
-    """Values for names: from whoever submitted, from the secrets file, from our own environment; and the names without any."""
-    kept = read_secrets(home.secrets) if names else {}
-    values = {name: heard.get(name) or kept.get(name) or os.environ.get(name, "") for name in names}
-    return {n: v for n, v in values.items() if v}, [n for n, v in values.items() if not v]
+            news: Changes = {"state": "QUEUED", "detail": status.reason}
+            self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=now, **news)

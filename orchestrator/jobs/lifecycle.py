@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.transports.base import AttemptStatus
+from orchestrator.executors.base import STOPPED, Phase
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
 
@@ -23,16 +23,8 @@ ABANDONED = "abandoned"
 """Why a job ended whose hosts did not answer: somebody did not want to wait for them."""
 
 
-STOPPED = ("stopped", "killed after grace")
-"""How an attempt ended that somebody stopped."""
-
-
 KILL = 9
 """The signal that the kernel, too, sends."""
-
-
-Phase = Literal["unknown", "running", "stopping", "exited", "lost", "failing", "unreachable"]
-"""`failing`: one host went wrong and another is still at work."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,7 @@ class Facts:
     state: str
     want: str = ""
     phase: Phase = "unknown"
-    """What its hosts say, taken together: see `gathered`."""
+    """What its hosts say, taken together: see `executors.base.Phase`."""
     step: str = ""
     """The plan's step that runs, or ran last."""
     rc: int | None = None
@@ -77,9 +69,9 @@ class Become:
 
 @dataclass(frozen=True)
 class Do:
-    """An effect on the host."""
+    """What its executor is told."""
 
-    what: Literal["start", "stop", "reap"]
+    what: Literal["submit", "cancel"]
 
 
 Action = Become | Do
@@ -94,12 +86,12 @@ def reconcile(facts: Facts) -> Sequence[Action]:
     if facts.phase == "exited":
         return (_ended(facts),)
     if facts.want and facts.state != "STOPPING":
-        return Do("stop"), Become("STOPPING")
+        return Do("cancel"), Become("STOPPING")
     if facts.phase == "failing" or (facts.condemned and facts.phase == "running"):
-        return (Do("stop"),)
+        return (Do("cancel"),)
     if facts.state == "STOPPING":
         return _stopping(facts)
-    if facts.phase == "unreachable":
+    if facts.phase in ("unreachable", "pending"):
         return ()
     now = "RUNNING" if facts.step == "train" else "PREPARING" if facts.state != "RUNNING" else "RUNNING"
     return (Become(now),) if now != facts.state else ()
@@ -107,8 +99,8 @@ def reconcile(facts: Facts) -> Sequence[Action]:
 
 def _stopping(facts: Facts) -> Sequence[Action]:
     """What still works is told to end. Whoever abandons the job waits for no host that does not answer."""
-    if "running" in facts.phases:
-        return (Do("stop"),)
+    if "running" in facts.phases or facts.phase == "pending":
+        return (Do("cancel"),)
     if facts.want == "abandon" and facts.phase == "unreachable" and "stopping" not in facts.phases:
         gone = ", ".join(facts.silent)
         return (Become("CANCELLED", ABANDONED, f"{gone}: did not answer; what runs there is stopped when it is seen again"),)
@@ -118,14 +110,14 @@ def _stopping(facts: Facts) -> Sequence[Action]:
 def _unknown(facts: Facts) -> Sequence[Action]:
     """The host knows of no such attempt: it was not started, or its folder was removed."""
     if facts.want or facts.state == "STOPPING":
-        return Do("stop"), Become("CANCELLED", "cancelled", "before it started")
+        return Do("cancel"), Become("CANCELLED", "cancelled", "before it started")
     if facts.state == "STARTING":
-        return (Do("start"),)
-    return Do("stop"), Become("LOST", "folder_gone", "the host has no trace of the attempt: was its folder removed?")
+        return (Do("submit"),)
+    return Do("cancel"), Become("LOST", "folder_gone", "the host has no trace of the attempt: was its folder removed?")
 
 
 def _lost(facts: Facts) -> Sequence[Action]:
-    reap: Sequence[Action] = (Do("reap"),) if facts.orphans else ()
+    reap: Sequence[Action] = (Do("cancel"),) if facts.orphans else ()
     if facts.want:
         return *reap, Become("CANCELLED", "cancelled", facts.why)
     return *reap, Become("LOST", facts.why.replace(" ", "_"), f"{facts.why} while step {facts.step or 'none'} was running")
@@ -168,36 +160,3 @@ def _killed(evidence: str) -> str:
     if evidence:
         return f"not out of memory on the host, {evidence}, so a person, a batch system or a watchdog ended it"
     return "most likely out of memory on the host, whose kernel does not say"
-
-
-def merge_ranks(hosts: Sequence[AttemptStatus | None]) -> tuple[Phase, int]:
-    """What is to be said of one attempt on several hosts: its phase, and the rank of the host that speaks for all.
-
-    Once one went wrong it speaks for the job, and the others are to be stopped: a trainer whose peer is gone waits for hours.
-
-    Args:
-        hosts: what each host said last, by rank; None for one that does not answer.
-    """
-    known = {rank: seen for rank, seen in enumerate(hosts) if seen}
-    if not known:
-        return "unreachable", 0
-    wrong = sorted((rank for rank, seen in known.items() if _went_wrong(seen)), key=lambda rank: known[rank].ended or 0.0)
-    speaker = wrong[0] if wrong else min(known)
-    phases = {seen.phase for seen in known.values()}
-    if wrong and "running" in phases:
-        return "failing", speaker
-    if len(known) < len(hosts):
-        return "unreachable", speaker
-    if not wrong and "unknown" in phases:
-        return "unknown", speaker
-    for phase in ("stopping", "running"):
-        if phase in phases:
-            return phase, next(rank for rank, seen in known.items() if seen.phase == phase)
-    stopped = (rank for rank, seen in known.items() if seen.why)
-    speaker = speaker if wrong else next(stopped, speaker)
-    return known[speaker].phase, speaker
-
-
-def _went_wrong(seen: AttemptStatus) -> bool:
-    stopped = seen.why in STOPPED
-    return seen.phase == "lost" or (seen.phase == "exited" and not stopped and bool(seen.why or seen.rc != 0))

@@ -5,7 +5,7 @@ The keys in the store are those of the first release: `plan`, `places` (each wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.plan import Plan
 from orchestrator.store import lanes
@@ -37,9 +37,13 @@ class JobRequest:
         return lanes.lane([each.as_dict() for each in self.candidates])
 
     def nodes(self, placement: Placement | None) -> list[tuple[Node, tuple[int, ...]]]:
-        """Nodes of an attempt by rank, and the devices that it has there; none when it was not placed yet."""
+        """Nodes of an attempt by rank, and the devices that it has there; none when it was not placed yet.
+
+        A node that the target does not list is reached as its first one is: a compute node behind its login node.
+        """
         if placement is None:
             return []
         [candidate] = [each for each in self.candidates if each.name == placement.target]
         known = {node.name: node for node in candidate.nodes}
-        return [(known[name], devices) for name, devices in placement.devices.items()]
+        first = candidate.nodes[0]
+        return [(known.get(name) or replace(first, name=name), devices) for name, devices in placement.devices.items()]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from backends.target import Target
 from orchestrator.targets.node import Node
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,15 @@ class Targets(NamedTuple):
         """
         names = [name for word in words.split(",") for name in self.groups.get(word.strip(), (word.strip(),))]
         return [self.candidates[name] for name in dict.fromkeys(names)]
+
+
+class TargetKind(NamedTuple):
+    """What clusters.yaml may say of targets of one kind that an executor of another package runs."""
+
+    section: type[BaseModel]
+    """Its keys. `kind` is one of them; unknown ones are refused where the model forbids them, as ours do."""
+    candidate: Callable[[str, Any], Candidate]
+    """The name of a target and its checked section -> where jobs may run."""
 
 
 def _least(sizes: Iterable[float | None]) -> float | None:

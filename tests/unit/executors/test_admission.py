@@ -4,14 +4,23 @@ import random
 
 import pytest
 
-from orchestrator.jobs.admission import Offer, Queued, admit
+from orchestrator.executors.admission import admit
+from orchestrator.executors.base import Ask
+from orchestrator.targets.model import Candidate
+from orchestrator.targets.node import Node
 
-ONE, BOTH = Offer("one", (("a", 2),)), Offer("both", (("a", 2), ("b", 4)))
+
+def offer(name, *nodes):
+    """A target of these nodes, each with its number of devices."""
+    return Candidate.of(name, "ssh", [Node(node, count) for node, count in nodes])
+
+
+ONE, BOTH = offer("one", ("a", 2)), offer("both", ("a", 2), ("b", 4))
 
 
 def job(id, key, *offers, lane="x", priority=0, hosts=1, devices=1):
     """One that waits."""
-    return Queued(id, lane, (-priority, key), hosts, devices, offers or (BOTH,))
+    return Ask(id, 1, lane, (-priority, key), hosts, devices, offers or (BOTH,))
 
 
 def placed(found):
@@ -29,7 +38,7 @@ def test_each_device_once():
 def test_a_wide_job_is_not_starved():
     """Behind a job that does not fit none is started on its nodes, in no lane; elsewhere others go on."""
     wide, narrow, other = job("wide", 1, hosts=2, devices=2), job("narrow", 2), job("other", 3, ONE, lane="y")
-    elsewhere = job("elsewhere", 4, Offer("c", (("c", 1),)), lane="z")
+    elsewhere = job("elsewhere", 4, offer("c", ("c", 1)), lane="z")
     found = admit([{"b": [0, 1, 2]}], [[wide, narrow], [other], [elsewhere]])
     assert set(found) == {"elsewhere"}
 
@@ -48,7 +57,7 @@ def test_no_more_is_read_than_starts_and_one():
     def waiting(lane):
         for n in range(10_000):
             read.append(lane)
-            yield job(f"{lane}{n}", n, ONE if lane == "x" else Offer("c", (("c", 9),)), lane=lane)
+            yield job(f"{lane}{n}", n, ONE if lane == "x" else offer("c", ("c", 9)), lane=lane)
 
     assert set(admit([], [waiting("x"), waiting("y")], down=["c"])) == {"x0", "x1"}
     assert (read.count("x"), read.count("y")) == (3, 1)
@@ -58,20 +67,20 @@ def plain(working, jobs, down):
     """The same rule over one list that is read to its end."""
     used, closed, out = {node: set(devices) for held in working for node, devices in held.items()}, set(down), {}
     for each in sorted(jobs, key=lambda each: each.order):
-        for offer in each.offers:
+        for candidate in each.candidates:
             free = {
-                node: [d for d in range(count) if d not in used.get(node, ())]
-                for node, count in offer.nodes
-                if node not in closed
+                node.name: [d for d in range(node.devices) if d not in used.get(node.name, ())]
+                for node in candidate.usable
+                if node.name not in closed
             }
             fitting = sorted((node for node in free if len(free[node]) >= each.devices), key=lambda node: len(free[node]))
             if len(fitting) >= each.hosts:
-                out[each.id] = {node: tuple(free[node][: each.devices]) for node in fitting[: each.hosts]}
-                for node, devices in out[each.id].items():
+                out[each.job] = {node: tuple(free[node][: each.devices]) for node in fitting[: each.hosts]}
+                for node, devices in out[each.job].items():
                     used.setdefault(node, set()).update(devices)
                 break
         else:
-            closed.update(node for offer in each.offers for node, _ in offer.nodes)
+            closed.update(node.name for candidate in each.candidates for node in candidate.usable)
     return out
 
 
@@ -83,7 +92,7 @@ def test_lanes_change_nothing(seed):
     offers = []
     for lane in range(3):
         names = chance.sample("abcd", chance.randint(1, 3))
-        offers.append(tuple(Offer(f"{lane}-{k}", tuple((name, nodes[name]) for name in names[k:])) for k in range(2)))
+        offers.append(tuple(offer(f"{lane}-{k}", *((name, nodes[name]) for name in names[k:])) for k in range(2)))
     jobs = []
     for n in range(chance.randint(0, 15)):
         lane = chance.randrange(3)

@@ -1,0 +1,304 @@
+"""The contract of an executor: who grants devices to attempts, and starts them there.
+
+A transport is how a machine is reached; an executor is who decides when an attempt gets devices, and on which machines. `hosts`
+decides that itself, by leases on machines that it reaches; a batch system (Slurm, Ray) decides it in its own queue. The controller
+knows neither: it drives all of them by what stands here, and a new executor is one module and one line in `registry`, or a package
+with the entry point `tunesmith.executors`. `tests/contract/test_executors.py` runs over every one of them.
+
+The life of an attempt, as the controller sees it:
+
+1. The job waits in our store. `capacity` says for which of the jobs that wait there is room. An executor with a queue of its own
+   takes them all, up to the limits of its site; one without takes those for which devices are free now.
+2. The controller makes the placement durable, and calls `submit`. Killed in between or afterwards, its successor calls `submit`
+   again with the same request: **an attempt, that is a job and a number, is started once**, however often it is submitted.
+3. `poll` tells what became of it: *pending* while it waits in a queue of the executor's own, then what its hosts say.
+4. It ends by itself, or after `cancel`. An attempt that was submitted is never started again under the same number: the controller
+   gives the next one another.
+
+What is resolved inside the allocation, and never before it is granted: which devices (`CUDA_VISIBLE_DEVICES`), the number of each
+host, the address of the first one and the port where they meet (`backends.plan.RANK`, `HEAD`, `PORT` in argv and environment).
+`staging.request` puts them in where the executor knows them; one that learns them on the machine has its script put them in there.
+
+Rules for all methods:
+
+- They are called by one thread, and return soon: what waits for a machine is done in the background (`BackgroundCalls`), and heard
+  of by a later `poll`. `Context.news` wakes the controller, from any thread.
+- An executor holds no truth of its own. It may be killed anywhere: what it has to know again lies in the files of the attempt, in
+  its engine's queue, or in the `Placement` that the controller keeps for it.
+- What cannot be asked now is `unreachable`. It says nothing about the attempt, which may go on.
+- Text from machines and engines is data: it never becomes a command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from backends.plan import Plan
+from orchestrator.home import Home
+from orchestrator.monitoring.poll import Observed
+from orchestrator.store.attempts import ResumePoint
+from orchestrator.store.requests import JobRequest
+from orchestrator.targets.model import Candidate, TargetKind
+from orchestrator.targets.node import Node, Placement
+from orchestrator.transports.base import AttemptStatus, Watch
+
+Phase = Literal[
+    "pending",
+    "submitting",
+    "withdrawn",
+    "refused",
+    "unknown",
+    "running",
+    "stopping",
+    "exited",
+    "lost",
+    "failing",
+    "unreachable",
+]
+"""Of an attempt as a whole.
+
+`pending`: it waits in the executor's own queue; `Status.reason` says for what, in the engine's words.
+`submitting`: it is on its way, and needs long: `Status.reason` says what is brought there.
+`withdrawn`: it could not begin now, nothing of it goes on, and another attempt may: a device was taken meanwhile.
+`refused`: it can never begin so; `Status.reason` is the error.
+`unknown`: there is no such attempt. It was not submitted yet, or its folder is gone.
+`running`, `stopping`, `exited`, `lost`: as its hosts say, see `AttemptStatus.phase`.
+`failing`: one host went wrong, and another is still at work.
+`unreachable`: a host does not answer, and no other says more.
+"""
+
+STOPPED = ("stopped", "killed after grace")
+"""`AttemptStatus.why` of an attempt that was asked to end."""
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A job that waits, as far as it matters to who gets devices."""
+
+    job: str
+    attempt: int
+    lane: str = ""
+    """In which it waits."""
+    order: tuple[int, int] = (0, 0)
+    """The lowest is first."""
+    hosts: int = 1
+    """Nodes that it needs at once."""
+    devices: int = 1
+    """That it needs of each."""
+    candidates: tuple[Candidate, ...] = ()
+    """Where it may run, the preferred first."""
+    node: str | None = None
+    """It has to run there, since the checkpoint lies there from which it goes on."""
+
+    @property
+    def nodes(self) -> list[str]:
+        """Where it may run, by name."""
+        return [node.name for each in self.candidates for node in each.usable if self.node in (None, node.name)]
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """For which of the jobs that wait there is room now."""
+
+    granted: Mapping[str, Placement] = field(default_factory=dict)
+    """Job -> where. An executor with a queue of its own names the target, and no devices yet."""
+    busy: Mapping[str, str] = field(default_factory=dict)
+    """Node -> who else has its devices, in words: told with the jobs that wait for it."""
+
+
+@dataclass(frozen=True)
+class Handle:
+    """A submitted attempt. The controller makes it anew from what the store keeps, so it holds nothing else."""
+
+    job: str
+    attempt: int
+    """From 1."""
+    placement: Placement
+    nodes: tuple[Node, ...] = ()
+    """By rank; none while the executor has not told which."""
+    kind: str = "local"
+    """Of its target; it chooses the executor."""
+
+    @classmethod
+    def of(cls, request: JobRequest, job: str, attempt: int, placement: Placement) -> Handle:
+        """The handle of an attempt that has a placement, by what its job was submitted with."""
+        kind = next(each.kind for each in request.candidates if each.name == placement.target)
+        return cls(job, attempt, placement, tuple(node for node, _ in request.nodes(placement)), kind)
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Job and attempt."""
+        return self.job, self.attempt
+
+
+@dataclass(frozen=True)
+class AttemptRequest:
+    """All that is needed to start an attempt. Its secrets are in memory only: they reach the processes' environment and no file."""
+
+    handle: Handle
+    """With the placement that `capacity` gave."""
+    plan: Plan
+    candidates: tuple[Candidate, ...]
+    resume: ResumePoint | None = None
+    """The checkpoint from which it goes on."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Name -> value."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An attempt to be polled."""
+
+    handle: Handle
+    watch: Callable[[int], Watch]
+    """Rank -> what to read of it there. Called just before a host is asked: it says from which byte on."""
+    abandoned: bool = False
+    """Its job has ended for the user while a host did not answer. Nothing else is to begin on its nodes before it has ended."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of an attempt."""
+
+    job: str
+    attempt: int
+    phase: Phase
+    ranks: tuple[Observed | None, ...] = ()
+    """What each host said last, by rank; None for one that does not answer. New bytes of files are in it once. Empty where no
+    host has the attempt."""
+    speaker: int = 0
+    """The rank that speaks for all of them."""
+    reason: str = ""
+    """See `Phase`; while a host does not answer, why."""
+    estimate: float | None = None
+    """When it is expected to start, in seconds since the epoch, where the executor says so."""
+    started: bool = False
+    """Of a withdrawn one: some host had begun with it, so that the number is used up."""
+    placement: Placement | None = None
+    """Where it runs, once that is known better than when it was submitted: the controller keeps it."""
+
+    @property
+    def said(self) -> Observed | None:
+        """What the speaker said; None where no host answers."""
+        return self.ranks[self.speaker] if self.ranks else None
+
+    @classmethod
+    def of(cls, handle: Handle, ranks: Sequence[Observed | None], reason: str = "", placement: Placement | None = None) -> Status:
+        """What hosts say, taken together."""
+        phase, speaker = merge_ranks([each.seen if each else None for each in ranks])
+        return cls(handle.job, handle.attempt, phase, tuple(ranks), speaker, reason, placement=placement)
+
+
+class Executor(Protocol):
+    """Grants devices to attempts, starts them, and tells of them. See the module for the rules that hold for all methods."""
+
+    def capacity(self, present: Sequence[Watched], waiting: Iterable[Iterable[Ask]]) -> Capacity:
+        """For which jobs there is room now.
+
+        Args:
+            present: all attempts that were submitted and have not ended, as they are polled.
+            waiting: jobs that wait, in lanes: those of one lane may run on the same nodes, and come by their order. They are read
+                from the store as they are taken, and there may be 100,000: take no more of a lane than what starts, and one.
+
+        Returns:
+            Those that are to be submitted now. A job for which there is no room lets none of a higher order pass on its nodes: else
+            narrow jobs would starve a wide one.
+        """
+        ...
+
+    def submit(self, request: AttemptRequest) -> Handle:
+        """Start an attempt, or put it into the queue; once, however often it is called, also by another process.
+
+        It does not wait: what went wrong is told by `poll` as `withdrawn`, `refused` or `unreachable`. The handle has the
+        placement with all that is known by now, such as the engine's own name for it in `Placement.ref`; choose that name by job
+        and attempt where the engine allows it, and look for it before anything is sent.
+        """
+        ...
+
+    def poll(self, watched: Sequence[Watched], patience: float = 0.0) -> list[Status]:
+        """Look at many attempts, each machine or engine asked once for all of them, and not more often than it bears.
+
+        Args:
+            watched: attempts that were submitted, by whichever process.
+            patience: seconds to wait for answers that are under way; 0 takes what is there.
+
+        Returns:
+            Those of which something was heard since the last poll. A phase is read before the files that go with it, so that
+            `exited` means that no more bytes follow.
+        """
+        ...
+
+    def cancel(self, handle: Handle) -> None:
+        """See that an attempt ends, wherever it is: out of the queue; TERM to all its processes, and KILL after the grace period;
+        what a supervisor that died left behind.
+
+        It returns at once, and is called again until `poll` tells of the end. Nothing happens to one that has ended.
+        """
+        ...
+
+    def find(self, job: str, attempt: int, candidates: Sequence[Candidate]) -> Handle | None:
+        """Look for an attempt where it may have been submitted, after the store was lost, or by `submit` itself. It waits.
+
+        Raises:
+            TransportError: a machine where it may be cannot be asked, and no other has it.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of connections. Attempts do not notice."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an executor is given."""
+
+    home: Home
+    """Our state folder."""
+    news: Callable[[], None] = lambda: None
+    """Call it, from any thread, when `poll` would tell something new."""
+
+
+@dataclass(frozen=True)
+class ExecutorType:
+    """An executor as the registry has it."""
+
+    name: str
+    open: Callable[[Context], Executor]
+    kinds: Mapping[str, TargetKind | None]
+    """What clusters.yaml may say of the targets that it runs, by their `kind`; None where `targets.load` knows it."""
+
+
+def merge_ranks(hosts: Sequence[AttemptStatus | None]) -> tuple[Phase, int]:
+    """What is to be said of one attempt on several hosts: its phase, and the rank of the host that speaks for all.
+
+    Once one went wrong it speaks for the job, and the others are to be stopped: a trainer whose peer is gone waits for hours.
+
+    Args:
+        hosts: what each host said last, by rank; None for one that does not answer.
+    """
+    known = {rank: seen for rank, seen in enumerate(hosts) if seen}
+    if not known:
+        return "unreachable", 0
+    wrong = sorted((rank for rank, seen in known.items() if _went_wrong(seen)), key=lambda rank: known[rank].ended or 0.0)
+    speaker = wrong[0] if wrong else min(known)
+    phases = {seen.phase for seen in known.values()}
+    if wrong and "running" in phases:
+        return "failing", speaker
+    if len(known) < len(hosts):
+        return "unreachable", speaker
+    if not wrong and "unknown" in phases:
+        return "unknown", speaker
+    for rank, seen in known.items():
+        if seen.phase == "stopping" or ("stopping" not in phases and seen.phase == "running"):
+            return seen.phase, rank
+    stopped = (rank for rank, seen in known.items() if seen.why)
+    speaker = speaker if wrong else next(stopped, speaker)
+    return known[speaker].phase, speaker
+
+
+def _went_wrong(seen: AttemptStatus) -> bool:
+    stopped = seen.why in STOPPED
+    return seen.phase == "lost" or (seen.phase == "exited" and not stopped and bool(seen.why or seen.rc != 0))

@@ -14,11 +14,11 @@ from orchestrator.targets import inventory, load
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from backends.recipe.schema import Recipe
     from backends.target import Target
-    from orchestrator.targets.model import Candidate, Targets
+    from orchestrator.targets.model import Candidate, TargetKind, Targets
 
 
 def layout() -> Targets:
@@ -28,11 +28,21 @@ def layout() -> Targets:
         InvalidRecipe: clusters.yaml breaks rules.
     """
     try:
-        return load.load({key: known.facts for key, known in inventory.recall(Home.find()).items()})
+        return load.load({key: known.facts for key, known in inventory.recall(Home.find()).items()}, _other_kinds)
     except RecipeError as error:
         raise invalid(error.problems) from None
     except UnicodeDecodeError as error:
         raise InvalidRequest(str(load.find()), f"should be UTF-8 text, byte {error.start} is not") from None
+
+
+def _other_kinds() -> Mapping[str, TargetKind]:
+    """Kinds of targets that executors of other packages run."""
+    from orchestrator.executors.registry import Unavailable, kinds  # noqa: PLC0415  # heavy, and few files name such a kind
+
+    try:
+        return kinds()
+    except Unavailable as error:
+        raise InvalidRequest(str(error)) from None
 
 
 def chosen(known: Targets, on: str, *, argument: str = "on") -> list[Candidate]:

@@ -109,8 +109,6 @@ class FakeExecutor:
 
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
-        self._told: dict[tuple[str, int], int] = {}
-        """Bytes of the log that were told."""
 
     def capacity(self, present: Sequence[Watched], waiting: Iterable[Iterable[Ask]]) -> Capacity:  # noqa: ARG002  # the contract's
         """See `base.Executor.capacity`: the engine has a queue of its own, so there is room for all."""
@@ -136,7 +134,7 @@ class FakeExecutor:
     def poll(self, watched: Sequence[Watched], patience: float = 0.0) -> list[Status]:  # noqa: ARG002  # the contract's
         """See `base.Executor.poll`. One message, however many there are."""
         self.engine.messages += bool(watched)
-        return [self._status(each.handle) for each in watched]
+        return [self._status(each) for each in watched]
 
     def cancel(self, handle: Handle) -> None:
         """See `base.Executor.cancel`."""
@@ -158,7 +156,8 @@ class FakeExecutor:
         devices: dict[str, tuple[int, ...]] = {node.name: () for node in known.nodes}
         return replace(asked, placement=Placement(asked.placement.target, devices, known.ref), nodes=known.nodes)
 
-    def _status(self, handle: Handle) -> Status:
+    def _status(self, watched: Watched) -> Status:
+        handle = watched.handle
         known = self.engine.attempts.get(handle.key)
         if not self.engine.reachable:
             return Status(*handle.key, "unreachable", reason="the engine does not answer")
@@ -170,8 +169,8 @@ class FakeExecutor:
         if known.started is None:
             return Status(*handle.key, "pending", reason="Resources", placement=self._handle(known).placement)
         log = "".join(f"{word}\n" for word in re.findall(r"\becho (\w+)", known.script)).encode()
-        new = log[self._told.get(handle.key, 0) :]
-        self._told[handle.key] = len(log)
+        read = watched.watch(0).log
+        new = b"" if read is None else log[read:]
         seen = known.status(self.engine.now)
         ranks = [Observed(seen, (), new if rank == 0 else b"") for rank in range(len(known.nodes))]
         return Status.of(handle, ranks, placement=self._handle(known).placement)

@@ -10,19 +10,20 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from backends.recipe.problems import RULES, RecipeError
 from backends.recipe.yaml_source import Problem, Source, read
-from orchestrator.targets.model import Candidate, Targets
+from orchestrator.targets.model import Candidate, TargetKind, Targets
 from orchestrator.targets.node import Node
 from orchestrator.targets.schema import KINDS, ClustersFile, HostSection, LocalSection, MachineSection, SshDefaults, SshSection
 from orchestrator.transports.base import Device, HostFacts, SshAddress
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
 _Model = TypeVar("_Model", bound=BaseModel)
+_Others = Callable[[], Mapping[str, TargetKind]]
 _Wrong = Callable[..., None]
 """Takes a path and a rule, and where they tell more the value and a hint."""
 
@@ -35,11 +36,12 @@ def find() -> Path | None:
     return next((path for path in candidates if named or path.is_file()), None)
 
 
-def load(known: Mapping[str, HostFacts] | None = None) -> Targets:
+def load(known: Mapping[str, HostFacts] | None = None, others: _Others = dict) -> Targets:
     """All targets.
 
     Args:
         known: what hosts have said of themselves, by `Node.key`, for what is to be detected.
+        others: gives the kinds of targets that executors of other packages run; called where the file names a kind that is not ours.
 
     Raises:
         RecipeError: the file is wrong; with all problems.
@@ -48,10 +50,10 @@ def load(known: Mapping[str, HostFacts] | None = None) -> Targets:
     path = find()
     if path is None:
         return Targets({"local": _local("local", LocalSection())})
-    return parse(path.read_text("utf-8"), str(path), path.parent.absolute(), known or {})
+    return parse(path.read_text("utf-8"), str(path), path.parent.absolute(), known or {}, others)
 
 
-def parse(text: str, name: str, base: Path, known: Mapping[str, HostFacts]) -> Targets:
+def parse(text: str, name: str, base: Path, known: Mapping[str, HostFacts], others: _Others = dict) -> Targets:
     """The targets that a text tells of. `base` is the folder to which its paths are relative.
 
     Raises:
@@ -68,7 +70,7 @@ def parse(text: str, name: str, base: Path, known: Mapping[str, HostFacts]) -> T
     entries = {
         target: entry
         for target, values in (written if isinstance(written, dict) else {}).items()
-        if (entry := _target(target, values, wrong))
+        if (entry := _target(target, values, wrong, others))
     }
     _check_groups(source, wrong)
     defaults = file.defaults if file else SshDefaults()
@@ -76,15 +78,19 @@ def parse(text: str, name: str, base: Path, known: Mapping[str, HostFacts]) -> T
     _check_hosts(remotes, wrong)
     if problems or file is None:
         raise RecipeError(sorted(problems, key=lambda problem: problem.line or 0))
-    candidates = {
-        target: _local(target, entry) if isinstance(entry, LocalSection) else _remote(target, remotes[target], base, known)
-        for target, entry in entries.items()
-    }
+    candidates = {}
+    for target, entry in entries.items():
+        if isinstance(entry, _Other):
+            candidates[target] = entry.kind.candidate(target, entry.section)
+        elif isinstance(entry, LocalSection):
+            candidates[target] = _local(target, entry)
+        else:
+            candidates[target] = _remote(target, remotes[target], base, known)
     candidates = candidates if "local" in candidates else {"local": _local("local", LocalSection()), **candidates}
     return Targets(candidates, {group: tuple(names) for group, names in file.groups.items()})
 
 
-def _target(name: str, values: Any, wrong: _Wrong) -> LocalSection | SshSection | None:
+def _target(name: str, values: Any, wrong: _Wrong, others: _Others) -> LocalSection | SshSection | _Other | None:
     """One entry, when it is right."""
     path = f"targets.{name}"
     if not _NAME.fullmatch(name):
@@ -93,12 +99,22 @@ def _target(name: str, values: Any, wrong: _Wrong) -> LocalSection | SshSection 
         wrong(path, "should be a section of keys", values)
         return None
     kind = values.get("kind", "ssh" if "hosts" in values else "local")  # then it is the kind that was forgotten
+    if isinstance(kind, str) and kind not in KINDS and (theirs := others()).get(kind):
+        section = _checked(theirs[kind].section, values, path, wrong)
+        return _Other(theirs[kind], section) if section else None
     if not isinstance(kind, str) or kind not in KINDS:
-        wrong(f"{path}.kind", f"should be {' or '.join(KINDS)}", kind, _nearest(str(kind), KINDS))
+        wrong(f"{path}.kind", f"should be {' or '.join(KINDS)}", kind, _nearest(str(kind), [*KINDS, *others()]))
         return None
     if name == "local" and kind != "local":
         wrong(f"{path}.kind", "should be local: so this machine is called", kind)
     return _checked(KINDS[kind], values, path, wrong)
+
+
+class _Other(NamedTuple):
+    """One entry of a kind that another package runs."""
+
+    kind: TargetKind
+    section: BaseModel
 
 
 def _checked(model: type[_Model], values: Any, at: str, wrong: _Wrong) -> _Model | None:

@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from backends.log_signs import EVERYWHERE, JAX, TORCH, Sign
 from backends.mapping.complete import missing
 from backends.mapping.rows import Flat, Row, Value, Variant
 from backends.plan import Plan, Step
 from backends.report import Report
+from backends.upstream.known_keys import NO_TABLE, KnownKeys
 
 if TYPE_CHECKING:
+    from backends.dialect import Dialect
     from backends.metrics import Point
     from backends.recipe.schema import Recipe
     from backends.target import Accelerator
@@ -70,7 +73,7 @@ class Backend:
 
     name: str
     package: str
-    """The pinned release, for people: `litgpt 0.5.13`."""
+    """The pinned release: `mytrainer 1.2.3`."""
     requires: str
     """The supported range, checked on an interpreter of the user's."""
     config: str
@@ -100,6 +103,17 @@ class Backend:
     """Of a backend from another package, its own files for the job's folder: name -> text."""
     locks: Mapping[str, str] = field(default_factory=dict)
     """Of a backend from another package, its own locks: room -> text."""
+    known_keys: KnownKeys = NO_TABLE
+    """Keys of its configs, against which those under `native` are checked; an empty table knows every key."""
+    dialect: Callable[[], Dialect] | None = None
+    """How its own configs and commands are recognised and read; None: they cannot be imported. Called when something is imported,
+    so that nothing else pays for it."""
+    signs: tuple[Sign, ...] = (*EVERYWHERE, *TORCH, *JAX)
+    """What its log is looked through for when it fails."""
+    title: str = ""
+    """The pinned release as people write it: `MyTrainer 1.2.3`."""
+    families: tuple[str, ...] = ()
+    """Families of models that it builds from a folder's config.json, whatever their names."""
     fit: Callable[[Recipe], Backend] | None = None
     """Of a backend whose table hangs on the recipe: the backend for this one."""
     finish: Callable[[Plan], Plan] = lambda plan: plan

@@ -19,7 +19,7 @@ from backends.plan import Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
 from backends.report import Line, Report
-from backends.upstream import known_keys as keys
+from backends.upstream.known_keys import KnownKeys
 
 if TYPE_CHECKING:
     from backends.recipe.schema import Recipe
@@ -80,7 +80,7 @@ def _translated(backend: Backend, recipe: Recipe, flat: Flat, context: Context, 
     verbatim = dict(_dotted(recipe.native.get(backend.name, {})))
     table = backend.table(context.variant)
     made = translate(table, flat, context, written=recipe.written, accepted=accepted, verbatim=verbatim)
-    native, over = _override(backend.name, made.native, verbatim, accepted)
+    native, over = _override(backend, made.native, verbatim, accepted)
     return native, Report(made.lines + over)
 
 
@@ -99,18 +99,18 @@ def _entry(flat: Flat) -> Model | None:
     return MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
 
 
-def _override(trainer: str, native: Flat, verbatim: Flat, accepted: frozenset[str]) -> tuple[Flat, tuple[Line, ...]]:
+def _override(backend: Backend, native: Flat, verbatim: Flat, accepted: frozenset[str]) -> tuple[Flat, tuple[Line, ...]]:
     """The escape hatch: keys of the user's over everything else, each in the report; `~key` takes one away, and goes first. One that
     the trainer does not know is lost, unless it is accepted: then it is written all the same.
     """
     lines, own = [], frozenset(native)
     for name in sorted(verbatim, key=lambda each: "~" not in each):
-        leaf, key = f"native.{trainer}.{name}", name.replace("~", "")
+        leaf, key = f"native.{backend.name}.{name}", name.replace("~", "")
         values = {key: verbatim[name]} if key == name else {}
         above = [each for each in native if each == key or each.startswith(f"{key}.") or key.startswith(f"{each}.")]
         native = {k: v for k, v in native.items() if k not in above or key.startswith(f"{k}.")} | values
-        if keys.is_unknown(trainer, key, written=own, verbatim=verbatim):
-            lines.append(Line(leaf, "lost", values, _no_such(trainer, key), "never", accepted=leaf in accepted))
+        if backend.known_keys.is_unknown(key, written=own, verbatim=verbatim):
+            lines.append(Line(leaf, "lost", values, _no_such(backend.known_keys, key), "never", accepted=leaf in accepted))
         else:
             lines.append(Line(leaf, "native", values, _over(above) if values else "taken away: the trainer's default decides"))
     return native, tuple(lines)
@@ -120,9 +120,9 @@ def _over(above: Sequence[str]) -> str:
     return f"set over what {', '.join(above)} had been given" if above else "set as it is"
 
 
-def _no_such(trainer: str, key: str) -> str:
-    hint = keys.hint(trainer, key)
-    return f"{keys.version(trainer)} has no such key" + (f"; {hint}" if hint else "")
+def _no_such(known: KnownKeys, key: str) -> str:
+    hint = known.hint(key)
+    return f"{known.version} has no such key" + (f"; {hint}" if hint else "")
 
 
 def _dotted(value: Mapping[str, Value], above: str = "") -> Iterable[tuple[str, Value]]:

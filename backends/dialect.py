@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple
 
+from backends.command_line import Launcher
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig
 
@@ -84,6 +85,8 @@ class Dialect:
     rules: tuple[Rule, ...]
     default: Callable[[Flat, str], Value]
     """(config, key) -> what the trainer takes when the key is not written; ABSENT when it has no default."""
+    launcher: Launcher | None = None
+    """How scripts start it; None: its commands are not looked for."""
 
     def rule(self, key: str) -> Rule | None:
         """The first rule that speaks of a key."""

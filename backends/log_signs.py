@@ -61,7 +61,6 @@ _GLOO = "https://github.com/pytorch/gloo/tree/main/gloo/transport/tcp"
 _HUB = "https://huggingface.co/docs/huggingface_hub/package_reference/utilities"
 _XLA = "https://github.com/openxla/xla/blob/main/xla/tsl/"
 _JAX = "https://github.com/jax-ml/jax/blob/jax-v0.11.0/jax/_src/xla_bridge.py"
-_MAXTEXT = "https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/common/checkpointing.py"
 
 EVERYWHERE = (
     Sign("out_of_memory", r"^MemoryError\b|_ArrayMemoryError", _PYTHON),
@@ -91,24 +90,17 @@ TORCH = (
     Sign("hardware", r"gloo/transport/tcp/\S+\] Connection (closed|reset) by peer", _GLOO),
     Sign("wrong_request", r"GatedRepoError|RepositoryNotFoundError", _HUB),
 )
-"""Of torch, under LitGPT, torchtune and axolotl."""
+"""Of torch and what comes with it."""
 
 JAX = (
     *CUDA,
     Sign(
         "out_of_memory", r"RESOURCE_EXHAUSTED: .*(Out of memory|out of memory|allocat|hbm)", _XLA + "framework/bfc_allocator.cc"
     ),
-    Sign("lost", r"Training stopped: Job received termination signal", _MAXTEXT),
     Sign("lost", r"The tasks have crashed|heartbeat timeout", _XLA + "distributed_runtime/coordination/coordination_service.cc"),
     Sign("hardware", r"Unable to initialize backend 'tpu'|TPU initialization failed", _JAX),
 )
-"""Of JAX and XLA, under MaxText."""
-
-SIGNS: dict[str, tuple[Sign, ...]] = {
-    **dict.fromkeys(("litgpt", "torchtune", "axolotl"), (*EVERYWHERE, *TORCH)),
-    "maxtext": (*EVERYWHERE, *JAX),
-}
-"""Trainer -> what its logs are looked through for. Of one that is not ours: for all."""
+"""Of JAX and XLA."""
 
 _REASONS: dict[str, Class] = {
     **dict.fromkeys(("host_rebooted", "supervisor_died", "folder_gone", "abandoned"), "lost"),
@@ -136,11 +128,11 @@ _USAGE = 2
 """Exit code of programs that do not take their words."""
 
 
-def classify(ended: Ended) -> Failure:
+def classify(ended: Ended, signs: Iterable[Sign]) -> Failure:
     """What went wrong: by the reason, if it says so; by the log; by the signal; by the exit code."""
     if kind := _REASONS.get(ended.reason):
         return Failure(kind, ended.reason.replace("_", " "))
-    if found := _recognised(ended.tail.splitlines(), SIGNS.get(ended.backend, (*EVERYWHERE, *TORCH, *JAX))):
+    if found := _recognised(ended.tail.splitlines(), signs):
         return found
     number = ended.signal or (ended.rc - 128 if ended.rc and 128 < ended.rc < 192 else 0)
     if number == _KILL and ended.evidence:

@@ -4,7 +4,7 @@ The rows are in models.csv beside this file. A trainer's name is there only wher
 says what the model's config.json says; a cell that begins with `!` tells what is different, and is no name. A model outside
 the table works wherever a trainer takes any Hugging Face folder.
 
-Names of torchtune: `torchtune.models`, 0.6.1. Of LitGPT: `litgpt.config.configs`, 0.5.13. Of MaxText: `model_name`, 0.2.5.
+Names of torchtune: `torchtune.models`. Of LitGPT: `litgpt.config.configs`. Of MaxText: `model_name`.
 axolotl has no names of its own: it takes the folder.
 """
 
@@ -14,23 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from backends.recipe.flat import Flat
-
-TRAINERS = {"torchtune": "torchtune 0.6.1", "litgpt": "LitGPT 0.5.13", "maxtext": "MaxText 0.2.5"}
-"""Trainer with names of its own -> its release, for people."""
-
-READ_FROM_FOLDER = {
-    "torchtune": ("llama", "mistral", "qwen2"),
-    "litgpt": ("llama", "mistral", "qwen2", "qwen3"),
-    "maxtext": ("llama", "mistral", "qwen2", "qwen3"),
-}
-"""Trainer -> families that need no name there: the model is built from the folder's config.json."""
-
-UNCONVERTED = frozenset(
-    ("llama2-7b", "llama2-13b", "llama2-70b", "llama3-8b", "llama3-70b", "mistral-7b", "qwen3-1.7b", "qwen3-480b-a35b")
-)
-"""Names under which MaxText trains a model but has no way from and to a Hugging Face folder: the name is missing in one of
-HF_IDS, HF_MODEL_CONFIGS and PARAM_MAPPING. Source: maxtext 0.2.5, checkpoint_conversion/to_maxtext.py and to_huggingface.py.
-"""
 
 
 class Model(NamedTuple):
@@ -74,6 +57,10 @@ class Model(NamedTuple):
     """Counted from the sizes above; a matrix that is input and output embedding counts once."""
     active_parameters: int
     """Those that one token goes through: all of them, without experts."""
+
+
+NAMED = ("torchtune", "litgpt", "maxtext")
+"""Trainers with names of their own for models: columns of the table."""
 
 
 class _Build(NamedTuple):
@@ -188,6 +175,11 @@ MODELS: Mapping[str, Model] = _TABLE
 """Id -> model, in the order of the file."""
 
 
+def cell(name: str, trainer: str) -> str:
+    """What the table says of a model in the column of a trainer: a name, or `!` and why there is none."""
+    return _TABLE.lines[name].split(",")[Model._fields.index(trainer)]
+
+
 def of_architecture(shape: Flat) -> Model:
     """Sizes of a model with random weights: a line of the table without an id, and without any trainer's name.
 
@@ -199,7 +191,7 @@ def of_architecture(shape: Flat) -> Model:
         name: shape[name] for name in ("family", "intermediate_size", "layers", "kv_heads", "vocab_size", "norm_eps", "tied")
     }
     derived = {"head_dim": shape["head_dim"] or hidden // heads, "max_position": shape["max_length"]}
-    blank = dict.fromkeys(Model._fields, 0) | dict.fromkeys(("id", "rope_scaling", *TRAINERS), "")
+    blank = dict.fromkeys(Model._fields, 0) | dict.fromkeys(("id", "rope_scaling", *NAMED), "")
     values = {**blank, "hidden_size": hidden, "heads": heads, "rope_theta": int(shape["rope_theta"]), **known, **derived}
     model = Model._make(values.values())
     count = _count(model, 0)
@@ -218,22 +210,3 @@ def linear(model: Model) -> dict[str, tuple[int, int]]:
         **{"q": (wide, query), "k": (wide, key), "v": (wide, key), "o": (query, wide)},
         **{"gate": (wide, inner), "up": (wide, inner), "down": (inner, wide)},
     }
-
-
-def nameless(model: Model, trainer: str) -> str:
-    """Why a trainer of TRAINERS has no name for a model, `""` if it has one."""
-    if getattr(model, trainer):
-        return ""
-    why = _cell(model.id, trainer).removeprefix("!") or f"{TRAINERS[trainer]} {_unknown(model.family, trainer)}"
-    if model.family in READ_FROM_FOLDER.get(trainer, ()):
-        why += "; it is built from config.json"
-    return why
-
-
-def _cell(name: str, trainer: str) -> str:
-    return _TABLE.lines[name].split(",")[Model._fields.index(trainer)]
-
-
-def _unknown(family: str, trainer: str) -> str:
-    known = any(_cell(m.id, trainer) for m in MODELS.values() if m.family == family)
-    return "does not list this model" if known else f"has no {family}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
@@ -15,6 +16,8 @@ from backends.trainers.torchtune.backend import TORCHTUNE
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
+
+    from backends.dialect import Dialect
 
 BACKENDS: dict[str, Backend] = {b.name: b for b in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT)}
 """Ours, the preferred first: without `--to` the first that can express a recipe runs it."""
@@ -61,6 +64,17 @@ def _load(entry: EntryPoint) -> Backend:
         ) from error
     if not isinstance(found, Backend) or found.name != entry.name:
         raise Unloadable(f"trainer {entry.name} of package {package}: {entry.value} should be a Backend named {entry.name}")
+    return found
+
+
+@cache
+def dialects() -> dict[str, Dialect]:
+    """Trainers whose configs can be imported, ours first. A package that does not keep its word is left out; `find` says why."""
+    found: dict[str, Dialect] = {}
+    for name in names():
+        with suppress(Unloadable):
+            if (backend := find(name)).dialect:
+                found[name] = backend.dialect()
     return found
 
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 from backends.analysis.porting import changes
 from backends.importing.convert import Imported
-from backends.importing.recognise import DIALECTS
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.mapping.schedule import warmup_steps
 from backends.native_config import flat as dotted
@@ -21,7 +20,7 @@ from backends.recipe.flat import leaves
 from backends.recipe.leaves import decides, facts, rank
 from backends.recipe.needs import has_effect, meaning_of
 from backends.recipe.schema import Recipe
-from backends.registry import BACKENDS
+from backends.registry import dialects, find
 from backends.report import Line
 
 
@@ -131,7 +130,7 @@ def of_native(file: str, found: Imported) -> Side:
 
 def _ways(found: Imported) -> Iterator[Line]:
     """Where the trainer only comes near to what a leaf means, and where the micro-batch changes the result."""
-    for line in changes(BACKENDS[found.backend], found.recipe):
+    for line in changes(find(found.backend), found.recipe):
         if line.leaf == "train.batch.micro" or (line.status == "approximated" and decides(line.leaf)):
             yield line
 
@@ -184,15 +183,15 @@ def _unsaid(a: Side, b: Side) -> Iterator[Unsaid]:
 
 def _value(trainer: str, key: str, own: Mapping[str, Key], side: Side, *, shared: bool) -> Value:
     """What is set, else the trainer's default."""
-    if key in own or not shared or trainer not in DIALECTS:
+    if key in own or not shared or trainer not in dialects():
         return own[key].value if key in own else ABSENT
-    return side.native.get(key, DIALECTS[trainer].default(side.native, key))
+    return side.native.get(key, dialects()[trainer].default(side.native, key))
 
 
 def _bearing(trainer: str, key: str, found: Key, side: Side) -> tuple[str, bool]:
     """Why it is there, and whether it may decide what is learnt: not where rules or rows say that it goes with leaves that do not."""
-    rule = DIALECTS[trainer].rule(key) if trainer in DIALECTS else None
-    if found.is_reported or trainer not in DIALECTS:
+    rule = dialects()[trainer].rule(key) if trainer in dialects() else None
+    if found.is_reported or trainer not in dialects():
         return found.why, True
     if rule and rule.fate != "told":
         return rule.why, False
@@ -203,4 +202,4 @@ def _bearing(trainer: str, key: str, found: Key, side: Side) -> tuple[str, bool]
 def _beside(trainer: str, key: str, side: Side) -> tuple[str, ...]:
     """The leaves that one row translates together with a key."""
     within = Variant(side.leaves["method.kind"], side.leaves["method.adapter"], side.leaves["data.rendering"] == "native")
-    return next((row.ours for row in BACKENDS[trainer].table(within) if key in row.theirs), ())
+    return next((row.ours for row in find(trainer).table(within) if key in row.theirs), ())

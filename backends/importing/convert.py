@@ -15,8 +15,8 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from backends.backend import Backend
+from backends.command_line import OUTSIDE
 from backends.dialect import Beside, Dialect, ImportRow, Refused, Unfit
-from backends.importing import shell
 from backends.importing.recognise import is_unknown, opened
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value
 from backends.mapping.translate import reverse
@@ -27,8 +27,7 @@ from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
 from backends.recipe.schema import Recipe
 from backends.recipe.secrets import WAY_OUT, is_secret, variable, without
-from backends.registry import BACKENDS
-from backends.upstream.known_keys import hint
+from backends.registry import find
 
 Fate = Literal["modelled", "kept", "unmodelled"]
 
@@ -84,7 +83,7 @@ def convert(
         Refused: it is no training config, or none that a recipe can hold.
     """
     dialect, wild, because = opened(text, wanted, beside, sets, line)
-    return _Import(dialect, BACKENDS[dialect.name], wild).run(name, because)
+    return _Import(dialect, find(dialect.name), wild).run(name, because)
 
 
 class _Import:
@@ -197,7 +196,7 @@ class _Import:
             return
         value, rule = self.wild.keys[key], self.dialect.rule(key)
         usual, verbatim = self.dialect.default(self.wild.keys, key), self.verbatim(key)
-        if key.startswith(shell.OUTSIDE):
+        if key.startswith(OUTSIDE):
             self.take({}, [key], "unmodelled", "is set outside of the script: give it as KEY=VALUE")
         elif value is None and usual in (None, ABSENT):
             self.take({}, [key], "modelled", "null: nothing is asked for")
@@ -223,7 +222,7 @@ class _Import:
 
     def guess(self, key: str) -> str:
         """What may be meant, where few are unknown: it takes a moment for each."""
-        found = hint(self.backend.name, key) if len(self.strange) <= 10 else ""
+        found = self.backend.known_keys.hint(key) if len(self.strange) <= 10 else ""
         return f"; {found}" if found else ""
 
     def parsed(self, name: str) -> tuple[Recipe, dict[str, Value]]:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from backends.bundle import SHIMS
+from backends.command_line import OUTSIDE
 from backends.dialect import Beside, Dialect, Refused
 from backends.importing import shell
 from backends.mapping.rows import Flat
 from backends.native_config import NativeConfig, Unreadable, read
-from backends.trainers.axolotl.dialect import AXOLOTL
-from backends.trainers.litgpt.dialect import LITGPT
-from backends.trainers.maxtext.dialect import MAXTEXT
-from backends.trainers.torchtune.dialect import TORCHTUNE
-from backends.upstream import known_keys as tables
-
-DIALECTS: dict[str, Dialect] = {each.name: each for each in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT)}
-"""Trainers whose configs can be imported."""
+from backends.registry import dialects, find
 
 
 def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str], line: int = 0) -> tuple[Dialect, NativeConfig, str]:
@@ -39,7 +34,7 @@ def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str], line: in
             others = ", ".join(str(each.line) for each in shell.commands(text))
             where = f" in line {line}: those are in {others}" if line and others else ""
             raise Refused(f"this script has no command of a trainer's that trains{where}")
-        wild, dialect, because = shell.wild(found, beside), DIALECTS[found.trainer], f"the command in line {found.line}"
+        wild, dialect, because = shell.wild(found, beside), dialects()[found.trainer], f"the command in line {found.line}"
     else:
         wild = read(text)
         dialect, because = recognise(wild, wanted)
@@ -60,22 +55,22 @@ def recognise(config: NativeConfig, wanted: str = "") -> tuple[Dialect, str]:
     """
     if {"version", "model.id", "optim.lr"} <= config.keys.keys():
         raise Refused("this is a recipe already: tune translate shows what each trainer makes of it")
-    signs = {name: sign for name, dialect in DIALECTS.items() if (sign := dialect.sure(config.keys))}
-    shares = {name: _share(name, config.keys) for name in DIALECTS}
+    signs = {name: sign for name, dialect in dialects().items() if (sign := dialect.sure(config.keys))}
+    shares = {name: _share(name, config.keys) for name in dialects()}
     counts = ", ".join(f"{known} of {len(config.keys)} keys are {name}'s" for name, known in shares.items())
     if wanted:
         others = [name for name in signs if name != wanted]
         if wanted not in signs and (others or not shares[wanted]):
             found = f"it is {others[0]}'s: {signs[others[0]]}" if others else counts
             raise Refused(f"this is no config of {wanted}: {found}")
-        return DIALECTS[wanted], signs.get(wanted, counts)
+        return dialects()[wanted], signs.get(wanted, counts)
     if signs:
         name = max(signs, key=lambda each: shares[each])
-        return DIALECTS[name], signs[name]
+        return dialects()[name], signs[name]
     best = max(shares, key=lambda each: shares[each])
     if shares[best] * 2 <= len(config.keys) or list(shares.values()).count(shares[best]) > 1:
-        raise Refused(f"this is a config of none of {', '.join(DIALECTS)}: {counts}")
-    return DIALECTS[best], counts
+        raise Refused(f"this is a config of none of {', '.join(dialects())}: {counts}")
+    return dialects()[best], counts
 
 
 def _share(trainer: str, keys: Flat) -> int:
@@ -85,15 +80,20 @@ def _share(trainer: str, keys: Flat) -> int:
 
 def is_unknown(trainer: str, key: str, keys: Flat) -> bool:
     """Whether a trainer knows nothing of a key, in a config with these. What stands in a list is the list's own affair."""
-    return tables.is_unknown(trainer, re.sub(r"\.\d+(\..*)?$", "", key), written=(), verbatim=keys)
+    return find(trainer).known_keys.is_unknown(re.sub(r"\.\d+(\..*)?$", "", key), written=(), verbatim=keys)
 
 
 def _refuse_own(config: NativeConfig) -> None:
     """A config that tune wrote says only half of its recipe: the rest is in the specs beside it."""
-    ours = ("tune_torchtune.", "tune_litgpt", "tune_axolotl")
-    key = next((key for key, value in config.keys.items() if isinstance(value, str) and value.startswith(ours)), "")
-    if key or config.keys.get("base_config") == "job.yml":
-        raise Refused(f"tune wrote this itself ({key or 'base_config'}): take the recipe that it is from")
+    own = (key for key, value in config.keys.items() if isinstance(value, str) and _names_shim(value))
+    if key := next(own, ""):
+        raise Refused(f"tune wrote this itself ({key}): take the recipe that it is from")
+
+
+def _names_shim(value: str) -> bool:
+    """`tune_xyz.Rows`: a name in one of the modules that plans carry."""
+    module, dot, _ = value.partition(".")
+    return bool(dot) and f"{module}.py" in SHIMS
 
 
 def _overridden(config: NativeConfig, sets: Sequence[str]) -> NativeConfig:
@@ -107,7 +107,7 @@ def _overridden(config: NativeConfig, sets: Sequence[str]) -> NativeConfig:
             raise Unreadable(f"should be key=value or ~key, got {each!r}")
         else:
             keys = {
-                **_without(_without(keys, key), f"{shell.OUTSIDE}{key}"),
+                **_without(_without(keys, key), f"{OUTSIDE}{key}"),
                 key: read(f"value: {value}").keys.get("value", value),
             }
     return config.but(keys)

@@ -12,10 +12,9 @@ import yaml
 from backends.analysis.porting import changes, moved
 from backends.dialect import Refused
 from backends.importing.convert import Imported, convert
-from backends.importing.recognise import DIALECTS
 from backends.native_config import LARGEST, Unreadable
 from backends.recipe.yaml_source import Problem
-from backends.registry import BACKENDS
+from backends.registry import BACKENDS, dialects, find
 from orchestrator.client.errors import AlreadyExists, InvalidRequest, NotFound, did_you_mean
 from orchestrator.render.plan import problem_text
 
@@ -52,7 +51,7 @@ class ImportedConfig:
     @property
     def text(self) -> str:
         """The recipe as a file."""
-        return f"# {self.source}, a config of {BACKENDS[self.trainer].package}, by tune import\n{_yaml(self.found.values)}"
+        return f"# {self.source}, a config of {find(self.trainer).package}, by tune import\n{_yaml(self.found.values)}"
 
     @property
     def unmodelled(self) -> list[str]:
@@ -83,9 +82,9 @@ def import_config(
 
 def read(path: Path, trainer: str | None = None, sets: Sequence[str] = (), line: int = 0, text: str | None = None) -> Imported:
     """As `import_config`, without asking the other trainers."""
-    if trainer is not None and trainer not in DIALECTS:
-        rule = f"should be {', '.join(DIALECTS)}"
-        raise NotFound(trainer, rule, argument="from", hint=did_you_mean(trainer, DIALECTS))
+    if trainer is not None and trainer not in dialects():
+        rule = f"should be {', '.join(dialects())}"
+        raise NotFound(trainer, rule, argument="from", hint=did_you_mean(trainer, dialects()))
     try:
         given = config_text(path) if text is None else text
         return convert(given, name=path.name, wanted=trainer or "", beside=lambda name: _beside(path, name), sets=sets, line=line)

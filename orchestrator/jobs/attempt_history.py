@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from backends.checkpoints import checkpoints
 from backends.log_signs import Ended, classify
+from backends.registry import reader
 from orchestrator.jobs.retry import Again, Tried
 from orchestrator.store import Store
 from orchestrator.store.attempts import AttemptRecord, Outcome, ResumePoint
@@ -26,7 +27,7 @@ def outcome(ended: Ended, index: str, hosts: int, owed: Sequence[str] = ()) -> O
         owed: of these, those that did not answer, and have still to be told that it is over.
     """
     found = (each if hosts == 1 else each._replace(lacks=SPREAD) for each in checkpoints(index))
-    return Outcome(classify(ended).kind, tuple(found), tuple(owed))
+    return Outcome(classify(ended, reader(ended.backend).signs).kind, tuple(found), tuple(owed))
 
 
 def tried(store: Store, id: str, attempts: int) -> list[Tried]:

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from backends.importing.shell import ODD
+from backends.command_line import ODD
 from orchestrator.render.plan import brief
 from orchestrator.render.text import visible
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from backends.models import MODELS, UNCONVERTED, nameless
+from backends.analysis.model_names import nameless
+from backends.models import MODELS
 from backends.registry import BACKENDS
+from backends.trainers.maxtext.method import UNCONVERTED
 
 pytestmark = pytest.mark.long
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from backends.backend import Backend, Progress, judge
+from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.launch import LAUNCH, identity, resources, torchrun
 from backends.mapping.methods import distill_idle
 from backends.mapping.model import model
@@ -20,6 +22,11 @@ from backends.plan import Step
 from backends.recipe.leaves import PROJECT
 from backends.trainers.axolotl import data, method, train
 from backends.trainers.axolotl.method import SEE, TRAINER
+from backends.trainers.axolotl.release import RELEASE
+from backends.upstream.known_keys import KnownKeys
+
+if TYPE_CHECKING:
+    from backends.dialect import Dialect
 
 ZERO = "deepspeed.json"
 
@@ -217,16 +224,26 @@ def _speed(kept: Flat, row: Mapping[str, Value], count: str) -> list[Point]:
     return [Point(row["step"], "tokens_per_second", speed, "seconds")] if told else []
 
 
+def _dialect() -> Dialect:
+    from backends.trainers.axolotl.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
+
+    return DIALECT
+
+
 AXOLOTL = Backend(
     name="axolotl",
-    package="axolotl 0.19.0",
-    requires="axolotl>=0.19.0,<0.20",
+    package=RELEASE.pinned,
+    title=RELEASE.named,
+    requires=RELEASE.requires,
     config="axolotl.yaml",
     rows=rows,
     steps=steps,
     shims=("tune_axolotl.py", "tune_axolotl_export.py", "tune_lora.py"),
     watch=("out/metrics.jsonl",),
     read=read,
+    known_keys=KnownKeys.beside(__file__),
+    dialect=_dialect,
+    signs=(*EVERYWHERE, *TORCH),
     judge=judge,
     resume={"resume_from_checkpoint": "resume"},
     env={"AXOLOTL_DO_NOT_TRACK": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second

@@ -6,8 +6,9 @@ from backends.mapping.data import COLUMNS, shared_data, sources, unchecked
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
 from backends.trainers.axolotl.method import SEE, TRAINER
+from backends.trainers.axolotl.release import RELEASE
 
-DOCS = "https://github.com/axolotl-ai-cloud/axolotl/blob/v0.19.0/docs/dataset-formats/"
+DOCS = RELEASE.source("docs/dataset-formats/")
 SHARED = [{"path": "data", "type": "tunesmith"}]
 """What axolotl must be told of data sets that it does not load itself."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from backends.dialect import Beside, Dialect, Refused, Rule
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, flat
+from backends.trainers.axolotl.command_line import LAUNCHER
 from backends.trainers.axolotl.import_keys import reads
 from backends.upstream import defaults
 
@@ -251,4 +252,4 @@ RULES = (
     ),
 )
 
-AXOLOTL = Dialect(NAME, sure, resolve, shape, reads, RULES, default)
+DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER)

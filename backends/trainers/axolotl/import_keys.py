@@ -9,6 +9,7 @@ from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.axolotl.import_data import data, keys
 from backends.trainers.axolotl.method import smoothed
+from backends.trainers.axolotl.release import RELEASE
 
 _NATIVE = "native.axolotl."
 
@@ -336,7 +337,7 @@ def _warmup(steps: Value, share: Value, word: Value) -> Flat:
         return {}
     if steps not in (ABSENT, None):
         if 0 < (found := number(steps)) < 1:
-            why = f"axolotl 0.19.0 refuses {steps}, a share: read as warmup_ratio, which is its word for one"
+            why = f"{RELEASE.named} refuses {steps}, a share: read as warmup_ratio, which is its word for one"
             raise Unfit(why, {"optim.warmup_share": found})
         return {"optim.warmup_steps": whole(steps)}
     return {"optim.warmup_share": 0.03 if share in (ABSENT, None) else number(share)}

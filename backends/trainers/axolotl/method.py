@@ -6,8 +6,9 @@ from backends.mapping.data import reward_files
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import beta, grpo_idle, kinds, lora_idle, no_qat, preference_idle, preferring
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
+from backends.trainers.axolotl.release import RELEASE
 
-SEE = "https://github.com/axolotl-ai-cloud/axolotl/blob/v0.19.0/src/axolotl/"
+SEE = RELEASE.source("src/axolotl/")
 TRL = "https://github.com/huggingface/trl/blob/v1.9.0/trl/"
 TRAINER = "trainer.json"
 """What our trainer classes add to axolotl's config: tune_axolotl.py says what each key means."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from backends.backend import Backend, Progress, judge
+from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import shared_data
 from backends.mapping.launch import LAUNCH, resources, torchrun
 from backends.mapping.methods import distill_idle, grpo_idle, kinds, lora_idle, no_qat, preference_idle
@@ -36,7 +38,12 @@ from backends.metrics import Point
 from backends.plan import Step
 from backends.report import Kind
 from backends.trainers.litgpt import native, train
+from backends.trainers.litgpt.release import RELEASE
 from backends.trainers.litgpt.train import FINETUNE, LORA, PRETRAIN, SEE, pretrains
+from backends.upstream.known_keys import KnownKeys
+
+if TYPE_CHECKING:
+    from backends.dialect import Dialect
 
 _ISSUES = "https://github.com/Lightning-AI/litgpt/issues/"
 
@@ -98,7 +105,7 @@ def _model(variant: Variant) -> Row:
         if _named(context) and not context.model.get("litgpt"):
             raise Unsupported(
                 "model.id",
-                f"LitGPT 0.5.13 has no name for this model of the family {context.model['family']}",
+                f"{RELEASE.named} has no name for this model of the family {context.model['family']}",
                 see=SEE + "config.py",
                 fallback=dict(zip(row.theirs, crossed, strict=True)),
             )
@@ -294,16 +301,27 @@ def _step(reading: Mapping[str, Value], progress: Progress, row: Mapping[str, st
     return points
 
 
+def _dialect() -> Dialect:
+    from backends.trainers.litgpt.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
+
+    return DIALECT
+
+
 LITGPT = Backend(
     name="litgpt",
-    package="litgpt 0.5.13",
-    requires="litgpt>=0.5.13,<0.6",
+    package=RELEASE.pinned,
+    title=RELEASE.named,
+    requires=RELEASE.requires,
     config="litgpt.yaml",
     rows=rows,
     steps=steps,
     shims=("tune_litgpt.py", "tune_litgpt_pretrain.py", "tune_lora.py", "tune_convert.py", "tune_export.py"),
     watch=("out/logs/csv/version_*/metrics.csv",),
     read=read,
+    known_keys=KnownKeys.beside(__file__),
+    dialect=_dialect,
+    signs=(*EVERYWHERE, *TORCH),
+    families=FAMILIES,
     judge=judge,
     resume={"resume": "resume/lit_model.pth", "initial_checkpoint_dir": None},  # pre-training takes one of them
 )

@@ -12,6 +12,7 @@ import re
 from backends.dialect import Beside, Dialect, Rule
 from backends.mapping.rows import Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable
+from backends.trainers.litgpt.command_line import LAUNCHER
 from backends.trainers.litgpt.import_keys import reads
 from backends.upstream import defaults
 
@@ -136,4 +137,4 @@ RULES = (
     Rule("resume", "told", "goes on from the output of an earlier run"),
 )
 
-LITGPT = Dialect(NAME, sure, resolve, shape, reads, RULES, default)
+DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER)

@@ -9,8 +9,9 @@ from backends.mapping.data import COLUMNS, input_path, unchecked
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import Context, Row, Unsupported, Value, Values, Variant, cannot, const, couple, handled_by_us, same
 from backends.recipe.paths import is_hub
+from backends.trainers.litgpt.release import RELEASE
 
-_SEE = "https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/"
+_SEE = RELEASE.source("litgpt/")
 FINETUNE, JSON = _SEE + "finetune/full.py", _SEE + "data/json_data.py"
 ALPACA = "data.init_args.prompt_style"
 

@@ -30,8 +30,9 @@ from backends.mapping.rows import (
 from backends.mapping.schedule import warmup_steps
 from backends.report import Kind
 from backends.trainers.litgpt import native as litgpt_native
+from backends.trainers.litgpt.release import RELEASE
 
-SEE = "https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/"
+SEE = RELEASE.source("litgpt/")
 FINETUNE, LORA, PRETRAIN = SEE + "finetune/full.py", SEE + "finetune/lora.py", SEE + "pretrain.py"
 NEVER = 1_000_000_000
 """An eval interval that no run reaches, and a gradient norm: LitGPT cannot switch off evaluation, nor pre-training's clipping."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from backends.backend import Backend, Progress, judge
 from backends.mapping.data import DATA
@@ -40,6 +41,7 @@ from backends.recipe.leaves import PROJECT
 from backends.report import Kind as Lack
 from backends.trainers.maxtext.data import JOB, batch, native, shared
 from backends.trainers.maxtext.method import (
+    FAMILIES,
     KINDS,
     PREFERS,
     SEE,
@@ -52,6 +54,12 @@ from backends.trainers.maxtext.method import (
     preference,
     tunix,
 )
+from backends.trainers.maxtext.release import RELEASE
+from backends.trainers.maxtext.signs import SIGNS
+from backends.upstream.known_keys import KnownKeys
+
+if TYPE_CHECKING:
+    from backends.dialect import Dialect
 
 NEVER = 1_000_000_000
 """A checkpoint period that no run reaches: the last one is saved at the end."""
@@ -456,16 +464,27 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     ]
 
 
+def _dialect() -> Dialect:
+    from backends.trainers.maxtext.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
+
+    return DIALECT
+
+
 MAXTEXT = Backend(
     name="maxtext",
-    package="maxtext 0.2.5",
-    requires="maxtext>=0.2.5,<0.3",
+    package=RELEASE.pinned,
+    title=RELEASE.named,
+    requires=RELEASE.requires,
     config="maxtext.yml",
     rows=rows,
     steps=steps,
     shims=("tune_maxtext.py", "tune_maxtext_rows.py", "tune_maxtext_weights.py", "tune_maxtext_export.py", "tune_lora.py"),
     watch=("out/metrics.jsonl",),
     read=read,
+    known_keys=KnownKeys.beside(__file__),
+    dialect=_dialect,
+    signs=SIGNS,
+    families=FAMILIES,
     judge=judge,
     python="3.12",
     accelerators=("cpu", "cuda", "tpu"),

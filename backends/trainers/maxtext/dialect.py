@@ -12,6 +12,7 @@ from functools import cache
 from backends.dialect import Beside, Dialect, Refused
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable, read
+from backends.trainers.maxtext.command_line import LAUNCHER
 from backends.trainers.maxtext.import_keys import reads
 from backends.trainers.maxtext.import_rules import RULES
 from backends.upstream import defaults
@@ -50,6 +51,8 @@ def resolve(config: NativeConfig, beside: Beside) -> NativeConfig:
         Unreadable: a base that is not there, or a chain of them without end.
     """
     keys, notes = dict(config.keys), list(config.notes)
+    if keys.get("base_config") == "job.yml":
+        raise Refused("tune wrote this itself (base_config): take the recipe that it is from")
     base = str(keys.get("base_config") or _of_module(str(keys.get("launch:module", ""))) or _of_class(keys))
     for _ in range(DEEPEST):
         place = _place(base)
@@ -193,4 +196,4 @@ def default(keys: Flat, key: str) -> Value:
     return next((table[f"{place}:{key}"] for place in places if f"{place}:{key}" in table), table.get(key, ABSENT))
 
 
-MAXTEXT = Dialect(NAME, sure, resolve, shape, reads, RULES, default)
+DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER)

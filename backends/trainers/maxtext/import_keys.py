@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 
 from backends.dialect import MODEL, REWARDS, ImportRow, Unfit, number, text, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Values, Variant
-from backends.models import MODELS, READ_FROM_FOLDER, Model
+from backends.models import MODELS, Model
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.maxtext.import_data import reinforced, rows
+from backends.trainers.maxtext.method import FAMILIES
 from backends.upstream import defaults
 
 _NATIVE = "native.maxtext."
@@ -70,7 +71,6 @@ SIZES = {
 
 _STUDENT = ("student_overrides.model_name", "student_overrides.load_parameters_path")
 _ELSEWHERE = "outside:model_name"
-_FAMILIES = READ_FROM_FOLDER["maxtext"]
 _NOTHING = (ABSENT, None, "")
 
 
@@ -87,7 +87,7 @@ def _model(variant: Variant) -> Callable[..., Flat]:
         if entry is None or around[0] is not ABSENT:
             start = _verbatim(load_parameters_path="") if fresh and is_begun else {}
             return _unlisted(name, tokenizer, fresh, start, 1 if scale is ABSENT else whole(scale), *around)
-        own = {} if entry.family in _FAMILIES else _verbatim(model_name=name)
+        own = {} if entry.family in FAMILIES else _verbatim(model_name=name)
         if scale not in (ABSENT, 1):
             raise Unfit(
                 "a model of other sizes than its name says", {"model.id": entry.id, **_verbatim(global_parameter_scale=scale)}
@@ -95,7 +95,7 @@ def _model(variant: Variant) -> Callable[..., Flat]:
         if not (fresh and is_begun):
             return {"model.id": entry.id, **own}
         if own:
-            why = f"begins at random, as recipes have it for {', '.join(_FAMILIES)}: model.init"
+            why = f"begins at random, as recipes have it for {', '.join(FAMILIES)}: model.init"
             raise Unfit(why, {"model.id": entry.id, **own, **_verbatim(load_parameters_path="")})
         return {"model.id": entry.id, "model.init": "random", "model.architecture": _sizes(entry)}
 
@@ -243,7 +243,7 @@ def _teacher(name: Value) -> Flat:
     own = {f"{_NATIVE}teacher_overrides.model_name": name}
     if entry is None:
         raise Unfit(f"{name} is not in the model table: name your teacher in method.distill.teacher", {_TEACHER: MODEL, **own})
-    return {_TEACHER: entry.id, **({} if entry.family in _FAMILIES else own)}
+    return {_TEACHER: entry.id, **({} if entry.family in FAMILIES else own)}
 
 
 def _seeds(order: Value, start: Value) -> Flat:

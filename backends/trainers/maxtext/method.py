@@ -21,17 +21,25 @@ from backends.mapping.rows import (
     everywhere,
     same,
 )
-from backends.models import MODELS, READ_FROM_FOLDER
+from backends.models import MODELS
 from backends.recipe.paths import is_hub
 from backends.report import Kind as Lack
+from backends.trainers.maxtext.release import RELEASE
 
-SEE = "https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/"
+SEE = RELEASE.source("src/maxtext/")
 TUNIX = "https://github.com/google/tunix/blob/v0.1.7/tunix/sft/"
 PREFERS = ("dpo", "orpo")
 WHOLE = (*PREFERS, "distill")
 """Kinds that it trains all weights in, by Tunix."""
 _DISTILLS = SEE + "trainers/post_train/distillation/train_distill.py"
-_FAMILIES = READ_FROM_FOLDER["maxtext"]
+UNCONVERTED = frozenset(
+    ("llama2-7b", "llama2-13b", "llama2-70b", "llama3-8b", "llama3-70b", "mistral-7b", "qwen3-1.7b", "qwen3-480b-a35b")
+)
+"""Names under which MaxText trains a model but has no way from and to a Hugging Face folder: the name is missing in one of
+HF_IDS, HF_MODEL_CONFIGS and PARAM_MAPPING. Source: checkpoint_conversion/to_maxtext.py and to_huggingface.py.
+"""
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _LORA = SEE + "utils/lora_utils.py"
 _LOSSES = TUNIX + "dpo/dpo_trainer.py"
 
@@ -174,10 +182,10 @@ def converts(leaf: str, family: str, written: Flat) -> None:
     Raises:
         Unsupported: they are not; `written` is what the trainer is told where this is accepted.
     """
-    if family not in _FAMILIES:
+    if family not in FAMILIES:
         raise Unsupported(
             leaf,
-            f"weights of the family {family} are not converted for MaxText yet: those of {', '.join(_FAMILIES)} are",
+            f"weights of the family {family} are not converted for MaxText yet: those of {', '.join(FAMILIES)} are",
             kind="todo",
             see=SEE + "checkpoint_conversion/utils/param_mapping.py",
             fallback=written,

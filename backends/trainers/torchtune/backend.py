@@ -10,8 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from backends.backend import Backend, Progress, judge
+from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import DATA, shared_data
 from backends.mapping.launch import LAUNCH, identity, resources, resume, torchrun
 from backends.mapping.methods import grpo_idle
@@ -36,9 +38,14 @@ from backends.plan import Step
 from backends.recipe.flat import defaults
 from backends.trainers.torchtune import data, method, train
 from backends.trainers.torchtune.method import MANY, RECIPES, SEE, learns
+from backends.trainers.torchtune.release import RELEASE
+from backends.upstream.known_keys import KnownKeys
+
+if TYPE_CHECKING:
+    from backends.dialect import Dialect
 
 FULL = RECIPES + "full_finetune_single_device.py"
-NO_EVAL = "torchtune 0.6.1 has no validation"
+NO_EVAL = f"{RELEASE.named} has no validation"
 FAMILIES = ("llama", "mistral", "qwen2")
 """Families whose folders our components read."""
 
@@ -75,7 +82,7 @@ def _known(row: Row, name: str, revision: str | None, init: str, facts: Flat | N
     family = facts["family"] if facts else context.model.get("family", FAMILIES[0])
     if family not in FAMILIES:
         has = bool(context.model.get("torchtune"))
-        why = "is not translated to torchtune yet" if has else "is not in torchtune 0.6.1"
+        why = "is not translated to torchtune yet" if has else f"is not in {RELEASE.named}"
         raise Unsupported(
             "model.architecture" if facts else "model.id",
             f"the family {family} {why}: {', '.join(FAMILIES)} are",
@@ -326,16 +333,27 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     ]
 
 
+def _dialect() -> Dialect:
+    from backends.trainers.torchtune.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
+
+    return DIALECT
+
+
 TORCHTUNE = Backend(
     name="torchtune",
-    package="torchtune 0.6.1",
-    requires="torchtune>=0.6.1,<0.7",
+    package=RELEASE.pinned,
+    title=RELEASE.named,
+    requires=RELEASE.requires,
     config="torchtune.yaml",
     rows=rows,
     steps=steps,
     shims=("tune_torchtune.py", "tune_torchtune_losses.py", "tune_torchtune_cpu.py", "tune_lora.py", "tune_export.py"),
     watch=("out/logs/train.log",),
     read=read,
+    known_keys=KnownKeys.beside(__file__),
+    dialect=_dialect,
+    signs=(*EVERYWHERE, *TORCH),
+    families=("llama", "mistral", "qwen2"),
     judge=judge,
     env={"TIKTOKEN_CACHE_DIR": ""},  # tiktoken remembers a vocabulary by its path, which is the same in every job
     resume={"resume_from_checkpoint": True},

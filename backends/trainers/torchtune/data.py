@@ -20,9 +20,10 @@ from backends.mapping.rows import (
 )
 from backends.recipe.paths import is_hub
 from backends.trainers.torchtune.method import RECIPES, SEE, learns
+from backends.trainers.torchtune.release import RELEASE
 
 _DATASETS = SEE + "torchtune/datasets/"
-_NO_EVAL = "torchtune 0.6.1 has no validation"
+_NO_EVAL = f"{RELEASE.named} has no validation"
 TOKENIZERS = {
     "llama2": ("llama2.llama2_tokenizer", {"path": "tokenizer.model"}),
     "llama3": ("llama3.llama3_tokenizer", {"path": "original/tokenizer.model"}),
@@ -94,7 +95,7 @@ def _columns(form: str, columns: Flat) -> Flat:
 def _section(name: Value, form: str, columns: Flat, on_prompt: bool, system: str | None) -> Flat:
     """The `dataset` section; of a list, for its first data set."""
     if form not in _FORMS:
-        raise Unsupported("data.format", f"torchtune 0.6.1 has no data set of {form} rows", see=_DATASETS)
+        raise Unsupported("data.format", f"{RELEASE.named} has no data set of {form} rows", see=_DATASETS)
     first = sources("data.train", name, "")[0]
     source = _source(str(first.get("hub", first.get("name"))), first.get("path", ""))
     more: Flat = {} if form in ("text", "preference") else {"train_on_input": on_prompt}

@@ -12,6 +12,7 @@ import re
 from backends.dialect import Beside, Dialect, Refused, Rule
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable
+from backends.trainers.torchtune.command_line import LAUNCHER
 from backends.trainers.torchtune.import_keys import FOLDERS, reads
 from backends.upstream import defaults
 
@@ -201,4 +202,4 @@ RULES = (
     Rule("quantizer.*", "told", "how quantization-aware training rounds"),
 )
 
-TORCHTUNE = Dialect(NAME, sure, resolve, shape, reads, RULES, default)
+DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER)

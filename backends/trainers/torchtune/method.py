@@ -7,8 +7,9 @@ from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, no_qa
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
 from backends.recipe.paths import is_hub
 from backends.report import Kind
+from backends.trainers.torchtune.release import RELEASE
 
-SEE = "https://github.com/pytorch/torchtune/blob/v0.6.1/"
+SEE = RELEASE.source()
 RECIPES = SEE + "recipes/"
 _LOSSES = SEE + "torchtune/rlhf/loss/dpo.py"
 _MAIN = "https://github.com/pytorch/torchtune/tree/main/recipes/dev"
@@ -41,7 +42,7 @@ def upstream(variant: Variant, devices: int) -> str:
 def kind(variant: Variant) -> Row:
     """method.kind."""
     has = ("sft", "pretrain", "dpo", *(("distill",) if variant.lora else ()))
-    no_loss = "torchtune 0.6.1 has the losses of DPO and RSO only, and hands them sums over tokens of two answers"
+    no_loss = f"{RELEASE.named} has the losses of DPO and RSO only, and hands them sums over tokens of two answers"
     lacks: dict[str, tuple[Kind, str, str]] = dict.fromkeys(("ipo", "orpo", "simpo", "kto"), ("never", no_loss, _LOSSES))
     return kinds(
         *has,

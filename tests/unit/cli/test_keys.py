@@ -10,9 +10,8 @@ from backends.backend import Inexpressible
 from backends.compile import plan
 from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
-from backends.registry import BACKENDS
+from backends.registry import BACKENDS, find
 from backends.target import Target
-from backends.upstream import known_keys
 
 ROOT = Path(__file__).parents[3]
 KNOWN = {
@@ -46,23 +45,23 @@ def decided(trainer, native, *accept):
 @pytest.mark.parametrize(("trainer", "key"), [(t, key) for t, known in KNOWN.items() for key in known])
 def test_what_a_trainer_knows(trainer, key):
     """Keys, sections, and whatever stands below a free mapping."""
-    assert not known_keys.is_unknown(trainer, key, written=(), verbatim={})
+    assert not find(trainer).known_keys.is_unknown(key, written=(), verbatim={})
 
 
 @pytest.mark.parametrize(("trainer", "key", "near"), [(t, k, near) for t, known in UNKNOWN.items() for k, near in known.items()])
 def test_what_a_trainer_does_not_know(trainer, key, near):
     """A typo is unknown, and the nearest key is offered."""
-    assert known_keys.is_unknown(trainer, key, written=(), verbatim={})
-    assert not near or known_keys.nearest(trainer, key) == near
+    assert find(trainer).known_keys.is_unknown(key, written=(), verbatim={})
+    assert not near or find(trainer).known_keys.nearest(key) == near
 
 
 def test_what_no_table_can_know():
     """Keys of ours, keys below a class that the user names, and a trainer without a table."""
-    assert not known_keys.is_unknown("torchtune", "dataset.folder", written=("dataset.folder",), verbatim={})
-    assert not known_keys.is_unknown(
-        "torchtune", "optimizer.q", written=(), verbatim={"optimizer._component_": "x", "optimizer.q": 1}
+    assert not find("torchtune").known_keys.is_unknown("dataset.folder", written=("dataset.folder",), verbatim={})
+    assert not find("torchtune").known_keys.is_unknown(
+        "optimizer.q", written=(), verbatim={"optimizer._component_": "x", "optimizer.q": 1}
     )
-    assert not known_keys.is_unknown("command", "argv", written=(), verbatim={})
+    assert not find("command").known_keys.is_unknown("argv", written=(), verbatim={})
 
 
 def test_what_plugins_know():
@@ -130,5 +129,5 @@ def test_the_tables_are_current(trainer, trainer_python):
     """Each table is what `backends/upstream/generate_keys.py` reads out of the pinned trainer."""
     script = ROOT / "backends" / "upstream" / "generate_keys.py"
     done = subprocess.run([trainer_python(trainer), str(script), trainer], capture_output=True, text=True, check=True)
-    assert done.stdout == known_keys.TABLES[trainer]
-    assert known_keys.version(trainer) == BACKENDS[trainer].package
+    assert done.stdout == BACKENDS[trainer].known_keys.text
+    assert BACKENDS[trainer].known_keys.version == BACKENDS[trainer].package

@@ -8,10 +8,10 @@ import pytest
 from backends.analysis.diff import compare, decides, of_native, of_recipe
 from backends.dialect import Refused
 from backends.importing.convert import convert
-from backends.importing.recognise import DIALECTS
 from backends.native_config import Unreadable
 from backends.recipe.flat import leaves
 from backends.recipe.parse import parse
+from backends.registry import dialects
 from orchestrator.render.diff import diff_text, document
 from tests.unit.importing.test_dialects import AXOLOTL, TORCHTUNE
 
@@ -131,7 +131,7 @@ def test_every_leaf_has_a_place():
 
 def sample(corpus):
     """Every sixth config that is one."""
-    for trainer in DIALECTS:
+    for trainer in dialects():
         texts = corpus(trainer)
         for path, text in list(texts.files.items())[::6]:
             try:

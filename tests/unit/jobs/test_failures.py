@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from backends.log_signs import SIGNS, Ended, classify
-from backends.registry import BACKENDS
+from backends.log_signs import Ended, Failure, classify
+from backends.registry import BACKENDS, reader
 
 OOM_CUDA = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.1 GiB"
 OOM_CPU = (
@@ -19,6 +19,11 @@ REMOTE = "ncclRemoteError: A call failed possibly due to a network error or a re
 GLOO = "RuntimeError: [../third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:4711"
 WATCHDOG = "[rank1]:[E ProcessGroupNCCL.cpp:683] [Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=21)"
 TORCHRUN = "  exitcode  : -9 (pid: 4711)"
+
+
+def failure(ended: Ended) -> Failure:
+    """What went wrong, by the signs of the trainer that ended."""
+    return classify(ended, reader(ended.backend).signs)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +52,7 @@ TORCHRUN = "  exitcode  : -9 (pid: 4711)"
 def test_a_log_says_what_it_was(backend, line, kind):
     """A known line decides, whichever follow; an unknown one decides nothing."""
     tail = f"Epoch 1 | iter 4\n{line}\nTraceback (most recent call last):\n  File 'x.py', line 1"
-    found = classify(Ended(backend, "exit_code", 1, None, tail))
+    found = failure(Ended(backend, "exit_code", 1, None, tail))
     assert found.kind == kind
     assert kind == "unknown" or found.why == line.strip()
 
@@ -78,13 +83,13 @@ def test_a_log_says_what_it_was(backend, line, kind):
 )
 def test_an_end_says_what_it_was(ended, kind):
     """Reasons of ours come first, then the log, then the signal or what a shell makes of one, then the exit code."""
-    assert classify(ended).kind == kind
+    assert failure(ended).kind == kind
 
 
 def test_the_first_known_line_decides():
     """One process runs out of memory, the others then lose it: the cause is the former."""
-    assert classify(Ended("axolotl", "exit_code", 1, tail=f"{OOM_CUDA}\n{REMOTE}\n{TORCHRUN}")).kind == "out_of_memory"
-    assert classify(Ended("axolotl", "exit_code", 1, tail=f"{REMOTE}\n{OOM_CUDA}")).kind == "hardware"
+    assert failure(Ended("axolotl", "exit_code", 1, tail=f"{OOM_CUDA}\n{REMOTE}\n{TORCHRUN}")).kind == "out_of_memory"
+    assert failure(Ended("axolotl", "exit_code", 1, tail=f"{REMOTE}\n{OOM_CUDA}")).kind == "hardware"
 
 
 def test_a_log_of_any_size_is_looked_through():
@@ -92,12 +97,12 @@ def test_a_log_of_any_size_is_looked_through():
     tail = "\n".join(
         ["exitcode " * 200_000, "[" * 100_000, *["gloo/transport/tcp/" * 300, "1" * 5000] * 50, "\x00\ufffd", OOM_CPU]
     )
-    assert classify(Ended("litgpt", "exit_code", 1, tail=tail)).kind == "out_of_memory"
+    assert failure(Ended("litgpt", "exit_code", 1, tail=tail)).kind == "out_of_memory"
 
 
 def test_every_trainer_has_its_signs():
     """Each of ours is known, each sign says where its words are written, and each can be found in itself."""
-    assert set(SIGNS) == set(BACKENDS)
-    for sign in {sign for signs in SIGNS.values() for sign in signs}:
+    assert all(backend.signs for backend in BACKENDS.values())
+    for sign in {sign for backend in BACKENDS.values() for sign in backend.signs}:
         assert sign.see.startswith("https://")
         assert re.compile(sign.words).groups >= 0

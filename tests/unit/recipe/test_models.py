@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from backends import models
-from backends.models import MODELS, TRAINERS, UNCONVERTED, nameless
+from backends.analysis.model_names import nameless
+from backends.models import MODELS, NAMED
+from backends.trainers.maxtext.method import UNCONVERTED
 
 ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "models.md"
@@ -99,7 +101,7 @@ def test_sizes_fit_together():
 def test_a_trainer_has_a_name_or_a_reason():
     """For every model and trainer there is the one or the other, never both."""
     for m in MODELS.values():
-        for trainer in TRAINERS:
+        for trainer in NAMED:
             assert bool(getattr(m, trainer)) != bool(nameless(m, trainer)), (m.id, trainer)
 
 
@@ -139,7 +141,7 @@ def page() -> str:
     notes: dict[str, int] = {}
     names = _table(
         ["model", "parameters", "", "torchtune", "LitGPT", "MaxText"],
-        ([_shown(m), _size(m), _kind(m), *(_cell(m, t, notes) for t in TRAINERS)] for m in MODELS.values()),
+        ([_shown(m), _size(m), _kind(m), *(_cell(m, t, notes) for t in NAMED)] for m in MODELS.values()),
     )
     told = "\n".join(f"{number}. {why}" for why, number in notes.items())
     facts = _table(

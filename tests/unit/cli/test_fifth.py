@@ -96,6 +96,52 @@ def test_keys_of_its_own(tune, packages):
     assert "native.unigram: is not a trainer" in tune("translate", "r.yaml", code=2).stderr
 
 
+def test_its_configs_are_imported(tune, packages):
+    """A config, or a script that runs it, is recognised without `--from`; defaults are its own, and an unknown key has a hint."""
+    (tune.cwd / "u.yaml").write_text("model: ./m\nbatch: 2\nlr: 5.0\nlimt: 7\n")
+    (tune.cwd / "run.sh").write_text("#!/bin/bash\nunigram train u.yaml --lr 3 --limit 100\n")
+    found = tune.json("import", "u.yaml", **packages)
+    assert found["backend"] == "unigram"
+    [typo] = [each for each in found["report"] if each["key"] == "limt"]
+    assert typo["why"] == "unigram 1.0 knows no such key; did you mean limit?"
+    said = tune("import", "run.sh", "-o", "r.yaml", **packages)
+    assert "limit = 100 (line 2)\n      the trainer's default" in said.stderr
+    assert "lr: 3" in (tune.cwd / "r.yaml").read_text()
+    assert "should be litgpt" in tune("import", "u.yaml", "--from", "unigram", code=2).stderr
+
+
+def test_its_configs_are_compared(tune, packages):
+    """`tune diff` counts the trainer's own defaults, and says what differs in leaves and in its own keys."""
+    (tune.cwd / "a.yaml").write_text("model: ./m\nbatch: 2\nlr: 5.0\nlimit: 7\n")
+    (tune.cwd / "b.yaml").write_text("model: ./m\nbatch: 2\nlr: 3.0\n")
+    said = tune("diff", "a.yaml", "b.yaml", code=1, **packages).stdout
+    assert "optim.lr\n    A  5.0  (lr)\n    B  3.0  (lr)" in said
+    assert "unigram: limit  A 7  B 100" in said
+
+
+def test_its_keys_are_checked(tune, packages):
+    """A native key that its table does not have is lost by name, with the nearest one as a hint."""
+    (tune.cwd / "r.yaml").write_text(RECIPE + "native: {unigram: {limt: 2.0}}\n")
+    said = tune("translate", "r.yaml", "--to", "unigram", code=3, **packages).stdout
+    assert "unigram 1.0 has no such key; did you mean limit?" in said
+
+
+@pytest.mark.trainer
+def test_its_failures_are_recognised(tune, packages, trainer_python):
+    """A line of its log that its signs know decides the class of the failure, and so that it is not tried again."""
+    (tune.cwd / "rows.jsonl").write_text('{"text": "aaab"}\n' * 3)
+    (tune.cwd / "r.yaml").write_text(RECIPE.replace("lr: 5.0", "lr: 1000.0") + "retry: {unknown: 2}\n")
+    python = trainer_python("litgpt")
+    (tune.cwd / "clusters.yaml").write_text(
+        f"version: 1\ntargets:\n  here: {{kind: local, accelerator: cpu, python: {python}}}\n"
+    )
+    id = tune("submit", "r.yaml", "--to", "unigram", "--on", "here", **packages).stdout.strip()
+    tune("wait", id, code=1, **packages)
+    found = tune.json("status", id, **packages)
+    assert len(found["attempts"]) == 1
+    assert "wrong_request" in json.dumps(found)
+
+
 def test_a_trainer_that_is_gone():
     """A job whose trainer was removed since does not count as trained, and the reason names it; no other job is disturbed."""
     gone = reader("gone")

@@ -4,13 +4,17 @@ import json
 
 from backends.backend import Backend, judge
 from backends.bundle import LOCKS
+from backends.command_line import Arguments, Launcher, options
+from backends.dialect import ROWS, Dialect, ImportRow, Rule, one
+from backends.log_signs import EVERYWHERE, Sign
 from backends.mapping.complete import complete
 from backends.mapping.data import DATA, shared_data
 from backends.mapping.launch import identity, one_device, resources
 from backends.mapping.model import model
-from backends.mapping.rows import cannot, everywhere, handled_by_us, same
+from backends.mapping.rows import ABSENT, Variant, cannot, everywhere, handled_by_us, same
 from backends.metrics import Point
 from backends.plan import Step
+from backends.upstream.known_keys import KnownKeys
 
 SEE = "https://example.org/unigram"
 NO = "unigram counts tokens, and does nothing else"
@@ -20,6 +24,8 @@ import json, os, shutil
 import numpy as np
 
 said = json.load(open("unigram.json"))
+if said["lr"] > said.get("limit", 100):
+    raise SystemExit("UnigramError: the learning rate diverges")
 ids, labels, starts, order = (np.load(f"data/train.{name}.npy") for name in ("ids", "labels", "starts", "order"))
 logits = np.zeros(ids.max() + 1)
 os.makedirs("out", exist_ok=True)
@@ -73,8 +79,48 @@ def read(_reading, progress, line):
     return [Point(row["step"], name, row[name], name) for name in ("loss", "lr")]
 
 
+DEFAULTS = {"batch": 1, "lr": 1.0, "limit": 100}
+"""What it takes for a key that a config leaves out."""
+
+ALWAYS = {
+    "data.train": ROWS,
+    "data.format": "text",
+    "train.epochs": 1,
+    "train.precision": "fp32",
+    "optim.name": "sgd",
+    "optim.schedule": "constant",
+}
+"""What each config means and no key says."""
+
+
+def sure(keys):
+    """What in a config says that it is this trainer's."""
+    return f"model = {keys['model']} and batch = {keys['batch']}" if {"model", "batch", "lr"} <= keys.keys() else ""
+
+
+def dialect():
+    """How its own configs are read, and the commands in scripts that start it: `unigram train FILE --lr 2`."""
+    return Dialect(
+        "unigram",
+        sure,
+        resolve=lambda config, _beside: config,
+        shape=lambda _keys: Variant("sft", "none", native=False),
+        reads=lambda _shape: (one("model", "model.id"), ImportRow((), lambda: ALWAYS)),
+        rules=(Rule("limit", "told", "the learning rate above which it stops", carried=True),),
+        default=lambda _keys, key: DEFAULTS.get(key, ABSENT),
+        launcher=Launcher(r"\bunigram\s+(train)\s+(.*)", "unigram train ", arguments),
+    )
+
+
+def arguments(command):
+    """A config, then the keys that are set over it."""
+    keys, files = options(command.words)
+    return Arguments(files[0] if files else "", keys, {})
+
+
 UNIGRAM = Backend(
     name="unigram",
+    title="Unigram 1.0",
     package="unigram 1.0",
     requires="",
     config="unigram.json",
@@ -86,5 +132,8 @@ UNIGRAM = Backend(
     watch=("out/metrics.jsonl",),
     read=read,
     judge=judge,
+    known_keys=KnownKeys("# unigram 1.0\nbatch\nlimit\nlr\nmodel\n"),
+    signs=(*EVERYWHERE, Sign("wrong_request", "^UnigramError: ", SEE)),
+    dialect=dialect,
     accelerators=("cpu",),
 )

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(
-    r"^ *```python\n *# (?P<file>[\w/.]+), (?P<where>before|after): (?P<anchor>[^\n]+)\n(?P<text>.*?)^ *```", re.M | re.S
+    r"^ *```diff\n *# (?P<file>[\w/.]+), (?P<where>before|after): (?P<anchor>[^\n]+)\n(?P<text>.*?)^ *```", re.M | re.S
 )
 
 
@@ -24,9 +24,9 @@ def changed(tmp_path_factory):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
     blocks = list(BLOCK.finditer((ROOT / "CONTRIBUTING.md").read_text("utf-8")))
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     for block in blocks:
-        put(root / block["file"], block["where"], block["anchor"], textwrap.dedent(block["text"]))
+        put(root / block["file"], block["where"], block["anchor"], re.sub(r"^ *\+ ", "", block["text"], flags=re.M))
 
     def run(*argv):
         env = {**os.environ, "PYTHONPATH": str(root), "TUNE_HOME": str(root / "home")}

@@ -48,7 +48,8 @@ class Resources(Section):
     """Machines that work together."""
     strategy: Literal["auto", "ddp", "fsdp", "zero1", "zero2", "zero3"] = "auto"
     """How several devices share the work. `ddp`: each has the whole model. `fsdp`, `zero3`: weights, gradients and optimizer
-    state are split; `zero2`: gradients and state; `zero1`: state. `auto`: fsdp; nothing on one device."""
+    state are split; `zero2`: gradients and state; `zero1`: state. `auto`: fsdp, or ddp where a trainer cannot split the
+    model or an adapter leaves little to share; nothing on one device."""
     tensor: Positive = 1
     """Devices that share each matrix product (tensor parallelism); divides all devices."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None

@@ -158,8 +158,8 @@ def _whole_model_each(variant: Variant, context: Context) -> bool:
     return 0 < weights <= (context.memory_gib or SMALLEST) / 4
 
 
-BYTES = 4
-"""Of a frozen weight, at most: in bf16 it is half."""
+BYTES = 2
+"""Of a frozen weight, in bf16."""
 SMALLEST = 16.0
 """GiB of a device whose memory is not known."""
 

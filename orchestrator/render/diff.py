@@ -80,7 +80,7 @@ def _values(found: Difference, each: Apart) -> Iterator[str]:
         yield visible(f"    {sign}  {_shown(value)}  ({place})")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return "-" if value is ABSENT else brief(value)
 
 
@@ -102,7 +102,7 @@ def sentence(found: Difference, each: Apart) -> str:
     return ", ".join(f"{name} {text}" for name, text in zip(names, said, strict=True)) if all(said) else ""
 
 
-def _said(leaf: str, value: Any) -> str:
+def _said(leaf: str, value: object) -> str:
     words, otherwise = _SAYS.get(leaf, ({}, ""))
     if isinstance(value, str | bool | int | float | None) and value in words:
         return words[value]
@@ -126,7 +126,7 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(visible(text), width, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
 
 
-def document(found: Difference) -> dict[str, Any]:
+def document(found: Difference) -> dict[str, object]:
     """The same as one JSON document. A side without `value` has none: there the leaf has no effect, or the key is not set."""
     return {
         "equal": found.equal,
@@ -149,7 +149,7 @@ def _side(side: Side) -> dict[str, str]:
     return {"file": side.file, "trainer": side.trainer, "because": side.because}
 
 
-def _apart(found: Difference, each: Apart) -> dict[str, Any]:
+def _apart(found: Difference, each: Apart) -> dict[str, object]:
     from backends.recipe.docs import about  # noqa: PLC0415  # as above
 
     sides = ((each.a, found.a), (each.b, found.b))
@@ -164,5 +164,5 @@ def _apart(found: Difference, each: Apart) -> dict[str, Any]:
     }
 
 
-def _one(value: Any) -> dict[str, Any]:
+def _one(value: object) -> dict[str, object]:
     return {} if value is ABSENT else {"value": value}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.mapping.rows import ABSENT
 from orchestrator.monitoring.drift import shown
@@ -34,7 +34,7 @@ def _block(leaf: str, group: Sequence[Drift], width: int) -> str:
     return "\n".join([*lines, *textwrap.wrap(meaning, width, initial_indent=" " * 6, subsequent_indent=" " * 6)])
 
 
-def document(job: str, trainer: str, found: Sequence[Drift]) -> dict[str, Any]:
+def document(job: str, trainer: str, found: Sequence[Drift]) -> dict[str, object]:
     """The same for programs. Without `planned` or `resolved` there is no such key on that side; `leaf` is null where none says it."""
     keys = [
         {

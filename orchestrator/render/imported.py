@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from backends.command_line import ODD
 from orchestrator.render.plan import brief
@@ -80,7 +80,7 @@ def _move(line: Line) -> str:
     return f"{line.leaf}, {line.status}: {line.why}" + (f" (see {line.see})" if line.see else "")
 
 
-def document(found: Imported, moves: Mapping[str, Sequence[Line]]) -> dict[str, Any]:
+def document(found: Imported, moves: Mapping[str, Sequence[Line]]) -> dict[str, object]:
     """The same as one JSON document."""
     return {
         "backend": found.backend,

@@ -7,7 +7,7 @@ import io
 import math
 from collections.abc import Iterable, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.render.text import clean, number, table
 
@@ -74,7 +74,7 @@ def metrics_csv(points: Iterable[PointRow]) -> str:
     return out.getvalue().removesuffix("\n")
 
 
-def metrics_json(job: str, points: Iterable[PointRow]) -> dict[str, Any]:
+def metrics_json(job: str, points: Iterable[PointRow]) -> dict[str, object]:
     """The document of `tune metrics --json`, with all points.
 
     JSON has no word for a value that is not finite: there `value` is null, and `not_finite` says `nan`, `inf` or `-inf`.
@@ -82,6 +82,6 @@ def metrics_json(job: str, points: Iterable[PointRow]) -> dict[str, Any]:
     return {"job": job, "points": [_document(point) for point in points]}
 
 
-def _document(point: PointRow) -> dict[str, Any]:
+def _document(point: PointRow) -> dict[str, object]:
     document = point._asdict()
     return document if math.isfinite(point.value) else {**document, "value": None, "not_finite": str(point.value)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.render.text import duration, number, table, visible
 from orchestrator.verification import left_out, ties, unsteady, winner, yardstick
@@ -111,7 +111,7 @@ def _as_fast(found: Sequence[Lap], best: Lap) -> str:
     return f", but its spread overlaps with that of {others}: this race does not tell them apart" if others else ""
 
 
-def document(found: Sequence[Lap], refused: Mapping[str, str], best: Lap | None) -> dict[str, Any]:
+def document(found: Sequence[Lap], refused: Mapping[str, str], best: Lap | None) -> dict[str, object]:
     """The same for programs; null is what was not reported or not compared. `as_fast`: whose speed cannot be told from the winner's;
     `unsteady`: whose rounds differ by more than their steps.
     """
@@ -124,7 +124,7 @@ def document(found: Sequence[Lap], refused: Mapping[str, str], best: Lap | None)
     }
 
 
-def _entry(lap: Lap) -> dict[str, Any]:
+def _entry(lap: Lap) -> dict[str, object]:
     return {
         "trainer": lap.trainer,
         "job": lap.job,
@@ -142,6 +142,6 @@ def _entry(lap: Lap) -> dict[str, Any]:
     }
 
 
-def _plain(figures: Spread | Gap | None) -> dict[str, Any] | None:
+def _plain(figures: Spread | Gap | None) -> dict[str, object] | None:
     """A gap that is infinite, since some loss is no number, has size null."""
     return figures and {name: value if math.isfinite(value) else None for name, value in figures._asdict().items()}

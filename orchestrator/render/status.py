@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.render.text import ago, duration, number, table
 
@@ -116,12 +116,12 @@ def eta_seconds(job: Job, now: float) -> float | None:
     return max(spent / job.step * (job.steps - job.step) - (now - job.seen_at), 0)
 
 
-def status_json(jobs: Iterable[Job], now: float) -> list[dict[str, Any]]:
+def status_json(jobs: Iterable[Job], now: float) -> list[dict[str, object]]:
     """The document of `tune status --json`: times in seconds since the epoch, null for what is unknown or not finite."""
     return [_document(job, now) for job in jobs]
 
 
-def _document(job: Job, now: float) -> dict[str, Any]:
+def _document(job: Job, now: float) -> dict[str, object]:
     left = eta_seconds(job, now)
     values = {**job._asdict(), "eta_s": None if left is None else round(left, 1)}
     return {key: None if _odd(values[key]) else values[key] for key in DOCUMENT}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.render.text import ago, clean, table, visible
 
@@ -125,7 +125,7 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 def targets_json(
     candidates: Iterable[Candidate], rows: Iterable[Row], groups: Mapping[str, Sequence[str]], *, checked: bool
-) -> list[dict[str, Any]]:
+) -> list[dict[str, object]]:
     """The document of `tune targets --json`: a target each, with its machines; `fault` only of `check`."""
     listed = list(rows)
     return [
@@ -141,9 +141,9 @@ def targets_json(
     ]
 
 
-def _host(row: Row, *, checked: bool) -> dict[str, Any]:
+def _host(row: Row, *, checked: bool) -> dict[str, object]:
     node = row.node
-    document = {
+    document: dict[str, object] = {
         "name": node.name,
         "address": node.ssh and (node.ssh.address or node.ssh.name),
         "port": node.ssh and node.ssh.port,

@@ -47,7 +47,7 @@ def tally(found: Sequence[Verdict]) -> str:
     )
 
 
-def document(found: Iterable[Verdict], curves: Mapping[str, Curve], refused: Mapping[str, str]) -> dict[str, Any]:
+def document(found: Iterable[Verdict], curves: Mapping[str, Curve], refused: Mapping[str, str]) -> dict[str, object]:
     """The same for programs. A loss that is no number is null."""
     levels = [
         {

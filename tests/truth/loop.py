@@ -102,22 +102,23 @@ def train(wish):
     return out
 
 
-def sharpen(folder):
-    """Make the weights of a random model ten times as large, so that losses and gradients differ from row to row, and add a reward
-    model's head.
+def sharpen(folder, head):
+    """Make the weights of a random model ten times as large, so that losses and gradients differ from row to row; `head` adds a reward
+    model's.
     """
     from safetensors.torch import save_file  # noqa: PLC0415 - of this alone
 
     file = Path(folder, "model.safetensors")
     weights = {name: value * 10 if value.ndim > 1 else value for name, value in load_file(file).items()}
     width = weights["model.norm.weight"].shape[0]
-    weights["score.weight"] = torch.randn(1, width, generator=torch.Generator().manual_seed(3)) * 0.2
+    if head:
+        weights["score.weight"] = torch.randn(1, width, generator=torch.Generator().manual_seed(3)) * 0.2
     save_file(weights, file, {"format": "pt"})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[1] == "sharpen":
-        sharpen(sys.argv[2])
+        sharpen(sys.argv[2], head=sys.argv[3:] == ["head"])
     else:
         Path(sys.argv[2]).write_text(json.dumps(train(json.loads(Path(sys.argv[1]).read_text()))))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,13 +67,18 @@ MORE = [
 
 @pytest.fixture(scope="session")
 def sharp(trainer_python, tmp_path_factory):
-    """A folder with a small model of sharp weights."""
-    base = tmp_path_factory.mktemp("sharp")
-    (base / "model.json").write_text(json.dumps({"init": "random", "folder": "made/model", "seed": 5, "architecture": SHAPE}))
-    python = trainer_python("torchtune")
-    for argv in ([str(SHIMS / "tune_model.py"), "model.json"], [str(HERE / "loop.py"), "sharpen", "made/model"]):
-        subprocess.run([python, *argv], cwd=base, check=True, capture_output=True)
-    return base / "made" / "model"
+    """The folder of a small model with sharp weights; that of a reward model has a head."""
+
+    @cache
+    def make(head):
+        base = tmp_path_factory.mktemp("sharp")
+        (base / "model.json").write_text(json.dumps({"init": "random", "folder": "made/model", "seed": 5, "architecture": SHAPE}))
+        sharpen = [str(HERE / "loop.py"), "sharpen", "made/model", *(["head"] if head else [])]
+        for argv in ([str(SHIMS / "tune_model.py"), "model.json"], sharpen):
+            subprocess.run([trainer_python("torchtune"), *argv], cwd=base, check=True, capture_output=True)
+        return base / "made" / "model"
+
+    return make
 
 
 def write(folder):
@@ -156,8 +162,9 @@ def gaps(points, want):
 @pytest.mark.parametrize("cell", [*CELLS, *(pytest.param(each, marks=pytest.mark.thorough) for each in MORE)], ids=str)
 def test_what_is_trained_is_what_is_meant(tune, home, sharp, trainer_python, record_property, cell):
     """Loss, gradient norm, rewards and evaluation of four steps are those of plain PyTorch over single rows, within 1e-5 in fp32."""
-    points, work = trained(tune, home, cell, sharp)
-    want = truth(trainer_python("torchtune"), work, cell, sharp)
+    model = sharp(cell.kind == "reward")
+    points, work = trained(tune, home, cell, model)
+    want = truth(trainer_python("torchtune"), work, cell, model)
     assert list(points["loss"]) == [1, 2, 3, 4]
     assert len({round(value, 4) for value in want["loss"]}) > 1, "nothing was learned, so nothing was compared"
     found = gaps(points, want)

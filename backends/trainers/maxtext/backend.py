@@ -368,11 +368,11 @@ def _devices() -> tuple[Row, ...]:
 _HARDWARE = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 
 
-def _fixed(variant: Variant) -> tuple[Row, ...]:
+def _fixed() -> tuple[Row, ...]:
     """What has no leaf and a default that would matter."""
     return (
         const("dataset_type", "hf", "the base config's is synthetic"),
-        const("use_tunix_gradient_accumulation", variant.kind in PREFERS, "micro-batches come from the loader only in Tunix"),
+        const("use_tunix_gradient_accumulation", False, "the parts of a step that Tunix trains are taken from it by tune"),
         const("hardware", lambda context: _HARDWARE[context.accelerator], "the target's"),
         const("skip_jax_distributed_system", True, "one host"),
         const(f"{JOB}:accelerator", lambda context: context.accelerator, "the target's"),
@@ -412,7 +412,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *_optimizer(),
         *_around(variant),
         *resources(*_devices()),
-        *_fixed(variant),
+        *_fixed(),
     )
 
 
@@ -431,8 +431,9 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     )
 
 
-_TERMS = ("class_loss", "kd_loss")
-"""Of the loss of a distillation: the labels', and the teacher's."""
+_BESIDE = {"class_loss": "learning/class_loss", "kd_loss": "learning/kd_loss"}
+_BESIDE |= {"rewards/accuracies": "learning/reward_accuracy", "rewards/margins": "learning/reward_margin"}
+"""Beside the loss: what a distillation's consists of, the labels' and the teacher's; what preferences are learned by."""
 
 
 def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
@@ -460,7 +461,7 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
         Point(step, "loss_tokens_per_second", tokens / max(seconds, 1e-9), "learning/total_weights"),
         *([Point(step, "grad_norm", norm, "learning/grad_norm")] if norm is not None else []),
         *([Point(step, "memory_gib", row["memory_gib"], "peak_bytes_in_use")] if "memory_gib" in row else []),
-        *(Point(step, each, row[f"learning/{each}"], f"learning/{each}") for each in _TERMS if f"learning/{each}" in row),
+        *(Point(step, name, row[key], key) for name, key in _BESIDE.items() if key in row),
     ]
 
 

@@ -24,7 +24,7 @@ from backends.mapping.rows import (
     same,
 )
 from backends.recipe.paths import is_hub
-from backends.trainers.maxtext.method import PREFERS, SEE, TUNIX, adapts
+from backends.trainers.maxtext.method import PREFERS, SEE, TUNIX, WHOLE, adapts
 
 JOB = "maxtext.json"
 """The spec of the prepare and train steps."""
@@ -207,15 +207,15 @@ def shared() -> tuple[Row, ...]:
 
 _PLAIN = "per_device_batch_size x gradient_accumulation_steps x devices = train.batch.global"
 _PARTS = "MaxText's LoRA cannot accumulate with google-tunix 0.1.7: there a step's loss is taken part by part"
-_MEANS = "MaxText's distillation would take the mean of its micro-batches' means: a step's loss is taken part by part"
+_MEANS = "Tunix would take the mean of its micro-batches' means: a step's loss is taken part by part"
 
 
 def batch(variant: Variant) -> Row:
-    """Sequences per device, and the parts of a step: accumulated by MaxText, or with LoRA by tune_maxtext.py."""
+    """Sequences per device, and the parts of a step: accumulated by MaxText's own loop, or by tune where Tunix trains."""
     keys = ("per_device_batch_size", "gradient_accumulation_steps", f"{JOB}:parts", "eval_per_device_batch_size")
     also = () if variant.native else (f"{DATA}:batch",)
     row = batch_per_device("one", "times")
-    why = _PARTS if adapts(variant) else _MEANS if variant.kind == "distill" else _PLAIN
+    why = _PARTS if adapts(variant) else _MEANS if variant.kind in WHOLE else _PLAIN
 
     def to(total: int, micro: int | None, context: Context) -> Values:
         one, times = row.to(total, micro, context)

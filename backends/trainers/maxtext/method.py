@@ -167,8 +167,7 @@ def preference(kind: str) -> tuple[Row, ...]:
         ("dpo.orpo_lambda" if orpo else "dpo.dpo_beta",),
         lambda v, _: (beta(kind, v),),
         lambda v, _: (v,),
-        status="approximated" if orpo else "converted",
-        why="Tunix's odds are of whole answers' probabilities, not of their means a token" if orpo else "",
+        why="the loss is tune's: Tunix's odds are of whole answers' probabilities, not of their means a token" if orpo else "",
         see=_LOSSES,
     )
     smoothing = () if orpo else (same("method.preference.label_smoothing", "dpo.dpo_label_smoothing"),)

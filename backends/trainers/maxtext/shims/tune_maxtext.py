@@ -6,7 +6,7 @@
 maxtext.json: `{"kind": sft|pretrain|dpo|orpo|distill, "model": folder, "data": the data step's folder or null, "weights": the link of
 convert.json, "teacher": folder or null, whose weights are the link teacher-weights, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
 number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "block": tokens that sequences
-are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step with LoRA or a teacher, "keep": checkpoints that remain or null, "wandb": bool}`.
+are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step that Tunix trains, "keep": checkpoints that remain or null, "wandb": bool}`.
 """
 
 from __future__ import annotations
@@ -177,8 +177,13 @@ def _train(wish: Mapping[str, Any], module: str) -> None:
     if wish["lora"]:
         tune_maxtext_mends.token_means(wish)
         tune_maxtext_mends.lora_in_its_type(wish["dtype"])
+    if wish["lora"] or wish["kind"] in (*PAIRS, "distill"):
+        tune_maxtext_mends.metrics_of_the_step()
     if wish["kind"] in PAIRS:
+        import tune_maxtext_preferences  # noqa: PLC0415 - imports JAX
+
         tune_maxtext_mends.unregistered_model()
+        tune_maxtext_preferences.mend(wish)
     _run(wish, module)
 
 

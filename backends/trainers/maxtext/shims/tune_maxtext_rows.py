@@ -42,9 +42,7 @@ class Batches:
 
 
 def batches(wish: Mapping[str, Any], split: str, config: Any) -> Batches:
-    """What MaxText's loader of this split gives, by its own config: the batch of a step, or of a part of it where Tunix
-    accumulates.
-    """
+    """What MaxText's loader of this split gives, by its own config: the batch of a step."""
     import jax  # noqa: PLC0415 - the trainer's own
 
     pairs = wish["kind"] in ("dpo", "orpo")
@@ -53,8 +51,6 @@ def batches(wish: Mapping[str, Any], split: str, config: Any) -> Batches:
     if split == "train":  # neither of the loops takes up the place in the rows
         order = order[tune_checkpoints.begun() * tune_shared.manifest(wish["data"])["batch"] :]
     size = config.global_batch_size_to_load if split == "train" else config.global_batch_size_to_load_eval
-    if config.use_tunix_gradient_accumulation:
-        size //= config.gradient_accumulation_steps
     if pairs:
         order = order[: len(order) // size * size]  # the loss is a mean over pairs: there are none without
         if not len(order):

@@ -114,7 +114,7 @@ def kto(models, rows, settings):
         "chosen": [beta * x.item() for label, x in each if label],
         "rejected": [beta * x.item() for label, x in each if not label],
     }
-    told = {f"rewards/{side}": sum(values) / len(values) for side, values in sides.items() if values}
+    told = {f"rewards/{side}": sum(values) / len(values) if values else None for side, values in sides.items()}
     return sum(losses) / len(rows), {**told, "kl": divergence.item()}
 
 

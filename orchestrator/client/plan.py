@@ -15,7 +15,7 @@ from backends.report import Report
 from orchestrator.client.errors import InvalidRequest, NotExpressible, NotFound, did_you_mean
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted
-from orchestrator.client.targets import check_size, names_of, places
+from orchestrator.client.targets import check_one_executor, check_size, names_of, places
 from orchestrator.render.plan import report_text
 
 if TYPE_CHECKING:
@@ -85,12 +85,13 @@ def plan(
 
     Raises:
         NotExpressible: no trainer asked can honour the recipe.
-        InvalidRequest: the targets would need different plans.
+        InvalidRequest: the targets would need different plans, or are run by different executors.
         NotFound: there is no such trainer, target or leaf.
         Unreachable: none of a target's hosts answered.
     """
     check_accepted(recipe, accept)
     where = places(on, ask=ask, say=say)
+    check_one_executor(on, where)
     plans = {place.name: decide(recipe, place.such(recipe.resources.devices), to, accept) for place in where}
     (first, decided), *others = plans.items()
     for name, other in others:

@@ -132,6 +132,26 @@ def check_size(recipe: Recipe, on: Target) -> None:
             raise NotExpressible(f"resources.{leaf}", rule, hint=hint)
 
 
+def check_one_executor(on: str, where: Sequence[Candidate]) -> None:
+    """A job waits in one queue: all targets that may take it are run by one executor.
+
+    Raises:
+        InvalidRequest: they are not.
+    """
+    kinds = {each.kind: each.name for each in where}
+    if len(kinds) < 2:
+        return
+    from orchestrator.executors.registry import Unavailable, find  # noqa: PLC0415  # heavy, and seldom needed
+
+    try:
+        executors = {find(kind).name: name for kind, name in kinds.items()}
+    except Unavailable as error:
+        raise InvalidRequest(str(error)) from None
+    if len(executors) > 1:
+        each = ", ".join(f"{name} by {executor}" for executor, name in executors.items())
+        raise InvalidRequest(on, f"targets are run by different executors: {each}", argument="on", hint="submit to one of them")
+
+
 def names_of(where: Sequence[Candidate]) -> str:
     """Targets, as they are kept with a job: `A,B`."""
     return ",".join(each.name for each in where)

@@ -11,15 +11,26 @@ from pathlib import Path
 import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
+from orchestrator.client.submit import enqueue
 from orchestrator.executors import registry
 from orchestrator.executors.base import Ask, AttemptRequest, Context, Handle, Watched
 from orchestrator.executors.fake import FakeEngine, FakeExecutor
 from orchestrator.executors.hosts import HostsExecutor
 from orchestrator.home import Home
+from orchestrator.store import open_store
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import Watch
+from tests.faults.conftest import shell_plan, training
 
+RECIPE = """
+version: 1
+name: small
+model: {id: random, init: random, architecture: {hidden_size: 16, intermediate_size: 32, layers: 1, heads: 2, kv_heads: 1}}
+data: {train: rows.jsonl, format: text, max_length: 64}
+train: {steps: 6, batch: {global: 2}, precision: fp32}
+optim: {lr: 1e-3, warmup_steps: 2}
+"""
 HERE = Path(__file__).parent
 LIMIT = 90.0
 """Seconds for what hangs; a loaded machine may take its time."""
@@ -127,14 +138,19 @@ def bench(request, tmp_path, monkeypatch):
     made.close()
 
 
-def install(site, monkeypatch):
-    """Put the scratch executor where Python finds installed packages."""
+def package(site):
+    """Put the scratch executor into a folder as an installed package lies there."""
     info = site / "scratch-1.0.dist-info"
     info.mkdir(parents=True)
     shutil.copy(HERE / "scratch" / "scratch.py", site / "scratch_executor.py")
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: scratch\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[tunesmith.executors]\nscratch = scratch_executor:SCRATCH\n")
-    monkeypatch.syspath_prepend(str(site))
+    return site
+
+
+def install(site, monkeypatch):
+    """Install it, for this process."""
+    monkeypatch.syspath_prepend(str(package(site)))
     sys.modules.pop("scratch_executor", None)
     registry.others.cache_clear()
 
@@ -324,19 +340,33 @@ def test_two_nodes_have_ranks_that_are_known_inside(tmp_path, hosts):
 
 
 def test_a_package_brings_kind_and_executor(tune, tmp_path):
-    """Named in clusters.yaml, the kind of a package outside the tree takes a job from submit to its end, through its entry point."""
-    site = tmp_path / "site"
-    info = site / "scratch-1.0.dist-info"
-    info.mkdir(parents=True)
-    shutil.copy(HERE / "scratch" / "scratch.py", site / "scratch_executor.py")
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: scratch\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[tunesmith.executors]\nscratch = scratch_executor:SCRATCH\n")
+    """Its kind may be named in clusters.yaml while it is installed; its keys are checked; a job does not mix it with ours."""
+    site = package(tmp_path / "site")
     prefix = ("env", f"PYTHONPATH={HERE.parents[1]}:{site}")
     (tune.cwd / "clusters.yaml").write_text("version: 1\ntargets:\n  s: {kind: scratch}\n  t: {kind: scratch, fold: x}\n")
     assert "fold" in tune("targets", code=2, prefix=prefix).stderr
     (tune.cwd / "clusters.yaml").write_text("version: 1\ntargets:\n  s: {kind: scratch}\n")
     assert "scratch" in tune("targets", prefix=prefix).stdout
+    (tune.cwd / "r.yaml").write_text(RECIPE)
+    mixed = tune("submit", "r.yaml", "--on", "local,s", "--dry-run", code=2, prefix=prefix).stderr
+    assert "different executors: local by hosts, s by scratch" in mixed
     assert "should be local or ssh" in tune("targets", code=2).stderr
+
+
+def test_a_job_runs_by_it(tmp_path, monkeypatch):
+    """The controller takes a job of its kind from the queue to SUCCEEDED, with all points: it knows executors by the contract alone."""
+    site = package(tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", str(site))
+    home, decided = Home(tmp_path / "home").make(), shell_plan(training(3), steps=3)
+    enqueue(home, "a", decided, [Candidate.of("s", "scratch", [Node("scratch", 2)])], {}, 0)
+    end = time.monotonic() + LIMIT
+    with open_store(home.store) as store:
+        while not store.job("a").ended:
+            assert time.monotonic() < end, (store.job("a"), home.log.read_text())
+            time.sleep(0.1)
+        job = store.job("a")
+        assert (job.state, job.step) == ("SUCCEEDED", 3), (job, home.log.read_text())
+        assert [point.step for point in store.points("a", names=["loss"])] == [1, 2, 3]
 
 
 def test_a_broken_package_is_named(tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ class Environment:
     """Text of the lock file: exact pins, no index, no host."""
     accelerator: str = "cpu"
     requires: str = ""
-    """The supported range of the trainer, `litgpt>=0.5.13,<0.6`: an interpreter of the user's is checked against it."""
+    """The supported range of the trainer, `mytrainer>=1.2.3,<1.3`: an interpreter of the user's is checked against it."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ def check_interpreter(python: str, requires: str) -> str:
 
     Args:
         python: path or name of the program.
-        requires: the supported range, `litgpt>=0.5.13,<0.6`; comparisons are >=, < and ==.
+        requires: the supported range, `mytrainer>=1.2.3,<1.3`; comparisons are >=, < and ==.
 
     Raises:
         ProvisionError: no such program, no Python, no trainer in it, or a version outside the range.
@@ -57,7 +57,7 @@ def _installed(python: str, name: str) -> str:
 
 
 def within(version: str, bounds: str) -> bool:
-    """Is a version inside `>=0.5.13,<0.6`? Only the numbers count: `0.6.0rc1` is 0.6, so outside of that."""
+    """Is a version inside `>=1.2.3,<1.3`? Only the numbers count: `1.3.0rc1` is 1.3, so outside of that."""
     found = [clause.strip() for clause in bounds.split(",") if clause.strip()]
     parts = [re.fullmatch(r"(>=|<|==)\s*([0-9.]+)", clause) for clause in found]
     return all(part and COMPARE[part[1]](_numbers(version), _numbers(part[2])) for part in parts)

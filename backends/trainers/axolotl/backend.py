@@ -1,7 +1,7 @@
-"""axolotl 0.19.0: one flat YAML over the trainers of transformers and TRL; unknown keys are dropped in silence.
+"""axolotl: one flat YAML over the trainers of transformers and TRL; unknown keys are dropped in silence.
 
 Read beside it axolotl_method.py (what each method is called), axolotl_data.py (data sets) and axolotl_train.py. Sources:
-https://github.com/axolotl-ai-cloud/axolotl/tree/v0.19.0 (src/axolotl/utils/schemas, core/builders). Nothing of its
+https://github.com/axolotl-ai-cloud/axolotl (src/axolotl/utils/schemas, core/builders). Nothing of its
 `integrations` is used: their licence forbids what we are.
 """
 

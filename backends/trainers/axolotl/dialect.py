@@ -1,7 +1,7 @@
-"""axolotl 0.19.0's configs in the wild: one flat YAML, a list of data sets, names that were others once, files of DeepSpeed beside it.
+"""axolotl's configs in the wild: one flat YAML, a list of data sets, names that were others once, files of DeepSpeed beside it.
 
 axolotl drops an unknown key in silence, so one that its schema does not know has no effect there either, and is told so. What the
-keys mean is in axolotl_reads.py. Sources: https://github.com/axolotl-ai-cloud/axolotl/tree/v0.19.0 (src/axolotl/utils/schemas).
+keys mean is in import_keys.py. Sources: https://github.com/axolotl-ai-cloud/axolotl (src/axolotl/utils/schemas).
 """
 
 from __future__ import annotations

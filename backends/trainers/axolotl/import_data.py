@@ -1,4 +1,4 @@
-"""axolotl 0.19.0's lists of data sets as the data section of a recipe. Part of axolotl_reads.py."""
+"""axolotl's lists of data sets as the data section of a recipe. Part of import_keys.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What axolotl 0.19.0's keys mean in leaves, where backends/axolotl.py writes another spelling of them."""
+"""What axolotl's keys mean in leaves, where backend.py writes another spelling of them."""
 
 from __future__ import annotations
 

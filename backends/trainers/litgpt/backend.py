@@ -1,9 +1,9 @@
-"""LitGPT 0.5.13: one flat YAML a command, a global batch, cosine with warm-up and nothing else.
+"""LitGPT: one flat YAML a command, a global batch, cosine with warm-up and nothing else.
 
 `litgpt finetune_full` and `finetune_lora` fine-tune, on plain text too; `litgpt pretrain` is for pre-training all weights. What
 is done through our data module and what has no way in stands in shims/tune_litgpt.py and tune_litgpt_pretrain.py.
 
-Sources: https://github.com/Lightning-AI/litgpt/tree/v0.5.13 (litgpt/finetune/full.py, lora.py, pretrain.py, args.py).
+Sources: https://github.com/Lightning-AI/litgpt (litgpt/finetune/full.py, lora.py, pretrain.py, args.py).
 """
 
 from __future__ import annotations
@@ -259,8 +259,8 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
 def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
     """A line of its metrics.csv.
 
-    `step` there is the micro-batch, and LoRA writes two rows for each (0.5.13:
-    https://github.com/Lightning-AI/litgpt/blob/v0.5.13/litgpt/finetune/lora.py). Pre-training, which alone writes
+    `step` there is the micro-batch, and LoRA writes two rows for each (source:
+    https://github.com/Lightning-AI/litgpt/blob/main/litgpt/finetune/lora.py). Pre-training, which alone writes
     `remaining_time`, has a row for each step with the time of one of its micro-batches. `learning_rate` is the next step's, in
     pre-training the step's own; `step_lr` is what the step used (shims/tune_litgpt_log.py), and missing where LitGPT reads the
     rows itself.

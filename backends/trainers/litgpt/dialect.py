@@ -1,7 +1,7 @@
-"""LitGPT 0.5.13's configs in the wild: one flat YAML a command, which no key names, and classes in two forms.
+"""LitGPT's configs in the wild: one flat YAML a command, which no key names, and classes in two forms.
 
 `data: JSON`, `data: {class_path: litgpt.data.JSON, init_args: {...}}` and keys of the class without `init_args` mean the same, and
-so it is with `optimizer`. What a key means is in litgpt_reads.py. Sources: https://github.com/Lightning-AI/litgpt/tree/v0.5.13
+so it is with `optimizer`. What a key means is in import_keys.py. Sources: https://github.com/Lightning-AI/litgpt
 (litgpt/parser_config.py, config_hub, tutorials).
 """
 

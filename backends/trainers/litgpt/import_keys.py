@@ -1,4 +1,4 @@
-"""What LitGPT 0.5.13's keys and classes mean in leaves, where backends/litgpt.py writes another spelling of them."""
+"""What LitGPT's keys and classes mean in leaves, where backend.py writes another spelling of them."""
 
 from __future__ import annotations
 

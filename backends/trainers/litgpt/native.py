@@ -1,4 +1,4 @@
-"""LitGPT 0.5.13's own data path (`data.rendering: native`): its JSON data module, one instruction and one answer a row."""
+"""LitGPT's own data path (`data.rendering: native`): its JSON data module, one instruction and one answer a row."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""LitGPT 0.5.13: how long, with what care and by which optimizer. Fine-tuning and pre-training are two programs there.
+"""LitGPT: how long, with what care and by which optimizer. Fine-tuning and pre-training are two programs there.
 
-Sources: https://github.com/Lightning-AI/litgpt/tree/v0.5.13 (litgpt/finetune/full.py, lora.py, pretrain.py, args.py, utils.py).
+Sources: https://github.com/Lightning-AI/litgpt (litgpt/finetune/full.py, lora.py, pretrain.py, args.py, utils.py).
 """
 
 from __future__ import annotations

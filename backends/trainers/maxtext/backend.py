@@ -1,10 +1,10 @@
-"""MaxText 0.2.5: JAX on TPU, GPU and CPU; one flat YAML, sizes per device, schedules as shares of the steps.
+"""MaxText: JAX on TPU, GPU and CPU; one flat YAML, sizes per device, schedules as shares of the steps.
 
 Three loops: MaxText's own (`train_sft_native`, `pre_train.train`) for all weights, Tunix's for LoRA (`train_sft`) and for
 preferences (`train_dpo`). What only the host knows (shape of the model, steps, absolute paths) is in job.yml, which
 shims/tune_maxtext.py writes there and on which maxtext.yml is based.
 
-Sources: https://github.com/AI-Hypercomputer/maxtext/tree/maxtext-v0.2.5 (src/maxtext/configs, trainers), google-tunix 0.1.7.
+Sources: https://github.com/AI-Hypercomputer/maxtext (src/maxtext/configs, trainers), google-tunix 0.1.7.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What MaxText 0.2.5 trains on: the data step's rows, or what its own Hugging Face loader reads. Part of backends/maxtext.py."""
+"""What MaxText trains on: the data step's rows, or what its own Hugging Face loader reads. Part of backend.py."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""MaxText 0.2.5's configs in the wild: a chain of `base_config` files, and files of models that win over what a config says.
+"""MaxText's configs in the wild: a chain of `base_config` files, and files of models that win over what a config says.
 
 The bases and models that come with MaxText are in the table of its defaults, by their path; a base of the user's own is read from
-beside the file. What keys mean is in maxtext_reads.py, what becomes of the others in maxtext_rules.py. Sources:
-https://github.com/AI-Hypercomputer/maxtext/tree/maxtext-v0.2.5 (src/maxtext/configs/pyconfig.py, base.yml).
+beside the file. What keys mean is in import_keys.py, what becomes of the others in maxtext_rules.py. Sources:
+https://github.com/AI-Hypercomputer/maxtext (src/maxtext/configs/pyconfig.py, base.yml).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a MaxText 0.2.5 config says of its rows: which, how long, and when they are looked at. Part of maxtext_reads.py."""
+"""What a MaxText config says of its rows: which, how long, and when they are looked at. Part of import_keys.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What MaxText 0.2.5's keys mean in leaves, where backends/maxtext.py writes another spelling of them."""
+"""What MaxText's keys mean in leaves, where backend.py writes another spelling of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of MaxText 0.2.5's keys that no row reads."""
+"""What becomes of MaxText's keys that no row reads."""
 
 from __future__ import annotations
 

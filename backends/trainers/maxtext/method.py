@@ -1,4 +1,4 @@
-"""How MaxText 0.2.5 trains: kinds, LoRA, preferences. Part of backends/maxtext.py."""
+"""How MaxText trains: kinds, LoRA, preferences. Part of backend.py."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""torchtune 0.6.1: components by dotted name, steps counted per epoch, no validation. No longer developed upstream.
+"""torchtune: components by dotted name, steps counted per epoch, no validation. No longer developed upstream.
 
 Read beside it torchtune_method.py (which of upstream's recipes does what), torchtune_train.py and torchtune_data.py
 (data.rendering: native).
-Sources: https://github.com/pytorch/torchtune/tree/v0.6.1 (recipes/full_finetune_single_device.py and its siblings).
+Sources: https://github.com/pytorch/torchtune (recipes/full_finetune_single_device.py and its siblings).
 """
 
 from __future__ import annotations

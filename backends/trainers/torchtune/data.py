@@ -1,4 +1,4 @@
-"""torchtune 0.6.1 with data.rendering: native: its own data sets and tokenizers. Part of backends/torchtune.py."""
+"""torchtune with data.rendering: native: its own data sets and tokenizers. Part of backend.py."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""torchtune 0.6.1's configs in the wild: OmegaConf's interpolation, components by dotted name, and comments that say the rest.
+"""torchtune's configs in the wild: OmegaConf's interpolation, components by dotted name, and comments that say the rest.
 
 The hub id of the model, upstream's recipe and the number of devices stand on no key: they are in the commands that a config's
 comments quote, and are read from there as `launch:model`, `launch:recipe`, `launch:devices`. What a component means is in
-torchtune_reads.py. Sources: https://github.com/pytorch/torchtune/tree/v0.6.1 (recipes/configs, torchtune/config/_parse.py).
+import_keys.py. Sources: https://github.com/pytorch/torchtune (recipes/configs, torchtune/config/_parse.py).
 """
 
 from __future__ import annotations

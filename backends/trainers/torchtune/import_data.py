@@ -1,4 +1,4 @@
-"""torchtune 0.6.1's data set components as the data section of a recipe. Part of torchtune_reads.py."""
+"""torchtune's data set components as the data section of a recipe. Part of import_keys.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What torchtune 0.6.1's components and keys mean in leaves, where backends/torchtune.py writes another spelling of them."""
+"""What torchtune's components and keys mean in leaves, where backend.py writes another spelling of them."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _place(file: str, said: Value, folder: Value, builder: Value) -> str:
 
 
 def _is_strange(said: Value, folder: Value, builder: Value) -> bool:
-    """The table has not this builder for this model, so that backends/torchtune.py cannot write what belongs to it."""
+    """The table has not this builder for this model, so that backend.py cannot write what belongs to it."""
     return bool(_builder(_name(said, folder, builder), str(builder)))
 
 

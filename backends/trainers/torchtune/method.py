@@ -1,4 +1,4 @@
-"""torchtune 0.6.1: which of its recipes does what, and the rows of the method section. Part of backends/torchtune.py."""
+"""torchtune: which of its recipes does what, and the rows of the method section. Part of backend.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""torchtune 0.6.1: the rows of the train and optim sections. Part of backends/torchtune.py."""
+"""torchtune: the rows of the train and optim sections. Part of backend.py."""
 
 from __future__ import annotations
 

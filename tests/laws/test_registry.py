@@ -1,0 +1,60 @@
+"""One registry: a trainer is its folder and one line of it, and its release is written once."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from backends.registry import BACKENDS
+from backends.upstream.known_keys import KnownKeys
+
+ROOT = Path(__file__).parents[2]
+TRAINERS = ROOT / "backends" / "trainers"
+
+
+def modules() -> list[Path]:
+    """Every module of the two storeys that runs here; shims run inside a trainer's environment."""
+    return [path for room in ("backends", "orchestrator") for path in (ROOT / room).rglob("*.py") if "shims" not in path.parts]
+
+
+def release(trainer: str) -> str:
+    """The version that a trainer is pinned to."""
+    return BACKENDS[trainer].package.split()[1]
+
+
+@pytest.mark.parametrize("trainer", list(BACKENDS))
+def test_a_release_is_written_once(trainer):
+    """The version stands in the trainer's release.py, and in no other module."""
+    version = re.compile(rf"(?<![\d.]){re.escape(release(trainer))}(?![\d.])")
+    places = [path.relative_to(ROOT) for path in modules() if version.search(path.read_text("utf-8"))]
+    assert places == [Path("backends/trainers") / trainer / "release.py"]
+
+
+@pytest.mark.parametrize("trainer", list(BACKENDS))
+def test_everything_is_of_that_release(trainer):
+    """The declaration of the environment, its locks, the known keys and the defaults are of the version in release.py."""
+    folder, package = TRAINERS / trainer, BACKENDS[trainer].package
+    for path in (folder / "env.in", *folder.glob("env-*.txt")):
+        assert re.search(rf"^{package.replace(' ', '==')}\b", path.read_text("utf-8"), re.MULTILINE), path
+    for name in ("keys.txt", "defaults.txt"):
+        assert (folder / name).read_text("utf-8").startswith(f"# {package}\n")
+
+
+@pytest.mark.parametrize("trainer", list(BACKENDS))
+def test_only_the_registry_imports_a_trainer(trainer):
+    """Outside of a trainer's folder one module imports it: the registry, in one line."""
+    named = re.compile(rf"^\s*(?:from|import) backends\.trainers\.{trainer}\b.*$", re.MULTILINE)
+    outside = [path for path in modules() if TRAINERS / trainer not in path.parents]
+    found = {path.relative_to(ROOT): named.findall(path.read_text("utf-8")) for path in outside}
+    assert {path: len(lines) for path, lines in found.items() if lines} == {Path("backends/registry.py"): 1}
+
+
+@pytest.mark.parametrize("trainer", list(BACKENDS))
+def test_a_trainer_carries_what_is_its_own(trainer):
+    """Known keys, signs of failure and a dialect with its launcher are values of the backend itself."""
+    backend = BACKENDS[trainer]
+    assert backend.known_keys.text == KnownKeys.beside(str(TRAINERS / trainer / "backend.py")).text
+    assert backend.signs
+    assert backend.dialect
+    assert backend.dialect().name == trainer
+    assert backend.dialect().launcher

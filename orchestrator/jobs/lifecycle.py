@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.executors.base import STOPPED, Phase
+from orchestrator.executors.phases import STOPPED, Phase
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
 
@@ -34,7 +34,7 @@ class Facts:
     state: str
     want: str = ""
     phase: Phase = "unknown"
-    """What its hosts say, taken together: see `executors.base.Phase`."""
+    """What its hosts say, taken together: see `executors.phases.Phase`."""
     step: str = ""
     """The plan's step that runs, or ran last."""
     rc: int | None = None

@@ -4,9 +4,40 @@ from __future__ import annotations
 
 import argparse
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 ABOUT = "Write a fine-tune once; run it on any of several trainers; know exactly what was translated."
+
+
+OTHER_NAMES = {
+    **dict.fromkeys(("run", "train", "launch", "start", "create"), "submit"),
+    **dict.fromkeys(("ls", "list", "ps", "jobs", "queue", "show"), "status"),
+    **dict.fromkeys(("stop", "kill", "rm", "delete"), "cancel"),
+    **dict.fromkeys(("download", "cp", "get"), "pull"),
+    **dict.fromkeys(("convert", "compile"), "translate"),
+    **dict.fromkeys(("compare",), "diff"),
+    **dict.fromkeys(("hosts", "clusters", "nodes"), "targets"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("plot", "curves"), "metrics"),
+    **dict.fromkeys(("check", "version"), "doctor"),
+    "help": "--help",
+}
+"""What other tools call a command of ours."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """The command itself, which names the nearest command for one that it does not have."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        if found := re.search(r"argument COMMAND: invalid choice: '(.*)' \(choose from", message):
+            import difflib  # noqa: PLC0415  # not for --help
+
+            known = (*COMPILING, *TRACKING, *INSPECTING)
+            near = [OTHER_NAMES[found[1]]] if found[1] in OTHER_NAMES else difflib.get_close_matches(found[1], known, n=1)
+            hint = f"did you mean tune {near[0]}?" if near else "`tune --help` lists the commands"
+            message = f"there is no command {found[1]!r}\n\nhint: {hint}"
+        super().error(message)
 
 
 class _CommandParser(argparse.ArgumentParser):
@@ -28,7 +59,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
     """All commands, or when the first argument is one, those of its group: making them all takes 15 ms. Each names the
     module below `orchestrator.cli` and the function that does it.
     """
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="tune",
         description=ABOUT,
         allow_abbrev=False,

@@ -142,6 +142,10 @@ def similar_leaves(name: str) -> str:
     """The nearest leaf, or the leaves of a section: a hint."""
     if named := [leaf for leaf in leaves() if leaf.endswith(f".{name}")]:
         return f"{' or '.join(named)}?"
+    from backends.analysis.native_names import leaves_of_key  # noqa: PLC0415  # asked for where nothing else is found
+
+    if native := leaves_of_key(BACKENDS.values(), name):
+        return "; ".join(f"the key of {' and '.join(each)} for {' and '.join(ours)}" for ours, each in native.items())
     below = [leaf for leaf in leaves() if leaf.startswith(f"{name}.")]
     return f"its leaves are {', '.join(below)}" if below else did_you_mean(name, leaves())
 

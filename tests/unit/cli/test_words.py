@@ -54,6 +54,24 @@ def test_a_dry_run_is_what_is_sent(tune):
     assert tune.json("submit", QUICKSTART, "--dry-run")["steps"][0]["argv"] == ["env/bin/python", "tune_model.py", "model.json"]
 
 
+@pytest.mark.parametrize(("word", "meant"), [("sumbit", "submit"), ("ls", "status"), ("stop", "cancel"), ("help", "--help")])
+def test_a_command_by_another_name(tune, word, meant):
+    """A mistyped command, and what other tools call it, leads to the one that is there."""
+    said = tune(word, code=2).stderr
+    assert f"there is no command '{word}'" in said
+    assert f"did you mean tune {meant}?" in said
+
+
+@pytest.mark.parametrize(
+    ("key", "leaf"), [("learning_rate", "optim.lr"), ("lora_r", "method.lora.rank"), ("micro_batch_size", "train.batch.micro")]
+)
+def test_explain_knows_the_trainers_names(tune, key, leaf):
+    """Who asks by a trainer's own key is told which leaf it is, and whose key."""
+    said = " ".join(tune("explain", key, code=2).stderr.split())
+    assert leaf in said
+    assert "axolotl" in said
+
+
 def test_translate_contract(tune):
     """`tune translate --to all --json` is the document that the design promises, for every trainer."""
     said = tune.json("translate", ROOT / "recipes" / "llama-3.2-1b" / "lora.yaml", "--to", "all")

@@ -11,9 +11,10 @@ from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, flat
 from backends.trainers.axolotl.command_line import LAUNCHER
 from backends.trainers.axolotl.import_keys import reads
-from backends.upstream import defaults
+from backends.upstream.defaults import Defaults
 
 NAME = "axolotl"
+DEFAULTS = Defaults.beside(__file__)
 _LISTS = ("datasets", "test_datasets", "pretraining_dataset")
 
 
@@ -77,7 +78,7 @@ def _kind(keys: Flat) -> str:
 
 def default(_: Flat, key: str) -> Value:
     """Of the schema."""
-    return defaults.default(NAME, key) if "." not in key else ABSENT
+    return DEFAULTS.get(key) if "." not in key else ABSENT
 
 
 _FOLDERS = "each job has a folder of its own"

@@ -14,9 +14,10 @@ from backends.mapping.rows import Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable
 from backends.trainers.litgpt.command_line import LAUNCHER
 from backends.trainers.litgpt.import_keys import reads
-from backends.upstream import defaults
+from backends.upstream.defaults import Defaults
 
 NAME = "litgpt"
+DEFAULTS = Defaults.beside(__file__)
 _COMMAND = re.compile(r"litgpt\s+(finetune_\w+|finetune|pretrain)\b")
 _PACKAGES = {"data": "litgpt.data", "optimizer": "torch.optim"}
 
@@ -93,8 +94,8 @@ def default(keys: Flat, key: str) -> Value:
         if key == f"{section}.class_path":
             return path
         if key.startswith(f"{section}.init_args."):
-            return defaults.default(NAME, key.removeprefix(f"{section}.init_args."), _twin(path))
-    return defaults.default(NAME, key, re.sub("^finetune$", "finetune_lora", str(keys.get("launch:command", ""))))
+            return DEFAULTS.get(key.removeprefix(f"{section}.init_args."), _twin(path))
+    return DEFAULTS.get(key, re.sub("^finetune$", "finetune_lora", str(keys.get("launch:command", ""))))
 
 
 def _twin(path: str) -> str:

@@ -13,9 +13,9 @@ from backends.dialect import Beside, Dialect, Refused
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable, read
 from backends.trainers.maxtext.command_line import LAUNCHER
+from backends.trainers.maxtext.defaults import DEFAULTS
 from backends.trainers.maxtext.import_keys import reads
 from backends.trainers.maxtext.import_rules import RULES
-from backends.upstream import defaults
 
 NAME = "maxtext"
 DEEPEST = 8
@@ -82,7 +82,7 @@ def _below(base: str, place: str, beside: Beside, line: int | None) -> Flat:
         rule = f"names {base[:LONGEST]} as its base, which is neither beside it nor among MaxText's own"
         raise Unreadable(rule, key="base_config", line=line, hint="put it beside the file")
     start = f"{place}:"
-    return {key.removeprefix(start): value for key, value in defaults.table(NAME).items() if key.startswith(start)}
+    return {key.removeprefix(start): value for key, value in DEFAULTS.table.items() if key.startswith(start)}
 
 
 RL = "post_train/rl.yml"
@@ -121,7 +121,7 @@ def _place(base: str) -> str:
 @cache
 def _places() -> frozenset[str]:
     """MaxText's own configs that others can stand on."""
-    named = (key.removesuffix(":base_config") for key in defaults.table(NAME) if key.endswith(":base_config"))
+    named = (key.removesuffix(":base_config") for key in DEFAULTS.table if key.endswith(":base_config"))
     return frozenset((*FIRST, *named))
 
 
@@ -129,7 +129,7 @@ def _over(keys: Flat, lines: Value, notes: list[str]) -> tuple[Flat, Value, tupl
     """The model's file wins over a key of the YAML, in silence; a word of the command line wins over both. How to train, which
     some files of models say too, is read like a base.
     """
-    said, table = set(keys.get("launch:said") or ()), defaults.table(NAME)
+    said, table = set(keys.get("launch:said") or ()), DEFAULTS.table
     place = f"{_model_file(keys)}:"
     won = {key: value for key, value in keys.items() if key not in said and _differs(key, value, place)}
     notes += [
@@ -149,7 +149,7 @@ OF_MODELS = ("fused_qkv", "load_balance_loss_weight", "opt_type", "target_eval_l
 
 
 def _differs(key: str, value: Value, place: str) -> bool:
-    return bool(defaults.table(NAME).get(place + key, value) != value)
+    return bool(DEFAULTS.table.get(place + key, value) != value)
 
 
 def _model_file(keys: Flat) -> str:
@@ -191,7 +191,7 @@ def _value(keys: Flat, key: str) -> Value:
 
 def default(keys: Flat, key: str) -> Value:
     """Of the model's file, then of the config that this one stands on, then of base.yml."""
-    table = defaults.table(NAME)
+    table = DEFAULTS.table
     places = (*(() if key in OF_MODELS else (_model_file(keys),)), keys.get("launch:base"))
     return next((table[f"{place}:{key}"] for place in places if f"{place}:{key}" in table), table.get(key, ABSENT))
 

@@ -9,7 +9,7 @@ from backends.dialect import ROWS, ImportRow, Unfit, number, text, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_file
 from backends.trainers.maxtext.data import COLUMNS
-from backends.upstream import defaults
+from backends.trainers.maxtext.defaults import DEFAULTS
 
 _NATIVE = "native.maxtext."
 
@@ -144,7 +144,7 @@ def _elsewhere(kind: Value, folder: Value, name: Value, grain: Value) -> tuple[s
 
 def _carried(keys: Flat) -> Flat:
     """Verbatim what is not MaxText's default."""
-    usual = defaults.table("maxtext")
+    usual = DEFAULTS.table
     return {f"{_NATIVE}{key}": value for key, value in keys.items() if value not in (ABSENT, None, "", usual.get(key))}
 
 

@@ -8,9 +8,9 @@ from backends.dialect import MODEL, REWARDS, ImportRow, Unfit, number, text, who
 from backends.mapping.rows import ABSENT, Flat, Value, Values, Variant
 from backends.models import MODELS, Model
 from backends.recipe.paths import HUB, is_path
+from backends.trainers.maxtext.defaults import DEFAULTS
 from backends.trainers.maxtext.import_data import reinforced, rows
 from backends.trainers.maxtext.method import FAMILIES
-from backends.upstream import defaults
 
 _NATIVE = "native.maxtext."
 
@@ -204,7 +204,7 @@ def _grpo(variant: Variant) -> tuple[ImportRow, ...]:
 
 def _reinforcing() -> Flat:
     """Keys that only MaxText's config of reinforcement learning has, with what they are by default there."""
-    table, start = defaults.table("maxtext"), "post_train/rl.yml:"
+    table, start = DEFAULTS.table, "post_train/rl.yml:"
     own = {key.removeprefix(start): value for key, value in table.items() if key.startswith(start)}
     return {key: value for key, value in own.items() if key not in table}
 

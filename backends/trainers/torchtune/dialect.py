@@ -14,9 +14,10 @@ from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable
 from backends.trainers.torchtune.command_line import LAUNCHER
 from backends.trainers.torchtune.import_keys import FOLDERS, reads
-from backends.upstream import defaults
+from backends.upstream.defaults import Defaults
 
 NAME = "torchtune"
+DEFAULTS = Defaults.beside(__file__)
 
 _DOWNLOAD = re.compile(r"tune download (\S+)(?:.*?--output-dir[ =](\S+))?")
 _RUN = re.compile(r"tune run ((?:--\S+(?:[ =]\S+)? )*?)([\w/]+) --config")
@@ -140,11 +141,11 @@ def default(keys: Flat, key: str) -> Value:
     """By the component that the key's section names, else by the recipe."""
     section, _, name = key.rpartition(".")
     if not section:
-        return defaults.default(NAME, key)
+        return DEFAULTS.get(key)
     component = str(keys.get(f"{section}._component_", ""))
     if component.startswith("bitsandbytes.optim."):  # of bitsandbytes 0.4x, where AdamW in all forms begins as torch's does
         component = "torch.optim.AdamW"
-    return defaults.default(NAME, name, component) if component else ABSENT
+    return DEFAULTS.get(name, component) if component else ABSENT
 
 
 _MEMORY = "memory and speed; the same result"

@@ -7,12 +7,13 @@ the recipe. Folders of the machine are left out.
 import math
 import re
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from backends.mapping.rows import ABSENT
 from backends.models import MODELS
 from backends.recipe.flat import nest
-from backends.upstream import defaults
 from backends.upstream import known_keys as tables
+from backends.upstream.defaults import Defaults
 
 PLACES = {
     "torchtune": (
@@ -125,6 +126,10 @@ PLACES = {
 """Keys that say where something lies or is written, or that upstream's recipe is told on the command line."""
 
 
+TRAINERS = Path(__file__).parents[3] / "backends" / "trainers"
+DEFAULTS = {trainer: Defaults(TRAINERS / trainer / "defaults.txt") for trainer in PLACES}
+
+
 def effective(trainer: str, keys: dict) -> dict:
     """Every key that matters, the trainer's defaults filled in."""
     said = {"torchtune": _torchtune, "litgpt": _litgpt, "axolotl": _axolotl, "maxtext": _maxtext}[trainer](dict(keys))
@@ -168,11 +173,11 @@ def _torchtune(keys: dict) -> dict:
     if keys.get("optimizer.fused") is False:
         keys["optimizer.fused"] = None
     builder = keys["model._component_"]
-    if keys.get("model.use_dora") is False and f"{builder}:use_dora" not in defaults.table("torchtune"):
+    if keys.get("model.use_dora") is False and f"{builder}:use_dora" not in DEFAULTS["torchtune"].table:
         keys.pop("model.use_dora")  # which our component does not tell a builder that has no such switch
     for section in ("model", "dataset", "optimizer", "loss", "kd_loss", "tokenizer"):
         keys = {**_defaults(keys, section), **keys}
-    top = {key: value for key, value in defaults.table("torchtune").items() if ":" not in key}
+    top = {key: value for key, value in DEFAULTS["torchtune"].table.items() if ":" not in key}
     keys = {**top, **keys}
     if keys.get("dataset.column_map") is None:
         keys |= _alpaca_columns(keys)
@@ -181,7 +186,7 @@ def _torchtune(keys: dict) -> dict:
 
 def _litgpt(keys: dict) -> dict:
     command = keys.get("launch:command", "finetune_lora")
-    table = defaults.table("litgpt")
+    table = DEFAULTS["litgpt"].table
     own = {
         key.partition(":")[2]: value
         for key, value in table.items()
@@ -218,7 +223,7 @@ def _maxtext(keys: dict) -> dict:
     student = "student_overrides."  # said of the model that is trained, over the rest
     keys |= {key.removeprefix(student): value for key, value in keys.items() if key.startswith(student)}
     keys = {key: value for key, value in keys.items() if not key.startswith(("outside:", student))}  # which the shell's user sets
-    table = defaults.table("maxtext")
+    table = DEFAULTS["maxtext"].table
     keys |= {"begins": "with weights" if keys.get("load_parameters_path", "") else "at random"} if "job:kind" not in keys else {}
     own = {key: value for key, value in table.items() if ":" not in key}
     for place in (str(keys.get("launch:base")), f"models/{keys.get('model_name')}.yml"):
@@ -266,7 +271,7 @@ def _job(keys: dict) -> dict:
     shape = job["spec"].get("architecture", {})
     named = MODELS.get(job["spec"].get("id"))
     sizes = shape or (named._asdict() if named else {})
-    is_own = f"models/{keys.get('model_name')}.yml:base_emb_dim" in defaults.table("maxtext")  # whose file wins over sizes
+    is_own = f"models/{keys.get('model_name')}.yml:base_emb_dim" in DEFAULTS["maxtext"].table  # whose file wins over sizes
     teacher = MODELS.get(job.get("teacher", "").removeprefix("cache/models/").partition("@")[0].replace("--", "/"))
     return {
         "launch:base": _BASES[job["kind"]],
@@ -359,7 +364,7 @@ def _axolotl(keys: dict) -> dict:
         keys.pop("dpo_loss_type")
     if keys.get("bf16", "auto") in ("auto", True):
         keys["bf16"] = "auto"
-    schema = defaults.table("axolotl")
+    schema = DEFAULTS["axolotl"].table
     keys = {key: value for key, value in keys.items() if key in _TRANSFORMERS or value != schema.get(key, ABSENT)}
     out = {key: value for key, value in keys.items() if not key.startswith(_LISTS)}
     out |= {name: _data_sets(keys, name) for name in ("datasets", "pretraining_dataset")}
@@ -395,7 +400,7 @@ def _defaults(keys: dict, section: str) -> dict:
     """Of the component that a section names."""
     component = str(keys.get(f"{section}._component_"))
     place = ("torch.optim.AdamW" if component.startswith("bitsandbytes.") else component) + ":"
-    table = defaults.table("torchtune")
+    table = DEFAULTS["torchtune"].table
     return {f"{section}.{key.removeprefix(place)}": value for key, value in table.items() if key.startswith(place)}
 
 

@@ -1,5 +1,6 @@
 """The tables of the trainers' defaults are what the trainers say."""
 
+import sys
 from pathlib import Path
 from subprocess import run
 
@@ -7,7 +8,7 @@ import pytest
 
 from backends.mapping.rows import ABSENT
 from backends.registry import BACKENDS, dialects
-from backends.upstream.defaults import default, table
+from backends.upstream.defaults import Defaults
 
 SCRIPT = Path(__file__).parents[3] / "backends" / "upstream" / "generate_defaults.py"
 TRAINERS = SCRIPT.parents[1] / "trainers"
@@ -28,12 +29,26 @@ def test_tables_are_of_the_pinned_version(trainer):
     assert head == f"# {BACKENDS[trainer].package}"
 
 
-def test_some_that_matter():
-    """Defaults that decide what is learnt, as read in each trainer's source."""
-    assert default("torchtune", "weight_decay", "torch.optim.AdamW") == 0.01
-    assert default("torchtune", "train_on_input", "torchtune.datasets.alpaca_dataset") is True
-    assert default("litgpt", "train.epochs", "finetune_lora") == 5
-    assert default("maxtext", "learning_rate_final_fraction") == 0.1
-    assert default("axolotl", "bf16") == "auto"
-    assert default("axolotl", "no_such_key") is ABSENT
-    assert table("nobody") == {}
+@pytest.mark.parametrize(
+    ("trainer", "key", "place", "value"),
+    [
+        ("torchtune", "weight_decay", "torch.optim.AdamW", 0.01),
+        ("torchtune", "train_on_input", "torchtune.datasets.alpaca_dataset", True),
+        ("litgpt", "train.epochs", "finetune_lora", 5),
+        ("maxtext", "learning_rate_final_fraction", "", 0.1),
+        ("axolotl", "bf16", "", "auto"),
+        ("axolotl", "no_such_key", "", ABSENT),
+    ],
+)
+def test_some_that_matter(trainer, key, place, value):
+    """Defaults that decide what is learnt, as read in each trainer's source; of a key that it has not, ABSENT."""
+    assert Defaults.beside(str(TRAINERS / trainer / "dialect.py")).get(key, place) == value
+
+
+@pytest.mark.parametrize("script", ["generate_keys.py", "generate_defaults.py"])
+@pytest.mark.parametrize("name", ["nobody", "command", "../recipe"])
+def test_only_a_trainer_with_an_ask_is_asked(script, name):
+    """A name without `ask.py` in its folder ends with one line that says which file is looked for, and prints no table."""
+    done = run([sys.executable, SCRIPT.with_name(script), name], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{name}: no backends/trainers/{name}/ask.py\n"

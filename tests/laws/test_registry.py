@@ -1,6 +1,8 @@
 """One registry: a trainer is its folder and one line of it, and its release is written once."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,34 @@ def test_a_trainer_carries_what_is_its_own(trainer):
     assert backend.dialect
     assert backend.dialect().name == trainer
     assert backend.dialect().launcher
+
+
+NAMED_OUTSIDE = {
+    "backends/registry.py": "the one line",
+    "backends/models.py": "columns of models.csv: a trainer's own names of models",
+    "backends/shims/tune_card.py": "packages whose versions a model card lists",
+    "backends/shims/tune_convert.py": "the checkpoint format of one trainer, in which others may begin",
+    "backends/shims/tune_convert_named.py": "as tune_convert.py, for models that the trainer knows by name",
+    "backends/shims/tune_export.py": "a way out of each checkpoint format",
+    "orchestrator/client/doctor.py": "another program on PATH that is called tune",
+}
+"""Files outside of a trainer's folder whose code names one, and why. A new trainer adds none."""
+
+
+def code_words(path: Path) -> Iterator[str]:
+    """Identifiers and strings of a module; neither comments nor docstrings."""
+    tree = ast.parse(path.read_text("utf-8"))
+    prose = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if id(node) not in prose:
+            yield from (value for _, value in ast.iter_fields(node) if isinstance(value, str))
+
+
+def test_code_names_a_trainer_in_its_folder_only():
+    """Outside of trainers' folders no identifier and no string has a trainer's name, but in the files that say why."""
+    everywhere = [ROOT / "tunesmith.py", *(path for room in ("backends", "orchestrator") for path in (ROOT / room).rglob("*.py"))]
+    shared = [path for path in everywhere if TRAINERS not in path.parents]
+    named = {
+        path.relative_to(ROOT).as_posix() for path in shared if any(n in w.lower() for w in code_words(path) for n in BACKENDS)
+    }
+    assert named == set(NAMED_OUTSIDE)

@@ -15,7 +15,7 @@ from backends.mapping.model import MODEL
 from backends.mapping.rows import Context, Flat, Value, Variant, variant_of
 from backends.mapping.translate import translate
 from backends.models import MODELS, Model, linear, of_architecture
-from backends.plan import Environment, File, Input, Plan, Promise, Step
+from backends.plan import WRITTEN_RECIPE, Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
 from backends.report import Line, Report
@@ -171,7 +171,7 @@ def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Value]) -> tupl
     ]
     if MODEL in specs:
         written = {leaf: value for leaf, value in recipe.flat().items() if leaf in recipe.written}
-        out.append(File("recipe.json", as_json({"name": recipe.name, **written})))
+        out.append(File(WRITTEN_RECIPE, as_json({"name": recipe.name, **written})))
     first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
     shipped = [File(CHAT_TEMPLATE, CHAT_TEMPLATES[name])] if (name := _shipped_template(recipe)) and DATA in specs else []
     return (

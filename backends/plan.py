@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 from backends.recipe.flat import Value
 from backends.report import Line, Report
 
+WRITTEN_RECIPE = "recipe.json"
+"""The recipe's leaves as they are written, in the job's folder for the card of the model: no trainer and no step of a run reads it."""
+
 RANK, HEAD, PORT, JOB = "@RANK@", "@HEAD@", "@PORT@", "@JOB@"
 """Stand in argv and environment for what is known only when the job is placed: the number of the host (from 0), the address of
 the first host, a free port there, the job's id. Whoever starts the steps puts the values in.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from backends.mapping.rows import ABSENT, Flat
-from backends.plan import Plan
+from backends.plan import WRITTEN_RECIPE, Plan
 from backends.registry import reader
 
 RESOLVED = "resolved.json"
@@ -72,7 +72,7 @@ def resolved(text: str) -> Mapping[str, Any] | None:
 def _documents(plan: Plan, main: str) -> Iterator[tuple[str, Any]]:
     """The main config and the specs of our own steps, parsed."""
     for file in plan.files:
-        if file.path.endswith(".json"):
+        if file.path.endswith(".json") and file.path != WRITTEN_RECIPE:
             yield file.path, json.loads(file.text)
         elif file.path == main:
             import yaml  # noqa: PLC0415  # heavy, and wanted once a job

@@ -8,7 +8,7 @@ import yaml
 
 from backends.compile import plan
 from backends.mapping.rows import ABSENT
-from backends.plan import Plan
+from backends.plan import WRITTEN_RECIPE, Plan
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
@@ -36,7 +36,8 @@ PLANS = {name: plan(each, WISH, Target()) for name, each in BACKENDS.items()}
 def said(trainer):
     """What a trainer that changes nothing resolves."""
     made, main = PLANS[trainer], BACKENDS[trainer].config
-    specs = {file.path: json.loads(file.text) for file in made.files if file.path.endswith(".json")}
+    files = (file for file in made.files if file.path.endswith(".json") and file.path != WRITTEN_RECIPE)
+    specs = {file.path: json.loads(file.text) for file in files}
     return {"config": yaml.safe_load(next(file.text for file in made.files if file.path == main)), "specs": specs}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from backends.mapping.rows import ABSENT
 from backends.models import MODELS
 from backends.recipe.flat import nest
-from backends.upstream import known_keys as tables
+from backends.registry import BACKENDS
 from backends.upstream.defaults import Defaults
 
 PLACES = {
@@ -326,7 +326,9 @@ _TRL = {"trl.epsilon": 0.2, "trl.loss_type": "dapo", "trl.num_iterations": 1}
 
 
 def _axolotl(keys: dict) -> dict:
-    known = {key for key in keys if not tables.is_unknown("axolotl", key, written=_LISTS, verbatim=keys)}  # it drops the others
+    known = {
+        key for key in keys if not BACKENDS["axolotl"].known_keys.is_unknown(key, written=_LISTS, verbatim=keys)
+    }  # it drops the others
     keys = {key: value for key, value in keys.items() if value is not None and (key in known or key.startswith(_LISTS))}
     at = "lr_scheduler_kwargs."
     if f"{at}min_ratio" in keys:

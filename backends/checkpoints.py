@@ -25,7 +25,7 @@ SPEC = "resume.json"
 """What says to the trainer's side that it goes on, and from which step."""
 
 
-class Checkpoint(NamedTuple):
+class SavedCheckpoint(NamedTuple):
     """One that is complete."""
 
     step: int
@@ -36,7 +36,7 @@ class Checkpoint(NamedTuple):
     """What keeps training from going on from it; empty when nothing does."""
 
 
-def checkpoints(index: str) -> tuple[Checkpoint, ...]:
+def checkpoints(index: str) -> tuple[SavedCheckpoint, ...]:
     """What an attempt's index lists, the oldest first. It comes from a host: what is no checkpoint inside the work folder is left
     out, whatever it is.
     """
@@ -47,12 +47,12 @@ def checkpoints(index: str) -> tuple[Checkpoint, ...]:
     return tuple(each for item in listed if (each := _checkpoint(item))) if isinstance(listed, list) else ()
 
 
-def _checkpoint(item: Value) -> Checkpoint | None:
-    step, folder, lacks = (item.get(key, "") for key in Checkpoint._fields) if isinstance(item, dict) else ("", "", "")
+def _checkpoint(item: Value) -> SavedCheckpoint | None:
+    step, folder, lacks = (item.get(key, "") for key in SavedCheckpoint._fields) if isinstance(item, dict) else ("", "", "")
     if not isinstance(step, int) or step < 1 or not isinstance(folder, str) or not isinstance(lacks, str):
         return None
     parts = folder.split("/")
-    return None if not folder or parts[0] == "" or not {"", ".", ".."}.isdisjoint(parts) else Checkpoint(step, folder, lacks)
+    return None if not folder or parts[0] == "" or not {"", ".", ".."}.isdisjoint(parts) else SavedCheckpoint(step, folder, lacks)
 
 
 def resumed(plan: Plan, step: int, steps: int | None, keys: Mapping[str, Value], config: str) -> Plan:

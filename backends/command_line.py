@@ -17,7 +17,7 @@ PAIR = re.compile(r"[A-Za-z_][\w.]*=")
 """How an argument `key=value` begins."""
 
 
-class Command(NamedTuple):
+class CommandLine(NamedTuple):
     """One command line of a trainer."""
 
     trainer: str
@@ -57,7 +57,7 @@ class Launcher:
     """A regular expression with two groups: the module or command, and the rest of the line."""
     begins: str
     """A regular expression for the beginning of a line that starts it: by such a line a script is told from YAML."""
-    parse: Callable[[Command], Arguments]
+    parse: Callable[[CommandLine], Arguments]
     files: Callable[[str], tuple[str, ...]] = _itself
     """Names of files that a config may mean, the likeliest first."""
     way_out: Callable[[str], str] = _beside

@@ -14,7 +14,7 @@ from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
 from backends.mapping.rows import Context, Flat, Value, Variant, variant_of
 from backends.mapping.translate import translate
-from backends.models import MODELS, Model, linear, of_architecture
+from backends.models import MODELS, ModelFacts, linear, of_architecture
 from backends.plan import WRITTEN_RECIPE, Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
@@ -94,7 +94,7 @@ _ENV = {
 }
 
 
-def _entry(flat: Flat) -> Model | None:
+def _entry(flat: Flat) -> ModelFacts | None:
     """The model table's line, if the model is in it."""
     return MODELS.get(flat["model.id"]) if flat["model.init"] == "pretrained" else None
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from backends.recipe.flat import Flat
 
 
-class Model(NamedTuple):
+class ModelFacts(NamedTuple):
     """One model of the table. Sizes are those of the language model; the vision tower of Gemma 3 is not counted."""
 
     id: str
@@ -93,7 +93,7 @@ _FAMILIES = {
 }
 
 
-def _count(model: Model, experts: int) -> int:
+def _count(model: ModelFacts, experts: int) -> int:
     """Parameters, when `experts` of each layer's are counted."""
     build = _FAMILIES[model.family]
     layer = _attention(model, build) + build.norms * build.norm_vectors * model.hidden_size
@@ -104,7 +104,7 @@ def _count(model: Model, experts: int) -> int:
     return embeddings + model.layers * layer + build.norm_vectors * model.hidden_size
 
 
-def _attention(model: Model, build: _Build) -> int:
+def _attention(model: ModelFacts, build: _Build) -> int:
     query, key = model.heads * model.head_dim, model.kv_heads * model.head_dim
     weights = 2 * model.hidden_size * (query + key)
     biases = {"none": 0, "qkv": query + 2 * key, "all": query + 2 * key + model.hidden_size}[build.biases]
@@ -112,7 +112,7 @@ def _attention(model: Model, build: _Build) -> int:
     return weights + biases + norms + model.heads * build.sinks
 
 
-def _feed_forward(model: Model, build: _Build) -> int:
+def _feed_forward(model: ModelFacts, build: _Build) -> int:
     weights = build.matrices * model.hidden_size * model.intermediate_size
     biases = (build.matrices - 1) * model.intermediate_size + model.hidden_size
     return weights + biases * (build.biases == "all")
@@ -147,19 +147,19 @@ _READ: tuple[Callable[[str], object], ...] = (
 
 
 @cache
-def _model(line: str) -> Model:
-    model = Model._make([*(read(cell) for read, cell in zip(_READ, line.split(","), strict=True)), 0, 0])
+def _model(line: str) -> ModelFacts:
+    model = ModelFacts._make([*(read(cell) for read, cell in zip(_READ, line.split(","), strict=True)), 0, 0])
     return model._replace(parameters=_count(model, model.experts), active_parameters=_count(model, model.active))
 
 
-class _Table(Mapping[str, Model]):
+class _Table(Mapping[str, ModelFacts]):
     """Id -> model. A line is read when it is asked for: a plan wants one of them, `tune status` none."""
 
     def __init__(self, text: str) -> None:
         _, *lines = text.splitlines()
         self.lines = {line[: line.index(",")]: line for line in lines}
 
-    def __getitem__(self, key: str) -> Model:
+    def __getitem__(self, key: str) -> ModelFacts:
         return _model(self.lines[key])
 
     def __iter__(self) -> Iterator[str]:
@@ -171,16 +171,16 @@ class _Table(Mapping[str, Model]):
 
 _TABLE = _Table(Path(__file__).with_suffix(".csv").read_text("utf-8"))
 
-MODELS: Mapping[str, Model] = _TABLE
+MODELS: Mapping[str, ModelFacts] = _TABLE
 """Id -> model, in the order of the file."""
 
 
 def cell(name: str, trainer: str) -> str:
     """What the table says of a model in the column of a trainer: a name, or `!` and why there is none."""
-    return _TABLE.lines[name].split(",")[Model._fields.index(trainer)]
+    return _TABLE.lines[name].split(",")[ModelFacts._fields.index(trainer)]
 
 
-def of_architecture(shape: Flat) -> Model:
+def of_architecture(shape: Flat) -> ModelFacts:
     """Sizes of a model with random weights: a line of the table without an id, and without any trainer's name.
 
     Args:
@@ -191,14 +191,14 @@ def of_architecture(shape: Flat) -> Model:
         name: shape[name] for name in ("family", "intermediate_size", "layers", "kv_heads", "vocab_size", "norm_eps", "tied")
     }
     derived = {"head_dim": shape["head_dim"] or hidden // heads, "max_position": shape["max_length"]}
-    blank = dict.fromkeys(Model._fields, 0) | dict.fromkeys(("id", "rope_scaling", *NAMED), "")
+    blank = dict.fromkeys(ModelFacts._fields, 0) | dict.fromkeys(("id", "rope_scaling", *NAMED), "")
     values = {**blank, "hidden_size": hidden, "heads": heads, "rope_theta": int(shape["rope_theta"]), **known, **derived}
-    model = Model._make(values.values())
+    model = ModelFacts._make(values.values())
     count = _count(model, 0)
     return model._replace(parameters=count, active_parameters=count)
 
 
-def linear(model: Model) -> dict[str, tuple[int, int]]:
+def linear(model: ModelFacts) -> dict[str, tuple[int, int]]:
     """Target of LoRA -> inputs and outputs of its layer, the same in every decoder layer.
 
     Args:

@@ -59,16 +59,16 @@ class NativeConfig:
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-class _Loader(_Base):  # type: ignore[misc]  # the C loader has no type
+class _TrainerLoader(_Base):  # type: ignore[misc]  # the C loader has no type
     """PyYAML's safe loader; a date stays text, a number may have an exponent without a point."""
 
 
 _FLOAT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+")
-_Loader.yaml_implicit_resolvers = {
+_TrainerLoader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
     for first, found in _Base.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
+_TrainerLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT.pattern})$"), list("-+.0123456789"))
 
 
 def read(text: str) -> NativeConfig:
@@ -80,9 +80,9 @@ def read(text: str) -> NativeConfig:
     if len(text) > LARGEST:
         raise Unreadable(f"should have at most {LARGEST:,} characters, it has {len(text):,}", hint="is it a config?")
     try:
-        if line := too_deep(text, _Loader):
+        if line := too_deep(text, _TrainerLoader):
             raise Unreadable(f"should be at most {DEEPEST} levels deep", line=line)
-        node = yaml.compose(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=_TrainerLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         said = " ".join(filter(None, (error.context, error.problem)))
@@ -92,7 +92,7 @@ def read(text: str) -> NativeConfig:
         raise Unreadable(f"should be YAML: {error}".splitlines()[0]) from None
     if not isinstance(node, yaml.MappingNode):
         raise Unreadable("should be a mapping of keys" + ("" if node else ", there is none"), line=1)
-    walk = _Walk()
+    walk = _FlatWalk()
     keys = flat(walk.mapping(node, "", 0))
     for key in keys:
         above = next((key[:n] for n, letter in enumerate(key) if letter == "." and key[:n] in keys), "")
@@ -112,14 +112,14 @@ def flat(values: Mapping[str, Value], above: str = "") -> Flat:
     return out
 
 
-class _Walk:
+class _FlatWalk:
     """Builds values from nodes, noting lines and oddities."""
 
     def __init__(self) -> None:
         self.lines: dict[str, int] = {}
         self.notes: list[str] = []
         self.count = 0
-        self.scalars = _Loader("")
+        self.scalars = _TrainerLoader("")
 
     def value(self, node: yaml.Node, path: str, depth: int) -> Value:
         self.count += 1

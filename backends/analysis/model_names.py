@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from backends.models import MODELS, Model, cell
+from backends.models import MODELS, ModelFacts, cell
 from backends.registry import BACKENDS
 
 
-def nameless(model: Model, trainer: str) -> str:
+def nameless(model: ModelFacts, trainer: str) -> str:
     """Why a trainer with names of its own has none for a model; empty if it has one."""
     if getattr(model, trainer):
         return ""

@@ -33,7 +33,7 @@ Fate = Literal["modelled", "kept", "unmodelled"]
 
 
 @dataclass(frozen=True)
-class Entry:
+class KeyEntry:
     """What became of one native key."""
 
     key: str
@@ -57,7 +57,7 @@ class Imported:
     recipe: Recipe
     values: dict[str, Value]
     """The recipe as it is written, nested."""
-    entries: tuple[Entry, ...]
+    entries: tuple[KeyEntry, ...]
     assumed: Flat
     """Leaves that no key says: the trainer's default -> written out, because the recipe's default is another."""
     sources: Mapping[str, tuple[str, ...]]
@@ -159,7 +159,7 @@ class _Import:
                 self.leaves[leaf], self.sources[leaf] = value, tuple(said)
         for key in said:
             if key not in self.entries:
-                self.entries[key] = Entry(key, self.wild.keys[key], fate, made, why, self.wild.line(key))
+                self.entries[key] = KeyEntry(key, self.wild.keys[key], fate, made, why, self.wild.line(key))
 
     def context(self) -> Context:
         """What the rows of the table may know."""
@@ -249,7 +249,7 @@ class _Import:
             old, own = self.entries[key], {} if leaf.startswith("native.") else self.verbatim(key)
             said = {other: value for other, value in old.leaves.items() if other != leaf} | own
             self.leaves |= own
-            self.entries[key] = Entry(key, old.value, "unmodelled", said, f"{leaf} {rule}", old.line)
+            self.entries[key] = KeyEntry(key, old.value, "unmodelled", said, f"{leaf} {rule}", old.line)
 
     def document(self, name: str) -> dict[str, Value]:
         """The recipe's values, in the schema's order."""
@@ -295,7 +295,7 @@ def _believed(row: Row, values: Flat, usual: Flat, context: Context) -> Flat | N
     return made if all(_same(value, values[key]) for key, value in written.items()) else None
 
 
-def _less_secrets(config: NativeConfig) -> tuple[NativeConfig, dict[str, Entry]]:
+def _less_secrets(config: NativeConfig) -> tuple[NativeConfig, dict[str, KeyEntry]]:
     """The config as if no secret stood in it, and what became of the keys that hold one. No row ever sees it."""
     kept, found, notes = dict(config.keys), {}, []
     for key, value in config.keys.items():
@@ -307,7 +307,7 @@ def _less_secrets(config: NativeConfig) -> tuple[NativeConfig, dict[str, Entry]]
         else:
             del kept[key]
             name = variable(key, value)
-            found[key] = Entry(key, "***", "modelled", {"secrets": [name]} if name else {}, WAY_OUT, config.line(key))
+            found[key] = KeyEntry(key, "***", "modelled", {"secrets": [name]} if name else {}, WAY_OUT, config.line(key))
     return config.but(kept, *notes), found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from backends.command_line import OUTSIDE, Command, Launcher
+from backends.command_line import OUTSIDE, CommandLine, Launcher
 from backends.dialect import Beside
 from backends.mapping.rows import Flat
 from backends.native_config import NativeConfig, Unreadable, read
@@ -31,7 +31,7 @@ def _launchers() -> dict[str, Launcher]:
     return {name: dialect.launcher for name, dialect in dialects().items() if dialect.launcher}
 
 
-def command(text: str, line: int = 0) -> Command | None:
+def command(text: str, line: int = 0) -> CommandLine | None:
     """The first command of a trainer's that is not a comment, and where others of that trainer's stand.
 
     Args:
@@ -43,10 +43,10 @@ def command(text: str, line: int = 0) -> Command | None:
     return chosen and chosen._replace(others=tuple(e.line for e in found if e.trainer == chosen.trainer and e is not chosen))
 
 
-def commands(text: str) -> list[Command]:
+def commands(text: str) -> list[CommandLine]:
     """All commands of trainers' in a script."""
     known: dict[str, str] = {}
-    lines, found, end = text.splitlines(), list[Command](), 0
+    lines, found, end = text.splitlines(), list[CommandLine](), 0
     for number, line in enumerate(lines):
         if number < end or line.lstrip().startswith("#"):
             continue
@@ -71,11 +71,11 @@ def _joined(lines: list[str], first: int) -> list[str]:
     return parts
 
 
-def _parsed(line: str, known: dict[str, str], number: int) -> Command | None:
+def _parsed(line: str, known: dict[str, str], number: int) -> CommandLine | None:
     filled = _filled(line.replace("\\$", "$").replace('\\"', '"'), known)  # a command inside quotes
     for trainer, launcher in _launchers().items():
         if found := re.search(launcher.pattern, filled):
-            return Command(trainer, launcher.module(found[1]), tuple(_words(found[2])), number)
+            return CommandLine(trainer, launcher.module(found[1]), tuple(_words(found[2])), number)
     return None
 
 
@@ -98,7 +98,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-def wild(found: Command, beside: Beside) -> NativeConfig:
+def wild(found: CommandLine, beside: Beside) -> NativeConfig:
     """The config that a command line names, under what it sets.
 
     Raises:

@@ -26,7 +26,7 @@ def masked(text: str) -> str:
     return re.sub(r"(://)[^/\s]*@", r"\1***@", text)
 
 
-class Progress:
+class BuildProgress:
     """What uv prints, told as it comes."""
 
     def __init__(self, say: Say) -> None:
@@ -79,7 +79,7 @@ def run(argv: Sequence[str], text: str, env: Mapping[str, str], lock: int, say: 
     )
     assert process.stdin  # noqa: S101  for mypy: they are pipes
     assert process.stdout  # noqa: S101
-    progress = Progress(say)
+    progress = BuildProgress(say)
     try:
         with suppress(BrokenPipeError):  # it ended at once; its last words say why
             process.stdin.write(text.encode())

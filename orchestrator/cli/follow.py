@@ -9,7 +9,7 @@ from orchestrator.cli import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.arguments import say
 from orchestrator.client import jobs
 from orchestrator.client.output import points
-from orchestrator.render.live import Progress
+from orchestrator.render.live import LiveProgress
 
 if TYPE_CHECKING:
     from orchestrator.store import Job
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def follow(id: str) -> int:
     """Show progress on stderr until the job ends; 0 when it SUCCEEDED."""
     try:
-        with Progress() as view:
+        with LiveProgress() as view:
             job = _watch(view, id)
             view.finish(job.state, ": ".join(filter(None, (job.reason, job.detail))))
             _close(job)
@@ -28,7 +28,7 @@ def follow(id: str) -> int:
     return DONE if job.state == "SUCCEEDED" else FAILED
 
 
-def _watch(view: Progress, id: str) -> Job:
+def _watch(view: LiveProgress, id: str) -> Job:
     """The job, once it has ended."""
     shown = None
     for job, lines in jobs.follow(id):  # the last one is what is returned

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from orchestrator.client.session import session
 from orchestrator.client.targets import chosen, layout
 from orchestrator.home import Home
-from orchestrator.render.targets import Row
+from orchestrator.render.targets import TargetRow
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.targets.inventory import Known, Snapshot, ask, owner, recall
 
@@ -28,7 +28,7 @@ class TargetStatus(NamedTuple):
     """Targets, machine by machine."""
 
     candidates: Sequence[Candidate]
-    rows: Sequence[Row]
+    rows: Sequence[TargetRow]
     """One a machine of each target."""
     groups: Mapping[str, Sequence[str]]
 
@@ -62,7 +62,7 @@ def _named(known: Targets, names: Sequence[str]) -> list[Candidate]:
 
 def _rows(
     home: Home, candidates: Iterable[Candidate], known: Mapping[str, Known], asked: Mapping[str, Snapshot | TransportError]
-) -> list[Row]:
+) -> list[TargetRow]:
     """One a machine of each target."""
     use, waiting = _use(home)
     rows = []
@@ -77,7 +77,7 @@ def _rows(
             leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, owner(home))
             using = {lease.device: _holder(lease, owner(home)) for lease in leases if _counts(lease, node)} | using
             at, queued = kept and kept.at, waiting.get(candidate.name, 0)
-            rows.append(Row(candidate.name, candidate.kind, node, facts, at, using, queued, fault))
+            rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, queued, fault))
     return rows
 
 

@@ -225,7 +225,7 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True)
-class Context:
+class ExecutorContext:
     """What an executor is given."""
 
     home: Home
@@ -239,6 +239,6 @@ class ExecutorType:
     """An executor as the registry has it."""
 
     name: str
-    open: Callable[[Context], Executor]
+    open: Callable[[ExecutorContext], Executor]
     kinds: Mapping[str, TargetKind | None]
     """What clusters.yaml may say of the targets that it runs, by their `kind`; None where `targets.load` knows it."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from orchestrator.targets.node import Node
-from orchestrator.transports.base import Busy, HostFacts, Lease, Refused, Transport, TransportError
+from orchestrator.transports.base import Busy, HostFacts, HostRefused, Lease, Transport, TransportError
 
 PACE = 1.0
 """Seconds between two looks at another host; ends are announced by it at once."""
@@ -74,7 +74,7 @@ class HostState:
         """A start on these devices went wrong there."""
         if isinstance(error, Busy):
             self._hold({*self.taken, *(error.devices or devices)}, str(error))
-        elif isinstance(error, TransportError) and not isinstance(error, Refused):
+        elif isinstance(error, TransportError) and not isinstance(error, HostRefused):
             self.silence()
 
     def leased(self, leases: Sequence[Lease] | Exception) -> None:

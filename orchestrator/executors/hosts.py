@@ -15,7 +15,7 @@ from typing import Any
 from backends.plan import File
 from orchestrator.background import BackgroundCalls
 from orchestrator.executors.admission import admit
-from orchestrator.executors.base import Ask, AttemptRequest, Capacity, Context, ExecutorType, Handle, Status, Watched
+from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, ExecutorType, Handle, Status, Watched
 from orchestrator.executors.host_state import HostState
 from orchestrator.monitoring.poll import Observed, observe
 from orchestrator.staging.inputs import stage
@@ -24,7 +24,7 @@ from orchestrator.targets.connect import connect
 from orchestrator.targets.inventory import owner
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node, Placement
-from orchestrator.transports.base import AttemptStatus, Busy, Refused, Request, TransportError, Watch
+from orchestrator.transports.base import AttemptStatus, Busy, HostRefused, Request, TransportError, Watch
 
 PLACEMENT = ".tune/placement.json"
 """Where an attempt has its placement, relative to its work folder: it can be found again by it."""
@@ -38,7 +38,7 @@ class NotStaged(TransportError):
 
 
 @dataclass
-class Submitted:
+class SubmittedAttempt:
     """An attempt that is being started, or is watched."""
 
     handle: Handle
@@ -53,13 +53,13 @@ class Submitted:
 class HostsExecutor:
     """Implements `base.Executor`."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: ExecutorContext) -> None:
         self.home, self.news = context.home, context.news
         self.calls = BackgroundCalls(context.news)
         self.owner = owner(context.home)
         """Is told to whoever finds our devices held."""
         self.hosts: dict[str, HostState] = {}
-        self._known: dict[Key, Submitted] = {}
+        self._known: dict[Key, SubmittedAttempt] = {}
         self._latest: dict[tuple[str, int, str], Observed | None] = {}
         """Job, attempt, node -> what it said last; None while it does not answer."""
         self._starting: list[AttemptRequest] = []
@@ -83,7 +83,7 @@ class HostsExecutor:
     def submit(self, request: AttemptRequest) -> Handle:
         """See `base.Executor.submit`. The runner there keeps the promise that it is started once."""
         handle = request.handle
-        self._known[handle.key] = Submitted(handle)
+        self._known[handle.key] = SubmittedAttempt(handle)
         for node in handle.nodes:
             self._latest.pop((*handle.key, node.name), None)
         self._starting.append(request)
@@ -160,7 +160,7 @@ class HostsExecutor:
         resting: dict[str, bool] = {}
         for each in watched:
             handle = each.handle
-            known = self._known.setdefault(handle.key, Submitted(handle))
+            known = self._known.setdefault(handle.key, SubmittedAttempt(handle))
             if self.calls.away(("start", *handle.key)):
                 continue
             known.handle, known.abandoned = handle, each.abandoned
@@ -202,7 +202,7 @@ class HostsExecutor:
                 paths = self._paths(host, asked)
                 if len(hosts) > 1:
                     paths = replace(paths, interface=host.transport.interface(handle.nodes[0].address))
-            except Refused:  # it will not do tomorrow either what it cannot today
+            except HostRefused:  # it will not do tomorrow either what it cannot today
                 raise
             except TransportError as error:
                 raise NotStaged(str(error)) from error
@@ -247,7 +247,7 @@ class HostsExecutor:
                 heard.append(key)
         return heard
 
-    def _started(self, known: Submitted, answers: list[AttemptStatus | Exception] | Exception) -> list[Status]:
+    def _started(self, known: SubmittedAttempt, answers: list[AttemptStatus | Exception] | Exception) -> list[Status]:
         """What the hosts answered to a start: all began; or none shall have."""
         handle = known.handle
         if isinstance(answers, Exception):
@@ -267,7 +267,9 @@ class HostsExecutor:
                 self._latest[(*handle.key, node.name)] = Observed(answer, ())
         if not wrong:
             return []
-        refused = [each for each in wrong.values() if not isinstance(each, TransportError | Busy) or isinstance(each, Refused)]
+        refused = [
+            each for each in wrong.values() if not isinstance(each, TransportError | Busy) or isinstance(each, HostRefused)
+        ]
         nothing = all(isinstance(each, Busy | NotStaged) for each in wrong.values())
         if not nothing and not refused:  # the answer was lost: what the host did shows when it is looked at
             known.trouble = str(next(iter(wrong.values())))

@@ -6,7 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import chain
 
-from orchestrator.executors.base import Ask, AttemptRequest, Capacity, Context, Executor, ExecutorType, Handle, Status, Watched
+from orchestrator.executors.base import (
+    Ask,
+    AttemptRequest,
+    Capacity,
+    Executor,
+    ExecutorContext,
+    ExecutorType,
+    Handle,
+    Status,
+    Watched,
+)
 from orchestrator.executors.hosts import HOSTS
 from orchestrator.targets.model import TargetKind
 
@@ -69,7 +79,7 @@ def find(kind: str) -> ExecutorType:
 class Executors:
     """Those that jobs need, as one: each is opened when the first of its attempts or jobs comes."""
 
-    def __init__(self, context: Context, find: Callable[[str], ExecutorType] = find) -> None:
+    def __init__(self, context: ExecutorContext, find: Callable[[str], ExecutorType] = find) -> None:
         self._context, self._find = context, find
         self._open: dict[str, Executor] = {}
 

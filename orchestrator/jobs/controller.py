@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from backends.checkpoints import resumed
 from backends.log_signs import Ended
 from backends.registry import reader
-from orchestrator.executors.base import AttemptRequest, Context, Status, Watched
+from orchestrator.executors.base import AttemptRequest, ExecutorContext, Status, Watched
 from orchestrator.executors.registry import Executors
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
@@ -53,7 +53,7 @@ class Controller:
 
     def __post_init__(self) -> None:
         """The executors are opened when the first attempt needs them."""
-        self.executors = Executors(Context(self.home, self.nudge))
+        self.executors = Executors(ExecutorContext(self.home, self.nudge))
         self.queue = Queue(self.store)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from backends.checkpoints import Checkpoint, first_rate
+from backends.checkpoints import SavedCheckpoint, first_rate
 from backends.log_signs import Class
 from backends.recipe.flat import defaults, leaves
 
@@ -25,7 +25,7 @@ class Tried:
 
     number: int
     kind: Class
-    checkpoints: tuple[Checkpoint, ...] = ()
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
     """Complete ones that it left, the oldest first."""
     place: tuple[str, ...] = ()
     """Hosts on which it ran; its checkpoints are on the first."""
@@ -35,7 +35,7 @@ class Start(NamedTuple):
     """A checkpoint to go on from."""
 
     attempt: int
-    checkpoint: Checkpoint
+    checkpoint: SavedCheckpoint
     place: tuple[str, ...]
     """Where it lies: the new attempt has to run there."""
 

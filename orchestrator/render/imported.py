@@ -11,7 +11,7 @@ from orchestrator.render.plan import brief
 from orchestrator.render.text import visible
 
 if TYPE_CHECKING:
-    from backends.importing.convert import Entry, Imported
+    from backends.importing.convert import Imported, KeyEntry
     from backends.report import Line
 
 _TITLES = {
@@ -42,13 +42,13 @@ def imported_text(found: Imported, moves: Mapping[str, Sequence[Line]], *, width
     return "\n\n".join(parts)
 
 
-def _counts(groups: Mapping[str, Sequence[Entry]]) -> str:
+def _counts(groups: Mapping[str, Sequence[KeyEntry]]) -> str:
     total = sum(map(len, groups.values()))
     said = {"modelled": "modelled", "kept": "kept", "unmodelled": "not modelled"}
     return f"{total} keys: " + ", ".join(f"{len(groups[fate])} {word}" for fate, word in said.items())
 
 
-def _entries(entries: Sequence[Entry], width: int) -> Iterator[str]:
+def _entries(entries: Sequence[KeyEntry], width: int) -> Iterator[str]:
     """A key and its value, then what it became and why."""
     for each in entries:
         place = f" (line {each.line})" if each.line else ""

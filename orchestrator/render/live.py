@@ -38,7 +38,7 @@ class View(Protocol):
         """Nothing moves any more. May come twice."""
 
 
-class Progress:
+class LiveProgress:
     """What `--follow` shows of one job. Use it as a context: the terminal is left as it was, whatever happens."""
 
     def __init__(
@@ -95,7 +95,7 @@ class Progress:
         self._view.close()
         self._view.line(clean(f"{state} after {duration(self._clock() - self._began)}" + (f": {reason}" if reason else "")))
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> LiveProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

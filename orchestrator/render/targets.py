@@ -32,7 +32,7 @@ CHECKED = (
 LISTED = ("TARGET", "MACHINE", "KIND", "ACCELERATOR", "DEVICES", "MEMORY", "FREE", "LOOKED AT", "IN USE BY")
 
 
-class Row(NamedTuple):
+class TargetRow(NamedTuple):
     """One machine of a target."""
 
     target: str
@@ -50,7 +50,7 @@ class Row(NamedTuple):
     """Why it cannot be used; begins with its name."""
 
 
-def targets_table(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], now: float, *, width: int | None = None) -> str:
+def targets_table(rows: Sequence[TargetRow], groups: Mapping[str, Sequence[str]], now: float, *, width: int | None = None) -> str:
     """What each machine has, how much of it is in use, and by which jobs."""
     lines = [
         (
@@ -71,7 +71,7 @@ def targets_table(rows: Sequence[Row], groups: Mapping[str, Sequence[str]], now:
     return "\n".join([text, *([""] if more else []), *more])
 
 
-def check_table(rows: Sequence[Row], *, width: int | None = None) -> str:
+def check_table(rows: Sequence[TargetRow], *, width: int | None = None) -> str:
     """What each machine answered; below, why it cannot be used where it cannot, and what its jobs have to fear."""
     lines = [
         (
@@ -124,7 +124,7 @@ def _ranges(numbers: Iterable[int]) -> str:
 
 
 def targets_json(
-    candidates: Iterable[Candidate], rows: Iterable[Row], groups: Mapping[str, Sequence[str]], *, checked: bool
+    candidates: Iterable[Candidate], rows: Iterable[TargetRow], groups: Mapping[str, Sequence[str]], *, checked: bool
 ) -> list[dict[str, object]]:
     """The document of `tune targets --json`: a target each, with its machines; `fault` only of `check`."""
     listed = list(rows)
@@ -141,7 +141,7 @@ def targets_json(
     ]
 
 
-def _host(row: Row, *, checked: bool) -> dict[str, object]:
+def _host(row: TargetRow, *, checked: bool) -> dict[str, object]:
     node = row.node
     document: dict[str, object] = {
         "name": node.name,

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from backends.backend import Progress
-from backends.checkpoints import Checkpoint
+from backends.checkpoints import SavedCheckpoint
 from backends.log_signs import Class
 from orchestrator.targets.node import Placement
 from orchestrator.transports.base import Chunk
@@ -70,7 +70,7 @@ class Outcome:
 
     kind: Class
     """Of failure."""
-    checkpoints: tuple[Checkpoint, ...] = ()
+    checkpoints: tuple[SavedCheckpoint, ...] = ()
     """Complete ones that it left, the oldest first."""
     owed: tuple[str, ...] = ()
     """Nodes that did not answer and still have to be told that it is over."""
@@ -136,4 +136,4 @@ class AttemptRecord:
 
 def _outcome(values: Mapping[str, Any]) -> Outcome:
     checkpoints: Sequence[Sequence[Any]] = values.get("checkpoints", ())
-    return Outcome(values["kind"], tuple(Checkpoint(*each) for each in checkpoints), tuple(values.get("owed", ())))
+    return Outcome(values["kind"], tuple(SavedCheckpoint(*each) for each in checkpoints), tuple(values.get("owed", ())))

@@ -35,7 +35,7 @@ class HostKeyProblem(TransportError):
     """The host is not the one that known_hosts tells of, or known_hosts does not tell. Nothing was sent to it."""
 
 
-class Refused(TransportError):
+class HostRefused(TransportError):
     """The host answered, and cannot: no room, no permission. Asking again at once is of no use."""
 
 

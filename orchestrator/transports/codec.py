@@ -17,9 +17,9 @@ from orchestrator.transports.base import (
     Conflict,
     Device,
     HostFacts,
+    HostRefused,
     Lease,
     Phase,
-    Refused,
     Request,
     TransportError,
     Watch,
@@ -142,7 +142,7 @@ def refusal(code: int, message: str, devices: Sequence[int] = ()) -> Exception:
     """The error that an exit code of the runner stands for."""
     if code == 5:
         return Busy(message, devices)
-    kinds: dict[int, type[Exception]] = {2: ValueError, 3: Conflict, 4: Refused}
+    kinds: dict[int, type[Exception]] = {2: ValueError, 3: Conflict, 4: HostRefused}
     return kinds.get(code, TransportError)(message or f"the runner ended with code {code}")
 
 

@@ -13,7 +13,7 @@ import pytest
 from backends.plan import Environment, Plan, Promise, Step
 from orchestrator.client.submit import enqueue
 from orchestrator.executors import registry
-from orchestrator.executors.base import Ask, AttemptRequest, Context, Handle, Watched
+from orchestrator.executors.base import Ask, AttemptRequest, ExecutorContext, Handle, Watched
 from orchestrator.executors.fake import FakeEngine, FakeExecutor
 from orchestrator.executors.hosts import HostsExecutor
 from orchestrator.home import Home
@@ -127,13 +127,13 @@ def bench(request, tmp_path, monkeypatch):
         install(tmp_path / "site", monkeypatch)
         kind = registry.find("scratch")
         candidate = kind.kinds["scratch"].candidate("t", kind.kinds["scratch"].section(kind="scratch"))
-        made = Bench(lambda: kind.open(Context(home)), candidate)
+        made = Bench(lambda: kind.open(ExecutorContext(home)), candidate)
     else:
         node = Node("local", 2)
         if request.param == "ssh":
             there = request.getfixturevalue("hosts")[0]
             node = Node(there.name, 2, address=there.address, ssh=there.host(folder=f"~/{tmp_path.name}"))
-        made = Bench(lambda: HostsExecutor(Context(home)), Candidate.of("t", request.param, [node]))
+        made = Bench(lambda: HostsExecutor(ExecutorContext(home)), Candidate.of("t", request.param, [node]))
     yield made
     made.close()
 
@@ -299,7 +299,7 @@ def test_a_host_that_is_cut_says_nothing_about_the_job(tmp_path, hosts):
     there = hosts[0]
     node = Node(there.name, 2, address=there.address, ssh=there.host(folder=f"~/{tmp_path.name}"))
     home = Home(tmp_path / "home").make()
-    made = Bench(lambda: HostsExecutor(Context(home)), Candidate.of("t", "ssh", [node]))
+    made = Bench(lambda: HostsExecutor(ExecutorContext(home)), Candidate.of("t", "ssh", [node]))
     made.start("a", "sleep 600")
     made.until(lambda: made.phase("a") == "running")
     there.cut()
@@ -328,7 +328,7 @@ def test_two_nodes_have_ranks_that_are_known_inside(tmp_path, hosts):
     """Each host of an attempt has its number, the address of the first and one port, resolved after the devices were granted."""
     first, second = (Node(each.name, 1, address=each.address, ssh=each.host(folder=f"~/{tmp_path.name}")) for each in hosts[:2])
     home = Home(tmp_path / "home").make()
-    made = Bench(lambda: HostsExecutor(Context(home)), Candidate.of("t", "ssh", [first, second]))
+    made = Bench(lambda: HostsExecutor(ExecutorContext(home)), Candidate.of("t", "ssh", [first, second]))
     made.start("a", "echo rank @RANK@ @HEAD@:@PORT@", hosts=2)
     made.until(lambda: made.phase("a") == "exited")
     texts = [each.read("a", 1, "log", 0, 999).decode() for each in (host.transport for host in made.executor.hosts.values())]

@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.agent import blobs
 from orchestrator.transports import files
-from orchestrator.transports.base import Refused, TransportError
+from orchestrator.transports.base import HostRefused, TransportError
 
 if TYPE_CHECKING:
     from conftest import Host
@@ -178,7 +178,7 @@ def test_a_full_disk_refuses_and_goes_on_later(small_disk: Host, tmp_path: Path)
     """A host without room says so, and keeps what has arrived."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(2 * MIB))
-    with pytest.raises(Refused, match="No space left on device"):
+    with pytest.raises(HostRefused, match="No space left on device"):
         put(small_disk, path)
     assert not [each for each in (small_disk.home / "blobs").iterdir() if not each.name.endswith(".part")]
 

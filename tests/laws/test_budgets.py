@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -47,3 +48,13 @@ def test_functions_are_short():
                 if (size := each.end_lineno - each.lineno + 1 - doc) > 55:
                     long[f"{path.name}:{each.name}"] = size
     assert long == {}
+
+
+def test_a_class_name_has_one_meaning():
+    """No two classes of the code have the same name, so that a name in a message or a search means one thing."""
+    homes = defaultdict(list)
+    for path in CODE:
+        for each in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(each, ast.ClassDef):
+                homes[each.name].append(str(path.relative_to(ROOT)))
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}

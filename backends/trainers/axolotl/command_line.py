@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from backends.command_line import Arguments, Command, Launcher, options
+from backends.command_line import Arguments, CommandLine, Launcher, options
 
 
-def parse(found: Command) -> Arguments:
+def parse(found: CommandLine) -> Arguments:
     """A file, then --key value with dashes."""
     named, plain = options(found.words)
     sets = {key.replace("-", "_"): value for key, value in named.items() if key != "launcher"}

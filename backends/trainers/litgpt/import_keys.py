@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.dialect import LONGEST, ROWS, ImportRow, Unfit, number, text, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
-from backends.models import MODELS, Model
+from backends.models import MODELS, ModelFacts
 from backends.recipe.paths import HUB, is_path
 
 _NATIVE = "native.litgpt."
@@ -285,7 +285,7 @@ def _start(folder: Value, name: Value) -> Flat:
     return {"model.id": entry.id, "model.init": "random", "model.architecture": shape}
 
 
-def _entry(name: Value) -> Model | None:
+def _entry(name: Value) -> ModelFacts | None:
     return next((m for m in MODELS.values() if name in (m.litgpt, m.id, m.id.rpartition("/")[2])), None)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from backends.command_line import ODD, OUTSIDE, PAIR, Arguments, Command, Launcher, pairs
+from backends.command_line import ODD, OUTSIDE, PAIR, Arguments, CommandLine, Launcher, pairs
 
 
-def parse(found: Command) -> Arguments:
+def parse(found: CommandLine) -> Arguments:
     """A `.yml`, then key=value. An argument that is neither stands for keys that the script takes from elsewhere, or is a mistake."""
     config = next((word for word in found.words if word.endswith(".yml") and "=" not in word), "")
     sets = pairs(found.words)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from backends.dialect import MODEL, REWARDS, ImportRow, Unfit, number, text, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Values, Variant
-from backends.models import MODELS, Model
+from backends.models import MODELS, ModelFacts
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.maxtext.defaults import DEFAULTS
 from backends.trainers.maxtext.import_data import reinforced, rows
@@ -51,7 +51,7 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def entry_of(name: Value, tokenizer: Value) -> Model | None:
+def entry_of(name: Value, tokenizer: Value) -> ModelFacts | None:
     """The table's model: the one whose tokenizer is named, else the first that MaxText calls so."""
     found = [model for model in MODELS.values() if model.maxtext and model.maxtext == name]
     return next((model for model in found if model.id == tokenizer), found[0] if found else None)
@@ -134,7 +134,7 @@ def _scales(scale: int) -> tuple[int, ...]:
     return width, heads, layers, heads, heads, 1, 1
 
 
-def _sizes(entry: Model) -> Flat:
+def _sizes(entry: ModelFacts) -> Flat:
     keys = ("vocab_size", "hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "head_dim", "norm_eps", "tied")
     family = "llama" if entry.family == "mistral" else entry.family
     return {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from backends.command_line import Arguments, Command, Launcher, options, pairs
+from backends.command_line import Arguments, CommandLine, Launcher, options, pairs
 from backends.recipe.flat import Flat
 
 
-def parse(found: Command) -> Arguments:
+def parse(found: CommandLine) -> Arguments:
     """torchrun's options, a recipe, --config FILE, key=value."""
     named, plain = options(found.words)
     names = {"nproc_per_node": "launch:devices", "nnodes": "launch:hosts"}

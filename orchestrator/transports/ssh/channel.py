@@ -69,7 +69,7 @@ class Wire:
         """`news` is called in another thread; `disconnect_reason` is asked when the other end is gone."""
         self._stream, self._news, self._disconnect_reason = stream, news, disconnect_reason
         self._waiting: dict[int, tuple[Future[Answer], int]] = {}  # and the bytes that its answer may have
-        self._allowance = Allowance(NEWS_RATE)
+        self._allowance = RateLimit(NEWS_RATE)
         self._numbers = count(1)
         self._sending, self._state = threading.Lock(), threading.Lock()
         self._heard = time.monotonic()
@@ -212,7 +212,7 @@ def understood(text: bytes) -> dict[str, Any]:
     raise ValueError("its answer is not understood")
 
 
-class Allowance:
+class RateLimit:
     """At most so many events a second; who has more waits."""
 
     def __init__(self, rate: int) -> None:

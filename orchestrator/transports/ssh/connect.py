@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.transports.base import TransportError
 from orchestrator.transports.ssh.config import Route
-from orchestrator.transports.ssh.hostkeys import Known, known
+from orchestrator.transports.ssh.hostkeys import KnownHosts, known
 
 if TYPE_CHECKING:
     from fabric import Connection  # type: ignore[import-untyped]
@@ -101,7 +101,7 @@ def trouble(way: Route, error: Exception) -> str:
     return f"was not reached: {error or type(error).__name__}"
 
 
-def preferring(keys: Known, *args: Any, **kw: Any) -> Transport:
+def preferring(keys: KnownHosts, *args: Any, **kw: Any) -> Transport:
     """A transport that asks the host for a key of a type that we know."""
     from paramiko import Transport  # noqa: PLC0415
 

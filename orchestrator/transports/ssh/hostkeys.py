@@ -20,7 +20,7 @@ from orchestrator.transports.base import HostKeyProblem
 CERTIFIED, REVOKED = "@cert-authority", "@revoked"
 
 
-class Key(Protocol):
+class HostKey(Protocol):
     """A public key, as paramiko has it."""
 
     def get_name(self) -> str:
@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownHosts:
     """What is known of one host's keys."""
 
     host: str
@@ -89,7 +89,7 @@ class Known:
         places = ", ".join(map(str, self.files)) or "no file"
         return f"{shown} is in none of {places}. Nothing was sent. If the key is right: `{scan}`"
 
-    def missing_host_key(self, client: object, hostname: str, key: Key) -> None:
+    def missing_host_key(self, client: object, hostname: str, key: HostKey) -> None:
         """As paramiko asks: it knows no key itself."""
         del client, hostname
         self.check(key.get_name(), key.asbytes())
@@ -100,9 +100,9 @@ def fingerprint(key: bytes) -> str:
     return "SHA256:" + b64encode(sha256(key).digest()).decode().rstrip("=")
 
 
-def known(host: str, called: str, files: Sequence[Path]) -> Known:
+def known(host: str, called: str, files: Sequence[Path]) -> KnownHosts:
     """What files of host keys say of a host; those that do not exist or cannot be read say nothing."""
-    return Known(host, called, files, [entry for file in files for entry in _entries(file, called)])
+    return KnownHosts(host, called, files, [entry for file in files for entry in _entries(file, called)])
 
 
 def _entries(file: Path, called: str) -> Iterable[Entry]:

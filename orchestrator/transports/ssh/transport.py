@@ -235,7 +235,7 @@ class Ssh:
 
     def _server(self, connection: Connection, news: Callable[[], None] | None) -> Wire:
         """Start a server there; paramiko's errors when there is no channel."""
-        line, listen = Line(connection), news is not None
+        line, listen = SshSession(connection), news is not None
         line.channel.exec_command(command(self.host.interpreter))
         wire = Wire(line, news or (lambda: None), lambda: disconnect_reason(line.channel))
         wire.write(program())
@@ -275,7 +275,7 @@ def disconnect_reason(channel: Channel) -> str:
     return f"the connection ended: {printed.splitlines()[-1]}" if printed else "the connection ended"
 
 
-class Line:
+class SshSession:
     """A channel of a connection, as a `channel.Stream`."""
 
     def __init__(self, connection: Connection) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.backend import Inexpressible, Progress
-from backends.checkpoints import SPEC, Checkpoint, checkpoints, resumed
+from backends.checkpoints import SPEC, SavedCheckpoint, checkpoints, resumed
 from backends.compile import plan
 from backends.mapping.schedule import rate
 from backends.recipe.parse import parse
@@ -82,7 +82,7 @@ def test_going_on_needs_checkpoints():
 def test_an_index_is_read():
     """In the order in which it lists them."""
     listed = [{"step": 5, "folder": "out/a", "lacks": ""}, {"step": 10, "folder": "out/b", "lacks": "no optimizer state"}]
-    assert checkpoints(json.dumps(listed)) == (Checkpoint(5, "out/a"), Checkpoint(10, "out/b", "no optimizer state"))
+    assert checkpoints(json.dumps(listed)) == (SavedCheckpoint(5, "out/a"), SavedCheckpoint(10, "out/b", "no optimizer state"))
     assert checkpoints("") == ()
 
 

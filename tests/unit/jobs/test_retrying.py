@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.checkpoints import Checkpoint, first_rate
+from backends.checkpoints import SavedCheckpoint, first_rate
 from orchestrator.jobs.retry import Again, Enough, Rules, Tried, again, astray, by_hand, hangs, newest
 
 RULES = Rules.of({})
@@ -19,7 +19,7 @@ def tries(*kinds, checkpoints=()):
     """Attempts that failed so, one after another; `checkpoints` are the steps that each left."""
     left = [*checkpoints, *[()] * len(kinds)]
     return [
-        Tried(n + 1, kind, tuple(Checkpoint(step, f"out/{step}") for step in left[n]), (f"host{n}",))
+        Tried(n + 1, kind, tuple(SavedCheckpoint(step, f"out/{step}") for step in left[n]), (f"host{n}",))
         for n, kind in enumerate(kinds)
     ]
 
@@ -62,14 +62,14 @@ def test_it_goes_on_from_the_furthest_checkpoint():
     tried = tries("lost", "lost", checkpoints=[(5, 10), (5,)])
     told = again(RESUMING, tried, 20)
     assert isinstance(told, Again)
-    assert told.start == (1, Checkpoint(10, "out/10"), ("host0",))
+    assert told.start == (1, SavedCheckpoint(10, "out/10"), ("host0",))
     assert again(RULES, tried, 20).start is None, "the recipe did not ask for it"
 
 
 def test_what_has_nothing_left_to_do_is_no_start():
     """A checkpoint of the last step is passed over, and one that lacks something."""
-    whole, bare = Checkpoint(10, "a"), Checkpoint(15, "b", "no optimizer state")
-    assert newest([Tried(1, "lost", (whole, bare, Checkpoint(20, "c")))], 20).checkpoint == whole
+    whole, bare = SavedCheckpoint(10, "a"), SavedCheckpoint(15, "b", "no optimizer state")
+    assert newest([Tried(1, "lost", (whole, bare, SavedCheckpoint(20, "c")))], 20).checkpoint == whole
     assert newest([Tried(1, "lost", (bare,))], 20) is None
 
 
@@ -77,7 +77,7 @@ def test_by_hand_it_says_why_not():
     """Asked for by name, going on is possible without a rule, or refused with the trainer's reason."""
     assert by_hand(tries("unknown", checkpoints=[(5,)]), 20).start.checkpoint.step == 5
     why = "LitGPT saves no optimizer state with an adapter"
-    assert by_hand([Tried(1, "unknown", (Checkpoint(5, "a", why),))], 20) == Enough(why)
+    assert by_hand([Tried(1, "unknown", (SavedCheckpoint(5, "a", why),))], 20) == Enough(why)
     assert "checkpoint.every" in by_hand(tries("unknown"), 20).why
 
 

@@ -73,7 +73,7 @@ def test_the_families_that_people_fine_tune_are_there():
 def test_every_line_of_the_file_is_another_model():
     """No id is listed twice."""
     lines = Path(models.__file__).with_suffix(".csv").read_text("utf-8").splitlines()
-    assert lines[0].split(",") == list(models.Model._fields[:-2])
+    assert lines[0].split(",") == list(models.ModelFacts._fields[:-2])
     assert len(lines) - 1 == len(MODELS)
 
 

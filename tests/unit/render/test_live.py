@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from orchestrator.render.live import Progress
+from orchestrator.render.live import LiveProgress
 
 
 class Clock:
@@ -60,7 +60,7 @@ def plain(text):
 def test_lines():
     """Without a terminal there are whole lines: phases with their spans, training at most every few seconds, and its end."""
     clock, stream = Clock(), io.StringIO()
-    with Progress(stream, every=5.0, clock=clock) as progress:
+    with LiveProgress(stream, every=5.0, clock=clock) as progress:
         progress.phase("data")
         clock.now += 1
         progress.phase("data")
@@ -88,7 +88,7 @@ def test_lines():
 def test_lines_unknown():
     """What is not known yet is not made up: the number of steps, the loss, the pace of a job that was joined late."""
     clock, stream = Clock(), io.StringIO()
-    progress = Progress(stream, every=0, clock=clock)
+    progress = LiveProgress(stream, every=0, clock=clock)
     progress.step(40, None)
     progress.step(41, 100)
     clock.now += 10
@@ -100,7 +100,7 @@ def test_lines_unknown():
 def test_log_line():
     """A log line loses its escape sequences, and of an overwritten line the last state is shown."""
     stream = io.StringIO()
-    progress = Progress(stream)
+    progress = LiveProgress(stream)
     progress.line("\x1b[31mred\x1b[0m\x07\n")
     progress.line(" 10%|#\r 99%|####|\r\n")
     progress.line("[bold]not markup[/bold] :smile:")
@@ -111,7 +111,7 @@ def test_terminal(monkeypatch):
     """On a terminal a bar moves, log lines stand above it as they are, and what is over stays as plain lines."""
 
     def act(stream):
-        with Progress(stream, clock=Clock()) as progress:
+        with LiveProgress(stream, clock=Clock()) as progress:
             progress.phase("model")
             progress.phase("data")
             progress.step(1, 4, 2.5, 1234.4)
@@ -132,7 +132,7 @@ def test_terminal_is_left_whole(monkeypatch):
 
     def act(stream):
         before = set(threading.enumerate())
-        with pytest.raises(KeyboardInterrupt), Progress(stream) as progress:
+        with pytest.raises(KeyboardInterrupt), LiveProgress(stream) as progress:
             progress.step(1, 100)
             raise KeyboardInterrupt
         for thread in set(threading.enumerate()) - before:
@@ -149,7 +149,7 @@ def test_terminal_without_colour(monkeypatch):
 
     def act(stream):
         monkeypatch.setenv("NO_COLOR", "1")
-        with Progress(stream) as progress:
+        with LiveProgress(stream) as progress:
             progress.step(1, 4, 2.5)
 
     text = drawn(act, monkeypatch=monkeypatch)
@@ -159,7 +159,7 @@ def test_terminal_without_colour(monkeypatch):
 
 def test_dumb_terminal(monkeypatch):
     """A terminal without a cursor gets lines."""
-    text = drawn(lambda stream: Progress(stream).phase("data"), term="dumb", monkeypatch=monkeypatch)
+    text = drawn(lambda stream: LiveProgress(stream).phase("data"), term="dumb", monkeypatch=monkeypatch)
     assert text == "data ...\r\n"
 
 
@@ -167,7 +167,7 @@ def test_standard_output_is_not_taken(monkeypatch, capsys):
     """While a bar moves, data still goes to standard output: rich must not draw it."""
 
     def act(stream):
-        with Progress(stream) as progress:
+        with LiveProgress(stream) as progress:
             progress.step(1, 4)
             print("data")
             print("talk", file=sys.stderr)

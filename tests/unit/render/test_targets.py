@@ -2,7 +2,7 @@
 
 import json
 
-from orchestrator.render.targets import Row, check_table, targets_json, targets_table
+from orchestrator.render.targets import TargetRow, check_table, targets_json, targets_table
 from orchestrator.targets.model import Candidate, Targets
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import Device, HostFacts, SshAddress
@@ -18,10 +18,12 @@ B = Node("b.lab:2222", 8, "cuda", 80.0, ssh=SshAddress("b.lab", port=2222))
 C = Node("c.lab", 0, ssh=SshAddress("c.lab"))
 CANDIDATES = [Candidate.of("local", "local", [HERE]), Candidate.of("lab", "ssh", [A, B]), Candidate.of("new", "ssh", [C])]
 ROWS = [
-    Row("local", "local", HERE, use={1: "one\x1b[5m-1"}, waiting=3),
-    Row("lab", "ssh", A, FACTS, NOW - 130, waiting=12),
-    Row("lab", "ssh", B, None, None, {0: "two-2", 1: "two-2", 2: "two-2", 4: "three-3", 5: "two-2", 9: "two-2"}, waiting=12),
-    Row("new", "ssh", C, fault="c.lab: not reached\x1b[2J\nand why"),
+    TargetRow("local", "local", HERE, use={1: "one\x1b[5m-1"}, waiting=3),
+    TargetRow("lab", "ssh", A, FACTS, NOW - 130, waiting=12),
+    TargetRow(
+        "lab", "ssh", B, None, None, {0: "two-2", 1: "two-2", 2: "two-2", 4: "three-3", 5: "two-2", 9: "two-2"}, waiting=12
+    ),
+    TargetRow("new", "ssh", C, fault="c.lab: not reached\x1b[2J\nand why"),
 ]
 GROUPS = {"any": ("lab", "new")}
 

@@ -5,7 +5,7 @@ import zlib
 from base64 import b64encode
 
 from backends.backend import Progress
-from backends.checkpoints import Checkpoint
+from backends.checkpoints import SavedCheckpoint
 from backends.compile import plan
 from backends.plan import Plan
 from backends.recipe.parse import parse
@@ -78,7 +78,7 @@ def test_attempts_of_the_first_release():
         ResumePoint(1, 10, "out/step-10", "b"),
         5.0,
         ("hang", "no step"),
-        Outcome("hang", (Checkpoint(10, "out/step-10"),), ("c",)),
+        Outcome("hang", (SavedCheckpoint(10, "out/step-10"),), ("c",)),
     )
     assert json.loads(json.dumps(record.as_dict())) == FIRST_RELEASE
 

@@ -136,7 +136,7 @@ class Server:
                 return
             if not ready:
                 return
-            buried()
+            reap_children()
 
     def turn(self) -> bool:
         """Answer one request; False when there will be no more."""
@@ -273,7 +273,7 @@ def heard(listener: socket.socket) -> set[str]:
             return jobs
 
 
-def buried() -> None:
+def reap_children() -> None:
     """Take leave of supervisors that ended: they are children of this process."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:

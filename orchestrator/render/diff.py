@@ -98,11 +98,11 @@ def sentence(found: Difference, each: Apart) -> str:
     """`axolotl masks the prompt, litgpt trains on the prompt too`; empty where there are no words for it."""
     named = found.a.trainer and found.b.trainer and found.a.trainer != found.b.trainer
     names = (found.a.trainer, found.b.trainer) if named else ("A", "B")
-    said = [_said(each.leaf, value) for value in (each.a, each.b)]
+    said = [_phrase(each.leaf, value) for value in (each.a, each.b)]
     return ", ".join(f"{name} {text}" for name, text in zip(names, said, strict=True)) if all(said) else ""
 
 
-def _said(leaf: str, value: object) -> str:
+def _phrase(leaf: str, value: object) -> str:
     words, otherwise = _SAYS.get(leaf, ({}, ""))
     if isinstance(value, str | bool | int | float | None) and value in words:
         return words[value]

@@ -79,7 +79,7 @@ def check_table(rows: Sequence[TargetRow], *, width: int | None = None) -> str:
             row.node.name,
             "FAILED" if row.fault else "ok",
             *_devices(row.node),
-            *(_said(row.facts) if row.facts else ("-",) * 5),
+            *(_fact_cells(row.facts) if row.facts else ("-",) * 5),
             _use(row.use),
         )
         for row in rows
@@ -99,7 +99,7 @@ def _devices(node: Node) -> tuple[str, str, str]:
     return node.accelerator, str(node.devices), "-" if node.memory_gib is None else f"{node.memory_gib:.4g} GiB"
 
 
-def _said(facts: HostFacts) -> tuple[str, ...]:
+def _fact_cells(facts: HostFacts) -> tuple[str, ...]:
     clock = "ok" if abs(facts.skew) < SKEW else f"{ago(abs(facts.skew))} {'ahead' if facts.skew > 0 else 'behind'}"
     return facts.python, str(facts.cpus), f"{facts.free / 2**30:,.0f} GiB", clock, "there" if facts.uv else "brought along"
 

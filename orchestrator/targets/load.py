@@ -125,7 +125,7 @@ def _checked(model: type[_Model], values: Any, at: str, wrong: _Wrong) -> _Model
         for each in error.errors(include_url=False):
             parts = [str(part) for part in each["loc"] if part != "[key]"]
             section = _SECTIONS.get(parts[0], model) if len(parts) > 1 else model
-            wrong(".".join(filter(None, (at, *parts))), *_said(each, section))
+            wrong(".".join(filter(None, (at, *parts))), *_explained(each, section))
     return None
 
 
@@ -133,7 +133,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {"hosts": HostSection, "defaults": SshDe
 """Keys that hold sections of their own -> those."""
 
 
-def _said(error: Any, model: type[BaseModel]) -> tuple[str, Any, str]:
+def _explained(error: Any, model: type[BaseModel]) -> tuple[str, Any, str]:
     """One of pydantic's errors in our words: the rule, the value, a hint."""
     kind, last = error["type"], error["loc"][-1]
     if kind == "extra_forbidden":

@@ -115,7 +115,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
         couple(
             ("data.rendering",),
             (f"{TRAINER}:rows",),
-            lambda _value, _scene: _rendering(variant),
+            lambda _value, _context: _rendering(variant),
             lambda *_: ("native",),
             status="approximated",
             why="axolotl's own templates, truncation and order",

@@ -183,7 +183,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
             ("train.attention",),
             ("attn_implementation", f"{LAUNCH}:attention"),
             _attention,
-            lambda _, word, _scene: (word,),
+            lambda _, word, _context: (word,),
             why="auto is torch's scaled_dot_product_attention, which chooses the kernel",
         ),
         default_for_null("train.compile", "torch_compile", lambda _: False, "off: not measured"),

@@ -248,7 +248,7 @@ def _keep(variant: Variant) -> Row:
         ("checkpoint.keep",),
         ("max_num_checkpoints_to_keep", f"{JOB}:keep"),
         lambda v, _: (None, v),
-        lambda _, v, _scene: (v,),
+        lambda _, v, _context: (v,),
         why="removed by tune_maxtext.py, which knows when the newer one is whole",
     )
 

@@ -215,7 +215,7 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
             ("resources.strategy",),
             (switch, f"{LAUNCH}:strategy"),
             strategy,
-            lambda _, word, _scene: (word,),
+            lambda _, word, _context: (word,),
             why="fsdp_reshard_after_forward: weights too",
             absent=(switch,),
         ),

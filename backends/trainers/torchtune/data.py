@@ -120,7 +120,7 @@ def _files() -> Row:
     keys = tuple(f"dataset.{key}" for key in named)
 
     def to(name: Value, form: str, *rest: Value) -> Values:
-        *columns, system, on_prompt, _scene = rest
+        *columns, system, on_prompt, _context = rest
         section = _section(name, form, dict(zip(COLUMNS, columns, strict=True)), on_prompt, system)
         wish = [name, form, *columns, system, on_prompt]
         written = {f"dataset.{key}": value for key, value in section.items()} | {f"{LAUNCH}:data": wish}

@@ -80,7 +80,7 @@ def adapter(variant: Variant) -> Row:
         ("method.adapter",),
         keys,
         to,
-        lambda _recipe, quantized, dora, _scene: (back[quantized, dora],),
+        lambda _recipe, quantized, dora, _context: (back[quantized, dora],),
         why="torchtune has a recipe for each method; QLoRA and DoRA are switches of its LoRA",
     )
 

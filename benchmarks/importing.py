@@ -21,9 +21,9 @@ ROUNDS = 5
 ALL = """
 import pickle, sys, time
 start = time.perf_counter()
-from backends.dialects.base import Refused
-from backends.dialects.wild import Unreadable
-from backends.importing import convert
+from backends.dialect import Refused
+from backends.importing.convert import convert
+from backends.native_config import Unreadable
 loaded = time.perf_counter()
 files, made = pickle.load(sys.stdin.buffer), 0
 began = time.perf_counter()
@@ -39,7 +39,7 @@ print(made, loaded - start, time.perf_counter() - began)
 
 def configs() -> dict[str, str]:
     """torchtune's own, by path."""
-    from tests.importing.conftest import _packaged  # noqa: PLC0415  # the tests' folder is no package of ours
+    from tests.unit.importing.conftest import _packaged  # noqa: PLC0415  # the tests' folder is no package of ours
 
     with tempfile.TemporaryDirectory() as empty:
         home = Path(os.environ.get("TUNE_TEST_HOME", empty))

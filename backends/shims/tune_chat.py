@@ -7,7 +7,7 @@ carries loss.
 
 import json
 
-from tune_columns import HEEDED_KEYS, Watched, unseen, watched, way_out
+from tune_columns import HEEDED_KEYS, SWITCHED, Watched, unseen, watched, way_out
 from tune_files import BadRow
 
 SHAREGPT = {"human": "user", "gpt": "assistant"}
@@ -36,11 +36,24 @@ def turns(given, system=None, after=None, ignored=()):
         if message["role"] not in due:
             raise BadRow(f"message {number}: role should be {' or '.join(due)} here, got {message['role']!r}")
         if not isinstance(message["content"], str) and not (message["content"] is None and calls(message)):
-            raise BadRow(f"message {number}: content should be text, got {type(message['content']).__name__}")
+            raise BadRow(f"message {number}: content should be text, got {kind_of(message['content'])}")
         messages.append(message)
     if system and messages[0]["role"] != "system":
         messages.insert(0, {"role": "system", "content": system})
     return messages
+
+
+def kind_of(content):
+    """What a content is that is no text, and what to do about it."""
+    if content is None:
+        return "none: give it one, or take the message out"
+    if (
+        isinstance(content, list)
+        and content
+        and all(isinstance(one, dict) and isinstance(one.get("text"), str) for one in content)
+    ):
+        return "a list of parts: write their texts as one"
+    return type(content).__name__
 
 
 def calls(message):
@@ -53,6 +66,11 @@ def worded(given, number, ignored=()):
     if not isinstance(given, dict):
         raise BadRow(f"message {number}: should be an object, got {given!r:.60}")
     message = {key: value for key, value in given.items() if value is not None and key not in ignored}
+    for ours, theirs in (("role", "from"), ("content", "value")):
+        if ours in message and theirs in message and message[ours] not in (message[theirs], SHAREGPT.get(str(message[theirs]))):
+            raise BadRow(
+                f"message {number}: {theirs!r} says otherwise than {ours!r}: keep one, or put {theirs!r} into data.ignore"
+            )
     role = message.pop("from", None) if "role" not in message else message["role"]
     content = message.pop("value", None) if "content" not in message else message["content"]
     return {**message, "role": SHAREGPT.get(role, role) if isinstance(role, str) else role, "content": content}
@@ -101,14 +119,14 @@ def row_facts(cells):
     return facts
 
 
-def structured(name, value):
+def structured(name, value, wanted="a list or an object"):
     """A column's value; read as JSON where it is text, as data sets of the hub have it."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value) if value.strip() else None
     except (ValueError, RecursionError):
-        raise BadRow(f"column {name!r}: should be a list or an object, or JSON of one, got {value!r:.60}") from None
+        raise BadRow(f"column {name!r}: should be {wanted}, or JSON of one, got {value!r:.60}") from None
 
 
 # What the template writes
@@ -134,6 +152,11 @@ def written(messages, chat):
         key = path.removeprefix("messages[].")
         if key in HEEDED_KEYS:
             number = next(at for at, one in enumerate(messages, 1) if key in one)
+            if key in SWITCHED:
+                raise BadRow(
+                    f"message {number}: nothing reads {key!r}, so what it says of the loss would be lost: say it as `train`, or put "
+                    f"{key!r} into data.ignore"
+                )
             raise BadRow(
                 f"message {number}: the chat template writes no {key!r}, so what it says would be lost: choose a template that "
                 f"does (data.chat_template), {way_out(key)}"

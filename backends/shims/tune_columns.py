@@ -8,11 +8,15 @@ learned, and nothing uses it here: refused, unless `ignore` names it. Anything e
 from tune_files import BadRow
 
 MEDIA = {"image", "images", "audio", "audios", "video", "videos"}
-HEEDED = MEDIA | {"system", "tools", "functions", "documents", "chat_template_kwargs", "loss_mask", "history"}
+LOSS = {"weight", "train", "loss_mask", "loss_weight"}
+HEEDED = MEDIA | LOSS | {"sample_weight", "system", "tools", "functions", "documents", "chat_template_kwargs", "history"}
 """Columns that say what a row means, in every format."""
 HEEDED_IN_CHATS = HEEDED | {"messages", "conversations"}
 CALLS = {"tool_calls", "function_call", "tool_plan"}
-HEEDED_KEYS = MEDIA | CALLS | {"content", "reasoning_content", "reasoning", "thinking", "weight", "train", "loss_mask"}
+SAID = {"content", "reasoning_content", "reasoning", "thinking"}
+SWITCHED = LOSS | {"loss", "mask", "training", "trainable", "train_detail"}
+"""Keys of a message that say whether it carries loss."""
+HEEDED_KEYS = MEDIA | CALLS | SAID | SWITCHED
 """Keys of a message that say what it means."""
 
 
@@ -60,7 +64,7 @@ class Cells:
         """The columns that nothing has read; refused when one of them is of the `heeded`."""
         left = [name for name, value in self.row.items() if name not in self.read and value is not None]
         for name in left:
-            if name in heeded:
+            if name in heeded and self.row[name] not in ("", [], {}):
                 raise BadRow(f"column {name!r}: nothing reads it here, so what it says would be lost: {way_out(name)}")
         return left
 

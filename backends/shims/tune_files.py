@@ -63,7 +63,10 @@ def found(wish):
         if not os.path.isfile(path):
             raise Refused("no_data", f"{shown}: no such file")
         if os.path.splitext(path)[1] not in READERS:
-            raise Refused("bad_data", f"{shown}: should end in one of {', '.join(READERS)}")
+            raise Refused("bad_data", f"{shown}: should end in one of {', '.join(READERS)}: write its rows as one of them")
+        with open(path, "rb") as file:
+            if file.read(2) in (b"\xff\xfe", b"\xfe\xff"):
+                raise Refused("bad_data", f"{shown}: is UTF-16: write it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
     return Source(name, files, wish.get("weight", 1.0))
 
 
@@ -166,8 +169,16 @@ def json_list(file):
         if is_object(raw.removeprefix(BOM).strip().partition(b"\n")[0]):
             raise object_a_line(file) from None
         raise Refused("bad_data", f"{file.name}: not JSON: {error}") from None
-    if isinstance(rows, dict) and b"\n" not in raw.strip():
-        raise object_a_line(file)
+    if isinstance(rows, dict):
+        listed = [key for key, value in rows.items() if isinstance(value, list) and value and isinstance(value[0], dict)]
+        if len(listed) == 1 and listed[0] not in ("messages", "conversations"):
+            raise Refused(
+                "bad_data",
+                f"{file.name}: holds an object whose {listed[0]!r} is a list of rows: write that list alone "
+                f"(jq '.[{json.dumps(listed[0])}]' {file.name})",
+            )
+        if b"\n" not in raw.strip():
+            raise object_a_line(file)
     if not isinstance(rows, list):
         raise Refused("bad_data", f"{file.name}: should hold one list of rows, [{{...}}, {{...}}], got {type(rows).__name__}")
     yield from ((f"{file.name}: row {number}", row) for number, row in enumerate(rows, 1))
@@ -234,7 +245,7 @@ def each(files, make, most=None):
         try:
             made = make(whole(json.loads(row, object_pairs_hook=unique) if isinstance(row, bytes) else row))
         except UnicodeError:
-            problems.append(f"{where}: holds what is no UTF-8 text, or half a surrogate pair")
+            problems.append(f"{where}: holds what is no UTF-8 text, or half a surrogate pair: write the file as UTF-8")
         except (ValueError, RecursionError) as error:
             problems.append(f"{where}: {error}")
         else:

@@ -22,7 +22,7 @@ from array import array
 from collections import namedtuple
 from itertools import pairwise
 
-from tune_chat import row_facts, switched, turns, written
+from tune_chat import row_facts, structured, switched, turns, written
 from tune_columns import HEEDED, HEEDED_IN_CHATS, Cells
 from tune_files import BadRow, each
 from tune_tally import Tally
@@ -142,7 +142,9 @@ def conversation(cells, spec):
     if name == "messages" and cells.row.get("messages") is None and cells.row.get("conversations") is not None:
         name = "conversations"
     cells.read.add(name)
-    given = cells.row.get(name)
+    if name not in cells.row:
+        cells.cell("messages")  # says which columns there are
+    given = structured(name, cells.row[name], "a list of messages")
     if not isinstance(given, list) or not given:
         raise BadRow(f"column {name!r}: should be a list of messages, got {given!r:.60}")
     messages, own = turns(given, None, None, spec.ignore), cells.text("system", optional=True)

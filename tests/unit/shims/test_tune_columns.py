@@ -61,7 +61,10 @@ def test_other_columns_are_counted():
 
 @pytest.mark.parametrize(
     ("form", "column"),
-    [("instruct", "history"), ("text", "system"), ("chat", "loss_mask"), ("completion", "tools"), ("chat", "images")],
+    [
+        *[("instruct", "history"), ("text", "system"), ("chat", "loss_mask"), ("completion", "tools"), ("chat", "images")],
+        *[("text", "weight"), ("instruct", "train"), ("chat", "sample_weight")],
+    ],
 )
 def test_columns_that_say_what_is_meant_are_not_lost(form, column):
     """A well-known column that nothing reads here is refused, and `ignore` accepts that it is lost."""
@@ -107,6 +110,30 @@ def test_switches_that_mean_nothing_are_refused():
         with pytest.raises(BadRow, match=says):
             made({"messages": [CHAT[0], CHAT[1] | switch]}, format="chat")
     assert learned({"messages": [CHAT[0] | {"train": True}, CHAT[1]]}, format="chat")[1] == ["q#", "a#"]
+
+
+def test_a_column_that_says_nothing_is_told_only():
+    """An empty list or text of a well-known column loses nothing."""
+    assert made({"instruction": "a", "output": "b", "history": [], "system": ""}).unread == ["history"]
+
+
+@pytest.mark.parametrize("key", ["loss", "training", "mask", "train_detail"])
+def test_switches_by_other_names_are_refused(key):
+    """Other tools' keys for the loss of a message are not trained over."""
+    rows = {"messages": [CHAT[0], CHAT[1] | {key: False}]}
+    with pytest.raises(BadRow, match=f"message 2: nothing reads '{key}'.*say it as `train`"):
+        made(rows, format="chat")
+    assert learned(rows, format="chat", ignore=[key])[1] == ["a#"]
+
+
+def test_a_message_says_one_thing():
+    """A message in both words is read when they agree, and refused when they do not; a conversation may be JSON in a text."""
+    both = {"role": "user", "from": "human", "content": "q", "value": "q"}
+    assert made({"messages": [both, CHAT[1]]}, format="chat").text == "<user>q#<assistant>a#"
+    for key, other in (("from", "gpt"), ("value", "x")):
+        with pytest.raises(BadRow, match=f"message 1: '{key}' says otherwise"):
+            made({"messages": [both | {key: other}, CHAT[1]]}, format="chat")
+    assert made({"messages": json.dumps(CHAT)}, format="chat").text == "<user>q#<assistant>a#"
 
 
 def test_an_input_without_a_place_is_refused():

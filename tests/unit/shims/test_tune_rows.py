@@ -4,7 +4,7 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from tune_files import BadRow, File, Refused, each, split_files
+from tune_files import BadRow, File, Refused, each, found, split_files
 from tune_rows import render
 
 SPEC = {
@@ -85,7 +85,7 @@ def test_sharegpt_needs_no_column_name():
     """A row with `conversations` in the place of `messages` is read as it is; a named column decides."""
     row = {"conversations": [{"from": "system", "value": "S"}, {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}
     assert learned(row, format="chat") == ("<system>S#<user>a#<assistant>b#", ["b#"])
-    with pytest.raises(BadRow, match="column 'turns': should be a list of messages"):
+    with pytest.raises(BadRow, match="has no column 'turns', only 'conversations'"):
         learned(row, format="chat", columns={"messages": "turns"})
 
 
@@ -139,10 +139,17 @@ def test_column_names():
         ({"instruction": 5, "output": "b"}, {}, "column 'instruction': should be text, got int"),
         ({"instruction": "a", "input": [], "output": "b"}, {}, "column 'input': should be text, got list"),
         ({"instruction": "a", "output": None}, {}, "column 'output': should be text, got NoneType"),
-        ({"messages": "hi"}, {"format": "chat"}, "column 'messages': should be a list of messages, got 'hi'"),
+        ({"messages": "hi"}, {"format": "chat"}, "column 'messages': should be a list of messages, or JSON of one, got 'hi'"),
         ({"messages": []}, {"format": "chat"}, "should be a list of messages"),
         ({"messages": ["hi"]}, {"format": "chat"}, "message 1: should be an object, got 'hi'"),
         ({"messages": [{"role": "user", "content": 1}]}, {"format": "chat"}, "message 1: content should be text, got int"),
+        ({"messages": [{"role": "user"}]}, {"format": "chat"}, "message 1: content should be text, got none: give it one"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
+            {"format": "chat"},
+            "message 1: content should be text, got a list of parts: write their texts as one",
+        ),
+        ({"talk": []}, {"format": "chat"}, "has no column 'messages', only 'talk' (data.columns names them)"),
         (
             {"messages": [{"role": "assistant", "content": "x"}]},
             {"format": "chat"},
@@ -228,13 +235,28 @@ def test_all_bad_rows_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("a.json", b"{}"), ("a.json", b"[1"), ("a.json", b"[" * 100_000), ("a.txt", b"\xff\n")]
+    ("name", "content", "says"),
+    [
+        ("a.json", b"{}", "holds a JSON object a line"),
+        ("a.json", b'{"data": [{"text": "x"}]}', "holds an object whose 'data' is a list of rows: write that list alone"),
+        ("a.json", b"[1", "not JSON"),
+        ("a.json", b"[" * 100_000, "not JSON"),
+        ("a.txt", b"\xff\n", "write the file as UTF-8"),
+    ],
 )
-def test_files_that_are_not_what_they_are_called(tmp_path, name, content):
+def test_files_that_are_not_what_they_are_called(tmp_path, name, content, says):
     """A file that does not hold what its suffix says is refused, not half read."""
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(Refused, match=says) as caught:
         texts(tmp_path, name, content)
     assert caught.value.reason == "bad_data"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt"])
+def test_utf16_is_named(tmp_path, name):
+    """A file in UTF-16, as Windows writes them, is refused with the command that mends it."""
+    (tmp_path / name).write_text('{"text": "x"}\n', "utf-16")
+    with pytest.raises(Refused, match=r"is UTF-16.*iconv"):
+        found({"path": str(tmp_path / name)})
 
 
 def test_the_first_rows_only(tmp_path):

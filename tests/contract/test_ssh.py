@@ -17,10 +17,11 @@ import pytest
 from orchestrator.agent import blobs
 from orchestrator.transports.base import AttemptStatus, Busy, TransportError, Watch
 from orchestrator.transports.base import SshAddress as Settings
+from orchestrator.transports.served import BOOT, program
 from orchestrator.transports.ssh.channel import Wire
 from orchestrator.transports.ssh.config import route
 from orchestrator.transports.ssh.connect import hang_up
-from orchestrator.transports.ssh.transport import BOOT, Ssh, command, program
+from orchestrator.transports.ssh.transport import Ssh, command
 
 if TYPE_CHECKING:
     from conftest import Host

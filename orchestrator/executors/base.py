@@ -93,12 +93,14 @@ class Handle:
     """By rank; none while the executor has not told which."""
     kind: str = "local"
     """Of its target; it chooses the executor."""
+    candidate: Candidate | None = None
+    """Its target as the job was submitted with it: where an engine is asked while it has granted no node."""
 
     @classmethod
     def of(cls, request: JobRequest, job: str, attempt: int, placement: Placement) -> Handle:
         """The handle of an attempt that has a placement, by what its job was submitted with."""
-        kind = next(each.kind for each in request.candidates if each.name == placement.target)
-        return cls(job, attempt, placement, tuple(node for node, _ in request.nodes(placement)), kind)
+        candidate = next(each for each in request.candidates if each.name == placement.target)
+        return cls(job, attempt, placement, tuple(node for node, _ in request.nodes(placement)), candidate.kind, candidate)
 
     @property
     def key(self) -> tuple[str, int]:

@@ -130,8 +130,8 @@ class HostsExecutor:
                 continue
             if text:
                 placement = Placement.from_dict(json.loads(text))
-                kind = next(each.kind for each in candidates if each.name == placement.target)
-                return Handle(job, attempt, placement, tuple(nodes[name] for name in placement.devices), kind)
+                found = next(each for each in candidates if each.name == placement.target)
+                return Handle(job, attempt, placement, tuple(nodes[name] for name in placement.devices), found.kind, found)
         if trouble:
             raise trouble
         return None

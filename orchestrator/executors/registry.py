@@ -56,12 +56,12 @@ def others() -> tuple[ExecutorType, ...]:
 
 
 def kinds() -> dict[str, TargetKind]:
-    """What `kind` may be in clusters.yaml beside our own.
+    """What `kind` may be in clusters.yaml beside those that `targets.load` reads itself.
 
     Raises:
         Unavailable: see `others`.
     """
-    return {kind: what for each in others() for kind, what in each.kinds.items() if what}
+    return {kind: what for each in (*others(), *EXECUTORS) for kind, what in each.kinds.items() if what}
 
 
 def find(kind: str) -> ExecutorType:

@@ -103,7 +103,8 @@ def _target(name: str, values: Any, wrong: _Wrong, others: _Others) -> LocalSect
         section = _checked(theirs[kind].section, values, path, wrong)
         return _Other(theirs[kind], section) if section else None
     if not isinstance(kind, str) or kind not in KINDS:
-        wrong(f"{path}.kind", f"should be {' or '.join(KINDS)}", kind, _nearest(str(kind), [*KINDS, *others()]))
+        kinds = list(dict.fromkeys((*KINDS, *others())))
+        wrong(f"{path}.kind", f"should be {', '.join(kinds[:-1])} or {kinds[-1]}", kind, _nearest(str(kind), kinds))
         return None
     if name == "local" and kind != "local":
         wrong(f"{path}.kind", "should be local: so this machine is called", kind)

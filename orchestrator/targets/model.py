@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from backends.target import Target
@@ -23,6 +23,8 @@ class Candidate:
     """Of the target in clusters.yaml; it chooses the executor."""
     nodes: tuple[Node, ...]
     """In the order of clusters.yaml."""
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    """What else clusters.yaml says to its executor alone, as plain values: a partition, an address."""
 
     @classmethod
     def of(cls, name: str, kind: str, nodes: Sequence[Node], python: str = "", threads: int | None = None) -> Candidate:
@@ -31,7 +33,8 @@ class Candidate:
         accelerator: Literal["cpu", "cuda"] = "cuda" if any(node.accelerator == "cuda" for node in known or nodes) else "cpu"
         alike = [node for node in known if node.accelerator == accelerator]
         most, least = max((node.devices for node in alike), default=0), _least(node.memory_gib for node in alike)
-        return cls(Target(name, accelerator, most, least, python, threads, len(alike)), kind, tuple(nodes))
+        count = sum(node.count for node in alike)
+        return cls(Target(name, accelerator, most, least, python, threads, count), kind, tuple(nodes))
 
     @property
     def name(self) -> str:
@@ -51,18 +54,20 @@ class Candidate:
     def such(self, devices: int) -> Target:
         """What holds for those nodes that have so many devices each; for all where none has as many."""
         roomy = [node for node in self.usable if node.devices >= devices]
-        return replace(self.target, hosts=len(roomy)) if roomy else self.target
+        return replace(self.target, hosts=sum(node.count for node in roomy)) if roomy else self.target
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
         """The candidate that `as_dict` gave. An older release wrote neither its kind nor the nodes' accelerators."""
         target = Target(**values["target"])
         nodes = tuple(Node.from_dict({"accelerator": target.accelerator, **each}) for each in values["hosts"])
-        return cls(target, values.get("kind") or ("ssh" if any(node.remote for node in nodes) else "local"), nodes)
+        kind = values.get("kind") or ("ssh" if any(node.remote for node in nodes) else "local")
+        return cls(target, kind, nodes, values.get("settings", {}))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values: of the nodes those that a job may get."""
-        return {"target": asdict(self.target), "kind": self.kind, "hosts": [node.as_dict() for node in self.usable]}
+        settings = {"settings": dict(self.settings)} if self.settings else {}
+        return {"target": asdict(self.target), "kind": self.kind, "hosts": [node.as_dict() for node in self.usable], **settings}
 
 
 class Targets(NamedTuple):
@@ -82,7 +87,7 @@ class Targets(NamedTuple):
 
 
 class TargetKind(NamedTuple):
-    """What clusters.yaml may say of targets of one kind that an executor of another package runs."""
+    """What clusters.yaml may say of targets of one kind that an executor brings."""
 
     section: type[BaseModel]
     """Its keys. `kind` is one of them; unknown ones are refused where the model forbids them, as ours do."""

@@ -34,6 +34,8 @@ class Node:
     """It reaches no package index: wheels are prepared here and brought along."""
     occupied: Literal["wait", "use"] = "wait"
     """Whether its accelerators are taken while processes use them that are not tune's."""
+    count: int = 1
+    """Machines alike for which it stands: the compute nodes of an engine that is asked on this one, and grants them itself."""
 
     @property
     def remote(self) -> bool:

@@ -67,7 +67,7 @@ class Bench:
         for job, placement in granted.items():
             known = {node.name: node for node in self.candidate.nodes}
             nodes = tuple(known[name] for name in placement.devices)
-            self.submit(Handle(job, 1, placement, nodes, self.candidate.kind))
+            self.submit(Handle(job, 1, placement, nodes, self.candidate.kind, self.candidate))
         return set(granted)
 
     def submit(self, handle):
@@ -260,7 +260,8 @@ def test_one_that_never_was(bench):
     """It is unknown, cannot be found, and may be cancelled."""
     granted = bench.executor.capacity([], [iter([bench.ask("a", "sleep 600")])]).granted["a"]
     nodes = {node.name: node for node in bench.candidate.nodes}
-    bench.handles["a"] = Handle("a", 1, granted, tuple(nodes[name] for name in granted.devices), bench.candidate.kind)
+    there = tuple(nodes[name] for name in granted.devices)
+    bench.handles["a"] = Handle("a", 1, granted, there, bench.candidate.kind, bench.candidate)
     bench.until(lambda: bench.phase("a") == "unknown")
     bench.executor.cancel(bench.handles["a"])
     assert bench.executor.find("a", 1, [bench.candidate]) is None

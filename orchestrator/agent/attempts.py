@@ -5,12 +5,11 @@ Standard library of CPython 3.8 or newer.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from itertools import islice
 
-from orchestrator.agent.files import dump_json, ignore_errors, read_bytes, read_json, read_part, relative
+from orchestrator.agent.files import dump_json, ignore_errors, is_locked, read_bytes, read_json, read_part, relative
 from orchestrator.agent.processes import attempt_processes, signal_all
 
 TYPE_CHECKING = False
@@ -28,17 +27,13 @@ CHUNK = 1024 * 1024  # most bytes of one file in one poll; the next poll goes on
 WHOLE = 16 * CHUNK  # most bytes of all files that are sent whole with one status
 MATCHES = 8  # most new files of one pattern in one poll
 STATUS_KEYS = ("phase", "step", "step_started", "rc", "signal", "why", "orphans", "ended", "cause", "evidence")
+ALLOCATION_ENDED = "allocation ended"  # why an attempt ended whose devices were taken back
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # differs after each boot of the host
 
 
 def alive(folder: str) -> bool:
     """Does the supervisor live?"""
-    try:
-        with open(folder + "/sup.lock", "rb", buffering=0) as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        return isinstance(error, BlockingIOError)
-    return False
+    return is_locked(folder + "/sup.lock")
 
 
 def status(folder: str) -> Json:
@@ -47,7 +42,8 @@ def status(folder: str) -> Json:
     lives = alive(folder)  # before exit.json: the other order would miss an end in between
     facts = read_json(folder + "/exit.json")
     if facts:
-        facts["phase"] = "exited"
+        # what granted the devices is gone: the attempt did not end by itself, nor did anybody ask for it
+        facts["phase"] = "lost" if facts["why"] == ALLOCATION_ENDED else "exited"
     elif lives:
         facts = read_json(folder + "/run.json") or {}
         facts["phase"] = "stopping" if os.path.exists(folder + "/stop.json") else "running"

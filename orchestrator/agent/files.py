@@ -6,6 +6,7 @@ Standard library of CPython 3.8 or newer.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from _json import encode_basestring_ascii, make_scanner  # the C half: all of `json` costs each start 8 ms
 from binascii import b2a_base64
@@ -101,6 +102,16 @@ def write_json(path: str, value: Any, durable: bool = False) -> None:
         if durable:
             os.fsync(file.fileno())
     os.rename(path + ".new", path)
+
+
+def is_locked(path: str) -> bool:
+    """Does a living process hold a file's lock? The kernel drops it at any death."""
+    try:
+        with open(path, "rb", buffering=0) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    return False
 
 
 def make_folder(path: str) -> None:

@@ -9,7 +9,7 @@
     wait DIR SECONDS             answer when the attempt ended, or after SECONDS
 
 DIR is `HOME/jobs/JOB/ATTEMPT`. DOCUMENT is `{"spec": {"job", "attempt", "steps": [{"name", "argv", "made"}], "env": {},
-"grace": 10, "notify": "", "devices": [0], "accelerator": "cuda", "occupied": "wait", "lease": who asks}, "files": {name: text},
+"grace": 10, "notify": "", "devices": [0], "accelerator": "cuda", "occupied": "wait", "lease": who asks, "allocation": lock}, "files": {name: text},
 "links": {name: target}, "secrets": {NAME: value}}`; names are relative to `DIR/work`, where the steps run, and relative targets
 to HOME. See `transports.base.Request`. WATCHES is a list of `transports.base.Watch`, each with
 `dir`; answers are `transports.base.AttemptStatus`, bytes in base64. Exit codes: 0 done; 2 wrong arguments or document; 3 the
@@ -36,7 +36,7 @@ import sys
 import time
 
 from orchestrator.agent.attempts import BOOT_ID, observe, read, reap, status, stop, wait
-from orchestrator.agent.files import attempt_folder, dump_json, parse_json, read_bytes, read_json, relative, write_json
+from orchestrator.agent.files import attempt_folder, dump_json, is_locked, parse_json, read_bytes, read_json, relative, write_json
 from orchestrator.agent.leases import DevicesBusy, held_elsewhere, lock_turn, on_accelerator, take
 from orchestrator.agent.supervisor import Supervisor, detach
 
@@ -53,6 +53,8 @@ REFUSED = (OSError, ValueError, LookupError, TypeError)  # what a wrong request 
 def check(folder: str, document: Json) -> None:
     """ValueError when the document cannot be placed."""
     spec, names = document["spec"], [*document["files"], *document["links"]]
+    if spec.get("allocation"):
+        relative(spec["allocation"])
     if [spec["job"], str(spec["attempt"])] != folder.rsplit("/", 2)[1:]:
         raise ValueError("%s: the document is for attempt %s of %r" % (folder, spec["attempt"], spec["job"]))
     if not spec["steps"] or not all(step["argv"] and "\0" not in "".join(step["argv"]) for step in spec["steps"]):
@@ -157,6 +159,8 @@ def claim(folder: str, document: Json, held: list[int]) -> int | None:
     if on_accelerator(spec) and not os.path.exists(folder):
         asked = devices if spec["accelerator"] == "cuda" else []
         beyond = held_elsewhere(home, spec.get("occupied", "wait"), asked)
+    if spec.get("allocation") and not os.path.exists(folder) and not is_locked("%s/%s" % (home, spec["allocation"])):
+        raise BlockingIOError("the allocation of %s/%s has ended" % (spec["job"], spec["attempt"]))
     mine = lock_turn(home) if devices else None
     try:
         if os.path.exists(folder):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 
+from orchestrator.agent.attempts import ALLOCATION_ENDED
 from orchestrator.agent.causes import cause_of, memory_kills
-from orchestrator.agent.files import DISK_FULL, ignore_errors, read_json, write_json
+from orchestrator.agent.files import DISK_FULL, ignore_errors, is_locked, read_json, write_json
 from orchestrator.agent.processes import adopt_orphans, attempt_processes, process_stat, signal_all, spawn
 
 TYPE_CHECKING = False
@@ -125,15 +126,21 @@ class Supervisor:
         return attempt_processes(self.tag, self.state) if self.collect() or not self.adopts else []
 
     def heed(self) -> None:
-        """Follow a stop request; a later one may set another grace."""
-        if not os.path.exists(self.folder + "/stop.json"):
+        """Follow a stop request, of which a later one may set another grace; and end when the devices are taken back."""
+        asked = os.path.exists(self.folder + "/stop.json")
+        if not asked and not self.allocation_ended():
             return
-        grace = (read_json(self.folder + "/stop.json") or self.spec).get("grace", 10.0)
+        grace = ((read_json(self.folder + "/stop.json") if asked else None) or self.spec).get("grace", 10.0)
         if grace != self.grace:
             self.grace, self.kill_at = grace, time.monotonic() + grace
         if not self.why:
-            self.why = "stopped"
+            self.why = "stopped" if asked else ALLOCATION_ENDED
             signal_all(self.members(), signal.SIGTERM)
+
+    def allocation_ended(self) -> bool:
+        """Has whoever granted the devices let go of the lock that says so?"""
+        path = self.spec.get("allocation")
+        return bool(path) and not is_locked("%s/%s" % (self.folder.rsplit("/", 3)[0], path))
 
     def clear(self) -> int:
         """End what the step left behind, how many it was: TERM, unless a stop sent it, and KILL after the grace."""

@@ -13,6 +13,7 @@ from orchestrator.home import Home
 from orchestrator.render.targets import TargetRow
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.targets.inventory import Known, Snapshot, ask, owner, recall
+from orchestrator.targets.schema import KINDS
 
 if TYPE_CHECKING:
     from orchestrator.store import Active
@@ -71,7 +72,7 @@ def _rows(
             answer, kept = asked.get(node.key), known.get(node.key)
             facts, using, fault = kept and kept.facts, use.get(node.name, {}), ""
             if isinstance(answer, Snapshot):
-                facts, fault = answer.facts, wrong_with(candidate, node, answer.facts)
+                facts, fault = answer.facts, wrong_with(candidate, node, answer.facts) or _engine_fault(candidate)
             elif answer:
                 facts, fault = None, str(answer)
             leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, owner(home))
@@ -121,13 +122,23 @@ def _active(home: Home) -> list[Active]:
 
 def wrong_with(candidate: Candidate, node: Node, facts: HostFacts) -> str:
     """Why jobs cannot run on a machine that answers; empty when they can."""
-    if node.accelerator == "cuda" and len(facts.devices) < node.devices:
+    if node.accelerator == "cuda" and not node.ray and len(facts.devices) < node.devices:
         return f"{node.name}: clusters.yaml says {node.devices} CUDA device(s), the machine has {len(facts.devices)}"
     if not node.remote and (fault := _local_fault(candidate.target.python)):
         return f"{node.name}: {fault}"
     if facts.free < ROOM and not candidate.target.python:
         return f"{node.name}: {facts.folder} has {facts.free / 2**30:.1f} GiB free, an environment takes 2 to 5"
     return ""
+
+
+def _engine_fault(candidate: Candidate) -> str:
+    """Why the engine that grants a target's devices will grant none; empty where it will, or where there is no such engine."""
+    if candidate.kind in KINDS:
+        return ""
+    from orchestrator.executors.registry import find  # noqa: PLC0415  # heavy, and few have such a target
+
+    ask = find(candidate.kind).fault
+    return ask(candidate) if ask else ""
 
 
 def _local_fault(python: str) -> str:

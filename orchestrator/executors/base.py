@@ -244,3 +244,5 @@ class ExecutorType:
     open: Callable[[ExecutorContext], Executor]
     kinds: Mapping[str, TargetKind | None]
     """What clusters.yaml may say of the targets that it runs, by their `kind`; None where `targets.load` knows it."""
+    fault: Callable[[Candidate], str] | None = None
+    """Asks the engine of a target why jobs as clusters.yaml allows them can never run there; empty when they can."""

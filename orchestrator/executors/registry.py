@@ -18,9 +18,10 @@ from orchestrator.executors.base import (
     Watched,
 )
 from orchestrator.executors.hosts import HOSTS
+from orchestrator.executors.ray.executor import RAY
 from orchestrator.targets.model import TargetKind
 
-EXECUTORS: tuple[ExecutorType, ...] = (HOSTS,)
+EXECUTORS: tuple[ExecutorType, ...] = (HOSTS, RAY)
 """Ours. `executors.fake` is for tests and is not among them."""
 
 GROUP = "tunesmith.executors"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
@@ -55,10 +54,9 @@ def stage(home: Home, transport: Transport, facts: HostFacts, node: Node, plan: 
     def there(name: str) -> str:
         return f"{facts.folder}/blobs/{named[name]}" if name in named else ""
 
-    interpreter = node.ssh.interpreter if node.ssh else sys.executable
     return HostPaths(
         facts.folder,
-        interpreter,
+        node.interpreter,
         f"linux-{facts.machine}",
         uv=there("uv") or facts.uv,
         wheels=there("wheels"),

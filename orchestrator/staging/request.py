@@ -117,6 +117,7 @@ def request(
         occupied=node.occupied,
         lease=owner,
         secrets=secrets,
+        allocation=f"allocations/{job}-{attempt}" if node.ray else "",
     )
 
 

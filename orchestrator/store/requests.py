@@ -5,7 +5,7 @@ The keys in the store are those of the first release: `plan`, `places` (each wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from backends.plan import Plan
 from orchestrator.store import lanes
@@ -46,4 +46,4 @@ class JobRequest:
         [candidate] = [each for each in self.candidates if each.name == placement.target]
         known = {node.name: node for node in candidate.nodes}
         first = candidate.nodes[0]
-        return [(known.get(name) or replace(first, name=name), devices) for name, devices in placement.devices.items()]
+        return [(known.get(name) or first.named(name), devices) for name, devices in placement.devices.items()]

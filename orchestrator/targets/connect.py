@@ -11,14 +11,18 @@ from orchestrator.transports.base import Transport
 from orchestrator.transports.local import Local
 
 
-def connect(home: Home, node: Node, news: Callable[[], None] = lambda: None) -> Transport:
+def connect(home: Home, node: Node, news: Callable[[], None] | None = None) -> Transport:
     """The transport to a machine; it connects when it is asked something.
 
     Args:
         home: our state folder.
         node: the machine.
-        news: called, in another thread, when something has changed there.
+        news: called, in another thread, when something has changed there. None does not listen: who listens is the last who asked.
     """
+    if node.ray:
+        from orchestrator.transports.ray.node import RayNode  # noqa: PLC0415  # few have a cluster
+
+        return RayNode(node.ray, owner(home), news)
     if node.ssh is None:
         return Local(home.path)
     from orchestrator.transports.ssh.transport import Ssh  # noqa: PLC0415  # fabric is heavy, and many have no other host

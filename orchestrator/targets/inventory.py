@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.targets.node import Node
-from orchestrator.transports.base import HostFacts, Lease, Transport, TransportError
+from orchestrator.transports.base import HostFacts, Lease, TransportError
 
 if TYPE_CHECKING:
     from orchestrator.home import Home
@@ -106,20 +106,17 @@ def ask(home: Home, nodes: Iterable[Node]) -> dict[str, Snapshot | TransportErro
 
 
 def _ask(home: Home, node: Node) -> Snapshot | TransportError:
-    from orchestrator.transports.local import Local  # noqa: PLC0415  # subprocess and more, for those who ask
+    from orchestrator.targets.connect import connect  # noqa: PLC0415  # subprocess and more, for those who ask
 
-    transport: Transport = Local(home.make().path)
+    home.make()
+    transport = connect(home, node)
     try:
-        if node.ssh:
-            from orchestrator.transports.ssh.transport import Ssh  # noqa: PLC0415  # fabric is heavy
-
-            transport = Ssh(node.ssh, owner(home))
         return Snapshot(_checked(asdict(transport.hello())), _used(map(asdict, transport.leases())))
     except TransportError as error:
         return error
     except (ValueError, LookupError, TypeError):
         return TransportError(
-            f"{node.ssh.name if node.ssh else 'this machine'}: answers what this version of tune does not understand"
+            f"{node.name if node.remote else 'this machine'}: answers what this version of tune does not understand"
         )
     finally:
         transport.close()

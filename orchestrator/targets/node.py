@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from orchestrator.transports.base import SshAddress
+from orchestrator.transports.base import RayAddress, SshAddress
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Node:
     """Variables of all jobs there."""
     ssh: SshAddress | None = None
     """How it is reached over SSH; None for this machine."""
+    ray: RayAddress | None = None
+    """How it is reached in a Ray cluster, which grants its devices."""
     offline: bool = False
     """It reaches no package index: wheels are prepared here and brought along."""
     occupied: Literal["wait", "use"] = "wait"
@@ -40,24 +43,36 @@ class Node:
     @property
     def remote(self) -> bool:
         """Another machine than this one: each question costs a round trip, and files are brought there."""
-        return self.ssh is not None
+        return bool(self.ssh or self.ray)
 
     @property
     def key(self) -> str:
         """Under which facts about the machine are kept: another when its address, port or user changes. "" is this one."""
-        return self.ssh.key if self.ssh else ""
+        way = self.ssh or self.ray
+        return way.key if way else ""
+
+    @property
+    def interpreter(self) -> str:
+        """A Python there by which our own programs are run."""
+        if self.ray:
+            return "python3"
+        return self.ssh.interpreter if self.ssh else sys.executable
+
+    def named(self, name: str) -> Node:
+        """Another machine that is reached as this one is, by its name among the others: one that an engine granted."""
+        return replace(self, name=name, address=name, count=1, ray=replace(self.ray, node=name) if self.ray else None)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Node:
         """The node that `as_dict` gave; what an older release did not write has its default."""
         names = {_FIELDS.get(key, key): value for key, value in values.items()}
         known = {name: value for name, value in names.items() if name in cls.__dataclass_fields__}
-        ssh = known.pop("ssh", None)
-        return cls(**known, ssh=SshAddress(**ssh) if ssh else None)
+        ssh, ray = known.pop("ssh", None), known.pop("ray", None)
+        return cls(**known, ssh=SshAddress(**ssh) if ssh else None, ray=RayAddress(**ray) if ray else None)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return {_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        return {_KEYS.get(name, name): value for name, value in asdict(self).items() if name != "ray" or value}
 
 
 _KEYS = {"name": "machine", "address": "inside"}

@@ -43,9 +43,9 @@ _Jump = Annotated[
         "should be [user@]host[:port], or several of them with commas between",
     ),
 ]
-_Folder = Annotated[str, _text(_fits(rf"/|~|~?/{_PATH}"), "should be an absolute path on the host, or one that begins with ~/")]
-_Absolute = Annotated[str, _text(_fits(rf"/{_PATH}"), "should be an absolute path on the host")]
-_Program = Annotated[
+Folder = Annotated[str, _text(_fits(rf"/|~|~?/{_PATH}"), "should be an absolute path on the host, or one that begins with ~/")]
+Absolute = Annotated[str, _text(_fits(rf"/{_PATH}"), "should be an absolute path on the host")]
+Program = Annotated[
     str, _text(_fits(rf"[A-Za-z0-9_]{_PATH}|/{_PATH}"), "should be a program's name or its absolute path on the host")
 ]
 _Mine = Annotated[str, _text(_fits(rf"(?!~[^/]){_PATH}"), "should be a path of this machine; ~ is your own home, nobody else's")]
@@ -90,7 +90,7 @@ class LocalSection(MachineSection):
 class SshDefaults(MachineSection):
     """What a host of kind ssh may say; what it does not say is its target's, then that of `defaults`, then ssh_config's."""
 
-    python: _Absolute | None = None
+    python: Absolute | None = None
     user: _User | None = None
     port: Annotated[int, Field(gt=0, lt=65536)] | None = None
     identity: _Mine | None = None
@@ -99,9 +99,9 @@ class SshDefaults(MachineSection):
     """Hosts to go through, as `ssh -J` takes them."""
     known_hosts: _Mine | None = None
     """The one file of host keys to believe. Null: the user's and the system's."""
-    folder: _Folder = "~/.tune"
+    folder: Folder = "~/.tune"
     """State folder on the host: jobs, environments, caches."""
-    interpreter: _Program = "python3"
+    interpreter: Program = "python3"
     """A Python of 3.8 or later on the host, for what watches over the jobs."""
     provision: Literal["online", "offline"] = "online"
     """Whether the host reaches a package index. Offline: wheels are prepared here and brought along."""

@@ -82,6 +82,27 @@ class SshAddress:
 
 
 @dataclass(frozen=True)
+class RayAddress:
+    """How to reach one machine of a Ray cluster."""
+
+    url: str
+    """Of the Jobs API: `http://head:8265`."""
+    node: str = ""
+    """The machine's address in the cluster; empty: the head."""
+    folder: str = "~/.tune"
+    """State folder on each node, on a disk of its own; `~` is the home of the user there that Ray runs as."""
+    interpreter: str = "python"
+    """By which a job of the cluster starts a Python that has Ray."""
+    relay: str = ""
+    """`HOST:PORT` by which the relay is reached from here, which listens on that port; empty: the head's host, and any port."""
+
+    @property
+    def key(self) -> str:
+        """Under which facts about the machine are kept."""
+        return f"ray {self.url} {self.node}".rstrip()
+
+
+@dataclass(frozen=True)
 class Device:
     """One accelerator of a host."""
 
@@ -177,6 +198,9 @@ class Request:
     """Whether to take accelerators that processes use which are not tune's."""
     lease: str = ""
     """Who asks for them: a controller, in words for people."""
+    allocation: str = ""
+    """A file that somebody else keeps locked while the attempt may run, relative to the state folder: whoever granted its devices.
+    It does not start without, and ends when the lock is let go of. Empty: the devices are ours to grant."""
 
 
 @dataclass(frozen=True)

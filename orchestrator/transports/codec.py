@@ -44,7 +44,7 @@ MATCHES = 8
 
 def document(request: Request) -> dict[str, Any]:
     """What the runner needs to start an attempt."""
-    kept = ("job", "attempt", "env", "grace", "notify", "devices", "accelerator", "occupied", "lease")
+    kept = ("job", "attempt", "env", "grace", "notify", "devices", "accelerator", "occupied", "lease", "allocation")
     spec = {key: getattr(request, key) for key in kept}
     spec["steps"] = [dict(step) for step in request.steps]
     return {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}

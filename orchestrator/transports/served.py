@@ -9,7 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from orchestrator import agent
 from orchestrator.transports import codec, files
@@ -54,7 +54,10 @@ sys.modules["orchestrator.agent.server"].main()
 """Runs the program that comes through standard input: its length in 8 digits, and modules in their order."""
 
 
-class Served(ABC):
+C = TypeVar("C")
+
+
+class Served(ABC, Generic[C]):
     """Attempts on a machine, in folders under `FOLDER/jobs`. Connects when asked something; threads may share it."""
 
     patience = CONNECT
@@ -72,7 +75,7 @@ class Served(ABC):
         """
         self.name, self.folder, self.owner, self.news = name, folder, owner, news
         self._lock = threading.Lock()
-        self._connection: Any = None
+        self._connection: C | None = None
         self._talk: Wire | None = None
         self._freight: Wire | None = None
         self._failed: tuple[float, Exception] = (0.0, TransportError())
@@ -80,7 +83,7 @@ class Served(ABC):
         """Messages sent, in all."""
 
     @abstractmethod
-    def connected(self, given_up: threading.Event) -> tuple[Any, Wire]:
+    def connected(self, given_up: threading.Event) -> tuple[C, Wire]:
         """A connection, and a server at its other end that has answered (`serving`); let go of where it was given up meanwhile.
 
         Raises:
@@ -88,11 +91,11 @@ class Served(ABC):
         """
 
     @abstractmethod
-    def second(self, connection: Any, talk: Wire) -> Wire:
+    def second(self, connection: C, talk: Wire) -> Wire:
         """Another server over the same connection; the first where there can be no more."""
 
     @abstractmethod
-    def hang_up(self, connection: Any) -> None:
+    def hang_up(self, connection: C) -> None:
         """End a connection at once; nothing is raised."""
 
     def start(self, request: Request) -> AttemptStatus:
@@ -194,7 +197,7 @@ class Served(ABC):
             if self._talk is None or self._talk.gone:
                 self._drop("another connection is made")
                 self._connection, self._talk = within(self.patience, self.name, self.connected)
-            if freight and (self._freight is None or self._freight.gone):
+            if freight and self._connection and (self._freight is None or self._freight.gone):
                 self._freight = self.second(self._connection, self._talk)
             return self._freight if freight and self._freight else self._talk
         except TransportError as error:

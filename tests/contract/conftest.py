@@ -21,6 +21,7 @@ from orchestrator.transports.base import AttemptStatus, Request, Transport, Watc
 from orchestrator.transports.local import Local
 from orchestrator.transports.ssh.transport import Ssh
 from tests.hosts.lab import PYTHON, Node, hosts, network  # noqa: F401
+from tests.hosts.ray import ray  # noqa: F401
 
 Argv = list[str]
 

@@ -16,6 +16,8 @@ from orchestrator.executors import registry
 from orchestrator.executors.base import Ask, AttemptRequest, ExecutorContext, Handle, Watched
 from orchestrator.executors.fake import FakeEngine, FakeExecutor
 from orchestrator.executors.hosts import HostsExecutor
+from orchestrator.executors.ray.executor import RayExecutor
+from orchestrator.executors.ray.section import RaySection, candidate
 from orchestrator.home import Home
 from orchestrator.store import open_store
 from orchestrator.targets.model import Candidate
@@ -46,6 +48,7 @@ class Bench:
         self.executor = make()
         self.advance = advance or (lambda seconds: time.sleep(0.05))
         self.requests, self.handles, self.told, self.logs = {}, {}, {}, {}
+        self.limit = LIMIT
 
     def plan(self, script, devices=1, hosts=1):
         step = Step("train", ("/bin/sh", "-c", script))
@@ -98,8 +101,8 @@ class Bench:
         self.poll()
         return self.told[job].phase if job in self.told else ""
 
-    def until(self, true, seconds=LIMIT):
-        end = time.monotonic() + seconds
+    def until(self, true):
+        end = time.monotonic() + self.limit
         while not (answer := true()):
             assert time.monotonic() < end, ("it did not come true", self.told)
             self.advance(0.5)
@@ -116,7 +119,7 @@ class Bench:
         self.executor.close()
 
 
-@pytest.fixture(params=["local", "ssh", "fake", "scratch"])
+@pytest.fixture(params=["local", "ssh", "fake", "scratch", pytest.param("ray", marks=pytest.mark.long)])
 def bench(request, tmp_path, monkeypatch):
     """Room for two jobs of one device."""
     home = Home(tmp_path / "home").make()
@@ -128,6 +131,8 @@ def bench(request, tmp_path, monkeypatch):
         kind = registry.find("scratch")
         candidate = kind.kinds["scratch"].candidate("t", kind.kinds["scratch"].section(kind="scratch"))
         made = Bench(lambda: kind.open(ExecutorContext(home)), candidate)
+    elif request.param == "ray":
+        made = ray_bench(request.getfixturevalue("ray"), home, tmp_path.name)
     else:
         node = Node("local", 2)
         if request.param == "ssh":
@@ -136,6 +141,15 @@ def bench(request, tmp_path, monkeypatch):
         made = Bench(lambda: HostsExecutor(ExecutorContext(home)), Candidate.of("t", request.param, [node]))
     yield made
     made.close()
+
+
+def ray_bench(cluster, home, folder, **said):
+    """Room for two jobs on the head."""
+    about = {"devices": 2, "resources": {"one": 1}, **said}
+    section = RaySection(kind="ray", address=cluster.url, folder=f"/tmp/{folder}", **about)
+    made = Bench(lambda: RayExecutor(ExecutorContext(home)), candidate("t", section))
+    made.limit = 300.0
+    return made
 
 
 def package(site):
@@ -351,7 +365,7 @@ def test_a_package_brings_kind_and_executor(tune, tmp_path):
     (tune.cwd / "r.yaml").write_text(RECIPE)
     mixed = tune("submit", "r.yaml", "--on", "local,s", "--dry-run", code=2, prefix=prefix).stderr
     assert "different executors: local by hosts, s by scratch" in mixed
-    assert "should be local or ssh" in tune("targets", code=2).stderr
+    assert "should be local, ssh" in tune("targets", code=2).stderr
 
 
 def test_a_job_runs_by_it(tmp_path, monkeypatch):

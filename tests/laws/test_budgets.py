@@ -10,12 +10,12 @@ CODE = [
     path
     for top in ("backends", "orchestrator", "tunesmith.py")
     for path in ([ROOT / top] if top.endswith(".py") else sorted((ROOT / top).rglob("*.py")))
-    if "shims" not in path.parts
+    if "shims" not in path.parts and "cluster" not in path.parts
 ]
 
 
 def test_any_stands_where_a_native_config_holds_anything():
-    """`Any` is rare outside the shims, which run where no types are checked."""
+    """`Any` is rare outside the shims and the jobs of a Ray cluster, which run where no types are checked."""
     assert sum(len(re.findall(r"\bAny\b", path.read_text("utf-8"))) for path in CODE) <= 300
 
 

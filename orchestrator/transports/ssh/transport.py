@@ -25,7 +25,7 @@ GLANCE = 2.0
 """Seconds after which a channel on which nothing moves is thought about."""
 
 
-class Ssh(Served):
+class Ssh(Served["Connection"]):
     """Attempts on a host, in folders under `host.folder / "jobs"`. Connects when asked something; threads may share it."""
 
     def __init__(self, host: SshAddress, owner: str, news: Callable[[], None] | None = None) -> None:

@@ -1,0 +1,1 @@
+"""Programs that run in a Ray cluster as jobs of ours: Ray's Python, `ray`, and the standard library."""

@@ -1,0 +1,112 @@
+"""A real Ray on hosts of the lab: a head and a second node, whose processes can be ended and begun again.
+
+Its package lies in an environment of its own, beside those of the trainers. Without root or the package index the tests that need
+it are skipped; with `ray` in TUNE_REQUIRE they fail.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from orchestrator.agent.provision import find_uv
+from orchestrator.transports.base import TransportError
+from orchestrator.transports.ray.jobs_api import JobsApi
+from tests.hosts.lab import Node, laboratory, missing
+
+RELEASE = "2.60.0"
+TRIES = 8
+"""Ray gives a node 30 s to begin, which a loaded machine may need for something else."""
+NODE = "--num-cpus=2 --object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
+
+
+@dataclass
+class RayCluster:
+    """The first host is the head. Each node has 2 CPUs, the head also two of the resource `one`, each node one `FIRST`, `SECOND`."""
+
+    nodes: list[Node]
+    programs: Path
+    """Folder of Ray's programs."""
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.nodes[0].address}:8265"
+
+    def start(self, index: int) -> None:
+        """Begin a node, the head first."""
+        node, head = self.nodes[index], self.nodes[0].address
+        way = "--head --port=6379 --dashboard-host=0.0.0.0 --dashboard-port=8265" if index == 0 else f"--address={head}:6379"
+        own = json.dumps({"one": 2} if index == 0 else {"two": 2})
+        words = f"ray start {way} --node-ip-address={node.address} {NODE} --resources='{own}'"
+        script = f"PATH={self.programs}:$PATH; export PATH; {words} >/tmp/ray-start.log 2>&1 </dev/null"
+        for last in range(TRIES):
+            try:
+                node.run("bash", "-c", script)
+                break
+            except AssertionError:
+                if last == TRIES - 1:
+                    pytest.fail(f"ray does not start: {node.run('tail', '-n', '5', '/tmp/ray-start.log')}")
+                self.kill(index)
+        self.until_there()
+
+    def kill(self, index: int) -> None:
+        """End all of a node at once, as a power cut does; its disk stays."""
+        self.nodes[index].reboot()
+
+    def kill_ray(self, index: int) -> None:
+        """End Ray's own processes of a node at once: what it started, and what we did, is left to itself."""
+        self.nodes[index].run("bash", "-c", "kill -9 $(pgrep -f 'raylet/raylet|gcs/gcs_server|ray/dashboard') || true")
+
+    def until_there(self) -> None:
+        """Wait until it answers."""
+        api, end = JobsApi(self.url), time.monotonic() + 300.0
+        while True:
+            try:
+                api.version()
+                return
+            except TransportError:
+                assert time.monotonic() < end, "the dashboard does not answer"
+                time.sleep(0.3)
+
+
+def programs(home: Path) -> Path:
+    """Folder of the programs of Ray's package, installed once."""
+    folder = home / "engines" / f"ray-{RELEASE}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "ray.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / ".ready").exists():
+            uv = find_uv()
+            # the hosts' own Python: their users may not enter the folder of ours
+            subprocess.run([uv, "venv", "--quiet", "--clear", "--python", "/usr/bin/python3", str(folder)], check=True)
+            wanted = [f"ray[default]=={RELEASE}"]
+            subprocess.run([uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), *wanted], check=True)
+            (folder / ".ready").touch()
+    return folder / "bin"
+
+
+@pytest.fixture(scope="session")
+def ray(shared_home: Path) -> Iterator[RayCluster]:
+    """A cluster of two nodes, for all tests of a worker."""
+    why = missing()
+    try:
+        there = programs(shared_home) if not why else Path()
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = f"Ray cannot be installed: {error}"
+    if why:
+        if "ray" in os.environ.get("TUNE_REQUIRE", ""):
+            pytest.fail(why)
+        pytest.skip(why)
+    with laboratory(2) as lab:
+        cluster = RayCluster(lab.nodes, there)
+        cluster.start(0)
+        cluster.start(1)
+        yield cluster

@@ -263,7 +263,12 @@ def preview(
 
 
 def submit(
-    planned: PlannedJob, *, id: str | None = None, priority: int = 0, labels: Mapping[str, str] | None = None
+    planned: PlannedJob,
+    *,
+    id: str | None = None,
+    priority: int = 0,
+    labels: Mapping[str, str] | None = None,
+    snapshot: bool = False,
 ) -> JobHandle:
     """Queue a planned job. It outlives this process.
 
@@ -272,6 +277,7 @@ def submit(
         id: its name; the same id submitted twice runs once. None makes one.
         priority: higher starts earlier.
         labels: to find it by.
+        snapshot: keep a copy of each input; else the job fails where one has changed before it begins.
 
     Raises:
         InvalidRequest: an id or a label is written otherwise than it should be.
@@ -282,7 +288,7 @@ def submit(
     """
     from orchestrator.client import submit as client  # noqa: PLC0415
 
-    return JobHandle(client.submit(planned, id=id, priority=priority, labels=labels).id)
+    return JobHandle(client.submit(planned, id=id, priority=priority, labels=labels, snapshot=snapshot).id)
 
 
 def job(name: str) -> JobHandle:

@@ -106,7 +106,8 @@ _REASONS: dict[str, Class] = {
     **dict.fromkeys(("host_rebooted", "supervisor_died", "folder_gone", "abandoned"), "lost"),
     **dict.fromkeys(("bad_data", "no_data", "gated_data", "bad_model", "no_model", "no_template", "bad_spec"), "wrong_request"),
     **dict.fromkeys(
-        ("missing_secret", "no_loss_tokens", "no_stop_token", "no_backend", "drift", "resume_astray"), "wrong_request"
+        ("missing_secret", "no_loss_tokens", "no_stop_token", "no_backend", "drift", "resume_astray", "input_changed"),
+        "wrong_request",
     ),
     "hang": "hang",
     "out_of_memory": "out_of_memory",

@@ -146,12 +146,18 @@ def trainer_python(shared_home):
 
 @pytest.fixture
 def home(tmp_path, shared_home, monkeypatch):
-    """An empty state folder with the shared environments and caches; TUNE_HOME names it."""
+    """An empty state folder with the shared environments and caches; TUNE_HOME names it. Jobs on this machine have one thread each,
+    by a clusters.yaml that any other comes before.
+    """
     path = tmp_path / "home"
     path.mkdir(mode=0o700)
     for folder in ("envs", "cache"):
         (path / folder).symlink_to(shared_home / folder)
     monkeypatch.setenv("TUNE_HOME", str(path))
+    config = tmp_path / "config" / "tune"
+    config.mkdir(parents=True)
+    (config / "clusters.yaml").write_text("version: 1\ntargets: {local: {kind: local, env: {OMP_NUM_THREADS: '1'}}}\n")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config.parent))
     return path
 
 

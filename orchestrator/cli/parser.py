@@ -109,6 +109,9 @@ def _compiling(commands: Any) -> None:
     _recipe(submit)
     submit.add_argument("--to", metavar="TRAINER", help="the trainer (default: the first that can express the recipe)")
     submit.add_argument("--id", metavar="ID", help="name the job yourself: the same id submitted twice runs once")
+    submit.add_argument(
+        "--snapshot", action="store_true", help="keep a copy of each input; by default a changed one fails the job"
+    )
     submit.add_argument("--priority", type=int, default=0, metavar="N", help="higher starts earlier (default: 0)")
     submit.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="find it by: tune status --label")
     submit.add_argument("--dry-run", action="store_true", help="print what would be sent; nothing is written, nothing asked")

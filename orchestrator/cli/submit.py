@@ -28,7 +28,7 @@ def submit(args: argparse.Namespace) -> int:
     if args.dry_run:
         _show(job, args)
         return DONE
-    found = client.submit(job, id=args.id, priority=args.priority, labels=tags)
+    found = client.submit(job, id=args.id, priority=args.priority, labels=tags, snapshot=args.snapshot, say=say)
     if not args.to:
         say(f"trainer: {job.trainer} (the first that can express this recipe; --to chooses)")
     if not found.new:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,14 +32,26 @@ class Submitted(NamedTuple):
     """False: it was submitted before, and nothing new is started."""
 
 
-def submit(job: PlannedJob, *, id: str | None = None, priority: int = 0, labels: Mapping[str, str] | None = None) -> Submitted:
+def submit(
+    job: PlannedJob,
+    *,
+    id: str | None = None,
+    priority: int = 0,
+    labels: Mapping[str, str] | None = None,
+    snapshot: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+) -> Submitted:
     """Queue a planned job, and see that a controller takes it.
+
+    The job begins with the inputs as they are now: each attempt checks that they have not changed.
 
     Args:
         job: as `plan` decided it.
         id: its name; the same id submitted twice runs once. None makes one.
         priority: higher starts earlier.
         labels: to find it by.
+        snapshot: keep a copy of each input, so that the job begins whatever happens to the original.
+        say: hears of what takes long, and what a user should know.
 
     Raises:
         InvalidRequest: an id or a label is written otherwise than it should be.
@@ -55,7 +67,35 @@ def submit(job: PlannedJob, *, id: str | None = None, priority: int = 0, labels:
     values = secret_values(job.plan.secrets, home)
     check_python(job.plan)
     name = id or new_id(job.plan.recipe)
-    return Submitted(name, enqueue(home, name, job.plan, job.candidates, values, priority, labels))
+    tell_not_passed(job, say)
+    copied = keep_inputs(home, job.plan, say) if snapshot else None
+    return Submitted(name, enqueue(home, name, job.plan, job.candidates, values, priority, labels, copied))
+
+
+def tell_not_passed(job: PlannedJob, say: Callable[[str], None]) -> None:
+    """Name what the user has set for a training and the job will not have."""
+    from orchestrator.transports.environ import not_passed  # noqa: PLC0415
+
+    given = {name for each in job.candidates for node in each.nodes for name in node.env}
+    left = not_passed(os.environ, {*given, *dict(job.plan.env), *job.plan.secrets})
+    if left:
+        more = f" and {len(left) - 5} more" if len(left) > 5 else ""
+        say(f"not passed to the job: {', '.join(left[:5])}{more}; `env:` of its target in clusters.yaml sets variables")
+
+
+def keep_inputs(home: Home, decided: Plan, say: Callable[[str], None]) -> Plan:
+    """The plan with copies of its inputs.
+
+    Raises:
+        InvalidRequest: one cannot be copied.
+    """
+    from orchestrator.staging.inputs import snapshot  # noqa: PLC0415
+    from orchestrator.transports.base import TransportError  # noqa: PLC0415
+
+    try:
+        return snapshot(home, decided, say)
+    except (ValueError, TransportError) as error:
+        raise InvalidRequest(str(error), argument="snapshot") from None
 
 
 def new_id(stem: str) -> str:
@@ -145,16 +185,34 @@ def enqueue(
     values: Mapping[str, str],
     priority: int,
     labels: Mapping[str, str] | None = None,
+    copied: Plan | None = None,
 ) -> bool:
     """Put a job into the store and see that a controller takes it; False when it was there already.
 
+    Args:
+        home: our state folder.
+        job: its id.
+        decided: what is to be run.
+        where: where it may run.
+        values: of its secrets.
+        priority: higher starts earlier.
+        labels: to find it by.
+        copied: the same with copies of its inputs, where they were made.
+
     Raises:
         AlreadyExists: the id belongs to another job.
+        InvalidRequest: an input cannot be read.
     """
+    from orchestrator.staging.fingerprints import changed, fingerprints  # noqa: PLC0415
     from orchestrator.store import Duplicate, NewJob  # noqa: PLC0415
     from orchestrator.store.requests import JobRequest  # noqa: PLC0415
+    from orchestrator.transports.environ import passed  # noqa: PLC0415
 
-    request = JobRequest(decided, tuple(where))
+    try:
+        inputs = {} if copied else fingerprints(decided.inputs)
+    except OSError as error:
+        raise InvalidRequest(f"{error.filename or 'an input'}: {error.strerror or error}") from None
+    request = JobRequest(copied or decided, tuple(where), passed(os.environ), inputs)
     target, steps = names_of(where), decided.promise.steps
     digest = sha256(f"{decided.digest()} {target}".encode()).hexdigest()
     new = NewJob(
@@ -167,5 +225,7 @@ def enqueue(
             added = store.add_job(new, time.time())
         except Duplicate as error:
             raise AlreadyExists(str(error), hint="choose another --id") from None
+        if not added and not copied and (news := changed(JobRequest.unpacked(store.request(job)).inputs)):
+            raise AlreadyExists(f"{job} was submitted with another input: {news}", hint="choose another --id")
     wake(home)
     return added

@@ -28,6 +28,7 @@ from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, rows_note, summed
 from orchestrator.monitoring.poll import Observed
+from orchestrator.staging.fingerprints import WAY_OUT, changed
 from orchestrator.store import Active, Changes, Store
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
@@ -300,7 +301,9 @@ class Controller:
             except NoValue as error:
                 self._become(each, Become("FAILED", "missing_secret", str(error)))
                 continue
-            if handle:
+            if news := changed(case.request.inputs):
+                self._become(each, Become("FAILED", "input_changed", f"{news}; {WAY_OUT}"))
+            elif handle:
                 asked = AttemptRequest(handle, case.plan, case.request.candidates, case.record.resume, values)
                 self._place(each, case, self.executors.submit(asked).placement)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -16,6 +17,7 @@ from orchestrator.home import Home
 from orchestrator.staging.request import HostPaths
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import HostFacts, Transport
+from orchestrator.transports.local import Local
 
 _addresses: dict[tuple[tuple[str, int, int], ...], str] = {}
 """What was summed before, by path, size and time of change of all files: sums of gigabytes take their time."""
@@ -62,6 +64,26 @@ def stage(home: Home, transport: Transport, facts: HostFacts, node: Node, plan: 
         wheels=there("wheels"),
         inputs={name: there(name) for name in inputs},
         here=False,
+    )
+
+
+def snapshot(home: Home, plan: Plan, say: Callable[[str], None]) -> Plan:
+    """The plan with copies of its inputs, each kept once by its content in our own state folder.
+
+    Raises:
+        ValueError: an input is gone, or holds something else than plain files and folders.
+        TransportError: there is no room.
+    """
+    sources = {each.source: Path(each.source).expanduser() for each in plan.inputs}
+    named = {source: _address(path) for source, path in sources.items()}
+    here = Local(home.path)
+    here.put(
+        {named[source]: path for source, path in sources.items()},
+        lambda done, total: say(f"copied {done / 2**20:.0f} of {total / 2**20:.0f} MiB"),
+    )
+    here.close()
+    return replace(
+        plan, inputs=tuple(replace(each, source=str(home.path / "blobs" / named[each.source])) for each in plan.inputs)
     )
 
 

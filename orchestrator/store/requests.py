@@ -1,16 +1,30 @@
 """What a job was submitted with, as a value.
 
-The keys in the store are those of the first release: `plan`, `places` (each with `target` and `hosts`).
+The keys in the store are those of the first release: `plan`, `places` (each with `target` and `hosts`); later ones are left out
+of what older releases wrote: `env`, `inputs`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from backends.plan import Plan
 from orchestrator.store import lanes
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node, Placement
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What an input was when its job was submitted."""
+
+    files: int
+    bytes: int
+    stats: str
+    """sha256 over name, size and time of change of each file."""
+    content: str = ""
+    """sha256 of what is in them (`blobs.address`); empty where that is too large to be read."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +34,24 @@ class JobRequest:
     plan: Plan
     candidates: tuple[Candidate, ...]
     """Where it may run, the preferred first."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables of whoever submitted it, for attempts on this machine; those of a target come before them."""
+    inputs: Mapping[str, Fingerprint] = field(default_factory=dict)
+    """Source of an input -> what it was then: an attempt does not begin with anything else."""
 
     def packed(self) -> str:
         """The text that the store keeps."""
-        return lanes.packed({"plan": self.plan.as_dict(), "places": [each.as_dict() for each in self.candidates]})
+        places = [each.as_dict() for each in self.candidates]
+        inputs = {source: asdict(each) for source, each in self.inputs.items()}
+        return lanes.packed({"plan": self.plan.as_dict(), "places": places, "env": dict(self.env), "inputs": inputs})
 
     @classmethod
     def unpacked(cls, text: str) -> JobRequest:
         """The request that `packed` gave."""
         document = lanes.unpacked(text)
-        return cls(Plan.from_dict(document["plan"]), tuple(map(Candidate.from_dict, document["places"])))
+        inputs = {source: Fingerprint(**each) for source, each in document.get("inputs", {}).items()}
+        places = tuple(map(Candidate.from_dict, document["places"]))
+        return cls(Plan.from_dict(document["plan"]), places, document.get("env", {}), inputs)
 
     @property
     def lane(self) -> str:
@@ -44,6 +66,6 @@ class JobRequest:
         if placement is None:
             return []
         [candidate] = [each for each in self.candidates if each.name == placement.target]
-        known = {node.name: node for node in candidate.nodes}
-        first = candidate.nodes[0]
+        nodes = [node if node.remote else replace(node, env={**self.env, **node.env}) for node in candidate.nodes]
+        known, first = {node.name: node for node in nodes}, nodes[0]
         return [(known.get(name) or first.named(name), devices) for name, devices in placement.devices.items()]

@@ -27,6 +27,7 @@ from orchestrator.transports.base import (
     Watch,
     ignore_progress,
 )
+from orchestrator.transports.environ import of_machine
 
 # Isolated and without site packages: it needs nothing but the standard library and ours, and is there in half of the time.
 SERVE = "import sys; sys.path.append(sys.argv[1]); from orchestrator.agent.starter import serve; serve()"
@@ -79,7 +80,8 @@ class Starter:
     def _begun(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         mine, its = socket.socketpair()
         with its:
-            return subprocess.Popen(STARTER, stdin=its.fileno(), stdout=subprocess.DEVNULL), mine
+            env = of_machine(os.environ)
+            return subprocess.Popen(STARTER, stdin=its.fileno(), stdout=subprocess.DEVNULL, env=env), mine
 
 
 class Local:

@@ -104,6 +104,7 @@ JAX = (
 
 _REASONS: dict[str, Class] = {
     **dict.fromkeys(("host_rebooted", "supervisor_died", "folder_gone", "abandoned"), "lost"),
+    **dict.fromkeys(("time_limit", "node_failed", "preempted", "requeued", "interrupted"), "lost"),  # by a batch system
     **dict.fromkeys(("bad_data", "no_data", "gated_data", "bad_model", "no_model", "no_template", "bad_spec"), "wrong_request"),
     **dict.fromkeys(
         ("missing_secret", "no_loss_tokens", "no_stop_token", "no_backend", "drift", "resume_astray", "input_changed"),

@@ -1,6 +1,9 @@
 """What runs on a host: the standard library of CPython 3.8 or newer, Linux, no root, nothing installed beforehand."""
 
-SERVED = ("files", "processes", "attempts", "gpus", "leases", "causes", "supervisor", "runner", "blobs", "server")
+SERVED = (
+    *("files", "network", "processes", "attempts", "gpus", "leases", "causes", "supervisor", "runner", "blobs", "slurm"),
+    "server",
+)
 """Modules that a host gets through the pipe of a connection, in an order in which each finds what it imports."""
 PROVISIONING = ("__main__", "uv_process", "uv_settings", "provision")
 """Modules that a host gets with an attempt whose environment is to be made there."""

@@ -133,8 +133,11 @@ def read(folder: str, name: str, offset: int, limit: int) -> bytes:
 
 
 def stop(folder: str, grace: float | None = None) -> None:
-    """Ask the supervisor for the end; without a grace, and on a full disk, that of the spec counts."""
-    if alive(folder) and not os.path.exists(folder + "/exit.json"):
+    """Ask the supervisor for the end; without a grace, and on a full disk, that of the spec counts.
+
+    Where the folder is shared, whether a supervisor on another machine lives cannot be told here: it is asked all the same.
+    """
+    if not os.path.exists(folder + "/exit.json") and (alive(folder) or elsewhere(folder)):
         with open(folder + "/stop.json", "wb", buffering=0) as file:
             ignore_errors(file.write, b"" if grace is None else dump_json({"grace": grace}).encode())
 
@@ -151,6 +154,12 @@ def reap(folder: str) -> int:
         time.sleep(0.02)
     signal_all(attempt_processes(tag, run), signal.SIGKILL)
     return len(left)
+
+
+def elsewhere(folder: str) -> bool:
+    """Was the attempt started on another machine, or before this one's last boot?"""
+    meta = read_json(folder + "/meta.json")
+    return bool(meta) and meta.get("boot_id") != read_bytes(BOOT_ID).decode()
 
 
 def wait(folder: str, seconds: float) -> None:

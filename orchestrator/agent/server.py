@@ -18,8 +18,9 @@ import sys
 import time
 from hashlib import sha256
 
-from orchestrator.agent import attempts, blobs, gpus, leases, runner
+from orchestrator.agent import attempts, blobs, gpus, leases, runner, slurm
 from orchestrator.agent.files import dump_json, ignore_errors, make_folder
+from orchestrator.agent.network import interface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -194,28 +195,6 @@ def guarded(call: Callable[[], tuple[Json, bytes]]) -> tuple[Json, bytes]:
         return runner.refusal(error), b""
 
 
-def interface(request: Json) -> Json:
-    """The network interface by which this host reaches another, or itself, under an address; empty where it cannot be told."""
-    import fcntl  # noqa: PLC0415 (seldom needed)
-
-    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        asking.connect((request["to"], 9))  # nothing is sent: the kernel only chooses a way
-        mine = socket.inet_aton(asking.getsockname()[0])
-        for _, name in socket.if_nameindex():
-            try:
-                said = fcntl.ioctl(asking, 0x8915, struct.pack("256s", name.encode()))  # SIOCGIFADDR
-            except OSError:  # it has no such address
-                continue
-            if said[20:24] == mine:
-                return {"interface": name}
-    except OSError:
-        pass
-    finally:
-        asking.close()
-    return {"interface": ""}
-
-
 def start(home: str, request: Json) -> Json:
     """See `transports.base.Transport.start`."""
     return dict(runner.start(blobs.attempt(home, request), request["document"]), clock=time.time())
@@ -239,7 +218,8 @@ def stop(home: str, request: Json) -> Json:
 
 QUESTIONS: Mapping[str, Callable[[str, Json], Json]] = {
     "hello": lambda home, request: hello(home),
-    "interface": lambda home, request: interface(request),
+    "interface": lambda home, request: {"interface": interface(request["to"])},
+    "slurm": slurm.answer,
     "have": blobs.have,
     "listing": blobs.listing,
     "leases": lambda home, request: {"leases": leases.leases(home)},

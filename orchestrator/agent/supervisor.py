@@ -21,6 +21,7 @@ else:
     import _signal as signal
 
 PACE = 0.2  # seconds between looks at the stop request; the end of a child is noticed at once
+STOPPED = "stopped"  # why an attempt ended that was asked to, unless the request says another reason
 KILL_PATIENCE = 5.0  # seconds to wait for a process that KILL does not end at once: it may hang in the kernel
 
 
@@ -106,7 +107,7 @@ class Supervisor:
         self.collect()
         self.heed()
         if time.monotonic() >= self.kill_at and self.members():
-            self.why = self.why and "killed after grace"
+            self.why = "killed after grace" if self.why == STOPPED else self.why
             signal_all(self.members(), signal.SIGKILL)
 
     def collect(self) -> bool:
@@ -130,11 +131,12 @@ class Supervisor:
         asked = os.path.exists(self.folder + "/stop.json")
         if not asked and not self.allocation_ended():
             return
-        grace = ((read_json(self.folder + "/stop.json") if asked else None) or self.spec).get("grace", 10.0)
+        request = (read_json(self.folder + "/stop.json") if asked else None) or self.spec
+        grace = request.get("grace", 10.0)
         if grace != self.grace:
             self.grace, self.kill_at = grace, time.monotonic() + grace
         if not self.why:
-            self.why = "stopped" if asked else ALLOCATION_ENDED
+            self.why = request.get("why", STOPPED) if asked else ALLOCATION_ENDED
             signal_all(self.members(), signal.SIGTERM)
 
     def allocation_ended(self) -> bool:

@@ -112,7 +112,7 @@ def _resolved(here: Session, job: Job) -> str:
     """The text of a job's resolved.json; empty while there is none."""
     try:
         with reached(here.home, here.store, job.id, job.attempt) as hosts:
-            found = [way.read(job.id, job.attempt, f"work/{RESOLVED}", 0, LARGEST) for _, way in hosts[:1]]
+            found = [way.read(job.id, job.attempt, f"work/{RESOLVED}", 0, LARGEST) for _, way, _ in hosts[:1]]
     except TransportError as error:
         raise Unreachable(str(error)) from None
     return b"".join(found).decode("utf-8", "replace")

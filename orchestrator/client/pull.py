@@ -71,10 +71,10 @@ def pull(
             with reached(here.home, here.store, job.id, number) as hosts:
                 if not hosts:
                     raise InvalidRequest(job.id, f"attempt {number} was not started anywhere yet")
-                for rank, (_, transport) in enumerate(hosts):
+                for rank, (_, transport, known_as) in enumerate(hosts):
                     below = folder if rank == 0 else folder / f"host{rank}"
                     wanted = ["log", *(names if rank == 0 or everything else ())]
-                    found += transport.fetch(job.id, number, wanted, below, progress)
+                    found += transport.fetch(known_as, number, wanted, below, progress)
         except ValueError as error:
             raise InvalidRequest(str(error)) from None
         except TransportError as error:

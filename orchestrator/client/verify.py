@@ -185,18 +185,22 @@ def measured(runs: Sequence[Run], recipe: Recipe, where: Target, tolerance: Tole
 def _remains(here: Session, run: Run, *, adapter: bool) -> _Remains:
     """Read from the hosts where it ran; the first has what concerns all."""
     with reached(here.home, here.store, run.job.id, run.job.attempt) as hosts:
-        ways = [transport for _, transport in hosts]
+        ways = [transport for _, transport, _ in hosts]
         if not ways:
             return _Remains("", "", [], Evidence(run, None, None))
         devices = run.plan.devices
-        seen = [_text(way, run, witness_file(host * devices + one)) for host, way in enumerate(ways) for one in range(devices)]
+        seen = [
+            _text(way, run, witness_file(host * devices + one), known_as)
+            for host, (_, way, known_as) in enumerate(hosts)
+            for one in range(devices)
+        ]
         resolved, expected = (_text(ways[0], run, name) for name in (RESOLVED, EXPECTED))
         return _Remains(resolved, expected, [text for text in seen if text], _evidence(ways[0], run, adapter=adapter))
 
 
-def _text(transport: Transport, run: Run, path: str) -> str:
+def _text(transport: Transport, run: Run, path: str, known_as: str = "") -> str:
     """A file of a job's work folder; empty when there is none."""
-    return transport.read(run.job.id, run.job.attempt, f"work/{path}", 0, LARGEST).decode("utf-8", "replace")
+    return transport.read(known_as or run.job.id, run.job.attempt, f"work/{path}", 0, LARGEST).decode("utf-8", "replace")
 
 
 def _evidence(transport: Transport, run: Run, *, adapter: bool) -> Evidence:

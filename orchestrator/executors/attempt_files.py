@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from orchestrator.agent.allocation import rank_job
 from orchestrator.home import Home
 from orchestrator.store import Store
 from orchestrator.store.attempts import AttemptRecord
@@ -15,13 +16,18 @@ from orchestrator.transports.base import Transport
 
 
 @contextmanager
-def reached(home: Home, store: Store, job: str, attempt: int) -> Iterator[list[tuple[Node, Transport]]]:
-    """Nodes of an attempt with the transports there, by rank; connections are closed afterwards."""
+def reached(home: Home, store: Store, job: str, attempt: int) -> Iterator[list[tuple[Node, Transport, str]]]:
+    """Nodes of an attempt with the transports there, by rank, and the name by which they know it; connections are closed afterwards.
+
+    Nodes that an engine granted are reached on one machine, whose state folder they share: there each has its own name.
+    """
     record = AttemptRecord.from_dict(store.positions(job, attempt))
-    found = JobRequest.unpacked(store.request(job)).nodes(record.placement)
-    ways = [(node, connect(home, node)) for node, _ in found]
+    request = JobRequest.unpacked(store.request(job))
+    listed = {node.name for candidate in request.candidates for node in candidate.nodes}
+    nodes = [node for node, _ in request.nodes(record.placement)]
+    ways = [(node, connect(home, node), job if node.name in listed else rank_job(job, rank)) for rank, node in enumerate(nodes)]
     try:
         yield ways
     finally:
-        for _, transport in ways:
+        for _, transport, _ in ways:
             transport.close()

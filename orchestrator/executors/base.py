@@ -242,7 +242,8 @@ class ExecutorType:
 
     name: str
     open: Callable[[ExecutorContext], Executor]
-    kinds: Mapping[str, TargetKind | None]
-    """What clusters.yaml may say of the targets that it runs, by their `kind`; None where `targets.load` knows it."""
+    kinds: Mapping[str, TargetKind | str | None]
+    """What clusters.yaml may say of the targets that it runs, by their `kind`; None where `targets.load` knows it. A text names it
+    as an entry point does, `package.module:NAME`: it is imported where a file has such a target."""
     fault: Callable[[Candidate], str] | None = None
     """Asks the engine of a target why jobs as clusters.yaml allows them can never run there; empty when they can."""

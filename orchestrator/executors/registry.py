@@ -19,9 +19,10 @@ from orchestrator.executors.base import (
 )
 from orchestrator.executors.hosts import HOSTS
 from orchestrator.executors.ray.executor import RAY
+from orchestrator.executors.slurm import SLURM
 from orchestrator.targets.model import TargetKind
 
-EXECUTORS: tuple[ExecutorType, ...] = (HOSTS, RAY)
+EXECUTORS: tuple[ExecutorType, ...] = (HOSTS, SLURM, RAY)
 """Ours. `executors.fake` is for tests and is not among them."""
 
 GROUP = "tunesmith.executors"
@@ -62,7 +63,18 @@ def kinds() -> dict[str, TargetKind]:
     Raises:
         Unavailable: see `others`.
     """
-    return {kind: what for each in (*others(), *EXECUTORS) for kind, what in each.kinds.items() if what}
+    return {kind: _kind(what) for each in (*others(), *EXECUTORS) for kind, what in each.kinds.items() if what}
+
+
+def _kind(what: TargetKind | str) -> TargetKind:
+    """Where it is named, import it."""
+    if isinstance(what, TargetKind):
+        return what
+    from importlib import import_module  # noqa: PLC0415
+
+    module, _, name = what.partition(":")
+    found: TargetKind = getattr(import_module(module), name)
+    return found
 
 
 def find(kind: str) -> ExecutorType:

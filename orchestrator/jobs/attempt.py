@@ -120,7 +120,8 @@ def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watche
     """The attempt as its executor is asked about it."""
 
     def watch(rank: int) -> Watch:
-        if rank not in case.mirrors and rank < len(handle.nodes) and handle.nodes[rank].remote:
+        # of several nodes that share a folder of this machine, too, the log of the first alone lies where it is looked for
+        if rank not in case.mirrors and rank < len(handle.nodes) and (rank or handle.nodes[rank].remote):
             case.mirrors[rank] = Mirror.of(home.mirror(job.id, case.attempt, rank))
         return _watch(job, case, rank)
 

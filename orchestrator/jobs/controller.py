@@ -154,9 +154,11 @@ class Controller:
                 case.mirrors[rank].append(observed.log)
         if status.ranks and (first := status.ranks[0]):
             self._record(each, case, first)
+        if status.phase == "pending":
+            case.news = time.monotonic()  # suspended, it makes no step, and hangs no more than one that has not begun
         if status.phase == "pending" and (job.phase_step, job.detail) != ("pending", status.reason):
             news: Changes = {"phase_step": "pending", "detail": status.reason}
-            self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=time.time(), **news)
+            self.store.change(job.id, expect=list(ALIVE), attempt=job.attempt, now=time.time(), **news)
         if status.phase != "pending" and (not status.ranks or None in status.ranks) and job.reachable:
             # it says nothing about the job, but that we do not know
             self.store.change(job.id, expect=None, now=time.time(), reachable=False, detail=status.reason, event=True)
@@ -206,6 +208,8 @@ class Controller:
         news: Changes = {}
         if seen.step and seen.step != job.phase_step:
             news["phase_step"] = seen.step
+            if job.phase_step == "pending":
+                news["detail"] = ""
         if steps != job.steps:
             news["steps"] = steps
         if reachable and not job.reachable:

@@ -66,6 +66,8 @@ def request(
     secrets: Mapping[str, str],
     owner: str = "",
     resume: ResumePoint | None = None,
+    *,
+    granted: bool = True,
 ) -> Request:
     """What the runner of one host is told: the plan, with the host's environment, folders and rank put in.
 
@@ -79,6 +81,7 @@ def request(
         secrets: values for the environment.
         owner: who holds the devices: this controller.
         resume: the checkpoint of an earlier attempt that this one goes on from.
+        granted: hosts and devices are known; else whoever starts the steps in the allocation puts in what is known only there.
     """
     node, devices = hosts[rank]
     environment = plan.environment
@@ -86,7 +89,9 @@ def request(
     links = {"cache": "cache", **paths.inputs}
     if resume:
         links[LINK] = f"jobs/{job}/{resume.attempt}/work/{resume.folder}"
-    values = {RANK: str(rank), HEAD: hosts[0][0].address, PORT: str(_port(job, attempt)), JOB: job}
+    values = {JOB: job}
+    if granted:
+        values |= {RANK: str(rank), HEAD: hosts[0][0].address, PORT: str(_port(job, attempt))}
     steps = [
         {**asdict(step), "argv": [_filled(word, values) for word in step.argv]}
         for step in plan.steps
@@ -101,7 +106,8 @@ def request(
     meeting = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), paths.interface) if paths.interface else {}
     env = {**meeting, **node.env, **{name: _filled(value, values) for name, value in plan.env}}
     if environment.accelerator == "cuda":
-        env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+        if granted:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
         env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the host's locks count; CUDA by itself begins with the fastest
     return Request(
         job,

@@ -136,7 +136,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {"hosts": HostSection, "defaults": SshDe
 
 def _explained(error: Any, model: type[BaseModel]) -> tuple[str, Any, str]:
     """One of pydantic's errors in our words: the rule, the value, a hint."""
-    kind, last = error["type"], error["loc"][-1]
+    kind, last = error["type"], error["loc"][-1] if error["loc"] else ""
     if kind == "extra_forbidden":
         siblings = model.model_fields
         return "is not a key here", error["input"], _nearest(str(last), siblings) or f"known here: {', '.join(siblings)}"
@@ -149,7 +149,7 @@ def _explained(error: Any, model: type[BaseModel]) -> tuple[str, Any, str]:
         hint = f"did you mean {_MEANT[word]}?" if word in _MEANT else _nearest(word, re.findall(r"'([^']+)'", rule))
     if last in ("devices", "memory_gib"):
         rule += ", or detect"
-    return rule, ... if kind == "missing" else error["input"], hint
+    return rule, ... if kind == "missing" or not error["loc"] else error["input"], hint  # a whole section is no value to show
 
 
 _MEANT = {"gpu": "cuda", "nvidia": "cuda", "auto": "detect"}

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from orchestrator.transports.ssh.config import HOP, NAME, USER
 
 
-def _text(right: Callable[[str], object], rule: str) -> AfterValidator:
+def text(right: Callable[[str], object], rule: str) -> AfterValidator:
     """A text that is right. What reaches ssh is looked at twice: here, where the line is known, and before it is used."""
 
     def check(text: str) -> str:
@@ -22,48 +22,51 @@ def _text(right: Callable[[str], object], rule: str) -> AfterValidator:
     return AfterValidator(check)
 
 
-def _fits(pattern: str) -> Callable[[str], object]:
+def fits(pattern: str) -> Callable[[str], object]:
+    """Whether a whole text is as a regular expression says."""
     return re.compile(pattern).fullmatch
 
 
 _DETECT = BeforeValidator(lambda value: None if value == "detect" else value)
-_PATH = r"[^\x00-\x1f\x7f]+"
-_User = Annotated[str, _text(USER.fullmatch, "should be a user's name, without blanks, quotes or a leading dash")]
+PATH = r"[^\x00-\x1f\x7f]+"
+User = Annotated[str, text(USER.fullmatch, "should be a user's name, without blanks, quotes or a leading dash")]
 _WORD = "should be a name of ~/.ssh/config, a host name or an address: letters, digits, . _ - : and %"
-_Name = Annotated[str, _text(NAME.fullmatch, _WORD)]
-_Address = Annotated[
+HostName = Annotated[str, text(NAME.fullmatch, _WORD)]
+Address = Annotated[
     str,
     # one colon is no address, but a port; `ssh` would look for a host of that whole name
-    _text(lambda text: NAME.fullmatch(text) and text.count(":") != 1, f"{_WORD}; user and port are keys of their own"),
+    text(lambda text: NAME.fullmatch(text) and text.count(":") != 1, f"{_WORD}; user and port are keys of their own"),
 ]
-_Jump = Annotated[
+Jump = Annotated[
     str,
-    _text(
+    text(
         lambda text: all(map(HOP.fullmatch, text.split(","))),
         "should be [user@]host[:port], or several of them with commas between",
     ),
 ]
-Folder = Annotated[str, _text(_fits(rf"/|~|~?/{_PATH}"), "should be an absolute path on the host, or one that begins with ~/")]
-Absolute = Annotated[str, _text(_fits(rf"/{_PATH}"), "should be an absolute path on the host")]
+Folder = Annotated[str, text(fits(rf"/|~|~?/{PATH}"), "should be an absolute path on the host, or one that begins with ~/")]
+Absolute = Annotated[str, text(fits(rf"/{PATH}"), "should be an absolute path on the host")]
 Program = Annotated[
-    str, _text(_fits(rf"[A-Za-z0-9_]{_PATH}|/{_PATH}"), "should be a program's name or its absolute path on the host")
+    str, text(fits(rf"[A-Za-z0-9_]{PATH}|/{PATH}"), "should be a program's name or its absolute path on the host")
 ]
-_Mine = Annotated[str, _text(_fits(rf"(?!~[^/]){_PATH}"), "should be a path of this machine; ~ is your own home, nobody else's")]
-_Variable = Annotated[
+Mine = Annotated[str, text(fits(rf"(?!~[^/]){PATH}"), "should be a path of this machine; ~ is your own home, nobody else's")]
+Variable = Annotated[
     str,
-    _text(
-        _fits(r"(?!(?:CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|TUNE_\w*)$)[A-Za-z_][A-Za-z0-9_]*"),
+    text(
+        fits(r"(?!(?:CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|TUNE_\w*)$)[A-Za-z_][A-Za-z0-9_]*"),
         "should be a variable's name, and not CUDA_VISIBLE_DEVICES, CUDA_DEVICE_ORDER or TUNE_..., which each job gets for itself",
     ),
 ]
-_Value = Annotated[str, _text(_fits(r"[^\x00]*"), "should be text without NUL")]
+Value = Annotated[str, text(fits(r"[^\x00]*"), "should be text without NUL")]
 
 
-class _Keys(BaseModel):
+class Keys(BaseModel):
+    """A section: no other keys than its own, each of its kind."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class MachineSection(_Keys):
+class MachineSection(Keys):
     """What a job finds on a machine."""
 
     accelerator: Literal["detect", "cpu", "cuda"] = "detect"
@@ -71,11 +74,11 @@ class MachineSection(_Keys):
     """Accelerators to use; on a CPU machine the jobs that may run side by side. Null or detect: all NVIDIA devices, or 1."""
     memory_gib: Annotated[Annotated[float, Field(gt=0)] | None, _DETECT] = None
     """Memory of one device in GiB. Null or detect: as the host says."""
-    python: _Mine | None = None
+    python: Mine | None = None
     """An interpreter there that has the trainer, instead of an environment made from a lock."""
     threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     """CPU threads of a job."""
-    env: dict[_Variable, _Value] = {}
+    env: dict[Variable, Value] = {}
     """Variables of every job there. No secrets: those are named in the recipe."""
     occupied: Literal["wait", "use"] = "wait"
     """What to do with accelerators that processes use which are not tune's: wait until they are free, or use them all the same."""
@@ -91,13 +94,13 @@ class SshDefaults(MachineSection):
     """What a host of kind ssh may say; what it does not say is its target's, then that of `defaults`, then ssh_config's."""
 
     python: Absolute | None = None
-    user: _User | None = None
+    user: User | None = None
     port: Annotated[int, Field(gt=0, lt=65536)] | None = None
-    identity: _Mine | None = None
+    identity: Mine | None = None
     """Private key on this machine; relative to the folder of clusters.yaml."""
-    jump: _Jump | None = None
+    jump: Jump | None = None
     """Hosts to go through, as `ssh -J` takes them."""
-    known_hosts: _Mine | None = None
+    known_hosts: Mine | None = None
     """The one file of host keys to believe. Null: the user's and the system's."""
     folder: Folder = "~/.tune"
     """State folder on the host: jobs, environments, caches."""
@@ -110,10 +113,10 @@ class SshDefaults(MachineSection):
 class HostSection(SshDefaults):
     """One host."""
 
-    address: _Address
-    name: _Name | None = None
+    address: Address
+    name: HostName | None = None
     """How it is called in tables. Null: its address, and its port where that is not 22."""
-    inside: _Address | None = None
+    inside: Address | None = None
     """Address by which the other hosts of a job reach it. Null: `address`."""
 
 
@@ -127,7 +130,7 @@ class SshSection(SshDefaults):
     ]
 
 
-class ClustersFile(_Keys):
+class ClustersFile(Keys):
     """The file."""
 
     version: Literal[1]

@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from orchestrator.agent.files import Json
+
 
 Phase = Literal["unknown", "running", "stopping", "exited", "lost"]
 
@@ -339,6 +343,15 @@ class Transport(Protocol):
 
         Raises:
             TransportError: the host could not be asked, or a file became shorter on the way.
+        """
+        ...
+
+    def slurm(self, request: Json) -> Json:
+        """Have Slurm's own commands run there: see `agent.slurm` for requests and answers.
+
+        Raises:
+            HostRefused: it is no login node.
+            TransportError: the host could not be asked. Slurm's own silence is an answer.
         """
         ...
 

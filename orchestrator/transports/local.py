@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.agent import attempts, server
 from orchestrator.agent.files import attempt_folder
@@ -28,6 +28,10 @@ from orchestrator.transports.base import (
     ignore_progress,
 )
 from orchestrator.transports.environ import of_machine
+
+if TYPE_CHECKING:
+    from orchestrator.agent.files import Json
+
 
 # Isolated and without site packages: it needs nothing but the standard library and ours, and is there in half of the time.
 SERVE = "import sys; sys.path.append(sys.argv[1]); from orchestrator.agent.starter import serve; serve()"
@@ -132,6 +136,10 @@ class Local:
     def fetch(self, job: str, attempt: int, names: Sequence[str], into: Path, told: Told = ignore_progress) -> list[Path]:
         """See `Transport.fetch`."""
         return files.fetch(self._way, {"job": job, "attempt": attempt}, names, into, told)
+
+    def slurm(self, request: Json) -> Json:
+        """See `Transport.slurm`."""
+        return self._way({"op": "slurm", **request}, b"")()[0]
 
     def close(self) -> None:
         """Let the starter go."""

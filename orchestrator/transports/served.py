@@ -9,7 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from orchestrator import agent
 from orchestrator.transports import codec, files
@@ -27,8 +27,14 @@ from orchestrator.transports.base import (
 from orchestrator.transports.ssh.channel import PATIENCE, Stream, Wire
 from orchestrator.transports.ssh.connect import CONNECT, within
 
+if TYPE_CHECKING:
+    from orchestrator.agent.files import Json
+
+
 LIGHT = 1 << 20
 """Bytes of files that go between questions."""
+SLURM = 90.0
+"""Seconds that commands of Slurm may take, some of them one after another."""
 CHECKED = 50e6
 """Bytes a second that a slow host sums, when it checks what arrived."""
 BOOT = r"""
@@ -152,6 +158,11 @@ class Served(ABC, Generic[C]):
         """See `Transport.fetch`."""
         return files.fetch(self._way, {"job": job, "attempt": attempt}, names, into, told)
 
+    def slurm(self, request: Json) -> Json:
+        """See `Transport.slurm`. It may take long, so no poll waits behind it."""
+        about = {"op": "slurm", "seconds": SLURM, **request}
+        return self._send(self._wire(freight=True), about, b"")()[0]
+
     def close(self) -> None:
         """Let go of the connection."""
         with self._lock:
@@ -167,7 +178,7 @@ class Served(ABC, Generic[C]):
         return self._send(self._wire(freight=request.get("weight", 0) > LIGHT), request, body)
 
     def _send(self, wire: Wire, request: Mapping[str, Any], body: bytes) -> Callable[[], Answer]:
-        patience = PATIENCE + request.get("bytes", 0) / CHECKED
+        patience = PATIENCE + request.get("seconds", 0.0) + request.get("bytes", 0) / CHECKED
         self.asked += 1
         try:
             answer = wire.send(request, body, patience, codec.answer_limit(request))

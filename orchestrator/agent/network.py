@@ -1,0 +1,35 @@
+"""What a host says of its network. Standard library of CPython 3.8 or newer."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+
+def interface(to: str) -> str:
+    """The network interface by which this host reaches another, or itself, under an address; empty where it cannot be told."""
+    import fcntl  # noqa: PLC0415 (seldom needed)
+
+    asking = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        asking.connect((to, 9))  # nothing is sent: the kernel only chooses a way
+        mine = socket.inet_aton(asking.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            try:
+                said = fcntl.ioctl(asking, 0x8915, struct.pack("256s", name.encode()))  # SIOCGIFADDR
+            except OSError:  # it has no such address
+                continue
+            if said[20:24] == mine:
+                return name
+    except OSError:
+        pass
+    finally:
+        asking.close()
+    return ""
+
+
+def free_port() -> int:
+    """A TCP port of this host that nobody uses now. Somebody may before whoever asked does."""
+    with socket.socket() as asking:
+        asking.bind(("", 0))
+        return int(asking.getsockname()[1])

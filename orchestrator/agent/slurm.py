@@ -1,0 +1,325 @@
+"""Slurm's own commands on a login node: a job goes into the queue once, all jobs are looked at in one call.
+
+    submit   put an attempt into the queue, unless it is there or ever was: see `submit`
+    find     Slurm's number of an attempt that was submitted; empty when none was
+    queue    all jobs of an owner that Slurm still knows, by one `squeue`
+    ended    how jobs ended that it has forgotten or that left no word: accounting, the completion log, and what their script wrote
+    cancel   take attempts out of the queue, or end them
+    site     what the site has and allows: partitions, limits, accounting
+
+A request has `do`, and where Slurm's programs are not on the PATH `programs`, their folder; `env` is added to their environment.
+Beside the attempts' folders, HOME/jobs/JOB/slurm/ATTEMPT has what a job of Slurm is made of: job.sbatch, document.json, `id`, and
+slurm.out. An answer with `no` says in Slurm's words why not, and by `why` what that means: `silent`, it does not answer;
+`full`, not now; `never`. Standard library of CPython 3.8 or newer.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from orchestrator.agent.files import ignore_errors, make_folder, read_bytes, read_part
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from orchestrator.agent.files import Json
+
+PATIENCE = 25.0  # seconds for one command: a busy controller of Slurm takes its time
+FIELDS = "%i|%T|%r|%S|%e|%N|%j"  # of squeue: number, state, reason, start, end, nodes, name
+TAIL = 4096  # bytes of slurm.out
+COMPLETIONS = 4 * 1024 * 1024  # bytes of the completion log's end
+SILENT = re.compile(
+    r"unable to contact|timed out|timeout|connection (refused|reset)|zero bytes were transmitted|transport endpoint|munge"
+    r"|authentication|temporarily unable|not responding|communication connection failure",
+    re.IGNORECASE,
+)
+FULL = re.compile(r"Submit\w*Limit|MaxSubmit|maximum number of jobs|too many jobs|job count|temporarily unable", re.IGNORECASE)
+
+
+class SlurmSilentError(Exception):
+    """It does not answer: nothing is known of what was asked."""
+
+
+def answer(home: str, request: Json) -> Json:
+    """What a request is answered."""
+    try:
+        return ACTIONS[request["do"]](home, request)
+    except SlurmSilentError as error:
+        return {"no": str(error), "why": "silent"}
+
+
+def run(request: Json, argv: Sequence[str], secrets: Mapping[str, str], folder: str = "/") -> tuple[int, str, str]:
+    """Run one of Slurm's programs: exit code, output, errors.
+
+    Raises:
+        OSError: there is no such program.
+        SlurmSilentError: it was not done in time.
+    """
+    import subprocess  # noqa: PLC0415 (slow, and many hosts have no Slurm)
+
+    # options in the environment would go before those in the script
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SBATCH_", "SLURM_", "SQUEUE_", "SCANCEL_"))
+    }
+    if "SLURM_CONF" in os.environ:
+        kept["SLURM_CONF"] = os.environ["SLURM_CONF"]
+    env = dict(kept, SLURM_TIME_FORMAT="%s", LC_ALL="C", **request.get("env", {}), **secrets)
+    program = os.path.join(request.get("programs") or "", argv[0])
+    try:
+        done = subprocess.run(
+            [program, *argv[1:]],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            timeout=PATIENCE,
+            env=env,
+            cwd=folder,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise SlurmSilentError("%s gave no answer within %d s" % (argv[0], PATIENCE)) from None
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            "no program %s: is this a login node? `programs:` of the target is the folder of Slurm's programs" % program
+        ) from None
+    return done.returncode, done.stdout.decode("utf-8", "replace"), said(done.stderr.decode("utf-8", "replace"))
+
+
+def said(text: str) -> str:
+    """Slurm's errors on one line, each without the name of the program."""
+    lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line).strip() for line in text.splitlines()]
+    return "; ".join(line for line in lines if line)
+
+
+def asked(request: Json, *argv: str) -> str:
+    """The output of a question.
+
+    Raises:
+        SlurmSilentError: it has no answer.
+    """
+    code, out, errors = run(request, argv, {})
+    if code:
+        raise SlurmSilentError("%s: %s" % (argv[0], errors or "exit code %d" % code))
+    return out
+
+
+# ---- putting into the queue
+
+
+def place(home: str, request: Json) -> str:
+    """Where an attempt has what its job is made of."""
+    job, attempt = str(request["job"]), int(request["attempt"])
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", job):
+        raise ValueError("%r: a job is named by letters, digits, `.`, `_` and `-`" % job)
+    return "%s/jobs/%s/slurm/%d" % (home, job, attempt)
+
+
+def submit(home: str, request: Json) -> Json:
+    """Put an attempt into the queue; its number there.
+
+    `script` and `document` are texts, `agent` the path of our programs, relative to HOME; `secrets` reach Slurm by the environment
+    of sbatch alone, which Slurm keeps for the job as it does for each. `name` is the job's name in the queue, `limits` says what
+    the script asks for, see `beyond`. Killed anywhere, the next call finds the job by its name, which nobody else's has.
+    """
+    folder = place(home, request)
+    make_folder(folder)
+    lock = os.open(folder + "/lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _lock(lock)
+        known = find(home, request)
+        if known["id"] or os.path.exists("%s/jobs/%s/%d" % (home, request["job"], request["attempt"])):
+            _same(folder, request)
+            return known
+        if not os.path.exists(folder + "/job.sbatch"):
+            trouble = beyond(request)
+            if trouble:
+                return {"no": trouble, "why": "never"}
+            _write(folder + "/document.json", request["document"])
+            if not os.path.islink(folder + "/agent"):
+                os.symlink(os.path.relpath(os.path.join(home, request["agent"]), folder), folder + "/agent")
+            _write(folder + "/job.sbatch", request["script"])  # last: from here on sbatch may have been called
+        _same(folder, request)
+        argv = ["sbatch", "--parsable", "--job-name=" + request["name"], "job.sbatch"]
+        code, out, errors = run(request, argv, request.get("secrets", {}), folder)
+        number = out.strip().split(";")[0]
+        if code == 0 and number.isdigit():
+            _write(folder + "/id", number)
+            return {"id": number}
+        if SILENT.search(errors):
+            raise SlurmSilentError(errors)
+        return {"no": errors or "sbatch ended with exit code %d" % code, "why": "full" if FULL.search(errors) else "never"}
+    finally:
+        os.close(lock)
+
+
+def _same(folder: str, request: Json) -> None:
+    """FileExistsError where the attempt was submitted with another plan, whose sum is in the script."""
+    if read_bytes(folder + "/job.sbatch").decode() != request["script"]:
+        raise FileExistsError("%s exists with other contents: take another attempt, or another job" % folder)
+
+
+def _lock(lock: int) -> None:
+    """Wait for our turn; a file system without locks does without, since we have one controller."""
+    import fcntl  # noqa: PLC0415
+
+    ignore_errors(fcntl.flock, lock, fcntl.LOCK_EX)
+
+
+def _write(path: str, text: str) -> None:
+    """A private file, whole or not at all, and on the disk."""
+    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(path + ".new", path)
+
+
+def find(home: str, request: Json) -> Json:
+    """Slurm's number of an attempt, kept or looked for by its name; empty when it was never submitted."""
+    folder = place(home, request)
+    kept = read_part(folder + "/id", 0, 64).decode().strip()
+    if kept or not os.path.exists(folder + "/job.sbatch"):
+        return {"id": kept}
+    numbers = [row[0] for row in queue(home, dict(request, tag=request["name"]))["jobs"] if row[6] == request["name"]]
+    if numbers:
+        _write(folder + "/id", numbers[0])
+    return {"id": numbers[0] if numbers else ""}
+
+
+def beyond(request: Json) -> str:
+    """What is over the limits of the partition, which Slurm itself would take and let wait for ever; empty when nothing is.
+
+    `limits`: `partition` (empty: the default one), `nodes`, and `minutes` where the script names a time.
+    https://slurm.schedmd.com/slurm.conf.html#OPT_EnforcePartLimits is NO by default.
+    """
+    wanted = request.get("limits") or {}
+    code, out, errors = run(
+        request, ("scontrol", "--oneliner", "show", "partition", *filter(None, [wanted.get("partition")])), {}
+    )
+    if code and SILENT.search(errors):
+        raise SlurmSilentError(errors)
+    found = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in out.splitlines()]
+    if code or not found:
+        names = asked(request, "sinfo", "--noheader", "--format=%R").split()
+        return "partition %s: %s; there are %s" % (wanted.get("partition"), errors or "not found", ", ".join(sorted(set(names))))
+    part = found[0] if wanted.get("partition") else next((each for each in found if each.get("Default") == "YES"), {})
+    name, longest = part.get("PartitionName", ""), minutes(part.get("MaxTime", ""))
+    if wanted.get("minutes") and longest is not None and wanted["minutes"] > longest:
+        return "time: partition %s has MaxTime=%s; ask for less, or for another partition" % (name, part["MaxTime"])
+    for key in ("MaxNodes", "TotalNodes"):
+        most = part.get(key, "")
+        if most.isdigit() and wanted.get("nodes", 1) > int(most):
+            return "%d hosts: partition %s has %s=%s" % (wanted["nodes"], name, key, most)
+    return ""
+
+
+def minutes(text: str) -> float | None:
+    """A time of Slurm (`30`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`) in minutes; None where there is no limit."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
+    if not found:
+        return None
+    days, *rest = (None if part is None else int(part) for part in found.groups())
+    parts = [part for part in rest if part is not None]
+    if days is not None:  # hours come first
+        hours, mins, secs = [*parts, 0, 0][:3]
+        return days * 1440 + hours * 60 + mins + secs / 60
+    if len(parts) == 3:
+        return parts[0] * 60 + parts[1] + parts[2] / 60
+    return parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)
+
+
+# ---- looking
+
+
+def queue(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
+    """All jobs of this user that Slurm knows, whose name ends with `tag`: a list each in the order of `FIELDS`."""
+    user = "--user=%d" % os.getuid()
+    out = asked(request, "squeue", "--noheader", "--array", "--states=all", user, "--format=" + FIELDS)
+    rows = (line.split("|", 6) for line in out.splitlines())
+    return {"jobs": [row for row in rows if len(row) == 7 and row[6].endswith(request["tag"])]}
+
+
+def ended(home: str, request: Json) -> Json:
+    """How jobs ended, of those listed in `attempts` as [job, attempt, number]: `states` by number, `outs` in their order.
+
+    A state is [state, nodes]; what nobody can tell is left out. An out is the end of what the job's script wrote, and whether
+    it was put back into the queue.
+    """
+    numbers = [str(number) for _, _, number in request["attempts"] if number]
+    states = (accounted(request, numbers) or completed(request, numbers)) if numbers else {}
+    outs = []
+    for job, attempt, _ in request["attempts"]:
+        folder = place(home, {"job": job, "attempt": attempt})
+        size = os.path.getsize(folder + "/slurm.out") if os.path.exists(folder + "/slurm.out") else 0
+        tail = read_part(folder + "/slurm.out", max(0, size - TAIL), TAIL).decode("utf-8", "replace")
+        outs.append([tail, os.path.exists(folder + "/requeued")])
+    return {"states": states, "outs": outs}
+
+
+def accounted(request: Json, numbers: Sequence[str]) -> Json:
+    """States from sacct; none where the site keeps no accounts."""
+    argv = ("sacct", "--noheader", "--parsable2", "--allocations", "--jobs=" + ",".join(numbers), "--format=JobID,State,NodeList")
+    try:
+        code, out, _ = run(request, argv, {})
+    except OSError:  # not every site has it
+        return {}
+    rows = [line.split("|") for line in out.splitlines()] if code == 0 else []
+    return {row[0]: [row[1].split()[0], row[2]] for row in rows if len(row) == 3 and row[1]}
+
+
+def completed(request: Json, numbers: Sequence[str]) -> Json:
+    """States from the log of completed jobs, where it is a file that we may read.
+
+    https://slurm.schedmd.com/slurm.conf.html#OPT_JobCompType: jobcomp/filetxt
+    """
+    said = settings(request)
+    path = said.get("JobCompLoc", "")
+    if said.get("JobCompType") != "jobcomp/filetxt" or not os.access(path, os.R_OK):
+        return {}
+    text = read_part(path, max(0, os.path.getsize(path) - COMPLETIONS), COMPLETIONS).decode("utf-8", "replace")
+    found = {}
+    for line in text.splitlines():
+        facts = dict(re.findall(r"(\w+)=(\S*)", line))
+        if facts.get("JobId") in numbers:
+            found[facts["JobId"]] = [facts.get("JobState", ""), facts.get("NodeList", "")]
+    return found
+
+
+def settings(request: Json) -> Mapping[str, str]:
+    """What slurm.conf says, by Slurm's own word."""
+    return dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", asked(request, "scontrol", "show", "config"), re.MULTILINE))
+
+
+def cancel(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
+    """End jobs wherever they are, each by its number where that is known, and by its name. Nothing happens to what has ended."""
+    user = "--user=%d" % os.getuid()
+    for number, name in request["jobs"]:
+        for argv in filter(None, (("scancel", number) if number else None, ("scancel", user, "--name=" + name))):
+            code, _, errors = run(request, argv, {})
+            if code and SILENT.search(errors):
+                raise SlurmSilentError(errors)
+    return {}
+
+
+def site(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
+    """What the site has: its settings, and a list of what each partition has, as sinfo says it."""
+    known = settings(request)
+    wanted = (
+        *("ClusterName", "SLURM_VERSION", "AccountingStorageType", "JobCompType", "MinJobAge", "KillWait", "EnforcePartLimits"),
+        *("PreemptMode", "SelectType"),
+    )
+    out = asked(request, "sinfo", "--noheader", "--format=%R|%a|%l|%D|%c|%m|%G|%f")
+    rows = [line.split("|") for line in out.splitlines()]
+    return {"config": {name: known.get(name, "") for name in wanted}, "partitions": [row for row in rows if len(row) == 8]}
+
+
+ACTIONS: Mapping[str, Callable[[str, Json], Json]] = {
+    "submit": submit,
+    "find": find,
+    "queue": queue,
+    "ended": ended,
+    "cancel": cancel,
+    "site": site,
+}

@@ -1,0 +1,98 @@
+"""The one script of a job: what Slurm is asked for, and how our agent is started on each node. Pure: the same plan and target, the
+same bytes, whatever the job's id.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from backends.plan import Plan
+from orchestrator.agent.slurm import minutes
+from orchestrator.executors.slurm.section import Site
+
+if TYPE_CHECKING:
+    from orchestrator.targets.model import Candidate
+
+AGENT = "agent/orchestrator/agent"
+"""Where the script finds our programs, from its own folder."""
+OUTPUT = "slurm.out"
+"""What the script itself writes, beside it. What the trainer writes is the attempt's log."""
+
+
+def script(plan: Plan, site: Site) -> str:
+    """The text of job.sbatch, which lies in a folder with document.json and a link to our programs.
+
+    `--no-requeue`: an attempt runs once. Where Slurm ends it (preemption, a dead node), the next attempt is another job, which goes
+    on from a checkpoint where the recipe says so. The signal goes to the steps, not to this shell.
+    """
+    load = [f"module load {shlex.quote(name)}" for name in site.modules]
+    lines = [
+        "#!/bin/bash",
+        *(f"#SBATCH {option}" for option in _options(plan, site)),
+        "",
+        f"# {_plain(plan.recipe)} by {plan.backend}, plan {plan.digest()[:12]}. By hand: sbatch this file, in its folder.",
+        "set -e",
+        *load,
+        f"exec {_launch(plan, site)}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def shown(plan: Plan, candidate: Candidate) -> str:
+    """The script, for a dry run."""
+    return script(plan, Site.of(candidate))
+
+
+def limits(plan: Plan, site: Site) -> dict[str, str | float]:
+    """What the script asks for, as `agent.slurm.beyond` compares it with the partition."""
+    asked: dict[str, str | float] = {"partition": site.partition, "nodes": plan.hosts}
+    longest = minutes(site.time) if site.time else None
+    return asked if longest is None else {**asked, "minutes": longest}
+
+
+def _options(plan: Plan, site: Site) -> Iterator[str]:
+    yield f"--job-name={_plain(plan.recipe)}"
+    for name in ("partition", "account", "qos", "constraint", "reservation", "time"):
+        if value := getattr(site, name):
+            yield f"--{name}={value}"
+    yield f"--nodes={plan.hosts}"
+    yield "--ntasks-per-node=1"
+    if cpus := _cpus(plan, site):
+        yield f"--cpus-per-task={cpus}"
+    if site.memory:
+        yield f"--mem={site.memory}"
+    if site.cuda:
+        yield f"--gres={site.gres}:{plan.devices}" if site.gres else f"--gpus-per-node={plan.devices}"
+    if site.signal:
+        yield f"--signal=USR1@{site.signal}"
+    yield "--no-requeue"
+    yield f"--output={OUTPUT}"
+    yield "--open-mode=append"
+    yield from site.sbatch
+
+
+def _cpus(plan: Plan, site: Site) -> int:
+    """Of each node; 0 leaves it to the site. Where there are no accelerators, a device is a CPU or some of them."""
+    each = site.cpus or (0 if site.cuda else 1)
+    return each * plan.devices
+
+
+def _launch(plan: Plan, site: Site) -> str:
+    """One process of ours on each node: it starts the trainer's own launcher there."""
+    cpus = _cpus(plan, site)
+    words = ["srun", f"--ntasks={plan.hosts}", "--ntasks-per-node=1", *([f"--cpus-per-task={cpus}"] if cpus else [])]
+    words += ["--kill-on-bad-exit=0", "--wait=0", *site.container, site.interpreter, "-I", AGENT, "allocation", "."]
+    return " ".join(map(_word, words))
+
+
+def _word(text: str) -> str:
+    """A word for the shell; a path in the user's home stays one."""
+    return f'"$HOME"/{shlex.quote(text[2:])}' if text.startswith("~/") else shlex.quote(text)
+
+
+def _plain(text: str) -> str:
+    """A name without anything that a shell, a comment or squeue could mind."""
+    return "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._-") else "-" for letter in text) or "job"

@@ -1,0 +1,236 @@
+"""A real Slurm of a test's own: slurmctld, a slurmd for each of some nodes, and munged, on free ports, in a folder of its own.
+
+All nodes are this machine, each with CPUs, memory and GPUs as slurm.conf says (the GPUs are device nodes that do nothing), and share
+its file system. Everything that was started is ended by its process id.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
+LIMIT = 60.0
+"""Seconds for what hangs."""
+CONFIG = """\
+ClusterName=site
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+SlurmctldPort={port}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/sock
+CryptoType=crypto/munge
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+ReturnToService=2
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd-%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd-%n.log
+SlurmdParameters=config_overrides
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/jobcomp.txt
+JobRequeue=1
+MinJobAge={age}
+KillWait=5
+SlurmctldTimeout=10
+SlurmdTimeout=10
+InactiveLimit=0
+MessageTimeout=10
+GresTypes=gpu
+{nodes}
+PartitionName=debug Nodes=ALL Default=YES MaxTime=60 State=UP OverSubscribe=NO
+PartitionName=long Nodes=ALL MaxTime=INFINITE State=UP OverSubscribe=NO
+{more}
+"""
+
+
+def sbin(name):
+    """Path of a program, in the folders of administrators too."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def required():
+    """Skip where there is no Slurm to start, or fail where it should be."""
+    missing = [name for name in PROGRAMS if not sbin(name)]
+    if os.geteuid() != 0:
+        missing.append("root")
+    if missing:
+        if "slurm" in os.environ.get("TUNE_REQUIRE", "").split(","):
+            pytest.fail(f"TUNE_REQUIRE asks for slurm, there is no {', '.join(missing)}")
+        pytest.skip(f"a Slurm of our own needs {', '.join(missing)}")
+
+
+def free_ports(count):
+    """So many ports that nobody uses."""
+    with contextlib.ExitStack() as stack:
+        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in taken:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in taken]
+
+
+def until(true, seconds=LIMIT):
+    """Wait for something to hold; what it answered."""
+    end = time.monotonic() + seconds
+    while not (answer := true()):
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.05)
+    return answer
+
+
+class Site:
+    """The cluster. `conf` is what SLURM_CONF names."""
+
+    def __init__(self, folder, nodes=1, cpus=2, gpus=0, more="", age=3600):
+        self.folder, self.nodes, self.cpus, self.gpus, self.more, self.age = Path(folder), nodes, cpus, gpus, more, age
+        self.conf = self.folder / "slurm.conf"
+        self.env = {**os.environ, "SLURM_CONF": str(self.conf)}
+        self.ports = {}
+        self.munge = None
+
+    def up(self):
+        for name in ("state", "spool", "munge", *(f"spool/n{i}" for i in range(self.nodes))):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for above in (self.folder, *self.folder.parents):  # munged and jobs look at all of them
+            if str(above).startswith("/tmp/"):
+                above.chmod(above.stat().st_mode | 0o055)
+        self._munged()
+        port, *rest = free_ports(1 + self.nodes)
+        self.ports = dict(enumerate(rest))
+        host = os.uname().nodename.split(".")[0]
+        gres = f"Gres=gpu:fake:{self.gpus}" if self.gpus else ""
+        lines = [
+            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={at} CPUs={self.cpus} RealMemory=4000 {gres} State=UNKNOWN"
+            for i, at in self.ports.items()
+        ]
+        if self.gpus:
+            for number in range(self.gpus):  # only device nodes are believed; these are /dev/null
+                subprocess.run(["mknod", "-m", "666", self.folder / f"gpu{number}", "c", "1", "3"], check=True)
+            files = f"{self.folder}/gpu[0-{self.gpus - 1}]"
+            names = [f"NodeName=n{i} Name=gpu Type=fake File={files}" for i in range(self.nodes)]
+            (self.folder / "gres.conf").write_text("\n".join(names) + "\n")
+        text = CONFIG.format(host=host, port=port, folder=self.folder, nodes="\n".join(lines), more=self.more, age=self.age)
+        self.conf.write_text(text)
+        self.start_controller("-c")
+        for number in range(self.nodes):
+            self.start_node(number)
+        until(lambda: len(self.run("sinfo", "-h", "-N", "-p", "debug", "-t", "idle", "-o", "%N").split()) == self.nodes)
+        return self
+
+    def _munged(self):
+        place = self.folder / "munge"
+        (place / "key").write_bytes(os.urandom(128))
+        for path in (place, place / "key"):
+            shutil.chown(path, "munge", "munge")
+        place.chmod(0o755)
+        (place / "key").chmod(0o400)
+        words = [f"--socket={place}/sock", f"--key-file={place}/key", f"--pid-file={place}/pid", f"--log-file={place}/log"]
+        drop = ["setpriv", "--reuid=munge", "--regid=munge", "--init-groups"]
+        subprocess.run(
+            [*drop, sbin("munged"), "--force", *words, f"--seed-file={place}/seed"], check=True, stderr=subprocess.DEVNULL
+        )
+
+    def run(self, *argv, check=False):
+        """What one of Slurm's commands prints."""
+        done = subprocess.run(argv, env=self.env, capture_output=True, text=True, timeout=LIMIT, check=check)
+        return done.stdout
+
+    def start_controller(self, *words):
+        subprocess.run([sbin("slurmctld"), "-f", self.conf, *words], env=self.env, check=True, capture_output=True)
+
+    def start_node(self, number):
+        words = [sbin("slurmd"), "-N", f"n{number}", "-f", self.conf]
+        subprocess.run(words, env=self.env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def kill_controller(self):
+        self._end(self.folder / "slurmctld.pid", signal.SIGKILL)
+
+    def kill_node(self, number):
+        """End its slurmd and the processes with which it watches over jobs; what these started lives on."""
+        self._end(self.folder / f"slurmd-n{number}.pid", signal.SIGKILL)
+        for pid, words in self._processes(environ=False):
+            if words[:1] == ["slurmstepd:"] and str(self.folder / f"spool/n{number}") in self._open(pid):
+                os.kill(pid, signal.SIGKILL)
+
+    def jobs(self):
+        """Number -> state, of all jobs that Slurm knows."""
+        lines = self.run("squeue", "-h", "-t", "all", "-o", "%A %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def down(self):
+        for path in (*self.folder.glob("slurmd-*.pid"), self.folder / "slurmctld.pid"):
+            self._end(path, signal.SIGKILL)
+        for pid, _ in self._processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._end(self.folder / "munge/pid", signal.SIGTERM)
+
+    def _open(self, pid):
+        try:
+            return " ".join(str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()) + str(
+                Path(f"/proc/{pid}/cwd").readlink()
+            )
+        except OSError:
+            return ""
+
+    def _processes(self, *, environ=True):
+        """What runs of ours beside the daemons: steps and what jobs started."""
+        mark = f"SLURM_CONF={self.conf}".encode()
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) == os.getpid():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ").split()
+                ours = words[:1] == ["slurmstepd:"] and str(self.folder) in self._open(int(entry.name))
+                variables = (entry / "environ").read_bytes().split(b"\0") if environ else []
+                job = mark in variables and any(each.startswith((b"SLURM_JOB_ID=", b"TUNE_SLURM_JOB=")) for each in variables)
+            except OSError:
+                continue
+            if ours or job or not environ:
+                yield int(entry.name), words
+
+    @staticmethod
+    def _end(path, number):
+        """End a daemon by the id that it wrote down."""
+        try:
+            pid = int(path.read_text())
+            os.kill(pid, number)
+        except (OSError, ValueError):
+            return
+        end = time.monotonic() + 10
+        while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(folder, **shape):
+    """A site for as long as it is needed; SLURM_CONF names it."""
+    required()
+    made = Site(folder, **shape)
+    before = os.environ.get("SLURM_CONF")
+    os.environ["SLURM_CONF"] = str(made.conf)
+    try:
+        yield made.up()
+    finally:
+        made.down()
+        if before is None:
+            del os.environ["SLURM_CONF"]
+        else:
+            os.environ["SLURM_CONF"] = before

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from backends.hf.names import TRAINER
 from backends.mapping.data import COLUMNS, shared_data, sources, unchecked
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
-from backends.trainers.axolotl.method import SEE, TRAINER
+from backends.trainers.axolotl.method import SEE
 from backends.trainers.axolotl.release import RELEASE
 
 DOCS = RELEASE.source("docs/dataset-formats/")

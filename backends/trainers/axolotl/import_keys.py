@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.dialect import ImportRow, Unfit, number, text, whole
+from backends.hf.method import smoothed
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.axolotl.import_data import data, keys
-from backends.trainers.axolotl.method import smoothed
 from backends.trainers.axolotl.release import RELEASE
 
 _NATIVE = "native.axolotl."

@@ -1,17 +1,8 @@
 """axolotl 0.19.0's side: `python tune_axolotl.py axolotl.yaml`, in the job's folder, in each process of the job.
 
 axolotl is called from Python, as its own tests do: `load_cfg`, then `train` with data sets. Its command line does the same but
-for four things that have no key, each of them stated in `train`. What a key can do is in axolotl.yaml; what the trainer classes
-of tune_axolotl_trainers.py add to it is in trainer.json:
-
-    rows          folder of the data step; null: axolotl reads the files that axolotl.yaml names
-    kind          method.kind
-    dtype         float32 or bfloat16: of weights, gradients and optimizer state; axolotl's bf16 and fp16 are mixed precision
-    decay_on      all or matrices
-    shuffle       a new order each epoch, by axolotl; only without `rows`
-    eval_batches  micro-batches of an evaluation during training; null: all
-    strategy      one, ddp, fsdp, zero1, zero2 or zero3: what must have come of axolotl.yaml and the machine
-    start         safetensors with A and B of LoRA in Hugging Face names; null: as PEFT draws them
+for four things that have no key, each of them stated in `train`. What a key can do is in axolotl.yaml; what the trainer classes of
+tune_axolotl_trainers.py add to it is in trainer.json, whose keys tune_hf_trainer.py explains.
 """
 
 # ruff: noqa: PLC0415 - the processes that axolotl's own data path spawns import this file, and must not wait for all of axolotl
@@ -72,9 +63,14 @@ def _data(cfg: Any, wish: dict[str, Any]) -> TrainDatasetMeta:
     from axolotl.common.datasets import load_datasets, load_preference_datasets
 
     if wish["rows"]:
-        import tune_axolotl_rows
+        import tune_hf_rows
+        import tune_shared
+        from axolotl.common.datasets import TrainDatasetMeta
 
-        return tune_axolotl_rows.meta(wish["rows"], wish["kind"], cfg)
+        taken = cfg.micro_batch_size * cfg.gradient_accumulation_steps * cfg.world_size
+        answers = cfg.trl.num_generations if wish["kind"] == "grpo" else 1
+        sets = tune_hf_rows.data_sets(wish["rows"], wish["kind"], taken=taken, answers=answers)
+        return TrainDatasetMeta(*sets, tune_shared.manifest(wish["rows"])["steps"])
     load = load_preference_datasets if cfg.rl else load_datasets
     return load(cfg=cfg, cli_args=TrainerCliArgs())
 

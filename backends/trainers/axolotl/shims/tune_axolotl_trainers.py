@@ -1,168 +1,25 @@
 """axolotl's trainers, made to do what the recipe means: the `trainer_cls` of an axolotl.yaml.
 
-Each is a class of axolotl's (core/trainers, 0.19.0) or TRL's with `Exact` before it. What is added comes from trainer.json, see
-tune_axolotl.py. `metrics.jsonl` in the output folder gets a line for each step and each evaluation, with figures in full.
+Each is a class of axolotl's (core/trainers, 0.19.0) or TRL's with one of tune_hf_trainer.py before it.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
-import math
-import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import tune_axolotl_losses
-import tune_checkpoints
+import tune_hf_losses
 import tune_shared
-import tune_witness
 from axolotl.core.trainers import AxolotlCPOTrainer, AxolotlKTOTrainer, AxolotlORPOTrainer, AxolotlRewardTrainer, AxolotlTrainer
 from axolotl.core.trainers.dpo import AxolotlDPOTrainer
 from axolotl.core.trainers.grpo.trainer import AxolotlGRPOTrainer
-from safetensors.torch import load_file
-from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback
-
-if TYPE_CHECKING:
-    from datasets import Dataset
+from tune_hf_trainer import Answering, Exact, Prepared, Ready, TokenMean
 
 __all__ = ["Dpo", "Grpo", "Kto", "Orpo", "Reward", "Sft", "Simpo"]
 
 
-class Exact:
-    """What all kinds have in common. Goes before a trainer class."""
-
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        self.wish = json.loads(Path("trainer.json").read_text())
-        settings = kw["args"]
-        settings.train_sampling_strategy = "random" if self.wish["shuffle"] else "sequential"
-        settings.shuffle_dataset = self.wish["shuffle"]
-        settings.eval_on_start = False  # axolotl evaluates before the first step wherever `eval_steps` is given
-        settings.disable_dropout = False  # TRL switches LoRA's off
-        self.keep, settings.save_total_limit = settings.save_total_limit, None  # what is too old, the journal removes
-        settings.average_tokens_across_devices = True  # axolotl: False, each process then has a mean of its own
-        super().__init__(*args, **kw)
-        self._check_strategy()
-        if self.wish["start"]:
-            _preset(self.model, self.wish["start"])
-        for model in (self.model, getattr(self, "ref_model", None)):
-            if model is not None:
-                _cast(model, getattr(torch, self.wish["dtype"]))
-        self.add_callback(Journal(self))
-        self.witness = tune_witness.Witness(self.wish["rows"]) if tune_witness.asked() else None
-
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kw: Any) -> torch.Tensor:
-        """A micro-batch on its way into the model."""
-        if self.witness:
-            self.witness.see(inputs["input_ids"].cpu(), inputs["labels"].cpu())
-        return super().training_step(model, inputs, *args, **kw)
-
-    def _check_strategy(self) -> None:
-        """accelerate takes what it can have, and says nothing: a wish for zero3 may have become ddp."""
-        has = "zero" if self.is_deepspeed_enabled else "fsdp" if self.is_fsdp_enabled else "whole"
-        due = {"one": "whole", "ddp": "whole"}.get(self.wish["strategy"], self.wish["strategy"][:4])
-        if has != due:
-            raise RuntimeError(f"resources.strategy: {self.wish['strategy']} is wanted, but the model would be trained {has}")
-
-    def _load_from_checkpoint(self, *args: Any, **kw: Any) -> None:
-        """PEFT makes float32 of adapters that it loads."""
-        super()._load_from_checkpoint(*args, **kw)
-        _cast(self.model, getattr(torch, self.wish["dtype"]))
-
-    def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """transformers spares norms and biases; the recipe says."""
-        every = self.wish["decay_on"] == "all"
-        # ds_shape: ZeRO 3 leaves an empty vector in place of a weight
-        return [name for name, p in model.named_parameters() if every or len(getattr(p, "ds_shape", p.shape)) > 1]
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
-        """Step k (from 1) runs with f(k - 1): a linear warm-up, then constant, linear or cosine down to `min_ratio`.
-
-        axolotl makes 2 of a warm-up of 1, rounds a share down, and knows a smallest rate with cosine only.
-        """
-        if self.lr_scheduler is None:
-            factor = rate(str(self.args.lr_scheduler_type), num_training_steps, **self.args.lr_scheduler_kwargs)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, factor)
-            self._created_lr_scheduler = True
-        return self.lr_scheduler
-
-    def evaluate(self, eval_dataset: Dataset | None = None, *args: Any, **kw: Any) -> dict[str, float]:
-        """On the way, only the first `eval_batches` micro-batches."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        if self.wish["eval_batches"] and self.state.global_step < self.state.max_steps:
-            some = self.wish["eval_batches"] * self.args.eval_batch_size * self.args.world_size
-            rows = rows.select(range(min(len(rows), some)))
-        return super().evaluate(rows, *args, **kw)
-
-
-def rate(kind: str, steps: int, *, min_ratio: float, warmup_steps: int = 0, warmup_share: float | None = None) -> Any:
-    """The factor of the learning rate by finished steps.
-
-    Raises:
-        ValueError: another kind of schedule.
-    """
-    kind = kind.rpartition(".")[2].lower()
-    if kind not in ("constant", "linear", "cosine"):
-        raise ValueError(f"lr_scheduler: should be constant, linear or cosine, got {kind}")
-    # round: 0.07 * 100 is a little more than 7 in binary, and must not become 8
-    warm = warmup_steps if warmup_share is None else math.ceil(round(warmup_share * steps, 9))
-
-    def factor(done: int) -> float:
-        if done < warm:
-            return done / warm
-        if kind == "constant":
-            return 1.0
-        gone = min(1.0, (done - warm) / max(1, steps - warm))
-        left = 1.0 - gone if kind == "linear" else 0.5 * (1.0 + math.cos(math.pi * gone))
-        return min_ratio + (1.0 - min_ratio) * left
-
-    return factor
-
-
-class Journal(TrainerCallback):
-    """Writes metrics.jsonl, asks for an evaluation at the end, and keeps the list of checkpoints."""
-
-    def __init__(self, trainer: Any) -> None:
-        self._trainer = trainer
-        self._began = time.monotonic()
-        folder, kind = trainer.wish["rows"], trainer.wish["kind"]
-        facts = tune_shared.manifest(folder) if folder and kind != "grpo" else {}
-        self._counts = {name: facts[f"{name}_per_step"] for name in ("tokens", "loss_tokens") if facts}
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers calls it so
-        """After the last step the evaluation rows are looked at, all of them; and a checkpoint is one only if it is due then."""
-        last = state.global_step >= state.max_steps
-        control.should_evaluate |= last and self._trainer.eval_dataset is not None
-        if last and control.should_save:
-            control.should_save = state.global_step % state.save_steps == 0
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
-        """A checkpoint is complete when every process has written its part."""
-        self._trainer.accelerator.wait_for_everyone()
-        if state.is_world_process_zero:
-            place = Path(args.output_dir, f"checkpoint-{state.global_step}")
-            tune_checkpoints.complete(place, state.global_step, keep=self._trainer.keep)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
-        """One line, by the first process."""
-        if not logs or "train_runtime" in logs or not state.is_world_process_zero:
-            return
-        line = {"step": state.global_step, "seconds": time.monotonic() - self._began, **self._tokens(state.global_step)}
-        line |= {name: value for name, value in logs.items() if isinstance(value, int | float)}
-        if torch.cuda.is_available():
-            # the peak since the last log: axolotl's own trainer reads it before us and begins anew (utils/bench.py)
-            line["memory_gib"] = logs.get("memory/max_allocated (GiB)") or torch.cuda.max_memory_allocated() / 2**30
-        with Path(args.output_dir, "metrics.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
-
-    def _tokens(self, step: int) -> dict[str, int]:
-        """Tokens up to this step as the data step counted them; nobody counts the answers of grpo before they are there."""
-        return {name: sum(counts[:step]) for name, counts in self._counts.items()}
-
-
-class Sft(Exact, AxolotlTrainer):
+class Sft(TokenMean, AxolotlTrainer):
     """Next-token loss, a mean over all tokens with loss: of the micro-batches of a step, of the processes, of an evaluation."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
@@ -173,29 +30,12 @@ class Sft(Exact, AxolotlTrainer):
         # axolotl looks for num_items_in_batch by name in the inner model's forward, does not find it in Llama's, and lets
         # micro-batches count alike, whatever their tokens (core/trainers/base.py)
         self.model_accepts_loss_kwargs = True
-        self._rate = 1.0
 
-    def evaluation_loop(self, dataloader: Any, *args: Any, **kw: Any) -> Any:
-        """transformers averages the batches' means by rows; `_rate` turns that into the mean over tokens."""
-        labels = [row["labels"] for row in dataloader.dataset.select_columns("labels")]
-        self._rate = len(labels) / max(1, sum(len(row) - row.count(tune_shared.NO_LOSS) for row in labels))
-        return super().evaluation_loop(dataloader, *args, **kw)
-
-    def prediction_step(self, model: Any, inputs: Any, *args: Any, **kw: Any) -> Any:
-        """The mean of a batch, weighted by its tokens a row."""
-        here = torch.tensor(
-            [int((inputs["labels"] != tune_shared.NO_LOSS).sum()), len(inputs["labels"])], device=self.args.device
-        )
+    def counted(self, labels: torch.Tensor) -> tuple[int, int]:
+        """Of all processes: transformers makes the loss a mean over them."""
+        here = torch.tensor([int((labels != tune_shared.NO_LOSS).sum()), len(labels)], device=self.args.device)
         tokens, rows = self.accelerator.reduce(here).tolist()
-        loss, *rest = super().prediction_step(model, inputs, *args, **kw)
-        return loss * (tokens / rows * self._rate), *rest
-
-
-class Prepared(Exact):
-    """TRL's trainers that tokenize texts first, unless the rows have ids already."""
-
-    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kw: Any) -> Dataset:
-        return dataset if "prompt_ids" in dataset.column_names else super()._prepare_dataset(dataset, *args, **kw)
+        return tokens, rows
 
 
 class Dpo(Prepared, AxolotlDPOTrainer):
@@ -206,7 +46,7 @@ class Dpo(Prepared, AxolotlDPOTrainer):
         return super(AxolotlDPOTrainer, self).training_step(*args, **kw)
 
 
-class Kto(tune_axolotl_losses.StepKto, Prepared, AxolotlKTOTrainer):
+class Kto(tune_hf_losses.StepKto, Prepared, AxolotlKTOTrainer):
     """kto."""
 
 
@@ -214,26 +54,7 @@ class Reward(Exact, AxolotlRewardTrainer):
     """reward: takes chosen_ids and rejected_ids as they are."""
 
 
-class Ready(Exact):
-    """TRL's older trainers, which tokenize row by row."""
-
-    def tokenize_row(self, feature: dict[str, Any], *args: Any, **kw: Any) -> dict[str, Any]:
-        """The ids of a row by the names that the trainer wants; or TRL's own, of texts."""
-        if "prompt_ids" not in feature:
-            return super().tokenize_row(feature, *args, **kw)
-        prompt = feature["prompt_ids"]
-        out = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
-        for name in ("chosen", "rejected"):
-            answer = feature[f"{name}_ids"]
-            out |= {
-                f"{name}_input_ids": prompt + answer,
-                f"{name}_attention_mask": [1] * (len(prompt) + len(answer)),
-                f"{name}_labels": [tune_shared.NO_LOSS] * len(prompt) + answer,
-            }
-        return out
-
-
-class Orpo(tune_axolotl_losses.StepOrpo, Ready, AxolotlORPOTrainer):
+class Orpo(tune_hf_losses.StepOrpo, Ready, AxolotlORPOTrainer):
     """orpo."""
 
 
@@ -241,20 +62,8 @@ class Simpo(Ready, AxolotlCPOTrainer):
     """simpo."""
 
 
-class Grpo(Exact, AxolotlGRPOTrainer):
-    """grpo: prompts are texts in TRL, which looks their ids up here instead of tokenizing them."""
-
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        self._ids: dict[str, list[int]] = {}
-        for name in ("train_dataset", "eval_dataset"):
-            rows = kw.get(name)
-            if rows is not None and "prompt_ids" in rows.column_names:
-                self._ids |= dict(zip(rows["prompt"], rows["prompt_ids"], strict=True))
-                kw[name] = rows.remove_columns("prompt_ids")  # reward functions get all other columns
-        super().__init__(*args, **kw)
-
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, None, dict[str, Any]]:
-        return ([self._ids[prompt] for prompt in prompts], None, {}) if self._ids else super()._tokenize_prompts(prompts)
+class Grpo(Answering, AxolotlGRPOTrainer):
+    """grpo."""
 
 
 def _check(model: torch.nn.Module) -> None:
@@ -267,27 +76,3 @@ def _check(model: torch.nn.Module) -> None:
     known = inspect.signature(inner.forward).parameters
     if "num_items_in_batch" not in known and all(p.kind is not inspect.Parameter.VAR_KEYWORD for p in known.values()):
         raise ValueError(f"{type(inner).__name__} takes no num_items_in_batch: its loss cannot be a mean over the whole batch")
-
-
-@torch.no_grad()
-def _preset(model: torch.nn.Module, start: str) -> None:
-    """A and B as in the file, which has them all.
-
-    Raises:
-        ValueError: it has others than the model trains.
-    """
-    own = {name: p for name, p in model.named_parameters() if ".default." in name and (".lora_A." in name or ".lora_B." in name)}
-    new = {f"base_model.model.{name.removesuffix('.weight')}.default.weight": value for name, value in load_file(start).items()}
-    if odd := sorted(own.keys() ^ new.keys()):
-        raise ValueError(f"{start}: {odd[0]} and {len(odd) - 1} others are in it or in the model, not in both")
-    for name, parameter in own.items():
-        parameter.copy_(new[name])
-
-
-def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """Weights and adapters in the recipe's type: axolotl and TRL leave embeddings, norms or adapters in another one. What is
-    quantized stays.
-    """
-    for parameter in model.parameters():
-        if type(parameter).__name__ in ("Parameter", "Tensor") and parameter.is_floating_point():
-            parameter.data = parameter.data.to(dtype)

@@ -1,4 +1,4 @@
-"""Losses of TRL 1.9 that depend on how a step is cut into micro-batches, made losses of the whole step. Each class goes before a
+"""Losses of TRL (1.9 and 1.16) that depend on how a step is cut into micro-batches, made losses of the whole step. Each class goes before a
 trainer of TRL's.
 
 transformers hands over all micro-batches of a step at once before it trains on the first (Trainer.get_batch_samples). What is a

@@ -1,4 +1,4 @@
-"""The data step's rows as the data sets that axolotl 0.19.0 trains on: the same tokens, in the same order, epochs unrolled."""
+"""The data step's rows as data sets that trainers over transformers' train on: the same tokens, in the same order, epochs unrolled."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import tune_shared
-from axolotl.common.datasets import TrainDatasetMeta
 from datasets import Dataset
 from datasets.table import InMemoryTable
 
@@ -18,18 +17,22 @@ if TYPE_CHECKING:
 PAIRS = ("dpo", "ipo", "orpo", "simpo")
 
 
-def meta(folder: str, kind: str, cfg: Any) -> TrainDatasetMeta:
-    """Training rows in their order, evaluation rows in file order, and the number of steps.
+def data_sets(folder: str, kind: str, *, taken: int, answers: int = 1) -> tuple[Dataset, Dataset | None]:
+    """Training rows in their order, and evaluation rows in file order.
+
+    Args:
+        folder: of the data step.
+        kind: method.kind.
+        taken: sequences that an optimizer step of the trainer takes: of a micro-batch x accumulated x processes.
+        answers: of each prompt, which the trainer counts as sequences.
 
     Raises:
         ValueError: a step of the trainer's does not take the rows of the recipe's batch.
     """
     facts = tune_shared.manifest(folder)
-    taken = cfg.micro_batch_size * cfg.gradient_accumulation_steps * cfg.world_size
-    due = facts["batch"] * (cfg.trl.num_generations if kind == "grpo" else 1)
-    if taken != due:
+    if taken != (due := facts["batch"] * answers):
         raise ValueError(
-            f"micro_batch_size x gradient_accumulation_steps x processes is {taken}, but a step takes {due} sequences: "
+            f"a micro-batch x accumulation x processes are {taken} sequences, but a step takes {due}: "
             "say train.batch.global and train.batch.micro instead"
         )
     train = _rows(folder, "train", kind).select(tune_shared.order(folder))
@@ -37,7 +40,7 @@ def meta(folder: str, kind: str, cfg: Any) -> TrainDatasetMeta:
     if kind == "kto":
         train = _mismatched(train, facts["batch"])
         evaluated = evaluated and _mismatched(evaluated, len(evaluated))
-    return TrainDatasetMeta(train, evaluated, facts["steps"])
+    return train, evaluated
 
 
 def _rows(folder: str, split: str, kind: str) -> Dataset:
@@ -71,7 +74,7 @@ def _whole(pair: dict[str, Any]) -> dict[str, Any]:
 
 def _mismatched(rows: Dataset, size: int) -> Dataset:
     """Each prompt with the answer of the row before it in the step too, the first with the last one's: the estimate of KTO's
-    divergence (trl 1.9, trainer/kto_trainer.py, _prepare_dataset, which pairs them in the micro-batch).
+    divergence (trl, trainer/kto_trainer.py, _prepare_dataset, which pairs them in the micro-batch).
     """
     answers = list(rows["completion_ids"])
     parts = [answers[first : first + size] for first in range(0, len(answers), size)]

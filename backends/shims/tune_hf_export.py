@@ -1,4 +1,4 @@
-"""What axolotl trained -> a Hugging Face folder. `python tune_axolotl_export.py export.json`, in the job's folder.
+"""What a trainer over transformers' left -> a Hugging Face folder. `python tune_hf_export.py export.json`, in the job's folder.
 
 export.json: `{"model": folder of the base model, "trained": "out", "out": "checkpoint", "kind": method.kind, "dtype": "float32"}`.
 Leaves `out/` with the weights, merged where an adapter was trained, config.json and the base's tokenizer; an adapter goes to

@@ -1,0 +1,164 @@
+"""The model's folder, devices, steps, and how metrics are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from backends.backend import Progress
+from backends.hf.names import EXPORT, TRAINER
+from backends.mapping.launch import LAUNCH, torchrun
+from backends.mapping.model import model
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
+from backends.metrics import Point
+from backends.plan import Step
+
+SHIMS = ("tune_hf_export.py", "tune_lora.py")
+"""Scripts of `steps`, besides the trainer's own."""
+
+
+def model_folder(variant: Variant) -> Row:
+    """Any folder in Hugging Face layout."""
+    also = ("lora.json:model",) if variant.lora else ()
+    return model(
+        theirs=("model_name_or_path", f"{EXPORT}:model", *also),
+        to=lambda folder, _: (folder, folder, *(folder for _ in also)),
+        shared=not variant.native,
+    )
+
+
+def files(variant: Variant) -> tuple[Row, ...]:
+    """Where results go."""
+    return (
+        const("output_dir", "out", "in the job's folder"),
+        const(f"{EXPORT}:trained", "out", "where the trainer leaves weights or adapter"),
+        const(f"{EXPORT}:out", "checkpoint", "a folder in Hugging Face layout"),
+        const(f"{EXPORT}:kind", variant.kind, "a reward model has another head"),
+    )
+
+
+ZERO = "deepspeed.json"
+"""DeepSpeed's own config."""
+
+
+def devices(spelled: Mapping[str, Mapping[str, Value]], absent: tuple[str, ...], see: str) -> tuple[Row, ...]:
+    """One process a device: the whole model in each (DDP), FSDP2, or DeepSpeed's ZeRO.
+
+    Args:
+        spelled: strategy (one, ddp, fsdp, zero) -> the trainer's keys; all have the same keys.
+        absent: of these, those that are not written for every strategy.
+        see: upstream's word on what runs where.
+    """
+    own = tuple(spelled["one"])
+    keys = (*own, f"{TRAINER}:strategy", f"{ZERO}:", f"{LAUNCH}:strategy")
+
+    def to(word: str, context: Context) -> Values:
+        chosen = strategy(word, context)
+        if chosen not in ("one", "ddp") and context.accelerator != "cuda":
+            why = (
+                f"{chosen} is for CUDA devices here: the device mesh is, and on a CPU accelerate would make ddp of it in silence"
+            )
+            fallback = {**spelled["ddp"], f"{TRAINER}:strategy": "ddp", f"{LAUNCH}:strategy": "ddp"}
+            raise Unsupported("resources.strategy", why, see=see, fallback=fallback)
+        values = spelled["zero" if chosen.startswith("zero") else chosen]
+        return *values.values(), chosen, zero(int(chosen[-1])) if chosen.startswith("zero") else ABSENT, word
+
+    return (
+        same("resources.devices", f"{LAUNCH}:devices"),
+        same("resources.hosts", f"{LAUNCH}:hosts"),
+        couple(
+            ("resources.strategy",),
+            keys,
+            to,
+            lambda *values: (values[-2],),
+            absent=(*absent, f"{ZERO}:"),
+            why="auto is fsdp on several CUDA devices and ddp on several CPU processes",
+        ),
+        cannot("resources.tensor", "tensor parallelism is not translated yet", kind="todo", see=see),
+    )
+
+
+def strategy(word: str, context: Context) -> str:
+    """What becomes of resources.strategy on a machine: one, ddp, fsdp, zero1, zero2 or zero3."""
+    if context.devices == 1:
+        return "one"
+    return word if word != "auto" else "fsdp" if context.accelerator == "cuda" else "ddp"
+
+
+def zero(stage: int) -> Flat:
+    """DeepSpeed's config; `auto` is filled in by transformers from the rest."""
+    return {
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            **({"stage3_gather_16bit_weights_on_model_save": True} if stage == 3 else {}),
+        },
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+        **dict.fromkeys(
+            ("gradient_accumulation_steps", "gradient_clipping", "train_batch_size", "train_micro_batch_size_per_gpu"), "auto"
+        ),
+    }
+
+
+def steps(launch: Flat, python: str, *train: str) -> tuple[Step, ...]:
+    """Draw A and B, train, export. The first process writes the weights, so the first host exports them.
+
+    Args:
+        launch: what rows wrote under `launch:`.
+        python: the interpreter.
+        train: our script for the trainer, with its arguments.
+    """
+    lora = (Step("lora", (python, "tune_lora.py", "lora.json")),) if launch["lora"] else ()
+    processes = torchrun(python, launch["devices"], launch["hosts"])
+    return (
+        *lora,
+        Step("train", (*processes, *train)),
+        Step("export", (python, "tune_hf_export.py", EXPORT), everywhere=False),
+    )
+
+
+_NAMES = {
+    "loss": ("loss",),
+    "lr": ("learning_rate",),
+    "grad_norm": ("grad_norm",),
+    "tokens": ("tokens", "num_tokens", "tokens/total"),
+    "memory_gib": ("memory_gib",),
+    "epoch": ("epoch",),
+    "eval_loss": ("eval_loss",),
+}
+"""Our name -> theirs, the first that is there: the data step's count of tokens, TRL's, axolotl's with padding."""
+
+
+def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:  # noqa: ARG001 - readers share a signature
+    """A line of the metrics.jsonl that our trainer classes write: a step's figures, or those of an evaluation."""
+    row = json.loads(line)
+    step = row["step"]
+    found = {ours: next((name for name in names if name in row), "") for ours, names in _NAMES.items()}
+    points = [Point(step, ours, float(row[native]), native) for ours, native in found.items() if native]
+    points += [Point(step, name, float(value), name) for name, value in row.items() if name.partition("/")[0] in _REWARDS]
+    if "loss" not in row:
+        return [point for point in points if point.name.startswith("eval_")]
+    if step <= progress.last:
+        return []
+    learned = row.get("tokens/trainable")  # by axolotl, when it reads the data itself
+    progress.unlabelled |= learned is not None and learned == progress.kept.get("learned", 0)
+    progress.kept["learned"] = learned
+    progress.step(step, row["loss"])
+    progress.nonzero |= "reward" in row  # the loss of grpo is 0 where all answers of a prompt are as good
+    return [*points, *_speed(progress.kept, row, found["tokens"])]
+
+
+_REWARDS = ("rewards", "reward", "eval_rewards", "kl")
+
+
+def _speed(kept: Flat, row: Mapping[str, Value], count: str) -> list[Point]:
+    """Tokens a second since the line before; where an attempt goes on, its first count has the tokens of the others in it."""
+    told = count and (row["step"] == 1 or "tokens" in kept)
+    tokens, seconds = row.get(count, 0.0), row["seconds"]
+    gone = max(seconds - kept.get("seconds", 0.0), 1e-9)
+    speed = (tokens - kept.get("tokens", 0.0)) / gone
+    kept["tokens"], kept["seconds"] = tokens, seconds
+    return [Point(row["step"], "tokens_per_second", speed, "seconds")] if told else []

@@ -1,0 +1,272 @@
+"""Rows for the training itself: batch, precision, memory, optimizer, schedule, evaluation, checkpoints, logs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from backends.hf.names import ACCELERATE, EXPORT, HF, TRAINER
+from backends.mapping.batch import batch_per_device
+from backends.mapping.data import DATA
+from backends.mapping.launch import LAUNCH, resume
+from backends.mapping.rows import (
+    ABSENT,
+    Context,
+    Row,
+    Unsupported,
+    Value,
+    Values,
+    Variant,
+    const,
+    couple,
+    default_for_null,
+    everywhere,
+    handled_by_us,
+    same,
+)
+from backends.mapping.schedule import warmup_steps
+from backends.report import Kind
+
+ARGUMENTS = HF + "training_args.py"
+MANY = 1_000_000_000
+"""Checkpoints to keep: a trainer may keep few unless it is given a number."""
+
+SIZE, TIMES = "per_device_train_batch_size", "gradient_accumulation_steps"
+
+
+def batch(variant: Variant, *, see: str) -> Row:
+    """Sequences a device, accumulated. With grpo a batch counts prompts, and the trainer their answers.
+
+    Args:
+        variant: of recipe.
+        see: source of the trainer of grpo.
+    """
+    keys = (SIZE, TIMES, *(() if variant.native else (f"{DATA}:batch",)))
+    row = batch_per_device(*keys)
+    if variant.kind != "grpo":
+        return row
+
+    def to(answers: int, total: int, micro: int | None, context: Context) -> Values:
+        one, times, *_ = row.to(total, micro, context)
+        return one * answers, times, *(total for _ in keys[2:]), answers
+
+    def back(one: int, times: int, *rest: Value) -> Values:
+        *_, answers, context = rest
+        return answers, one // answers * times * context.devices, one // answers
+
+    return couple(
+        ("method.grpo.generations", *row.ours),
+        (*keys, "num_generations"),
+        to,
+        back,
+        why="sequences of a device = train.batch.micro x answers of a prompt",
+        see=see,
+    )
+
+
+_PRECISION = {
+    "fp32": (False, False, "float32"),
+    "bf16": (False, False, "bfloat16"),
+    "bf16-mixed": (True, False, "float32"),
+    "fp16-mixed": (False, True, "float32"),
+}
+"""Our word -> bf16, fp16 (both mean autocast), type of the weights."""
+
+
+def precision(*also: str) -> Row:
+    """train.precision. `also` are keys that get the type of the weights."""
+    keys = ("bf16", "fp16", f"{TRAINER}:dtype", f"{EXPORT}:dtype", *also)
+    turned = {native: word for word, native in _PRECISION.items()}
+
+    def spelled(word: str) -> Values:
+        *mixed, dtype = _PRECISION[word]
+        return *mixed, *(dtype for _ in keys[2:])
+
+    def to(word: str, context: Context) -> Values:
+        if word == "fp16-mixed" and context.accelerator == "cpu":
+            why = "accelerate has no fp16 on a CPU; bf16-mixed works"
+            fallback = dict(zip(keys, spelled("fp32"), strict=True))
+            raise Unsupported("train.precision", why, see=ACCELERATE + "accelerator.py", fallback=fallback)
+        return spelled(word)
+
+    return couple(
+        ("train.precision",),
+        keys,
+        to,
+        lambda bf16, fp16, dtype, *_: (turned[bf16, fp16, dtype],),
+        why="bf16 and fp16 are mixed precision; the weights' type is set apart from them",
+        see=ARGUMENTS,
+    )
+
+
+def attention() -> Row:
+    """train.attention."""
+
+    def to(word: str, _: Context) -> Values:
+        if word == "flash":
+            raise Unsupported(
+                "train.attention",
+                "the package flash-attn is not in the environment; sdpa calls torch's own flash kernel where it can",
+                kind="todo",
+                see=HF + "modeling_flash_attention_utils.py",
+                fallback={"attn_implementation": "sdpa", f"{LAUNCH}:attention": "auto"},
+            )
+        return "eager" if word == "eager" else "sdpa", word
+
+    return couple(
+        ("train.attention",),
+        ("attn_implementation", f"{LAUNCH}:attention"),
+        to,
+        lambda _, word, _context: (word,),
+        why="auto is torch's scaled_dot_product_attention, which chooses the kernel",
+    )
+
+
+_OPTIMIZERS = {
+    "adamw": "adamw_torch",
+    "adamw_8bit": "adamw_bnb_8bit",
+    "paged_adamw_8bit": "paged_adamw_8bit",
+    "adafactor": "adafactor",
+    "sgd": "sgd",
+}
+
+
+def optimizer(muon: tuple[Kind, str, str]) -> Row:
+    """transformers' name of the optimizer; AdamW has a second one for a single kernel. `muon`: why there is none."""
+    keys = ("optim", f"{LAUNCH}:fused")
+    turned = {native: word for word, native in _OPTIMIZERS.items()} | {"adamw_torch_fused": "adamw"}
+
+    def to(word: str, fused: bool | None, context: Context) -> Values:
+        one = word == "adamw" and (context.accelerator == "cuda" if fused is None else fused)
+        if word == "muon":
+            kind, why, see = muon
+            raise Unsupported("optim.name", why, kind=kind, see=see, fallback={keys[0]: "adamw_torch", keys[1]: fused})
+        return "adamw_torch_fused" if one else _OPTIMIZERS[word], fused
+
+    return couple(("optim.name", "optim.fused"), keys, to, lambda name, fused, _: (turned[name], fused), status="same")
+
+
+def schedule(see: str) -> tuple[Row, ...]:
+    """Our trainer classes count it; the trainer's keys say what. `see`: where the trainer makes a schedule of its own."""
+    at = "lr_scheduler_kwargs."
+
+    def warmup(steps: int | None, share: float | None, context: Context) -> Values:
+        count = warmup_steps(context.steps, steps, share)
+        return (ABSENT, share) if count is None else (count, ABSENT)
+
+    return (
+        couple(
+            ("optim.lr", "optim.min_lr"),
+            ("learning_rate", f"{at}min_ratio"),
+            lambda lr, low, _: (lr, low / lr),
+            lambda lr, ratio, _: (lr, lr * ratio),
+            why="the schedule's factor ends at min_lr / lr",
+        ),
+        couple(("optim.betas",), ("adam_beta1", "adam_beta2"), lambda v, _: tuple(v), lambda *v: ([v[0], v[1]],), status="same"),
+        same("optim.eps", "adam_epsilon"),
+        same("optim.weight_decay", "weight_decay"),
+        same("optim.decay_on", f"{TRAINER}:decay_on"),
+        same("optim.schedule", "lr_scheduler_type"),
+        couple(
+            ("optim.warmup_steps", "optim.warmup_share"),
+            (f"{at}warmup_steps", f"{at}warmup_share"),
+            warmup,
+            lambda count, share, _: (None if count is ABSENT else count, None if share is ABSENT else share),
+            absent=(f"{at}warmup_steps", f"{at}warmup_share"),
+            why="a share is counted on the host when the steps are known there only",
+        ),
+        const("warmup_steps", 0, "the trainer rounds shares in its own way; ours is in lr_scheduler_kwargs", see),
+    )
+
+
+def seeds(variant: Variant) -> Row:
+    """train.seed."""
+    keys = ("seed", *(() if variant.native else (f"{DATA}:seed",)), *(("lora.json:seed",) if variant.lora else ()))
+    return everywhere("train.seed", *keys)
+
+
+def grad_clip() -> Row:
+    """train.grad_clip."""
+    return couple(
+        ("train.grad_clip",),
+        ("max_grad_norm",),
+        lambda v, _: (v or 0.0,),
+        lambda v, _: (v or None,),
+        why="0 is no clipping; transformers' default is 1",
+    )
+
+
+def memory(lack: Callable[[bool, Context], str], see: str, *, offloads: bool = True) -> Row:
+    """Activations: recomputed, or kept in main memory.
+
+    Args:
+        lack: (is recomputed, context) -> why activations cannot be kept in main memory; empty if they can.
+        see: upstream's word on it.
+        offloads: whether this method's config has a key for it.
+    """
+    keys = ("gradient_checkpointing", *(("activation_offloading",) if offloads else ()))
+
+    def to(again: bool, away: bool, context: Context) -> Values:
+        if away and (why := lack(again, context)):
+            fallback = dict(zip(keys, (again, False), strict=False))
+            raise Unsupported("train.offload", why, see=see, fallback=fallback)
+        return (again, away)[: len(keys)]
+
+    def back(*values: Value) -> Values:
+        return values[0], values[1] if offloads else False
+
+    return couple(("train.activation_checkpointing", "train.offload"), keys, to, back, status="same")
+
+
+def compiled() -> Row:
+    """train.compile."""
+    return default_for_null("train.compile", "torch_compile", lambda _: False, "off: not measured")
+
+
+def reentrant(see: str) -> Row:
+    """How activations are recomputed."""
+    return const("gradient_checkpointing_kwargs.use_reentrant", False, "as torch recommends", see)
+
+
+def evaluation(*, named: bool) -> tuple[Row, ...]:
+    """The section eval. `named`: the trainer wants to be told that it is by steps."""
+    keys = ("eval_steps", *(("eval_strategy",) if named else ()))
+    return (
+        couple(
+            ("eval.every",),
+            keys,
+            lambda v, _: (v or ABSENT, "steps" if v else "no")[: len(keys)],
+            lambda v, *_: (None if v is ABSENT else v,),
+            absent=("eval_steps",),
+            why="there is one at the end in any case, and none before the first step",
+        ),
+        same("eval.batches", f"{TRAINER}:eval_batches"),
+    )
+
+
+def checkpoints(unresumed: Callable[[Context], tuple[Kind, str, str] | None], see: str) -> tuple[Row, ...]:
+    """The section checkpoint. `unresumed`: what keeps a retry from going on, if anything; `see`: on the best model's."""
+    return (
+        couple(
+            ("checkpoint.every",),
+            ("save_steps", "save_strategy"),
+            lambda v, _: (v or ABSENT, "steps" if v else "no"),
+            lambda v, *_: (None if v is ABSENT else v,),
+            absent=("save_steps",),
+            why="the end result is saved in any case",
+        ),
+        couple(("checkpoint.keep",), ("save_total_limit",), lambda v, _: (v or MANY,), lambda v, _: (None if v == MANY else v,)),
+        resume(unresumed),
+        const("resume_from_checkpoint", None, "a retry is told the checkpoint"),
+        const("load_best_model_at_end", False, "the last weights are the result", see),
+    )
+
+
+def logs() -> tuple[Row, ...]:
+    """log.every, and what has no leaf."""
+    workers = "the rows are in memory"
+    return (
+        handled_by_us("log.every", "we keep every n-th point of what is read"),
+        const("logging_steps", 1, "every step is checked"),
+        const("dataloader_num_workers", 0, workers),
+        const("dataloader_pin_memory", lambda context: context.accelerator == "cuda", workers),
+    )

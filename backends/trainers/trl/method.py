@@ -1,0 +1,129 @@
+"""TRL's keys for each method: the kind, what its config has beside the leaves, adapters."""
+
+from __future__ import annotations
+
+from backends.hf import method as hf
+from backends.hf.method import four_bits
+from backends.hf.names import TRAINER
+from backends.mapping.launch import LAUNCH
+from backends.mapping.methods import kinds, no_qat
+from backends.mapping.rows import ABSENT, Context, Row, Value, Values, Variant, const, couple
+from backends.trainers.trl.release import RELEASE
+
+SEE = RELEASE.source("trl/")
+
+KINDS = kinds(
+    *("sft", "pretrain", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo"),
+    lacks={
+        "distill": (
+            "todo",
+            "TRL's DistillationTrainer learns from answers of the student's own; over the answers of the rows is not translated yet",
+            SEE + "trainer/distillation_trainer.py",
+        )
+    },
+    why="each kind has a trainer and a config class of TRL's",
+)
+
+FUSED = ("sft", "pretrain", "dpo", "ipo", "kto", "grpo")
+"""Kinds whose loss multiplies the hidden states by the output embedding itself."""
+
+OFFLOADING = ("sft", "pretrain", "dpo", "ipo", "kto", "reward")
+"""Kinds whose config has activation_offloading."""
+
+_SFT: dict[str, Value] = {
+    "dataset_kwargs.skip_prepare_dataset": True,
+    "packing": False,
+    "padding_free": False,
+    "completion_only_loss": False,
+    "assistant_only_loss": False,
+    "shuffle_dataset": False,
+    "loss_type": "nll",
+}
+_REFERENCE: dict[str, Value] = {"disable_dropout": False, "precompute_ref_log_probs": False, "sync_ref_model": False}
+_PAIRS: dict[str, Value] = {
+    **_REFERENCE,
+    "truncation_mode": "keep_start",
+    "f_divergence_type": "reverse_kl",
+    "use_weighting": False,
+}
+_WRITTEN: dict[str, dict[str, Value]] = {
+    "sft": _SFT,
+    "pretrain": _SFT,
+    "dpo": _PAIRS,
+    "ipo": _PAIRS,
+    "kto": {**_REFERENCE, "loss_type": "kto"},
+    "orpo": {"disable_dropout": False, "remove_unused_columns": False},
+    "simpo": {
+        **{"disable_dropout": False, "remove_unused_columns": False},
+        **{"loss_type": "simpo", "alpha": 0.0, "label_smoothing": 0.0},
+    },
+    "reward": {"disable_dropout": False, "center_rewards_coefficient": None},
+    "grpo": {
+        **{"disable_dropout": False, "remove_unused_columns": False, "shuffle_dataset": False},
+        **{"importance_sampling_level": "token", "top_entropy_quantile": 1.0, "entropy_coef": 0.0},
+        **{"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0},
+    },
+}
+"""Kind -> keys of its config whose defaults decide what is learned."""
+
+_CONFIGS = {"pretrain": "sft", "ipo": "dpo", "distill": "sft", "orpo": "experimental/orpo/orpo", "simpo": "experimental/cpo/cpo"}
+
+
+def kind(variant: Variant) -> tuple[Row, ...]:
+    """method.kind, and what of TRL's config follows from it alone."""
+    stem = _CONFIGS.get(variant.kind, variant.kind)
+    see = SEE + (f"{stem}_config.py" if "/" in stem else f"trainer/{stem}_config.py")
+    written = _WRITTEN.get(variant.kind, _SFT)
+    return (
+        KINDS,
+        const(f"{TRAINER}:kind", variant.kind, "chooses TRL's trainer and its config"),
+        *(const(key, value, "follows from method.kind", see) for key, value in written.items()),
+    )
+
+
+_ADAPTERS = {
+    "none": (False, False, False),
+    "lora": (True, False, False),
+    "qlora": (True, True, False),
+    "dora": (True, False, True),
+}
+"""Our word -> use_peft, load_in_4bit, use_dora."""
+
+
+def _adapters(word: str, context: Context) -> Values:
+    four_bits(word, context, {"use_peft": True, "load_in_4bit": False, "use_dora": False})
+    return _ADAPTERS[word]
+
+
+def adapter(variant: Variant) -> tuple[Row, ...]:
+    """method.adapter."""
+    see = SEE + "trainer/model_config.py"
+    turned = {native: word for word, native in _ADAPTERS.items()}
+    four = variant.adapter == "qlora"
+    task = ("SEQ_CLS" if variant.kind == "reward" else "CAUSAL_LM") if variant.lora else ABSENT
+    return (
+        couple(
+            ("method.adapter",),
+            ("use_peft", "load_in_4bit", "use_dora"),
+            _adapters,
+            lambda peft, bits, dora, _: (turned[peft, bits, dora],),
+            why="DoRA is LoRA with use_dora, QLoRA is LoRA over a base in 4 bits",
+        ),
+        const("load_in_8bit", False, "no leaf asks for it"),
+        const("lora_task_type", task, "a reward model has another head", see),
+        const("use_rslora", False if variant.lora else ABSENT, "the product B A is scaled by alpha / rank", see),
+        const("bnb_4bit_quant_type", "nf4" if four else ABSENT, "what qlora means", see),
+        const("use_bnb_nested_quant", True if four else ABSENT, "the scales are quantized too, as QLoRA's paper has it", see),
+        const(f"{LAUNCH}:lora", variant.lora, "there is a step that draws A and B"),
+    )
+
+
+def lora(variant: Variant) -> tuple[Row, ...]:
+    """method.lora."""
+    why = "TRL's loss multiplies by the weights of the output embedding, and would never train an adapter there"
+    return hf.lora(variant, unheaded=(why, SEE + "trainer/sft_trainer.py") if variant.kind in FUSED else ("", ""))
+
+
+def qat() -> tuple[Row, ...]:
+    """method.qat."""
+    return no_qat("never", "TRL has no quantization-aware training", SEE + "trainer/model_config.py")

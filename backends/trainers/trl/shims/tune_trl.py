@@ -1,0 +1,111 @@
+"""TRL 1.16.0's side: `python tune_trl.py trl.yaml`, in the job's folder, in each process of the job.
+
+It does what trl/scripts/sft.py and its siblings do, with TRL's own parser, config classes and trainers, but for what has no key:
+a key that the config class does not know is refused (the scripts drop it, when torchrun starts them), rows are those of the data
+step, and trainers are those of tune_trl_trainers.py. What these add is in trainer.json, whose keys tune_hf_trainer.py explains, and
+besides
+
+    project       what W&B's projects and MLflow's experiments are called
+    mlflow_uri    MLflow's server or folder; null: no MLflow
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import transformers
+import tune_hf_rows
+import tune_resolved
+import tune_trl_trainers
+from trl import (
+    DPOConfig,
+    GRPOConfig,
+    KTOConfig,
+    ModelConfig,
+    RewardConfig,
+    ScriptArguments,
+    SFTConfig,
+    TrlParser,
+    get_peft_config,
+    get_quantization_config,
+)
+from trl.experimental.cpo import CPOConfig
+from trl.experimental.orpo import ORPOConfig
+from trl.scripts.grpo import GRPOScriptArguments
+
+SETTINGS = {
+    **dict.fromkeys(("sft", "pretrain"), SFTConfig),
+    **dict.fromkeys(("dpo", "ipo"), DPOConfig),
+    **{"kto": KTOConfig, "orpo": ORPOConfig, "simpo": CPOConfig, "reward": RewardConfig, "grpo": GRPOConfig},
+}
+"""method.kind -> TRL's class of its config."""
+
+
+def train(path: str) -> None:
+    """Train as trl.yaml and trainer.json say."""
+    wish = json.loads(Path("trainer.json").read_text())
+    settings, model, script = parsed(path, wish["kind"])
+    tune_resolved.record(path, resolved(settings, model, script))
+    _tell_trackers(wish)
+    transformers.set_seed(settings.seed)  # a reward model's head is drawn before the trainer seeds
+    sequences = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * settings.world_size
+    answers = settings.num_generations if wish["kind"] == "grpo" else 1
+    rows, evaluated = tune_hf_rows.data_sets(wish["rows"], wish["kind"], taken=sequences, answers=answers)
+    trainer = tune_trl_trainers.TRAINERS[wish["kind"]](
+        model=model.model_name_or_path,
+        args=_with_model(settings, model),
+        train_dataset=rows,
+        eval_dataset=evaluated,
+        processing_class=transformers.AutoTokenizer.from_pretrained(model.model_name_or_path),
+        peft_config=get_peft_config(model),
+        **({"reward_funcs": [_function(name) for name in script.reward_funcs]} if wish["kind"] == "grpo" else {}),
+    )
+    trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
+    trainer.save_model(settings.output_dir)
+    trainer.end()
+
+
+def parsed(path: str, kind: str) -> tuple[Any, ModelConfig, ScriptArguments]:
+    """The config of the method, of the model, and of TRL's script.
+
+    Raises:
+        ValueError: a key that none of them has, or a value that TRL refuses.
+    """
+    script = GRPOScriptArguments if kind == "grpo" else ScriptArguments
+    return TrlParser((SETTINGS[kind], ModelConfig, script)).parse_args_and_config(["--config", path])
+
+
+def resolved(*parts: Any) -> dict[str, Any]:
+    """All that was parsed, by its keys."""
+    return {name: value for part in reversed(parts) for name, value in vars(part).items()}
+
+
+def _with_model(settings: Any, model: ModelConfig) -> Any:
+    """The config, which has what the model is loaded with, as TRL's scripts make it."""
+    wanted = {"revision": model.model_revision, "attn_implementation": model.attn_implementation, "dtype": model.dtype}
+    if quantized := get_quantization_config(model):
+        wanted["quantization_config"] = quantized
+    settings.model_init_kwargs = {**wanted, **(settings.model_init_kwargs or {})}
+    return settings
+
+
+def _function(name: str) -> Any:
+    """A reward function, by the module of the job's folder that has it."""
+    module, _, function = name.rpartition(".")
+    return getattr(importlib.import_module(module), function)
+
+
+def _tell_trackers(wish: dict[str, Any]) -> None:
+    """transformers' callbacks read the environment (integrations/integration_utils.py)."""
+    os.environ |= {"WANDB_PROJECT": wish["project"], "MLFLOW_EXPERIMENT_NAME": wish["project"]}
+    if wish["mlflow_uri"]:
+        os.environ["MLFLOW_TRACKING_URI"] = wish["mlflow_uri"]
+
+
+if __name__ == "__main__":
+    train(sys.argv[1])

@@ -1,0 +1,45 @@
+"""TRL 1.16.0's trainers, made to do what the recipe means: each with a class of tune_hf_trainer.py before it."""
+
+from __future__ import annotations
+
+import tune_hf_losses
+from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
+from trl.experimental.cpo import CPOTrainer
+from trl.experimental.orpo import ORPOTrainer
+from tune_hf_trainer import Answering, Exact, Prepared, Ready, TokenMean
+
+
+class Sft(TokenMean, SFTTrainer):
+    """Next-token loss, a mean over all tokens with loss: of the micro-batches of a step, of the processes, of an evaluation."""
+
+
+class Dpo(Prepared, DPOTrainer):
+    """dpo and ipo."""
+
+
+class Kto(tune_hf_losses.StepKto, Prepared, KTOTrainer):
+    """kto."""
+
+
+class Reward(Exact, RewardTrainer):
+    """reward: takes chosen_ids and rejected_ids as they are."""
+
+
+class Orpo(tune_hf_losses.StepOrpo, Ready, ORPOTrainer):
+    """orpo."""
+
+
+class Simpo(Ready, CPOTrainer):
+    """simpo."""
+
+
+class Grpo(Answering, GRPOTrainer):
+    """grpo."""
+
+
+TRAINERS = {
+    **dict.fromkeys(("sft", "pretrain"), Sft),
+    **dict.fromkeys(("dpo", "ipo"), Dpo),
+    **{"kto": Kto, "orpo": Orpo, "simpo": Simpo, "reward": Reward, "grpo": Grpo},
+}
+"""method.kind -> its trainer."""

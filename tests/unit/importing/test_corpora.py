@@ -17,7 +17,7 @@ from backends.importing import shell
 from backends.importing.convert import convert
 from backends.importing.recognise import opened
 from backends.native_config import Unreadable, flat, read
-from backends.registry import BACKENDS, dialects
+from backends.registry import BACKENDS
 from backends.target import Target
 from tests.unit.importing import effective
 from tests.unit.importing.conftest import COUNTS
@@ -85,7 +85,7 @@ def machine(recipe):
     return Target(accelerator=kind, devices=wish.devices, hosts=wish.hosts)
 
 
-@pytest.mark.parametrize("trainer", list(dialects()))
+@pytest.mark.parametrize("trainer", list(COUNTS))
 def test_every_key_ends_somewhere(corpus, trainer):
     """Each file is imported or refused with a reason; each key of an imported one has exactly one fate, and what is not modelled
     says what it does.
@@ -159,7 +159,7 @@ def written(backend, made, wild):
 def test_moving(corpus):
     """An imported fine-tune goes to each other trainer with its rows rendered once, or the report names what is lost."""
     share = {}
-    for trainer in dialects():
+    for trainer in COUNTS:
         good = [e for e in imported(corpus(trainer)).values() if not isinstance(e, str) and e.recipe.method.kind == "sft"]
         for name, backend in BACKENDS.items():
             outcomes = Counter()
@@ -174,9 +174,9 @@ def test_moving(corpus):
             share[trainer, name] = (outcomes["goes"], len(good))
     print("\nSFT configs that go without a loss, from (rows) to (columns)")
     print(f"  {'':10}" + "".join(f"{name:>14}" for name in BACKENDS))
-    for trainer in dialects():
+    for trainer in COUNTS:
         print(f"  {trainer:10}" + "".join(f"{share[trainer, name][0]:>8}/{share[trainer, name][1]:<5}" for name in BACKENDS))
-    assert len(share) == len(dialects()) * len(BACKENDS)
+    assert len(share) == len(COUNTS) * len(BACKENDS)
 
 
 def test_command_lines(corpus):

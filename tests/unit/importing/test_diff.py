@@ -11,8 +11,8 @@ from backends.importing.convert import convert
 from backends.native_config import Unreadable
 from backends.recipe.flat import leaves
 from backends.recipe.parse import parse
-from backends.registry import dialects
 from orchestrator.render.diff import diff_text, document
+from tests.unit.importing.conftest import COUNTS
 from tests.unit.importing.test_dialects import AXOLOTL, TORCHTUNE
 
 LITGPT = """
@@ -131,7 +131,7 @@ def test_every_leaf_has_a_place():
 
 def sample(corpus):
     """Every sixth config that is one."""
-    for trainer in dialects():
+    for trainer in COUNTS:
         texts = corpus(trainer)
         for path, text in list(texts.files.items())[::6]:
             try:

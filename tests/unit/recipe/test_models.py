@@ -164,7 +164,7 @@ def page() -> str:
     return "\n".join(
         [
             HEAD,
-            f"## Names\n\n{len(MODELS)} models. axolotl takes the folder of every one.\n\n{names}\n",
+            f"## Names\n\n{len(MODELS)} models. axolotl and TRL take the folder of every one.\n\n{names}\n",
             f"MaxText trains these and converts none of them from or to a Hugging Face folder: {unconverted}.\n",
             f"### Why there is no name\n\n{told}\n",
             "## Facts\n\nHeads: of queries / of keys and values. Feed-forward: of one expert, where there are several "

@@ -50,7 +50,7 @@ HEAD = """\
 
 What the compiler knows of a model by its Hugging Face id. Written by `tests/unit/recipe/test_models.py` from `backends/models.csv`.
 
-A model that is not listed works wherever the trainer takes any folder in Hugging Face layout: axolotl always; torchtune and
+A model that is not listed works wherever the trainer takes any folder in Hugging Face layout: axolotl and TRL always; torchtune and
 LitGPT when its `config.json` describes a plain Llama or Qwen2. The table adds the trainer's own name, the token that a gated
 model needs, and what can be said before anything is downloaded.
 

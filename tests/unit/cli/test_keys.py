@@ -19,7 +19,7 @@ KNOWN = {
     "torchtune": ("optimizer.lr", "clip_grad_norm", "dataset.whatever", "metric_logger.project", "profiler.with_stack"),
     "axolotl": ("learning_rate", "lora_r", "optim_args.whatever", "fsdp_config.offload_params", "trl.beta", "special_tokens"),
     "maxtext": ("learning_rate", "per_device_batch_size", "dpo.dpo_beta", "student_overrides.whatever"),
-    "trl": ("learning_rate", "lora_r", "num_generations", "simpo_gamma", "reward_funcs", "model_init_kwargs.whatever", "env.NAME"),
+    "trl": ("learning_rate", "lora_r", "num_generations", "reward_funcs", "model_init_kwargs.whatever", "env.NAME"),
 }
 UNKNOWN = {
     "litgpt": {"train.max_nrom": "train.max_norm", "lora_rank": "lora_r"},

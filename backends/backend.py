@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from backends.log_signs import EVERYWHERE, JAX, TORCH, Sign
 from backends.mapping.complete import missing
@@ -65,6 +65,34 @@ class Ending:
     progress: Progress
     missing: Sequence[str]
     """Promised files that do not exist or are empty."""
+
+
+class JobKind(Protocol):
+    """What whoever follows a job asks of its trainer, or of its stage; see `Backend` for the meanings."""
+
+    @property
+    def name(self) -> str:
+        """By which it is found."""
+
+    @property
+    def config(self) -> str:
+        """Name of the main config file; empty where there is none."""
+
+    @property
+    def resume(self) -> Mapping[str, Value]:
+        """Keys by which an attempt goes on from a checkpoint."""
+
+    @property
+    def signs(self) -> tuple[Sign, ...]:
+        """What its log is looked through for when it fails."""
+
+    @property
+    def read(self) -> Callable[[Mapping[str, Value], Progress, str], list[Point]]:
+        """A line of a watched file into points."""
+
+    @property
+    def judge(self) -> Callable[[Ending], tuple[str, str] | None]:
+        """Why it has failed although every step ended with exit code 0."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,11 @@ from backends.plan import File
 _HERE = Path(__file__).parent
 
 SHIMS: dict[str, str] = {
-    p.name: p.read_text("utf-8") for p in sorted((*_HERE.glob("shims/tune_*.py"), *_HERE.glob("trainers/*/shims/tune_*.py")))
+    p.name: p.read_text("utf-8")
+    for room in ("shims", "trainers/*/shims", "stages/shims")
+    for p in sorted(_HERE.glob(f"{room}/tune_*.py"))
 }
-"""File name -> text of the scripts and modules that run in a trainer's environment."""
+"""File name -> text of the scripts and modules that run in the environment of a trainer or a stage."""
 
 LOCKS: dict[str, str] = {
     f"{p.parent.name}-{p.stem.removeprefix('env-')}": p.read_text("utf-8") for p in sorted(_HERE.glob("trainers/*/env-*.txt"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backends.backend import HF_LAYOUT, Backend, Inexpressible
@@ -19,6 +20,7 @@ from backends.plan import WRITTEN_RECIPE, Environment, File, Input, Plan, Promis
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
 from backends.report import Line, Report
+from backends.stages.registry import following
 from backends.upstream.known_keys import KnownKeys
 
 if TYPE_CHECKING:
@@ -72,7 +74,24 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         accepted=tuple(sorted(accepted)),
         report=report,
     )
-    return backend.finish(decided)
+    return _with_stages(backend.finish(decided), flat, recipe.base, accepted)
+
+
+def _with_stages(trained: Plan, flat: Flat, base: str, accepted: frozenset[str]) -> Plan:
+    """The plan with those of the stages that follow.
+
+    Raises:
+        Inexpressible: a stage asks for what this training does not leave.
+    """
+    wanted = {leaf.removeprefix("after."): flat[leaf] for leaf in leaves("after")}
+    if not any(wanted.values()):
+        return trained
+    after, lacking = following(trained, wanted, base)
+    lost = {line.leaf: line._replace(accepted=line.leaf in accepted) for line in lacking}
+    report = Report(tuple(lost.get(line.leaf, line) for line in trained.report.lines))
+    if report.refused:
+        raise Inexpressible(trained.backend, report)
+    return replace(trained, report=report, after=after)
 
 
 def _translated(backend: Backend, recipe: Recipe, flat: Flat, context: Context, accepted: frozenset[str]) -> tuple[Flat, Report]:

@@ -13,6 +13,12 @@ from backends.report import Line, Report
 WRITTEN_RECIPE = "recipe.json"
 """The recipe's leaves as they are written, in the job's folder for the card of the model: no trainer and no step of a run reads it."""
 
+TRAINED = "train"
+"""What `Input.made_by` calls the training that stages follow."""
+
+HERE = "@HERE@"
+"""In `Input.made_by`: it lies on the job's host already."""
+
 RANK, HEAD, PORT, JOB = "@RANK@", "@HEAD@", "@PORT@", "@JOB@"
 """Stand in argv and environment for what is known only when the job is placed: the number of the host (from 0), the address of
 the first host, a free port there, the job's id. Whoever starts the steps puts the values in.
@@ -40,6 +46,9 @@ class Input:
     """Where the job finds it, relative to its folder."""
     source: str
     """Where it lies on the machine that submits (absolute)."""
+    made_by: str = ""
+    """The stage whose job makes it, `train` for the training itself: `source` is then relative to that job's work folder. `HERE`
+    once the job is known: relative to the state folder of the host where this job runs."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +118,18 @@ class Plan:
     accepted: tuple[str, ...] = ()
     """Leaves that the user accepts as they come out, by name."""
     report: Report = field(default_factory=Report, hash=False)
+    after: tuple[Plan, ...] = ()
+    """Plans of the stages that follow once this job has succeeded, in order; see `backends.stages`."""
+
+    @property
+    def brought(self) -> tuple[Input, ...]:
+        """Inputs of the job, and of the stages after it, that lie on the machine that submits."""
+        return (*(each for each in self.inputs if not each.made_by), *(each for plan in self.after for each in plan.brought))
+
+    @property
+    def there(self) -> dict[str, str]:
+        """Inputs that lie on the job's host already: path in its folder -> where, relative to the state folder there."""
+        return {each.path: each.source for each in self.inputs if each.made_by == HERE}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Value]) -> Plan:
@@ -128,13 +149,22 @@ class Plan:
             "env": tuple((name, value) for name, value in known["env"]),
             "promise": Promise(promise["steps"], tuple(promise["files"])),
             "report": Report(tuple(Line(**each) for each in lines)),
+            "after": tuple(map(cls.from_dict, known.get("after", ()))),
         }
         texts: dict[str, Value] = {name: tuple(known[name]) for name in ("secrets", "watch", "accepted") if name in known}
         return cls(**{**known, **texts, **made})
 
     def as_dict(self) -> dict[str, Value]:
         """Plain values, in a fixed order: what is stored, and what the digest is made of."""
-        return {**asdict(self), "report": self.report.as_dict()}
+        values = {**asdict(self), "report": self.report.as_dict()}
+        for each in values["inputs"]:
+            if not each["made_by"]:
+                del each["made_by"]
+        # a plan without stages is written as it was before there were any: its digest stays
+        values["after"] = [each.as_dict() for each in self.after]
+        if not self.after:
+            del values["after"]
+        return values
 
     def digest(self) -> str:
         """Name of this decision: equal plans have equal digests."""

@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from backends.backend import Backend
+from backends.backend import Backend, JobKind
+from backends.stages.registry import STAGES
 from backends.trainers.axolotl.backend import AXOLOTL
 from backends.trainers.command.backend import COMMAND
 from backends.trainers.litgpt.backend import LITGPT
@@ -35,7 +36,7 @@ def others() -> dict[str, EntryPoint]:
     """Backends of other packages, not yet loaded. No other package takes the name of one of ours."""
     from importlib.metadata import entry_points  # noqa: PLC0415  # 20 ms, and few have any
 
-    return {each.name: each for each in entry_points(group=GROUP) if each.name not in (*BACKENDS, COMMAND.name)}
+    return {each.name: each for each in entry_points(group=GROUP) if each.name not in (*BACKENDS, *STAGES, COMMAND.name)}
 
 
 def names() -> tuple[str, ...]:
@@ -79,8 +80,10 @@ def dialects() -> dict[str, Dialect]:
     return found
 
 
-def reader(name: str) -> Backend:
-    """The backend of a job that was submitted. One that is gone since reads nothing, and calls no job trained."""
+def reader(name: str) -> JobKind:
+    """The trainer or stage of a job that was submitted. One that is gone since reads nothing, and calls no job trained."""
+    if stage := STAGES.get(name):
+        return stage
     try:
         return find(name)
     except (KeyError, Unloadable) as error:

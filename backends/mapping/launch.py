@@ -48,6 +48,7 @@ def resources(*between: Row) -> tuple[Row, ...]:
         *between,
         handled_by_us("resources.memory_gib", "matched when the job is placed"),
         *idle("retry", "read by whoever runs the job"),
+        *idle("after", "a job of its own, once this one has succeeded"),
         handled_by_us("secrets", "into the environment of the steps, by the runner's standard input"),
         handled_by_us("native", "written over everything else; one line a key"),
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from backends.recipe.facts import Needs
 from backends.recipe.flat import REQUIRED, Flat, Value, defaults
+from backends.recipe.gates import gate
 from backends.recipe.leaves import CHAT_TEMPLATES, FORMATS, SECTIONS, TEMPLATES, facts
 from backends.recipe.needs import asks, is_met, needs_of
 from backends.recipe.paths import FILES, HUB, is_file, is_path, is_template_file
@@ -109,6 +110,16 @@ def _data_rules(at: At, problem: Complain) -> Iterable[Problem]:
         yield problem("data.chat_template", rule, nearest(named, CHAT_TEMPLATES))
 
 
+def _after_rules(at: At, problem: Complain) -> Iterable[Problem]:
+    gates = at("after.evaluate.gates")
+    for number, text in enumerate(gates if isinstance(gates, list) else ()):
+        if isinstance(text, str):
+            try:
+                gate(text)
+            except ValueError as error:
+                yield problem(f"after.evaluate.gates.{number}", str(error), value=text)
+
+
 WORDS = {"instruction", "input", "output", "response", "completion", "answer", "prompt", "system", "text", "messages"}
 """Words in braces that a template means to have replaced."""
 
@@ -156,6 +167,7 @@ def check_rules(values: dict[str, Value], source: Source, changed: set[str], tra
     yield from _model_rules(at, problem)
     yield from _data_rules(at, problem)
     yield from _machine_rules(at, problem)
+    yield from _after_rules(at, problem)
     for path in places(values):
         yield problem(path, "looks like a secret", WAY_OUT, "***")
     native = at("native")

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PrivateAttr
 
 from backends.recipe.flat import Flat, Value
+from backends.recipe.sections.after import After
 from backends.recipe.sections.base import Section, Whole
 from backends.recipe.sections.data import Data
 from backends.recipe.sections.method import Method
@@ -35,6 +36,7 @@ class Recipe(Section):
     log: Log = Log()
     resources: Resources = Resources()
     retry: Retry = Retry()
+    after: After = After()
     secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]] = []
     """Names of environment variables that the job needs and that are shown to no one."""
     native: dict[str, dict[str, Value]] = {}

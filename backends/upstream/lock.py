@@ -1,4 +1,4 @@
-"""Make the lock files of the trainers' environments: `trainers/<trainer>/env.in` -> `env-<accelerator>.txt` beside it.
+"""Make the lock files of all environments: `trainers/<trainer>/env.in` and `stages/<room>/env.in` -> `env-<accelerator>.txt` beside it.
 
     python backends/upstream/lock.py               lock again; pins that still fit are kept
     python backends/upstream/lock.py --upgrade     lock again, newest versions
@@ -25,7 +25,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-TRAINERS = Path(__file__).resolve().parents[1] / "trainers"
+BACKENDS = Path(__file__).resolve().parents[1]
+ROOMS = ("trainers", "stages")
+"""Folders in which each folder has an environment."""
 PLATFORM = {"cpu": "x86_64-manylinux_2_28", "cuda": "x86_64-manylinux_2_28", "tpu": "x86_64-manylinux_2_31"}
 """Accelerator -> the oldest Linux that torch 2.13, or libtpu 0.0.44, has wheels for."""
 CUDA_ONLY = re.compile(r"nvidia-|triton$|cuda-")
@@ -49,13 +51,14 @@ def locks() -> list[tuple[Path, str, Path]]:
     """Every (declaration, accelerator, lock)."""
     return [
         (source, accelerator, source.with_name(f"{source.stem}-{accelerator}.txt"))
-        for source in sorted(TRAINERS.glob("*/env.in"))
+        for room in ROOMS
+        for source in sorted((BACKENDS / room).glob("*/env.in"))
         for accelerator in declared(source.read_text(), "accelerators").split()
     ]
 
 
 def shown(path: Path) -> str:
-    """A file of a trainer, as people find it: `litgpt/env.in`."""
+    """A file of an environment, as people find it: `NAME/env.in`."""
     return f"{path.parent.name}/{path.name}"
 
 
@@ -145,12 +148,13 @@ def stale(source: Path, accelerator: str, target: Path) -> list[str]:
 def orphans() -> list[str]:
     """Locks whose declaration is gone."""
     known = {target for _, _, target in locks()}
-    return [f"{shown(path)}: no declaration for it" for path in sorted(TRAINERS.glob("*/env-*.txt")) if path not in known]
+    found = [path for room in ROOMS for path in sorted((BACKENDS / room).glob("*/env-*.txt"))]
+    return [f"{shown(path)}: no declaration for it" for path in found if path not in known]
 
 
 def main() -> int:
     """Lock, or check."""
-    words = argparse.ArgumentParser(description="Lock the trainers' environments.")
+    words = argparse.ArgumentParser(description="Lock the environments of trainers and stages.")
     words.add_argument("--check", action="store_true", help="only say which locks are stale; exit 1 if any")
     words.add_argument("--upgrade", action="store_true", help="newest versions instead of keeping pins that still fit")
     chosen = words.parse_args()

@@ -26,7 +26,7 @@ def wait(args: argparse.Namespace) -> int:
         _print(error.jobs)
         raise
     _print(found)
-    return DONE if all(job.state == "SUCCEEDED" for job in found) else FAILED
+    return DONE if all(job.state in ("SUCCEEDED", "READY") for job in found) else FAILED
 
 
 def _print(found: Iterable[Job]) -> None:

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 
 def follow(id: str) -> int:
-    """Show progress on stderr until the job ends; 0 when it SUCCEEDED."""
+    """Show progress on stderr until the job ends, and then of the stages that follow; 0 when all SUCCEEDED, and a server is READY."""
+    shown: set[str] = set()
+    code = DONE
+    while code == DONE and id not in shown:
+        code = follow_one(id)
+        shown.add(id)
+        id = next((job.id for job in jobs.followers(id) if job.id not in shown), id)
+    return code
+
+
+def follow_one(id: str) -> int:
+    """Show progress until this job ends, or answers as a server; 0 when it SUCCEEDED or is READY."""
     try:
         with LiveProgress() as view:
             job = _watch(view, id)
@@ -25,7 +36,7 @@ def follow(id: str) -> int:
     except KeyboardInterrupt:
         print(f"\nthe job goes on; `tune status {id}` tells, `tune cancel {id}` ends it", file=sys.stderr)
         return INTERRUPTED
-    return DONE if job.state == "SUCCEEDED" else FAILED
+    return DONE if job.state in ("SUCCEEDED", "READY") else FAILED
 
 
 def _watch(view: LiveProgress, id: str) -> Job:
@@ -34,7 +45,7 @@ def _watch(view: LiveProgress, id: str) -> Job:
     for job, lines in jobs.follow(id):  # the last one is what is returned
         for line in lines:
             view.line(line)
-        if job.ended:
+        if job.ended or job.state == "READY":
             break
         if job.step and job.step != shown:
             shown = job.step
@@ -52,6 +63,10 @@ def _close(job: Job) -> None:
     """Where it went, and how the loss did."""
     from orchestrator.client.pull import local_checkpoint  # noqa: PLC0415
 
+    if jobs.STAGE_OF in job.labels:
+        if job.state not in ("SUCCEEDED", "READY"):
+            say(f"log: tune logs {job.id}")
+        return
     losses = points([job.id], metrics=["loss"])[job.id]
     if losses:
         say(f"loss {losses[0].value:.4f} (step {losses[0].step}) -> {losses[-1].value:.4f} (step {losses[-1].step})")

@@ -19,6 +19,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("hosts", "clusters", "nodes"), "targets"),
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("plot", "curves"), "metrics"),
+    **dict.fromkeys(("eval", "benchmark", "test"), "evaluate"),
     **dict.fromkeys(("check", "version"), "doctor"),
     "help": "--help",
 }
@@ -33,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
         if found := re.search(r"argument COMMAND: invalid choice: '(.*)' \(choose from", message):
             import difflib  # noqa: PLC0415  # not for --help
 
-            known = (*COMPILING, *TRACKING, *INSPECTING)
+            known = (*COMPILING, *TRACKING, *FOLLOWING, *INSPECTING)
             near = [OTHER_NAMES[found[1]]] if found[1] in OTHER_NAMES else difflib.get_close_matches(found[1], known, n=1)
             hint = f"did you mean tune {near[0]}?" if near else "`tune --help` lists the commands"
             message = f"there is no command {found[1]!r}\n\nhint: {hint}"
@@ -68,7 +69,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
     top.add_argument("--version", action="store_const", const="version", dest="command", help="print the version")
     top.set_defaults(module="doctor", function="version")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_CommandParser)
-    groups = ((_compiling, COMPILING), (_tracking, TRACKING), (_inspecting, INSPECTING))
+    groups = ((_compiling, COMPILING), (_tracking, TRACKING), (_following, FOLLOWING), (_inspecting, INSPECTING))
     chosen = [add for add, names in groups if first in names] or [add for add, _ in groups]
     for add in chosen:
         add(commands)
@@ -77,8 +78,9 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 
 COMPILING = ("submit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "pull", "wait", "cancel", "retry")
+FOLLOWING = ("evaluate",)
 INSPECTING = ("recipes", "targets", "schema", "doctor")
-STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
+STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
 def _command(commands: Any, name: str, module: str, about: str, function: str = "") -> argparse.ArgumentParser:
@@ -254,6 +256,35 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"should be a whole number from 1, got {text}")
     return int(text)
+
+
+def _following(commands: Any) -> None:
+    evaluate = _command(commands, "evaluate", "stages", "figures of what was trained, by lm-evaluation-harness, and gates")
+    _model(evaluate)
+    about = "a task of the harness, or a file of rows, FILE[,like=TASK][,kind=KIND][,name=NAME]; several"
+    evaluate.add_argument("--task", action="append", required=True, metavar="TASK|FILE", help=about)
+    evaluate.add_argument(
+        "--gate", action="append", default=[], metavar="GATE", help="what a figure must be: 'mmlu.acc >= base - 0.01'; several"
+    )
+    evaluate.add_argument("--baseline", action="store_true", help="the start model too, and the difference with its error")
+    evaluate.add_argument("--shots", type=int, metavar="N", help="worked examples before each question (default: 0)")
+    evaluate.add_argument("--limit", type=int, metavar="N", help="rows of each task (default: all)")
+    evaluate.add_argument("--batch", type=int, metavar="N", help="rows at once (default: 8)")
+    evaluate.add_argument("--seed", type=int, metavar="N", help="of all that is drawn (default: 1234)")
+    evaluate.add_argument("--chat", action="store_true", help="questions through the model's chat template")
+    evaluate.add_argument("--model", choices=("merged", "adapter"), help="merged weights, or the adapter beside the start model")
+    evaluate.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights in memory")
+
+
+def _model(command: argparse.ArgumentParser) -> None:
+    """What all stages take."""
+    command.add_argument("what", metavar="JOB|FOLDER", help="a job that has trained, or a folder in Hugging Face layout")
+    command.add_argument("--on", metavar="TARGET", help="default: where it was trained; of a folder: this machine")
+    command.add_argument("--attempt", type=int, metavar="N", help="of the job (default: the latest)")
+    command.add_argument("--id", metavar="ID", help="name the job yourself: the same id submitted twice runs once")
+    command.add_argument("--dry-run", action="store_true", help="print what would be sent; nothing is written, nothing asked")
+    command.add_argument("--follow", action="store_true", help="show progress until the job ends; its end is the exit code")
+    command.add_argument("--json", action="store_true", help="one JSON document")
 
 
 def _inspecting(commands: Any) -> None:

@@ -15,9 +15,11 @@ from orchestrator.home import Home
 if TYPE_CHECKING:
     from orchestrator.store import Event, Job, Store
 
+STAGE_OF = "after"
+"""Label of a stage's job: the id of the job that it follows; `orchestrator.jobs.following` gives it."""
 PACE = 0.1
 """Seconds between looks at the store: one small query."""
-STATES = ("QUEUED", "PREPARING", "STARTING", "RUNNING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
+STATES = ("QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
 class JobFilter(NamedTuple):
@@ -66,7 +68,7 @@ def find(store: Store, names: Iterable[str]) -> list[Job]:
     """
     out = []
     for name in names:
-        found = store.find(name)
+        found = _without_stages(store.find(name))
         if not found:
             raise NotFound(name, "no such job; `tune status` lists them")
         if len(found) > 1:
@@ -74,6 +76,18 @@ def find(store: Store, names: Iterable[str]) -> list[Job]:
             raise Ambiguous(name, f"means {len(found)} jobs: {some}")
         out.append(found[0])
     return list({job.id: job for job in out}.values())
+
+
+def _without_stages(found: list[Job]) -> list[Job]:
+    """Of jobs that a name may mean, those that are not stages of another of them."""
+    ids = {job.id for job in found}
+    return [job for job in found if job.labels.get(STAGE_OF) not in ids or job.labels[STAGE_OF] == job.id]
+
+
+def stages_of(store: Store, ids: Collection[str]) -> list[Job]:
+    """Jobs of the stages that follow these, as far as they have begun; the oldest first."""
+    wanted = set(ids)
+    return [job for job in store.jobs(newest_first=False) if job.labels.get(STAGE_OF) in wanted and job.id not in wanted]
 
 
 def find_attempt(store: Store, name: str, attempt: int | None) -> tuple[Job, int]:
@@ -87,6 +101,13 @@ def find_attempt(store: Store, name: str, attempt: int | None) -> tuple[Job, int
     if not 1 <= number <= job.attempt:
         raise NotFound(str(number), f"{job.id} has {job.attempt}", argument="attempt")
     return job, number
+
+
+def followers(id: str) -> list[Job]:
+    """Jobs of the stages that follow one, or another stage of the same training; the oldest first."""
+    with session() as here:
+        job = here.store.job(id)
+        return stages_of(here.store, [job.labels.get(STAGE_OF, id)]) if job else []
 
 
 def get(name: str) -> Job:
@@ -135,7 +156,7 @@ def events(ids: Iterable[str]) -> list[Event]:
 
 
 def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = False) -> list[Job]:
-    """Wait until jobs end.
+    """Wait until jobs end, and the stages that follow them; a server is waited for until it is READY.
 
     Args:
         names: of the jobs.
@@ -149,7 +170,12 @@ def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = Fa
     until = None if timeout is None else time.monotonic() + timeout
     with session() as here:
         found = until_ended(here, [job.id for job in find(here.store, names)], until)
-    if timeout is not None and not all(job.ended for job in found):
+        while all(map(_settled, found)) and (more := stages_of(here.store, [job.id for job in found])):
+            late = [job.id for job in more if job.id not in {each.id for each in found}]
+            if not late:
+                break
+            found += until_ended(here, late, until)
+    if timeout is not None and not all(map(_settled, found)):
         error = TimedOut(f"not ended after {timeout:g} s")
         error.jobs = found
         raise error
@@ -158,13 +184,18 @@ def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = Fa
     return found
 
 
+def _settled(job: Job) -> bool:
+    """Whether there is nothing more to wait for."""
+    return job.ended is not None or job.state == "READY"
+
+
 def _check_succeeded(found: Sequence[Job]) -> None:
     """All of these jobs must have trained.
 
     Raises:
         JobFailed: one ended otherwise than SUCCEEDED, or has not ended.
     """
-    if failed := [job for job in found if job.state != "SUCCEEDED"]:
+    if failed := [job for job in found if job.state not in ("SUCCEEDED", "READY")]:
         first = failed[0]
         more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
         why = ": ".join(filter(None, (first.reason, first.detail)))
@@ -182,7 +213,7 @@ def until_ended(here: Session, ids: Sequence[str], until: float | None) -> list[
             looked = time.monotonic()
             here.keep_alive()
         job = here.store.job(left[-1])  # the one that is next in turn: all have to end, and there may be thousands
-        if job is None or job.ended:
+        if job is None or _settled(job):
             left.pop()
         else:
             time.sleep(PACE / 2)

@@ -154,6 +154,7 @@ _INPUTS = {
     "inputs/train": "data.train",
     "inputs/val": "data.eval",
     "tune_rewards": "method.grpo.rewards",
+    "inputs/tasks/": "after.evaluate.tasks",
 }
 """How the path of an input begins -> the leaf that names it."""
 
@@ -164,11 +165,11 @@ def check_inputs(decided: Plan) -> None:
     Raises:
         NotFound: one is not.
     """
-    for each in decided.inputs:
+    for each in decided.brought:
         path = Path(each.source).expanduser()
         leaf = next((leaf for start, leaf in _INPUTS.items() if each.path.startswith(start)), "native.command.inputs")
         if not path.exists():
             beside = [str(p) for p in path.parent.iterdir()] if path.parent.is_dir() else []
             raise NotFound(leaf, f"no such file: {path}", hint=did_you_mean(str(path), beside))
-        if leaf.startswith("data.") and path.is_dir():
+        if leaf.startswith(("data.", "after.")) and path.is_dir():
             raise InvalidRequest(leaf, f"should be a file, {path} is a folder")

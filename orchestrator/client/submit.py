@@ -64,7 +64,8 @@ def submit(
     labels = check_labels((labels or {}).items())
     check_inputs(job.plan)
     home = Home.find().make()
-    values = secret_values(job.plan.secrets, home)
+    stages = (name for each in job.plan.after for name in each.secrets)
+    values = secret_values(tuple(dict.fromkeys((*job.plan.secrets, *stages))), home)
     check_python(job.plan)
     name = id or new_id(job.plan.recipe)
     tell_not_passed(job, say)
@@ -209,7 +210,7 @@ def enqueue(
     from orchestrator.transports.environ import passed  # noqa: PLC0415
 
     try:
-        inputs = {} if copied else fingerprints(decided.inputs)
+        inputs = {} if copied else fingerprints(decided.brought)
     except OSError as error:
         raise InvalidRequest(f"{error.filename or 'an input'}: {error.strerror or error}") from None
     request = JobRequest(copied or decided, tuple(where), passed(os.environ), inputs)

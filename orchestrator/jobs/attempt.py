@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from backends.backend import Backend, Ending
+from backends.backend import Ending, JobKind
 from backends.plan import Plan
+from backends.stages.registry import STAGES
 from orchestrator.executors.base import Handle, Status, Watched
 from orchestrator.home import Home
 from orchestrator.jobs.lifecycle import Facts
 from orchestrator.jobs.retry import Rules
 from orchestrator.monitoring.drift import RESOLVED
-from orchestrator.monitoring.poll import FAILED, MANIFEST, TAIL, last_words
+from orchestrator.monitoring.metrics import LONGEST_NOTE
+from orchestrator.monitoring.poll import FAILED, MANIFEST, SUMMARY, TAIL, last_words
 from orchestrator.store import Job
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
@@ -47,7 +50,7 @@ class ActiveAttempt:
 
     plan: Plan
     request: JobRequest
-    backend: Backend
+    backend: JobKind
     record: AttemptRecord
     attempt: int
     rules: Rules
@@ -113,7 +116,20 @@ def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> F
         last_words(speaker.tail) if status.phase == "exited" and not left else "",
         phases,
         case.silent(),
+        case.plan.steps[-1].name if case.plan.backend in STAGES else "train",
+        served(first.summary) if first and first.summary else "",
     )
+
+
+def served(summary: Mapping[str, object]) -> str:
+    """Where a server answers, in words; empty where the summary is none of a server. It comes from a host."""
+    return summary_text(summary) if isinstance(summary.get("port"), int) else ""
+
+
+def summary_text(summary: Mapping[str, object] | None) -> str:
+    """What a stage says of itself."""
+    text = (summary or {}).get("detail")
+    return " ".join(text.split())[:LONGEST_NOTE] if isinstance(text, str) else ""
 
 
 def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watched:
@@ -133,6 +149,7 @@ def _watch(job: Job, case: ActiveAttempt, rank: int) -> Watch:
     log = case.mirrors[rank].size if rank in case.mirrors else None
     if rank:
         return Watch(job.id, job.attempt, log=log, failed=FAILED, tail=TAIL)
-    whole = (*(() if case.manifest else (MANIFEST,)), *(() if case.compared else (RESOLVED,)))
+    training = (*(() if case.manifest else (MANIFEST,)), *(() if case.compared else (RESOLVED,)))
+    whole = (SUMMARY,) if case.plan.backend in STAGES else training
     promised, patterns = case.plan.promise.files, case.plan.watch
     return Watch(job.id, job.attempt, promised, case.record.cursor.offsets(), patterns, log, whole, FAILED, TAIL)

@@ -19,8 +19,9 @@ from orchestrator.executors.base import AttemptRequest, ExecutorContext, Status,
 from orchestrator.executors.registry import Executors
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
-from orchestrator.jobs.attempt import ActiveAttempt, facts, watched
+from orchestrator.jobs.attempt import ActiveAttempt, facts, summary_text, watched
 from orchestrator.jobs.attempt_history import beginning, outcome, tried
+from orchestrator.jobs.following import begin_next
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconcile
 from orchestrator.jobs.queue import Queue
 from orchestrator.jobs.retry import Again, Rules, again, astray, hangs
@@ -245,8 +246,10 @@ class Controller:
         """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
         job, now, speaker = each.job, time.time(), status.said
         seen = speaker.seen if speaker else AttemptStatus(job.id, job.attempt, "unknown")
-        if new.state == "SUCCEEDED" and not new.detail:
-            new = replace(new, detail=rows_note(case.manifest))
+        if new.state == "SUCCEEDED":
+            first = status.ranks[0] if status.ranks else None
+            new = replace(new, detail=new.detail or rows_note(case.manifest) or summary_text(first.summary if first else None))
+            begin_next(self.store, self.secrets, job, case.request, case.record.placement)
         if new.state not in ENDED or new.state == "SUCCEEDED":
             self._become(each, new, seen)
             return

@@ -15,7 +15,7 @@ from orchestrator.executors.phases import STOPPED, Phase
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
 
 
-ALIVE = frozenset({"STARTING", "PREPARING", "RUNNING", "STOPPING"})
+ALIVE = frozenset({"STARTING", "PREPARING", "RUNNING", "READY", "STOPPING"})
 """A runner may be at work."""
 
 
@@ -56,6 +56,10 @@ class Facts:
     """Of the hosts that answer."""
     silent: Sequence[str] = ()
     """Hosts that do not."""
+    main: str = "train"
+    """The step that the job is for; those before it prepare."""
+    ready: str = ""
+    """Of a server that answers: where, in words."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,11 @@ def reconcile(facts: Facts) -> Sequence[Action]:
         return _stopping(facts)
     if facts.phase in ("unreachable", "pending"):
         return ()
-    now = "RUNNING" if facts.step == "train" else "PREPARING" if facts.state != "RUNNING" else "RUNNING"
+    if facts.ready:
+        return (Become("READY", "", facts.ready),) if facts.state != "READY" else ()
+    if facts.state == "READY":
+        return (Become("RUNNING", "", "it does not answer; it is started again"),)
+    now = "RUNNING" if facts.step == facts.main or facts.state == "RUNNING" else "PREPARING"
     return (Become(now),) if now != facts.state else ()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
-from backends.backend import Backend
+from backends.backend import JobKind
 from backends.metrics import Point
 from backends.plan import Plan
 from orchestrator.store.attempts import Cursor
@@ -14,7 +14,7 @@ from orchestrator.transports.base import Chunk
 
 
 def points(
-    backend: Backend,
+    backend: JobKind,
     plan: Plan,
     cursor: Cursor,
     chunks: Iterable[Chunk],

@@ -15,6 +15,8 @@ from orchestrator.transports.base import AttemptStatus, Chunk, Transport, Watch
 
 MANIFEST = "data/manifest.json"
 """What the data step made."""
+SUMMARY = "summary.json"
+"""What a stage says of itself: `backends.stages.stage.SUMMARY`."""
 REASON = "reason.json"
 """What a step that failed says of it."""
 TAIL = 8192
@@ -34,6 +36,8 @@ class Observed:
     """New bytes of the log, where the watch asked for them."""
     manifest: dict[str, Any] | None = None
     said: dict[str, Any] | None = None
+    summary: dict[str, object] | None = None
+    """What a stage says of itself, where the watch asked for it."""
     resolved: str = field(default="", repr=False)
     """What the trainer said of its config as it read it (`drift.RESOLVED`), where the watch asked for it."""
     tail: bytes = field(default=b"", repr=False)
@@ -76,6 +80,7 @@ def _observed(seen: AttemptStatus, chunks: Sequence[Chunk], log: bytes) -> Obser
         log,
         _json(seen.whole, MANIFEST),
         (_json(seen.whole, REASON) or {}) if REASON in seen.whole else None,
+        _json(seen.whole, SUMMARY),
         _text(seen.whole, RESOLVED),
         seen.tail,
         _text(seen.whole, INDEX),

@@ -147,13 +147,14 @@ def plan_text(plan: Plan, *, width: int = 100, verbose: bool = False) -> str:
         "variables": [*(_variable(*pair) for pair in plan.env), *(f"{visible(name)}=***" for name in plan.secrets)],
         "files": [_file(file, verbose=verbose) for file in plan.files],
         "steps": list(_steps(plan)),
-        "promise": _promise(plan.promise),
+        "promise": _promise(plan.promise, steps_counted=any(step.name == "train" for step in plan.steps)),
         "metrics from": [visible(pattern) for pattern in plan.watch],
     }
     devices = f"{plan.devices} device{'s' if plan.devices != 1 else ''}"
     head = visible(f"plan {plan.digest()[:12]}: {plan.recipe} by {plan.backend} on {devices}")
     bodies = [f"{title}\n" + textwrap.indent("\n".join(lines), "  ") for title, lines in sections.items() if lines]
-    return "\n\n".join([head, *bodies, report_text(plan.report, width=width, verbose=verbose)])
+    stages = [f"then {plan_text(each, width=width, verbose=verbose)}" for each in plan.after]
+    return "\n\n".join([head, *bodies, report_text(plan.report, width=width, verbose=verbose), *stages])
 
 
 def _environment(environment: Environment) -> str:
@@ -190,6 +191,8 @@ def _steps(plan: Plan) -> Iterator[str]:
         yield f"{name}{' ' * (room - columns(name))}  {visible(shlex.join(step.argv))}{unless}"
 
 
-def _promise(promise: Promise) -> list[str]:
+def _promise(promise: Promise, *, steps_counted: bool) -> list[str]:
+    if not steps_counted:
+        return [visible(pattern) for pattern in promise.files]
     steps = "the optimizer steps that the data step counts" if promise.steps is None else f"{promise.steps:,} optimizer steps"
     return [steps, *(visible(pattern) for pattern in promise.files)]

@@ -22,7 +22,7 @@ DOCUMENT = (
     *("loss", "tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels"),
 )
 """Keys of a job in `tune status --json`: scripts rely on them."""
-_COLOURS = {"SUCCEEDED": 32, "FAILED": 31, "LOST": 31, "RUNNING": 36, "STOPPING": 33, "CANCELLED": 33}
+_COLOURS = {"SUCCEEDED": 32, "FAILED": 31, "LOST": 31, "RUNNING": 36, "READY": 32, "STOPPING": 33, "CANCELLED": 33}
 
 
 def status_table(jobs: Iterable[Job], now: float, *, width: int | None = None, colour: bool = False) -> str:

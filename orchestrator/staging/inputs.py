@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -14,7 +14,7 @@ from orchestrator.agent.blobs import address, walk, within
 from orchestrator.agent.provision import ProvisionError, find_uv
 from orchestrator.agent.provision import address as environment_address
 from orchestrator.home import Home
-from orchestrator.staging.request import HostPaths
+from orchestrator.staging.request import HostPaths, brought
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import HostFacts, Transport
 from orchestrator.transports.local import Local
@@ -41,7 +41,7 @@ def stage(home: Home, transport: Transport, facts: HostFacts, node: Node, plan: 
         ValueError: something cannot be brought: an input is gone, no wheels can be made for this kind of machine.
     """
     environment = plan.environment
-    inputs = {each.path: Path(each.source).expanduser() for each in plan.inputs}
+    inputs = brought(plan)
     sources = dict(inputs)
     if environment.lock and not facts.uv:
         sources["uv"] = _uv(facts)
@@ -74,7 +74,7 @@ def snapshot(home: Home, plan: Plan, say: Callable[[str], None]) -> Plan:
         ValueError: an input is gone, or holds something else than plain files and folders.
         TransportError: there is no room.
     """
-    sources = {each.source: Path(each.source).expanduser() for each in plan.inputs}
+    sources = {each.source: Path(each.source).expanduser() for each in plan.brought}
     named = {source: _address(path) for source, path in sources.items()}
     here = Local(home.path)
     here.put(
@@ -82,9 +82,13 @@ def snapshot(home: Home, plan: Plan, say: Callable[[str], None]) -> Plan:
         lambda done, total: say(f"copied {done / 2**20:.0f} of {total / 2**20:.0f} MiB"),
     )
     here.close()
-    return replace(
-        plan, inputs=tuple(replace(each, source=str(home.path / "blobs" / named[each.source])) for each in plan.inputs)
-    )
+    return _moved(plan, {source: str(home.path / "blobs" / name) for source, name in named.items()})
+
+
+def _moved(plan: Plan, places: Mapping[str, str]) -> Plan:
+    """The plan, and those after it, with their inputs in other places."""
+    inputs = tuple(each if each.made_by else replace(each, source=places[each.source]) for each in plan.inputs)
+    return replace(plan, inputs=inputs, after=tuple(_moved(each, places) for each in plan.after))
 
 
 def _address(source: Path) -> str:

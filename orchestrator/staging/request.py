@@ -50,9 +50,14 @@ class HostPaths:
     """This machine: what is ready can be seen, and our own files can be used."""
 
 
+def brought(plan: Plan) -> dict[str, Path]:
+    """Inputs that lie on the machine that submits: path in the job's folder -> where it lies."""
+    return {each.path: Path(each.source).expanduser() for each in plan.inputs if not each.made_by}
+
+
 def local_paths(home: Home, plan: Plan) -> HostPaths:
     """This machine."""
-    inputs = {each.path: str(Path(each.source).expanduser()) for each in plan.inputs}
+    inputs = {path: str(source) for path, source in brought(plan).items()}
     return HostPaths(str(home.path), sys.executable, notify=str(home.socket), inputs=inputs)
 
 
@@ -86,7 +91,7 @@ def request(
     node, devices = hosts[rank]
     environment = plan.environment
     files = {file.path: file.text for file in plan.files}
-    links = {"cache": "cache", **paths.inputs}
+    links = {"cache": "cache", **plan.there, **paths.inputs}
     if resume:
         links[LINK] = f"jobs/{job}/{resume.attempt}/work/{resume.folder}"
     values = {JOB: job}

@@ -15,7 +15,8 @@ from backends.plan import Environment
 from orchestrator.agent.provision import address, pins
 
 ROOMS = Path(backends.__file__).parent
-LOCKS = sorted(ROOMS.glob("trainers/*/env-*.txt"))
+TRAINERS = sorted(ROOMS.glob("trainers/*/env-*.txt"))
+LOCKS = [*TRAINERS, *sorted(ROOMS.glob("stages/*/env-*.txt"))]
 OURS = ("tokenizers", "jinja2", "numpy", "safetensors", "pyarrow", "torch")
 """What our steps import on the host, whichever trainer's environment they run in."""
 
@@ -41,7 +42,7 @@ def test_every_lock_is_the_one_made_from_its_declaration() -> None:
     """Declarations and locks are kept equal, and the check of that needs neither uv nor network."""
     done = check(ROOMS)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(LOCKS) == 9
+    assert len(LOCKS) == 13
 
 
 @pytest.mark.parametrize("name", ["env.in", "env-cpu.txt"])
@@ -82,14 +83,14 @@ def test_nvidia_packages_are_in_the_cuda_locks_only(lock: Path) -> None:
 @pytest.mark.parametrize("package", OURS)
 def test_our_steps_see_the_same_versions_in_every_environment(package: str) -> None:
     """Data is rendered once: with whichever environment comes first, the result is the same."""
-    assert len({named(lock).get(package) for lock in LOCKS} - {None}) == 1
-    lacking = {lock.parent.name for lock in LOCKS if package not in named(lock)}
+    assert len({named(lock).get(package) for lock in TRAINERS} - {None}) == 1
+    lacking = {lock.parent.name for lock in TRAINERS if package not in named(lock)}
     assert lacking <= ({"maxtext"} if package == "torch" else set())
 
 
 def test_cpu_and_cuda_lock_of_a_trainer_agree() -> None:
     """The same versions, but for what only CUDA needs: a run on a CPU says something about one on a GPU."""
-    for lock in ROOMS.glob("trainers/*/env-cpu.txt"):
+    for lock in ROOMS.glob("*/*/env-cpu.txt"):
         cuda = named(lock.with_name(lock.name.replace("-cpu", "-cuda")))
         extra = re.findall(r"^# without cuda too: (.+)$", lock.with_name("env.in").read_text(), re.MULTILINE)
         assert {pair for pair in named(lock).items() if pair[0] not in extra} <= cuda.items()

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 BACKENDS = Path(__file__).parents[3] / "backends"
-FOLDERS = (BACKENDS / "shims", *sorted(BACKENDS.glob("trainers/*/shims")))
+FOLDERS = (BACKENDS / "shims", BACKENDS / "stages" / "shims", *sorted(BACKENDS.glob("trainers/*/shims")))
 SCRIPTS = tuple(path for folder in FOLDERS for path in folder.glob("tune_*.py"))
 sys.path[:0] = map(str, FOLDERS)  # the scripts import one another by their bare names, as in a job's folder
 HEAVY = ("torch", "numpy", "tokenizers", "jinja2", "safetensors", "huggingface_hub")

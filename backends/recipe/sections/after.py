@@ -1,0 +1,58 @@
+"""What is done with the model once it is trained: stages, each a job of its own that begins when the one before has succeeded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from backends.recipe.sections.base import Positive, Section, Whole, Word
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class EvalTask(Whole):
+    """A task of one's own: rows of a file, or a task of the harness that reads its rows from a file."""
+
+    path: Word
+    """A file of JSON lines (.jsonl), relative to the recipe's file."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] | None = None
+    """What its figures are called; null: the file's name without the ending."""
+    kind: Literal["auto", "choice", "exact", "perplexity", "generation"] = "auto"
+    """`choice`: question, choices, answer (number or text). `exact`: prompt, answer. `perplexity`: text. `generation`: prompt,
+    answer, compared by BLEU and chrF. `auto`: by the keys of the first row; never generation."""
+    like: Word | None = None
+    """A task of the harness whose prompts and figures to use with these rows: `wmdp_bio`. Null: none."""
+
+
+class Evaluate(Whole):
+    """Figures of the model by lm-evaluation-harness, and what they must be."""
+
+    tasks: Annotated[list[Word | EvalTask], Field(min_length=1, max_length=100)]
+    """Names of the harness (`wmdp_bio`, `mmlu`), files of one's own (`./questions.jsonl`), or `{path, name, kind, like}`."""
+    shots: Count = 0
+    """Worked examples before each question."""
+    limit: Positive | None = None
+    """Rows of each task; null: all."""
+    batch: Positive = 8
+    """Rows at once."""
+    seed: Count = 1234
+    """Of everything that is drawn."""
+    chat: bool = False
+    """Put each question through the model's chat template."""
+    model: Literal["merged", "adapter"] = "merged"
+    """`adapter`: the start model with the adapter beside it, instead of merged weights."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights in memory; `auto`: as they are stored."""
+    baseline: bool = False
+    """Evaluate the start model too, and tell the difference with its standard error."""
+    gates: list[Word] = []
+    """What figures must be: `wmdp_bio.acc <= 0.30`, `mmlu.acc >= base - 0.01`. One that is not ends the job as FAILED (gate), and
+    no stage after it begins."""
+
+
+class After(Section):
+    """Stages after training, in this order. Each is a job `JOB.STAGE` that can be retried alone; the first that fails ends the row."""
+
+    evaluate: Evaluate | None = None
+    """Figures by lm-evaluation-harness, and gates. Null: it is left out."""

@@ -1,0 +1,70 @@
+"""Figures of a model by lm-evaluation-harness, and gates: what they must be for the stages after it to begin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+
+from backends.plan import Input, Plan
+from backends.recipe.flat import Value
+from backends.recipe.gates import Gate, gate
+from backends.recipe.paths import absolute, is_file
+from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, stage_plan
+
+RESULTS = "out/results.json"
+"""The harness's own results, under `model` and `base`."""
+_TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+
+
+def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
+    """The plan of an evaluation."""
+    gates = [_gate(text) for text in settings["gates"]]
+    if settings["model"] == "adapter" and not (context.adapter and context.base):
+        raise Unplannable("model", "should be merged: no adapter was trained, or its start model is not known")
+    if settings["baseline"] and not context.base:
+        raise Unplannable("baseline", "has no start model to compare with")
+    if relative := [each.text for each in gates if each.base and not settings["baseline"]]:
+        raise Unplannable("gates", f"{relative[0]} needs the start model's figures", "set baseline: true")
+    tasks, inputs = _tasks(settings["tasks"], context)
+    spec = {
+        "model": {"folder": BASE, "adapter": ADAPTER} if settings["model"] == "adapter" else {"folder": MODEL},
+        "baseline": {"folder": BASE} if settings["baseline"] else None,
+        "tasks": tasks,
+        "gates": [each._asdict() for each in gates],
+        **{name: settings[name] for name in ("shots", "limit", "batch", "seed", "chat", "dtype")},
+    }
+    by_name = any("rows" not in task for task in tasks)
+    promised = (RESULTS, "summary.json")
+    return stage_plan("evaluate", context, spec, ("tune_evaluate.py",), inputs=inputs, promised=promised, online=by_name)
+
+
+def _gate(text: str) -> Gate:
+    try:
+        return gate(text)
+    except ValueError as error:
+        raise Unplannable("gates", f"{text!r}: {error}") from None
+
+
+def _tasks(wanted: list[Value], context: StageContext) -> tuple[list[dict[str, Value]], list[Input]]:
+    """What the program is told of each task, and the files of rows."""
+    tasks: list[dict[str, Value]] = []
+    inputs: list[Input] = []
+    for each in wanted:
+        if isinstance(each, str) and not is_file(each):
+            tasks.append({"name": each})
+            continue
+        task = {"path": each} if isinstance(each, str) else each
+        name = task.get("name") or PurePosixPath(task["path"]).stem
+        if not _TASK.fullmatch(name):
+            raise Unplannable("tasks", f"{name!r} is no name for figures", "give the file one: {path, name}")
+        place = f"inputs/tasks/{name}.jsonl"
+        tasks.append({"name": name, "rows": place, "kind": task.get("kind", "auto"), "like": task.get("like")})
+        inputs.append(Input(place, absolute(task["path"], context.base_dir)))
+    names = [task["name"] for task in tasks]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise Unplannable("tasks", f"{twice[0]} is there twice", "give each file a name: {path, name}")
+    return tasks, inputs
+
+
+EVALUATE = Stage("evaluate", "figures by lm-evaluation-harness, and gates", plan)

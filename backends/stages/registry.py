@@ -1,0 +1,54 @@
+"""All stages, in the order in which they follow a training. One line each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+
+from backends.mapping.model import MODEL as MODEL_SPEC
+from backends.plan import WRITTEN_RECIPE, Plan
+from backends.recipe.flat import Value
+from backends.report import Line
+from backends.stages.evaluate import EVALUATE
+from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, made_by_training
+
+STAGES: dict[str, Stage] = {each.name: each for each in (EVALUATE,)}
+
+
+def following(
+    trained: Plan, wanted: Mapping[str, Mapping[str, Value] | None], base_dir: str
+) -> tuple[tuple[Plan, ...], tuple[Line, ...]]:
+    """Plans of the stages that a recipe wants after training, and what of them cannot be.
+
+    Args:
+        trained: the plan of the training.
+        wanted: stage -> its section of the recipe; None where it is left out.
+        base_dir: folder (absolute) to which paths in the recipe are relative.
+    """
+    context = replace(context_of(trained), base_dir=base_dir)
+    plans, lines = [], []
+    for name, stage in STAGES.items():
+        if (settings := wanted[name]) is None:
+            continue
+        try:
+            plans.append(stage.plan(settings, context))
+        except Unplannable as error:
+            rule = f"{error.path} {error.rule}" + (f"; {error.hint}" if error.hint else "")
+            lines.append(Line(f"after.{name}", "lost", {}, rule, "never"))
+    return tuple(plans), tuple(lines)
+
+
+def context_of(trained: Plan) -> StageContext:
+    """What stages may know of a training by its plan."""
+    specs = {file.path: json.loads(file.text) for file in trained.files if file.path in (WRITTEN_RECIPE, MODEL_SPEC)}
+    folder = specs.get(MODEL_SPEC, {}).get("folder")
+    adapted = specs.get(WRITTEN_RECIPE, {}).get("method.adapter", "none") != "none"
+    return StageContext(
+        name=trained.recipe,
+        accelerator=trained.environment.accelerator,
+        threads=next((int(value) for name, value in trained.env if name == "OMP_NUM_THREADS"), None),
+        model=made_by_training(MODEL, "checkpoint"),
+        adapter=made_by_training(ADAPTER, "adapter") if adapted else None,
+        base=made_by_training(BASE, folder) if folder else None,
+    )

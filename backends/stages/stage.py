@@ -1,0 +1,190 @@
+"""What a stage is to us, and what all of them share: the plan around its programs, and how its figures are read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from backends.backend import Ending, Progress
+from backends.bundle import with_imports
+from backends.emit import as_json
+from backends.log_signs import EVERYWHERE, TORCH, Sign
+from backends.metrics import Point
+from backends.plan import HERE, TRAINED, Environment, File, Input, Plan, Promise, Step
+from backends.recipe.flat import Value
+from backends.report import Line, Report
+
+POINTS = "out/points.jsonl"
+"""Figures of a stage, a JSON object each: `{"name", "value"}` and maybe `step`."""
+SUMMARY = "summary.json"
+"""What a stage says of itself in a few words, `{"detail": text}`; a server also `{"port": number}`, for as long as it answers."""
+MODEL, ADAPTER, BASE = "inputs/model", "inputs/adapter", "inputs/base"
+"""Where a stage finds the trained model, its adapter and the start model."""
+RETRY: Mapping[str, Value] = {
+    "lost": 3,
+    "hardware": 1,
+    "hang": 0,
+    "out_of_memory": 0,
+    "unknown": 0,
+    "hang_minutes": None,
+    "resume": False,
+}
+"""As the recipe's section retry; a stage begins anew, its steps find again what they had finished."""
+
+_HERE = Path(__file__).parent
+LOCKS: dict[str, str] = {
+    f"{p.parent.name}-{p.stem.removeprefix('env-')}": p.read_text("utf-8") for p in sorted(_HERE.glob("*/env-*.txt"))
+}
+"""`<environment>-<accelerator>` -> text of the lock."""
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_./ -]{0,120}")
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """What a stage may know of the job that it follows, or of the model that it is asked for."""
+
+    name: str
+    """The recipe's, or the model's."""
+    accelerator: str = "cpu"
+    threads: int | None = None
+    model: Input | None = None
+    """The folder of the trained model, in Hugging Face layout."""
+    adapter: Input | None = None
+    """The folder of its adapter in PEFT form; None where none was trained."""
+    base: Input | None = None
+    """The folder of the start model; None where it is not known."""
+    rows: Input | None = None
+    """The folder of rendered rows that it was trained on."""
+    base_dir: str = ""
+    """Folder (absolute) to which paths in the settings are relative."""
+    online: bool = False
+    """A model is fetched from the hub first."""
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """All that there are."""
+        return tuple(each for each in (self.model, self.adapter, self.base) if each)
+
+
+class Unplannable(Exception):
+    """A stage's settings ask for what cannot be had."""
+
+    def __init__(self, path: str, rule: str, hint: str = "") -> None:
+        """`path` is relative to the stage's section."""
+        super().__init__(f"{path}: {rule}")
+        self.path, self.rule, self.hint = path, rule, hint
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A kind of job after training. What jobs ask of a trainer's `Backend` it has, too: `read`, `judge`, `signs`."""
+
+    name: str
+    title: str
+    """What it does, for people."""
+    plan: Callable[[Mapping[str, Value], StageContext], Plan]
+    """(settings: its section of the recipe, context) -> its plan; raises `Unplannable`."""
+    serves: bool = False
+    """It ends only when it is told to."""
+    signs: tuple[Sign, ...] = (*EVERYWHERE, *TORCH)
+    config: str = ""
+    resume: Mapping[str, Value] = field(default_factory=dict)
+
+    def read(self, _reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
+        """A line of POINTS. It comes from a host: what is no figure is left out."""
+        row = json.loads(line)
+        name, value, step = row["name"], row["value"], row.get("step", 1)
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or isinstance(value, bool) or not isinstance(step, int):
+            return []
+        progress.last = max(progress.last, step)
+        return [Point(step, name, float(value), name)]
+
+    def judge(self, ending: Ending) -> tuple[str, str] | None:
+        """A server that ends by itself has failed; else the promised files are there, and it told some figure."""
+        if self.serves:
+            return "server_ended", "the server ended by itself, with exit code 0"
+        if ending.missing:
+            return "no_results", f"missing or empty: {', '.join(ending.missing)}"
+        return None
+
+
+def stage_plan(
+    stage: str,
+    context: StageContext,
+    settings: Mapping[str, Value],
+    scripts: Sequence[str],
+    *,
+    environment: str = "hf",
+    inputs: Sequence[Input] = (),
+    promised: Sequence[str] = (),
+    secrets: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    online: bool = False,
+    retry: Mapping[str, Value] | None = None,
+) -> Plan:
+    """The plan around a stage's program.
+
+    Args:
+        stage: its name; the program is `scripts[0]`, its settings are in `STAGE.json`.
+        context: what it follows.
+        settings: for the program.
+        scripts: programs of ours; what they import comes along.
+        environment: a folder of `backends/stages` with locks.
+        inputs: besides the model, its adapter and the start model.
+        promised: files that must be there at the end.
+        secrets: names.
+        env: variables besides those of every stage.
+        online: it asks the hub for something.
+        retry: over RETRY.
+    """
+    config = f"{stage}.json"
+    lock = LOCKS.get(f"{environment}-{context.accelerator}", "")
+    more = {} if online or context.online else {"HF_HUB_OFFLINE": "1"}
+    threads = {"OMP_NUM_THREADS": str(context.threads)} if context.threads else {}
+    return Plan(
+        recipe=context.name,
+        backend=stage,
+        environment=Environment(f"stage-{environment}", "3.11", lock, context.accelerator),
+        files=(File(config, as_json(dict(settings))), *with_imports(tuple(scripts))),
+        steps=(Step(stage, ("env/bin/python", scripts[0], config)),),
+        inputs=(*context.inputs, *inputs),
+        env=tuple(sorted({**_ENV, **more, **threads, **(env or {})}.items())),
+        secrets=tuple(secrets),
+        promise=Promise(None, tuple(promised)),
+        watch=(POINTS,),
+        reading={"every": 1},
+        retry={**RETRY, **(retry or {})},
+        report=Report(tuple(Line(f"after.{stage}.{key}", "same", {f"{config}:{key}": value}) for key, value in settings.items())),
+    )
+
+
+_ENV = {
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONPATH": "",
+    "PYTHONNOUSERSITE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def made_by_training(path: str, source: str) -> Input:
+    """Something that the training's job leaves in its work folder."""
+    return Input(path, source, TRAINED)
+
+
+def bound(plan: Plan, stage: str, folder: str) -> Plan:
+    """A plan, and those after it, once the job of a stage is known that they take something from.
+
+    Args:
+        plan: with inputs that are `made_by` the stage.
+        stage: that has succeeded.
+        folder: the work folder of its job, relative to the state folder of the host.
+    """
+    inputs = tuple(
+        replace(each, source=f"{folder}/{each.source}", made_by=HERE) if each.made_by == stage else each for each in plan.inputs
+    )
+    return replace(plan, inputs=inputs, after=tuple(bound(each, stage, folder) for each in plan.after))

@@ -1,0 +1,168 @@
+"""Stages by hand: what `after:` of a recipe does with a model, over any job that has trained, or over a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from backends.plan import TRAINED, Input, Plan
+from backends.recipe.flat import Value
+from backends.recipe.problems import RULES
+from backends.recipe.sections.after import After
+from backends.stages.registry import STAGES, context_of
+from backends.stages.stage import MODEL, StageContext, Unplannable, bound
+from orchestrator.client.errors import ActionFailed, InvalidRequest, NotFound
+from orchestrator.client.jobs import STAGE_OF, find_attempt
+from orchestrator.client.plan import PlannedJob
+from orchestrator.client.progress import Say, quiet
+from orchestrator.client.session import session
+from orchestrator.client.targets import places
+from orchestrator.jobs.following import narrowed
+from orchestrator.store.attempts import AttemptRecord
+from orchestrator.store.requests import JobRequest
+
+if TYPE_CHECKING:
+    from orchestrator.store import Job
+    from orchestrator.targets.model import Candidate
+    from orchestrator.targets.node import Placement
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage that would be run, and of what."""
+
+    job: PlannedJob
+    labels: Mapping[str, str]
+    stem: str
+    """How the ids of its jobs begin."""
+
+
+def plan_stage(
+    stage: str,
+    model: str,
+    settings: Mapping[str, Value],
+    *,
+    on: str | None = None,
+    attempt: int | None = None,
+    ask: bool = True,
+    say: Say = quiet,
+) -> PlannedStage:
+    """Decide everything about one stage.
+
+    Args:
+        stage: its name, as under `after` in a recipe.
+        model: a job that has trained, or a folder with a model in Hugging Face layout.
+        settings: keys of the stage's section of a recipe; paths are relative to the folder that we are in.
+        on: a target; None: where the training ran, or this machine.
+        attempt: of the job, from 1; None: the latest.
+        ask: ask hosts of which nothing is known yet what they have.
+        say: is told which hosts did not answer, and what is brought.
+
+    Raises:
+        InvalidRequest: a setting is wrong, or cannot be had with this model.
+        NotFound: there is no such job, folder or target.
+        ActionFailed: the job has not trained.
+    """
+    wanted = checked(stage, settings)
+    folder = Path(model).expanduser()
+    if model.startswith(("/", ".", "~")) or (folder / "config.json").exists():
+        return _of_folder(stage, folder, wanted, on or "local", ask, say)
+    with session() as here:
+        job, number = find_attempt(here.store, model, attempt)
+        request = JobRequest.unpacked(here.store.request(job.id))
+        placement = AttemptRecord.from_dict(here.store.positions(job.id, number)).placement
+        root = here.home.jobs / job.id / str(number) / "work"
+    _check_trained(job, number, placement)
+    if placement and (on is None or on == placement.target):
+        where = [narrowed(each, placement) for each in request.candidates if each.name == placement.target]
+        made = planned(stage, wanted, _placed(context_of(request.plan), where[0]))
+        made = bound(made, TRAINED, f"jobs/{job.id}/{number}/work")
+    else:
+        where = places(on or "local", ask=ask, say=say)
+        root = root if root.exists() else _pulled(job.id, number, say)
+        made = planned(stage, wanted, _copied(_placed(context_of(request.plan), where[0]), root))
+    return PlannedStage(PlannedJob(made, tuple(where)), {STAGE_OF: job.id}, f"{job.id}.{stage}")
+
+
+def checked(stage: str, settings: Mapping[str, Value]) -> dict[str, Value]:
+    """A stage's section with all its defaults.
+
+    Raises:
+        InvalidRequest: a setting breaks a rule of the recipe.
+    """
+    try:
+        section = getattr(After.model_validate({stage: dict(settings)}), stage)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        make = RULES.get(first["type"])
+        name = ".".join(str(part) for part in first["loc"][1:] if "-" not in str(part) and "[" not in str(part))
+        rule = make(first.get("ctx", {})) if make else first["msg"].removeprefix("Value error, ")
+        raise InvalidRequest(name or stage, rule) from None
+    return dict(section.model_dump())
+
+
+def planned(stage: str, settings: Mapping[str, Value], context: StageContext) -> Plan:
+    """The plan of a stage.
+
+    Raises:
+        InvalidRequest: it asks for what cannot be had.
+    """
+    try:
+        return STAGES[stage].plan(settings, replace(context, base_dir=str(Path.cwd())))
+    except Unplannable as error:
+        raise InvalidRequest(error.path, error.rule, hint=error.hint) from None
+
+
+def _of_folder(stage: str, folder: Path, settings: Mapping[str, Value], on: str, ask: bool, say: Say) -> PlannedStage:
+    whole = folder.resolve()
+    if not (whole / "config.json").is_file():
+        raise NotFound(str(folder), "should be a folder with a model in Hugging Face layout: there is no config.json")
+    where = places(on, ask=ask, say=say)
+    context = StageContext(name=_name(whole.name), model=Input(MODEL, str(whole)))
+    made = planned(stage, settings, _placed(context, where[0]))
+    return PlannedStage(PlannedJob(made, tuple(where)), {}, f"{context.name}.{stage}")
+
+
+def _name(text: str) -> str:
+    """A folder's name as one of a job."""
+    kept = "".join(char if char.isascii() and (char.isalnum() or char in "._-") else "-" for char in text).strip("._-")
+    return kept[:40] or "model"
+
+
+def _check_trained(job: Job, attempt: int, placement: Placement | None) -> None:
+    """The job's attempt left a model.
+
+    Raises:
+        ActionFailed: it did not.
+    """
+    if job.backend in STAGES:
+        raise ActionFailed(job.id, f"is a stage; name the training: {job.labels.get(STAGE_OF, '')}")
+    if placement is None or (attempt == job.attempt and job.state != "SUCCEEDED"):
+        raise ActionFailed(job.id, f"is {job.state}; only a job that has SUCCEEDED left a model")
+
+
+def _placed(context: StageContext, where: Candidate) -> StageContext:
+    return replace(context, accelerator=where.target.accelerator, threads=where.target.threads)
+
+
+def _copied(context: StageContext, root: Path) -> StageContext:
+    """The same model, brought from this machine."""
+
+    def here(each: Input | None) -> Input | None:
+        place = root / each.source if each else root
+        return Input(each.path, str(place.resolve())) if each and place.exists() else None
+
+    return replace(context, model=here(context.model), adapter=here(context.adapter), base=here(context.base))
+
+
+def _pulled(job: str, attempt: int, say: Say) -> Path:
+    """The results of a job that ran on another host."""
+    from orchestrator.client.pull import pull  # noqa: PLC0415  # seldom needed
+    from orchestrator.home import Home  # noqa: PLC0415
+
+    say(f"bringing the model of {job} here first")
+    return pull(job, Home.find().path / "pulled" / job / str(attempt), attempt=attempt).folder / "work"

@@ -30,6 +30,8 @@ class Cluster:
     api: JobsApi
     entering: dict[Key, AttemptRequest] = field(default_factory=dict)
     """To be sent, or under way."""
+    starting: set[Key] = field(default_factory=set)
+    """Sent, and not known to have their place in the line: those behind them are sent afterwards."""
     due: float = 0.0
     """When to ask again."""
     silent: int = 0

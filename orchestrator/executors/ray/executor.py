@@ -40,6 +40,8 @@ class RayExecutor:
         self.clusters: dict[RayAddress, Cluster] = {}
         self._requests: dict[Key, AttemptRequest] = {}
         """What was submitted here and has no devices yet; who was submitted by a process before us is submitted again."""
+        self._fresh: list[Key] = []
+        """Of them, those of which nothing was told yet."""
         self._idle: set[Key] = set()
         """Attempts with devices that were not started on them."""
 
@@ -70,6 +72,7 @@ class RayExecutor:
             return handle
         self._requests[handle.key] = request
         self._cluster(handle).entering[handle.key] = request
+        self._fresh.append(handle.key)
         self._enter()
         return handle
 
@@ -77,13 +80,16 @@ class RayExecutor:
         """See `base.Executor.poll`."""
         handles = {each.handle.key: each.handle for each in watched}
         placed = [self._resolved(each) for each in watched if each.handle.placement.devices]
+        for cluster in self.clusters.values():
+            cluster.starting &= handles.keys()
         self._enter()
         self._look([handle for handle in handles.values() if not handle.placement.devices])
-        told: list[Status] = []
+        told, self._fresh = [Status(*key, "pending", reason="is sent to Ray") for key in self._fresh if key in handles], []
         for name, answer in self.calls.take(patience).items():
             match name:
                 case ("enter", RayAddress() as address):
-                    told += self._entered(self.clusters[address], answer, handles)
+                    key, outcome = answer
+                    told += self._entered(self.clusters[address], key, outcome, handles)
                 case ("look", RayAddress() as address):
                     told += self._looked(self.clusters[address], answer, handles)
                 case ("fate", str(job), int(attempt)) if handle := handles.get((job, attempt)):
@@ -100,6 +106,7 @@ class RayExecutor:
         self._requests.pop(handle.key, None)
         cluster = self._cluster(handle)
         cluster.entering.pop(handle.key, None)
+        cluster.starting.discard(handle.key)
         if handle.placement.devices:
             self.placed.cancel(self._with_nodes(handle))
         if not handle.placement.devices or handle.key in self._idle:
@@ -146,18 +153,16 @@ class RayExecutor:
     def _enter(self) -> None:
         """Send what was submitted, one after the other: so they wait in the cluster."""
         for address, cluster in self.clusters.items():
-            if cluster.entering and not cluster.resting:
-                self.calls.send(("enter", address), self._sent, cluster, dict(cluster.entering))
+            if cluster.entering and not cluster.resting and not cluster.starting:
+                key, request = next(iter(cluster.entering.items()))
+                self.calls.send(("enter", address), self._sent, cluster, key, request)
 
-    def _sent(self, cluster: Cluster, requests: dict[Key, AttemptRequest]) -> dict[Key, str | Exception]:
-        """In another thread: Ray's ids, or what went wrong."""
-        out: dict[Key, str | Exception] = {}
-        for key, request in requests.items():
-            try:
-                out[key] = enter(cluster.api, cluster.address, self.owner, request, time.time_ns()).id
-            except TransportError as error:
-                out[key] = error
-        return out
+    def _sent(self, cluster: Cluster, key: Key, request: AttemptRequest) -> tuple[Key, str | Exception]:
+        """In another thread: Ray's id, or what went wrong."""
+        try:
+            return key, enter(cluster.api, cluster.address, self.owner, request, time.time_ns()).id
+        except Exception as error:  # it is told with the attempt
+            return key, error
 
     def _look(self, pending: Sequence[Handle]) -> None:
         """Ask each cluster about what waits there, if it is time."""
@@ -195,29 +200,21 @@ class RayExecutor:
 
     # Hearing
 
-    def _entered(
-        self, cluster: Cluster, answer: dict[Key, str | Exception] | Exception, handles: dict[Key, Handle]
-    ) -> list[Status]:
-        """Ray has the allocations, or will not have them."""
-        told: list[Status] = []
-        answers = dict.fromkeys(cluster.entering, answer) if isinstance(answer, Exception) else answer
-        for key, each in answers.items():
-            handle, asked = handles.get(key), cluster.entering.get(key)
-            if not handle or not asked:  # it was cancelled meanwhile
-                continue
-            if isinstance(each, TransportError) and not isinstance(each, HostRefused):
-                cluster.silence()
-                told.append(Status(*key, "unreachable", reason=str(each)))
-                continue
-            del cluster.entering[key]
-            if isinstance(each, Exception):
-                self._requests.pop(key, None)
-                told.append(Status(*key, "refused", reason=str(each)))
-                continue
-            cluster.answered()
-            placement = Placement(handle.placement.target, {}, each)
-            told.append(Status(*key, "pending", reason="Ray has it", placement=placement))
-        return told
+    def _entered(self, cluster: Cluster, key: Key, answer: str | Exception, handles: dict[Key, Handle]) -> list[Status]:
+        """Ray has an allocation, or will not have it."""
+        handle = handles.get(key)
+        if not handle or key not in cluster.entering:  # it was cancelled meanwhile
+            return []
+        if isinstance(answer, TransportError) and not isinstance(answer, HostRefused):
+            cluster.silence()
+            return [Status(*key, "unreachable", reason=str(answer))]
+        del cluster.entering[key]
+        if isinstance(answer, Exception):
+            self._requests.pop(key, None)
+            return [Status(*key, "refused", reason=str(answer))]
+        cluster.answered()
+        cluster.starting.add(key)
+        return [Status(*key, "pending", reason="Ray has it", placement=Placement(handle.placement.target, {}, answer))]
 
     def _looked(self, cluster: Cluster, answer: dict[Key, Allocation] | Exception, handles: dict[Key, Handle]) -> list[Status]:
         """What the cluster says of what waits there."""
@@ -231,6 +228,8 @@ class RayExecutor:
     def _heard(self, handle: Handle, known: Allocation) -> Status:
         """What is to be said of an attempt that waits."""
         key, placement = handle.key, known.placement(handle.placement.target)
+        if known.begun or known.state != "pending":
+            self._cluster(handle).starting.discard(key)
         match known.state:
             case "granted":
                 if request := self._requests.pop(key, None):

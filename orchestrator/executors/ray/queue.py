@@ -31,6 +31,8 @@ class Allocation:
     """Ray's submission id."""
     reason: str = ""
     """Why it waits, or why it is over."""
+    begun: bool = False
+    """It has its place in the line."""
     devices: Mapping[str, tuple[int, ...]] | None = None
     """Of one that was granted: node -> devices, by rank. It may have ended since."""
 
@@ -119,8 +121,8 @@ def examined(api: JobsApi, ref: str) -> Allocation:
         return Allocation("stopped", ref)
     if job.state not in LIVING:
         return Allocation("over", ref, " ".join(job.message.split())[-600:] or job.state)
-    waits = "Ray starts the allocation"
-    return Allocation("pending", ref, (told.reason or (job.message if job.state == "PENDING" else "") or waits))
+    waits = (job.message if job.state == "PENDING" else "") or "Ray starts the allocation"
+    return Allocation("pending", ref, told.reason or waits, begun=bool(told.reason))
 
 
 class Told(NamedTuple):

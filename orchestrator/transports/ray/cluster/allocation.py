@@ -190,6 +190,7 @@ def main(asked: dict[str, Any]) -> int:
     """See the module."""
     name = f"{asked['job']}-{asked['attempt']}"
     turn = Turn(asked["folder"], asked["order"], name)
+    say(state="pending", reason="asks Ray for its devices")  # the controller sends the next only now, who is behind us then
     wait_for_turn(turn)
     ray.init(log_to_driver=False)
     held = actors(asked, granted(asked))

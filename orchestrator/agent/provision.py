@@ -85,7 +85,7 @@ class Wanted(Protocol):
         """`cpu`, `cuda` or `tpu`."""
 
 
-class _Named(NamedTuple):
+class LockedEnvironment(NamedTuple):
     """The same from the command line."""
 
     name: str
@@ -247,7 +247,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--wheels", default="", help="folder of all wheels; no index is asked then")
     given = parser.parse_args(args)
     try:
-        wanted = _Named(given.name, given.python, given.lock.read_text(encoding="utf-8"), given.accelerator)
+        wanted = LockedEnvironment(given.name, given.python, given.lock.read_text(encoding="utf-8"), given.accelerator)
         _say(f"environment: {build(given.envs.absolute(), wanted, given.uv, wheels=given.wheels)}")
     except ProvisionError as error:
         sys.stderr.write(f"{error}\n")

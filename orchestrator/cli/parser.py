@@ -123,7 +123,10 @@ def _compiling(commands: Any) -> None:
     translate = _command(commands, "translate", "translate", "native config files, commands and the report of what crossed")
     _recipe(translate, on="")
     translate.add_argument("--to", default="all", metavar="TRAINER|all", help="default: all, side by side")
-    translate.add_argument("--out", metavar="DIR", help="write the files there, a folder a trainer")
+    translate.add_argument(
+        "--as", dest="engine", metavar="ENGINE", help="a task file that skypilot, dstack, kubeflow or slurm runs by itself"
+    )
+    translate.add_argument("--out", metavar="DIR", help="write the files there, a folder a trainer; with --as the task file")
     translate.add_argument("--verbose", action="store_true", help="every leaf and every file in full")
     translate.add_argument("--json", action="store_true", help="one JSON document")
     preview = _command(commands, "preview", "preview", "rows as the model sees them, tokens with loss marked; runs nothing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from backends.backend import Inexpressible
@@ -10,7 +11,7 @@ from backends.compile import NEVER_ACCEPTABLE
 from orchestrator.cli import DONE, INEXPRESSIBLE
 from orchestrator.cli.arguments import recipe, say, width
 from orchestrator.client.plan import refusal
-from orchestrator.client.translate import Translations
+from orchestrator.client.translate import Translations, export
 from orchestrator.client.translate import translate as translated
 from orchestrator.render.matrix import beside_text
 from orchestrator.render.plan import plan_text, way_out
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 def translate(args: argparse.Namespace) -> int:
     """Native config files, commands, environment and report, of one trainer or of all side by side."""
+    if args.engine:
+        return _exported(args)
     found = translated(recipe(args), to=args.to, on=args.on, accept=args.accept, say=say)
     if args.out:
         for folder in found.write(args.out):
@@ -35,6 +38,22 @@ def translate(args: argparse.Namespace) -> int:
     else:
         print(_alone(found.plans[args.to], verbose=args.verbose))
     return DONE if found.expressible else INEXPRESSIBLE
+
+
+def _exported(args: argparse.Namespace) -> int:
+    """The task file of another orchestrator, printed or written."""
+    found, to = recipe(args), None if args.to == "all" else args.to
+    text = export(found, args.engine, to=to, on=args.on, accept=args.accept)
+    if args.out:
+        path = Path(args.out) / f"{found.name}.{args.engine}.{'sh' if args.engine == 'slurm' else 'yaml'}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        say(f"wrote {path}")
+    elif args.json:
+        print(json.dumps({"recipe": found.name, "engine": args.engine, "task": text}, indent=1))
+    else:
+        print(text, end="")
+    return DONE
 
 
 def _alone(each: Plan | Inexpressible, *, verbose: bool) -> str:

@@ -10,8 +10,8 @@ from backends.backend import Inexpressible
 from backends.compile import plan as compiled
 from backends.recipe.flat import leaves
 from backends.registry import BACKENDS, Unloadable, find, others
-from orchestrator.client.errors import NotFound, did_you_mean
-from orchestrator.client.plan import trainer
+from orchestrator.client.errors import InvalidRequest, NotFound, did_you_mean
+from orchestrator.client.plan import check_inputs, decide, trainer
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted
 from orchestrator.client.targets import machine
@@ -86,6 +86,40 @@ def translate(
         except Inexpressible as error:
             plans[each.name] = error
     return Translations(recipe.name, plans)
+
+
+def export(recipe: Recipe, engine: str, *, to: str | None = None, on: str | None = None, accept: Sequence[str] = ()) -> str:
+    """A task file of another orchestrator that trains the recipe: the plan and what runs it are in it.
+
+    Args:
+        recipe: what to train.
+        engine: `skypilot`, `dstack`, `kubeflow` or `slurm`.
+        to: the trainer; None: the first that can express the recipe.
+        on: a target whose devices the plan is made for; None: a machine such as the recipe asks for.
+        accept: leaves that may be lost, by name.
+
+    Raises:
+        NotFound: there is no such engine, trainer, target or leaf.
+        NotExpressible: no trainer asked can honour the recipe.
+        InvalidRequest: the plan cannot travel in such a file.
+    """
+    from orchestrator.exporting.engines import ENGINES  # noqa: PLC0415  # few export
+    from orchestrator.exporting.program import TooLarge  # noqa: PLC0415
+
+    if engine not in ENGINES:
+        rule = f"is no engine that plans are exported to; known: {', '.join(ENGINES)}"
+        raise NotFound(engine, rule, argument="as", hint=did_you_mean(engine, ENGINES))
+    check_accepted(recipe, accept)
+    where = machine(on, recipe)
+    decided = decide(recipe, where, to, accept)
+    check_inputs(decided)
+    if not decided.environment.lock:
+        rule = f"has no lock for {decided.environment.accelerator}: a task file makes its environment from one"
+        raise InvalidRequest(decided.backend, rule, argument="to")
+    try:
+        return ENGINES[engine](decided, where.memory_gib)
+    except TooLarge as error:
+        raise InvalidRequest(str(error)) from None
 
 
 def _all(say: Say) -> list[Backend]:

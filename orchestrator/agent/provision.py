@@ -200,6 +200,10 @@ def _make(path: Path, environment: Wanted, uv: str, lock: int, say: Say, wheels:
         for args in (["venv", "--quiet", "--python", python, str(path)], sync):
             if last := run([uv, *args], "\n".join(wanted), env, lock, say):
                 raise _failure(last, environment, path.parent)
+        for pin in foreign(path, python):
+            _rebuild(pin, [uv, "pip", "install", *offline, "--python", str(path / "bin/python")], env, lock, say)
+        for pin in foreign(path, python):
+            say(f"  warning: {pin} is a wheel for another Python than {python}, and could not be built from source: it may fail")
         if fault := torch_fault(path, environment.accelerator):
             raise ProvisionError(f"no environment for {name}: {fault}")
         (path / ".ready.new").write_text("\n".join([*wanted, ""]))
@@ -208,6 +212,30 @@ def _make(path: Path, environment: Wanted, uv: str, lock: int, say: Say, wheels:
         shutil.rmtree(path, ignore_errors=True)
         raise
     say(f"  ready after {time.monotonic() - began:.0f} s: {path}")
+
+
+def foreign(path: Path, python: str) -> list[str]:
+    """Pins of pure packages whose wheel is for one other version of Python: `py310-none-any` in an environment of 3.11.
+
+    Later versions may have such a wheel, by PEP 425, and uv takes it where an index or a mirror has lost the right one. But who builds
+    a wheel for each version does so since the versions differ: multiprocess 0.70.19 of 3.10 ends with `fork_exec() takes exactly 23
+    arguments` on 3.11.
+    """
+    found = []
+    for file in sorted(path.glob("lib/python*/site-packages/*.dist-info/WHEEL")):
+        tags = re.findall(r"^Tag: (\S+)", file.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+        minors = [re.fullmatch(r"py3(\d+)-none-any", tag) for tag in tags]
+        if tags and all(each and f"3.{each[1]}" != python for each in minors):
+            name, _, version = file.parent.name[: -len(".dist-info")].rpartition("-")
+            found.append(f"{name}=={version}")
+    return found
+
+
+def _rebuild(pin: str, install: Sequence[str], env: dict[str, str], lock: int, say: Say) -> None:
+    """Install it from its source, which makes what this Python needs."""
+    name = pin.partition("==")[0]
+    say(f"  {pin}: the wheel found is for another Python; building it from source")
+    run([*install, "--no-deps", "--reinstall-package", name, "--no-binary", name, pin], "", env, lock, say)
 
 
 def _failure(last: Sequence[str], environment: Wanted, envs: Path) -> ProvisionError:

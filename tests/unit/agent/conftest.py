@@ -21,13 +21,13 @@ from orchestrator.agent import provision
 Wheel = Callable[..., Path]
 
 
-def packed(folder: Path, name: str, version: str, files: dict[str, str]) -> Path:
+def packed(folder: Path, name: str, version: str, files: dict[str, str], tag: str = "py3-none-any") -> Path:
     """A pure wheel, as any package index has them."""
     info = f"{name}-{version}.dist-info"
     contents = {
         **files,
         f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: {tag}\n",
     }
 
     def row(path: str, text: str) -> str:
@@ -36,7 +36,7 @@ def packed(folder: Path, name: str, version: str, files: dict[str, str]) -> Path
 
     record = "".join(row(*item) for item in contents.items()) + f"{info}/RECORD,,\n"
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}-{version}-py3-none-any.whl"
+    path = folder / f"{name}-{version}-{tag}.whl"
     with zipfile.ZipFile(path, "w") as archive:
         for inside, text in {**contents, f"{info}/RECORD": record}.items():
             archive.writestr(inside, text)

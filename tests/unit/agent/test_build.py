@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -254,3 +257,44 @@ def test_the_wrong_build_of_torch_is_refused(local, wheel, tmp_path: Path, accel
     assert words in err
     assert ("hint: " in err) == bool(words)
     assert len(local.made()) == (0 if words else 1)
+
+
+OTHER = "py310-none-any"
+"""A wheel of an older Python, which a newer one takes too."""
+
+SOURCE = """
+import zipfile
+
+def build_wheel(folder, *_):
+    name = "onlyhere-1.0-py3-none-any.whl"
+    info = "onlyhere-1.0.dist-info"
+    with zipfile.ZipFile(f"{folder}/{name}", "w") as made:
+        made.writestr("onlyhere.py", "ANSWER = 43\\n")
+        made.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: onlyhere\\nVersion: 1.0\\n")
+        made.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        made.writestr(f"{info}/RECORD", "")
+    return name
+"""
+
+
+@pytest.mark.skipif(sys.version_info[:2] == (3, 10), reason="its own Python is the other one")
+@pytest.mark.parametrize("has_source", [True, False])
+def test_a_wheel_of_another_python_is_built_from_source(make, wheel, tmp_path, ask, has_source) -> None:
+    """Where an index has a package's wheel for another Python alone, its source is built; without one, the log says what may fail."""
+    wheels = tmp_path / "wheels"
+    wheel(wheels, "onlyhere", "1.0", {"onlyhere.py": "ANSWER = 42\n"}, OTHER)
+    if has_source:
+        build = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        about = "Metadata-Version: 2.1\nName: onlyhere\nVersion: 1.0\n"
+        with tarfile.open(wheels / "onlyhere-1.0.tar.gz", "w:gz") as made:
+            for name, text in (("pyproject.toml", build), ("backend.py", SOURCE), ("PKG-INFO", about)):
+                info = tarfile.TarInfo(f"onlyhere-1.0/{name}")
+                info.size = len(text)
+                made.addfile(info, io.BytesIO(text.encode()))
+    make.env |= {"UV_FIND_LINKS": str(wheels), "UV_OFFLINE": "1"}
+    rc, out, _ = make.run()
+    (path,) = make.made()
+    assert rc == 0
+    assert "onlyhere==1.0: the wheel found is for another Python; building it from source" in out
+    assert ask(path, "import onlyhere; print(onlyhere.ANSWER)") == ("43" if has_source else "42")
+    assert ("warning: onlyhere==1.0 is a wheel for another Python" in out) is not has_source

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 class Exact:
     """What all methods have in common. Goes before a trainer class."""
 
+    seen: int | None = None
+    """Tokens of this process so far, padding not counted, where a class counts them."""
+
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.wish = json.loads(Path("trainer.json").read_text())
         settings = kw["args"]
@@ -134,9 +137,12 @@ class Journal(TrainerCallback):
         folder, kind = trainer.wish["rows"], trainer.wish["kind"]
         facts = tune_shared.manifest(folder) if folder and kind != "grpo" else {}
         self._counts = {name: facts[f"{name}_per_step"] for name in ("tokens", "loss_tokens") if facts}
+        self._seen: int | None = None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers calls it so
         """After the last step the evaluation rows are looked at, all of them; and a checkpoint is one only if it is due then."""
+        if self._trainer.seen is not None:
+            self._seen = int(self._trainer.accelerator.reduce(torch.tensor(self._trainer.seen, device=self._trainer.args.device)))
         last = state.global_step >= state.max_steps
         control.should_evaluate |= last and self._trainer.eval_dataset is not None
         if last and control.should_save:
@@ -162,8 +168,11 @@ class Journal(TrainerCallback):
             file.write(json.dumps(line) + "\n")
 
     def _tokens(self, step: int) -> dict[str, int]:
-        """Tokens up to this step as the data step counted them; nobody counts the answers of grpo before they are there."""
-        return {name: sum(counts[:step]) for name, counts in self._counts.items()}
+        """Tokens up to this step as the data step counted them, or as they went by where the trainer reads the rows. Nobody counts the
+        answers of grpo before they are there.
+        """
+        here = {} if self._seen is None else {"tokens": self._seen}
+        return here | {name: sum(counts[:step]) for name, counts in self._counts.items()}
 
 
 class TokenMean(Exact):

@@ -81,20 +81,46 @@ def order(folder: str) -> Any:
     return np.load(Path(folder) / "train.order.npy", mmap_mode="r")
 
 
-class StepRate:
-    """The learning rate that an optimizer step really used, whichever optimizer of torch's makes it. By the time a trainer logs a
-    step, its schedule has gone on to the next one's rate.
+class OptimizerSteps:
+    """What each optimizer step really used, whichever optimizer of torch's makes it: its learning rate, since a schedule has gone on to
+    the next one's by the time a trainer logs the step, and the norm of its gradient, which some trainers do not report.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_norm: Callable[[], bool] = lambda: False) -> None:
+        """`has_norm` says at each step whether this process may take the norm; see `gradient_norm`."""
         from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-        self.last = math.nan
+        self.rate = math.nan
         """Of the last step; NaN before the first."""
+        self.grad_norm = math.nan
+        """Before clipping, where `clipped` was told; NaN where it is not known."""
+        self._has_norm = has_norm
+        self._unclipped: float | None = None
         register_optimizer_step_pre_hook(self._note)
 
+    def clipped(self, norm: float) -> None:
+        """The next step's gradient had this norm before it was clipped."""
+        self._unclipped = norm
+
     def _note(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        self.last = float(optimizer.param_groups[0]["lr"])
+        self.rate = float(optimizer.param_groups[0]["lr"])
+        if self._unclipped is not None:
+            self.grad_norm, self._unclipped = self._unclipped, None
+        elif self._has_norm():
+            self.grad_norm = gradient_norm(optimizer)
+
+
+def gradient_norm(optimizer: torch.optim.Optimizer) -> float:
+    """Norm of all gradients that a step is made of. Of weights that FSDP2 splits over processes it is that of the whole, and all
+    processes have to ask; of other splits it is wrong.
+    """
+    import torch
+
+    slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(slopes)
+    whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer takes the loss scale of fp16 away itself
+    return float(whole) / (1.0 if scale is None else float(scale))
 
 
 def adamw(params: Iterable[torch.nn.Parameter], *, decay_on: str = "all", **settings: Any) -> torch.optim.AdamW:

@@ -76,6 +76,7 @@ class Eval(Section):
     """Loss on the evaluation rows."""
 
     every: Positive | None = None
-    """Optimizer steps between evaluations; null: only at the end. Needs data.eval."""
+    """Optimizer steps between evaluations; null: none on the way. After the last step there is one of all rows in any case. Needs
+    data.eval."""
     batches: Positive | None = None
-    """Micro-batches per evaluation during training; null: all rows."""
+    """Micro-batches per evaluation on the way, from the first row; null: all rows."""

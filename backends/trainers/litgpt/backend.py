@@ -8,6 +8,7 @@ Sources: https://github.com/Lightning-AI/litgpt (litgpt/finetune/full.py, lora.p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -294,6 +295,8 @@ def _step(reading: Mapping[str, Value], progress: Progress, row: Mapping[str, st
     if step == 1 or "tokens" in kept:  # where an attempt goes on, the first count has the tokens of the others in it
         speed = (tokens - kept.get("tokens", 0.0)) / max(kept["seconds"], 1e-9)
         points.append(Point(step, "tokens_per_second", speed, "iter_time"))
+    if math.isfinite(norm := float(row.get("grad_norm", "nan"))):
+        points.append(Point(step, "grad_norm", norm, "grad_norm"))
     if "memory_gib" in row:  # written by our logger, on CUDA
         points.append(Point(step, "memory_gib", float(row["memory_gib"]), "max_memory_allocated"))
     kept["lr"], kept["tokens"], kept["seconds"] = float(row["learning_rate"]), tokens, 0.0

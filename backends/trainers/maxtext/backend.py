@@ -281,7 +281,8 @@ def _around(variant: Variant) -> tuple[Row, ...]:
             lambda v, _: (v or -1,),
             lambda v, _: (None if v == -1 else v,),
             status="approximated" if pairs else "converted",
-            why="-1 is all" + (" whole batches: pairs that fill none are left out" if pairs else ""),
+            why="-1 is all; after the last step all in any case"
+            + (", but whole batches: pairs that fill none are left out" if pairs else ""),
             see=_HOOKS if pairs else "",
         ),
         const("target_eval_loss", 0.0, "no early end"),
@@ -433,6 +434,7 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
 
 _BESIDE = {"class_loss": "learning/class_loss", "kd_loss": "learning/kd_loss"}
 _BESIDE |= {"rewards/accuracies": "learning/reward_accuracy", "rewards/margins": "learning/reward_margin"}
+_BESIDE |= {f"rewards/{side}": f"learning/reward_{side}" for side in ("chosen", "rejected")}
 """Beside the loss: what a distillation's consists of, the labels' and the teacher's; what preferences are learned by."""
 
 

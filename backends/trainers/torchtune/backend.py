@@ -312,8 +312,7 @@ _NAMES = {"lr": "lr", "grad_norm": "grad_norm", "peak_memory_alloc": "memory_gib
 
 def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
     """A line of its DiskLogger. The rate is the step's own (shims/tune_torchtune_log.py); tokens_per_second_per_gpu counts tokens
-    with loss only, in DPO all tokens of both answers, padding too. With one process the rewards are those of the step's last
-    micro-batch.
+    with loss only, in DPO all tokens of both answers, padding too.
     """
     found = _LINE.match(line)
     if not found or int(found[1]) <= progress.last:

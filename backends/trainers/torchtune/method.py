@@ -212,10 +212,7 @@ def losses(variant: Variant) -> tuple[Row, ...]:
     """The loss, and where a second set of weights comes from."""
     key, own = "loss._component_", "tune_torchtune_losses."
     if learns(variant) == "dpo":
-        return (
-            const(key, "torchtune.rlhf.loss.DPOLoss", "mean over the pairs of the global batch"),
-            *(() if variant.lora else _second("ref_checkpointer", "out/reference", "the start, which DPO compares with")),
-        )
+        return _dpo(variant)
     if learns(variant) == "distill":
         why = "torchtune's own, whose recipe would divide the gradient by the tokens twice"
         see = RECIPES + "knowledge_distillation_single_device.py"
@@ -228,6 +225,24 @@ def losses(variant: Variant) -> tuple[Row, ...]:
             *_second("teacher_checkpointer", "out/teacher", "the teacher's weights"),
         )
     return (const(key, "torchtune.modules.loss.CEWithChunkedOutputLoss", "mean over all tokens with loss of the global batch"),)
+
+
+def _dpo(variant: Variant) -> tuple[Row, ...]:
+    """DPO's loss; where one process trains adapters, with the rewards of the step."""
+    key, usual, alone = "loss._component_", "torchtune.rlhf.loss.DPOLoss", "lora_dpo_single_device"
+    if not variant.lora:
+        second = _second("ref_checkpointer", "out/reference", "the start, which DPO compares with")
+        return (const(key, usual, "mean over the pairs of the global batch"), *second)
+    see = RECIPES + f"{alone}.py"
+    return (
+        const(
+            key,
+            lambda context: "tune_torchtune_losses.DPOLoss" if upstream(variant, context.devices) == alone else usual,
+            "mean over the pairs of the global batch; one process would log the rewards of a step's last micro-batch",
+            see,
+        ),
+        const("lr_scheduler.grad_norm", True, "torchtune's DPO of adapters does not clip, and logs no gradient norm", see),
+    )
 
 
 def _second(section: str, out: str, why: str) -> tuple[Row, ...]:

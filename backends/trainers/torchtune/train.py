@@ -122,7 +122,14 @@ def _memory(variant: Variant) -> Row:
 def _clip(variant: Variant) -> Row:
     if learns(variant) == "dpo" and variant.lora:
         return cannot("train.grad_clip", "torchtune's DPO of adapters does not clip", see=RECIPES + "lora_dpo_distributed.py")
-    return same("train.grad_clip", "clip_grad_norm")
+    return couple(
+        ("train.grad_clip",),
+        ("clip_grad_norm",),
+        lambda norm, _: ("inf" if norm is None else norm,),
+        lambda norm, _: (None if norm in (None, "inf") else norm,),
+        why="unset is inf: nothing is clipped, and the norm is logged",
+        see=_FULL,
+    )
 
 
 def train(variant: Variant) -> tuple[Row, ...]:

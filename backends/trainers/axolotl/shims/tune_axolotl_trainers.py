@@ -30,6 +30,14 @@ class Sft(TokenMean, AxolotlTrainer):
         # axolotl looks for num_items_in_batch by name in the inner model's forward, does not find it in Llama's, and lets
         # micro-batches count alike, whatever their tokens (core/trainers/base.py)
         self.model_accepts_loss_kwargs = True
+        self.seen = None if self.wish["rows"] else 0  # axolotl's own count has the padding in it
+
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kw: Any) -> torch.Tensor:
+        """Tokens are counted, padding is not: what is packed has masks of 1, 2, 3, and padding 0."""
+        if self.seen is not None:
+            mask = inputs.get("attention_mask")
+            self.seen += inputs["input_ids"].numel() if mask is None else int((mask != 0).sum())
+        return super().training_step(model, inputs, *args, **kw)
 
     def counted(self, labels: torch.Tensor) -> tuple[int, int]:
         """Of all processes: transformers makes the loss a mean over them."""

@@ -115,6 +115,7 @@ class Rows(DataModule):
     """Whether compiling is up to us, and block by block."""
     batch_size: int = field(default=1, init=False, repr=False)
     loss: Any = field(default=None, init=False, repr=False)
+    world: int = field(default=1, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -123,13 +124,18 @@ class Rows(DataModule):
         self.prompt_style = Default()  # written beside every checkpoint
         self.facts = tune_shared.manifest(self.folder)
         named = {"project": self.project or "tunesmith", "run": self.run or self.name, "mlflow_uri": self.mlflow_uri}
-        logger = tune_litgpt_log.chooser(self.trackers, named, self.facts.get("tokens_per_step", ()))
+        self.steps = tune_shared.OptimizerSteps(has_norm=self._has_norm)
+        logger = tune_litgpt_log.chooser(self.trackers, named, self.facts.get("tokens_per_step", ()), self.steps)
         for module, strategy in self.commands().items():
             replace(module, "choose_logger", logger)
             last = self.written_last(module)
             replace(module, last, self._marking(own(module, last), module))
             if self.ddp:
                 replace(module, strategy, Ddp)
+
+    def _has_norm(self) -> bool:
+        """The gradients of a step are all here, or FSDP2's, which finetune_lora splits by: FSDP1 has pieces of its own."""
+        return self.world == 1 or self.ddp or "finetune_lora" in sys.argv
 
     @staticmethod
     def commands() -> dict[ModuleType, str]:

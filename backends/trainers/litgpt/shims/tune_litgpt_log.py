@@ -2,7 +2,8 @@
 
 LitGPT takes one `logger_name` (utils.py, `choose_logger`, 0.5.13) and hands its logger to Fabric. Ours stands in its place: it
 has LitGPT's own CSV logger write every line as before, with the rate that the last optimizer step used (`step_lr`; LitGPT logs
-the next step's) and on CUDA with the peak of the device's memory since the step before, and sends each optimizer step once to the trackers.
+the next step's), the norm of its gradient (`grad_norm`, NaN where FSDP1 splits it) and on CUDA with the peak of the device's memory since
+the step before, and sends each optimizer step once to the trackers.
 """
 # ruff: noqa: PLC0415 - a service's package is imported only where the recipe names it
 
@@ -30,13 +31,13 @@ class Log(Logger):
     name = "tune"
     version = 0
 
-    def __init__(self, own: Logger, others: Sequence[Logger], tokens: Sequence[int]) -> None:
+    def __init__(self, own: Logger, others: Sequence[Logger], tokens: Sequence[int], steps: tune_shared.OptimizerSteps) -> None:
         self._own, self._others = own, others
         self._so_far = list(accumulate(tokens))
         """Tokens up to each optimizer step, by the data step. LitGPT multiplies those of one process by the processes, and
         in pre-training counts the padding."""
         self._step = self._sent = 0
-        self._rate = tune_shared.StepRate()
+        self._steps = steps
         if others:
             atexit.register(self._end)
 
@@ -45,7 +46,7 @@ class Log(Logger):
         values = dict(metrics)
         self._step = int(values.get("step", self._step))
         if "learning_rate" in values:
-            values["step_lr"] = self._rate.last
+            values["step_lr"], values["grad_norm"] = self._steps.rate, self._steps.grad_norm
         if "loss" in values and torch.cuda.is_available():
             values["memory_gib"] = torch.cuda.max_memory_allocated() / 2**30  # LitGPT prints it once, at the end
         if "total_tokens" in values and 0 < self._step <= len(self._so_far):
@@ -67,18 +68,21 @@ class Log(Logger):
             each.finalize(status)
 
 
-def chooser(names: Sequence[str], named: Mapping[str, str | None], tokens: Sequence[int]) -> Callable[..., Log]:
+def chooser(
+    names: Sequence[str], named: Mapping[str, str | None], tokens: Sequence[int], steps: tune_shared.OptimizerSteps
+) -> Callable[..., Log]:
     """What takes the place of LitGPT's `choose_logger`.
 
     Args:
         names: tensorboard, wandb, mlflow.
         named: `project`, `run` and `mlflow_uri`; null leaves the choice to the service, for the address: files.
         tokens: of each optimizer step.
+        steps: tells the rate and the gradient of the last one.
     """
 
     def choose(logger_name: str, out_dir: Path, **kw: Any) -> Log:
         own = litgpt.utils.choose_logger(logger_name, out_dir, **kw)
-        return Log(own, [_TRACKERS[name](Path(out_dir, "logs"), named) for name in names], tokens)
+        return Log(own, [_TRACKERS[name](Path(out_dir, "logs"), named) for name in names], tokens, steps)
 
     return choose
 

@@ -129,12 +129,23 @@ class Rows(tune_litgpt.Rows):
 
         def evaluated(*, fabric: Any, state: Any, val_dataloader: Any, eval: Any, **kw: Any) -> None:
             quiet = dataclasses.replace(eval, final_validation=False)
+            fabric.clip_gradients = self._noting(fabric.clip_gradients)
             fit(fabric=fabric, state=state, val_dataloader=val_dataloader, eval=quiet, **kw)
             if eval.final_validation:
                 loss = _PRETRAIN.validate(fabric, state["model"], val_dataloader, max_iters=len(val_dataloader))
                 fabric.log_dict({"val_loss": loss, "val_ppl": loss.exp()}, step=state["iter_num"])
 
         return evaluated
+
+    def _noting(self, clip: Any) -> Any:
+        """Fabric's `clip_gradients`, which knows the norm of the whole gradient before it is cut, however it is split."""
+
+        def noting(*args: Any, **kw: Any) -> Any:
+            norm = clip(*args, **kw)
+            self.steps.clipped(float(norm))
+            return norm
+
+        return noting
 
     def connect(self, tokenizer: Any = None, batch_size: int = 1, max_seq_length: int | None = None) -> None:  # noqa: ARG002
         """See `tune_litgpt.Rows.connect`. The width that comes here is ours."""

@@ -11,15 +11,16 @@ are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step that Tu
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import os
-import runpy
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tune_maxtext_checkpoints
+import tune_maxtext_evaluation
 import tune_maxtext_mends
 import tune_shape
 import tune_shared
@@ -172,6 +173,7 @@ def _train(wish: Mapping[str, Any], module: str) -> None:
     lacks = "" if wish["data"] else "MaxText does not take up the place in rows that it reads itself"
     tune_maxtext_checkpoints.on_time(wish.get("keep"), lacks)
     tune_maxtext_checkpoints.taken_over()
+    tune_maxtext_evaluation.at_the_end()
     if wish["data"]:
         tune_maxtext_mends.own_rows(wish)
     if wish["lora"]:
@@ -198,7 +200,9 @@ def _run(wish: Mapping[str, Any], module: str) -> None:
         import tune_maxtext_distill  # noqa: PLC0415 - imports JAX
 
         return tune_maxtext_distill.main(shapes[1].scaling, wish["parts"])
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    from absl import app  # noqa: PLC0415 - MaxText's own
+
+    app.run(importlib.import_module(module).main)  # not as __main__, which would be a second copy, with nothing mended
     return None
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import optax
+import tune_maxtext_evaluation
 import tune_maxtext_mends
 from absl import app
 from flax import nnx
@@ -71,11 +72,11 @@ class Again:
     """Rows of the evaluation from the first one each time: MaxText's iterator is at its end after one evaluation."""
 
     rows: Any
-    batches: int | None
+    batches: Callable[[], int | None]
 
     def __iter__(self) -> Iterator[Any]:
         """So many batches, None: all."""
-        return islice(distillation_utils.MaxTextToTunixIterator(iter(self.rows._iterator)), self.batches)
+        return islice(distillation_utils.MaxTextToTunixIterator(iter(self.rows._iterator)), self.batches())
 
 
 class Trainer(train_distill.MaxTextDistillationTrainer):
@@ -93,7 +94,17 @@ class Trainer(train_distill.MaxTextDistillationTrainer):
 
     def train(self, train_ds: Iterable[Any], eval_ds: Any = None, **kw: Any) -> None:
         """To the last step."""
-        super().train(islice(train_ds, self.config.max_steps - self._train_steps), eval_ds and Again(eval_ds, self.batches), **kw)
+        left = self.config.max_steps - self._train_steps
+        super().train(islice(train_ds, left), eval_ds and Again(eval_ds, self._batches), **kw)
+
+    def _batches(self) -> int | None:
+        return None if tune_maxtext_evaluation.is_last(self) else self.batches
+
+    def _eval_step(self, model: Any, inputs: Any) -> Any:
+        """The loss of the training, where MaxText has that of the labels alone."""
+        step = model.training_step[...]
+        value, aux = self._loss(model.student_model, model.teacher_model, self.gen_model_input_fn(inputs), step)
+        return value, {"loss": (value * aux[HARD][1], aux[HARD][1])}
 
     def _train_step(self, model: Any, optimizer: Any, inputs: Any) -> tuple[Any, Any, Any]:
         graph, weights, rest = nnx.split(model.student_model, self.wrt_filter, ...)
@@ -120,7 +131,7 @@ class Trainer(train_distill.MaxTextDistillationTrainer):
         return self.strategy.compute_loss(said, wanted, labels(self.strategy, **rows), step=step)
 
     def _post_process_eval_step(self, aux: Mapping[str, Any]) -> None:
-        self.evaluated.append(tuple(map(float, aux["eval/hard_loss"])))
+        self.evaluated.append(tuple(map(float, aux["loss"])))
 
     def _write_metrics(self, buffer: Any) -> None:
         tune_maxtext_mends.told(self._step(buffer) if self._mode == Mode.TRAIN else self._evaluation(buffer.step), 1)

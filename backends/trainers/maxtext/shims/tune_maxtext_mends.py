@@ -10,14 +10,16 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_maxtext_evaluation
 import tune_resolved
-import tune_shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 METRICS = Path("out/metrics.jsonl")
 """The metrics file, `metrics_file` of job.yml."""
+_REWARDS: dict[str, float] = {}
+"""Of the last step's pairs."""
 
 
 def spare_other_processes() -> None:
@@ -77,7 +79,7 @@ def told(row: Mapping[str, Any], counts_from: int) -> None:
 
     if jax.process_index() == 0 and ("learning/loss" in row or "eval/total_loss" in row):
         with METRICS.open("a", encoding="utf8") as file:
-            file.write(json.dumps({**row, **_peak(), "counts_from": counts_from}) + "\n")
+            file.write(json.dumps({**row, **_REWARDS, **_peak(), "counts_from": counts_from}) + "\n")
     if not math.isfinite(loss := row.get("learning/loss", 0.0)):
         detail = f"step {row['step'] + 1 - counts_from}: {loss}"
         Path("reason.json").write_text(json.dumps({"reason": "nan_loss", "detail": detail}))
@@ -94,11 +96,25 @@ def _peak() -> dict[str, float]:
 
 def metrics_of_the_step() -> None:
     """MaxText asks Tunix for the mean of a metric over all steps so far, and reports that as the step's: gradient norms, accuracies,
-    margins. Here it is told the last value; an evaluation's own average is one.
+    margins. Here it is told the last value; an evaluation's own average is one. The rewards themselves, which MaxText does not report,
+    are added.
 
     https://github.com/google/tunix/blob/v0.1.7/tunix/sft/metrics_logger.py (get_metric)
+    https://github.com/AI-Hypercomputer/maxtext/blob/maxtext-v0.2.5/src/maxtext/trainers/post_train/hooks.py (on_train_step_end)
     """
+    from maxtext.trainers.post_train.hooks import BaseTrainingHooks
     from tunix.sft.metrics_logger import MetricsLogger
+
+    plain = BaseTrainingHooks.on_train_step_end
+
+    def ended(self: Any, trainer: Any, *args: Any, **kw: Any) -> None:
+        known, prefix = trainer.metrics_logger, trainer.metrics_prefix
+        for side in ("chosen", "rejected"):
+            if known.metric_exists(prefix, f"rewards/{side}", "train"):
+                _REWARDS[f"learning/reward_{side}"] = float(known.get_metric(prefix, f"rewards/{side}", "train"))
+        plain(self, trainer, *args, **kw)
+
+    BaseTrainingHooks.on_train_step_end = ended
 
     def last(self: Any, prefix: str, name: str, mode: Any) -> Any:
         return self.get_metric_history(prefix, name, mode)[-1]
@@ -162,7 +178,8 @@ def own_rows(wish: Mapping[str, Any]) -> None:
 
 def token_means(wish: Mapping[str, Any]) -> None:
     """Tunix's two means, made means over all tokens: the loss of a step is taken part by part, where MaxText's accumulation ends
-    with `'NoneType' object has no attribute 'add'` (google-tunix 0.1.7), and each batch of an evaluation counts by its tokens.
+    with `'NoneType' object has no attribute 'add'` (google-tunix 0.1.7), and that of an evaluation's batch is a sum, see
+    tune_maxtext_evaluation.by_tokens.
 
     https://github.com/google/tunix/blob/v0.1.7/tunix/sft/peft_trainer.py
     """
@@ -177,11 +194,10 @@ def token_means(wish: Mapping[str, Any]) -> None:
         if is_train and wish["parts"] > 1:
             return _by_parts(loss, model, data, wish["parts"])
         value, aux = loss(model, data)
-        if not is_train and wish["data"]:
-            value = value * aux["total_weights"] / _eval_tokens(wish["data"], config)
-        return value, aux
+        return value if is_train else value * aux["total_weights"], aux
 
     train.loss_fn = loss_fn
+    tune_maxtext_evaluation.by_tokens()
 
 
 def lora_in_its_type(dtype: str) -> None:
@@ -219,15 +235,6 @@ def _by_parts(loss: Callable[[Any, Any], Any], model: Any, data: Mapping[str, An
     pieces = {name: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1) for name, rows in data.items()}
     (total, tokens), _ = jax.lax.scan(add, (0.0, 0), pieces)
     return total / tokens, {"total_weights": tokens}
-
-
-def _eval_tokens(folder: str, config: Any) -> float:
-    """Tokens with loss in a batch of the evaluation, on average."""
-    import numpy as np
-
-    learned = tune_shared.Rows(folder, "eval").learned()
-    batches = np.add.reduceat(learned, range(0, len(learned), config.global_batch_size_to_load_eval))
-    return (batches[: config.eval_steps] if config.eval_steps > 0 else batches).mean()
 
 
 def unregistered_model() -> None:

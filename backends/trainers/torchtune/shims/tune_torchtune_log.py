@@ -15,21 +15,35 @@ from torchtune.training import metric_logging
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import torch
     from torchtune.training.metric_logging import MetricLoggerInterface
 
 _PROJECT = "tunesmith"
 
 
+_NORMS: list[float] = []
+"""Of the last step's gradient, where `norms_of` was called."""
+
+
+def norms_of(optimizer: torch.optim.Optimizer) -> None:
+    """Have the gradient's norm of each step of this optimizer in the log. Each process has to call it."""
+
+    def note(*_: Any) -> None:
+        _NORMS[:] = [tune_shared.gradient_norm(optimizer)]
+
+    optimizer.register_step_pre_hook(note)
+
+
 class _Log:
     """Several loggers as one. Values become plain numbers, which every service takes; `lr` is the rate that the step used, where
-    torchtune's recipes say the next step's.
+    torchtune's recipes say the next step's, and `grad_norm` is there where a recipe does not clip either.
     """
 
     def __init__(self, loggers: list[MetricLoggerInterface], share: int) -> None:
         self._loggers = loggers
         self._share = share
         self._begun, self._before = tune_checkpoints.begun(), 0
-        self._rate = tune_shared.StepRate()
+        self._steps = tune_shared.OptimizerSteps()
 
     def log_config(self, config: Any) -> None:
         tune_resolved.record("torchtune.yaml", OmegaConf.to_container(config, resolve=True))
@@ -44,7 +58,9 @@ class _Log:
         if "loss" in values:
             values["loss"] /= self._share
         if "lr" in values:
-            values["lr"] = self._rate.last
+            values["lr"] = self._steps.rate
+        if _NORMS:
+            values["grad_norm"] = _NORMS[-1]
         if step <= self._begun:  # some recipes count from 1 again where they go on (recipes/lora_finetune_single_device.py)
             self._before = self._begun
         for logger in self._loggers:

@@ -1,4 +1,4 @@
-"""The yardstick: a plain PyTorch training loop over a Llama or Qwen2 of its own. It shares no code with what it measures.
+"""The yardstick: a plain PyTorch training loop over the plain model of tune_truth_model.py. It shares no code with what it measures.
 
 `python yardstick.py run.json out.json`, in an environment with torch, numpy and safetensors. run.json:
 
@@ -20,109 +20,16 @@ out.json: `loss`, `lr` (that of the step itself) and `batches` (a hash of ids an
 
 import hashlib
 import json
-import math
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F  # noqa: N812 - its usual name
 
-
-def read_model(folder, dtype=torch.float32):
-    """Its config.json and all weights of a Hugging Face folder."""
-    weights = {}
-    for file in sorted(Path(folder).glob("*.safetensors")):
-        weights |= {name: value.to(dtype) for name, value in load_file(file).items()}
-    return json.loads(Path(folder, "config.json").read_text()), weights
-
-
-def rotation(facts, length):
-    """Cosine and sine of every position and rotary frequency, as Hugging Face defines them."""
-    rope = {"rope_theta": facts.get("rope_theta", 10000.0)}
-    rope |= facts.get("rope_scaling") or {}
-    rope |= facts.get("rope_parameters") or {}
-    width = facts["hidden_size"] // facts["num_attention_heads"]
-    speed = 1.0 / rope["rope_theta"] ** (torch.arange(0, width, 2).float() / width)
-    if rope.get("rope_type", "default") == "llama3":
-        wave = 2 * math.pi / speed
-        old, low, high = (rope[f"{x}"] for x in ("original_max_position_embeddings", "low_freq_factor", "high_freq_factor"))
-        smooth = ((old / wave - low) / (high - low)).clamp(0, 1)
-        speed = (1 - smooth) * speed / rope["factor"] + smooth * speed
-    angle = torch.outer(torch.arange(length).float(), speed)
-    return torch.cat([angle, angle], -1).cos(), torch.cat([angle, angle], -1).sin()
-
-
-class Model:
-    """Forward pass over a dict of weights. LoRA pairs, if any, are added where they belong."""
-
-    def __init__(self, facts, weights, lora=None, scale=1.0):
-        self.facts, self.weights, self.lora, self.scale = facts, weights, lora or {}, scale
-
-    def linear(self, x, name):
-        """Input times the layer, plus its bias, plus its LoRA."""
-        out = F.linear(x, self.weights[f"{name}.weight"], self.weights.get(f"{name}.bias"))
-        if f"{name}.lora_A.weight" in self.lora:
-            a, b = self.lora[f"{name}.lora_A.weight"], self.lora[f"{name}.lora_B.weight"]
-            out = out + self.scale * F.linear(F.linear(x, a), b)
-        return out
-
-    def norm(self, x, name):
-        """RMS norm."""
-        wide = x.float()
-        size = wide.pow(2).mean(-1, keepdim=True)
-        return (wide * torch.rsqrt(size + self.facts["rms_norm_eps"])).to(x.dtype) * self.weights[f"{name}.weight"]
-
-    def attention(self, x, layer, turn):
-        """Causal attention with grouped keys and values."""
-        rows, length, _ = x.shape
-        heads, groups = self.facts["num_attention_heads"], self.facts["num_key_value_heads"]
-
-        def split(name, count):
-            return self.linear(x, f"{layer}.{name}_proj").view(rows, length, count, -1).transpose(1, 2)
-
-        def turned(y):
-            first, second = y.chunk(2, -1)
-            return y * turn[0] + torch.cat([-second, first], -1) * turn[1]
-
-        q, k, v = turned(split("q", heads)), turned(split("k", groups)), split("v", groups)
-        k, v = (y.repeat_interleave(heads // groups, 1) for y in (k, v))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
-        ahead = torch.ones(length, length, dtype=torch.bool).triu(1)
-        mixed = scores.masked_fill(ahead, -math.inf).softmax(-1, dtype=torch.float32).to(x.dtype) @ v
-        return self.linear(mixed.transpose(1, 2).reshape(rows, length, -1), f"{layer}.o_proj")
-
-    def hidden(self, ids):
-        """What the head reads at every position."""
-        x = self.weights["model.embed_tokens.weight"][ids]
-        turn = [part.to(x.dtype) for part in rotation(self.facts, ids.shape[1])]
-        for n in range(self.facts["num_hidden_layers"]):
-            layer = f"model.layers.{n}"
-            x = x + self.attention(self.norm(x, f"{layer}.input_layernorm"), f"{layer}.self_attn", turn)
-            y, mlp = self.norm(x, f"{layer}.post_attention_layernorm"), f"{layer}.mlp"
-            gate = F.silu(self.linear(y, f"{mlp}.gate_proj"))
-            x = x + self.linear(gate * self.linear(y, f"{mlp}.up_proj"), f"{mlp}.down_proj")
-        return self.norm(x, "model.norm")
-
-    def logits(self, ids):
-        """Logits at every position."""
-        x = self.hidden(ids)
-        tied = self.facts["tie_word_embeddings"]
-        return F.linear(x, self.weights["model.embed_tokens.weight"]) if tied else self.linear(x, "lm_head")
-
-    def loss_sum(self, ids, labels):
-        """Sum of the losses of all tokens that carry loss; labels are unshifted."""
-        logits = self.logits(ids)[:, :-1].float()
-        return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels[:, 1:].reshape(-1), reduction="sum")
-
-    def merged(self):
-        """Weights with LoRA added in, without a copy of a tied head."""
-        out = {name: value.detach().clone() for name, value in self.weights.items()}
-        for name in {key.rsplit(".lora_", 1)[0] for key in self.lora}:
-            a, b = (self.lora[f"{name}.lora_{x}.weight"].detach() for x in "AB")
-            out[f"{name}.weight"] += self.scale * b @ a
-        return out
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "backends" / "shims"))
+from tune_truth import factor
+from tune_truth_model import Adapter, Model, read_model
 
 
 class Data:
@@ -139,15 +46,6 @@ class Data:
         width = max(s.stop - s.start for s in spans)
         padded = [[np.pad(x, (0, width - len(x)), constant_values=fill) for x in column] for column, fill in columns]
         return [torch.from_numpy(np.stack(column).astype(np.int64)) for column in padded]
-
-
-def factor(step, steps, kind, warmup=0, min_ratio=0.0):
-    """The learning rate's factor of step `step` (from 0)."""
-    if step < warmup:
-        return step / warmup
-    done = (step - warmup) / (steps - warmup)
-    left = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[kind]
-    return left if kind == "constant" else min_ratio + (1 - min_ratio) * left
 
 
 def digest(ids, labels):
@@ -204,14 +102,12 @@ def train(wish):
     """The loop. Returns the curves."""
     dtype = getattr(torch, wish.get("dtype", "float32"))
     facts, weights = read_model(wish["model"], dtype)
-    if facts["tie_word_embeddings"]:
-        weights.pop("lm_head.weight", None)
     lora = {name: value.to(dtype) for name, value in load_file(wish["lora"]["start"]).items()} if wish.get("lora") else {}
     params = list((lora or weights).values())
     for p in params:
         p.requires_grad_()
     rank = next(iter(lora.values())).shape[0] if lora else 1
-    model = Model(facts, weights, lora, wish["lora"]["alpha"] / rank if lora else 1.0)
+    model = Model(facts, weights, Adapter(lora, wish["lora"]["alpha"] / rank if lora else 1.0))
     data, order = Data(wish["data"], "train"), np.load(f"{wish['data']}/train.order.npy")
     plan = json.loads(Path(wish["data"], "manifest.json").read_text())
     opt = optimizer(wish, params)

@@ -1,79 +1,40 @@
-"""The loss that a recipe means is the loss that is trained: each method in each trainer that claims it, against losses.py."""
+"""The loss that a recipe means is the loss that is trained: each method in each trainer that claims it, against plain PyTorch."""
 
 import json
 import os
 import subprocess
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 import pytest
+from cells import CELLS, MORE, STEPS, recipe, wish
+
+from backends.recipe.flat import nest
 
 HERE = Path(__file__).parent
 SHIMS = HERE.parents[1] / "backends" / "shims"
 SAME = 1e-5
 """Largest difference in fp32, of itself where a value is above 1."""
+FELT = 20 * SAME
+"""Least difference that a leaf must make to be seen."""
 
 pytestmark = pytest.mark.trainer
 
 SHAPE = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "layers": 2, "heads": 4, "kv_heads": 2}
 SHAPE |= {"family": "llama", "max_length": 128, "rope_theta": 1e4, "norm_eps": 1e-5, "tied": False}
-ADAMW = {"lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
-FORMATS = {"kto": "rated", "pretrain": "text", **dict.fromkeys(("dpo", "ipo", "orpo", "simpo", "reward"), "preference")}
-DEFAULTS = {"beta": 0.1, "label_smoothing": 0.0, "margin": 0.5, "desirable": 1.0, "undesirable": 1.0, "ratio": 0.5}
-RANK, ALPHA = 4, 8.0
+BLOCKS = {"hidden_size": 128, "intermediate_size": 128, "kv_heads": 4}
+"""NF4 wants whole blocks."""
+MACHINE = "version: 1\ntargets: {local: {accelerator: cpu, devices: 2, threads: 1}}\n"
+REWARDS = """import json
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A method in a trainer."""
-
-    trainer: str
-    kind: str
-    adapter: str = "none"
-    micro: int = 2
-    settings: dict = field(default_factory=dict)
-    clip: float | None = None
-    unlike: dict = field(default_factory=dict)
-    """What the report calls approximated: metric -> how far it may be from the truth."""
-
-    def __str__(self):
-        more = [f"{name}={value}" for name, value in self.settings.items()]
-        return "-".join([self.trainer, self.kind, self.adapter, f"micro{self.micro}", *more])
-
-
-PREFERRED = {"beta": 0.3}
-CELLS = [
-    Cell("axolotl", "dpo", settings={"beta": 0.3, "label_smoothing": 0.2}),
-    Cell("torchtune", "dpo", settings={"beta": 0.3, "label_smoothing": 0.2}, clip=1e3),
-    Cell("maxtext", "dpo", settings={"beta": 0.3, "label_smoothing": 0.2}),
-    Cell("axolotl", "orpo", settings={"beta": 0.3}),
-    Cell("maxtext", "orpo", settings={"beta": 0.3}),
-    Cell("axolotl", "kto", settings={"beta": 0.3, "desirable": 1.3, "undesirable": 0.7}),
-    Cell("axolotl", "simpo", settings={"beta": 1.5, "margin": 0.8}),
-    Cell("axolotl", "reward"),
-    Cell("trl", "dpo", settings={"beta": 0.3, "label_smoothing": 0.2}),
-    Cell("trl", "orpo", settings={"beta": 0.3}),
-    Cell("trl", "kto", settings={"beta": 0.3, "desirable": 1.3, "undesirable": 0.7}),
-    Cell("trl", "simpo", settings={"beta": 1.5, "margin": 0.8}),
-    Cell("trl", "reward"),
-    Cell("trl", "sft"),
-]
-MORE = [
-    Cell("trl", "ipo", settings={"beta": 0.3}),
-    *(Cell("trl", kind, micro=micro, settings={"beta": 0.3}) for kind in ("orpo", "kto") for micro in (1, 4)),
-    *(Cell("trl", kind, "lora", settings={"beta": 0.3}) for kind in ("dpo", "orpo", "kto", "simpo")),
-    Cell("trl", "pretrain"),
-    Cell("trl", "sft", "lora", clip=1e3),
-    Cell("axolotl", "ipo", settings={"beta": 0.3}),
-    *(Cell("axolotl", "orpo", micro=micro, settings={"beta": 0.3}) for micro in (1, 4)),
-    *(Cell("maxtext", "orpo", micro=micro, settings={"beta": 0.3}) for micro in (1, 4)),
-    *(Cell("axolotl", "kto", micro=micro, settings={"beta": 0.3}) for micro in (1, 4)),
-    *(Cell("axolotl", kind, "lora", settings={"beta": 0.3}) for kind in ("dpo", "orpo", "kto", "simpo")),
-    Cell("torchtune", "dpo", "lora", settings={"beta": 0.3, "label_smoothing": 0.2}, clip=1e3),
-    *(Cell(trainer, kind) for trainer in ("litgpt", "torchtune", "axolotl", "maxtext") for kind in ("sft", "pretrain")),
-    *(Cell(trainer, "sft", "lora", clip=1e3) for trainer in ("litgpt", "torchtune", "axolotl", "maxtext")),
-]
+def score(prompts, completions, completion_ids, **_):
+    rewards = [sum(ids) % 97 / 97 + len(ids) / 8 for ids in completion_ids]
+    with open("answers.jsonl", "a") as file:
+        rows = [{"prompt": p, "completion_ids": list(map(int, i)), "reward": r} for p, i, r in zip(prompts, completion_ids, rewards)]
+        file.write(json.dumps(rows) + "\\n")
+    return rewards
+"""
 
 
 @pytest.fixture(scope="session")
@@ -81,10 +42,13 @@ def sharp(trainer_python, tmp_path_factory):
     """The folder of a small model with sharp weights; that of a reward model has a head."""
 
     @cache
-    def make(head):
+    def make(head=False, blocks=False, seed=5):
         base = tmp_path_factory.mktemp("sharp")
-        (base / "model.json").write_text(json.dumps({"init": "random", "folder": "made/model", "seed": 5, "architecture": SHAPE}))
-        sharpen = [str(HERE / "loop.py"), "sharpen", "made/model", *(["head"] if head else [])]
+        shape = {**SHAPE, **(BLOCKS if blocks else {})}
+        (base / "model.json").write_text(
+            json.dumps({"init": "random", "folder": "made/model", "seed": seed, "architecture": shape})
+        )
+        sharpen = [str(HERE / "sharpen.py"), "made/model", *(["head"] if head else [])]
         for argv in ([str(SHIMS / "tune_model.py"), "model.json"], sharpen):
             subprocess.run([trainer_python("torchtune"), *argv], cwd=base, check=True, capture_output=True)
         return base / "made" / "model"
@@ -94,8 +58,8 @@ def sharp(trainer_python, tmp_path_factory):
 
 def write(folder):
     """Rows of unequal lengths for every format, none of which repeats another."""
-    for name, count in (("rows", 20), ("val", 6)):
-        rows = {form: [] for form in ("preference", "rated", "text", "completion")}
+    for name, count in (("rows", 20), ("val", 8)):
+        rows = {form: [] for form in ("preference", "rated", "text", "completion", "prompts")}
         for n in range(count):
             prompt = f"{name} {n}: add {n * 7 % 11} and {n}" + " please" * (n % 3) + ". "
             good, bad = f"It is {n * 7 % 11 + n}" + ", really" * (n % 4) + ".", "No" + " idea" * (1 + n * 3 % 5) + "!"
@@ -103,82 +67,85 @@ def write(folder):
             rows["rated"].append({"prompt": prompt, "completion": good if n % 3 else bad, "label": bool(n % 3)})
             rows["text"].append({"text": prompt + good})
             rows["completion"].append({"prompt": prompt, "completion": good})
+            rows["prompts"].append({"prompt": prompt})
         for form, each in rows.items():
             (folder / f"{name}.{form}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in each))
+    (folder / "rewards.py").write_text(REWARDS)
+    (folder / "clusters.yaml").write_text(MACHINE)
 
 
-def recipe(cell, model):
-    """Four steps of four sequences, with evaluation rows where the trainer takes any."""
-    form = FORMATS.get(cell.kind, "completion")
-    section = {"distill": "distill"}.get(cell.kind, "preference")
-    method = {"kind": cell.kind, "adapter": cell.adapter, **({section: cell.settings} if cell.settings else {})}
-    if cell.adapter != "none":
-        method["lora"] = {"rank": RANK, "alpha": ALPHA}
-    rows = {"train": f"rows.{form}.jsonl", "format": form, "max_length": 96}
-    if cell.trainer != "torchtune":
-        rows["eval"] = f"val.{form}.jsonl"
-    train = {"steps": 4, "batch": {"global": 4, "micro": cell.micro}, "precision": "fp32", "grad_clip": cell.clip}
-    optim = {**ADAMW, "schedule": "cosine", "decay_on": "matrices"}
-    return {
-        "version": 1,
-        "name": "truth",
-        "model": {"id": str(model)},
-        "method": method,
-        "data": rows,
-        "train": train,
-        "optim": optim,
-    }
-
-
-def trained(tune, home, cell, model):
-    """The cell's job: name of a metric -> step -> value, and its work folder."""
+def trained(tune, home, trainer, flat):
+    """A job: name of a metric -> step -> value, and its work folder."""
     write(tune.cwd)
-    (tune.cwd / "r.yaml").write_text(json.dumps(recipe(cell, model)))
-    job = tune("submit", "r.yaml", "--to", cell.trainer, "--follow").stdout.strip()
+    (tune.cwd / "r.yaml").write_text(json.dumps(nest(flat)))
+    job = tune("submit", "r.yaml", "--to", trainer, "--follow").stdout.strip()
     points = {}
     for point in tune.json("metrics", job)["points"]:
         points.setdefault(point["name"], {})[point["step"]] = point["value"]
     return points, home / "jobs" / job / "1" / "work"
 
 
-def truth(python, work, cell, model):
-    """The same by loop.py."""
-    lora = {"start": str(work / "lora" / "start.safetensors"), "alpha": ALPHA} if cell.adapter != "none" else None
-    wish = {
-        **{"kind": cell.kind, "settings": {**DEFAULTS, **cell.settings}, "model": str(model), "teacher": None},
-        **{"data": str(work / "data"), "lora": lora, **ADAMW, "decay_on": "matrices", "clip": cell.clip},
-        "schedule": {"kind": "cosine", "warmup": 0, "min_ratio": 0.0},
-        "evaluates": (work / "data" / "eval.order.npy").exists() or any((work / "data").glob("eval.*")),
-    }
-    (work.parent / "run.json").write_text(json.dumps(wish))
+def truth(python, asked, folder):
+    """The same by tune_truth.py."""
+    (folder / "truth-wish.json").write_text(json.dumps(asked))
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([python, str(HERE / "loop.py"), "run.json", "truth.json"], cwd=work.parent, env=env, check=True)
-    return json.loads((work.parent / "truth.json").read_text())
-
-
-def gaps(points, want):
-    """Metric -> largest difference over the steps, of itself where the truth is above 1. What the trainer does not report is left
-    out, but for the loss.
-    """
-    want = {**want, "eval_loss": [None] * (len(want["loss"]) - 1) + [want["eval_loss"]]} if "eval_loss" in want else want
-    found = {}
-    for name, values in want.items():
-        told = points[name] if name == "loss" else points.get(name, {})
-        pairs = [(told[k], value) for k, value in enumerate(values, 1) if value is not None and k in told]
-        if pairs:
-            found[name] = max(abs(one - other) / max(1.0, abs(other)) for one, other in pairs)
+    subprocess.run([python, str(SHIMS / "tune_truth.py"), "truth-wish.json"], cwd=folder, env=env, check=True)
+    found = json.loads((folder / asked["out"]).read_text())
+    assert "error" not in found, found["error"]
     return found
+
+
+def answered(work):
+    """The answers of grpo by step, with the tokens of their prompts: a file."""
+    with (work / "data" / "train.prompts.jsonl").open() as file:
+        ids = {row["prompt"]: row["prompt_ids"] for row in map(json.loads, file)}
+    with (work / "answers.jsonl").open() as file:
+        steps = [[{**row, "prompt_ids": ids[row["prompt"]]} for row in json.loads(line)] for line in file]
+    out = work.parent / "answers.jsonl"
+    out.write_text("".join(json.dumps(step) + "\n" for step in steps))
+    return str(out)
+
+
+def gaps(points, want, untold):
+    """Metric -> largest difference over the steps, of itself where the truth is above 1; infinite where a step is not reported."""
+    curves = {name: values for name, values in want.items() if isinstance(values, list) and name not in ("variants", *untold)}
+    if "eval_loss" in want:
+        curves["eval_loss"] = [None] * (len(want["loss"]) - 1) + [want["eval_loss"]]
+    found = {name: far(values, [points.get(name, {}).get(k) for k in range(1, STEPS + 1)]) for name, values in curves.items()}
+    return {**found, **want.get("exported", {})}
+
+
+def far(want, told):
+    """The largest difference of two curves."""
+    pairs = [(one, value) for one, value in zip(told, want, strict=False) if value is not None]
+    return max(float("inf") if one is None else abs(one - value) / max(1.0, abs(value)) for one, value in pairs)
+
+
+def felt(want):
+    """Leaf -> the largest difference that turning it up makes in a loss or a gradient norm, by the truth."""
+    return {each["leaf"]: max(far(want[name], each[name]) for name in ("loss", "grad_norm")) for each in want["variants"]}
 
 
 @pytest.mark.parametrize("cell", [*CELLS, *(pytest.param(each, marks=pytest.mark.thorough) for each in MORE)], ids=str)
 def test_what_is_trained_is_what_is_meant(tune, home, sharp, trainer_python, record_property, cell):
-    """Loss, gradient norm, rewards and evaluation of four steps are those of plain PyTorch over single rows, within 1e-5 in fp32."""
-    model = sharp(cell.kind == "reward")
-    points, work = trained(tune, home, cell, model)
-    want = truth(trainer_python("torchtune"), work, cell, model)
-    assert list(points["loss"]) == [1, 2, 3, 4]
-    assert len({round(value, 4) for value in want["loss"]}) > 1, "nothing was learned, so nothing was compared"
-    found = gaps(points, want)
+    """Loss, gradient norm, rewards and evaluation of five steps, and the exported models, are those of plain PyTorch over single rows
+    within 1e-5 in fp32. Each numeric leaf that the trainer claims has another value than its default, with which the curves would be
+    others: none is taken and not used. Two have no effect by the truth either: A and B of LoRA are matrices, whatever decays, and
+    answers that are learned from once have a ratio of 1, wherever it is clipped.
+    """
+    model = sharp(head=cell.kind == "reward", blocks=cell.adapter == "qlora")
+    teacher = sharp(blocks=cell.adapter == "qlora", seed=6) if cell.kind == "distill" else None
+    flat = recipe(cell, model, teacher)
+    points, work = trained(tune, home, cell.trainer, flat)
+    asked = wish(cell, flat, model, work, teacher)
+    if cell.kind == "grpo":
+        asked["answers"] = answered(work)
+    want = truth(trainer_python("torchtune"), asked, work.parent)
+    assert list(points["loss"]) == list(range(1, STEPS + 1))
+    found, effects = gaps(points, want, cell.untold), felt(want)
     record_property("truth", (str(cell), found))
+    record_property("felt", (cell.trainer, cell.kind, cell.adapter, effects))
     print(cell, json.dumps({"trainer": {k: list(v.values()) for k, v in points.items() if k in want}, "truth": want}))
     assert {name: gap for name, gap in found.items() if not gap < cell.unlike.get(name, SAME)} == {}
+    silent = {"grpo": "method.grpo.clip"}.get(cell.kind), "optim.decay_on" if cell.adapter in ("lora", "qlora") else None
+    assert {leaf: size for leaf, size in effects.items() if size < FELT and leaf not in silent} == {}

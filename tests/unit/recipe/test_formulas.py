@@ -1,4 +1,4 @@
-"""What `tune explain method.kind` says of a loss is what tests/truth/losses.py computes."""
+"""What `tune explain method.kind` says of a loss is what tune_truth_losses.py computes."""
 
 import ast
 import re
@@ -10,7 +10,7 @@ import pytest
 from backends.recipe.docs import about
 from backends.recipe.sections.method import Kind
 
-LOSSES = Path(__file__).parents[2] / "truth" / "losses.py"
+LOSSES = Path(__file__).parents[3] / "backends" / "shims" / "tune_truth_losses.py"
 TRUTH = {node.name: ast.get_docstring(node) for node in ast.parse(LOSSES.read_text()).body if isinstance(node, ast.FunctionDef)}
 
 

@@ -1,0 +1,208 @@
+"""What is compared: a method, an adapter and a trainer, and a recipe in which no numeric leaf that the trainer claims has its default."""
+
+import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from backends.backend import Inexpressible
+from backends.compile import plan
+from backends.recipe.flat import nest
+from backends.recipe.parse import parse
+from backends.registry import BACKENDS
+from backends.target import Target
+
+STEPS = 5
+RANK, ALPHA = 4, 8.0
+FORMATS = {"kto": "rated", "pretrain": "text", "grpo": "prompts"}
+FORMATS |= dict.fromkeys(("dpo", "ipo", "orpo", "simpo", "reward"), "preference")
+OPTIM = {
+    "optim.lr": 1e-3,
+    "optim.min_lr": 2e-4,
+    "optim.betas": [0.8, 0.93],
+    "optim.eps": 1e-3,
+    "optim.weight_decay": 0.1,
+    "optim.decay_on": "matrices",
+    "optim.schedule": "linear",
+    "optim.warmup_steps": 1,
+    "train.grad_clip": 1.0,
+}
+"""With an epsilon that is small Adam would not see the size of a gradient, and clipping would have no effect."""
+SETTINGS = {
+    "dpo": {"beta": 0.3, "label_smoothing": 0.2},
+    "ipo": {"beta": 0.3},
+    "orpo": {"beta": 0.3},
+    "simpo": {"beta": 1.5, "margin": 0.8},
+    "kto": {"beta": 0.3, "desirable": 1.3, "undesirable": 0.7},
+    "distill": {"ratio": 0.3},
+    "grpo": {"generations": 4, "max_new_tokens": 8, "temperature": 0.7, "kl": 0.1, "clip": 0.1},
+}
+SECTIONS = {"distill": "distill", "grpo": "grpo"}
+UP = {
+    "optim.lr": ("lr", 2e-3),
+    "optim.min_lr": ("schedule", {"min_ratio": 0.5}),
+    "optim.betas": ("betas", [0.9, 0.95]),
+    "optim.eps": ("eps", 1e-2),
+    "optim.weight_decay": ("weight_decay", 1.0),
+    "optim.decay_on": ("decay_on", "all"),
+    "optim.schedule": ("schedule", {"kind": "constant"}),
+    "optim.warmup_steps": ("schedule", {"warmup": 2}),
+    "train.grad_clip": ("clip", 2.0),
+    "method.lora.alpha": ("adapter", {"alpha": 16.0}),
+}
+"""Leaf -> a key of truth.json, and another value of it."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method in a trainer."""
+
+    trainer: str
+    kind: str
+    adapter: str = "none"
+    micro: int = 2
+    devices: int = 1
+    untold: tuple[str, ...] = ()
+    """Metrics that the trainer does not report."""
+    unlike: dict = field(default_factory=dict)
+    """What may differ by more: metric -> how far it may be from the truth."""
+
+    def __str__(self):
+        return "-".join([self.trainer, self.kind, self.adapter, f"micro{self.micro}", f"{self.devices}process"])
+
+    @property
+    def settings(self):
+        """Leaves of the method's own section."""
+        return SETTINGS.get(self.kind, {})
+
+    @property
+    def section(self):
+        """Where these stand."""
+        return f"method.{SECTIONS.get(self.kind, 'preference')}"
+
+
+ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl")
+CELLS = [
+    Cell("axolotl", "dpo"),
+    Cell("torchtune", "dpo", "lora"),
+    Cell("maxtext", "dpo"),
+    Cell("axolotl", "orpo"),
+    Cell("maxtext", "orpo"),
+    Cell("axolotl", "kto"),
+    Cell("axolotl", "grpo"),
+    Cell("torchtune", "distill", "lora"),
+    Cell("maxtext", "distill"),
+    Cell("torchtune", "sft", "qlora"),
+    Cell("litgpt", "sft", "lora"),
+    Cell("trl", "dpo"),
+    Cell("trl", "orpo"),
+    Cell("trl", "kto"),
+    Cell("trl", "sft"),
+]
+"""These run where the trainers are."""
+MORE = [
+    *(Cell(trainer, kind) for trainer in ("axolotl", "trl") for kind in ("ipo", "simpo", "reward")),
+    *(Cell("trl", kind, micro=micro) for kind in ("orpo", "kto") for micro in (1, 4)),
+    *(Cell("trl", kind, "lora") for kind in ("dpo", "orpo", "kto", "simpo")),
+    *(Cell("maxtext", "orpo", micro=micro) for micro in (1, 4)),
+    *(Cell("maxtext", "dpo", micro=micro) for micro in (1, 4)),
+    *(Cell("axolotl", kind, micro=micro) for kind in ("orpo", "kto", "dpo") for micro in (1, 4)),
+    *(Cell("axolotl", kind, micro=micro, devices=2) for kind in ("orpo", "kto") for micro in (1, 2)),
+    *(Cell("axolotl", kind, devices=2) for kind in ("dpo", "simpo", "reward", "sft")),
+    *(Cell("axolotl", kind, "lora") for kind in ("dpo", "ipo", "orpo", "kto", "simpo", "reward", "grpo")),
+    *(Cell("axolotl", kind, "dora") for kind in ("sft", "dpo")),
+    *(Cell("axolotl", kind, "qlora") for kind in ("sft", "dpo")),
+    Cell("torchtune", "dpo"),
+    *(Cell("torchtune", "dpo", "lora", micro=micro) for micro in (1, 4)),
+    Cell("torchtune", "dpo", "lora", devices=2),
+    *(Cell("torchtune", kind, "dora") for kind in ("sft", "dpo")),
+    Cell("torchtune", "dpo", "qlora"),
+    *(Cell("torchtune", "distill", adapter, micro=micro) for adapter, micro in (("lora", 1), ("lora", 4), ("dora", 2))),
+    *(Cell("maxtext", "distill", micro=micro) for micro in (1, 4)),
+    Cell("maxtext", "sft", "qlora"),
+    *(Cell(trainer, kind) for trainer in ALL for kind in ("sft", "pretrain") if (trainer, kind) != ("trl", "sft")),
+    *(Cell(trainer, "sft", "lora", micro=micro) for trainer in ALL for micro in (1, 4)),
+    *(Cell(trainer, "sft", "lora") for trainer in ALL if trainer != "litgpt"),
+    *(Cell(trainer, "sft", "lora", devices=2) for trainer in ALL),
+]
+
+
+def recipe(cell, model, teacher=None):
+    """Five steps of four sequences, with evaluation rows where the trainer takes any, and all that it claims away from its default."""
+    form = FORMATS.get(cell.kind, "completion")
+    flat = {"version": 1, "name": "truth", "model.id": str(model), "method.kind": cell.kind, "method.adapter": cell.adapter}
+    flat |= {f"{cell.section}.{name}": value for name, value in cell.settings.items()}
+    if cell.adapter != "none":
+        flat |= {"method.lora.rank": RANK, "method.lora.alpha": ALPHA}
+    if cell.kind == "distill":
+        flat["method.distill.teacher"] = str(teacher)
+    if cell.kind == "grpo":
+        flat["method.grpo.rewards"] = ["./rewards.py:score"]
+    flat |= {"data.train": f"rows.{form}.jsonl", "data.eval": f"val.{form}.jsonl", "data.format": form, "data.max_length": 96}
+    flat |= {"train.steps": STEPS, "train.batch.global": 4, "train.batch.micro": cell.micro, "train.precision": "fp32"}
+    flat |= {"resources.devices": cell.devices, **OPTIM}
+    if cell.kind == "grpo":  # rewards are paid for the answers of a run, and an evaluation has others
+        del flat["data.eval"]
+    return claimed(cell.trainer, flat)
+
+
+def claimed(trainer, flat):
+    """The recipe without what the trainer does not have."""
+    for _ in range(4):
+        try:
+            plan(BACKENDS[trainer], parse(_yaml(flat), base="/x"), Target(devices=flat["resources.devices"]))
+        except Inexpressible as error:
+            lost = [line.leaf for line in error.report.lines if line.status == "lost"]
+            assert not {"method.kind", "method.adapter", "resources.devices"} & set(lost), lost
+            flat = {leaf: value for leaf, value in flat.items() if leaf not in lost}
+        else:
+            return flat
+    raise AssertionError(flat)
+
+
+def _yaml(flat):
+    import json  # noqa: PLC0415 - JSON is YAML
+
+    return json.dumps(nest(copy.deepcopy(flat)))
+
+
+NF4 = {"torchtune": "torchao", "axolotl": "bitsandbytes", "trl": "bitsandbytes", "maxtext": "qwix"}
+"""Trainer -> whose NF4 it has."""
+_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def wish(cell, flat, model, work, teacher=None):
+    """truth.json of a cell's job."""
+    defaults = {"beta": 0.1, "label_smoothing": 0.0, "margin": 0.5, "desirable": 1.0, "undesirable": 1.0}
+    adapter = None
+    if cell.adapter != "none":
+        adapter = {"kind": cell.adapter, "start": str(work / "lora" / "start.safetensors"), "alpha": ALPHA}
+        adapter |= {"nf4": NF4.get(cell.trainer), "quantized": _LAYERS}
+    lr = flat["optim.lr"]
+    exported = {"checkpoint": str(work / "checkpoint"), **({"adapter": str(work / "adapter")} if adapter else {})}
+    return {
+        **{"kind": cell.kind, "settings": {**defaults, **cell.settings}, "model": str(model), "data": str(work / "data")},
+        **{"teacher": str(teacher) if teacher else None, "adapter": adapter, "lr": lr, "answers": None},
+        **{"betas": flat["optim.betas"], "eps": flat["optim.eps"], "weight_decay": flat["optim.weight_decay"]},
+        **{"decay_on": flat.get("optim.decay_on", "all"), "clip": flat.get("train.grad_clip")},
+        "schedule": {
+            "kind": flat.get("optim.schedule", "cosine"),
+            "warmup": flat.get("optim.warmup_steps", 0),
+            "min_ratio": flat.get("optim.min_lr", 0.0) / lr,
+        },
+        **{"evaluates": "data.eval" in flat, "exported": exported, "variants": variants(cell, flat), "out": "truth.json"},
+    }
+
+
+def variants(cell, flat):
+    """Each numeric leaf that the trainer claims, turned up."""
+    own = {f"{cell.section}.{name}": ("settings", {name: _more(name, value)}) for name, value in cell.settings.items()}
+    drawn = ("generations", "max_new_tokens")  # which answers there are; a run's are given
+    found = {leaf: each for leaf, each in {**UP, **own}.items() if leaf in flat and leaf.rpartition(".")[2] not in drawn}
+    return [{"leaf": leaf, "value": value, "change": {key: value}} for leaf, (key, value) in found.items()]
+
+
+def _more(name, value):
+    return 0.4 if name == "label_smoothing" else value * 2
+
+
+HERE = Path(__file__).parent

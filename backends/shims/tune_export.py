@@ -1,6 +1,7 @@
 """What was trained -> a Hugging Face folder. `python tune_export.py export.json`, in the job's folder.
 
-export.json: `{"from": "litgpt"|"torchtune", "model": folder of the base model, "trained": folder, "out": "checkpoint"}`.
+export.json: `{"from": "litgpt"|"torchtune", "model": folder of the base model, "trained": folder, "out": "checkpoint", "over": LitGPT's
+checkpoint of a base that was trained over in 4 bits, or not there}`.
 Leaves `out/` with merged weights as safetensors, config.json and the tokenizer. A LoRA adapter goes to `adapter/` in PEFT
 form, apart: transformers applies an adapter that lies beside merged weights a second time.
 On failure: exit 1, a message, and reason.json.
@@ -40,7 +41,7 @@ def main(path: str) -> int:
 
 def _export(wish: dict[str, str]) -> None:
     shape, trained = _shape(wish["model"]), Path(wish["trained"])
-    weights, adapter = {"litgpt": _litgpt, "torchtune": _torchtune}[wish["from"]](trained, shape)
+    weights, adapter = _torchtune(trained, shape) if wish["from"] == "torchtune" else _litgpt(trained, shape, wish.get("over"))
     _check(weights, wish["model"], trained)
     tune_layout.whole(wish["out"], lambda place: _write_model(wish["model"], weights, place))
     if adapter:
@@ -77,7 +78,7 @@ def _stored(files: list[Path]) -> Source:
     return {name: (lambda f=file, n=name: f.get_tensor(n)) for file in opened for name in file.keys()}  # noqa: SIM118
 
 
-def _litgpt(trained: Path, shape: tune_shape.Shape | None) -> tuple[Source, Adapter | None]:
+def _litgpt(trained: Path, shape: tune_shape.Shape | None, over: str | None) -> tuple[Source, Adapter | None]:
     """LitGPT's names back to Hugging Face's, tensor by tensor from the file."""
     import tune_convert
 
@@ -86,6 +87,8 @@ def _litgpt(trained: Path, shape: tune_shape.Shape | None) -> tuple[Source, Adap
 
         return {name: (lambda w=weight: w) for name, weight in tune_convert_named.to_hf(trained).items()}, None
     state = _load(trained / "lit_model.pth")
+    if over:
+        _over(state, _load(Path(over, "lit_model.pth")))
     pieces = (piece for name, weight in state.items() for piece in tune_convert.to_hf(name, weight, shape))
     weights = {name: (lambda w=weight: w) for name, weight in pieces}
     if not (trained / "lit_model.pth.lora").exists():
@@ -96,6 +99,19 @@ def _litgpt(trained: Path, shape: tune_shape.Shape | None) -> tuple[Source, Adap
     parts = [part for part, word in zip("qkv", ("query", "key", "value"), strict=True) if facts[f"lora_{word}"]]
     adapter = dict(_unstacked(_load(trained / "lit_model.pth.lora"), parts, shape))
     return weights, (adapter, facts["lora_r"], facts["lora_alpha"])
+
+
+def _over(state: dict[str, torch.Tensor], base: dict[str, torch.Tensor]) -> None:
+    """LitGPT merges an adapter into the base as it was before it was rounded to 4 bits (lora.py, scripts/merge_lora.py); Lightning
+    rounds every linear layer, the head too. Here what is served is what was trained.
+    """
+    import tune_nf4
+
+    for name, weight in state.items():
+        if weight.ndim == 2 and not name.endswith("wte.weight"):
+            before = base[name].to(weight.dtype)
+            added = weight.float() - before.float()
+            state[name] = (tune_nf4.rounded(before, weight.dtype).float() + added).to(weight.dtype)
 
 
 def _load(file: Path) -> dict[str, torch.Tensor]:

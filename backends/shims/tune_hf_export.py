@@ -2,7 +2,8 @@
 
 export.json: `{"model": folder of the base model, "trained": "out", "out": "checkpoint", "kind": method.kind, "dtype": "float32"}`.
 Leaves `out/` with the weights, merged where an adapter was trained, config.json and the base's tokenizer; an adapter goes to
-`adapter/` in PEFT form, apart: transformers applies one that lies beside merged weights a second time.
+`adapter/` in PEFT form, apart: transformers applies one that lies beside merged weights a second time. An adapter over a base in 4 bits is
+merged into that base as it was rounded: what is served is what was trained. quantized.json has the names of its layers.
 On failure: exit 1, a message, and reason.json.
 """
 # ruff: noqa: PLC0415 - weights trained in full need no torch
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 HEAD = ("architectures", "id2label", "label2id", "num_labels", "problem_type")
 """What a reward model's config.json has of its own."""
+QUANTIZED = "quantized.json"
+"""Written by the trainer's side."""
 
 
 def main(path: str) -> int:
@@ -62,16 +65,17 @@ def _write(wish: dict[str, str], place: Path, *, adapted: bool) -> None:
 
 
 def _merge(wish: dict[str, str], place: Path) -> None:
-    """The adapter into the base model as it is, not as it was quantized; file by file.
+    """The adapter into the base model as it was trained over, file by file.
 
     Raises:
         ValueError: the adapter has layers that are not in the base's files.
     """
     import torch
+    import tune_nf4
     from safetensors.torch import load_file, save_file
 
     trained, dtype = Path(wish["trained"]), getattr(torch, wish["dtype"])
-    facts = json.loads((trained / ADAPTER[0]).read_text())
+    facts, quantized = json.loads((trained / ADAPTER[0]).read_text()), _quantized()
     parts = {name.removeprefix("base_model.model."): value for name, value in load_file(trained / ADAPTER[1]).items()}
     where: dict[str, str] = {}
     files = tune_shape.weight_files(wish["model"])
@@ -79,6 +83,7 @@ def _merge(wish: dict[str, str], place: Path) -> None:
         weights = load_file(file)
         if wish["kind"] == "reward":
             weights.pop("lm_head.weight", None)
+        weights |= {name: tune_nf4.rounded(weights[name], dtype) for name in quantized & weights.keys()}
         merged = {name: _merged(name, value.float(), parts, facts["lora_alpha"] / facts["r"]) for name, value in weights.items()}
         if file is files[-1]:
             whole = [name for name in parts if ".lora_" not in name]  # what is trained beside the adapters: a reward model's head
@@ -89,6 +94,12 @@ def _merge(wish: dict[str, str], place: Path) -> None:
         raise ValueError(f"{trained}: {sorted(parts)[0]} and {len(parts) - 1} others belong to no weight of {wish['model']}")
     if len(files) > 1:
         (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=2) + "\n")
+
+
+def _quantized() -> set[str]:
+    """Weights that were kept in 4 bits."""
+    file = Path(QUANTIZED)
+    return {f"{layer}.weight" for layer in json.loads(file.read_text())} if file.exists() else set()
 
 
 def _merged(name: str, weight: torch.Tensor, parts: dict[str, torch.Tensor], scale: float) -> torch.Tensor:

@@ -57,6 +57,7 @@ class Exact:
         for model in (self.model, getattr(self, "ref_model", None)):
             if model is not None:
                 _cast(model, getattr(torch, self.wish["dtype"]))
+        _name_quantized(self.model)
         self.add_callback(Journal(self))
         self.witness = tune_witness.Witness(self.wish["rows"]) if tune_witness.asked() else None
 
@@ -252,6 +253,14 @@ def _preset(model: torch.nn.Module, start: str) -> None:
         raise ValueError(f"{start}: {odd[0]} and {len(odd) - 1} others are in it or in the model, not in both")
     for name, parameter in own.items():
         parameter.copy_(new[name])
+
+
+def _name_quantized(model: torch.nn.Module) -> None:
+    """quantized.json: the layers that bitsandbytes keeps in 4 bits, by their names in the base, for the export."""
+    names = [name for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
+    if names:
+        plain = [name.removeprefix("base_model.model.").removesuffix(".base_layer") for name in names]
+        Path("quantized.json").write_text(json.dumps(plain))
 
 
 def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -133,6 +133,11 @@ def _files(variant: Variant) -> tuple[Row, ...]:
         const("export.json:from", "litgpt", "whose checkpoint it is"),
         const("export.json:trained", "out/final", "where LitGPT leaves it"),
         const("export.json:out", "checkpoint", "a folder in Hugging Face layout"),
+        *(
+            (const("export.json:over", "lit", "merged into the base as it was trained over"),)
+            if variant.adapter == "qlora"
+            else ()
+        ),
     )
 
 

@@ -118,7 +118,8 @@ def _lora(adapter: str) -> tuple[Row, ...]:
     return (
         const("lora.enable_lora", True, "otherwise all weights are trained"),
         const("lora.lora_weight_qtype", "nf4" if adapter == "qlora" else None, "how the frozen weights are kept"),
-        const("lora.lora_tile_size", None, "Qwix's own size of quantization blocks"),
+        const("lora.lora_tile_size", None, "Qwix's own blocks: a scale for each output"),
+        const("export.json:lora.nf4", adapter == "qlora", "merged into the base as it was trained over"),
         everywhere("method.lora.rank", "lora.lora_rank", "lora.json:rank", "export.json:lora.rank"),
         everywhere("method.lora.alpha", "lora.lora_alpha", "export.json:lora.alpha"),
         cannot("method.lora.dropout", "MaxText sets Qwix's dropout to 0", see=_LORA),

@@ -1,8 +1,9 @@
 """What MaxText 0.2.5 trained -> a Hugging Face folder. `python tune_maxtext_export.py export.json`, in the job's folder.
 
 export.json: `{"model": folder of the base model, "weights": the link of convert.json, "trained": folder of
-checkpoints, "out": "checkpoint", "lora": null | {"rank": 8, "alpha": 16}}`. Leaves `out/` in Hugging Face layout; with LoRA,
-A and B are merged into it, and lie in `adapter/` in PEFT form.
+checkpoints, "out": "checkpoint", "lora": null | {"rank": 8, "alpha": 16, "nf4": false}}`. Leaves `out/` in Hugging Face layout; with
+LoRA, A and B are merged into it, and lie in `adapter/` in PEFT form. `nf4`: the layers with an adapter are rounded to it first, as they were
+in training: what is served is what was trained.
 """
 # ruff: noqa: PLC0415 - jax is told the platform before it is imported
 
@@ -23,6 +24,7 @@ from tune_maxtext_weights import stored
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
     from tune_maxtext_weights import Tree, Weights
 
 
@@ -38,7 +40,7 @@ def _export(wish: Mapping[str, Any]) -> None:
     if lora:
         adapter = tune_maxtext_weights.lora_to_hugging_face(_restore(last / "model_params"), shape)
         weights = tune_maxtext_weights.to_hugging_face(_restore(Path(wish["weights"]) / "0/items")["params"]["params"], shape)
-        _merge(weights, adapter, lora["alpha"] / lora["rank"])
+        _merge(weights, adapter, lora["alpha"] / lora["rank"], nf4=lora["nf4"])
         tune_layout.whole("adapter", lambda place: tune_layout.write_adapter(adapter, lora["rank"], lora["alpha"], place, _write))
     else:
         weights = tune_maxtext_weights.to_hugging_face(_trained(last), shape)
@@ -75,12 +77,21 @@ def _restore(path: Path, only: str = "") -> Tree:
     return reader.restore(path.resolve(), args=ocp.args.PyTreeRestore(item=wanted, restore_args=args, partial_restore=True))
 
 
-def _merge(weights: Weights, adapter: Weights, scale: float) -> None:
+def _merge(weights: Weights, adapter: Weights, scale: float, *, nf4: bool) -> None:
     """Add scale x B A to each adapted layer, in float32."""
     for name in {key.rpartition(".lora_")[0] for key in adapter}:
         a, b = (adapter[f"{name}.lora_{side}.weight"].astype("float32") for side in "AB")
-        base = weights[f"{name}.weight"]
+        base = _rounded(weights[f"{name}.weight"]) if nf4 else weights[f"{name}.weight"]
         weights[f"{name}.weight"] = (base.astype("float32") + scale * (b @ a)).astype(base.dtype)
+
+
+def _rounded(weight: np.ndarray) -> np.ndarray:
+    """In Qwix's NF4 and back: a scale for each output (qwix 0.1.8, _src/core/dot_general.py, get_how_to_quantize)."""
+    import jax.numpy as jnp
+    import numpy as np
+    import qwix
+
+    return np.asarray(qwix.dequantize(qwix.quantize(jnp.asarray(weight), "nf4", channelwise_axes=[0]))).astype(weight.dtype)
 
 
 def _check(weights: Weights, model: str, trained: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,10 @@ class CommandLine(NamedTuple):
     line: int
     others: tuple[int, ...] = ()
     """Lines of the script's other commands."""
+    before: tuple[str, ...] = ()
+    """What stands before the trainer on its line: variables, and a launcher with its options."""
+    notes: tuple[str, ...] = ()
+    """What the reader should know of how it was read."""
 
 
 class Arguments(NamedTuple):
@@ -49,6 +53,11 @@ def _beside(_: str) -> str:
     return "import that file, or put it beside the script"
 
 
+def over(keys: Flat, sets: Flat) -> tuple[Flat, Flat]:
+    """What a config keeps beside the keys set over it: nothing below a section that became a value."""
+    return {key: value for key, value in keys.items() if not any(key.startswith(f"{each}.") for each in sets)}, sets
+
+
 @dataclass(frozen=True)
 class Launcher:
     """How scripts start a trainer."""
@@ -64,6 +73,8 @@ class Launcher:
     """What to do when the config is not there."""
     module: Callable[[str], str] = str
     """The program's name, out of what the first group found."""
+    merged: Callable[[Flat, Flat], tuple[Flat, Flat]] = over
+    """(the config's keys, keys set) -> the config's keys that stay, keys set: a value takes the place of what stands below it."""
     base_key: str = ""
     """A key that holds the config's name instead of its contents, where the trainer's dialect resolves it."""
 
@@ -71,6 +82,49 @@ class Launcher:
 def pairs(words: tuple[str, ...] | list[str]) -> dict[str, str]:
     """The arguments `key=value`."""
     return dict(word.split("=", 1) for word in words if PAIR.match(word))
+
+
+_COUNTS = {
+    "num_processes": "processes",
+    "nproc_per_node": "devices",
+    "nproc": "devices",
+    "num_gpus": "devices",
+    "num_gpus_per_node": "devices",
+    "gpus_per_node": "devices",
+    "nnodes": "hosts",
+    "num_machines": "hosts",
+    "num_nodes": "hosts",
+}
+"""Option of torchrun, accelerate or DeepSpeed's launcher -> what it counts; underscores and dashes mean the same."""
+COUNTS = frozenset(_COUNTS)
+DEVICES, HOSTS = "launch:devices", "launch:hosts"
+"""Keys for what a command line says of its machine. A text is a count that the script takes from elsewhere."""
+
+
+def machine(words: Sequence[str]) -> Flat:
+    """Devices of a host, and hosts, by the options of whatever launcher is before a trainer. accelerate counts the processes of all
+    hosts; without a launcher the variable CUDA_VISIBLE_DEVICES lists devices.
+    """
+    found: dict[str, str] = {}
+    for name, value in options(tuple(words))[0].items():
+        found.setdefault(_COUNTS.get(name.replace("-", "_"), ""), value)
+    visible = next((word.partition("=")[2] for word in words if word.startswith("CUDA_VISIBLE_DEVICES=")), "")
+    hosts = found.get("hosts", "1").rpartition(":")[2]  # torchrun's MIN:MAX
+    out: Flat = {}
+    if devices := found.get("devices"):
+        out[DEVICES] = _count(devices)
+    elif processes := found.get("processes"):
+        whole = processes.isdigit() and hosts.isdigit() and int(hosts) > 0 and int(processes) % int(hosts) == 0
+        out[DEVICES] = int(processes) // int(hosts) if whole else processes
+    elif visible:
+        out[DEVICES] = len(visible.split(",")) if "$" not in visible else visible
+    if "hosts" in found and hosts != "1":
+        out[HOSTS] = _count(hosts)
+    return out
+
+
+def _count(word: str) -> int | str:
+    return int(word) if word.isdigit() and int(word) > 0 else word
 
 
 def options(words: tuple[str, ...]) -> tuple[dict[str, str], list[str]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from inspect import CO_VARARGS
 from typing import Literal, NamedTuple
 
-from backends.command_line import Launcher
+from backends.command_line import DEVICES, HOSTS, Launcher
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig
 
@@ -33,13 +34,45 @@ class ImportRow(NamedTuple):
     """Import's own row: native keys that together say some leaves, where the trainer's table has another spelling."""
 
     keys: tuple[str, ...]
-    """`section.*` stands for all that is written below a section, as one mapping."""
+    """`section.*` stands for all that is written below a section, as one nested mapping, of which only what `make` looks at is
+    this row's."""
     make: Callable[..., Flat]
     """(*values of keys, *values of also) -> leaf -> value, and `native.<trainer>.<key>` -> value for what is set verbatim
-    besides. A value is the trainer's default where the key is not written, ABSENT where there is none. Raises `Unfit`."""
+    besides, `idle(key, why)`, `told(key, why)` and `note(text)`. A value is the trainer's default where the key is not written, ABSENT where there is none. A
+    parameter called `_` or `_name` is not read, so that its key is no leaf's. Raises `Unfit`."""
     why: str = ""
     also: tuple[str, ...] = ()
     """Keys of other rows that this one looks at."""
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Keys whose values `make` takes no notice of, by the names of its parameters (the linter holds that an unread one begins
+        with an underscore).
+        """
+        code = self.make.__code__
+        named = code.co_varnames[: code.co_argcount]
+        rest = code.co_varnames[code.co_argcount + code.co_kwonlyargcount] if code.co_flags & CO_VARARGS else "_"
+        names = (*named, *(rest for _ in range(len(self.keys) - len(named))))
+        return frozenset(key for key, name in zip(self.keys, names, strict=False) if name.startswith("_"))
+
+
+IDLE, TOLD, NOTE = "idle:", "told:", "note:"
+"""Begin what `idle`, `told` and `note` make."""
+
+
+def idle(key: str, why: str) -> Flat:
+    """A key of a row that has no effect beside what the others say; part of what `ImportRow.make` returns."""
+    return {f"{IDLE}{key}": why}
+
+
+def told(key: str, why: str) -> Flat:
+    """A key of a row that the recipe does not say, while it says the others; part of what `ImportRow.make` returns."""
+    return {f"{TOLD}{key}": why}
+
+
+def note(text: str) -> Flat:
+    """What a reader should know beside the keys; part of what `ImportRow.make` returns."""
+    return {f"{NOTE}{text}": ""}
 
 
 LONGEST = 131_072
@@ -91,6 +124,34 @@ class Dialect:
     def rule(self, key: str) -> Rule | None:
         """The first rule that speaks of a key."""
         return next((rule for rule in self.rules if fnmatchcase(key, rule.pattern)), None)
+
+
+def machine(on: str) -> ImportRow:
+    """How many devices and hosts a command line says, for all dialects.
+
+    Args:
+        on: what is counted for one device where nothing says how many, for the note.
+    """
+
+    def make(devices: Value, hosts: Value) -> Flat:
+        out: Flat = {}
+        for key, leaf, count in ((DEVICES, "resources.devices", devices), (HOSTS, "resources.hosts", hosts)):
+            if isinstance(count, int):
+                out[leaf] = count
+            elif count is not ABSENT:
+                out |= told(key, f"{count} is set outside of this file: name {leaf}") | note(
+                    f"{on} is counted for one device: {count} is not known here"
+                )
+        return (
+            out if out or devices is not ABSENT else note(f"no key and no command says how many devices: {on} is counted for one")
+        )
+
+    return ImportRow((DEVICES, HOSTS), make, "of the command line")
+
+
+def counted(devices: Value, hosts: Value) -> int:
+    """Devices over all hosts; 1 where nobody says, which `machine` notes."""
+    return (devices if isinstance(devices, int) else 1) * (hosts if isinstance(hosts, int) else 1)
 
 
 def one(key: str, leaf: str, why: str = "") -> ImportRow:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Literal
 
 from backends.backend import Backend
 from backends.command_line import OUTSIDE
-from backends.dialect import Beside, Dialect, ImportRow, Refused, Unfit
+from backends.dialect import IDLE, NOTE, TOLD, Beside, Dialect, ImportRow, Refused, Unfit
+from backends.importing.entries import Fate as Fate  # noqa: PLC0414  # for those who read what convert returns
+from backends.importing.entries import Imported as Imported  # noqa: PLC0414  # as above
+from backends.importing.entries import KeyEntry as KeyEntry  # noqa: PLC0414  # as above
+from backends.importing.entries import less_secrets
 from backends.importing.recognise import is_unknown, opened
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value
 from backends.mapping.translate import reverse
@@ -24,45 +26,11 @@ from backends.models import MODELS
 from backends.native_config import NativeConfig, flat
 from backends.recipe.flat import REQUIRED, defaults, leaves, nest
 from backends.recipe.parse import parse
+from backends.recipe.paths import names_file
 from backends.recipe.problems import RecipeError
 from backends.recipe.schema import Recipe
-from backends.recipe.secrets import WAY_OUT, is_secret, variable, without
+from backends.recording import Recording, plain
 from backends.registry import find
-
-Fate = Literal["modelled", "kept", "unmodelled"]
-
-
-@dataclass(frozen=True)
-class KeyEntry:
-    """What became of one native key."""
-
-    key: str
-    value: Value
-    fate: Fate
-    """`modelled`: by leaves, or decided for each job where there are none. `kept`: verbatim under `native`, or idle: it has no
-    meaning elsewhere. `unmodelled`: the recipe does not say it; `why` says what it does."""
-    leaves: Flat = field(default_factory=dict)
-    why: str = ""
-    line: int | None = None
-    """In the file, from 1."""
-
-
-@dataclass(frozen=True)
-class Imported:
-    """A config carried into a recipe."""
-
-    backend: str
-    because: str
-    """Why it is this trainer's."""
-    recipe: Recipe
-    values: dict[str, Value]
-    """The recipe as it is written, nested."""
-    entries: tuple[KeyEntry, ...]
-    assumed: Flat
-    """Leaves that no key says: the trainer's default -> written out, because the recipe's default is another."""
-    sources: Mapping[str, tuple[str, ...]]
-    """Leaf -> the keys that say it; none: the trainer's default alone. Leaves that are not here are left to the recipe."""
-    notes: tuple[str, ...]
 
 
 def convert(
@@ -92,13 +60,17 @@ class _Import:
     def __init__(self, dialect: Dialect, backend: Backend, config: NativeConfig) -> None:
         self.dialect, self.backend = dialect, backend
         self.order = tuple(config.keys)
-        self.wild, self.entries = _less_secrets(config)
-        self.shape = dialect.shape(self.wild.keys)
+        self.wild, self.entries = less_secrets(config)
+        looked = Recording(self.wild.keys)
+        self.shape = dialect.shape(looked)
+        self.chose = frozenset(looked.read)
+        """Keys that chose the rows, and with them method.kind and method.adapter."""
         names = (key for key in self.wild.keys if ":" not in key)
         self.strange = frozenset(key for key in names if is_unknown(backend.name, key, self.wild.keys))
         """Keys that the trainer does not know."""
         secrets = dict.fromkeys(name for each in self.entries.values() for name in each.leaves.get("secrets", ()))
         self.leaves: Flat = {"secrets": list(secrets)} if secrets else {}
+        self.notes = list(self.wild.notes)
         self.own: set[str] = set()
         """Keys that import's own rows read."""
         self.sources: dict[str, tuple[str, ...]] = {}
@@ -115,7 +87,7 @@ class _Import:
         recipe, values = self.parsed(name)
         order = [self.entries[key] for key in self.order]
         assumed = {leaf: value for leaf, value in flat(values).items() if self.is_assumed(leaf)}
-        return Imported(self.backend.name, because, recipe, values, tuple(order), assumed, self.sources, self.wild.notes)
+        return Imported(self.backend.name, because, recipe, values, tuple(order), assumed, self.sources, tuple(self.notes))
 
     def is_assumed(self, leaf: str) -> bool:
         """No key of the file says it: the trainer's default does."""
@@ -126,7 +98,7 @@ class _Import:
         if "*" in key:
             start = key.index("*")
             below = {each[start:]: self.wild.keys[each] for each in self.written([key])}
-            return below or ABSENT
+            return Recording(nest(below)) if below else ABSENT
         return self.wild.keys.get(key, ABSENT) if key in self.wild.keys else self.dialect.default(self.wild.keys, key)
 
     def written(self, keys: Sequence[str]) -> list[str]:
@@ -138,18 +110,45 @@ class _Import:
 
     def apply(self, row: ImportRow) -> None:
         """One of import's own rows."""
-        said = self.written(row.keys)
+        values = {key: self.value(key) for key in (*row.keys, *row.also)}
         self.own |= set(row.keys)
         fate: Fate = "unmodelled"
         try:
-            made = row.make(*(self.value(key) for key in (*row.keys, *row.also)))
+            made = row.make(*values.values())
         except Unfit as unfit:
             made, why = unfit.carry, unfit.why
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             made, why = {}, f"has a value that is not understood ({type(error).__name__})"
         else:
             fate, why = _fate(made), row.why
-        self.take(made, said, fate, why)
+        made = {leaf: plain(value) for leaf, value in made.items() if value is not ABSENT}
+        leaves = {leaf: value for leaf, value in made.items() if not leaf.startswith((IDLE, TOLD, NOTE))}
+        self.notes += [each.removeprefix(NOTE) for each in made if each.startswith(NOTE)]
+        said = self.looked_at(row, values, leaves)
+        for key in said:
+            if f"{IDLE}{key}" in made:
+                self.take({}, [key], "kept", made[f"{IDLE}{key}"])
+            elif f"{TOLD}{key}" in made:
+                self.take({}, [key], "unmodelled", made[f"{TOLD}{key}"])
+            elif key in row.unread or not (leaves or fate == "unmodelled"):
+                self.take({}, [key], "modelled" if key in self.chose else "kept", row.why or "nothing is asked for")
+        self.take(leaves, said, fate, why)
+
+    def looked_at(self, row: ImportRow, values: Flat, made: Flat) -> list[str]:
+        """Keys of a row that it has read. What stands below a section and was not looked at is no more than carried, where the
+        section is carried as it stands, and else left to the rules.
+        """
+        said = self.written([key for key in row.keys if "*" not in key])
+        for key in row.keys:
+            section, star, _ = key.partition(".*")
+            if not star or not isinstance(values[key], Recording):
+                continue
+            read = {f"{section}.{name}" for name in values[key].read}
+            below = self.written([key])
+            said += [each for each in below if each in read]
+            if f"native.{self.backend.name}.{section}" in made:
+                self.take({}, [each for each in below if each not in read], "kept", f"verbatim, in {section}")
+        return said
 
     def take(self, made: Flat, said: Sequence[str], fate: Fate, why: str) -> None:
         """Leaves of a row, and what became of its keys."""
@@ -188,7 +187,8 @@ class _Import:
         usual = {key: self.dialect.default(self.wild.keys, key) for key in said}
         found = _believed(row, values, usual, context)
         if found is not None:
-            self.take(found, said, "modelled", row.why)
+            found = {leaf: value for leaf, value in found.items() if value is not ABSENT}
+            self.take(found, said, "modelled" if found else "kept", row.why)
 
     def settle(self, key: str) -> None:
         """What no row has read."""
@@ -199,13 +199,16 @@ class _Import:
         if key.startswith(OUTSIDE):
             self.take({}, [key], "unmodelled", "is set outside of the script: give it as KEY=VALUE")
         elif value is None and usual in (None, ABSENT):
-            self.take({}, [key], "modelled", "null: nothing is asked for")
+            self.take({}, [key], "kept", "null: nothing is asked for")
         elif value is False and rule and rule.fate == "told":
             self.take(verbatim if rule.carried else {}, [key], "kept", "false: nothing is asked for")
         elif rule and rule.fate == "job":
-            self.take({}, [key], "modelled", rule.why)
+            self.take({}, [key], "kept", rule.why)
         elif key in self.strange:
             self.take({}, [key], "unmodelled", f"{self.backend.package} knows no such key{self.guess(key)}")
+        elif names_file(value) and not (rule and value == usual):
+            why = rule.why if rule else "no leaf says it"
+            self.take({}, [key], "unmodelled", f"{why}; a file of yours, which does not come along")
         elif rule and rule.fate == "kept":
             self.take(verbatim, [key], "kept", rule.why)
         elif rule and value == usual:
@@ -217,7 +220,7 @@ class _Import:
 
     def verbatim(self, key: str) -> Flat:
         """The key as it stands, for its own trainer; nothing where that does not know it, or it stands in a list."""
-        own = ":" not in key and not re.search(r"\.\d", key) and key not in self.strange
+        own = ":" not in key and not re.search(r"\.\d", key) and key not in self.strange and not names_file(self.wild.keys[key])
         return {f"native.{self.backend.name}.{key}": self.wild.keys[key]} if own else {}
 
     def guess(self, key: str) -> str:
@@ -293,22 +296,6 @@ def _believed(row: Row, values: Flat, usual: Flat, context: Context) -> Flat | N
         return None
     written = {key: usual[key] if again.get(key, ABSENT) is ABSENT else again[key] for key in usual}
     return made if all(_same(value, values[key]) for key, value in written.items()) else None
-
-
-def _less_secrets(config: NativeConfig) -> tuple[NativeConfig, dict[str, KeyEntry]]:
-    """The config as if no secret stood in it, and what became of the keys that hold one. No row ever sees it."""
-    kept, found, notes = dict(config.keys), {}, []
-    for key, value in config.keys.items():
-        if not is_secret(key, value):
-            continue
-        if isinstance(value, list | dict):
-            kept[key] = without(key, value)
-            notes.append(f"{key} holds a secret, which is left out: {WAY_OUT}")
-        else:
-            del kept[key]
-            name = variable(key, value)
-            found[key] = KeyEntry(key, "***", "modelled", {"secrets": [name]} if name else {}, WAY_OUT, config.line(key))
-    return config.but(kept, *notes), found
 
 
 def _last(name: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from backends.bundle import SHIMS
-from backends.command_line import OUTSIDE
+from backends.command_line import OUTSIDE, over
 from backends.dialect import Beside, Dialect, Refused
 from backends.importing import shell
 from backends.mapping.rows import Flat
@@ -38,7 +38,7 @@ def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str], line: in
     else:
         wild = read(text)
         dialect, because = recognise(wild, wanted)
-    wild = dialect.resolve(_overridden(wild, sets), beside)
+    wild = dialect.resolve(_overridden(wild, sets, dialect.launcher.merged if dialect.launcher else over), beside)
     _refuse_own(wild)
     return dialect, wild, because
 
@@ -96,8 +96,8 @@ def _names_shim(value: str) -> bool:
     return bool(dot) and f"{module}.py" in SHIMS
 
 
-def _overridden(config: NativeConfig, sets: Sequence[str]) -> NativeConfig:
-    """The file's keys under those of the command line; `~key` takes one away."""
+def _overridden(config: NativeConfig, sets: Sequence[str], merged: Callable[[Flat, Flat], tuple[Flat, Flat]]) -> NativeConfig:
+    """The file's keys under those of the command line, as the trainer itself merges them; `~key` takes one away."""
     keys = dict(config.keys)
     for each in sets:
         key, equals, value = each.partition("=")
@@ -106,10 +106,10 @@ def _overridden(config: NativeConfig, sets: Sequence[str]) -> NativeConfig:
         elif not equals or not key:
             raise Unreadable(f"should be key=value or ~key, got {each!r}")
         else:
-            keys = {
-                **_without(_without(keys, key), f"{OUTSIDE}{key}"),
-                key: read(f"value: {value}").keys.get("value", value),
-            }
+            kept, said = merged(keys, {key: read(f"value: {value}").keys.get("value", value)})
+            for name in (*said, f"{OUTSIDE}{key}"):
+                kept = _without(kept, name)
+            keys = {**kept, **said}
     return config.but(keys)
 
 

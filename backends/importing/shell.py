@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 
-from backends.command_line import OUTSIDE, CommandLine, Launcher
+from backends.command_line import OUTSIDE, CommandLine, Launcher, machine
 from backends.dialect import Beside
-from backends.mapping.rows import Flat
+from backends.mapping.rows import Flat, Value
 from backends.native_config import NativeConfig, Unreadable, read
 from backends.registry import dialects
 
@@ -46,19 +47,35 @@ def command(text: str, line: int = 0) -> CommandLine | None:
 def commands(text: str) -> list[CommandLine]:
     """All commands of trainers' in a script."""
     known: dict[str, str] = {}
+    loops: dict[str, list[str]] = {}
     lines, found, end = text.splitlines(), list[CommandLine](), 0
     for number, line in enumerate(lines):
         if number < end or line.lstrip().startswith("#"):
             continue
+        if loop := _LOOP.match(line):
+            loops[loop[1]] = _words(_filled(loop[2], known))
+            known |= {loop[1]: loops[loop[1]][0]} if loops[loop[1]] and "$" not in loops[loop[1]][0] else {}
         if said := _SET.match(line):
             value = _filled(said[2].strip("\"'"), known)
             known |= {} if "$" in value else {said[1]: value}
             continue
         joined = _joined(lines, number)
         end = number + len(joined)
-        if made := _parsed(" ".join(joined)[:50_000], known, number + 1):
-            found.append(made)
+        whole = " ".join(joined)[:50_000]
+        if made := _parsed(whole, known, number + 1):
+            found.append(made._replace(notes=tuple(_looped(whole, loops))))
     return found
+
+
+_LOOP = re.compile(r"^\s*for\s+([A-Za-z_]\w*)\s+in\s+([^;]*?)\s*(?:;\s*do\b.*)?$")
+
+
+def _looped(line: str, loops: dict[str, list[str]]) -> Iterator[str]:
+    """A note for each loop that a command stands in and takes a value from."""
+    for found in _VARIABLE.finditer(line):
+        name = found[1] or found[3]
+        if len(loops.get(name, ())) > 1:
+            yield f"a loop runs this for {name} = {', '.join(loops[name])[:200]}: read with the first; give KEY=VALUE for another"
 
 
 def _joined(lines: list[str], first: int) -> list[str]:
@@ -75,7 +92,8 @@ def _parsed(line: str, known: dict[str, str], number: int) -> CommandLine | None
     filled = _filled(line.replace("\\$", "$").replace('\\"', '"'), known)  # a command inside quotes
     for trainer, launcher in _launchers().items():
         if found := re.search(launcher.pattern, filled):
-            return CommandLine(trainer, launcher.module(found[1]), tuple(_words(found[2])), number)
+            before = tuple(_words(re.split(r"&&|\|\||;", filled[: found.start()])[-1]))
+            return CommandLine(trainer, launcher.module(found[1]), tuple(_words(found[2])), number, before=before)
     return None
 
 
@@ -115,12 +133,23 @@ def wild(found: CommandLine, beside: Beside) -> NativeConfig:
             raise Unreadable(f"names {config}, which is not there", line=found.line, hint=launcher.way_out(config))
         below = read(text)
         keys, lines = dict(below.keys), dict(below.lines)
-    said = {_place(key, value): read(f"value: {value}").keys.get("value", value) for key, value in sets.items()}
-    keys = {key: value for key, value in keys.items() if not any(key.startswith(f"{each}.") for each in said)}
+    more = {**machine((*found.before, *found.words)), **more}
+    taken = [key[1:] for key in sets if key.startswith("~")]
+    said = {_place(key, value): _value(value) for key, value in sets.items() if not key.startswith("~")}
+    keys = {key: value for key, value in keys.items() if not any(f"{key}.".startswith(f"{each}.") for each in taken)}
+    keys, said = launcher.merged(keys, said)
     note = f"the command in line {found.line}: {found.trainer} {found.module}".rstrip()
     also = f"the script's other commands are left out: --line {', --line '.join(map(str, found.others))}"
-    notes = (note, *((also,) if found.others else ()))
+    notes = (note, *((also,) if found.others else ()), *found.notes)
     return NativeConfig({**keys, **said, **more}, {**lines, **dict.fromkeys({**said, **more}, found.line)}, notes, text)
+
+
+def _value(text: str) -> Value:
+    """As YAML reads it."""
+    try:
+        return read(f"value: {text}").keys.get("value", text)
+    except Unreadable:
+        return text
 
 
 def _place(key: str, value: str) -> str:

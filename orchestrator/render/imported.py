@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "unmodelled": "not modelled: the recipe does not say it",
-    "kept": "kept, for {} alone",
+    "kept": "kept for {} alone, or decided for each job",
     "modelled": "modelled",
 }
 

@@ -6,11 +6,15 @@ keys mean is in import_keys.py. Sources: https://github.com/axolotl-ai-cloud/axo
 
 from __future__ import annotations
 
+import json
+
 from backends.dialect import Beside, Dialect, Refused, Rule
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, flat
 from backends.trainers.axolotl.command_line import LAUNCHER
 from backends.trainers.axolotl.import_keys import reads
+from backends.trainers.axolotl.import_older import ATTENTION, REMOVED, today
+from backends.trainers.axolotl.release import RELEASE
 from backends.upstream.defaults import Defaults
 
 NAME = "axolotl"
@@ -23,24 +27,25 @@ def sure(keys: Flat) -> str:
     return f"base_model = {keys['base_model']}" if "base_model" in keys and "micro_batch_size" in keys else ""
 
 
-_RENAMED = {"dpo_beta": "rl_beta", "evaluation_strategy": "eval_strategy"}
-
-
-def resolve(config: NativeConfig, _: Beside) -> NativeConfig:
-    """Each data set's keys by their number, and old names as the new ones."""
+def resolve(config: NativeConfig, beside: Beside) -> NativeConfig:
+    """Each data set's keys by their number, DeepSpeed's file by its contents, and old names as the new ones."""
     keys: Flat = {}
-    lines, notes = dict(config.lines), []
     for key, value in config.keys.items():
-        name = _RENAMED.get(key, key.replace("fsdp_config.fsdp_", "fsdp_config."))
-        if key in _LISTS and isinstance(value, list):
-            keys |= _numbered(key, value)
-        elif name != key and config.keys.get(name) is None:
-            keys[name] = value
-            lines |= {name: lines[key]} if key in lines else {}
-            notes.append(f"{key} is an older name of {name}")
-        elif keys.get(key) is None:
-            keys[key] = value
-    return NativeConfig(keys, lines, (*config.notes, *notes), config.text)
+        if key == "deepspeed" and isinstance(value, str):
+            keys |= _brought(key, value, beside)
+        else:
+            keys |= _numbered(key, value) if key in _LISTS and isinstance(value, list) else {key: value}
+    found = today(keys, dict(config.lines))
+    return NativeConfig(found.keys, found.lines, (*config.notes, *found.notes), config.text)
+
+
+def _brought(key: str, name: str, beside: Beside) -> Flat:
+    """A file of JSON by its contents, where it is beside the config; else its name."""
+    try:
+        found = json.loads(beside(name) or "")
+    except (ValueError, RecursionError):
+        found = None
+    return flat(found, f"{key}.") if isinstance(found, dict) and found else {key: name}
 
 
 def _numbered(name: str, sets: list[Value]) -> Flat:
@@ -73,7 +78,7 @@ def _kind(keys: Flat) -> str:
         return str(keys["rl"])
     if keys.get("rl") == "gdpo":
         return "grpo"
-    return "pretrain" if any(key.startswith("pretraining_dataset") and value for key, value in keys.items()) else "sft"
+    return "pretrain" if any(key.startswith("pretraining_dataset") and keys[key] for key in keys) else "sft"
 
 
 def default(_: Flat, key: str) -> Value:
@@ -119,7 +124,6 @@ _KEPT = {
     "use_dsv4_kernels": _SAME,
     "torch_compile_mode": _SAME,
     "fsdp*": "how several devices share the work: name resources.devices and resources.strategy for another trainer",
-    "deepspeed": "how several devices share the work: name resources.devices and resources.strategy for another trainer",
     "ddp*": "how several devices share the work",
     "dp_shard_size": "how several devices share the work",
     "dp_replicate_size": "how several devices share the work",
@@ -176,7 +180,6 @@ _KEPT = {
     "pretrain_multipack_*": "how rows are joined",
     "auto_resume_from_checkpoints": "goes on from an earlier attempt",
     "resize_token_embeddings_to_32x": "unused rows of the embedding",
-    "lora_model_dir": "an adapter to start from",
 }
 _TOLD = {
     "chat_template": "how messages become text; a recipe uses the model's own template",
@@ -219,8 +222,6 @@ _TOLD = {
     "lr_*": "of the schedule or the optimizer",
     "optim_args*": "of the optimizer",
     "adam_*": "of the optimizer",
-    "max_packed_sequence_len": "an old name of sample_packing, with a length of its own",
-    "batch_size": "an older way to say the accumulation",
     "min_sample_len": "leaves short rows out",
     "dataset_exact_deduplication": "leaves out rows that are there twice",
     "shuffle_*": "the order of rows",
@@ -245,6 +246,10 @@ _TOLD = {
 }
 
 RULES = (
+    *(Rule(pattern, "told", f"{RELEASE.named} refuses it: {why}") for pattern, why in REMOVED.items()),
+    *(Rule(switch, "told", "which kernel: axolotl takes it beside no attn_implementation") for switch in ATTENTION),
+    Rule("batch_size", "told", "axolotl takes it beside no gradient_accumulation_steps"),
+    *(Rule(f"{name}.*.ds_type", "kept", "the form of the file, which its ending says") for name in _LISTS),
     *(Rule(pattern, "job", why) for pattern, why in _JOB.items()),
     *(Rule(pattern, "kept", why) for pattern, why in _KEPT.items()),
     *(

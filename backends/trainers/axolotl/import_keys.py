@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.dialect import ImportRow, Unfit, number, text, whole
+from backends.dialect import ImportRow, Unfit, counted, idle, machine, note, number, text, told, whole
 from backends.hf.method import smoothed
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
-from backends.trainers.axolotl.import_data import data, keys
+from backends.trainers.axolotl.import_around import around, evaluation
+from backends.trainers.axolotl.import_data import data, section
 from backends.trainers.axolotl.release import RELEASE
 
 _NATIVE = "native.axolotl."
@@ -20,12 +21,7 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("base_model",), lambda name: {"model.id": _model(text(name))}),
         ImportRow(("revision_of_model",), lambda word: {} if word in (ABSENT, None) else {"model.revision": text(word)}),
         *_method(variant),
-        ImportRow(
-            keys("pretraining_dataset" if variant.kind == "pretrain" else "datasets"),
-            data(variant),
-            "the first fields of each data set",
-            also=("datasets.*", "pretraining_dataset.*"),
-        ),
+        ImportRow((section(variant), f"{section(variant)}.*"), data(variant), "the fields of a data set that its type reads"),
         ImportRow(("sequence_len",), lambda n: {"data.max_length": 512 if n in (ABSENT, None) else whole(n)}),
         ImportRow(("excess_length_strategy",), _excess, "axolotl leaves longer rows out, a recipe cuts them"),
         ImportRow(
@@ -34,14 +30,15 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
             "axolotl's packed rows do not see each other, where the attention kernel knows of it",
         ),
         ImportRow(("train_on_inputs",), lambda on: {"data.train_on_prompt": on is True}),
-        ImportRow(("val_set_size",), _split_off),
+        *evaluation(variant),
         ImportRow(("num_epochs", "max_steps"), _duration, "max_steps ends the run"),
         ImportRow(
             ("micro_batch_size", "gradient_accumulation_steps"),
             _batch(variant),
-            "per device x accumulation, for one device",
-            also=("trl.num_generations",),
+            "per device x accumulation x devices",
+            also=("trl.num_generations", "launch:devices", "launch:hosts"),
         ),
+        machine("train.batch.global"),
         ImportRow(("bf16", "fp16", "bfloat16", "float16"), _precision, "axolotl's bf16 has the weights in bfloat16 too"),
         ImportRow(("seed",), lambda n: {} if n in (ABSENT, None) else {"train.seed": whole(n)}),
         ImportRow(
@@ -50,11 +47,11 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
             "transformers clips at 1 unless it is told otherwise",
         ),
         ImportRow(("gradient_checkpointing", "activation_offloading"), _memory, "memory"),
-        ImportRow(ATTENTION, _attention, "which kernel: the same result but for rounding"),
+        ImportRow(("attn_implementation",), _attention, "which kernel: the same result but for rounding"),
         ImportRow(("torch_compile",), lambda on: {"train.compile": True} if on is True else {}),
         *_optimizer(),
         *_schedule(),
-        *_around(),
+        *around(),
     )
 
 
@@ -66,12 +63,6 @@ def _excess(word: Value) -> Flat:
     if word == "truncate":
         return {}
     return {f"{_NATIVE}excess_length_strategy": "drop" if word in (ABSENT, None) else word}
-
-
-def _split_off(share: Value) -> Flat:
-    if share in (ABSENT, None, 0):
-        return {}
-    raise Unfit("a share of the rows is for evaluation; recipes name rows of their own", {f"{_NATIVE}val_set_size": share})
 
 
 def _method(variant: Variant) -> tuple[ImportRow, ...]:
@@ -110,11 +101,14 @@ def _dpo_loss(words: Value, weights: Value, smoothing: Value) -> Flat:
     )
 
 
-def _adapter(word: Value, bits: Value, _dora: Value) -> Flat:
+def _adapter(word: Value, bits: Value, dora: Value) -> Flat:
     if word not in (ABSENT, None, "", False, "lora", "qlora"):
         raise Unfit(f"method.adapter has no word for {word!r}", {f"{_NATIVE}adapter": word})
-    if bits is True and word != "qlora":
-        return {f"{_NATIVE}load_in_4bit": True}
+    is_dora = word in ("lora", "qlora") and dora is True
+    if bits is True and (word != "qlora" or is_dora):
+        over = "DoRA" if is_dora else "LoRA" if word == "lora" else "all weights trained"
+        own = {f"{_NATIVE}load_in_4bit": True, **({f"{_NATIVE}adapter": "qlora"} if word == "qlora" else {})}
+        return {**own, **told("load_in_4bit", f"{over} over a base in 4 bits: method.adapter has qlora, and no word for this")}
     return {}
 
 
@@ -140,7 +134,7 @@ def _no_lora() -> tuple[ImportRow, ...]:
 
 def _targets(linear: Value, modules: Value) -> Flat:
     if linear is True:
-        return {"method.lora.targets": _ALL, f"{_NATIVE}lora_target_linear": True}
+        return _with_linear(modules)
     if modules in (ABSENT, None):
         return {"method.lora.targets": ["q", "v"], f"{_NATIVE}~lora_target_modules": None}
     if not isinstance(modules, list):
@@ -153,6 +147,19 @@ def _targets(linear: Value, modules: Value) -> Flat:
         carry = {"method.lora.targets": named or _ALL, f"{_NATIVE}lora_target_modules": modules}
         raise Unfit("layers that method.lora.targets has no word for", carry)
     return {"method.lora.targets": [each for each in (*_ALL, "head") if each in named]}
+
+
+def _with_linear(modules: Value) -> Flat:
+    """All linear layers of the body, and modules that are named besides (loaders/adapter.py joins the two)."""
+    every = {"method.lora.targets": _ALL, f"{_NATIVE}lora_target_linear": True}
+    named = [modules] if isinstance(modules, str) else modules if isinstance(modules, list) else []
+    more = [each for each in named if each not in _LINEAR or _LINEAR[each] == "head"]
+    if not more:
+        return {**every, **idle("lora_target_modules", "lora_target_linear has them all")}
+    head = ["head"] if "lm_head" in more else []
+    out = {"method.lora.targets": [*_ALL, *head], f"{_NATIVE}lora_target_linear": True, f"{_NATIVE}lora_target_modules": modules}
+    rest = ", ".join(map(str, (each for each in more if each != "lm_head")))
+    return {**out, **(told("lora_target_modules", f"layers that method.lora.targets has no word for: {rest}") if rest else {})}
 
 
 def _preference(variant: Variant) -> tuple[ImportRow, ...]:
@@ -206,8 +213,8 @@ def _qat(weight: Value, activation: Value, group: Value) -> Flat:
 
 
 def _duration(epochs: Value, steps: Value) -> Flat:
-    if steps not in (ABSENT, None):
-        return {"train.steps": whole(steps)}
+    if steps not in (ABSENT, None, 0, -1):
+        return {"train.steps": whole(steps), **idle("num_epochs", "max_steps ends the run")}
     times = 1.0 if epochs in (ABSENT, None) else number(epochs)
     if times != int(times):
         raise Unfit("recipes count whole epochs", {"train.epochs": int(times) + 1, f"{_NATIVE}num_epochs": times})
@@ -219,9 +226,9 @@ _ANSWERS = 8
 
 
 def _batch(variant: Variant) -> Callable[..., Flat]:
-    def make(one: Value, times: Value, answers: Value) -> Flat:
+    def make(one: Value, times: Value, answers: Value, devices: Value, hosts: Value) -> Flat:
         micro = 1 if one in (ABSENT, None) else whole(one)
-        total = micro * (1 if times in (ABSENT, None) else whole(times))
+        total = micro * (1 if times in (ABSENT, None) else whole(times)) * counted(devices, hosts)
         if variant.kind != "grpo":
             return {"train.batch.global": total, "train.batch.micro": micro}
         each = _ANSWERS if answers in (ABSENT, None) else whole(answers)
@@ -235,13 +242,12 @@ def _precision(bf16: Value, fp16: Value, pure: Value, half: Value) -> Flat:
     """bf16 and fp16 are autocast, the other two all of the arithmetic; `auto` is bf16 where the device has it."""
     if half is True:
         raise Unfit("weights in float16, which no trainer but axolotl has", {f"{_NATIVE}float16": True})
+    idle_beside = idle("fp16", "bf16 goes before")
     if pure is True:
-        return {"train.precision": "bf16", f"{_NATIVE}bfloat16": True, f"{_NATIVE}bf16": bf16}
-    if fp16 is True:
-        return {"train.precision": "fp16-mixed"}
+        return {"train.precision": "bf16", f"{_NATIVE}bfloat16": True, f"{_NATIVE}bf16": bf16, **idle_beside}
     if bf16 in (True, "auto", "full"):
-        return {"train.precision": "bf16", f"{_NATIVE}bf16": bf16}
-    return {"train.precision": "fp32"}
+        return {"train.precision": "bf16", f"{_NATIVE}bf16": bf16, **idle_beside}
+    return {"train.precision": "fp16-mixed" if fp16 is True else "fp32"}
 
 
 def _memory(again: Value, away: Value) -> Flat:
@@ -251,13 +257,11 @@ def _memory(again: Value, away: Value) -> Flat:
     return {"train.activation_checkpointing": again not in (ABSENT, None, False), "train.offload": offload, **odd}
 
 
-ATTENTION = ("attn_implementation", "flash_attention", "sdp_attention", "xformers_attention", "flex_attention", "eager_attention")
-
-
-def _attention(word: Value, *old: Value) -> Flat:
+def _attention(word: Value) -> Flat:
     """Kept for axolotl; another trainer takes its best."""
-    said = {f"{_NATIVE}{key}": value for key, value in zip(ATTENTION, (word, *old), strict=True) if value not in (ABSENT, None)}
-    return {"train.attention": word} if word in ("sdpa", "eager") else said
+    if word in (ABSENT, None):
+        return {}
+    return {"train.attention": word} if word in ("sdpa", "eager") else {f"{_NATIVE}attn_implementation": word}
 
 
 _OPTIMIZERS = {
@@ -315,13 +319,9 @@ def _schedule() -> tuple[ImportRow, ...]:
             ("warmup_steps", "warmup_ratio"),
             _warmup,
             "without either axolotl warms up for 3 % of the steps, at most 100",
-            also=("lr_scheduler",),
+            also=("lr_scheduler", "max_steps"),
         ),
-        ImportRow(
-            ("cosine_min_lr_ratio",),
-            lambda share, lr: {} if share in (ABSENT, None) else {"optim.min_lr": number(share) * number(lr)},
-            also=("learning_rate",),
-        ),
+        ImportRow(("cosine_min_lr_ratio",), _lowest, also=("learning_rate", "lr_scheduler")),
     )
 
 
@@ -332,72 +332,39 @@ def _schedule_name(word: Value) -> Flat:
     return {"optim.schedule": _SCHEDULES[name]}
 
 
-def _warmup(steps: Value, share: Value, word: Value) -> Flat:
-    if word == "constant":
+def _lowest(share: Value, rate: Value, word: Value) -> Flat:
+    """axolotl has its own cosine, and looks at the share for that alone (core/trainers/mixins/scheduler.py)."""
+    if share in (ABSENT, None):
         return {}
+    if word not in (ABSENT, None, "cosine"):
+        return idle("cosine_min_lr_ratio", f"has no effect with lr_scheduler: {word}, which ends at 0")
+    return {"optim.min_lr": number(share) * number(rate)}
+
+
+_CAP, _SHARE = 100, 0.03
+"""Steps of warm-up at most, and their share of the run, where a config says nothing (core/builders/base.py)."""
+
+
+def _unsaid(count: Value) -> Flat:
+    """The warm-up of a config that says nothing of it."""
+    if count not in (ABSENT, None, 0, -1):
+        steps = min(int(_SHARE * whole(count)), _CAP)
+        return {"optim.warmup_steps": 2 if steps == 1 else steps}
+    capped = note(
+        f"axolotl's own warm-up is {_SHARE:.0%} of the steps, at most {_CAP}: a run of more than {int(_CAP / _SHARE):,} steps warms up longer with the recipe; name optim.warmup_steps"
+    )
+    return {"optim.warmup_share": _SHARE, **capped}
+
+
+def _warmup(steps: Value, share: Value, word: Value, count: Value) -> Flat:
+    if word == "constant":
+        return {**idle("warmup_steps", _CONSTANT), **idle("warmup_ratio", _CONSTANT)}
     if steps not in (ABSENT, None):
         if 0 < (found := number(steps)) < 1:
             why = f"{RELEASE.named} refuses {steps}, a share: read as warmup_ratio, which is its word for one"
             raise Unfit(why, {"optim.warmup_share": found})
-        return {"optim.warmup_steps": whole(steps)}
-    return {"optim.warmup_share": 0.03 if share in (ABSENT, None) else number(share)}
+        return {"optim.warmup_steps": whole(steps), **idle("warmup_ratio", "warmup_steps goes before")}
+    return _unsaid(count) if share in (ABSENT, None) else {"optim.warmup_share": number(share)}
 
 
-def _around() -> tuple[ImportRow, ...]:
-    return (
-        ImportRow(
-            ("save_steps", "save_strategy"),
-            _saving,
-            "checkpoints at the end of epochs are axolotl's own affair",
-            also=("saves_per_epoch",),
-        ),
-        ImportRow(
-            ("save_total_limit",),
-            lambda n: {f"{_NATIVE}save_total_limit": 4} if n in (ABSENT, None) else {"checkpoint.keep": whole(n)},
-            "axolotl keeps 4",
-        ),
-        ImportRow(("logging_steps",), lambda n: {"log.every": 1 if n in (ABSENT, None) else whole(n)}),
-        ImportRow(
-            (
-                "use_tensorboard",
-                "wandb_project",
-                "use_wandb",
-                "use_mlflow",
-                "wandb_name",
-                "mlflow_experiment_name",
-                "mlflow_run_name",
-                "mlflow_tracking_uri",
-            ),
-            _trackers,
-        ),
-        ImportRow(("load_best_model_at_end",), lambda on: {f"{_NATIVE}load_best_model_at_end": True} if on is True else {}),
-    )
-
-
-def _saving(steps: Value, strategy: Value, per_epoch: Value) -> Flat:
-    if isinstance(steps, int) and not isinstance(steps, bool):
-        return {"checkpoint.every": steps}
-    if strategy == "no":
-        return {}
-    counted = per_epoch not in (ABSENT, None)
-    own = {"save_strategy": None if counted else strategy if strategy not in (ABSENT, None) else "epoch"}
-    return {f"{_NATIVE}{key}": value for key, value in own.items()}
-
-
-def _trackers(
-    board: Value, project: Value, wandb: Value, mlflow: Value, run: Value, experiment: Value, attempt: Value, uri: Value
-) -> Flat:
-    services = [
-        name
-        for name, on in (
-            ("tensorboard", board is True),
-            ("wandb", isinstance(project, str) and wandb is not False),
-            ("mlflow", mlflow is True),
-        )
-        if on
-    ]
-    if not services:
-        return {}
-    said = {"log.project": project if "wandb" in services else experiment, "log.run": run if "wandb" in services else attempt}
-    said |= {"log.mlflow_uri": uri} if "mlflow" in services else {}
-    return {"log.trackers": services, **{leaf: value for leaf, value in said.items() if isinstance(value, str) and value}}
+_CONSTANT = "has no effect with lr_scheduler: constant"

@@ -14,6 +14,7 @@ from backends.mapping.rows import Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable
 from backends.trainers.litgpt.command_line import LAUNCHER
 from backends.trainers.litgpt.import_keys import reads
+from backends.trainers.litgpt.import_older import today
 from backends.upstream.defaults import Defaults
 
 NAME = "litgpt"
@@ -41,7 +42,8 @@ def resolve(config: NativeConfig, _: Beside) -> NativeConfig:
         found = _COMMAND.search(config.text)
         keys["launch:command"] = found[1] if found else _command(keys)
         lines |= {"launch:command": line} if line else {}
-    return NativeConfig(keys, lines, config.notes, config.text)
+    keys, notes = today(keys, lines)
+    return NativeConfig(keys, lines, (*config.notes, *notes), config.text)
 
 
 def _class(keys: Flat, section: str, package: str, lines: dict[str, int]) -> Flat:

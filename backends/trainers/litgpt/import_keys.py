@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.dialect import LONGEST, ROWS, ImportRow, Unfit, number, text, whole
+from backends.dialect import LONGEST, ROWS, ImportRow, Unfit, idle, number, text, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.models import MODELS, ModelFacts
 from backends.recipe.paths import HUB, is_path
@@ -261,7 +261,7 @@ def _pretraining() -> tuple[ImportRow, ...]:
 
 def _start(folder: Value, name: Value) -> Flat:
     if isinstance(folder, str):
-        return {"model.id": _name(folder)}
+        return {"model.id": _name(folder), **idle("model_name", "the folder that it starts from says it")}
     entry = _entry(name)
     if entry is None or entry.family not in ("llama", "mistral", "qwen2", "qwen3"):
         raise Unfit(f"{name} is not in the model table, or of a family that recipes do not make at random")

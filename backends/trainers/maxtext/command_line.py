@@ -23,8 +23,8 @@ def module(name: str) -> str:
 
 
 LAUNCHER = Launcher(
-    r"python3?\s+(?:-u\s+)?(?:-m\s+)?([\w./${}\"']{0,200}(?:maxtext|MaxText)[./][\w./\"']{0,200}train\w{0,50}(?:\.py)?)[\"']?\s+(.*)",
-    "python3? (?:-u )?-m ",
+    r"python[\d.]*\s+(?:-u\s+)?(?:-m\s+)?([\w./${}\"']{0,200}(?:maxtext|MaxText)[./][\w./\"']{0,200}train\w{0,50}(?:\.py)?)[\"']?\s+(.*)",
+    r"python[\d.]* (?:-u )?-m ",
     parse,
     module=module,
     base_key="base_config",

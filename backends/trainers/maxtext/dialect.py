@@ -7,6 +7,7 @@ https://github.com/AI-Hypercomputer/maxtext (src/maxtext/configs/pyconfig.py, ba
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from backends.dialect import Beside, Dialect, Refused
@@ -15,6 +16,7 @@ from backends.native_config import NativeConfig, Unreadable, read
 from backends.trainers.maxtext.command_line import LAUNCHER
 from backends.trainers.maxtext.defaults import DEFAULTS
 from backends.trainers.maxtext.import_keys import reads
+from backends.trainers.maxtext.import_older import mesh, today
 from backends.trainers.maxtext.import_rules import RULES
 
 NAME = "maxtext"
@@ -50,7 +52,9 @@ def resolve(config: NativeConfig, beside: Beside) -> NativeConfig:
         Refused: it stands on a config for inference.
         Unreadable: a base that is not there, or a chain of them without end.
     """
-    keys, notes = dict(config.keys), list(config.notes)
+    keys, lines, older = today(config.keys, dict(config.lines))
+    config, notes = replace(config, lines=lines), [*config.notes, *older]
+    keys = {**mesh(keys), **keys}
     if keys.get("base_config") == "job.yml":
         raise Refused("tune wrote this itself (base_config): take the recipe that it is from")
     base = str(keys.get("base_config") or _of_module(str(keys.get("launch:module", ""))) or _of_class(keys))

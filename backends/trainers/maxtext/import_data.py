@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from backends.dialect import ROWS, ImportRow, Unfit, number, text, whole
+from backends.command_line import DEVICES, HOSTS
+from backends.dialect import ROWS, ImportRow, Unfit, counted, number, text, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_file
 from backends.trainers.maxtext.data import COLUMNS
@@ -39,7 +40,10 @@ def rows(variant: Variant) -> tuple[ImportRow, ...]:
             also=("use_sft",),
         ),
         ImportRow(
-            ("per_device_batch_size", "gradient_accumulation_steps"), per_device, "per device x accumulation, for one device"
+            ("per_device_batch_size", "gradient_accumulation_steps"),
+            per_device,
+            "per device x accumulation x devices",
+            also=(DEVICES, HOSTS),
         ),
         ImportRow(
             ("steps", "num_epoch"),
@@ -49,12 +53,12 @@ def rows(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def per_device(size: Value, times: Value) -> Flat:
-    """Sequences of a step on one device."""
+def per_device(size: Value, times: Value, devices: Value = 1, hosts: Value = 1) -> Flat:
+    """Sequences of a step."""
     one = number(size)
     if one < 1 or one != int(one):
         raise Unfit("a share of a sequence for each device", {"train.batch.global": 1, f"{_NATIVE}per_device_batch_size": size})
-    return {"train.batch.global": int(one) * whole(times), "train.batch.micro": int(one)}
+    return {"train.batch.global": int(one) * whole(times) * counted(devices, hosts), "train.batch.micro": int(one)}
 
 
 def reinforced(variant: Variant) -> tuple[ImportRow, ...]:
@@ -70,8 +74,8 @@ def reinforced(variant: Variant) -> tuple[ImportRow, ...]:
     def steps(count: Value, *batched: Value) -> Flat:
         return {"train.steps": whole(count) if batched[0] is ABSENT else max(1, int(math.prod(map(number, batched))))}
 
-    def prompts(size: Value, one: Value, times: Value) -> Flat:
-        return per_device(one, times) if size is ABSENT else {"train.batch.global": whole(size)}
+    def prompts(size: Value, one: Value, times: Value, devices: Value, hosts: Value) -> Flat:
+        return per_device(one, times, devices, hosts) if size is ABSENT else {"train.batch.global": whole(size)}
 
     return (
         ImportRow(
@@ -85,6 +89,7 @@ def reinforced(variant: Variant) -> tuple[ImportRow, ...]:
             ("batch_size", "per_device_batch_size", "gradient_accumulation_steps"),
             prompts,
             "prompts, each of which is answered several times",
+            also=(DEVICES, HOSTS),
         ),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from backends.dialect import MODEL, REWARDS, ImportRow, Unfit, number, text, whole
+from backends.dialect import MODEL, REWARDS, ImportRow, Unfit, idle, machine, number, text, told, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Values, Variant
 from backends.models import MODELS, ModelFacts
 from backends.recipe.paths import HUB, is_path
@@ -20,13 +20,16 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
     return (
         *(_distill() if variant.kind == "distill" else _grpo(variant) if variant.kind == "grpo" else ()),
         ImportRow(
-            ("model_name", "tokenizer_path", "load_parameters_path", *_STUDENT, "global_parameter_scale"),
+            ("model_name", "tokenizer_path", "load_parameters_path", *_STUDENT, "global_parameter_scale", *SIZES),
             _model(variant),
             "the model table, by MaxText's name and the tokenizer; without weights to load it begins at random",
-            also=(_ELSEWHERE, "decoder_block", "max_target_length", *SIZES),
+            also=(_ELSEWHERE, "decoder_block", "max_target_length"),
         ),
+        *(ImportRow((key,), _of_shape(key), _OF_FILE, also=("model_name", "override_model_config")) for key in _SHAPE),
+        ImportRow(("override_model_config",), lambda _: {}, "keys of the command line win over MaxText's own file of the model"),
         ImportRow(("use_tunix_gradient_accumulation",), lambda _: {}, "which loop accumulates"),
-        ImportRow(("use_sft", "use_dpo", "dpo.algo"), lambda *_: {}, "method.kind"),
+        ImportRow(("use_sft", "use_dpo"), lambda *_: {}, "method.kind"),
+        ImportRow(("dpo.algo",), _algorithm, "method.kind"),
         *(_lora() if variant.lora else ()),
         *_preference(variant),
         *(reinforced(variant) if variant.kind == "grpo" else rows(variant)),
@@ -48,6 +51,7 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("log_period",), lambda _: {}, "tune reads every step"),
         ImportRow(("enable_tensorboard", "enable_wandb"), _trackers, "tune reads the metrics itself; the services are named"),
         ImportRow(("hardware",), _hardware),
+        machine("per_device_batch_size"),
     )
 
 
@@ -65,8 +69,37 @@ SIZES = {
     "base_num_kv_heads": "kv_heads",
     "head_dim": "head_dim",
     "vocab_size": "vocab_size",
+    "normalization_layer_epsilon": "norm_eps",
+    "rope_max_timescale": "rope_theta",
+    "logits_via_embedding": "tied",
 }
-"""MaxText's key -> ours, of a model without a name."""
+"""MaxText's key -> ours, of a model without a name, or of one whose own sizes a command line goes over."""
+_SHAPE = (
+    "decoder_block",
+    "mlp_activations",
+    "use_qk_norm",
+    "attention_bias",
+    "rope_min_timescale",
+    "rope_type",
+    "rope_use_scale",
+    "rope_truncate",
+    "rope_linear_scaling_factor",
+    "rope_factor",
+)
+"""Other keys that say what a model is."""
+_OF_FILE = "MaxText's own file of the model says it"
+
+
+def _of_shape(key: str) -> Callable[..., Flat]:
+    """A key that a model's own file says; without one, or over it, another value is another model."""
+
+    def make(value: Value, name: Value, over: Value) -> Flat:
+        is_named = f"models/{str(name).replace('-Instruct', '')}.yml:base_emb_dim" in DEFAULTS.table
+        if value is ABSENT or (is_named and over is not True) or value == DEFAULTS.table.get(key, ABSENT):
+            return {}
+        raise Unfit("another model than model.architecture can say", {f"{_NATIVE}{key}": value})
+
+    return make
 
 
 _STUDENT = ("student_overrides.model_name", "student_overrides.load_parameters_path")
@@ -79,27 +112,59 @@ def _model(variant: Variant) -> Callable[..., Flat]:
     is_begun = variant.kind in ("pretrain", "distill")  # the others' weights are named on the command line
 
     def make(
-        named: Value, tokenizer: Value, weights: Value, student: Value, of_student: Value, scale: Value, *around: Value
+        named: Value, tokenizer: Value, weights: Value, student: Value, of_student: Value, scale: Value, *more: Value
     ) -> Flat:
         name = named if student in _NOTHING else student
         fresh = weights in _NOTHING and of_student in _NOTHING
         entry = entry_of(name, tokenizer)
+        sizes, around = dict(zip(SIZES, more, strict=False)), more[len(SIZES) :]
         if entry is None or around[0] is not ABSENT:
             start = _verbatim(load_parameters_path="") if fresh and is_begun else {}
-            return _unlisted(name, tokenizer, fresh, start, 1 if scale is ABSENT else whole(scale), *around)
+            return _unlisted(name, tokenizer, fresh, start, 1 if scale is ABSENT else whole(scale), *around, *sizes.values())
         own = {} if entry.family in FAMILIES else _verbatim(model_name=name)
-        if scale not in (ABSENT, 1):
-            raise Unfit(
-                "a model of other sizes than its name says", {"model.id": entry.id, **_verbatim(global_parameter_scale=scale)}
-            )
+        changed = {key: value for key, value in sizes.items() if value not in (ABSENT, _of_file(named, key))}
+        same = {key: text for each in SIZES if each not in changed for key, text in idle(each, _OF_FILE).items()}
+        if scale not in (ABSENT, 1) or (changed and (own or not (fresh and is_begun))):
+            scaled = {} if scale in (ABSENT, 1) else _verbatim(global_parameter_scale=scale)
+            kept = {"model.id": entry.id, **scaled, **_verbatim(override_model_config=True, **changed)} if changed else scaled
+            raise Unfit("a model of other sizes than its name says", {"model.id": entry.id, **kept, **same})
+        around_it = {**same, **_other_tokenizer(tokenizer, entry), **_other_weights(weights, of_student, entry)}
         if not (fresh and is_begun):
-            return {"model.id": entry.id, **own}
+            return {"model.id": entry.id, **own, **around_it}
         if own:
             why = f"begins at random, as recipes have it for {', '.join(FAMILIES)}: model.init"
-            raise Unfit(why, {"model.id": entry.id, **own, **_verbatim(load_parameters_path="")})
-        return {"model.id": entry.id, "model.init": "random", "model.architecture": _sizes(entry)}
+            raise Unfit(why, {"model.id": entry.id, **own, **_verbatim(load_parameters_path=""), **same})
+        shape = {**_sizes(entry), **{SIZES[key]: value for key, value in changed.items()}}
+        return {"model.id": entry.id, "model.init": "random", "model.architecture": shape, **around_it}
 
     return make
+
+
+def _of_file(name: Value, key: str) -> Value:
+    """What MaxText's own file of a model says, else base.yml."""
+    table = DEFAULTS.table
+    return table.get(f"models/{str(name).replace('-Instruct', '')}.yml:{key}", table.get(key, ABSENT))
+
+
+def _other_tokenizer(path: Value, entry: ModelFacts) -> Flat:
+    """A recipe takes the model's own. MaxText's assets are copies of those."""
+    own = path in _NOTHING or path == entry.id or "assets/" in str(path)
+    if own or (
+        isinstance(path, str) and entry_of(entry.maxtext, path) and path in MODELS and MODELS[path].maxtext == entry.maxtext
+    ):
+        return {} if path == entry.id else idle("tokenizer_path", "the model's own")
+    return told("tokenizer_path", f"another tokenizer than that of {entry.id}, which a recipe takes")
+
+
+def _other_weights(weights: Value, of_student: Value, entry: ModelFacts) -> Flat:
+    """A checkpoint of MaxText's own form is not what a job begins with."""
+    why = (
+        f"a checkpoint in MaxText's own form, which does not come along: the run begins with the weights of {entry.id} on the hub"
+    )
+    return {
+        **({} if weights in _NOTHING else told("load_parameters_path", why)),
+        **({} if of_student in _NOTHING else told("student_overrides.load_parameters_path", why)),
+    }
 
 
 def _unlisted(name: Value, tokenizer: Value, fresh: bool, start: Flat, scale: int, *around: Value) -> Flat:
@@ -108,8 +173,14 @@ def _unlisted(name: Value, tokenizer: Value, fresh: bool, start: Flat, scale: in
     if other is not ABSENT:
         raise Unfit("is set outside of the script: name your model in model.id", {"model.id": MODEL, **start})
     if fresh and name in (*_NOTHING, "default") and block in ("llama2", "default"):
-        own = {ours: whole(value) * times for (ours, value), times in zip(_ours(sizes), _scales(scale), strict=True)}
-        architecture = {**own, "family": "llama", "max_length": whole(longest)}
+        own = {ours: whole(value) * times for (ours, value), times in zip(_ours(sizes), _scales(scale), strict=False)}
+        named = dict(zip(SIZES.values(), sizes, strict=True))
+        facts = {
+            "norm_eps": number(named["norm_eps"]),
+            "rope_theta": number(named["rope_theta"]),
+            "tied": named["tied"] is True,
+        }
+        architecture = {**own, **facts, "family": "llama", "max_length": whole(longest)}
         return {"model.id": "default", "model.init": "random", "model.architecture": architecture}
     kept = start if name in (*_NOTHING, "default") else {**start, **_verbatim(model_name=name)}
     if isinstance(tokenizer, str) and (HUB.fullmatch(tokenizer) or is_path(tokenizer)):
@@ -118,7 +189,7 @@ def _unlisted(name: Value, tokenizer: Value, fresh: bool, start: Flat, scale: in
 
 
 def _ours(sizes: Values) -> Iterable[tuple[str, Value]]:
-    return zip(SIZES.values(), sizes, strict=True)
+    return zip(SIZES.values(), sizes, strict=True)  # of which the first seven are whole numbers
 
 
 def _scales(scale: int) -> tuple[int, ...]:
@@ -187,6 +258,12 @@ def _preference(variant: Variant) -> tuple[ImportRow, ...]:
             lambda n: {"method.preference.label_smoothing": number(n)} if variant.kind == "dpo" and n is not ABSENT else {},
         ),
     )
+
+
+def _algorithm(word: Value) -> Flat:
+    if word not in (ABSENT, None, "", "dpo", "orpo"):
+        raise Unfit(f"{word} is a method that recipes have no word for", {f"{_NATIVE}dpo.algo": word})
+    return {}
 
 
 def _grpo(variant: Variant) -> tuple[ImportRow, ...]:
@@ -303,19 +380,26 @@ def _optimizer_name(word: Value) -> Flat:
     return {"optim.name": word}
 
 
+_MATRICES = [".*norm.*", ".*bias.*"]
+"""What is spared where decay is on matrices, as backend.py writes it."""
+
+
 def _spared(mask: Value) -> Flat:
     """Patterns of weights that do not decay: norms and biases, or others, for which there is no word."""
     if mask in (ABSENT, None, []):
         return {"optim.decay_on": "all"}
     if isinstance(mask, list) and all("norm" in str(each) or "bias" in str(each) for each in mask):
-        return {"optim.decay_on": "matrices"}
+        return {"optim.decay_on": "matrices", **({} if mask == _MATRICES else {f"{_NATIVE}adamw_mask": mask})}
     raise Unfit(f"spares other weights than norms and biases: {mask}", {"optim.decay_on": "all", f"{_NATIVE}adamw_mask": mask})
 
 
 def _schedule() -> tuple[ImportRow, ...]:
     return (
         ImportRow(
-            ("lr_schedule_type", "wsd_decay_style", "wsd_decay_steps_fraction"), _schedule_name, also=("warmup_steps_fraction",)
+            ("lr_schedule_type", "wsd_decay_style", "wsd_decay_steps_fraction"),
+            _schedule_name,
+            "linear and constant are warm-up, stable, decay",
+            also=("warmup_steps_fraction",),
         ),
         ImportRow(
             ("warmup_steps_fraction",),
@@ -328,7 +412,8 @@ def _schedule() -> tuple[ImportRow, ...]:
 
 def _schedule_name(kind: Value, style: Value, decay: Value, warmup: Value) -> Flat:
     if kind == "cosine":
-        return {"optim.schedule": "cosine"}
+        unread = "has no effect with lr_schedule_type: cosine"
+        return {"optim.schedule": "cosine", **idle("wsd_decay_style", unread), **idle("wsd_decay_steps_fraction", unread)}
     if kind == "wsd" and number(decay) == 0:
         return {"optim.schedule": "constant"}
     if kind == "wsd" and style == "linear" and abs(number(decay) + number(warmup) - 1) < 1e-6:

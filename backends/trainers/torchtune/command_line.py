@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from backends.command_line import Arguments, CommandLine, Launcher, options, pairs
+from backends.command_line import Arguments, CommandLine, Launcher, options, over, pairs
 from backends.recipe.flat import Flat
 
 
 def parse(found: CommandLine) -> Arguments:
-    """torchrun's options, a recipe, --config FILE, key=value."""
+    """torchrun's options, a recipe, --config FILE, key=value, ~key."""
     named, plain = options(found.words)
-    names = {"nproc_per_node": "launch:devices", "nnodes": "launch:hosts"}
-    more: Flat = {key: int(named[name]) for name, key in names.items() if named.get(name, "").isdigit()}
-    recipe = next((word for word in plain if "=" not in word), "")
-    return Arguments(named.get("config", ""), pairs(plain), {**more, **({"launch:recipe": recipe} if recipe else {})})
+    recipe = next((word for word in plain if "=" not in word and not word.startswith("~")), "")
+    taken = {f"~{word[1:]}": "" for word in plain if word.startswith("~")}
+    return Arguments(named.get("config", ""), {**pairs(plain), **taken}, {"launch:recipe": recipe} if recipe else {})
+
+
+def merged(keys: Flat, sets: Flat) -> tuple[Flat, Flat]:
+    """A section with a component that is set as a whole gets another component, and keeps the rest
+    (torchtune/config/_utils.py, _merge_yaml_and_cli_args).
+    """
+    return over(keys, {f"{key}._component_" if f"{key}._component_" in keys else key: value for key, value in sets.items()})
 
 
 def files(config: str) -> tuple[str, ...]:
@@ -28,4 +34,4 @@ def way_out(config: str) -> str:
     return f"torchtune comes with it: its own `tune cp {config} {config.rpartition('/')[2]}.yaml` copies it beside the script"
 
 
-LAUNCHER = Launcher(r"\btune\s+run\s+()(.*)", "tune run ", parse, files, way_out)
+LAUNCHER = Launcher(r"\btune\s+run\s+()(.*)", "tune run ", parse, files, way_out, merged=merged)

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 
+from backends.command_line import machine
 from backends.dialect import Beside, Dialect, Refused, Rule
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable
 from backends.trainers.torchtune.command_line import LAUNCHER
 from backends.trainers.torchtune.import_keys import FOLDERS, reads
+from backends.trainers.torchtune.import_older import today
 from backends.upstream.defaults import Defaults
 
 NAME = "torchtune"
@@ -21,7 +23,6 @@ DEFAULTS = Defaults.beside(__file__)
 
 _DOWNLOAD = re.compile(r"tune download (\S+)(?:.*?--output-dir[ =](\S+))?")
 _RUN = re.compile(r"tune run ((?:--\S+(?:[ =]\S+)? )*?)([\w/]+) --config")
-_OPTION = re.compile(r"--(nnodes|nproc[_-]per[_-]node)[ =](\d+)")
 _REFERENCE = re.compile(r"\$\{([^${}:]+)\}")
 
 
@@ -36,9 +37,11 @@ def sure(keys: Flat) -> str:
 def resolve(config: NativeConfig, _: Beside) -> NativeConfig:
     """References filled in, and what the comments say as keys of `launch`."""
     keys = {key: _filled(key, value, config) for key, value in config.keys.items()}
-    said, lines = _said(keys, config.text)
+    said, lines, notes = _said(keys, config.text)
+    if "launch:recipe" in keys:  # a command line, which the comments' go behind as a whole
+        said, notes = {key: value for key, value in said.items() if key in ("launch:model", "launch:teacher")}, []
     missing = {key: value for key, value in said.items() if key not in keys}
-    return NativeConfig({**keys, **missing}, {**config.lines, **lines}, config.notes, config.text)
+    return NativeConfig(today({**keys, **missing}), {**config.lines, **lines}, (*config.notes, *notes), config.text)
 
 
 def _filled(key: str, value: Value, config: NativeConfig, depth: int = 0) -> Value:
@@ -68,22 +71,30 @@ def _referred(key: str, name: str, config: NativeConfig) -> Value:
     return config.keys[path]
 
 
-def _said(keys: Flat, text: str) -> tuple[Flat, dict[str, int]]:
-    """What the quoted commands say, with their lines."""
+def _said(keys: Flat, text: str) -> tuple[Flat, dict[str, int], list[str]]:
+    """What the quoted commands say, with their lines, and what else they quote."""
     out: Flat = {}
     lines: dict[str, int] = {}
     folders = {
         "model": _folder(keys.get("checkpointer.checkpoint_dir")),
         "teacher": _folder(keys.get("teacher_checkpointer.checkpoint_dir")),
     }
+    runs: list[Flat] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.lstrip().startswith("#"):
             continue
-        found = {**_downloaded(line, folders), **_ran(line)}
+        ran = _ran(line)
+        found = {**_downloaded(line, folders), **({} if runs else ran)}  # the first command as a whole, never parts of two
+        runs += [ran] if ran and ran not in runs else []
         for name, value in found.items():
             if f"launch:{name}" not in out:
                 out[f"launch:{name}"], lines[f"launch:{name}"] = value, number
-    return out, lines
+    notes = [f"the comments quote another command too, which is left out: {_told(each)}" for each in runs[1:]]
+    return out, lines, notes
+
+
+def _told(ran: Flat) -> str:
+    return ", ".join(f"{name} {value}" for name, value in ran.items())
 
 
 def _downloaded(line: str, folders: dict[str, str]) -> Flat:
@@ -104,12 +115,9 @@ def _ran(line: str) -> Flat:
     found = _RUN.search(line)
     if not found:
         return {}
-    options = {name.replace("-", "_"): int(count) for name, count in _OPTION.findall(found[1])}
-    return {
-        "recipe": found[2],
-        **({"devices": options["nproc_per_node"]} if options.get("nproc_per_node") else {}),
-        **({"hosts": options["nnodes"]} if options.get("nnodes", 1) > 1 else {}),
-    }
+    counts = {key.removeprefix("launch:"): count for key, count in machine(found[1].split()).items()}
+    alone = {"devices": 1} if found[2].endswith("_single_device") else {}
+    return {"recipe": found[2], **alone, **counts}
 
 
 def shape(keys: Flat) -> Variant:
@@ -123,6 +131,8 @@ def shape(keys: Flat) -> Variant:
             f"this is not a training config: it is for {what}" if recipe else f"this is not a training config: it has {what}"
         )
     loss = str(keys.get("loss._component_", ""))
+    if "grpo" in recipe or "GRPO" in loss or "grpo_samples" in keys:
+        return Variant("grpo", adapter(keys), native=True)
     kind = "distill" if "kd_loss._component_" in keys else "dpo" if "DPOLoss" in loss else "sft"
     return Variant(kind, adapter(keys), native=True)
 
@@ -163,6 +173,7 @@ RULES = (
     Rule("log_peak_memory_stats", "job", "tune reads the memory where the device can tell"),
     Rule("launch:recipe", "job", "chosen by the method and the devices"),
     Rule("log_level", "job", "tune reads metrics, not messages"),
+    Rule("profiler.output_dir", "job", FOLDERS),
     Rule("profiler*", "kept", "how it is measured, not what is trained"),
     Rule("optimizer_in_bwd", "kept", "steps while gradients are made: " + _MEMORY),
     Rule("fsdp_cpu_offload", "kept", _MEMORY),

@@ -23,6 +23,7 @@ _SETS: dict[str, tuple[str, dict[str, str]]] = {
     "hh_rlhf_helpful_dataset": ("preference", {"chosen": "chosen", "rejected": "rejected"}),
     "stack_exchange_paired_dataset": ("preference", {"prompt": "prompt", "chosen": "chosen", "rejected": "rejected"}),
     "the_cauldron_dataset": ("chat", {}),
+    "gsm8k_dataset": ("prompts", {}),
 }
 """Last part of a data set component -> our format, and its name for each column -> ours."""
 
@@ -32,8 +33,12 @@ _COLUMNS = {
     "the_cauldron_dataset": {"messages": "texts"},
     "cnn_dailymail_articles_dataset": {"text": "article"},
     "wikitext_dataset": {"text": "page"},
+    "gsm8k_dataset": {"prompt": "question"},
 }
 """Columns that a component reads when no column_map says otherwise, where they have not our names."""
+
+_OF_DEV = {"torchtune.dev.grpo.gsm8k.gsm8k_dataset": "openai/gsm8k"}
+"""Component that no release has -> what it reads when nothing is said."""
 
 _FOREIGN = {
     "slimorca_dataset": ("~conversation_column", "~conversation_style"),
@@ -92,7 +97,7 @@ def source(own: Flat) -> str:
     """The hub id, or the file."""
     name, files = own.get("source", ABSENT), own.get("data_files", ABSENT)
     if files in (ABSENT, None):
-        return text(name)
+        return text(_OF_DEV.get(str(own["_component_"]), ABSENT) if name is ABSENT else name)
     first = files[0] if isinstance(files, list) and len(files) == 1 else files
     path = text(first)
     if name not in ("json", "parquet", "text") or not is_file(path):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from backends.dialect import LONGEST, ImportRow, Unfit, number, text, whole
+from backends.dialect import LONGEST, ImportRow, Unfit, counted, idle, machine, number, text, told, whole
 from backends.mapping.model import model_folder
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.models import MODELS
 from backends.recipe.paths import is_path
 from backends.trainers.torchtune.import_data import KEYS, data
+from backends.trainers.torchtune.import_grpo import grpo
 
 _NATIVE = "native.torchtune."
 
@@ -46,8 +47,7 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(LOGGER_KEYS, _logger, "tune reads the metrics itself; the services are named"),
         ImportRow(("device",), _device),
         ImportRow(("compile",), _compile, "speed; the same result but for rounding"),
-        ImportRow(("launch:devices",), lambda count: {} if count is ABSENT else {"resources.devices": count}, "--nproc_per_node"),
-        ImportRow(("launch:hosts",), lambda count: {} if count is ABSENT else {"resources.hosts": count}, "--nnodes"),
+        machine("train.batch.global"),
     )
 
 
@@ -68,10 +68,20 @@ def _checkpoint(path: Value, kind: Value, files: Value, numbered: Value, *model:
 def _tokenizer(path: Value, *rest: Value) -> Flat:
     """torchtune's own, of a model that the table does not know; its files lie in the model's folder."""
     files, model = dict(zip(TOKENIZER_KEYS[1:], rest[:4], strict=True)), rest[4:]
+    foreign = [key for key, file in files.items() if isinstance(file, str) and not _is_inside(file, model[1])]
+    if path is not ABSENT and foreign:
+        why = "a tokenizer from another folder than the model's, which a recipe takes"
+        return {key: text for each in foreign for key, text in told(each, why).items()}
     if path is ABSENT or not _is_strange(*model):
         return {}
     places = {f"{_NATIVE}{key}": _place(file, *model) for key, file in files.items() if isinstance(file, str)}
     return {f"{_NATIVE}tokenizer._component_": path, **places}
+
+
+def _is_inside(file: str, folder: Value) -> bool:
+    """A file of the model's folder. `original` is Meta's form of the same model, in a folder of its own there."""
+    start = re.sub(r"(/original)?/*$", "", text(folder)).removeprefix("./")
+    return file.removeprefix("./").startswith(f"{start}/")
 
 
 def _special_tokens(path: Value, *model: Value) -> Flat:
@@ -95,7 +105,12 @@ def _is_strange(said: Value, folder: Value, builder: Value) -> bool:
 def _model(said: Value, folder: Value, builder: Value) -> Flat:
     """The hub id that the comments give, else the table's by folder and builder, else the folder."""
     name = _name(said, folder, builder)
-    return {"model.id": name, **_builder(name, str(builder))}
+    told_by = (
+        idle("checkpointer.checkpoint_dir", "a command of the comments says which model is in it")
+        if isinstance(said, str)
+        else {}
+    )
+    return {"model.id": name, **_builder(name, str(builder)), **told_by}
 
 
 def _name(said: Value, folder: Value, builder: Value) -> str:
@@ -117,8 +132,16 @@ def _stem(builder: str) -> str:
 
 
 def _known(path: str, builder: str) -> str:
-    last = re.sub(r"(/original)?/*$", "", path).rpartition("/")[2]
+    """The model that torchtune itself downloads to this folder. Any other folder holds whatever its owner put there."""
+    start, _, last = re.sub(r"(/original)?/*$", "", path).rpartition("/")
+    if start != DOWNLOADS:
+        return ""
+    last = last.replace("Meta-Llama-", "Llama-") if last not in {id.rpartition("/")[2] for id in MODELS} else last
     return next((m.id for m in MODELS.values() if m.id.rpartition("/")[2] == last and m.torchtune == _stem(builder)), "")
+
+
+DOWNLOADS = "/tmp"  # noqa: S108  # torchtune's own default
+"""Where `tune download` puts models, each in a folder of its name."""
 
 
 def _builder(name: str, builder: str) -> Flat:
@@ -139,13 +162,33 @@ def _method(variant: Variant) -> tuple[ImportRow, ...]:
         ("launch:teacher", "teacher_checkpointer.checkpoint_dir", "teacher_model._component_", "kd_loss._component_"), _teacher
     )
     return (
-        ImportRow(("loss._component_",), _loss, "the method's own loss"),
+        *(_lora() if variant.lora else ()),
+        *(grpo() if variant.kind == "grpo" else ()),
+        ImportRow(("loss._component_",), lambda path: {} if variant.kind == "grpo" else _loss(path), "the method's own loss"),
         ImportRow(("model.quantize_base",), _quantized(variant), "method.adapter"),
         ImportRow(("model.use_dora",), lambda _: {}, "method.adapter"),
         *((second,) if variant.kind == "distill" else ()),
         ImportRow(("ref_checkpointer.checkpoint_dir",), _reference, also=("checkpointer.checkpoint_dir",)),
         ImportRow(("quantizer._component_", "quantizer.groupsize"), _quantizer),
     )
+
+
+_LINEAR = {"q_proj": "q", "k_proj": "k", "v_proj": "v", "output_proj": "o"}
+_MLP = ["gate", "up", "down"]
+
+
+def _lora() -> tuple[ImportRow, ...]:
+    """Layers with an adapter, named in any order; two switches for the MLP and the head."""
+    keys = ("model.lora_attn_modules", "model.apply_lora_to_mlp", "model.apply_lora_to_output")
+    return (ImportRow(keys, _targets, "attention by name; the MLP's three together"),)
+
+
+def _targets(modules: Value, mlp: Value, head: Value) -> Flat:
+    if not isinstance(modules, list) or not all(isinstance(each, str) and each in _LINEAR for each in modules):
+        raise Unfit("layers that method.lora.targets has no word for", {f"{_NATIVE}model.lora_attn_modules": modules})
+    attention = [ours for native, ours in _LINEAR.items() if native in modules]
+    targets = [*attention, *(_MLP if mlp is True else ()), *(["head"] if head is True else ())]
+    return {"method.lora.targets": targets} if targets else {}
 
 
 def _quantized(variant: Variant) -> Callable[..., Flat]:
@@ -172,7 +215,12 @@ def _loss(path: Value) -> Flat:
 
 def _teacher(said: Value, folder: Value, _builder: Value, _loss: Value) -> Flat:
     path = text(folder)
-    return {"method.distill.teacher": said if said is not ABSENT else path if is_path(path) else f"./{path}"}
+    if said is not ABSENT:
+        return {
+            "method.distill.teacher": said,
+            **idle("teacher_checkpointer.checkpoint_dir", "a command of the comments says which model is in it"),
+        }
+    return {"method.distill.teacher": path if is_path(path) else f"./{path}"}
 
 
 def _reference(reference: Value, start: Value) -> Flat:
@@ -226,7 +274,7 @@ BATCH_KEYS = ("batch_size", "gradient_accumulation_steps", "tensor_parallel_dim"
 
 def _batch(one: Value, times: Value, tensor: Value, devices: Value, hosts: Value) -> Flat:
     micro, shared = whole(one), 1 if tensor in (ABSENT, None) else whole(tensor)
-    copies = (1 if devices is ABSENT else devices) * (1 if hosts is ABSENT else hosts)
+    copies = counted(devices, hosts)
     if shared < 1 or copies % shared:
         raise Unfit(f"{shared} devices for each matrix product do not divide {copies}")
     total = micro * (1 if times is ABSENT else whole(times)) * copies // shared

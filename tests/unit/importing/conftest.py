@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tarfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,10 +30,14 @@ class Corpus:
 
     trainer: str
     files: dict[str, str]
+    around: dict[str, str] = field(default_factory=dict)
+    """Other files of the package, by their path from where the trainer is started."""
 
     def beside(self, path):
-        """How an import asks for a file that a config names."""
-        return lambda name: self.files.get(posixpath.normpath(posixpath.join(posixpath.dirname(path), name)))
+        """How an import asks for a file that a config names: beside it, or from where the trainer is started."""
+        return lambda name: self.files.get(
+            posixpath.normpath(posixpath.join(posixpath.dirname(path), name)), self.around.get(posixpath.normpath(name))
+        )
 
 
 @pytest.fixture(scope="session")
@@ -43,16 +47,14 @@ def corpus(shared_home):
 
     def get(trainer: str) -> Corpus:
         if trainer not in found:
-            found[trainer] = Corpus(
-                trainer, _own() if trainer == "litgpt" else _packaged(trainer, shared_home / "cache" / "corpora")
-            )
+            found[trainer] = _own() if trainer == "litgpt" else _packaged(trainer, shared_home / "cache" / "corpora")
         return found[trainer]
 
     return get
 
 
 def _own():
-    return {path.name: path.read_text("utf-8") for path in sorted((HERE / "litgpt").glob("*.yaml"))}
+    return Corpus("litgpt", {path.name: path.read_text("utf-8") for path in sorted((HERE / "litgpt").glob("*.yaml"))})
 
 
 def _packaged(trainer, folder):
@@ -63,7 +65,9 @@ def _packaged(trainer, folder):
     (archive,) = folder.glob(pattern)
     texts = dict(_members(archive))
     kept = {name: text for name, text in texts.items() if name.startswith(start) and name.endswith((".yaml", ".yml", ".sh"))}
-    return dict(sorted(kept.items()))
+    root = f"{archive.name.removesuffix('.tar.gz')}/"
+    around = {name.removeprefix(root): text for name, text in texts.items() if name.endswith(".json") and name.startswith(root)}
+    return Corpus(trainer, dict(sorted(kept.items())), around)
 
 
 def _fetch(requirement, options, folder):

@@ -13,12 +13,14 @@ from backends.mapping.rows import ABSENT
 from backends.models import MODELS
 from backends.recipe.flat import nest
 from backends.registry import BACKENDS
+from backends.trainers.axolotl.import_older import REMOVED
 from backends.upstream.defaults import Defaults
 
 PLACES = {
     "torchtune": (
         "output_dir",
         "*checkpointer.*",
+        "profiler.output_dir",
         "tokenizer.path",
         "tokenizer.merges_file",
         "tokenizer.merges_path",
@@ -76,6 +78,7 @@ PLACES = {
         "revision_of_model",
     ),
     "maxtext": (
+        "tensorboard_dir",
         "launch:*",
         "job:*",
         "run_name",
@@ -364,6 +367,7 @@ def _axolotl(keys: dict) -> dict:
         keys = {key: value for key, value in keys.items() if not key.startswith("lora_")}
     if "rl" not in keys:
         keys.pop("dpo_loss_type")
+    keys = {key: value for key, value in keys.items() if not any(fnmatchcase(key, old) for old in REMOVED)}  # which it refuses
     if keys.get("bf16", "auto") in ("auto", True):
         keys["bf16"] = "auto"
     schema = DEFAULTS["axolotl"].table

@@ -365,7 +365,7 @@ def test_secrets_inside_lists():
     """Of a list the rest is kept, and a note says what was left out; a variable's name is no secret."""
     found = convert(f"{AXOLOTL}lora_modules_to_save: [a, {TOKEN}]\nhub_token: ${{HF_TOKEN}}\n", name="x.yaml")
     assert entry(found, "lora_modules_to_save").value == ["a"]
-    assert [note[:20] for note in found.notes] == ["lora_modules_to_save"]
+    assert found.notes[0].startswith("lora_modules_to_save holds a secret")
     assert entry(found, "hub_token").value == "${HF_TOKEN}"
     assert TOKEN not in repr(found.entries) + json.dumps(found.values)
 

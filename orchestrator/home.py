@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +15,7 @@ class Home(NamedTuple):
     @classmethod
     def find(cls) -> Home:
         """The user's state folder; nothing is made."""
-        path = Path(os.environ.get("TUNE_HOME") or "~/.tune").expanduser().absolute()
-        if path.is_file():
-            raise NotADirectoryError(errno.ENOTDIR, "is a file; TUNE_HOME should name a folder", str(path))
-        return cls(path)
+        return cls(Path(os.environ.get("TUNE_HOME") or "~/.tune").expanduser().absolute())
 
     def make(self) -> Home:
         """Make it and the folders in it, private to the user."""

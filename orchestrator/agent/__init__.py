@@ -1,7 +1,8 @@
 """What runs on a host: the standard library of CPython 3.8 or newer, Linux, no root, nothing installed beforehand."""
 
 SERVED = (
-    *("files", "network", "processes", "attempts", "gpus", "leases", "causes", "supervisor", "runner", "blobs", "slurm"),
+    *("files", "network", "processes", "attempts", "gpus", "leases", "causes", "supervisor", "runner", "blobs"),
+    *("slurm_command", "slurm_site", "slurm"),
     "server",
 )
 """Modules that a host gets through the pipe of a connection, in an order in which each finds what it imports."""

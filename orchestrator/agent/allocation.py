@@ -178,9 +178,26 @@ def repeated(folder: str, job: str, attempt: int) -> int:
     return REPEATED
 
 
+def probe(path: str, index: str) -> int:
+    """Say from a compute node what a job would find there: `tune targets check` reads it from the login node."""
+    import socket  # noqa: PLC0415
+
+    host, _, port = index.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), 5.0).close()
+        reached = True
+    except OSError:
+        reached = False
+    found = {"node": os.environ.get("SLURMD_NODENAME") or socket.gethostname(), "index": reached}
+    write_json(path, dict(found, python="%d.%d.%d" % sys.version_info[:3], gpus=os.environ.get("CUDA_VISIBLE_DEVICES", "")))
+    return SUCCEEDED
+
+
 def main(argv: Sequence[str]) -> int:
     """Run a command line; the exit code."""
     try:
+        if argv[0] == "--probe":
+            return probe(argv[1], argv[2])
         return run(os.path.abspath(argv[0] if argv else "."))
     except (OSError, ValueError, LookupError, TypeError) as error:
         sys.stderr.write("tune: %s\n" % error)

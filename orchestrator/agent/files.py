@@ -114,6 +114,15 @@ def is_locked(path: str) -> bool:
     return False
 
 
+def write_text(path: str, text: str) -> None:
+    """Write a private file, whole or not at all; it is on the disk when this returns."""
+    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(path + ".new", path)
+
+
 def make_folder(path: str) -> None:
     """Make a private folder, and what is missing above it."""
     mask = os.umask(0o077)

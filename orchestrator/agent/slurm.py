@@ -6,6 +6,8 @@
     ended    how jobs ended that it has forgotten or that left no word: accounting, the completion log, and what their script wrote
     cancel   take attempts out of the queue, or end them
     site     what the site has and allows: partitions, limits, accounting
+    limits   what of a target is over the limits of its partition
+    probe    what a compute node finds: the folder, an interpreter, a package index
 
 A request has `do`, and where Slurm's programs are not on the PATH `programs`, their folder; `env` is added to their environment.
 Beside the attempts' folders, HOME/jobs/JOB/slurm/ATTEMPT has what a job of Slurm is made of: job.sbatch, document.json, `id`, and
@@ -18,7 +20,9 @@ from __future__ import annotations
 import os
 import re
 
-from orchestrator.agent.files import ignore_errors, make_folder, read_bytes, read_part
+from orchestrator.agent.files import ignore_errors, make_folder, read_bytes, read_part, write_text
+from orchestrator.agent.slurm_command import FULL, SILENT, SlurmSilentError, asked, run, settings
+from orchestrator.agent.slurm_site import TAIL, beyond, limits, probe, site
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,20 +30,8 @@ if TYPE_CHECKING:
 
     from orchestrator.agent.files import Json
 
-PATIENCE = 25.0  # seconds for one command: a busy controller of Slurm takes its time
 FIELDS = "%i|%T|%r|%S|%e|%N|%j"  # of squeue: number, state, reason, start, end, nodes, name
-TAIL = 4096  # bytes of slurm.out
 COMPLETIONS = 4 * 1024 * 1024  # bytes of the completion log's end
-SILENT = re.compile(
-    r"unable to contact|timed out|timeout|connection (refused|reset)|zero bytes were transmitted|transport endpoint|munge"
-    r"|authentication|temporarily unable|not responding|communication connection failure",
-    re.IGNORECASE,
-)
-FULL = re.compile(r"Submit\w*Limit|MaxSubmit|maximum number of jobs|too many jobs|job count|temporarily unable", re.IGNORECASE)
-
-
-class SlurmSilentError(Exception):
-    """It does not answer: nothing is known of what was asked."""
 
 
 def answer(home: str, request: Json) -> Json:
@@ -48,61 +40,6 @@ def answer(home: str, request: Json) -> Json:
         return ACTIONS[request["do"]](home, request)
     except SlurmSilentError as error:
         return {"no": str(error), "why": "silent"}
-
-
-def run(request: Json, argv: Sequence[str], secrets: Mapping[str, str], folder: str = "/") -> tuple[int, str, str]:
-    """Run one of Slurm's programs: exit code, output, errors.
-
-    Raises:
-        OSError: there is no such program.
-        SlurmSilentError: it was not done in time.
-    """
-    import subprocess  # noqa: PLC0415 (slow, and many hosts have no Slurm)
-
-    # options in the environment would go before those in the script
-    kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("SBATCH_", "SLURM_", "SQUEUE_", "SCANCEL_"))
-    }
-    if "SLURM_CONF" in os.environ:
-        kept["SLURM_CONF"] = os.environ["SLURM_CONF"]
-    env = dict(kept, SLURM_TIME_FORMAT="%s", LC_ALL="C", **request.get("env", {}), **secrets)
-    program = os.path.join(request.get("programs") or "", argv[0])
-    try:
-        done = subprocess.run(
-            [program, *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            timeout=PATIENCE,
-            env=env,
-            cwd=folder,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise SlurmSilentError("%s gave no answer within %d s" % (argv[0], PATIENCE)) from None
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            "no program %s: is this a login node? `programs:` of the target is the folder of Slurm's programs" % program
-        ) from None
-    return done.returncode, done.stdout.decode("utf-8", "replace"), said(done.stderr.decode("utf-8", "replace"))
-
-
-def said(text: str) -> str:
-    """Slurm's errors on one line, each without the name of the program."""
-    lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line).strip() for line in text.splitlines()]
-    return "; ".join(line for line in lines if line)
-
-
-def asked(request: Json, *argv: str) -> str:
-    """The output of a question.
-
-    Raises:
-        SlurmSilentError: it has no answer.
-    """
-    code, out, errors = run(request, argv, {})
-    if code:
-        raise SlurmSilentError("%s: %s" % (argv[0], errors or "exit code %d" % code))
-    return out
 
 
 # ---- putting into the queue
@@ -136,16 +73,16 @@ def submit(home: str, request: Json) -> Json:
             trouble = beyond(request)
             if trouble:
                 return {"no": trouble, "why": "never"}
-            _write(folder + "/document.json", request["document"])
+            write_text(folder + "/document.json", request["document"])
             if not os.path.islink(folder + "/agent"):
                 os.symlink(os.path.relpath(os.path.join(home, request["agent"]), folder), folder + "/agent")
-            _write(folder + "/job.sbatch", request["script"])  # last: from here on sbatch may have been called
+            write_text(folder + "/job.sbatch", request["script"])  # last: from here on sbatch may have been called
         _same(folder, request)
         argv = ["sbatch", "--parsable", "--job-name=" + request["name"], "job.sbatch"]
         code, out, errors = run(request, argv, request.get("secrets", {}), folder)
         number = out.strip().split(";")[0]
         if code == 0 and number.isdigit():
-            _write(folder + "/id", number)
+            write_text(folder + "/id", number)
             return {"id": number}
         if SILENT.search(errors):
             raise SlurmSilentError(errors)
@@ -167,15 +104,6 @@ def _lock(lock: int) -> None:
     ignore_errors(fcntl.flock, lock, fcntl.LOCK_EX)
 
 
-def _write(path: str, text: str) -> None:
-    """A private file, whole or not at all, and on the disk."""
-    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(path + ".new", path)
-
-
 def find(home: str, request: Json) -> Json:
     """Slurm's number of an attempt, kept or looked for by its name; empty when it was never submitted."""
     folder = place(home, request)
@@ -184,50 +112,8 @@ def find(home: str, request: Json) -> Json:
         return {"id": kept}
     numbers = [row[0] for row in queue(home, dict(request, tag=request["name"]))["jobs"] if row[6] == request["name"]]
     if numbers:
-        _write(folder + "/id", numbers[0])
+        write_text(folder + "/id", numbers[0])
     return {"id": numbers[0] if numbers else ""}
-
-
-def beyond(request: Json) -> str:
-    """What is over the limits of the partition, which Slurm itself would take and let wait for ever; empty when nothing is.
-
-    `limits`: `partition` (empty: the default one), `nodes`, and `minutes` where the script names a time.
-    https://slurm.schedmd.com/slurm.conf.html#OPT_EnforcePartLimits is NO by default.
-    """
-    wanted = request.get("limits") or {}
-    code, out, errors = run(
-        request, ("scontrol", "--oneliner", "show", "partition", *filter(None, [wanted.get("partition")])), {}
-    )
-    if code and SILENT.search(errors):
-        raise SlurmSilentError(errors)
-    found = [dict(re.findall(r"(\w+)=(\S*)", line)) for line in out.splitlines()]
-    if code or not found:
-        names = asked(request, "sinfo", "--noheader", "--format=%R").split()
-        return "partition %s: %s; there are %s" % (wanted.get("partition"), errors or "not found", ", ".join(sorted(set(names))))
-    part = found[0] if wanted.get("partition") else next((each for each in found if each.get("Default") == "YES"), {})
-    name, longest = part.get("PartitionName", ""), minutes(part.get("MaxTime", ""))
-    if wanted.get("minutes") and longest is not None and wanted["minutes"] > longest:
-        return "time: partition %s has MaxTime=%s; ask for less, or for another partition" % (name, part["MaxTime"])
-    for key in ("MaxNodes", "TotalNodes"):
-        most = part.get(key, "")
-        if most.isdigit() and wanted.get("nodes", 1) > int(most):
-            return "%d hosts: partition %s has %s=%s" % (wanted["nodes"], name, key, most)
-    return ""
-
-
-def minutes(text: str) -> float | None:
-    """A time of Slurm (`30`, `MM:SS`, `HH:MM:SS`, `D-HH`, `D-HH:MM`, `D-HH:MM:SS`) in minutes; None where there is no limit."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text)
-    if not found:
-        return None
-    days, *rest = (None if part is None else int(part) for part in found.groups())
-    parts = [part for part in rest if part is not None]
-    if days is not None:  # hours come first
-        hours, mins, secs = [*parts, 0, 0][:3]
-        return days * 1440 + hours * 60 + mins + secs / 60
-    if len(parts) == 3:
-        return parts[0] * 60 + parts[1] + parts[2] / 60
-    return parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)
 
 
 # ---- looking
@@ -287,11 +173,6 @@ def completed(request: Json, numbers: Sequence[str]) -> Json:
     return found
 
 
-def settings(request: Json) -> Mapping[str, str]:
-    """What slurm.conf says, by Slurm's own word."""
-    return dict(re.findall(r"^(\w+)\s+= (.*?)\s*$", asked(request, "scontrol", "show", "config"), re.MULTILINE))
-
-
 def cancel(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
     """End jobs wherever they are, each by its number where that is known, and by its name. Nothing happens to what has ended."""
     user = "--user=%d" % os.getuid()
@@ -303,18 +184,6 @@ def cancel(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
     return {}
 
 
-def site(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
-    """What the site has: its settings, and a list of what each partition has, as sinfo says it."""
-    known = settings(request)
-    wanted = (
-        *("ClusterName", "SLURM_VERSION", "AccountingStorageType", "JobCompType", "MinJobAge", "KillWait", "EnforcePartLimits"),
-        *("PreemptMode", "SelectType"),
-    )
-    out = asked(request, "sinfo", "--noheader", "--format=%R|%a|%l|%D|%c|%m|%G|%f")
-    rows = [line.split("|") for line in out.splitlines()]
-    return {"config": {name: known.get(name, "") for name in wanted}, "partitions": [row for row in rows if len(row) == 8]}
-
-
 ACTIONS: Mapping[str, Callable[[str, Json], Json]] = {
     "submit": submit,
     "find": find,
@@ -322,4 +191,6 @@ ACTIONS: Mapping[str, Callable[[str, Json], Json]] = {
     "ended": ended,
     "cancel": cancel,
     "site": site,
+    "limits": limits,
+    "probe": probe,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+import textwrap
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE
@@ -35,19 +35,13 @@ def submit(args: argparse.Namespace) -> int:
     if not found.new:
         say(f"{found.id} was submitted before; nothing new is started")
     if args.json:
-        print(json.dumps({**found._asdict(), "trainer": job.trainer, "target": job.target, "digest": job.digest}))
+        print(json.dumps({**found._asdict(), "backend": job.trainer, "target": job.target, "digest": job.digest}))
     else:
         print(found.id, flush=True)
     if args.follow:
         from orchestrator.cli.follow import follow  # noqa: PLC0415  # rich is heavy
 
-        code = follow(found.id)
-        if args.json:
-            from orchestrator.client.jobs import get  # noqa: PLC0415
-            from orchestrator.render.status import status_json  # noqa: PLC0415
-
-            print(json.dumps(status_json([get(found.id)], time.time())[0]))
-        return code
+        return follow(found.id)
     return DONE
 
 
@@ -58,3 +52,5 @@ def _show(job: PlannedJob, args: argparse.Namespace) -> None:
         print(json.dumps(job.plan.as_dict(), indent=1))
     else:
         print(plan_text(job.plan, verbose=args.verbose))
+        for name, text in job.scripts.items():
+            print(f"\nscript of {name}\n" + textwrap.indent(text, "  ").rstrip())

@@ -15,8 +15,9 @@ from backends.report import Report
 from orchestrator.client.errors import InvalidRequest, NotExpressible, NotFound, did_you_mean
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted
-from orchestrator.client.targets import check_accelerator, check_one_executor, check_size, names_of, places
+from orchestrator.client.targets import check_one_executor, check_size, names_of, places
 from orchestrator.render.plan import report_text
+from orchestrator.targets.schema import KINDS
 
 if TYPE_CHECKING:
     from backends.plan import Plan
@@ -57,6 +58,16 @@ class PlannedJob:
     def report(self) -> Report:
         """One line a leaf: what crossed to the trainer, how, and what did not."""
         return self.plan.report
+
+    @property
+    def scripts(self) -> Mapping[str, str]:
+        """Target -> the script that its batch system is handed, where it has one."""
+        own = [each for each in self.candidates if each.kind not in KINDS]
+        if not own:
+            return {}
+        from orchestrator.executors.registry import find  # noqa: PLC0415  # heavy, and few have such a target
+
+        return {each.name: make(self.plan, each) for each in own if (make := find(each.kind).script)}
 
     @property
     def digest(self) -> str:
@@ -111,24 +122,13 @@ def decide(recipe: Recipe, target: Target, to: str | None = None, accept: Iterab
         NotFound: there is no such trainer.
     """
     check_size(recipe, target)
-    check_accelerator(recipe, target, accept := frozenset(accept))
     refusals: dict[str, Report] = {}
-    for each in [trainer(to)] if to else candidates(recipe):
+    for each in [trainer(to)] if to else BACKENDS.values():
         try:
             return compiled(each, recipe, target, accept)
         except Inexpressible as error:
             refusals[each.name] = error.report
     raise not_expressible(refusals)
-
-
-def candidates(recipe: Recipe) -> list[Backend]:
-    """Trainers that may be chosen without `--to`, the preferred first: those of `native` where the recipe writes keys for some.
-
-    Raises:
-        InvalidRequest: the package that brings one cannot be loaded.
-    """
-    written = [name for name in names() if recipe.native.get(name)]
-    return list(map(trainer, written)) or list(BACKENDS.values())
 
 
 def trainer(name: str) -> Backend:

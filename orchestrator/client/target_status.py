@@ -16,6 +16,7 @@ from orchestrator.targets.inventory import Known, Snapshot, ask, owner, recall
 from orchestrator.targets.schema import KINDS
 
 if TYPE_CHECKING:
+    from orchestrator.executors.base import EngineCheck
     from orchestrator.store import Active
     from orchestrator.targets.model import Candidate, Targets
     from orchestrator.targets.node import Node
@@ -70,15 +71,17 @@ def _rows(
     for candidate in candidates:
         for node in candidate.nodes:
             answer, kept = asked.get(node.key), known.get(node.key)
-            facts, using, fault = kept and kept.facts, use.get(node.name, {}), ""
+            facts, using, fault, note = kept and kept.facts, use.get(node.name, {}), "", ""
             if isinstance(answer, Snapshot):
-                facts, fault = answer.facts, wrong_with(candidate, node, answer.facts) or _engine_fault(candidate)
+                facts, fault = answer.facts, wrong_with(candidate, node, answer.facts)
+                if not fault:
+                    fault, note = _engine(home, candidate)
             elif answer:
                 facts, fault = None, str(answer)
             leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, owner(home))
             using = {lease.device: _holder(lease, owner(home)) for lease in leases if _counts(lease, node)} | using
             at, queued = kept and kept.at, waiting.get(candidate.name, 0)
-            rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, queued, fault))
+            rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, queued, fault, note))
     return rows
 
 
@@ -122,7 +125,7 @@ def _active(home: Home) -> list[Active]:
 
 def wrong_with(candidate: Candidate, node: Node, facts: HostFacts) -> str:
     """Why jobs cannot run on a machine that answers; empty when they can."""
-    if node.accelerator == "cuda" and not node.ray and len(facts.devices) < node.devices:
+    if node.accelerator == "cuda" and candidate.kind in KINDS and len(facts.devices) < node.devices:
         return f"{node.name}: clusters.yaml says {node.devices} CUDA device(s), the machine has {len(facts.devices)}"
     if not node.remote and (fault := _local_fault(candidate.target.python)):
         return f"{node.name}: {fault}"
@@ -131,14 +134,16 @@ def wrong_with(candidate: Candidate, node: Node, facts: HostFacts) -> str:
     return ""
 
 
-def _engine_fault(candidate: Candidate) -> str:
-    """Why the engine that grants a target's devices will grant none; empty where it will, or where there is no such engine."""
+def _engine(home: Home, candidate: Candidate) -> EngineCheck:
+    """What the engine says that grants a target's devices, where there is one."""
+    from orchestrator.executors.base import EngineCheck  # noqa: PLC0415  # heavy, as below
+
     if candidate.kind in KINDS:
-        return ""
+        return EngineCheck()
     from orchestrator.executors.registry import find  # noqa: PLC0415  # heavy, and few have such a target
 
-    ask = find(candidate.kind).fault
-    return ask(candidate) if ask else ""
+    ask = find(candidate.kind).check
+    return ask(home, candidate) if ask else EngineCheck()
 
 
 def _local_fault(python: str) -> str:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from backends.plan import Plan
 from orchestrator.executors.phases import Phase, merge_ranks
@@ -236,6 +236,15 @@ class ExecutorContext:
     """Call it, from any thread, when `poll` would tell something new."""
 
 
+class EngineCheck(NamedTuple):
+    """What an engine said of a target."""
+
+    fault: str = ""
+    """Why jobs as clusters.yaml allows them can never run there; empty when they can."""
+    note: str = ""
+    """What a user should know of it besides."""
+
+
 @dataclass(frozen=True)
 class ExecutorType:
     """An executor as the registry has it."""
@@ -245,5 +254,7 @@ class ExecutorType:
     kinds: Mapping[str, TargetKind | str | None]
     """What clusters.yaml may say of the targets that it runs, by their `kind`; None where `targets.load` knows it. A text names it
     as an entry point does, `package.module:NAME`: it is imported where a file has such a target."""
-    fault: Callable[[Candidate], str] | None = None
-    """Asks the engine of a target why jobs as clusters.yaml allows them can never run there; empty when they can."""
+    check: Callable[[Home, Candidate], EngineCheck] | None = None
+    """Asks the engine of a target whether jobs as clusters.yaml allows them can run there. It waits."""
+    script: Callable[[Plan, Candidate], str] | None = None
+    """What the engine is handed for a job, as text that a dry run shows; where there is such a text."""

@@ -48,6 +48,8 @@ class TargetRow(NamedTuple):
     """Jobs that wait for the target."""
     fault: str = ""
     """Why it cannot be used; begins with its name."""
+    note: str = ""
+    """What its engine says of it besides."""
 
 
 def targets_table(rows: Sequence[TargetRow], groups: Mapping[str, Sequence[str]], now: float, *, width: int | None = None) -> str:
@@ -86,11 +88,12 @@ def check_table(rows: Sequence[TargetRow], *, width: int | None = None) -> str:
     ]
     text = table(CHECKED, lines, width=width, loose=("HELD BY",), right=("DEVICES", "CPUS", "DISK FREE"))
     faults = dict.fromkeys(visible(row.fault, keep="\n") for row in rows if row.fault)
+    notes = dict.fromkeys(f"{visible(row.target)}: {visible(row.note)}" for row in rows if row.note)
     ending = [row.node.name for row in rows if row.facts and row.facts.ends_at_logout]
     warnings = [ENDING.format(", ".join(dict.fromkeys(ending)))] if ending else []
     troubles = {row.node.name: row.facts.gpu_trouble for row in rows if row.facts and row.facts.gpu_trouble}
     warnings += [TROUBLE.format(visible(name), visible(trouble)) for name, trouble in troubles.items()]
-    return "\n\n".join([text, *faults, *warnings])
+    return "\n\n".join([text, *faults, *notes, *warnings])
 
 
 def _devices(node: Node) -> tuple[str, str, str]:
@@ -155,4 +158,4 @@ def _host(row: TargetRow, *, checked: bool) -> dict[str, object]:
         "seen_at": row.at,
         "in_use": [{"device": device, "job": job} for device, job in sorted(row.use.items())],
     }
-    return {**document, "fault": row.fault or None} if checked else document
+    return {**document, "fault": row.fault or None, "note": row.note or None} if checked else document

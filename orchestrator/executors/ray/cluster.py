@@ -6,8 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from orchestrator.executors.base import AttemptRequest, Handle, Status
+from orchestrator.executors.base import AttemptRequest, EngineCheck, Handle, Status
 from orchestrator.executors.ray.queue import Key, bundle
+from orchestrator.home import Home
 from orchestrator.monitoring.poll import Observed
 from orchestrator.targets.model import Candidate
 from orchestrator.transports.base import AttemptStatus, RayAddress, TransportError
@@ -67,6 +68,11 @@ class Cluster:
             return None
         lost = Observed(AttemptStatus(*handle.key, "lost", why="node gone"), ())
         return Status.of(handle, [each or lost for each in status.ranks])
+
+
+def cluster_check(home: Home, candidate: Candidate) -> EngineCheck:  # noqa: ARG001  # the contract's
+    """See `base.ExecutorType.check`."""
+    return EngineCheck(cluster_fault(candidate))
 
 
 def cluster_fault(candidate: Candidate) -> str:

@@ -18,7 +18,7 @@ from itertools import takewhile
 from orchestrator.background import BackgroundCalls
 from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, ExecutorType, Handle, Status, Watched
 from orchestrator.executors.hosts import PLACEMENT, HostsExecutor
-from orchestrator.executors.ray.cluster import Cluster, addresses, cluster_fault, missing_nodes
+from orchestrator.executors.ray.cluster import Cluster, addresses, cluster_check, missing_nodes
 from orchestrator.executors.ray.queue import Allocation, Key, enter, look, newest
 from orchestrator.executors.ray.section import RaySection, candidate
 from orchestrator.monitoring.poll import Observed
@@ -263,5 +263,5 @@ def _first(handle: Handle) -> Node:
     return handle.candidate.nodes[0]
 
 
-RAY = ExecutorType("ray", RayExecutor, {"ray": TargetKind(RaySection, candidate)}, cluster_fault)
+RAY = ExecutorType("ray", RayExecutor, {"ray": TargetKind(RaySection, candidate)}, cluster_check)
 """Its one kind of target."""

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.executors.base import Executor, ExecutorContext, ExecutorType
+from typing import TYPE_CHECKING
+
+from orchestrator.executors.base import EngineCheck, Executor, ExecutorContext, ExecutorType
+
+if TYPE_CHECKING:
+    from backends.plan import Plan
+    from orchestrator.home import Home
+    from orchestrator.targets.model import Candidate
 
 
 def _open(context: ExecutorContext) -> Executor:
@@ -11,4 +18,16 @@ def _open(context: ExecutorContext) -> Executor:
     return SlurmExecutor(context)
 
 
-SLURM = ExecutorType("slurm", _open, {"slurm": "orchestrator.executors.slurm.section:KIND"})
+def _check(home: Home, candidate: Candidate) -> EngineCheck:
+    from orchestrator.executors.slurm.check import check  # noqa: PLC0415
+
+    return check(home, candidate)
+
+
+def _script(plan: Plan, candidate: Candidate) -> str:
+    from orchestrator.executors.slurm.script import shown  # noqa: PLC0415
+
+    return shown(plan, candidate)
+
+
+SLURM = ExecutorType("slurm", _open, {"slurm": "orchestrator.executors.slurm.section:KIND"}, _check, _script)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from orchestrator.agent.allocation import INTERRUPTED, TIME_LIMIT
+from orchestrator.agent.allocation import TIME_LIMIT
 from orchestrator.executors.base import Handle, Status
 from orchestrator.executors.slurm.login import LoginNode
-from orchestrator.executors.slurm.states import HOPELESS, QueueJob, finished, hostnames, working
+from orchestrator.executors.slurm.states import HOPELESS, QueueJob, ambiguous, finished, hostnames, working
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.request import GRACE
 from orchestrator.targets.node import Placement
@@ -85,7 +85,7 @@ class SlurmAttempt:
         if not self.handle.placement.devices and not self.told:  # there may be more parts
             return False
         parts = [self.parts.get(rank) for rank in self.ranks]
-        return all(each and each.seen.phase == "exited" and each.seen.why != INTERRUPTED for each in parts)
+        return all(each and each.seen.phase == "exited" and not ambiguous(each.seen) for each in parts)
 
     @property
     def untold(self) -> bool:
@@ -122,8 +122,8 @@ class SlurmAttempt:
         self.parts[rank], self.looked, self.news = observed, sent, True
         if observed.seen.phase != "unknown":
             self.began = self.began or time.monotonic()
-            if not self.handle.placement.devices:
-                self.cluster.hurry()  # only Slurm knows which nodes these are
+            if not self.handle.placement.devices or (ambiguous(observed.seen) and self.gone is None):
+                self.cluster.hurry()  # only Slurm knows which nodes these are, and who ended it
 
     def ended(self, state: Sequence[str], out: str, *, requeued: bool) -> None:
         """Take in how its job ended, and on which nodes, as far as anybody says."""
@@ -189,5 +189,5 @@ class SlurmAttempt:
     def _excused(self) -> bool:
         """Nothing is waited for: it was cancelled before it began, or its files say that Slurm ended it."""
         seen = [each.seen for each in self.parts.values()]
-        ended = all(each.phase == "unknown" or each.why in (INTERRUPTED, TIME_LIMIT) for each in seen)
+        ended = all(each.phase == "unknown" or each.why == TIME_LIMIT or ambiguous(each) for each in seen)
         return ended and (self.state.startswith("CANCELLED") or any(each.phase == "exited" for each in seen))

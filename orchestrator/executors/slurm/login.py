@@ -178,7 +178,7 @@ class LoginNode:
                 self._prepare(asked, plan, paths, slow)
             document = json.dumps(self._document(asked, plan, paths, site), sort_keys=True)
             about = {"job": job, "attempt": attempt, "name": self.name(job, attempt), "script": text, "document": document}
-            about |= {"agent": self._brought(), "limits": limits(plan, site), "secrets": dict(asked.secrets)}
+            about |= {"agent": self.brought(), "limits": limits(plan, site), "secrets": dict(asked.secrets)}
             with self.turns.mine(turn):
                 return str(self.slurm("submit", **about)["id"])
         finally:
@@ -203,7 +203,7 @@ class LoginNode:
         tokens = {"rank": RANK, "head": HEAD, "port": PORT}
         return {"ranks": ranks, "hosts": plan.hosts, "tokens": tokens, "interface": site.interface}
 
-    def _brought(self) -> str:
+    def brought(self) -> str:
         """Bring our programs for compute nodes, once; where they are, relative to the state folder there."""
         with self._bringing:
             if self._agent:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from backends.plan import Plan
-from orchestrator.agent.slurm import minutes
+from orchestrator.agent.slurm_site import minutes
 from orchestrator.executors.slurm.section import Site
 
 if TYPE_CHECKING:
@@ -44,6 +44,22 @@ def script(plan: Plan, site: Site) -> str:
 def shown(plan: Plan, candidate: Candidate) -> str:
     """The script, for a dry run."""
     return script(plan, Site.of(candidate))
+
+
+def probe(site: Site, index: str) -> str:
+    """The text of a job of a minute that looks about on a compute node; `index` is HOST:PORT of a package index."""
+    options = [
+        f"--{name}={getattr(site, name)}"
+        for name in ("partition", "account", "qos", "constraint", "reservation")
+        if getattr(site, name)
+    ]
+    options += ["--job-name=tune-check", "--nodes=1", "--ntasks=1", "--time=1", "--no-requeue", f"--output={OUTPUT}"]
+    if site.cuda:
+        options.append(f"--gres={site.gres}:1" if site.gres else "--gpus-per-node=1")
+    words = [*site.container, site.interpreter, "-I", AGENT, "allocation", "--probe", "found.json", index]
+    lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), "set -e"]
+    lines += [f"module load {shlex.quote(name)}" for name in site.modules]
+    return "\n".join([*lines, " ".join(map(_word, words)), ""])
 
 
 def limits(plan: Plan, site: Site) -> dict[str, str | float]:

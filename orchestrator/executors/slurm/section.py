@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from orchestrator.agent.slurm import minutes
+from orchestrator.agent.slurm_site import minutes
 from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node
 from orchestrator.targets.schema import Absolute, Address, Folder, Jump, Keys, Mine, Program, User, Value, Variable, fits, text

@@ -105,6 +105,15 @@ def _expanded(part: str) -> list[str]:
     return [each for name in names for each in _expanded(part[: match.start()] + name + part[match.end() :])]
 
 
+def ambiguous(seen: AttemptStatus) -> bool:
+    """Do its files leave open who ended it? Slurm's TERM and KILL reach all processes of a job at once, so that a trainer may be gone
+    before our supervisor has heard of it.
+    """
+    if seen.phase != "exited" or seen.why not in ("", INTERRUPTED):
+        return False
+    return seen.why == INTERRUPTED or (seen.signal or (seen.rc or 0) - 128) in (9, 15)
+
+
 def working(observed: Observed | None, key: tuple[str, int], *, cancelled: bool) -> Observed:
     """What is said of a node's part while its job is in Slurm's hands.
 
@@ -113,8 +122,9 @@ def working(observed: Observed | None, key: tuple[str, int], *, cancelled: bool)
     if observed is None:
         return Observed(AttemptStatus(*key, "running"), ())
     seen = replace(observed.seen, job=key[0])
-    if seen.phase in ("unknown", "lost"):
-        seen = replace(seen, phase="stopping" if cancelled else "running", why="", orphans=0)
+    if seen.phase in ("unknown", "lost") or ambiguous(seen):  # the last until Slurm says who ended it
+        phase: Literal["stopping", "running"] = "stopping" if cancelled else "running"
+        seen = replace(seen, phase=phase, why="", rc=None, signal=None, ended=None, orphans=0)
     return replace(observed, seen=seen, tail=b"", said=None, index="")
 
 
@@ -131,7 +141,8 @@ def finished(observed: Observed | None, key: tuple[str, int], state: str, out: s
     """
     observed = observed or Observed(AttemptStatus(*key, "unknown"), ())
     seen = replace(observed.seen, job=key[0], orphans=0)
-    if seen.phase == "exited" and seen.why not in (INTERRUPTED, TIME_LIMIT):
+    ends = state in LOST or state.startswith("CANCELLED") or state == "OUT_OF_MEMORY" or requeued
+    if seen.phase == "exited" and seen.why not in (INTERRUPTED, TIME_LIMIT) and not (ends and ambiguous(seen)):
         return replace(observed, seen=seen)  # it ended by itself, whatever Slurm says of it
     if seen.why == TIME_LIMIT:
         return replace(observed, seen=replace(seen, phase="lost", rc=None, signal=None))

@@ -9,7 +9,8 @@ import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
 from backends.recipe.problems import RecipeError
-from orchestrator.agent.slurm import FULL, SILENT, minutes, said
+from orchestrator.agent.slurm_command import FULL, SILENT, said
+from orchestrator.agent.slurm_site import minutes
 from orchestrator.executors.registry import kinds
 from orchestrator.executors.slurm.script import limits, script
 from orchestrator.executors.slurm.section import Site
@@ -160,6 +161,15 @@ def test_files_go_before_what_slurm_says():
         assert (told.phase, told.rc, told.job) == ("exited", 0, "a")
 
 
+def test_a_trainer_that_slurm_ended_before_our_supervisor_heard_of_it():
+    """TERM and KILL are Slurm's where Slurm says so, and somebody else's where it does not."""
+    for how in ({"signal": 15}, {"rc": 143}, {"signal": 9}):
+        assert end("CANCELLED by 7", seen("exited", **how)) == ("exited", "stopped")
+        assert end("PREEMPTED", seen("exited", **how)) == ("lost", "preempted")
+        assert end("FAILED", seen("exited", **how)) == ("exited", "")
+    assert end("OUT_OF_MEMORY", seen("exited", signal=9)) == ("exited", "out_of_memory")
+
+
 def test_what_never_began_says_what_its_script_wrote():
     """The last line is the site's own word."""
     assert end("FAILED", seen(), "x\nmodule: cuda/9 not found\n") == ("exited", "could not start: module: cuda/9 not found")
@@ -171,6 +181,7 @@ def test_a_supervisor_on_another_machine_is_no_dead_one():
     for phase in ("unknown", "lost"):
         assert working(seen(phase, why="host rebooted", step="train"), KEY, cancelled=False).seen.phase == "running"
     assert working(seen("lost"), KEY, cancelled=True).seen.phase == "stopping"
+    assert working(seen("exited", why="interrupted", signal=15), KEY, cancelled=False).seen.phase == "running"
     assert working(seen("exited", rc=3), KEY, cancelled=False).seen.rc == 3
 
 

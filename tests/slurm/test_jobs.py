@@ -1,0 +1,270 @@
+"""Jobs on a real Slurm, with the real controller and store; the trainer is a shell script that takes milliseconds."""
+
+import random
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.executors.slurm.section import SlurmSection, candidate
+from orchestrator.store import open_store
+from tests.faults.conftest import Lab, seed, training  # noqa: F401
+from tests.slurm import site as slurm_site
+
+pytestmark = pytest.mark.long
+WAITS = "touch began; until test -e go; do sleep 0.05; done"
+"""A step that works until it is let go."""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A Slurm of two nodes with two CPUs each."""
+    with slurm_site.running(tmp_path_factory.mktemp("slurm"), nodes=2) as running:
+        yield running
+
+
+@pytest.fixture
+def lab(home, site):
+    """A state folder of its own; its controllers and its jobs are gone afterwards."""
+    made = Lab(home)
+    yield made
+    made.kill_controllers()
+    for number, state in site.jobs().items():
+        if state in ("RUNNING", "PENDING", "SUSPENDED"):
+            site.run("scancel", number)
+    slurm_site.until(lambda: set(site.jobs().values()).isdisjoint({"RUNNING", "PENDING", "COMPLETING", "SUSPENDED"}))
+
+
+def hpc(**said):
+    """The target."""
+    return [candidate("hpc", SlurmSection(kind="slurm", **{"devices": 2, "nodes": 2, "pace": 1, **said}))]
+
+
+def work(lab, job, attempt=1, rank=0):
+    """The work folder of a part."""
+    return lab.home.jobs / (f"_{rank}_{job}" if rank else job) / str(attempt) / "work"
+
+
+def began(lab, job, attempt=1, rank=0):
+    """Wait until a part's step works."""
+    slurm_site.until(lambda: (work(lab, job, attempt, rank) / "began").exists() or lab.job(job).ended)
+    assert not lab.job(job).ended, (lab.job(job), lab.log())
+
+
+def test_a_job_succeeds_with_all_its_points(lab):
+    """From the queue to SUCCEEDED; the script that ran lies in the job's folder."""
+    lab.submit("a", training(5), steps=5, where=hpc())
+    job = lab.wait("a")
+    assert (job.state, job.reason, job.step) == ("SUCCEEDED", "", 5), (job, lab.log())
+    assert [point.step for point in lab.points("a")] == [1, 2, 3, 4, 5]
+    text = (work(lab, "a") / ".tune/job.sbatch").read_text()
+    assert text == (lab.home.jobs / "a/slurm/1/job.sbatch").read_text()
+    assert lab.events("a").count("SUCCEEDED") == 1
+
+
+def test_two_nodes_know_each_other(lab):
+    """Each part has its number, and all have one address and port; each log is kept."""
+    lab.submit("a", "echo part @RANK@ of @HEAD@:@PORT@ on $SLURMD_NODENAME. slurm=$SLURM_JOB_ID.", hosts=2, where=hpc())
+    lab.wait("a")
+    texts = [lab.home.log_of("a", 1, rank).read_text() for rank in (0, 1)]
+    lines = [next(line for line in text.splitlines() if line.startswith("part")) for text in texts]
+    assert [line.split()[1] for line in lines] == ["0", "1"]
+    assert lines[0].split()[3] == lines[1].split()[3] != "@HEAD@:@PORT@"
+    assert "slurm=." in lines[0], "srun's variables would mislead the trainers' launchers"
+
+
+def test_a_part_that_fails_ends_the_others(lab):
+    """The job fails for the part that failed, at once, also where no controller lives to see it."""
+    lab.submit("a", "touch began; test @RANK@ = 0 && sleep 600; exit 5", hosts=2, where=hpc())
+    job = lab.wait("a", until=lambda job: job.ended)
+    assert (job.state, job.reason) == ("FAILED", "exit_code"), (job, lab.log())
+    assert "exit code 5" in job.detail
+    assert not lab.processes("a")
+
+
+def test_what_waits_says_why_and_is_cancelled_at_once(lab, site):
+    """PENDING with Slurm's own reason; cancelled it never runs."""
+    for job in "abcd":
+        lab.submit(job, WAITS, where=hpc())
+    lab.submit("last", WAITS, where=hpc())
+    job = lab.wait("last", until=lambda job: job.detail.startswith("Slurm: ") and "pending" not in job.detail)
+    assert job.phase_step == "pending"
+    lab.tune("cancel", "last")
+    assert lab.wait("last").state == "CANCELLED"
+    assert not (lab.home.jobs / "last/1").exists()
+    slurm_site.until(lambda: list(site.jobs().values()).count("PENDING") == 0)
+    for job in "abcd":
+        began(lab, job)
+        lab.tune("cancel", job)
+    assert {lab.wait(job).state for job in "abcd"} == {"CANCELLED"}
+
+
+def test_scancel_by_hand_is_a_cancelled_job(lab, site):
+    """Running or waiting, what somebody took from Slurm has been cancelled, and no process of it lives."""
+    lab.submit("a", WAITS, where=hpc())
+    began(lab, "a")
+    number = lab.home.jobs.joinpath("a/slurm/1/id").read_text()
+    site.run("scancel", number)
+    assert lab.wait("a").state == "CANCELLED", lab.log()
+    slurm_site.until(lambda: not lab.processes("a"))
+    site.run("scontrol", "update", "partition=debug", "state=down")
+    try:
+        lab.submit("b", WAITS, where=hpc())
+        lab.wait("b", until=lambda job: job.phase_step == "pending")
+        site.run("scancel", slurm_site.until(lambda: lab.home.jobs.joinpath("b/slurm/1/id").read_text()))
+        assert lab.wait("b").state == "CANCELLED"
+    finally:
+        site.run("scontrol", "update", "partition=debug", "state=up")
+
+
+def test_slurm_that_is_silent_says_nothing_about_a_job(lab, site):
+    """slurmctld is killed while a job runs and another is submitted: both end as if nothing had been."""
+    lab.submit("a", WAITS + ";" + training(2), steps=2, where=hpc())
+    began(lab, "a")
+    site.kill_controller()
+    lab.submit("b", training(2), steps=2, where=hpc())
+    (work(lab, "a") / "go").touch()
+    assert lab.wait("a").state == "SUCCEEDED", lab.log()
+    assert lab.job("b").ended is None
+    site.start_controller()
+    assert lab.wait("b").state == "SUCCEEDED", lab.log()
+    assert lab.job("b").attempt == 1
+
+
+def test_a_dead_node_ends_an_attempt_and_its_orphan_is_told(lab, site):
+    """The node's slurmd is gone, what ran there lives on: the attempt is lost, the next runs elsewhere, and no two write."""
+    script = "echo $$ >> pids; touch began; until test -e go; do sleep 0.05; done;" + training(2)
+    lab.submit("a", script, steps=2, where=hpc(), retry={"lost": 2})
+    began(lab, "a")
+    placed = int(slurm_site.until(lambda: _nodes(lab, "a"))[1:])
+    site.kill_node(placed)
+    try:
+        job = lab.wait("a", 180, until=lambda job: job.attempt == 2 or job.ended)
+        assert job.attempt == 2, (job, lab.log())
+        began(lab, "a", 2)
+        slurm_site.until(lambda: not _alive(work(lab, "a") / "pids"))
+        (work(lab, "a", 2) / "go").touch()
+        assert lab.wait("a").state == "SUCCEEDED", lab.log()
+    finally:
+        site.start_node(placed)
+
+
+def waiting(site):
+    """Jobs that are in the queue or run."""
+    return [number for number, state in site.jobs().items() if state in ("PENDING", "RUNNING")]
+
+
+def _nodes(lab, job):
+    """The first node of a job's attempt, once it is known."""
+    with open_store(lab.home.store) as store:
+        devices = (store.positions(job, 1).get("placed") or {}).get("devices", {})
+    return next(iter(devices), "")
+
+
+def _alive(path):
+    """Does any process live that wrote its number there?"""
+    return [pid for pid in path.read_text().split() if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_requeued_job_runs_once(lab, site):
+    """A site that puts jobs back into its queue against our wish does not make an attempt write twice: the next has another number."""
+    script = "echo x >> ../../count; touch began; until test -e go; do sleep 0.05; done;" + training(2)
+    lab.submit("a", script, steps=2, where=hpc(sbatch=["--requeue"]), retry={"lost": 1})
+    began(lab, "a")
+    number = lab.home.jobs.joinpath("a/slurm/1/id").read_text()
+    slurm_site.until(lambda: lab.job("a").state == "RUNNING")
+    site.run("scontrol", "requeue", number)
+    job = lab.wait("a", 180, until=lambda job: job.attempt == 2 or job.ended)
+    assert job.attempt == 2, (job, lab.log())
+    began(lab, "a", 2)
+    (work(lab, "a", 2) / "go").touch()
+    assert lab.wait("a").state == "SUCCEEDED", lab.log()
+    assert (lab.home.jobs / "a/count").read_text() == "x\nx\n"
+
+
+def test_a_suspended_job_goes_on(lab, site):
+    """While Slurm holds it, that is said, and it is neither hanging nor lost."""
+    lab.submit("a", WAITS + ";" + training(2), steps=2, where=hpc())
+    began(lab, "a")
+    number = lab.home.jobs.joinpath("a/slurm/1/id").read_text()
+    site.run("scontrol", "suspend", number)
+    lab.wait("a", until=lambda job: job.detail == "Slurm: suspended")
+    site.run("scontrol", "resume", number)
+    (work(lab, "a") / "go").touch()
+    job = lab.wait("a")
+    assert (job.state, job.detail) == ("SUCCEEDED", ""), lab.log()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"partition": "gpu"}, "partition gpu: .*; there are debug, long"),
+        ({"time": "2-00:00:00"}, "partition debug has MaxTime=01:00:00"),
+        ({"constraint": "a100"}, "Invalid feature specification"),
+        ({"accelerator": "cuda", "gres": "gpu:h100"}, "Invalid generic resource|node configuration is not available"),
+        ({"memory": "900G"}, "Memory specification can not be satisfied|node configuration is not available"),
+        ({"programs": "/nowhere"}, "no program /nowhere/s.*: is this a login node"),
+    ],
+)
+def test_what_can_never_run_is_refused_before_it_is_queued(lab, site, said, told):
+    """In the site's own words, with the way out; nothing is left in the queue."""
+    before = waiting(site)
+    lab.submit("a", "true", where=hpc(**said))
+    job = lab.wait("a")
+    assert (job.state, job.reason) == ("FAILED", "cannot_start"), (job, lab.log())
+    assert re.search(told, job.detail), job.detail
+    assert waiting(site) == before
+
+
+def test_a_script_that_cannot_begin_says_what_it_wrote(lab):
+    """A module that is not there, an interpreter that is not: the last words of the script are the reason."""
+    lab.submit("a", "true", where=hpc(modules=["nothing/1"]))
+    job = lab.wait("a")
+    assert (job.state, job.reason) == ("FAILED", "cannot_start"), (job, lab.log())
+    assert "module" in job.detail
+
+
+def test_secrets_reach_the_job_and_no_file_of_ours(lab):
+    """By the environment of sbatch; neither the script nor what we bring has the value."""
+    lab.submit("a", 'test "$TOKEN" = hush && echo right', where=hpc(), secrets={"TOKEN": "hush"})
+    lab.wait("a")
+    assert "right" in lab.home.log_of("a", 1).read_text()
+    for path in lab.home.path.rglob("*"):
+        if path.is_file() and path.suffix != ".db" and "log" not in path.name:
+            assert b"hush" not in path.read_bytes().replace(b'test \\"$TOKEN\\" = hush', b"").replace(b'"$TOKEN" = hush', b""), (
+                path
+            )
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("number", range(25))
+def test_a_schedule(lab, site, seed, number, record_property):  # noqa: F811  # pytest takes fixtures by name
+    """Whatever is killed at whatever moment, each job ends once, as its script does, and no attempt of it runs twice."""
+    moments = random.Random(f"{seed}/{number}")
+    script = "echo $$ >> ../../runs-$TUNE_ATTEMPT; " + training(3, pause=0.2)
+    jobs = [f"j{n}" for n in range(4)]
+    wanted = {}
+    for job in jobs:
+        bad = moments.random() < 0.3
+        wanted[job] = "FAILED" if bad else "SUCCEEDED"
+        lab.submit(job, script + ("\nexit 3" if bad else ""), steps=3, where=hpc(), hosts=moments.choice([1, 1, 2]))
+    faults = moments.sample(["controller", "controller", "slurmctld", "wait", "controller"], 3)
+    for fault in faults:
+        time.sleep(moments.uniform(0.0, 1.5))
+        if fault == "controller":
+            lab.kill_controllers()
+            lab.tune("status")
+        elif fault == "slurmctld":
+            site.kill_controller()
+            time.sleep(moments.uniform(0.0, 2.0))
+            site.start_controller()
+    ends = {}
+    for job in jobs:
+        slurm_site.until(lambda job=job: lab.job(job).ended or (lab.tune("status") and False), 180)
+        ends[job] = lab.job(job).state
+    assert ends == wanted, (lab.log(), [lab.job(job) for job in jobs])
+    for job in jobs:
+        runs = lab.home.jobs.joinpath(job, "runs-").read_text().split() if lab.home.jobs.joinpath(job, "runs-").exists() else []
+        assert len(runs) == 1, (job, runs)
+    record_property("schedule", (seed, *ends.values()))

@@ -16,6 +16,15 @@ Beside = Callable[[str], str | None]
 """Text of a file that the config names, relative to it; None when it cannot be had."""
 
 
+NO_TRAINING = (
+    "this is not a training config",
+    "this script has no command",
+    "this is a config of none",
+    "this is a recipe already",
+)
+"""How a refusal begins where nothing is missing: the file is no config of a run that trains."""
+
+
 class Refused(Exception):
     """No recipe can be made of this config; the text says why."""
 

@@ -146,7 +146,8 @@ def _importing(commands: Any) -> None:
     native = _command(
         commands, "import", "importing", "a trainer's own config becomes a recipe; every key is accounted for", "native"
     )
-    native.add_argument("file", metavar="FILE", help="a config of any trainer, or a shell script; - for standard input")
+    about = "a config of any trainer, or a shell script; a folder of them; - for standard input"
+    native.add_argument("file", metavar="FILE|FOLDER", help=about)
     native.add_argument(
         "sets", nargs="*", default=(), metavar="KEY=VALUE", help="what the trainer's command line sets over the file"
     )
@@ -154,7 +155,13 @@ def _importing(commands: Any) -> None:
     native.add_argument(
         "--line", type=int, default=0, metavar="N", help="the command in this line of a script (default: the first)"
     )
-    native.add_argument("-o", dest="output", metavar="RECIPE", help="write the recipe there (default: stdout)")
+    native.add_argument(
+        "-o", dest="output", metavar="RECIPE", help="write the recipe there (default: stdout); of a folder, one each"
+    )
+    native.add_argument("--explain", metavar="KEY", help="what one key of it means, and why")
+    about = "writes nothing; exit code 3 where a config becomes no recipe or a key is not modelled, or -o has other recipes"
+    native.add_argument("--check", action="store_true", help=about)
+    native.add_argument("--verbose", action="store_true", help="every key, with what it became and why")
     native.add_argument("--strict", action="store_true", help="a key that the recipe does not say is an error (exit code 3)")
     native.add_argument("--json", action="store_true", help="one JSON document")
 

@@ -12,20 +12,24 @@ import yaml
 from backends.analysis.porting import changes, moved
 from backends.dialect import Refused
 from backends.importing.convert import Imported, convert
-from backends.native_config import LARGEST, Unreadable
+from backends.native_config import LARGEST, Unreadable, flat
 from backends.recipe.yaml_source import Problem
 from backends.registry import BACKENDS, dialects, find
+from backends.report import Line
 from orchestrator.client.errors import AlreadyExists, InvalidRequest, NotFound, did_you_mean
 from orchestrator.render.plan import problem_text
 
 if TYPE_CHECKING:
     from backends.recipe.schema import Recipe
-    from backends.report import Line
 
 STDIN = "-"
 """In place of a file's name: the text is given, and came through a pipe."""
 MOST = 4 * LARGEST
 """Bytes of a config that are read."""
+
+
+ENDINGS = (".yaml", ".yml", ".sh")
+"""Of files that may be configs, or scripts with a trainer's command."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +55,17 @@ class ImportedConfig:
     @property
     def text(self) -> str:
         """The recipe as a file."""
-        return f"# {self.source}, a config of {find(self.trainer).package}, by tune import\n{_yaml(self.found.values)}"
+        return as_text(self.found, self.source)
 
     @property
     def unmodelled(self) -> list[str]:
         """Keys that the recipe does not say."""
         return [each.key for each in self.found.entries if each.fate == "unmodelled"]
+
+
+def as_text(found: Imported, source: str) -> str:
+    """A recipe as a file, with where it came from."""
+    return f"# {source}, a config of {find(found.backend).package}, by tune import\n{_yaml(found.values)}"
 
 
 def import_config(
@@ -76,23 +85,47 @@ def import_config(
         InvalidRequest: it is no config that a trainer could read.
     """
     found = read(Path(path), trainer, sets, line, text)
-    moves = {name: (changes if name == found.backend else moved)(each, found.recipe) for name, each in BACKENDS.items()}
-    return ImportedConfig(found, moves, "standard input" if str(path) == STDIN else Path(path).name)
+    return ImportedConfig(found, moves_of(found), "standard input" if str(path) == STDIN else Path(path).name)
 
 
-def read(path: Path, trainer: str | None = None, sets: Sequence[str] = (), line: int = 0, text: str | None = None) -> Imported:
-    """As `import_config`, without asking the other trainers."""
+def moves_of(found: Imported) -> dict[str, list[Line]]:
+    """What does not cross to each trainer: first the keys that the recipe does not say, then its leaves. The config's own trainer
+    keeps those that are set verbatim for it.
+    """
+    unsaid = [each for each in found.entries if each.fate == "unmodelled"]
+    kept = flat(found.recipe.native.get(found.backend, {}))
+    own = {each.key for each in unsaid if any(f"{each.key}.".startswith(f"{key}.") for key in kept)}
+    moves: dict[str, list[Line]] = {}
+    for name, each in BACKENDS.items():
+        at_home = name == found.backend
+        keys = [Line(entry.key, "lost", why=entry.why, kind="never") for entry in unsaid if not (at_home and entry.key in own)]
+        moves[name] = [*keys, *(changes if at_home else moved)(each, found.recipe)]
+    return moves
+
+
+def read(
+    path: Path,
+    trainer: str | None = None,
+    sets: Sequence[str] = (),
+    line: int = 0,
+    text: str | None = None,
+    *,
+    plain: bool = False,
+) -> Imported:
+    """As `import_config`, without asking the other trainers. `plain` leaves errors of reading as they are."""
     if trainer is not None and trainer not in dialects():
         rule = f"should be {', '.join(dialects())}"
         raise NotFound(trainer, rule, argument="from", hint=did_you_mean(trainer, dialects()))
     try:
         given = config_text(path) if text is None else text
         return convert(given, name=path.name, wanted=trainer or "", beside=lambda name: _beside(path, name), sets=sets, line=line)
-    except Unreadable as error:
+    except (Unreadable, Refused) as error:
+        if plain:
+            raise
+        if isinstance(error, Refused):
+            raise InvalidRequest(f"{path}: {error}") from None
         problem = Problem(error.key, error.rule, ..., error.line, error.hint, str(path))
         raise InvalidRequest(problem_text([problem])) from None
-    except Refused as error:
-        raise InvalidRequest(f"{path}: {error}") from None
 
 
 def config_text(path: Path) -> str:
@@ -103,7 +136,7 @@ def config_text(path: Path) -> str:
         InvalidRequest: it is too large, or no text.
     """
     if path.is_dir():
-        found = sorted(each.name for each in path.iterdir() if each.suffix in (".yaml", ".yml", ".sh"))
+        found = sorted(each.name for each in path.iterdir() if each.suffix in ENDINGS)
         raise InvalidRequest(str(path), "is a folder", hint=f"name a file of it: {', '.join(found[:5])}" if found else "")
     if not path.exists():
         beside = [str(p) for p in path.parent.iterdir() if p.name != path.name] if path.parent.is_dir() else []

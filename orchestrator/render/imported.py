@@ -42,6 +42,67 @@ def imported_text(found: Imported, moves: Mapping[str, Sequence[Line]], *, width
     return "\n\n".join(parts)
 
 
+CHECKED = 3
+"""Lines of a summary under each heading; the rest under --verbose."""
+
+
+def summary(found: Imported, moves: Mapping[str, Sequence[Line]], *, width: int = 100) -> str:
+    """The report of an import for someone who looks at it once: how many keys there are, what to check, and where it can go.
+
+    Args:
+        found: what the importer made.
+        moves: other trainer -> what changes when the run moves there.
+        width: columns of the terminal.
+    """
+    groups = {fate: [each for each in found.entries if each.fate == fate] for fate in _TITLES}
+    parts = [visible(f"{found.backend}, by {found.because}"), _counts(groups)]
+    told = [f"{each.key} = {brief(each.value)}{_line(each)}: {each.why}" for each in groups["unmodelled"]]
+    for head, lines in (("not modelled, so look at it:", told), ("note:", list(found.notes))):
+        if lines:
+            more = [f"{len(lines) - CHECKED} more: --verbose"] if len(lines) > CHECKED else []
+            parts.append("\n".join([head, *_wrapped([*lines[:CHECKED], *more], width)]))
+    if found.assumed:
+        parts.append(f"{len(found.assumed)} leaves are {found.backend}'s own defaults, written out: --verbose")
+    parts.append("\n".join(["moving to, with data.rendering: shared:", *_wrapped(list(_places(found.backend, moves)), width)]))
+    return "\n".join(parts)
+
+
+def _line(entry: KeyEntry) -> str:
+    return f" (line {entry.line})" if entry.line else ""
+
+
+def _wrapped(lines: Sequence[str], width: int) -> Iterator[str]:
+    for text in lines:
+        yield from textwrap.wrap(visible(text), width, initial_indent="  ", subsequent_indent="      ")
+
+
+def _places(own: str, moves: Mapping[str, Sequence[Line]]) -> Iterator[str]:
+    """Trainer by trainer, what is lost first."""
+    for name, lines in moves.items():
+        lost = [line.leaf for line in lines if line.status == "lost"]
+        near = [line.leaf for line in lines if line.status == "approximated"]
+        said = [f"lost: {', '.join(lost)}"] if lost else []
+        said += [f"comes near: {', '.join(near)}"] if near else []
+        yield f"{name}{' (back)' if name == own else ''}: {'; '.join(said) or 'nothing is lost'}"
+
+
+def explained(found: Imported, entry: KeyEntry, *, width: int = 100) -> str:
+    """One key: what it became, and why.
+
+    Args:
+        found: what the importer made.
+        entry: of the key.
+        width: columns of the terminal.
+    """
+    title = _TITLES[entry.fate].format(found.backend)
+    own = [f"{leaf} = {brief(value)}" for leaf, value in entry.leaves.items() if leaf.startswith("native.")]
+    head = f"{entry.key} = {brief(entry.value)}{_line(entry)}: {title}"
+    beside = sorted({key for leaf in entry.leaves for key in found.sources.get(leaf, ()) if key != entry.key})
+    rest = [f"together with {', '.join(beside)}"] if beside else []
+    leaves = [f"{leaf} = {brief(value)}" for leaf, value in entry.leaves.items() if not leaf.startswith("native.")]
+    return "\n".join([visible(head), *_wrapped([*leaves, *own, *([entry.why] if entry.why else []), *rest], width)])
+
+
 def _counts(groups: Mapping[str, Sequence[KeyEntry]]) -> str:
     total = sum(map(len, groups.values()))
     said = {"modelled": "modelled", "kept": "kept", "unmodelled": "not modelled"}

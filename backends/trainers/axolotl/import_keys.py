@@ -62,7 +62,8 @@ def _model(name: str) -> str:
 def _excess(word: Value) -> Flat:
     if word == "truncate":
         return {}
-    return {f"{_NATIVE}excess_length_strategy": "drop" if word in (ABSENT, None) else word}
+    dropped = note("rows longer than sequence_len: axolotl leaves them out, where another trainer cuts them")
+    return {f"{_NATIVE}excess_length_strategy": "drop" if word in (ABSENT, None) else word, **dropped}
 
 
 def _method(variant: Variant) -> tuple[ImportRow, ...]:

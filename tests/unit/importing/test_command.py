@@ -12,7 +12,7 @@ def test_a_recipe_that_translates(tune):
     done = tune("import", "wild.yaml")
     (tune.cwd / "recipe.yaml").write_text(done.stdout)
     assert "modelled" in done.stderr
-    assert "moving to axolotl" in done.stderr
+    assert "torchtune (back)" in done.stderr
     there = tune.json("translate", "recipe.yaml", "--to", "axolotl")
     assert there["backends"]["axolotl"]["expressible"]
 
@@ -148,3 +148,47 @@ def test_there_and_back_without_words(tune):
     line = next(each for each in made["report"] if each["leaf"] == "data.rendering")
     assert (made["expressible"], line["status"]) == (True, "native")
     assert line["why"].startswith("tokenizer._component_ under native instead")
+
+
+def test_what_is_not_modelled_comes_first(tune):
+    """The report is a summary: what to look at, then where the run can go, beginning with the keys that no recipe says; --verbose
+    has every key. "Nothing is lost" is never said beside a key that is lost.
+    """
+    (tune.cwd / "wild.yml").write_text(AXOLOTL + "chat_template: llama3\nneftune_noise_alpha: 5\n")
+    said = tune("import", "wild.yml").stderr
+    assert said.index("not modelled, so look at it") < said.index("moving to")
+    assert "litgpt: lost: chat_template, neftune_noise_alpha" in said
+    assert "nothing is lost" not in said.replace("axolotl (back): nothing is lost", "")
+    assert "learning_rate = 0.0002" not in said
+    assert "learning_rate = 0.0002" in tune("import", "wild.yml", "--verbose").stderr
+    moves = tune.json("import", "wild.yml")["moves"]
+    assert [line["leaf"] for line in moves["torchtune"]][:2] == ["chat_template", "neftune_noise_alpha"]
+    assert "chat_template" not in [line["leaf"] for line in moves["axolotl"]]
+
+
+def test_one_key(tune):
+    """`--explain` says what one key became and why; a typo leads to the key that is meant."""
+    (tune.cwd / "wild.yml").write_text(AXOLOTL)
+    assert "optim.lr = 0.0002" in tune("import", "wild.yml", "--explain", "learning_rate").stdout
+    assert "did you mean learning_rate?" in tune("import", "wild.yml", "--explain", "learning_rat", code=2).stderr
+
+
+def test_a_folder(tune):
+    """Each config of a folder becomes a recipe of its own; what they share and what is missing is said, and --check holds it."""
+    (tune.cwd / "configs" / "deep").mkdir(parents=True)
+    (tune.cwd / "configs" / "a.yml").write_text(AXOLOTL)
+    (tune.cwd / "configs" / "deep" / "b.yaml").write_text(TORCHTUNE)
+    (tune.cwd / "configs" / "pod.yaml").write_text("apiVersion: v1\nkind: Pod\n")
+    said = tune("import", "configs", "-o", "recipes").stdout
+    assert "2 recipes, 0 configs without one, 1 other files" in said
+    assert sorted(path.relative_to(tune.cwd / "recipes").as_posix() for path in (tune.cwd / "recipes").rglob("*.yaml")) == [
+        "a.yaml",
+        "deep/b.yaml",
+    ]
+    tune("import", "configs", "-o", "recipes", "--check")
+    (tune.cwd / "recipes" / "a.yaml").write_text("")
+    assert "a.yaml" in tune("import", "configs", "-o", "recipes", "--check", code=3).stderr
+    (tune.cwd / "configs" / "a.yml").write_text(AXOLOTL.replace("base_model", "base"))
+    (tune.cwd / "configs" / "c.yml").write_text(AXOLOTL + "a: [\n")
+    found = tune.json("import", "configs", "--check", code=3)
+    assert {each["file"]: each["trains"] for each in found["files"]}["c.yml"] is True

@@ -12,7 +12,7 @@ import pytest
 from backends.analysis.porting import elsewhere
 from backends.backend import Inexpressible
 from backends.compile import NEVER_ACCEPTABLE, plan
-from backends.dialect import Refused
+from backends.dialect import NO_TRAINING, Refused
 from backends.importing import shell
 from backends.importing.convert import convert
 from backends.importing.recognise import opened
@@ -24,7 +24,6 @@ from tests.unit.importing.conftest import COUNTS
 
 pytestmark = pytest.mark.long
 
-NO_TRAINING = ("this is not a training config", "this script has no command", "this is a config of none")
 SAME = {"torchtune": 0.93, "axolotl": 0.99, "litgpt": 0.91, "maxtext": 0.91}
 """Least share of imported files that are the same when they come back. Each other file is printed with its keys and reasons."""
 

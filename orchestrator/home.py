@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from orchestrator.agent.identity import name_state
 
 
 class Home(NamedTuple):
@@ -21,6 +24,8 @@ class Home(NamedTuple):
         """Make it and the folders in it, private to the user."""
         for folder in (self.path, self.jobs, self.cache, self.envs):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with suppress(OSError):  # one of an older release that cannot be written can still be looked at
+            name_state(str(self.path))
         return self
 
     @property

@@ -96,7 +96,7 @@ def own_part(folder: str, document: Json, rank: int) -> Json:
         ValueError: devices were asked for, and Slurm gave none.
     """
     part = document["ranks"][min(rank, len(document["ranks"]) - 1)]
-    spec = dict(part["spec"], job=rank_job(part["spec"]["job"], rank))
+    spec = dict(part["spec"], job=rank_job(part["spec"]["job"], rank), queue="slurm")
     values, meeting = {}, {}
     first = own_address(document["interface"]) if rank == 0 else ""
     head, port = meet(folder, rank, first) if document["hosts"] > 1 else (first, free_port())

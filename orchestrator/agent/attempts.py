@@ -9,8 +9,9 @@ import os
 import time
 from itertools import islice
 
-from orchestrator.agent.files import dump_json, ignore_errors, is_locked, read_bytes, read_json, read_part, relative
-from orchestrator.agent.processes import attempt_processes, signal_all
+from orchestrator.agent.files import dump_json, ignore_errors, is_locked, read_json, read_part, relative
+from orchestrator.agent.identity import boot, is_elsewhere, machine, whereabouts
+from orchestrator.agent.processes import attempt_name, attempt_processes, folder_processes, is_named, signal_all
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,40 +29,83 @@ WHOLE = 16 * CHUNK  # most bytes of all files that are sent whole with one statu
 MATCHES = 8  # most new files of one pattern in one poll
 STATUS_KEYS = ("phase", "step", "step_started", "rc", "signal", "why", "orphans", "ended", "cause", "evidence")
 ALLOCATION_ENDED = "allocation ended"  # why an attempt ended whose devices were taken back
-BOOT_ID = "/proc/sys/kernel/random/boot_id"  # differs after each boot of the host
+FOLDER_GONE = "folder gone"  # `AttemptStatus.why` of an attempt that goes on without its folder
+
+
+def located(folder: str) -> str:
+    """Where an attempt lies for this machine. With a home that several machines of one attempt share, each but the first to come has a
+    folder of its own.
+    """
+    mine = "%s@%s" % (folder, machine())
+    return mine if os.path.exists(mine) else folder
 
 
 def alive(folder: str) -> bool:
     """Does the supervisor live?"""
-    return is_locked(folder + "/sup.lock")
+    # a clean-up may have taken the lock as an old file, which says nothing
+    return is_locked(folder + "/sup.lock") or (
+        os.path.exists(folder) and not os.path.exists(folder + "/sup.lock") and is_named(attempt_name(folder))
+    )
 
 
 def status(folder: str) -> Json:
     """What durable files say of an attempt: `transports.base.AttemptStatus`, without what a watch asks for."""
     job, attempt = folder.rsplit("/", 2)[1:]
-    lives = alive(folder)  # before exit.json: the other order would miss an end in between
-    facts = read_json(folder + "/exit.json")
-    if facts:
+    facts = elsewhere(folder)
+    lives = not facts and alive(folder)  # before exit.json: the other order would miss an end in between
+    ended = None if facts else read_json(folder + "/exit.json")
+    if ended:
         # what granted the devices is gone: the attempt did not end by itself, nor did anybody ask for it
-        facts["phase"] = "lost" if facts["why"] == ALLOCATION_ENDED else "exited"
+        facts = dict(ended, phase="lost" if ended["why"] == ALLOCATION_ENDED else "exited")
     elif lives:
         facts = read_json(folder + "/run.json") or {}
         facts["phase"] = "stopping" if os.path.exists(folder + "/stop.json") else "running"
-    else:
+    elif not facts:
         facts = lost(folder, read_json(folder + "/run.json") or {})
     seen = {key: facts[key] for key in STATUS_KEYS if key in facts}
-    size = 0 if facts["phase"] == "unknown" else os.path.getsize(folder + "/log")
-    return dict(seen, job=job, attempt=int(attempt), log_size=size)
+    size = 0 if facts["phase"] == "unknown" else log_size(folder)
+    number = int(attempt.partition("@")[0])
+    return dict(seen, job=job, attempt=number, log_size=size, host=whereabouts(folder.rsplit("/", 3)[0]))
+
+
+def log_size(folder: str) -> int:
+    """Bytes of an attempt's log; 0 where it is gone."""
+    try:
+        return os.path.getsize(folder + "/log")
+    except OSError:
+        return 0
+
+
+def elsewhere(folder: str) -> Json:
+    """The status of an attempt that another machine started, whose folder this one sees: nothing can be known here of its processes.
+
+    Its end can, unless it is that of another machine's part of it; and where a queue such as Slurm's tells who lives, its files
+    are enough.
+    """
+    meta = read_json(folder + "/meta.json") or {}
+    if not is_elsewhere(meta):
+        return {}
+    spec = (read_json(folder + "/spec.json") or {}).get("spec", {})
+    if spec.get("queue") or (os.path.exists(folder + "/exit.json") and spec.get("hosts", 1) == 1):
+        return {}
+    return {
+        "phase": "unknown",
+        "why": "this is %s, and it was started on %s, which has the same folder" % (machine(), meta["machine"]),
+    }
 
 
 def lost(folder: str, run: Json) -> Json:
     """The status of an attempt that has neither a supervisor nor an end."""
     if not os.path.exists(folder + "/log"):
-        return {"phase": "unknown"}
-    meta = read_json(folder + "/meta.json") or {}  # a power cut may have left it empty
-    if meta.get("boot_id") != read_bytes(BOOT_ID).decode():
+        supervisors, others = folder_processes(folder)
+        if not supervisors and not others:
+            return {"phase": "unknown"}
+        return {"phase": "lost", "why": FOLDER_GONE, "orphans": len(supervisors) + len(others)}
+    meta = read_json(folder + "/meta.json") or {}  # a power cut, or a clean-up of old files, may have taken it
+    if meta and meta["boot_id"].strip() != boot():
         return dict(run, phase="lost", why="host rebooted")
-    return dict(run, phase="lost", why="supervisor died", orphans=len(attempt_processes(meta["tag"], run)))
+    left = attempt_processes(meta["tag"], run) if meta else folder_processes(folder)[1]
+    return dict(run, phase="lost", why="supervisor died" if meta or left else "host rebooted", orphans=len(left))
 
 
 def observe(folder: str, watch: Mapping[str, Any]) -> Json:
@@ -135,31 +179,39 @@ def read(folder: str, name: str, offset: int, limit: int) -> bytes:
 def stop(folder: str, grace: float | None = None) -> None:
     """Ask the supervisor for the end; without a grace, and on a full disk, that of the spec counts.
 
-    Where the folder is shared, whether a supervisor on another machine lives cannot be told here: it is asked all the same.
+    Where the folder is shared, whether a supervisor on another machine lives cannot be told here: it is asked all the same. Where it
+    is gone, nobody would read that: the attempt's processes are told to end.
     """
-    if not os.path.exists(folder + "/exit.json") and (alive(folder) or elsewhere(folder)):
+    if not os.path.exists(folder):
+        signal_all(folder_processes(folder)[1], signal.SIGTERM)
+    elif not os.path.exists(folder + "/exit.json") and (alive(folder) or is_elsewhere(read_json(folder + "/meta.json") or {})):
         with open(folder + "/stop.json", "wb", buffering=0) as file:
             ignore_errors(file.write, b"" if grace is None else dump_json({"grace": grace}).encode())
 
 
 def reap(folder: str) -> int:
-    """Kill what a dead supervisor left behind: TERM, and KILL after a second; how many processes."""
+    """Kill what a dead supervisor left behind, or an attempt whose folder is gone: TERM, and KILL after a second; how many
+    processes.
+    """
     if not status(folder).get("orphans"):
         return 0
-    tag, run = read_json(folder + "/meta.json")["tag"], read_json(folder + "/run.json") or {}
-    left = attempt_processes(tag, run)
+    left = seen = leftovers(folder)
     signal_all(left, signal.SIGTERM)
     end = time.monotonic() + 1.0
-    while attempt_processes(tag, run) and time.monotonic() < end:
+    while left and time.monotonic() < end:
         time.sleep(0.02)
-    signal_all(attempt_processes(tag, run), signal.SIGKILL)
-    return len(left)
+        left = leftovers(folder)
+    signal_all(left, signal.SIGKILL)
+    # last: while it lives, it adopts what loses its parent; without its folder it has nothing else to do
+    supervisors = [] if os.path.exists(folder + "/log") else folder_processes(folder)[0]
+    signal_all(supervisors, signal.SIGKILL)
+    return len({*seen, *supervisors})
 
 
-def elsewhere(folder: str) -> bool:
-    """Was the attempt started on another machine, or before this one's last boot?"""
+def leftovers(folder: str) -> list[int]:
+    """Live processes of an attempt that has no supervisor, or no folder; without the supervisor."""
     meta = read_json(folder + "/meta.json")
-    return bool(meta) and meta.get("boot_id") != read_bytes(BOOT_ID).decode()
+    return attempt_processes(meta["tag"], read_json(folder + "/run.json") or {}) if meta else folder_processes(folder)[1]
 
 
 def wait(folder: str, seconds: float) -> None:

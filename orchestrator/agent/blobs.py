@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 from hashlib import sha256
 
-from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_part, relative
+from orchestrator.agent.attempts import located
+from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_json, read_part, relative
+from orchestrator.agent.identity import is_strange, owner_words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -171,9 +173,18 @@ def attempt(home: str, request: Mapping[str, Any]) -> str:
     return folder
 
 
+def whose(home: str, request: Mapping[str, Any]) -> str:
+    """The folder of an attempt for this machine; PermissionError where it is another controller's than `request["owner"]`."""
+    folder = located(attempt(home, request))
+    owner = (read_json(folder + "/meta.json") or {}).get("owner", "")
+    if is_strange(owner, request.get("owner", "")):
+        raise PermissionError("%s/%s belongs to %s" % (request["job"], request["attempt"], owner_words(owner)))
+    return folder
+
+
 def listing(home: str, request: Json) -> Json:
     """Plain files of an attempt that are, or lie below, the names given: (name, bytes, time of change in ns, executable)."""
-    folder, found = attempt(home, request), []
+    folder, found = whose(home, request), []
     for name in map(readable, request["names"]):
         root = "%s/%s" % (folder, name)
         for below in plain(root):
@@ -203,6 +214,6 @@ def readable(name: str) -> str:
 
 def take(home: str, request: Json) -> tuple[Json, bytes]:
     """Pieces of an attempt's files, (name, offset, length) each; a file that has become shorter yields less."""
-    folder = attempt(home, request)
+    folder = whose(home, request)
     parts = [read_part("%s/%s" % (folder, readable(name)), offset, length) for name, offset, length in request["pieces"]]
     return {"lengths": list(map(len, parts))}, b"".join(parts)

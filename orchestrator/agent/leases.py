@@ -10,9 +10,10 @@ import fcntl
 import os
 import time
 
-from orchestrator.agent.attempts import status
+from orchestrator.agent.attempts import located, status
 from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_bytes, read_json, write_json
 from orchestrator.agent.gpus import gpu_names, look_at_gpus, user_name
+from orchestrator.agent.identity import machine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,17 +46,22 @@ def describe_holder(holder: Json) -> str:
     return "held by %s/%s%s" % (holder["job"], holder["attempt"], " of " + holder["lease"] if holder["lease"] else "")
 
 
+def leases_folder(home: str) -> str:
+    """Where leases of this machine's devices lie: other machines may have the same state folder, and devices of their own."""
+    return "%s/leases/%s" % (home, machine())
+
+
 def lock_turn(home: str) -> int:
     """A descriptor of the lock under which devices are given away and counted; to be closed."""
-    make_folder(home + "/leases")
-    lock = os.open(home + "/leases/turn", os.O_RDWR | os.O_CREAT, 0o600)
+    make_folder(leases_folder(home))
+    lock = os.open(leases_folder(home) + "/turn", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX)
     return lock
 
 
 def lock_device(home: str, device: int) -> tuple[int, Json | None]:
     """A descriptor that holds a device while any process has it open, and None; or -1, and who holds it."""
-    path = "%s/leases/%d" % (home, device)
+    path = "%s/%d" % (leases_folder(home), device)
     last = read_json(path + ".json") or {"job": "unknown", "attempt": 0, "lease": ""}
     lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -64,7 +70,7 @@ def lock_device(home: str, device: int) -> tuple[int, Json | None]:
         os.close(lock)
         return -1, last
     # a worker may have let go of what it inherited, and outlive both its supervisor and its step
-    if status("%s/jobs/%s/%d" % (home, last["job"], last["attempt"])).get("orphans"):
+    if status(located("%s/jobs/%s/%d" % (home, last["job"], last["attempt"]))).get("orphans"):
         os.close(lock)
         return -1, last
     return lock, None
@@ -78,7 +84,7 @@ def leases(home: str) -> list[Json]:
     mine = lock_turn(home)
     try:
         found = []
-        for device in sorted(int(name) for name in os.listdir(home + "/leases") if name.isdigit()):
+        for device in sorted(int(name) for name in os.listdir(leases_folder(home)) if name.isdigit()):
             lock, holder = lock_device(home, device)
             if holder:
                 found.append(dict(holder, device=device))
@@ -182,7 +188,7 @@ def foreign_use(home: str, asked: Sequence[int] = ()) -> Json:
 
     Devices that a start asked for are told of for a while: whoever waits for one asks what is in use, and does not try.
     """
-    now, path = time.time(), home + "/leases/look.json"
+    now, path = time.time(), leases_folder(home) + "/look.json"
     look = read_json(path) or {}
     fresh = "free" in look and 0.0 <= now - look["at"] < LOOK_SECONDS
     wanted = {int(device): when for device, when in look.get("asked", {}).items() if 0.0 <= now - when < ASKED_SECONDS}
@@ -195,7 +201,7 @@ def foreign_use(home: str, asked: Sequence[int] = ()) -> Json:
     missing = {*asked} - wanted.keys()
     if missing or not fresh:
         wanted.update(dict.fromkeys(asked, now))
-        make_folder(home + "/leases")
+        make_folder(leases_folder(home))
         ignore_errors(write_json, path, dict(look, asked=wanted))
     busy, unknown = ({int(device): text for device, text in look[kind].items()} for kind in ("busy", "unknown"))
     if look["rest"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from binascii import crc32
 
 from orchestrator.agent.files import ignore_errors, read_bytes
 
@@ -31,7 +32,49 @@ def attempt_processes(tag: str, run: Json) -> list[int]:
 
     The mark alone is not enough: a process may overwrite its environment (setproctitle does, so Ray's workers do).
     """
-    table, found, mark = {}, set(), b"TUNE_JOB=" + tag.encode()
+    return marked_processes(b"TUNE_JOB=" + tag.encode(), run)
+
+
+def folder_processes(folder: str) -> tuple[list[int], list[int]]:
+    """Live processes of an attempt whose folder may be gone: its supervisor, and all others."""
+    supervisors = name_holders(attempt_name(folder))
+    mark = b"TUNE_FOLDER=" + os.fsencode(folder)
+    known = [{"supervisor": pid, "supervisor_start": process_stat(pid)[3]} for pid in supervisors]
+    return supervisors, sorted({pid for run in known or [{}] for pid in marked_processes(mark, run)})
+
+
+def attempt_name(folder: str) -> str:
+    """What a supervisor calls itself to the kernel (`leases.bind_name`), by which it is known when its folder is gone."""
+    return "tune-attempt %d %08x %s" % (os.getuid(), crc32(os.fsencode(folder)), "/".join(folder.rsplit("/", 2)[1:]))
+
+
+def is_named(name: str) -> bool:
+    """Does any process of this machine have a name?"""
+    return bool(_inodes(name))
+
+
+def name_holders(name: str) -> list[int]:
+    """The processes of this user that have a name."""
+    wanted, found = {"socket:[%s]" % inode for inode in _inodes(name)}, []
+    for pid in filter(str.isdigit, os.listdir("/proc") if wanted else ()):
+        try:
+            if any(os.readlink("/proc/%s/fd/%s" % (pid, fd)) in wanted for fd in os.listdir("/proc/%s/fd" % pid)):
+                found.append(int(pid))
+        except OSError:  # gone, or another user's
+            pass
+    return found
+
+
+def _inodes(name: str) -> list[str]:
+    """Of the sockets that have a name which no file stands for."""
+    end = " @" + name[:107]  # as many as the kernel takes
+    lines = read_bytes("/proc/net/unix").decode("utf-8", "replace").splitlines()
+    return [line.split()[6] for line in lines if line.endswith(end)]
+
+
+def marked_processes(mark: bytes, run: Json) -> list[int]:
+    """Live processes with a word in their environment, with the pids of a run.json, of its session, and all that descend from them."""
+    table, found = {}, set()
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
         try:
             table[pid] = process_stat(pid)

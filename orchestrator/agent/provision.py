@@ -3,30 +3,29 @@
     python3 -I FOLDER/orchestrator/agent provision ENVS NAME LOCKFILE --python 3.11 --accelerator cpu [--uv PATH]
 
 An environment has an address, `ENVS/<name>-<hash>`: the hash is over the pins, the Python, the accelerator and the
-platform. It is made in place, because the scripts in it hold its path, and `.ready` is written last. A lock beside it
-lets one process make it while others wait; the kernel drops the lock when its holder and the `uv` it started are
-gone, and whoever comes next makes a half-made one anew. Standard library of CPython 3.8 or newer.
+platform. It is made in place, because the scripts in it hold its path, and `.ready` is written last. One process makes it
+while others wait, also those of other machines that have the same home (`turns`); where its maker and the `uv` that it started
+are gone, whoever comes next makes a half-made one anew. Standard library of CPython 3.8 or newer.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from orchestrator.agent import uv_process
+from orchestrator.agent.turns import MakerTurn, Overtaken, turn
 from orchestrator.agent.uv_process import masked, run
 from orchestrator.agent.uv_settings import ProvisionError, find_uv, handed_on, pip_settings, surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from orchestrator.agent.uv_process import Say
 
@@ -152,41 +151,36 @@ def build(envs: Path, environment: Wanted, uv: str = "", say: Say = _say, wheels
         return path
     try:
         envs.mkdir(parents=True, exist_ok=True)
-        with _alone(envs / f".{path.name}.lock", say) as lock:
+        with turn(envs / f".{path.name}", _waiting(say)) as mine:
             if not ready(path):
-                _make(path, environment, uv or find_uv(), lock, say, wheels)
+                _make(path, environment, uv or find_uv(), mine, say, wheels)
+    except Overtaken as error:
+        raise ProvisionError(f"no environment for {environment.name}: {error}") from error
     except OSError as error:
         where = error.filename or path
         raise ProvisionError(f"no environment for {environment.name}: {where}: {error.strerror}") from error
     return path
 
 
-@contextmanager
-def _alone(path: Path, say: Say) -> Iterator[int]:
-    """Hold the lock beside an environment; while another process has it, say which."""
-    with path.open("a+") as file:
-        told = float("-inf")
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() - told >= uv_process.PULSE:
-                    told = time.monotonic()
-                    say(f"waiting for process {path.read_text() or '?'}, which makes this environment")
-                time.sleep(0.1)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield file.fileno()
+def _waiting(say: Say) -> Say:
+    """Says now and then for whom it waits."""
+    told = float("-inf")
+
+    def wait(whom: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= uv_process.PULSE:
+            told = time.monotonic()
+            say(f"waiting for {whom}, which makes this environment")
+
+    return wait
 
 
-def _make(path: Path, environment: Wanted, uv: str, lock: int, say: Say, wheels: str) -> None:
-    """Make it in place; the lock is held."""
+def _make(path: Path, environment: Wanted, uv: str, mine: MakerTurn, say: Say, wheels: str) -> None:
+    """Make it in place; it is our turn."""
     name, python, began = environment.name, environment.python, time.monotonic()
     wanted, pip = pins(environment.lock), pip_settings(os.environ)
     handed = handed_on(pip, os.environ)
-    env = surroundings(path.parent, environment.accelerator, python, {**os.environ, **handed})
+    env = surroundings(path.parent, environment.accelerator, python, {**os.environ, **handed}) | mine.mark
     say(f"making the environment of {name} ({environment.accelerator}): {len(wanted)} packages, Python {python}")
     if handed:
         say(f"  from pip's settings, for uv: {', '.join(handed)}")
@@ -198,17 +192,21 @@ def _make(path: Path, environment: Wanted, uv: str, lock: int, say: Say, wheels:
     sync = ["pip", "sync", "--compile-bytecode", *offline, "--python", str(path / "bin/python"), "-"]
     try:
         for args in (["venv", "--quiet", "--python", python, str(path)], sync):
-            if last := run([uv, *args], "\n".join(wanted), env, lock, say):
+            if last := run([uv, *args], "\n".join(wanted), env, say):
                 raise _failure(last, environment, path.parent)
         for pin in foreign(path, python):
-            _rebuild(pin, [uv, "pip", "install", *offline, "--python", str(path / "bin/python")], env, lock, say)
+            _rebuild(pin, [uv, "pip", "install", *offline, "--python", str(path / "bin/python")], env, say)
         for pin in foreign(path, python):
             say(f"  warning: {pin} is a wheel for another Python than {python}, and could not be built from source: it may fail")
         if fault := torch_fault(path, environment.accelerator):
             raise ProvisionError(f"no environment for {name}: {fault}")
+        mine.check()
         (path / ".ready.new").write_text("\n".join([*wanted, ""]))
         (path / ".ready.new").replace(path / ".ready")  # whole or not at all
+    except Overtaken:
+        raise
     except BaseException:
+        mine.check()
         shutil.rmtree(path, ignore_errors=True)
         raise
     say(f"  ready after {time.monotonic() - began:.0f} s: {path}")
@@ -231,11 +229,11 @@ def foreign(path: Path, python: str) -> list[str]:
     return found
 
 
-def _rebuild(pin: str, install: Sequence[str], env: dict[str, str], lock: int, say: Say) -> None:
+def _rebuild(pin: str, install: Sequence[str], env: dict[str, str], say: Say) -> None:
     """Install it from its source, which makes what this Python needs."""
     name = pin.partition("==")[0]
     say(f"  {pin}: the wheel found is for another Python; building it from source")
-    run([*install, "--no-deps", "--reinstall-package", name, "--no-binary", name, pin], "", env, lock, say)
+    run([*install, "--no-deps", "--reinstall-package", name, "--no-binary", name, pin], "", env, say)
 
 
 def _failure(last: Sequence[str], environment: Wanted, envs: Path) -> ProvisionError:

@@ -20,6 +20,8 @@ What makes each fact trustworthy:
     started once      the folder is filled aside and renamed into place: of racing starters one wins
     supervisor alive  it holds flock(sup.lock), which the kernel drops at any death: no stale pid
     host rebooted     the boot id kept at the start differs from the present one
+    this machine      machine and boot are kept with the attempt; devices are held by machine: a home may be shared (`identity`)
+    folder gone       a name of the supervisor's, and a mark with the folder in each step's environment, outlive it (`processes`)
     whose process     it carries the attempt's mark in its environment, descends from one that does, or is of the step's
                       session; a pid counts only with its start time (`processes`)
     device held       flock(HOME/leases/DEVICE) is inherited by the supervisor and the steps, and lasts as long as any lives;
@@ -30,14 +32,17 @@ What makes each fact trustworthy:
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sys
 import time
 
-from orchestrator.agent.attempts import BOOT_ID, observe, read, reap, status, stop, wait
-from orchestrator.agent.files import attempt_folder, dump_json, is_locked, parse_json, read_bytes, read_json, relative, write_json
-from orchestrator.agent.leases import DevicesBusy, held_elsewhere, lock_turn, on_accelerator, take
+from orchestrator.agent.attempts import located, observe, read, reap, status, stop, wait
+from orchestrator.agent.files import attempt_folder, dump_json, is_locked, parse_json, read_json, relative, write_json
+from orchestrator.agent.identity import boot, is_elsewhere, is_strange, machine, name_state, owner_words
+from orchestrator.agent.leases import DevicesBusy, bind_name, held_elsewhere, leases_folder, lock_turn, on_accelerator, take
+from orchestrator.agent.processes import attempt_name
 from orchestrator.agent.supervisor import Supervisor, detach
 
 TYPE_CHECKING = False
@@ -46,7 +51,9 @@ if TYPE_CHECKING:
 
     from orchestrator.agent.files import Json
 
+NAMING = 100  # tries, of a twentieth of a second
 RESERVE = 64 * 1024  # bytes set aside, so that a full disk still takes exit.json
+OF_THE_REQUEST = (errno.ENAMETOOLONG, errno.E2BIG, errno.ELOOP, errno.EISDIR)  # another host would say the same
 REFUSED = (OSError, ValueError, LookupError, TypeError)  # what a wrong request or a host that cannot raises
 
 
@@ -81,7 +88,8 @@ def fill(aside: str, home: str, document: Json) -> None:
     with open(aside + "/reserve", "wb") as reserve, open(aside + "/log", "wb"):
         reserve.write(bytes(RESERVE))
     tag = "%s/%s:%s" % (document["spec"]["job"], document["spec"]["attempt"], os.urandom(8).hex())
-    write_json(aside + "/meta.json", {"tag": tag, "boot_id": read_bytes(BOOT_ID).decode(), "created": time.time()})
+    facts = {"machine": machine(), "boot_id": boot(), "owner": document["spec"].get("owner", "")}
+    write_json(aside + "/meta.json", dict(facts, tag=tag, created=time.time()))
     write_json(aside + "/spec.json", document)
 
 
@@ -112,21 +120,36 @@ def place(folder: str, document: Json) -> int | None:
 
 
 def identity(document: Json) -> Json:
-    """What an attempt is, whoever asks for it and hears of it."""
-    return dict(document, spec=dict(document["spec"], notify="", lease=""))
+    """What an attempt is, whoever asks for it and hears of it. An older release said less."""
+    return dict(
+        document, spec=dict({"rank": 0, "hosts": 1, "allocation": ""}, **dict(document["spec"], notify="", lease="", owner=""))
+    )
+
+
+def own_folder(folder: str, document: Json) -> str:
+    """Where an attempt is placed on this machine: beside the part of another machine that has the same home, where that is there."""
+    meta, there = read_json(folder + "/meta.json"), read_json(folder + "/spec.json")
+    if meta and there and is_elsewhere(meta) and identity(there)["spec"]["rank"] != identity(document)["spec"]["rank"]:
+        return "%s@%s" % (folder, machine())
+    return located(folder)
 
 
 def start(folder: str, document: Json) -> Json:
     """Start an attempt unless it was started before; its status once the first step was started, or could not be."""
     kept = {"spec": document["spec"], "files": document.get("files", {}), "links": document.get("links", {})}
     check(folder, kept)
+    name_state(folder.rsplit("/", 3)[0])
+    base, folder = folder, own_folder(folder, kept)
     held: list[int] = []
     try:
         lock = claim(folder, kept, held)
+        if lock is None and own_folder(base, kept) != folder:  # another machine was first
+            folder = own_folder(base, kept)
+            while held:
+                os.close(held.pop())
+            lock = claim(folder, kept, held)
         if lock is None:
-            there = read_json(folder + "/spec.json")
-            if there and identity(there) != identity(kept):
-                raise FileExistsError("%s exists with other contents: take another attempt, or another job" % folder)
+            refuse_other(folder, kept)
             return status(folder)
         started, starter = os.pipe()
         if os.fork() == 0:
@@ -145,14 +168,43 @@ def start(folder: str, document: Json) -> Json:
             os.close(each)
 
 
+def refuse_other(folder: str, document: Json) -> None:
+    """FileExistsError where what is there is another's attempt, or another attempt."""
+    owner, there = (read_json(folder + "/meta.json") or {}).get("owner", ""), read_json(folder + "/spec.json")
+    if is_strange(owner, document["spec"].get("owner", "")):
+        raise FileExistsError("%s belongs to %s: take another id" % ("/".join(folder.rsplit("/", 2)[1:]), owner_words(owner)))
+    if there and identity(there) != identity(document):
+        raise FileExistsError("%s exists with other contents: take another attempt, or another job" % folder)
+
+
+def name_attempt(folder: str) -> int | None:
+    """A descriptor that names this process as the attempt's supervisor (`processes.attempt_name`); None where another is.
+
+    One may have the name for a moment that is about to place the attempt, or will not come to it.
+    """
+    for _ in range(NAMING):
+        try:
+            return bind_name(attempt_name(folder))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        if os.path.exists(folder):
+            return None
+        time.sleep(0.05)
+    return None
+
+
 def claim(folder: str, document: Json, held: list[int]) -> int | None:
     """Place an attempt, and take its devices, whose descriptors go into `held`. As `place`; `DevicesBusy` when one is in use.
+    None also where it goes on without its folder.
 
     Whoever asks for devices waits for its turn. So of two with some devices in common one gets all of its own, and of two
     starters of one attempt the second finds it placed, and not its own attempt in its way. Those of other state folders ask for
     accelerators in the same order, and do not wait: of them, too, one gets all of its own.
     """
     spec, home = document["spec"], folder.rsplit("/", 3)[0]
+    if "env" in document["links"] and os.statvfs(home).f_flag & os.ST_NOEXEC:
+        raise PermissionError("%s: is mounted noexec: no environment can be used there" % home)
     devices = sorted(set(spec.get("devices", ())))
     # before its turn, since it may take a while
     beyond = {}
@@ -171,7 +223,11 @@ def claim(folder: str, document: Json, held: list[int]) -> int | None:
             raise DevicesBusy(wanted, beyond)
         holder = {key: spec.get(key, "") for key in ("job", "attempt", "lease", "accelerator")}
         for device in devices:
-            write_json("%s/leases/%d.json" % (home, device), holder)
+            write_json("%s/%d.json" % (leases_folder(home), device), holder)
+        name = name_attempt(folder)
+        if name is None:
+            return None
+        held.append(name)  # not for the steps: it is let go with the supervisor
         return place(folder, document)
     finally:
         if mine is not None:
@@ -181,10 +237,13 @@ def claim(folder: str, document: Json, held: list[int]) -> int | None:
 def answer(command: str, args: Sequence[str]) -> list[Json]:
     """What a command line is answered, one document a line."""
     if command == "poll":
-        return [{"seen": [observe(attempt_folder(watch["dir"]), watch) for watch in parse_json(sys.stdin.buffer.read())]}]
+        return [
+            {"seen": [observe(located(attempt_folder(watch["dir"])), watch) for watch in parse_json(sys.stdin.buffer.read())]}
+        ]
     folders = list(map(attempt_folder, args if command == "status" else args[:1]))
     if command == "start":
         return [start(folders[0], parse_json(sys.stdin.buffer.read()))]
+    folders = list(map(located, folders))
     if command == "read":
         return [{"data": read(folders[0], args[1], int(args[2]), int(args[3]))}]
     if command == "reap":
@@ -218,5 +277,7 @@ def refusal(error: Exception) -> Json:
 
 def exit_code(error: Exception) -> int:
     """The exit code that stands for an error."""
+    if isinstance(error, OSError) and error.errno in OF_THE_REQUEST:
+        return 2
     kinds = ((FileExistsError, 3), (BlockingIOError, 5), (OSError, 4))
     return next((number for kind, number in kinds if isinstance(error, kind)), 2)

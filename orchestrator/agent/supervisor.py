@@ -43,7 +43,7 @@ class Supervisor:
     def __init__(self, folder: str, spec: Json, secrets: Mapping[str, str], starter: int) -> None:
         self.folder, self.spec, self.starter = folder, spec, starter
         self.tag = read_json(folder + "/meta.json")["tag"]
-        self.env = {**os.environ, **spec.get("env", {}), **secrets, "TUNE_JOB": self.tag}
+        self.env = {**os.environ, **spec.get("env", {}), **secrets, "TUNE_JOB": self.tag, "TUNE_FOLDER": folder}
         self.log = os.open(folder + "/log", os.O_RDWR | os.O_APPEND)
         self.state: Json = {"supervisor": os.getpid(), "supervisor_start": process_stat("self")[3], "history": []}
         self.ended: int | None = None  # wait status of the step, when it has ended

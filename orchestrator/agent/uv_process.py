@@ -68,15 +68,12 @@ def _lines(pipe: IO[bytes]) -> Iterator[str]:
             return
 
 
-def run(argv: Sequence[str], text: str, env: Mapping[str, str], lock: int, say: Say) -> list[str]:
+def run(argv: Sequence[str], text: str, env: Mapping[str, str], say: Say) -> list[str]:
     """Run uv to its end: nothing when it did its work, else its last words."""
     import subprocess  # noqa: PLC0415  submit imports this module and needs none of it
 
-    # uv inherits the lock: should this process be killed alone, no other process builds beside the uv that it leaves behind
     pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        argv, env=dict(env), pass_fds=(lock,), stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, bufsize=0
-    )
+    process = subprocess.Popen(argv, env=dict(env), stdin=pipe, stdout=pipe, stderr=subprocess.STDOUT, bufsize=0)
     assert process.stdin  # noqa: S101  for mypy: they are pipes
     assert process.stdout  # noqa: S101
     progress = BuildProgress(say)

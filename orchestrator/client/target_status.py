@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +13,8 @@ from orchestrator.client.targets import chosen, layout
 from orchestrator.home import Home
 from orchestrator.render.targets import TargetRow
 from orchestrator.store.attempts import AttemptRecord
-from orchestrator.targets.inventory import Known, Snapshot, ask, owner, recall
+from orchestrator.targets.closed import read_closed
+from orchestrator.targets.inventory import Known, Snapshot, ask, holder, recall
 from orchestrator.targets.schema import KINDS
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def _rows(
 ) -> list[TargetRow]:
     """One a machine of each target."""
     use, waiting = _use(home)
+    closed = read_closed(home, time.time())
     rows = []
     for candidate in candidates:
         for node in candidate.nodes:
@@ -78,10 +81,11 @@ def _rows(
                     fault, note = _engine(home, candidate)
             elif answer:
                 facts, fault = None, str(answer)
-            leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, owner(home))
-            using = {lease.device: _holder(lease, owner(home)) for lease in leases if _counts(lease, node)} | using
+            leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, holder(home))
+            using = {lease.device: _holder(lease, holder(home)) for lease in leases if _counts(lease, node)} | using
             at, queued = kept and kept.at, waiting.get(candidate.name, 0)
-            rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, queued, fault, note))
+            ill = closed[node.name].reason if node.name in closed else ""
+            rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, queued, fault, note, ill))
     return rows
 
 

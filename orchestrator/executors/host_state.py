@@ -14,6 +14,8 @@ PACE = 1.0
 """Seconds between two looks at another host; ends are announced by it at once."""
 LONGEST = 30.0
 """Seconds between two tries to reach a host that is silent, at most."""
+REFUSED, LONGEST_REFUSED = 5.0, 600.0
+"""Seconds after which a host that could not take a start is tried again: at first, and at most."""
 BUSY = 2.0
 """Seconds after which it is asked whether devices that others hold are free; longer and longer while they are not."""
 
@@ -36,6 +38,12 @@ class HostState:
     """Devices that others hold, as far as we heard."""
     holders: str = ""
     """Who that is, in words."""
+    refusals: int = 0
+    """Starts in a row that it could not take: no room, no permission."""
+    closed: str = ""
+    """Why nothing is started there for now, although it answers or may answer again."""
+    reopens: float = 0.0
+    """When it is tried again."""
     busy: int = 0
     """How often in a row we heard so."""
     asking: float = 0.0
@@ -48,8 +56,14 @@ class HostState:
 
     @property
     def down(self) -> bool:
-        """It does not answer, and is not to be tried again yet."""
-        return bool(self.silent) and self.due > time.monotonic()
+        """It does not answer, or cannot take jobs, and is not to be tried again yet."""
+        now = time.monotonic()
+        return (bool(self.silent) and self.due > now) or (bool(self.refusals) and self.reopens > now)
+
+    @property
+    def reopens_at(self) -> float:
+        """When it is tried again, in seconds since the epoch."""
+        return time.time() + max(self.due if self.silent else 0.0, self.reopens) - time.monotonic()
 
     def look(self) -> None:
         """It is being looked at."""
@@ -59,23 +73,35 @@ class HostState:
     def answered(self) -> None:
         """It did."""
         self.silent = 0
+        if not self.refusals:
+            self.closed = ""
 
     def began(self) -> None:
         """A start went well there."""
-        self.busy = self.silent = 0
+        self.busy = self.silent = self.refusals = 0
+        self.closed = ""
 
-    def silence(self) -> None:
+    def silence(self, reason: str) -> None:
         """It did not answer: the next tries are farther and farther apart, and not all at once."""
         self.silent += 1
-        self.facts = None
-        self.due = time.monotonic() + min(LONGEST, 2.0 ** (self.silent - 1)) * random.uniform(0.8, 1.2)  # noqa: S311
+        self.facts, self.closed = None, reason
+        self.due = time.monotonic() + _later(self.silent, 1.0, LONGEST)
+
+    def refuse(self, reason: str) -> None:
+        """It is ill: it cannot take what another host could. It is tried again, later and later."""
+        if self.reopens <= time.monotonic():  # else several starts met it at once
+            self.refusals += 1
+            self.reopens = time.monotonic() + _later(self.refusals, REFUSED, LONGEST_REFUSED)
+        self.facts, self.closed = None, reason
 
     def trouble(self, error: Exception, devices: Sequence[int]) -> None:
         """A start on these devices went wrong there."""
         if isinstance(error, Busy):
             self._hold({*self.taken, *(error.devices or devices)}, str(error))
-        elif isinstance(error, TransportError) and not isinstance(error, HostRefused):
-            self.silence()
+        elif isinstance(error, HostRefused):
+            self.refuse(str(error))
+        elif isinstance(error, TransportError):
+            self.silence(str(error))
 
     def leased(self, leases: Sequence[Lease] | Exception) -> None:
         """What it answered when it was asked who has its devices; nothing new when it did not."""
@@ -91,3 +117,8 @@ class HostState:
         self.taken, self.holders = set(devices), holders
         self.asking = time.monotonic() + min(LONGEST, BUSY * 2**self.busy)
         self.busy = self.busy + 1 if self.taken else 0
+
+
+def _later(times: int, first: float, longest: float) -> float:
+    """Seconds to wait after so many failures in a row."""
+    return min(longest, first * 2.0 ** min(times - 1, 30)) * random.uniform(0.8, 1.2)  # noqa: S311

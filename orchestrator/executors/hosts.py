@@ -8,33 +8,28 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from backends.plan import File
+from orchestrator.agent.attempts import FOLDER_GONE
 from orchestrator.background import BackgroundCalls
 from orchestrator.executors.admission import admit
 from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, ExecutorType, Handle, Status, Watched
 from orchestrator.executors.host_state import HostState
+from orchestrator.executors.launch import PLACEMENT, Launch, NotStaged
+from orchestrator.executors.whereabouts import believed
 from orchestrator.monitoring.poll import Observed, observe
-from orchestrator.staging.inputs import stage
-from orchestrator.staging.request import GRACE, HostPaths, local_paths, request
+from orchestrator.staging.request import GRACE
+from orchestrator.targets.closed import Closed, keep_closed
 from orchestrator.targets.connect import connect
 from orchestrator.targets.inventory import owner
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node, Placement
-from orchestrator.transports.base import AttemptStatus, Busy, HostRefused, Request, TransportError, Watch
-
-PLACEMENT = ".tune/placement.json"
-"""Where an attempt has its placement, relative to its work folder: it can be found again by it."""
+from orchestrator.transports.base import AttemptStatus, Busy, HostRefused, TransportError, Watch
 
 Key = tuple[str, int]
 """Job and attempt."""
-
-
-class NotStaged(TransportError):
-    """What an attempt needs could not be brought to its host: nothing of it was started."""
 
 
 @dataclass
@@ -64,8 +59,14 @@ class HostsExecutor:
         """Job, attempt, node -> what it said last; None while it does not answer."""
         self._starting: list[AttemptRequest] = []
         """To be started by the next poll, which knows whether there is only one."""
-        self._staging: dict[Key, str] = {}
-        """What is being brought."""
+        self._launches: dict[Key, Launch] = {}
+        """Of attempts that are being started."""
+        self._told_closed: dict[str, str] | None = None
+        """As it was kept last."""
+        self._diagnosed: set[Key] = set()
+        """Attempts whose host was closed for what they met there."""
+        self._off: list[Key] = []
+        """Those that were called off, and not told of yet."""
 
     def capacity(self, present: Sequence[Watched], waiting: Iterable[Iterable[Ask]]) -> Capacity:
         """See `base.Executor.capacity`. Devices in use by others are asked after now and then, which starts nothing."""
@@ -78,7 +79,7 @@ class HostsExecutor:
             if host.taken and host.asking <= now:
                 self.calls.send(("leases", name), host.transport.leases)
         granted = admit(held, waiting, {name: host.taken for name, host in self.hosts.items()}, closed)
-        return Capacity(granted, {name: host.holders for name, host in self.hosts.items() if host.taken})
+        return Capacity(granted, {name: host.holders for name, host in self.hosts.items() if host.taken} | self._closed())
 
     def submit(self, request: AttemptRequest) -> Handle:
         """See `base.Executor.submit`. The runner there keeps the promise that it is started once."""
@@ -93,15 +94,17 @@ class HostsExecutor:
         """See `base.Executor.poll`."""
         self._start()
         self._look(watched)
-        told = [Status(*key, "submitting", reason=self._staging.pop(key)) for key in list(self._staging)]
+        told = self._under_way()
         heard: dict[Key, None] = {}  # each once: its bytes are told once
         for name, answer in self.calls.take(patience).items():
             match name:
                 case ("look", str(node)):
                     heard |= dict.fromkeys(self._looked(node, answer))
-                case ("start", str(job), int(attempt)) if (job, attempt) in self._known:
-                    told += self._started(self._known[job, attempt], answer)
-                    heard[job, attempt] = None
+                case ("start", str(job), int(attempt)):
+                    launch = self._launches.pop((job, attempt), None)
+                    if (job, attempt) in self._known and not (launch and launch.off):
+                        told += self._started(self._known[job, attempt], answer)
+                        heard[job, attempt] = None
                 case ("leases", str(node)):
                     self.hosts[node].leased(answer)
                 case _:  # an order: what it did shows when the host is looked at
@@ -111,6 +114,12 @@ class HostsExecutor:
 
     def cancel(self, handle: Handle) -> None:
         """See `base.Executor.cancel`. A host that does not answer is asked when it does."""
+        if any(each.handle.key == handle.key for each in self._starting):
+            self._starting = [each for each in self._starting if each.handle.key != handle.key]
+            self._off.append(handle.key)
+        launch = self._launches.get(handle.key)
+        if launch and not launch.off and launch.call_off():
+            self._off.append(handle.key)
         for node in handle.nodes:
             if observed := self._latest.get((*handle.key, node.name)):
                 if observed.seen.orphans:
@@ -137,10 +146,21 @@ class HostsExecutor:
         return None
 
     def close(self) -> None:
-        """See `base.Executor.close`."""
+        """See `base.Executor.close`. What is being brought ends with the piece that is under way; the next controller goes on there."""
+        for launch in self._launches.values():
+            launch.call_off()
         self.calls.close()
         for host in self.hosts.values():
             host.transport.close()
+
+    def _closed(self) -> dict[str, str]:
+        """Hosts on which nothing is started for now, and why; kept for `tune targets` too, whenever that changes."""
+        found = {name: Closed(host.closed, host.reopens_at) for name, host in self.hosts.items() if host.down}
+        reasons = {name: each.reason for name, each in found.items()}
+        if reasons != self._told_closed:
+            keep_closed(self.home, found)
+            self._told_closed = reasons
+        return {name: f"nothing is started there for now: {reason}" for name, reason in reasons.items()}
 
     # Asking
 
@@ -187,43 +207,19 @@ class HostsExecutor:
             handle = each.handle
             hosts = [self._host(node) for node in handle.nodes]
             here = len(starting) == 1 and not any(node.remote for node in handle.nodes)
-            self.calls.send(("start", *handle.key), self._give, each, hosts, here=here)
+            launch = Launch(self.home, self.owner, each, hosts)
+            if self.calls.send(("start", *handle.key), launch.run, here=here):
+                self._launches[handle.key] = launch
 
-    def _give(self, asked: AttemptRequest, hosts: Sequence[HostState]) -> list[AttemptStatus | Exception]:
-        """In another thread: everything to all hosts first, which may take long, and only then start on all."""
-        handle = asked.handle
-        placed = File(PLACEMENT, json.dumps(handle.placement.as_dict()))
-        plan = replace(asked.plan, files=(*asked.plan.files, placed))
-        nodes = [(node, handle.placement.devices[node.name]) for node in handle.nodes]
-
-        def prepare(rank: int) -> Request:
-            host = hosts[rank]
-            try:
-                paths = self._paths(host, asked)
-                if len(hosts) > 1:
-                    paths = replace(paths, interface=host.transport.interface(handle.nodes[0].address))
-            except HostRefused:  # it will not do tomorrow either what it cannot today
-                raise
-            except TransportError as error:
-                raise NotStaged(str(error)) from error
-            return request(handle.job, handle.attempt, plan, nodes, rank, paths, asked.secrets, self.owner, asked.resume)
-
-        ranks = range(len(hosts))
-        prepared = _each(prepare, ranks)
-        if any(isinstance(each, Exception) for each in prepared):
-            return [each if isinstance(each, Exception) else NotStaged("another host was not ready") for each in prepared]
-        return _each(lambda rank: hosts[rank].transport.start(prepared[rank]), ranks)
-
-    def _paths(self, host: HostState, asked: AttemptRequest) -> HostPaths:
-        if not host.node.remote:
-            return local_paths(self.home, asked.plan)
-        host.facts = host.facts or host.transport.hello()
-        key = asked.handle.key
-
-        def say(text: str) -> None:
-            self._staging[key] = text
-
-        return stage(self.home, host.transport, host.facts, host.node, asked.plan, say)
+    def _under_way(self) -> list[Status]:
+        """What is told of attempts that are being started: what is brought, or that nothing will be started any more."""
+        off, self._off = self._off, []
+        told = [Status(*key, "withdrawn", reason="called off before it started") for key in off]
+        for key, launch in self._launches.items():
+            if launch.progress and not launch.off:
+                told.append(Status(*key, "submitting", reason=launch.progress))
+                launch.progress = ""
+        return told
 
     # Hearing
 
@@ -231,7 +227,7 @@ class HostsExecutor:
         """Take in what a machine said; the attempts that it is about."""
         host = self.hosts[name]
         if isinstance(answer, Exception):
-            host.silence()
+            host.silence(str(answer))
             here = [key for key, each in self._known.items() if any(node.name == name for node in each.handle.nodes)]
             for key in here:
                 self._latest[(*key, name)] = None
@@ -243,9 +239,18 @@ class HostsExecutor:
             key = observed.seen.job, observed.seen.attempt
             known = self._known.get(key)
             if known and (observed.seen.phase != "unknown" or host.asked >= known.begun):  # else it was asked before the start
-                self._latest[(*key, name)] = observed
+                self._diagnose(host, key, observed.seen)
+                seen, doubt = believed(observed.seen, known.handle.placement.machines.get(name, ""))
+                self._latest[(*key, name)] = replace(observed, seen=seen) if seen else None
+                known.trouble = f"{name}: {doubt}" if doubt else known.trouble
                 heard.append(key)
         return heard
+
+    def _diagnose(self, host: HostState, key: Key, seen: AttemptStatus) -> None:
+        """Close a host whose disk is full: the next job would meet the same. Once for each attempt that met it."""
+        if seen.cause == "disk_full" and seen.phase == "exited" and seen.rc != 0 and key not in self._diagnosed:
+            self._diagnosed.add(key)
+            host.refuse(f"{host.node.name}: {seen.evidence}")
 
     def _started(self, known: SubmittedAttempt, answers: list[AttemptStatus | Exception] | Exception) -> list[Status]:
         """What the hosts answered to a start: all began; or none shall have."""
@@ -267,10 +272,8 @@ class HostsExecutor:
                 self._latest[(*handle.key, node.name)] = Observed(answer, ())
         if not wrong:
             return []
-        refused = [
-            each for each in wrong.values() if not isinstance(each, TransportError | Busy) or isinstance(each, HostRefused)
-        ]
-        nothing = all(isinstance(each, Busy | NotStaged) for each in wrong.values())
+        refused = [each for each in wrong.values() if not isinstance(each, TransportError | Busy)]
+        nothing = all(isinstance(each, Busy | NotStaged | HostRefused) for each in wrong.values())
         if not nothing and not refused:  # the answer was lost: what the host did shows when it is looked at
             known.trouble = str(next(iter(wrong.values())))
             return [Status(*handle.key, "unreachable", reason=known.trouble)]
@@ -288,32 +291,29 @@ class HostsExecutor:
         if self.calls.away(("start", job, attempt)) or not (known.abandoned or all(key in self._latest for key in keys)):
             return None
         ranks = [self._latest.get(key) for key in keys]
+        machines = {
+            node.name: each.seen.host
+            for node, each in zip(known.handle.nodes, ranks, strict=True)
+            if each and _was_there(each.seen)
+        }
+        placed = known.handle.placement
+        news = {name: host for name, host in machines.items() if host and name not in placed.machines}
+        placement = replace(placed, machines={**placed.machines, **news}) if news else None
         for key, observed in zip(keys, ranks, strict=True):
             if observed:  # bytes are told once
                 self._latest[key] = replace(observed, chunks=(), log=b"")
-        return Status.of(known.handle, ranks, known.trouble if None in ranks else "")
+        return Status.of(known.handle, ranks, known.trouble if None in ranks else "", placement)
 
     def _forget(self, present: set[Key]) -> None:
         """What has ended is not known any more."""
         self._known = {key: each for key, each in self._known.items() if key in present}
         self._latest = {key: each for key, each in self._latest.items() if key[:2] in present}
+        self._diagnosed &= present
 
 
-def _each(call: Callable[[int], Any], ranks: Sequence[int]) -> list[Any]:
-    """A function's values, or what it raised, for all ranks at once."""
-
-    def outcome(rank: int) -> Any:
-        try:
-            return call(rank)
-        except Exception as error:  # it is told by whoever asked for the start
-            return error
-
-    if len(ranks) == 1:
-        return [outcome(0)]
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
-
-    with ThreadPoolExecutor(len(ranks)) as pool:
-        return list(pool.map(outcome, ranks))
+def _was_there(seen: AttemptStatus) -> bool:
+    """Does who says this know the attempt?"""
+    return seen.phase != "unknown" and seen.why != FOLDER_GONE
 
 
 HOSTS = ExecutorType("hosts", HostsExecutor, dict.fromkeys(("local", "ssh")))

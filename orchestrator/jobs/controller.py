@@ -24,7 +24,7 @@ from orchestrator.jobs.attempt_history import beginning, outcome, tried
 from orchestrator.jobs.following import begin_next
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconcile
 from orchestrator.jobs.queue import Queue
-from orchestrator.jobs.retry import Again, Rules, again, astray, hangs
+from orchestrator.jobs.retry import Again, Rules, again, astray, elsewhere, hangs
 from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, rows_note, summed
@@ -113,9 +113,7 @@ class Controller:
     def _heed(self, statuses: Sequence[Status], present: Mapping[str, Active]) -> bool:
         """Act on what was heard; was there anything?"""
         # each job once; those whose user waits for no host first
-        heard: dict[str, Status | None] = {
-            id: None for id, each in present.items() if each.job.want == "abandon" and id in self.cases
-        }
+        heard: dict[str, Status | None] = {id: None for id, each in present.items() if each.job.want and id in self.cases}
         for status in statuses:
             if known := self.left.get((status.job, status.attempt)):
                 self._left(known, status)
@@ -142,7 +140,10 @@ class Controller:
             if status:
                 case.status = status
                 self._read(each, case, status)
-            if case.status and (case.status.said or case.status.phase == "pending" or job.want == "abandon"):
+            if case.status is None:  # it is on its way, or nothing was heard of it yet
+                if job.want and job.state in ALIVE and (handle := case.handle(job.id)):
+                    self.executors.cancel(handle)
+            elif job.want == "abandon" or (status and (status.said or status.phase == "pending")):
                 self._follow(each, case, case.status)
 
     def _read(self, each: Active, case: ActiveAttempt, status: Status) -> None:
@@ -160,13 +161,14 @@ class Controller:
         if status.phase == "pending" and (job.phase_step, job.detail) != ("pending", status.reason):
             news: Changes = {"phase_step": "pending", "detail": status.reason}
             self.store.change(job.id, expect=list(ALIVE), attempt=job.attempt, now=time.time(), **news)
-        if status.phase != "pending" and (not status.ranks or None in status.ranks) and job.reachable:
+        silent = status.phase != "pending" and (not status.ranks or None in status.ranks)
+        if silent and (job.reachable or job.detail != status.reason):
             # it says nothing about the job, but that we do not know
-            self.store.change(job.id, expect=None, now=time.time(), reachable=False, detail=status.reason, event=True)
+            self.store.change(job.id, expect=None, now=time.time(), event=job.reachable, reachable=False, detail=status.reason)
 
     def _place(self, each: Active, case: ActiveAttempt, placement: Placement) -> None:
         """Keep where an attempt runs, once that is known better."""
-        if placement != case.record.placement:
+        if case.record.placement is None or placement.as_dict() != case.record.placement.as_dict():
             case.record.placement = placement
             self.store.record(each.job.id, each.job.attempt, (), time.time(), case.record.as_dict())
 
@@ -259,7 +261,8 @@ class Controller:
         case.record.outcome = outcome(ended, first.index if first else "", len(case.nodes()), case.silent())
         self.store.record(job.id, job.attempt, (), now, case.record.as_dict())
         if new.state != "CANCELLED":
-            choice = again(case.rules, tried(self.store, job.id, job.attempt), steps)
+            before = tried(self.store, job.id, job.attempt)
+            choice = elsewhere(new.reason, before, case.request.usable(case.plan.hosts)) or again(case.rules, before, steps)
             if isinstance(choice, Again):
                 last, positions = (new.state, new.reason, new.detail), beginning(choice, now).as_dict()
                 self.store.new_attempt(job.id, [job.state], now, ended=last, why=choice.why, positions=positions)
@@ -311,6 +314,7 @@ class Controller:
             if news := changed(case.request.inputs):
                 self._become(each, Become("FAILED", "input_changed", f"{news}; {WAY_OUT}"))
             elif handle:
+                case.status = None
                 asked = AttemptRequest(handle, case.plan, case.request.candidates, case.record.resume, values)
                 self._place(each, case, self.executors.submit(asked).placement)
 
@@ -320,7 +324,7 @@ class Controller:
         if job.want:
             self._become(each, Become("CANCELLED", "cancelled", "before it started"))
         elif status.started:
-            self.store.new_attempt(job.id, ("STARTING",), now)
+            self.store.new_attempt(job.id, ("STARTING",), now, why=status.reason)
         else:
             news: Changes = {"state": "QUEUED", "detail": status.reason}
             self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=now, **news)

@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from orchestrator.agent.attempts import FOLDER_GONE
 from orchestrator.executors.phases import STOPPED, Phase
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
@@ -125,10 +126,15 @@ def _unknown(facts: Facts) -> Sequence[Action]:
 
 
 def _lost(facts: Facts) -> Sequence[Action]:
+    """Its supervisor is gone. While processes of it live, it is not over: another attempt would run beside them."""
+    if facts.orphans and facts.want != "abandon":
+        return (Do("cancel"),)
     reap: Sequence[Action] = (Do("cancel"),) if facts.orphans else ()
     if facts.want:
         return *reap, Become("CANCELLED", "cancelled", facts.why)
-    return *reap, Become("LOST", facts.why.replace(" ", "_"), f"{facts.why} while step {facts.step or 'none'} was running")
+    if facts.why == FOLDER_GONE:
+        return (Become("LOST", "folder_gone", "the host has no trace of the attempt: its folder was removed"),)
+    return (Become("LOST", facts.why.replace(" ", "_"), f"{facts.why} while step {facts.step or 'none'} was running"),)
 
 
 def _ended(facts: Facts) -> Become:

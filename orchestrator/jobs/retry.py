@@ -15,6 +15,9 @@ from backends.log_signs import Class
 from backends.recipe.flat import defaults, leaves
 
 LONGEST_WAIT = 600.0
+HOST_FAULTS = ("disk_full",)
+"""Reasons for which another host is tried. One that has no room, no permission or no Python for a start is not among them: nothing
+began there, and the executor tries another one by itself."""
 CLOSE = 1e-3
 """How far the rate of a resumed run may be off, as a share of the highest: float32 in one trainer, and figures rounded in logs."""
 
@@ -102,6 +105,21 @@ def again(rules: Rules, tried: Sequence[Tried], steps: int | None) -> Again | En
     where = f"from step {start.checkpoint.step}" if start else "from the beginning"
     wait = min(LONGEST_WAIT, 10.0 * 2 ** (times - 1)) if last.kind in ("lost", "hardware") else 0.0
     return Again(f"{said}: attempt {last.number + 1} {where}, {times} of {allowed}", start, wait)
+
+
+def elsewhere(reason: str, tried: Sequence[Tried], nodes: Sequence[str]) -> Again | None:
+    """Whether a job is tried on another host, since it failed for a fault of the host: whatever the rules say, since it is not its own.
+
+    Args:
+        reason: why it failed.
+        tried: all attempts so far, the last one has just ended.
+        nodes: where it may run, as far as another choice would help.
+    """
+    before = {node for each in tried for node in each.place}
+    if reason not in HOST_FAULTS or before.issuperset(nodes):
+        return None
+    last = tried[-1]
+    return Again(f"{reason.replace('_', ' ')} on {', '.join(last.place)}: attempt {last.number + 1} on another host")
 
 
 def _got_on(tried: Sequence[Tried]) -> int:

@@ -50,6 +50,8 @@ class TargetRow(NamedTuple):
     """Why it cannot be used; begins with its name."""
     note: str = ""
     """What its engine says of it besides."""
+    closed: str = ""
+    """Why the controller starts nothing there for now."""
 
 
 def targets_table(rows: Sequence[TargetRow], groups: Mapping[str, Sequence[str]], now: float, *, width: int | None = None) -> str:
@@ -62,7 +64,8 @@ def targets_table(rows: Sequence[TargetRow], groups: Mapping[str, Sequence[str]]
             *_devices(row.node),
             str(sum(device not in row.use for device in range(row.node.devices))) if row.node.devices else "?",
             "-" if row.at is None else f"{ago(now - row.at)} ago",
-            _use(row.use) or ("" if row.node.devices else f"unknown: tune targets check {row.target}"),
+            "; ".join(filter(None, (_use(row.use), row.closed and f"nothing is started there for now: {clean(row.closed)}")))
+            or ("" if row.node.devices else f"unknown: tune targets check {row.target}"),
         )
         for row in rows
     ]
@@ -158,4 +161,5 @@ def _host(row: TargetRow, *, checked: bool) -> dict[str, object]:
         "seen_at": row.at,
         "in_use": [{"device": device, "job": job} for device, job in sorted(row.use.items())],
     }
+    document |= {"closed": row.closed} if row.closed else {}
     return {**document, "fault": row.fault or None, "note": row.note or None} if checked else document

@@ -12,6 +12,7 @@ from typing import Any
 from backends.checkpoints import LINK
 from backends.plan import HEAD, JOB, PORT, RANK, Environment, Plan
 from orchestrator import agent
+from orchestrator.agent.identity import owner_words
 from orchestrator.agent.provision import address, ready
 from orchestrator.home import Home
 from orchestrator.store.attempts import ResumePoint
@@ -84,7 +85,7 @@ def request(
         rank: which of them.
         paths: what the attempt stands on there.
         secrets: values for the environment.
-        owner: who holds the devices: this controller.
+        owner: whose attempt it is: this controller's.
         resume: the checkpoint of an earlier attempt that this one goes on from.
         granted: hosts and devices are known; else whoever starts the steps in the allocation puts in what is known only there.
     """
@@ -107,29 +108,39 @@ def request(
         links["env"] = str(place)
         if not (paths.here and ready(place)):
             steps.insert(0, _provision(environment, paths, files))
-    # torch takes the interface that the host's own name leads to, on many hosts the loopback
-    meeting = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), paths.interface) if paths.interface else {}
-    env = {**meeting, **node.env, **{name: _filled(value, values) for name, value in plan.env}}
-    if environment.accelerator == "cuda":
-        if granted:
-            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
-        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the host's locks count; CUDA by itself begins with the fastest
     return Request(
         job,
         attempt,
         tuple(steps),
         files,
         links,
-        env,
+        _variables(plan, node, paths, values, devices if granted else None),
         GRACE,
         notify=paths.notify,
         devices=tuple(devices),
         accelerator=environment.accelerator,
         occupied=node.occupied,
-        lease=owner,
+        lease=owner_words(owner),
+        owner=owner,
+        rank=rank,
+        hosts=len(hosts),
         secrets=secrets,
         allocation=f"allocations/{job}-{attempt}" if node.ray else "",
     )
+
+
+def _variables(
+    plan: Plan, node: Node, paths: HostPaths, values: Mapping[str, str], devices: Sequence[int] | None
+) -> dict[str, str]:
+    """The environment of the steps; `devices` are None where they are known in the allocation alone."""
+    # torch takes the interface that the host's own name leads to, on many hosts the loopback
+    meeting = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), paths.interface) if paths.interface else {}
+    env = {**meeting, **node.env, **{name: _filled(value, values) for name, value in plan.env}}
+    if plan.environment.accelerator == "cuda":
+        if devices is not None:
+            env["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, devices))
+        env["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as the host's locks count; CUDA by itself begins with the fastest
+    return env
 
 
 def _provision(environment: Environment, paths: HostPaths, files: dict[str, str]) -> dict[str, Any]:

@@ -58,6 +58,11 @@ class JobRequest:
         """The queue in which the job waits: see `lanes.lane`."""
         return lanes.lane([each.as_dict() for each in self.candidates])
 
+    def usable(self, hosts: int) -> list[str]:
+        """Names of the nodes where it may run, of targets that leave a choice: with more than it needs."""
+        several = [each.usable for each in self.candidates if len(each.usable) > hosts or len(self.candidates) > 1]
+        return [node.name for nodes in several for node in nodes]
+
     def nodes(self, placement: Placement | None) -> list[tuple[Node, tuple[int, ...]]]:
         """Nodes of an attempt by rank, and the devices that it has there; none when it was not placed yet.
 

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from orchestrator.agent.gpus import user_name
+from orchestrator.agent.identity import state_id
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import HostFacts, Lease, TransportError
 
@@ -123,5 +125,13 @@ def _ask(home: Home, node: Node) -> Snapshot | TransportError:
 
 
 def owner(home: Home) -> str:
+    """Whose the jobs of a state folder are: in words for people, and after a `#` by the folder's random id.
+
+    An attempt is known as one's own by either (`agent.identity.is_strange`): after a store was lost, after the machine was renamed.
+    """
+    return f"{holder(home)}#{state_id(str(home.path))}"
+
+
+def holder(home: Home) -> str:
     """Who holds devices for the jobs of a state folder, in words for people."""
-    return f"{os.uname().nodename}:{home.path}"
+    return f"{user_name(os.getuid())}@{os.uname().nodename}:{home.path}"

@@ -89,11 +89,19 @@ class Placement:
     """Node -> numbers of the devices that the attempt has there, by rank; none where an executor counts them by itself."""
     ref: str = ""
     """The executor's own name for the attempt, where it has one: a Slurm job id."""
+    machines: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """Node -> which machine, which boot of it, and which state folder it was started on (`AttemptStatus.host`): an address may come to
+    lead to another."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Placement:
         """The placement that `as_dict` gave."""
-        return cls(values["target"], {node: tuple(held) for node, held in values["devices"].items()}, values.get("ref", ""))
+        return cls(
+            values["target"],
+            {node: tuple(held) for node, held in values["devices"].items()},
+            values.get("ref", ""),
+            values.get("machines", {}),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -101,4 +109,5 @@ class Placement:
             "target": self.target,
             "devices": {node: list(held) for node, held in self.devices.items()},
             **({"ref": self.ref} if self.ref else {}),
+            **({"machines": dict(self.machines)} if self.machines else {}),
         }

@@ -146,6 +146,8 @@ class HostFacts:
     """NVIDIA devices."""
     gpu_trouble: str = ""
     """What nvidia-smi says where it cannot tell of all devices."""
+    host: str = ""
+    """As in `AttemptStatus`."""
     ends_at_logout: bool = False
     """systemd-logind there ends what was started over SSH when that session closes: jobs with it."""
 
@@ -205,6 +207,12 @@ class Request:
     allocation: str = ""
     """A file that somebody else keeps locked while the attempt may run, relative to the state folder: whoever granted its devices.
     It does not start without, and ends when the lock is let go of. Empty: the devices are ours to grant."""
+    owner: str = ""
+    """Whose attempt it is: see `targets.inventory.owner`."""
+    rank: int = 0
+    """Which of its hosts this is."""
+    hosts: int = 1
+    """How many it has. Those that share a home have a folder each."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +265,8 @@ class AttemptStatus:
     rc: int | None = None
     signal: int | None = None
     why: str = ""
-    """`stopped`, `killed after grace`, `could not start: ...`, `host rebooted`, `supervisor died`."""
+    """`stopped`, `killed after grace`, `could not start: ...`, `host rebooted`, `supervisor died`, `folder gone`. Of an unknown one:
+    why it cannot be known here."""
     cause: str = ""
     """What the host knows of why the step failed: `disk_full`, `out_of_memory`; empty: nothing."""
     evidence: str = ""
@@ -265,6 +274,8 @@ class AttemptStatus:
     orphans: int = 0
     """Processes that a dead supervisor left behind."""
     log_size: int = 0
+    host: str = ""
+    """Which machine says so, which boot of it, and which state folder there: see `executors.whereabouts`."""
     ended: float | None = None
     """Seconds since the epoch, by our clock, when exited."""
     chunks: tuple[Chunk, ...] = ()

@@ -32,7 +32,7 @@ LISTING = 32 << 20
 LATEST = 1e11
 """Seconds since the epoch; times are before that."""
 KINDS: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("job", "phase", "step", "why", "cause", "evidence"), str),
+    **dict.fromkeys(("job", "phase", "step", "why", "cause", "evidence", "host"), str),
     **dict.fromkeys(("attempt", "orphans", "log_size"), int),
     **dict.fromkeys(("rc", "signal"), (int, type(None))),
     **dict.fromkeys(("step_started", "ended"), (int, float, type(None))),
@@ -45,7 +45,7 @@ MATCHES = 8
 def document(request: Request) -> dict[str, Any]:
     """What the runner needs to start an attempt."""
     kept = ("job", "attempt", "env", "grace", "notify", "devices", "accelerator", "occupied", "lease", "allocation")
-    spec = {key: getattr(request, key) for key in kept}
+    spec = {key: getattr(request, key) for key in (*kept, "owner", "rank", "hosts")}
     spec["steps"] = [dict(step) for step in request.steps]
     return {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}
 

@@ -97,7 +97,7 @@ class Local:
 
     def start(self, request: Request) -> AttemptStatus:
         """See `Transport.start`. ValueError when the request names a path outside its folder, or no program to run."""
-        about = {"folder": self._folder(request.job, request.attempt), "document": codec.document(request)}
+        about = {"folder": self._base(request.job, request.attempt), "document": codec.document(request)}
         return codec.status(codec.settled(lambda: self._starter.ask(about), "this machine")()[0])
 
     def poll(self, watches: Sequence[Watch]) -> list[AttemptStatus]:
@@ -151,6 +151,9 @@ class Local:
         return codec.settled(lambda: (said, data), "this machine")
 
     def _folder(self, job: str, attempt: int) -> str:
+        return attempts.located(self._base(job, attempt))
+
+    def _base(self, job: str, attempt: int) -> str:
         path = f"{self.home}/jobs/{job}/{attempt}"
         if "/" in job or attempt_folder(path) != path:
             raise ValueError(f"{job!r}: a job is named by letters, digits, `.`, `_` and `-`")

@@ -63,9 +63,9 @@ class Host:
         self.command("kill", "-9", str(pid))
 
     def another(self) -> Transport:
-        """A second way to the same host, as another controller has it."""
+        """A second way to the same host, as the same controller has it after it was started anew."""
         if self.node:
-            return Ssh(self.node.host(folder=str(self.inner)), "another")
+            return Ssh(self.node.host(folder=str(self.inner)), self.transport.owner)
         return Local(self.home)
 
     @staticmethod

@@ -97,7 +97,8 @@ class Bench:
             self.told[status.job] = status
             self.logs[status.job] = self.logs.get(status.job, b"") + b"".join(each.log for each in status.ranks[:1] if each)
             if status.placement:
-                nodes = tuple(Node(name) for name in status.placement.devices)
+                known = {node.name: node for node in self.candidate.nodes}
+                nodes = tuple(known.get(name) or Node(name) for name in status.placement.devices)
                 self.handles[status.job] = replace(self.handles[status.job], placement=status.placement, nodes=nodes)
         return self.told
 

@@ -85,7 +85,8 @@ def smi(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable
         idle = "".join(f"{FIRST + device}, 00000000:00:0{device}.1, 4, Disabled\n" for device in range(1, 8))
         Path(f"{path}.gpus").write_text(f"{FIRST}, 00000000:00:06.0, {mib}, {display}\n{idle}")
         Path(f"{path}.apps").write_text(f"00000000:00:06.0, {pid}\n" if pid else "")
-        (host.home / "leases/look.json").unlink(missing_ok=True)  # as if ten seconds had gone by
+        for look in host.home.glob("leases/*/look.json"):
+            look.unlink(missing_ok=True)  # as if ten seconds had gone by
         return Path(f"{path}.asked")
 
     return say
@@ -196,13 +197,13 @@ def test_devices_are_named_by_their_place(tmp_path: Path, monkeypatch: pytest.Mo
         (tmp_path / "all" / place).mkdir(parents=True)
     (tmp_path / "some/0000:d8:00.0").mkdir(parents=True)
     home, held = str(tmp_path / "home"), []
-    make_folder(home + "/leases")
+    make_folder(leases.leases_folder(home))
     spec = {"job": "a", "attempt": 1, "accelerator": "cuda"}
     monkeypatch.setattr(gpus, "GPU_FOLDER", str(tmp_path / "all"))
     assert leases.take(home, 1, {**spec, "devices": [1]}, held) is None
     monkeypatch.setattr(gpus, "GPU_FOLDER", str(tmp_path / "some"))
     try:
-        make_folder(home + "2/leases")
+        make_folder(leases.leases_folder(home + "2"))
         holder = leases.take(home + "2", 0, {**spec, "devices": [0]}, held)
         assert leases.reserved()[0]["job"] == "a"
         assert leases.describe_holder(holder).startswith("held by a/1 of ")
@@ -266,7 +267,7 @@ def test_a_look_counts_for_a_while(host: Host, smi: Callable[[int, str], Path]) 
     """Starts and polls do not ask nvidia-smi each: one start of an accelerator looks, the next ones believe it until it is old."""
 
     def aged(seconds: float) -> None:
-        look = host.home / "leases/look.json"
+        [look] = host.home.glob("leases/*/look.json")
         look.write_text(json.dumps({**json.loads(look.read_text()), "at": time.time() - seconds}))
 
     host.look("nothing")

@@ -96,6 +96,21 @@ class Node:
         """A disk of a size (`2m`) for the home, empty, until the next boot."""
         self._do("disk", "reboot", size)
 
+    def share(self, other: Node) -> None:
+        """Have the home of another host, as nodes of a cluster have one in common; sessions that are open keep the old one."""
+        self._do("share", "unshare", str(other.index))
+        self.reset_ssh()
+        self.start_ssh()
+
+    def impersonate(self, other: Node) -> None:
+        """Answer at the address of another host, with its host key, as a clone of it would; its cable is pulled."""
+        other.cut()
+        self._do("clone", "unclone", str(other.index))
+
+    def withdraw(self) -> None:
+        """Answer at its own address alone again."""
+        self._do("unclone")
+
     def configured(self, *lines: str) -> None:
         """Start sshd anew with more lines in its configuration, until it is put right."""
         self.restore_config()
@@ -121,7 +136,7 @@ class Node:
         self.lab.call(what, str(self.index), *words)
         self.marks.discard(what)
         if what == "reboot":
-            self.marks.discard("start-ssh")
+            self.marks -= {"start-ssh", "unshare"}
         if remedy:
             self.marks.add(remedy)
 

@@ -9,6 +9,8 @@
 #   make-hosts.sh wire I [--delay MS] [--loss PERCENT] [--rate MBIT]   a slow wire; without options a good one again
 #   make-hosts.sh exec I CMD...               as root
 #   make-hosts.sh disk I SIZE                 a small disk for the home
+#   make-hosts.sh share I J | unshare I       host I has the home of host J; its own again
+#   make-hosts.sh clone I J | unclone I       host I answers at the address of host J too, with its host key (host J is to be cut)
 # LAB: the folder; NET: a number from 2 to 254, the third octet of the addresses and part of all names.
 set -euo pipefail
 : "${LAB:?the folder of the lab}" "${NET:?a number from 2 to 254}"
@@ -141,5 +143,12 @@ reboot)    end_all "${2:?I}"; rm -rf "$LAB/h$2/holder.pid" "$LAB/h$2/sshd.pid" "
 wire)      i=${2:?I}; shift 2; good_wire "$i"; [ $# -eq 0 ] || slow_wire "$i" "$@" ;;
 exec)      i=${2:?I}; shift 2; inside "$i" "$@" ;;
 disk)      inside "${2:?I}" mount -t tmpfs -o "size=${3:?SIZE},uid=$(id -u "$LOGIN"),mode=700" tmpfs "$HOME_" ;;
-*)         sed -n '2,16p' "$0"; exit 2 ;;
+share)     inside "${2:?I}" mount --bind "$LAB/h${3:?J}/home" "$HOME_" ;;
+unshare)   inside "${2:?I}" umount -l "$HOME_" ;;
+clone)     i=${2:?I} j=${3:?J}; inside "$i" ip addr add "$(address "$j")/24" dev eth0
+           sed "s,^PidFile.*,PidFile $LAB/h$i/clone.pid," "$LAB/h$j/sshd_config" >"$LAB/h$i/clone_config"
+           inside "$i" /usr/sbin/sshd -f "$LAB/h$i/clone_config" -E "$LAB/h$i/sshd.log"; ip neigh flush dev "$BR"; echo "$j" >"$LAB/h$i/clone" ;;
+unclone)   i=${2:?I}; inside "$i" kill "$(cat "$LAB/h$i/clone.pid")" || true; inside "$i" ip addr del "$(address "$(cat "$LAB/h$i/clone")")/24" dev eth0
+           ip neigh flush dev "$BR" ;;
+*)         sed -n '2,18p' "$0"; exit 2 ;;
 esac

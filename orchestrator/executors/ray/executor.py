@@ -17,7 +17,8 @@ from itertools import takewhile
 
 from orchestrator.background import BackgroundCalls
 from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, ExecutorType, Handle, Status, Watched
-from orchestrator.executors.hosts import PLACEMENT, HostsExecutor
+from orchestrator.executors.hosts import HostsExecutor
+from orchestrator.executors.launch import PLACEMENT
 from orchestrator.executors.ray.cluster import Cluster, addresses, cluster_check, missing_nodes
 from orchestrator.executors.ray.queue import Allocation, Key, enter, look, newest
 from orchestrator.executors.ray.section import RaySection, candidate

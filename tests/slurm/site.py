@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -234,3 +235,36 @@ def running(folder, **shape):
             del os.environ["SLURM_CONF"]
         else:
             os.environ["SLURM_CONF"] = before
+
+
+@contextlib.contextmanager
+def login(folder):
+    """An sshd on this machine, so that it is a login node that is reached over SSH; what a target says of it."""
+    if not sbin("sshd"):
+        refuse = pytest.fail if "ssh" in os.environ.get("TUNE_REQUIRE", "").split(",") else pytest.skip
+        refuse("there is no sshd")
+    folder.mkdir()
+    [port] = free_ports(1)
+    for name in ("host", "id"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
+    shutil.copy(folder / "id.pub", folder / "authorized_keys")
+    lines = [
+        *(f"Port {port}", "ListenAddress 127.0.0.1", f"HostKey {folder}/host", f"PidFile {folder}/pid", "UsePAM no"),
+        *(f"AuthorizedKeysFile {folder}/authorized_keys", "StrictModes no", "PermitRootLogin yes", "MaxStartups 200:30:400"),
+    ]
+    (folder / "sshd_config").write_text("\n".join(lines) + "\n")
+    Path("/run/sshd").mkdir(exist_ok=True)
+    subprocess.run([sbin("sshd"), "-f", folder / "sshd_config"], check=True)
+    try:
+        until((folder / "pid").exists)
+        yield {
+            "login": "127.0.0.1",
+            "port": port,
+            "user": "root",
+            "identity": str(folder / "id"),
+            "known_hosts": str(folder / "known_hosts"),
+            "interpreter": sys.executable,
+        }
+    finally:
+        Site._end(folder / "pid", signal.SIGTERM)

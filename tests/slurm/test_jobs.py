@@ -196,6 +196,20 @@ def test_a_suspended_job_goes_on(lab, site):
     assert (job.state, job.detail) == ("SUCCEEDED", ""), lab.log()
 
 
+def test_a_job_near_its_time_limit_goes_on_in_a_new_one(lab, site):
+    """The signal before the end ends the attempt in order; the next is another job of Slurm's."""
+    script = "case $PWD in */1/work) touch began; sleep 600;; esac;" + training(2)
+    lab.submit("a", script, steps=2, where=hpc(time=2, signal=119), retry={"lost": 1})
+    began(lab, "a")
+    job = lab.wait("a", 200)
+    assert (job.state, job.attempt) == ("SUCCEEDED", 2), (job, lab.log())
+    assert '"why": "time limit"' in (work(lab, "a").parent / "exit.json").read_text()
+    with open_store(lab.home.store) as store:
+        assert "time_limit" in [event.reason for event in store.events("a")]
+    ids = {(lab.home.jobs / f"a/slurm/{attempt}/id").read_text() for attempt in (1, 2)}
+    assert len(ids) == 2
+
+
 @pytest.mark.parametrize(
     ("said", "told"),
     [

@@ -14,7 +14,8 @@ from backends.importing.convert import _Import
 from backends.importing.recognise import opened
 from backends.native_config import Unreadable
 from backends.recording import Recording, plain
-from backends.registry import dialects, find
+from backends.registry import find
+from tests.unit.importing.conftest import COUNTS
 
 COUNT = int(os.environ.get("TUNE_MUTATIONS", "600"))
 """Keys that are changed, one at a time, over all corpora; 20000 are all of them."""
@@ -72,7 +73,7 @@ def is_read(dialect, config, found, key, value):
 
 def configs(corpus):
     """Every config of every corpus: its dialect, its keys, what became of it."""
-    for trainer in dialects():
+    for trainer in COUNTS:
         texts = corpus(trainer)
         for path, text in texts.files.items():
             for line in [each.line for each in shell.commands(text) if shell.is_script(text)] or [0]:

@@ -21,6 +21,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("plot", "curves"), "metrics"),
     **dict.fromkeys(("eval", "benchmark", "test"), "evaluate"),
     **dict.fromkeys(("check", "version"), "doctor"),
+    **dict.fromkeys(("ui", "web", "board"), "dashboard"),
     "help": "--help",
 }
 """What other tools call a command of ours."""
@@ -79,7 +80,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 COMPILING = ("submit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "pull", "wait", "cancel", "retry")
 FOLLOWING = ("evaluate",)
-INSPECTING = ("recipes", "targets", "schema", "doctor")
+INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
@@ -167,9 +168,11 @@ def _importing(commands: Any) -> None:
 
 
 def _comparing(commands: Any) -> None:
-    diff = _command(commands, "diff", "diff", "two recipes or native configs: the difference in meaning; 0 equal, 1 different")
+    diff = _command(
+        commands, "diff", "diff", "two recipes, native configs or jobs: the difference in meaning; 0 equal, 1 different"
+    )
     diff.add_argument("a", metavar="A", help="a recipe, or a config of any trainer; or a job: its trainer beside its plan")
-    diff.add_argument("b", metavar="B", nargs="?", help="another recipe or config")
+    diff.add_argument("b", metavar="B", nargs="?", help="another recipe, config or job")
     about = "whose config a native one is (default: seen from its keys); twice: of A, then of B"
     diff.add_argument("--from", dest="trainers", action="append", default=[], metavar="TRAINER", help=about)
     diff.add_argument("--json", action="store_true", help="one JSON document")
@@ -308,5 +311,15 @@ def _inspecting(commands: Any) -> None:
         "names", nargs="*", metavar="[check] NAME", help="check: ask the hosts; targets or groups (default: all)"
     )
     targets.add_argument("--json", action="store_true", help="one JSON document")
+    page = _command(commands, "dashboard", "dashboard", "the page: jobs, curves, machines in a browser; needs tunesmith[web]")
+    page.add_argument("job", nargs="?", metavar="JOB", help="of --share")
+    page.add_argument("--share", metavar="FILE", help="write a job as one HTML file that needs no server")
+    page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="to listen at (default: this machine only)")
+    page.add_argument("--port", type=int, default=8765, metavar="N", help="default: 8765; 0: any that is free")
+    page.add_argument("--read-only", action="store_true", help="nobody may act")
+    page.add_argument(
+        "--allow-host", action="append", default=[], metavar="NAME[:PORT]", help="the name that a reverse proxy is called by"
+    )
+    page.add_argument("--root-path", default="", metavar="PATH", help="the path under which a reverse proxy has the page")
     _command(commands, "schema", "doctor", "JSON Schema of recipes, for editors")
     _command(commands, "doctor", "doctor", "what this installation is and has")

@@ -64,6 +64,29 @@ def log(name: str, *, attempt: int | None = None, host: int = 0, follow: bool = 
             [job] = here.store.jobs(ids=[job.id])
 
 
+def log_tail(name: str, limit: int, *, attempt: int | None = None) -> tuple[bytes, int]:
+    """The end of a job's output on its first host, and how many bytes the whole has.
+
+    Args:
+        name: of the job.
+        limit: bytes.
+        attempt: from 1; None: the latest.
+
+    Raises:
+        NotFound: there is no such job or attempt.
+    """
+    with session() as here:
+        job, number = find_attempt(here.store, name, attempt)
+        path = here.home.log_of(job.id, number)
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - limit))
+            return file.read(limit), size
+    except FileNotFoundError:
+        return b"", 0
+
+
 def _from(path: Path, offset: int) -> Iterator[bytes]:
     """What a log has from an offset on; there may be no log yet."""
     try:

@@ -53,6 +53,20 @@ def load(source: str | os.PathLike[str] | Mapping[str, Any] | Recipe, sets: Sets
         raise
 
 
+def load_text(text: str, name: str = "recipe.yaml", base: str | os.PathLike[str] = ".") -> Recipe:
+    """A recipe out of its text, checked whole.
+
+    Args:
+        text: YAML.
+        name: of the text in errors.
+        base: folder to which its paths are relative.
+
+    Raises:
+        InvalidRecipe: rules are broken; all of them are named, with their lines.
+    """
+    return _parsed(text, name, str(Path(base).absolute()), [])
+
+
 def as_texts(sets: Sets) -> list[str]:
     """`path=value` each; values are written as JSON, which is YAML."""
     if isinstance(sets, Mapping):

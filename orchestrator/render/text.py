@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -65,6 +66,14 @@ def ago(seconds: float | None) -> str:
     whole = max(int(seconds), 0)
     at = _largest(whole)
     return f"{whole // _SIZES[at]} {_UNITS[at]}"
+
+
+def iso(seconds: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC, to the millisecond: `2026-11-29T18:07:03.125Z`."""
+    if seconds is None:
+        return None
+    whole, thousandths = divmod(round(seconds * 1000), 1000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{thousandths:03d}Z"
 
 
 def _largest(seconds: int) -> int:

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.client.plan import plan
+from orchestrator.client.recipes import load
 from orchestrator.daemon.client import only_one
 from orchestrator.home import Home
 from orchestrator.store import NewJob, open_store
+from orchestrator.store.requests import JobRequest
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
@@ -127,3 +130,24 @@ def test_watch_fits_the_terminal(jobs, home):
     assert lines[-1] == "and 184 more: 184 QUEUED"
     os.close(here)
     os.close(there)
+
+
+def test_two_jobs_side_by_side(tune, home):
+    """`tune diff JOB JOB` names the settings that differ with both values, and nothing that is the same."""
+    recipe = (
+        "version: 1\nname: small\nmodel: {id: none, init: random, architecture: {hidden_size: 32, intermediate_size: 64, layers: 1, "
+        "heads: 2, kv_heads: 1, max_length: 256}}\ndata: {train: rows.jsonl, format: text, max_length: 64}\n"
+        "train: {steps: 2, batch: {global: 2}, precision: fp32}\noptim: {lr: 1e-3, warmup_steps: 1}\n"
+    )
+    (tune.cwd / "r.yaml").write_text(recipe)
+    (tune.cwd / "rows.jsonl").write_text('{"text": "a"}\n' * 8)
+    decided = {id: plan(load(tune.cwd / "r.yaml", sets), to="litgpt") for id, sets in (("a", []), ("b", ["optim.lr=0.002"]))}
+    with open_store(Home(home).make().store) as store:
+        for id, each in decided.items():
+            request = JobRequest(each.plan, each.candidates)
+            store.add_job(NewJob(id, "small", "litgpt", "local", id, request.packed()), 0.0)
+            store.change(id, expect=None, now=1.0, state="CANCELLED", ended=1.0)
+    said = tune("diff", "a", "b", code=1).stdout
+    assert [line.split() for line in said.splitlines()[:2]] == [["SETTING", "a", "b"], ["optim.lr", "0.001", "0.002"]]
+    assert tune.json("diff", "a", "b", code=1)["different"] == {"optim.lr": {"a": 0.001, "b": 0.002}}
+    assert "no such file" in tune("diff", "a", "nope.yaml", code=2).stderr

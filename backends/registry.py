@@ -15,13 +15,14 @@ from backends.trainers.litgpt.backend import LITGPT
 from backends.trainers.maxtext.backend import MAXTEXT
 from backends.trainers.torchtune.backend import TORCHTUNE
 from backends.trainers.trl.backend import TRL
+from backends.trainers.unsloth.backend import UNSLOTH
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from backends.dialect import Dialect
 
-BACKENDS: dict[str, Backend] = {b.name: b for b in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT, TRL)}
+BACKENDS: dict[str, Backend] = {b.name: b for b in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT, TRL, UNSLOTH)}
 """Ours, the preferred first: without `--to` the first that can express a recipe runs it."""
 
 GROUP = "tunesmith.backends"

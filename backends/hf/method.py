@@ -13,6 +13,17 @@ TARGETS = {
     "head": "lm_head",
 }
 
+SFT: dict[str, Value] = {
+    "dataset_kwargs.skip_prepare_dataset": True,
+    "packing": False,
+    "padding_free": False,
+    "completion_only_loss": False,
+    "assistant_only_loss": False,
+    "shuffle_dataset": False,
+    "loss_type": "nll",
+}
+"""Keys of SFTConfig whose defaults decide what is learned, or what becomes of rows that are tokens already."""
+
 
 def uneven(context: Context) -> str:
     """Why bitsandbytes cannot quantize this model's layers on this machine; empty if it can."""

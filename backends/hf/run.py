@@ -146,7 +146,9 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     learned = row.get("tokens/trainable")  # by axolotl, when it reads the data itself
     progress.unlabelled |= learned is not None and learned == progress.kept.get("learned", 0)
     progress.kept["learned"] = learned
+    learns = progress.nonzero or row.get("grad_norm") != 0  # answers that are cut away leave a loss of pairs, and no gradient
     progress.step(step, row["loss"])
+    progress.nonzero &= learns
     progress.nonzero |= "reward" in row  # the loss of grpo is 0 where all answers of a prompt are as good
     return [*points, *_speed(progress.kept, row, found["tokens"])]
 

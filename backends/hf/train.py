@@ -178,9 +178,9 @@ def schedule(see: str) -> tuple[Row, ...]:
     )
 
 
-def seeds(variant: Variant) -> Row:
-    """train.seed."""
-    keys = ("seed", *(() if variant.native else (f"{DATA}:seed",)), *(("lora.json:seed",) if variant.lora else ()))
+def seeds(variant: Variant, *also: str) -> Row:
+    """train.seed. `also` are keys that get it too."""
+    keys = ("seed", *also, *(() if variant.native else (f"{DATA}:seed",)), *(("lora.json:seed",) if variant.lora else ()))
     return everywhere("train.seed", *keys)
 
 

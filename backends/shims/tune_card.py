@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "torch", "jax", "transformers", "tokenizers")
+PACKAGES = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth", "torch", "jax", "transformers", "tokenizers")
 WATCHED = ("out/metrics.jsonl", "out/logs/csv/version_*/metrics.csv", "out/logs/train.log")
 """Where the trainers write their figures."""
 FIGURES = ("rows_in", "rows", "tokens", "loss_tokens", "truncated", "dropped_empty", "steps", "epochs", "sha256")

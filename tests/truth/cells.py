@@ -80,7 +80,7 @@ class Cell:
         return f"method.{SECTIONS.get(self.kind, 'preference')}"
 
 
-ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl")
+ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth")
 CELLS = [
     Cell("axolotl", "dpo"),
     Cell("torchtune", "dpo", "lora"),
@@ -97,6 +97,7 @@ CELLS = [
     Cell("trl", "orpo"),
     Cell("trl", "kto"),
     Cell("trl", "sft"),
+    Cell("unsloth", "sft"),
 ]
 """These run where the trainers are."""
 MORE = [
@@ -119,10 +120,10 @@ MORE = [
     *(Cell("torchtune", "distill", adapter, micro=micro) for adapter, micro in (("lora", 1), ("lora", 4), ("dora", 2))),
     *(Cell("maxtext", "distill", micro=micro) for micro in (1, 4)),
     Cell("maxtext", "sft", "qlora"),
-    *(Cell(trainer, kind) for trainer in ALL for kind in ("sft", "pretrain") if (trainer, kind) != ("trl", "sft")),
+    *(Cell(trainer, kind) for trainer in ALL for kind in ("sft", "pretrain") if kind != "sft" or trainer not in ("trl", "unsloth")),
     *(Cell(trainer, "sft", "lora", micro=micro) for trainer in ALL for micro in (1, 4)),
     *(Cell(trainer, "sft", "lora") for trainer in ALL if trainer != "litgpt"),
-    *(Cell(trainer, "sft", "lora", devices=2) for trainer in ALL),
+    *(Cell(trainer, "sft", "lora", devices=2) for trainer in ALL if trainer != "unsloth"),
 ]
 
 
@@ -165,7 +166,7 @@ def _yaml(flat):
     return json.dumps(nest(copy.deepcopy(flat)))
 
 
-NF4 = {"torchtune": "torchao", "axolotl": "bitsandbytes", "trl": "bitsandbytes", "maxtext": "qwix"}
+NF4 = {"torchtune": "torchao", "axolotl": "bitsandbytes", "trl": "bitsandbytes", "unsloth": "bitsandbytes", "maxtext": "qwix"}
 """Trainer -> whose NF4 it has."""
 _LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 

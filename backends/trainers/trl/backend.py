@@ -1,6 +1,6 @@
 """TRL: one flat YAML of transformers' arguments, the model's and the method's, read by TRL's own parser, which refuses unknown keys.
 
-Read beside it method.py (what each method is called), data.py and train.py; most rows are those of backends/hf. Sources:
+Read beside it method.py (what each method is called) and train.py; most rows are those of backends/hf. Sources:
 https://github.com/huggingface/trl (trl/trainer, trl/scripts). Its command line falls back to one process in silence where accelerate
 finds no others (kubeflow/trainer#3930): we start `torchrun`, and the shim compares.
 """
@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 
 from backends.backend import Backend, judge
 from backends.hf import run as hf
+from backends.hf.arguments import trackers
 from backends.hf.method import grpo, preference
-from backends.hf.names import TRAINER
-from backends.mapping.launch import LAUNCH, identity, resources
+from backends.mapping.launch import identity, resources
 from backends.mapping.methods import distill_idle
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Values, Variant, couple
+from backends.mapping.rows import ABSENT, Flat, Row, Variant
 from backends.plan import Step
-from backends.recipe.leaves import PROJECT
-from backends.trainers.trl import data, method, train
+from backends.trainers.trl import method, train
 from backends.trainers.trl.method import SEE
 from backends.trainers.trl.release import RELEASE
 from backends.trainers.trl.signs import SIGNS
@@ -26,23 +25,6 @@ from backends.upstream.known_keys import KnownKeys
 
 if TYPE_CHECKING:
     from backends.dialect import Dialect
-
-
-def _trackers() -> Row:
-    """transformers' callbacks report; a project and MLflow's server are known to them by the environment alone."""
-    keys = ("report_to", "run_name", f"{TRAINER}:project", f"{TRAINER}:mlflow_uri", f"{LAUNCH}:log")
-
-    def to(name: str, wanted: list[str], project: str | None, run: str | None, uri: str | None, _: Context) -> Values:
-        mlflow = (uri or "file:out/mlflow") if "mlflow" in wanted else None
-        return wanted, run or name, project or PROJECT, mlflow, [name, wanted, project, run, uri]
-
-    return couple(
-        ("name", "log.trackers", "log.project", "log.run", "log.mlflow_uri"),
-        keys,
-        to,
-        lambda *values: tuple(values[-2]),
-        status="same",
-    )
 
 
 _FSDP = {
@@ -68,7 +50,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
     own = grpo(shape, SEE, scaled="group")
     return (
         version,
-        _trackers(),
+        trackers(),
         description,
         *hf.files(shape),
         hf.model_folder(shape),
@@ -79,7 +61,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *(own if shape.kind != "grpo" else (own[0], train.batch(shape), *own[1:])),
         *distill_idle(),
         *method.qat(),
-        *data.data(shape),
+        *train.data(shape),
         *train.train(shape),
         *resources(*hf.devices(_STRATEGIES, tuple(_WHOLE), SEE + "accelerate_configs/")),
     )

@@ -30,15 +30,6 @@ FUSED = ("sft", "pretrain", "dpo", "ipo", "kto", "grpo")
 OFFLOADING = ("sft", "pretrain", "dpo", "ipo", "kto", "reward")
 """Kinds whose config has activation_offloading."""
 
-_SFT: dict[str, Value] = {
-    "dataset_kwargs.skip_prepare_dataset": True,
-    "packing": False,
-    "padding_free": False,
-    "completion_only_loss": False,
-    "assistant_only_loss": False,
-    "shuffle_dataset": False,
-    "loss_type": "nll",
-}
 _REFERENCE: dict[str, Value] = {"disable_dropout": False, "precompute_ref_log_probs": False, "sync_ref_model": False}
 _PAIRS: dict[str, Value] = {
     **_REFERENCE,
@@ -47,8 +38,8 @@ _PAIRS: dict[str, Value] = {
     "use_weighting": False,
 }
 _WRITTEN: dict[str, dict[str, Value]] = {
-    "sft": _SFT,
-    "pretrain": _SFT,
+    "sft": hf.SFT,
+    "pretrain": hf.SFT,
     "dpo": _PAIRS,
     "ipo": _PAIRS,
     "kto": {**_REFERENCE, "loss_type": "kto"},
@@ -73,7 +64,7 @@ def kind(variant: Variant) -> tuple[Row, ...]:
     """method.kind, and what of TRL's config follows from it alone."""
     stem = _CONFIGS.get(variant.kind, variant.kind)
     see = SEE + (f"{stem}_config.py" if "/" in stem else f"trainer/{stem}_config.py")
-    written = _WRITTEN.get(variant.kind, _SFT)
+    written = _WRITTEN.get(variant.kind, hf.SFT)
     return (
         KINDS,
         const(f"{TRAINER}:kind", variant.kind, "chooses TRL's trainer and its config"),

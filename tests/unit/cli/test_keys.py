@@ -20,12 +20,14 @@ KNOWN = {
     "axolotl": ("learning_rate", "lora_r", "optim_args.whatever", "fsdp_config.offload_params", "trl.beta", "special_tokens"),
     "maxtext": ("learning_rate", "per_device_batch_size", "dpo.dpo_beta", "student_overrides.whatever"),
     "trl": ("learning_rate", "lora_r", "num_generations", "reward_funcs", "model_init_kwargs.whatever", "env.NAME"),
+    "unsloth": ("model.load_in_4bit", "lora.r", "training.learning_rate", "training.lr_scheduler_kwargs.whatever"),
 }
 UNKNOWN = {
     "litgpt": {"train.max_nrom": "train.max_norm", "lora_rank": "lora_r"},
     "torchtune": {"optimizer.lerning_rate": "", "clip_grad_nrom": "clip_grad_norm"},
     "axolotl": {"lerning_rate": "learning_rate", "fsdp_config.ofload_params": "fsdp_config.offload_params"},
     "maxtext": {"lerning_rate": "learning_rate"},
+    "unsloth": {"training.lerning_rate": "training.learning_rate", "model.load_in_4bits": "model.load_in_4bit"},
     "trl": {"lerning_rate": "learning_rate", "packing_stratgy": "packing_strategy"},
 }
 

@@ -50,7 +50,7 @@ HEAD = """\
 
 What the compiler knows of a model by its Hugging Face id. Written by `tests/unit/recipe/test_models.py` from `backends/models.csv`.
 
-A model that is not listed works wherever the trainer takes any folder in Hugging Face layout: axolotl and TRL always; torchtune and
+A model that is not listed works wherever the trainer takes any folder in Hugging Face layout: axolotl, TRL, Unsloth always; torchtune and
 LitGPT when its `config.json` describes a plain Llama or Qwen2. The table adds the trainer's own name, the token that a gated
 model needs, and what can be said before anything is downloaded.
 
@@ -164,7 +164,7 @@ def page() -> str:
     return "\n".join(
         [
             HEAD,
-            f"## Names\n\n{len(MODELS)} models. axolotl and TRL take the folder of every one.\n\n{names}\n",
+            f"## Names\n\n{len(MODELS)} models. axolotl, TRL and Unsloth take the folder of every one.\n\n{names}\n",
             f"MaxText trains these and converts none of them from or to a Hugging Face folder: {unconverted}.\n",
             f"### Why there is no name\n\n{told}\n",
             "## Facts\n\nHeads: of queries / of keys and values. Feed-forward: of one expert, where there are several "

@@ -1,4 +1,4 @@
-"""axolotl: its own loader accepts what we write for every method and knows every key, and small models really train."""
+"""Trainers over transformers': their own loaders accept what we write for every method and know every key, and small models really train."""
 
 import json
 import subprocess
@@ -12,6 +12,7 @@ from backends.recipe import leaves
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
+from tests.conformance.test_main_job import ended_with_0, failed
 
 HERE = Path(__file__).parent
 
@@ -132,21 +133,71 @@ def test_axolotls_own_schema_accepts_every_method(trainer_python, tmp_path):
     assert len(found) == len(wishes) == 47
 
 
-def run(tune, home, wish, *words):
+def run(tune, home, trainer, wish, *words):
     """A job that succeeds: its points by name and step, and its work folder."""
     write(tune.cwd, wish["method"]["kind"])
     (tune.cwd / "r.yaml").write_text(yaml.safe_dump(wish))
-    job = tune("submit", "r.yaml", "--to", "axolotl", "--follow", *words).stdout.strip()
+    job = tune("submit", "r.yaml", "--to", trainer, "--follow", *words).stdout.strip()
     points = {}
     for point in tune.json("metrics", job)["points"]:
         points.setdefault(point["name"], {})[point["step"]] = point["value"]
     return points, home / "jobs" / job / "1" / "work"
 
 
+def test_trls_own_parser_accepts_every_method(trainer_python, tmp_path):
+    """For each kind with each adapter, and each strategy: TRL's parser and config class of the kind know every key and change no value."""
+    wishes = {f"{kind}-{a}": recipe(kind, a) for kind in (*FORMATS, "sft") for a in ("none", "lora", "qlora", "dora")}
+    wishes |= {name: recipe(**more) for name, more in CUDA.items() if name != "qat"}
+    jobs, plans = [], []
+    for name, wish in wishes.items():
+        target = Target("t", "cuda" if name in CUDA else "cpu", 2, hosts=2)
+        made = plan(BACKENDS["trl"], parse(json.dumps(wish), base="/somewhere"), target)
+        (tmp_path / name).mkdir()
+        for file in made.files:
+            (tmp_path / name / file.path).write_text(file.text)
+        jobs.append({"folder": str(tmp_path / name), "config": "trl.yaml", "accelerator": target.accelerator})
+        plans.append(yaml.safe_load((tmp_path / name / "trl.yaml").read_text()))
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    argv = [trainer_python("trl"), str(HERE / "loaders" / "each.py"), "trl", "jobs.json", "said.json"]
+    env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    said = dict(zip(wishes, json.loads((tmp_path / "said.json").read_text()), strict=True))
+    assert {name: each["error"] for name, each in said.items() if each["error"]} == {}
+    changed = {
+        (name, key): (value, said[name]["resolved"].get(key))
+        for name, written in zip(wishes, plans, strict=True)
+        for key, value in written.items()
+        if not isinstance(value, dict) and said[name]["resolved"].get(key) != value
+    }
+    assert changed == {}
+    assert len(said) == 44
+
+
+@pytest.mark.parametrize(
+    ("native", "reason"),
+    [
+        ({"num_train_epochs": 0}, "no_steps"),
+        ({"output_dir": "elsewhere"}, "no_steps"),
+        ({"learning_rate": 1e30, "lr_scheduler_kwargs.warmup_steps": 0}, "nan_loss"),
+        ({"max_length": 4}, "no_loss_tokens"),
+    ],
+)
+def test_what_trl_calls_a_success(tune, home, native, reason):
+    """No step, a checkpoint elsewhere, a loss that is no number, answers cut away: TRL ends with 0, and the job FAILED."""
+    wish = {**recipe("dpo" if "max_length" in native else "sft"), "native": {"trl": native}}
+    write(tune.cwd, wish["method"]["kind"])
+    (tune.cwd / "r.yaml").write_text(yaml.safe_dump(wish))
+    said, _, job = failed(tune, "r.yaml", "--to", "trl")
+    assert said == reason
+    assert ended_with_0(home, job)
+
+
 TWO = "version: 1\ntargets:\n  two: {kind: local, accelerator: cpu, devices: 2}\n"
 
 
-def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path):
+@pytest.mark.parametrize("trainer", ["axolotl", "trl"])
+def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path, trainer):
     """LoRA in two processes, with clipping, a linear schedule that ends above 0 after a share of warm-up, evaluation,
     checkpoints, trackers: losses, rates, evaluations and merged weights are those of a plain PyTorch loop.
     """
@@ -161,7 +212,7 @@ def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path):
         log={"trackers": ["tensorboard", "mlflow"]},
         resources={"devices": 2},
     )
-    points, work = run(tune, home, wish, "--on", "two")
+    points, work = run(tune, home, trainer, wish, "--on", "two")
     loop = {
         "model": str(work / json.loads((work / "model.json").read_text())["folder"]),
         "data": str(work / "data"),
@@ -171,7 +222,7 @@ def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path):
         **{"eval_every": 2, "eval_rows": 4, "save": str(tmp_path / "want.safetensors")},
     }
     (tmp_path / "run.json").write_text(json.dumps(loop))
-    argv = [trainer_python("axolotl"), str(HERE / "yardstick.py")]
+    argv = [trainer_python(trainer), str(HERE / "yardstick.py")]
     subprocess.run([*argv, "run.json", "out.json"], cwd=tmp_path, check=True)
     want = json.loads((tmp_path / "out.json").read_text())
     steps = range(1, 7)
@@ -191,19 +242,25 @@ def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("kind", "adapter"),
+    ("trainer", "kind", "adapter"),
     [
-        ("dpo", "dora"),
-        ("kto", "lora"),
-        ("grpo", "lora"),
-        ("reward", "lora"),
-        pytest.param("orpo", "none", marks=pytest.mark.thorough),
-        pytest.param("sft", "qlora", marks=pytest.mark.thorough),
+        ("axolotl", "dpo", "dora"),
+        ("axolotl", "kto", "lora"),
+        ("axolotl", "grpo", "lora"),
+        ("axolotl", "reward", "lora"),
+        pytest.param("axolotl", "orpo", "none", marks=pytest.mark.thorough),
+        pytest.param("axolotl", "sft", "qlora", marks=pytest.mark.thorough),
+        ("trl", "dpo", "dora"),
+        ("trl", "grpo", "lora"),
+        pytest.param("trl", "kto", "lora", marks=pytest.mark.thorough),
+        pytest.param("trl", "reward", "lora", marks=pytest.mark.thorough),
+        pytest.param("trl", "sft", "qlora", marks=pytest.mark.thorough),
+        pytest.param("trl", "orpo", "none", marks=pytest.mark.thorough),
     ],
 )
-def test_every_method_trains(tune, home, kind, adapter):
+def test_every_method_trains(tune, home, trainer, kind, adapter):
     """Each ends SUCCEEDED with a point for every step; what it learns from falls (grpo: the reward is there)."""
-    points, work = run(tune, home, recipe(kind, adapter))
+    points, work = run(tune, home, trainer, recipe(kind, adapter))
     assert list(points["loss"]) == [1, 2, 3, 4, 5, 6]
     if kind == "grpo":
         assert set(points["reward"]) == set(points["loss"])
@@ -215,9 +272,10 @@ def test_every_method_trains(tune, home, kind, adapter):
 
 
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("bf16-mixed", marks=pytest.mark.thorough)])
-def test_bfloat16_on_a_cpu(tune, home, precision):
+@pytest.mark.parametrize("trainer", ["axolotl", pytest.param("trl", marks=pytest.mark.thorough)])
+def test_bfloat16_on_a_cpu(tune, home, trainer, precision):
     """It trains without a GPU; mixed precision leaves weights in float32, the other keeps them in bfloat16."""
-    points, work = run(tune, home, recipe("sft", "lora", train={"precision": precision}))
+    points, work = run(tune, home, trainer, recipe("sft", "lora", train={"precision": precision}))
     assert list(points["loss"]) == [1, 2, 3, 4, 5, 6]
     assert points["loss"][6] < points["loss"][1]
     stored = {entry["dtype"] for entry in header(work / "checkpoint" / "model.safetensors").values()}

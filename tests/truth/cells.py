@@ -120,7 +120,12 @@ MORE = [
     *(Cell("torchtune", "distill", adapter, micro=micro) for adapter, micro in (("lora", 1), ("lora", 4), ("dora", 2))),
     *(Cell("maxtext", "distill", micro=micro) for micro in (1, 4)),
     Cell("maxtext", "sft", "qlora"),
-    *(Cell(trainer, kind) for trainer in ALL for kind in ("sft", "pretrain") if kind != "sft" or trainer not in ("trl", "unsloth")),
+    *(
+        Cell(trainer, kind)
+        for trainer in ALL
+        for kind in ("sft", "pretrain")
+        if kind != "sft" or trainer not in ("trl", "unsloth")
+    ),
     *(Cell(trainer, "sft", "lora", micro=micro) for trainer in ALL for micro in (1, 4)),
     *(Cell(trainer, "sft", "lora") for trainer in ALL if trainer != "litgpt"),
     *(Cell(trainer, "sft", "lora", devices=2) for trainer in ALL if trainer != "unsloth"),

@@ -18,7 +18,7 @@ SHIMS = ("tune_hf_export.py", "tune_lora.py")
 
 
 def model_folder(variant: Variant) -> Row:
-    """Any folder in Hugging Face layout."""
+    """Whatever lies in Hugging Face layout."""
     also = ("lora.json:model",) if variant.lora else ()
     return model(
         theirs=("model_name_or_path", f"{EXPORT}:model", *also),

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from typing import Any
 
 from backends.upstream.introspection import Found, keys_below
 
@@ -24,19 +23,17 @@ METHODS = {
 """A command, or what stands beside its config -> the class of its keys."""
 
 
-def _classes() -> dict[str, Any]:
-    trl = importlib.import_module("trl")
-    found = {name: getattr(trl, name) for name in COMMON}
-    for name, path in METHODS.items():
+def _classes() -> Found:
+    """Name -> class of keys."""
+    for name, path in {**{name: f"trl:{name}" for name in COMMON}, **METHODS}.items():
         module, _, last = path.partition(":")
-        found[name] = getattr(importlib.import_module(module), last)
-    return found
+        yield name, getattr(importlib.import_module(module), last)
 
 
 def keys() -> set[str]:
     """Fields of all commands' configs. A key of another method's config is refused by TRL itself."""
     known = {"env.*"}
-    for made in _classes().values():
+    for _, made in _classes():
         for field in dataclasses.fields(made):
             free = field.name in getattr(made, "_VALID_DICT_FIELDS", ())
             known |= keys_below(field.name, dict if free else field.type) if not isinstance(field.type, str) else {field.name}
@@ -46,7 +43,7 @@ def keys() -> set[str]:
 
 def defaults() -> Found:
     """Defaults that all commands share, and those of each by `command:key`."""
-    for name, made in _classes().items():
+    for name, made in _classes():
         place = "" if name in COMMON else f"{name.partition(' ')[0]}:"
         for field in dataclasses.fields(made):
             value = field.default_factory() if callable(field.default_factory) else field.default

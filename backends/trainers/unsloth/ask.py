@@ -12,7 +12,7 @@ import dataclasses
 import importlib
 import importlib.util
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 from backends.upstream.introspection import Found
 
@@ -23,7 +23,7 @@ CALLS = {
 """Section of unsloth.yaml -> the functions that take it, on a GPU and on a CPU."""
 
 
-def _arguments(file: str, owner: str, name: str) -> dict[str, Any]:
+def _arguments(file: str, owner: str, name: str) -> dict[str, object]:
     """Argument -> default, where that is a plain value; None stands for those without one."""
     package = "unsloth_zoo" if file.startswith("cpu/") else "unsloth"
     spec = importlib.util.find_spec(package)
@@ -31,16 +31,17 @@ def _arguments(file: str, owner: str, name: str) -> dict[str, Any]:
     home = next(each for each in ast.walk(tree) if isinstance(each, ast.ClassDef) and each.name == owner)
     made = next(each for each in home.body if isinstance(each, ast.FunctionDef) and each.name == name)
     names = [each.arg for each in made.args.args]
-    plain = dict.fromkeys(names)
+    plain: dict[str, object] = dict.fromkeys(names)
     for key, node in zip(names[len(names) - len(made.args.defaults) :], made.args.defaults, strict=True):
         with contextlib.suppress(ValueError):
             plain[key] = ast.literal_eval(node)
     return plain
 
 
-def _settings() -> Any:
+def _patched() -> ModuleType:
+    """TRL, as Unsloth patches it."""
     importlib.import_module("unsloth")
-    return importlib.import_module("trl").SFTConfig
+    return importlib.import_module("trl")
 
 
 def keys() -> set[str]:
@@ -48,7 +49,7 @@ def keys() -> set[str]:
     known = {"resume_from_checkpoint"}
     for section, calls in CALLS.items():
         known |= {f"{section}.{name}" for call in calls for name in _arguments(*call) if name != "model"}
-    made = _settings()
+    made = _patched().SFTConfig
     for field in dataclasses.fields(made):
         free = field.name in made._VALID_DICT_FIELDS
         known |= {f"training.{field.name}", *((f"training.{field.name}.*",) if free else ())}
@@ -60,6 +61,6 @@ def defaults() -> Found:
     for section, calls in CALLS.items():
         for call in reversed(calls):
             yield from ((f"{section}.{name}", value) for name, value in _arguments(*call).items() if name != "model")
-    for field in dataclasses.fields(_settings()):
+    for field in dataclasses.fields(_patched().SFTConfig):
         if field.default is not dataclasses.MISSING:
             yield f"training.{field.name}", getattr(field.default, "value", field.default)

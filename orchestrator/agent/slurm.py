@@ -58,7 +58,7 @@ def submit(home: str, request: Json) -> Json:
 
     `script` and `document` are texts, `agent` the path of our programs, relative to HOME; `secrets` reach Slurm by the environment
     of sbatch alone, which Slurm keeps for the job as it does for each. `name` is the job's name in the queue, `limits` says what
-    the script asks for, see `beyond`. Killed anywhere, the next call finds the job by its name, which nobody else's has.
+    the script asks for, see `slurm_site.beyond`; without it that was looked at before. Killed anywhere, the next call finds the job by its name, which nobody else's has.
     """
     folder = place(home, request)
     make_folder(folder)
@@ -70,7 +70,7 @@ def submit(home: str, request: Json) -> Json:
             _same(folder, request)
             return known
         if not os.path.exists(folder + "/job.sbatch"):
-            trouble = beyond(request)
+            trouble = beyond(request) if request.get("limits") else ""
             if trouble:
                 return {"no": trouble, "why": "never"}
             write_text(folder + "/document.json", request["document"])

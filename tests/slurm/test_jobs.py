@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.executors.base import ExecutorContext, Handle, Watched
+from orchestrator.executors.slurm import SLURM
 from orchestrator.executors.slurm.section import SlurmSection, candidate
 from orchestrator.store import open_store
+from orchestrator.targets.node import Placement
+from orchestrator.transports.base import Watch
 from tests.faults.conftest import Lab, seed, training  # noqa: F401
 from tests.slurm import site as slurm_site
 
@@ -194,6 +198,32 @@ def test_a_suspended_job_goes_on(lab, site):
     (work(lab, "a") / "go").touch()
     job = lab.wait("a")
     assert (job.state, job.detail) == ("SUCCEEDED", ""), lab.log()
+
+
+def test_a_look_at_many_jobs_is_one_squeue(lab, site, tmp_path):
+    """Whoever comes anew asks once for all of them, and the site's other commands not at all."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "scontrol", "sacct", "scancel"):
+        (folder / name).write_text(f'#!/bin/sh\necho {name} >> {folder}/calls\nexec {slurm_site.sbin(name)} "$@"\n')
+        (folder / name).chmod(0o755)
+    where = hpc(programs=str(folder))
+    jobs = [f"j{number}" for number in range(8)]
+    for job in jobs:
+        lab.submit(job, WAITS, where=where)
+    slurm_site.until(lambda: len(waiting(site)) == len(jobs))
+    lab.kill_controllers()
+    (folder / "calls").write_text("")
+    executor = SLURM.open(ExecutorContext(lab.home))
+    handles = [Handle(job, 1, Placement("hpc", {}), kind="slurm", candidate=where[0]) for job in jobs]
+    told = {}
+    while len(told) < len(jobs):
+        for status in executor.poll([Watched(handle, lambda _, key=handle.key: Watch(*key)) for handle in handles]):
+            told[status.job] = status
+        time.sleep(0.02)
+    assert (folder / "calls").read_text().split() == ["squeue"]
+    assert {status.phase for status in told.values()} == {"running", "pending"}
+    executor.close()
 
 
 def test_a_job_near_its_time_limit_goes_on_in_a_new_one(lab, site):

@@ -207,7 +207,7 @@ class SlurmExecutor:
             if open_ones and cluster.due <= now and not self.calls.away(("queue", place)):
                 cluster.asked()
                 self.calls.send(("queue", place), lambda cluster=cluster: (time.monotonic(), cluster.rows()))
-            lost = [known for known in open_ones if known.gone is not None and not known.told]
+            lost = [known for known in open_ones if known.gone is not None and not known.told and known.looked > known.gone]
             if lost and not self.calls.away(("ended", place)):
                 self.calls.send(("ended", place), self._ended, cluster, lost)
 

@@ -86,6 +86,8 @@ class LoginNode:
     _facts: HostFacts | None = None
     turns: Turns = field(default_factory=Turns)
     """Who goes into the queue next."""
+    _within: set[tuple[tuple[str, str | float], ...]] = field(default_factory=set)
+    """What was found within the limits of its partition."""
     _bringing: Lock = field(default_factory=Lock)
     """Several attempts may be queued at once."""
     _agent: str = ""
@@ -178,9 +180,13 @@ class LoginNode:
                 self._prepare(asked, plan, paths, slow)
             document = json.dumps(self._document(asked, plan, paths, site), sort_keys=True)
             about = {"job": job, "attempt": attempt, "name": self.name(job, attempt), "script": text, "document": document}
-            about |= {"agent": self.brought(), "limits": limits(plan, site), "secrets": dict(asked.secrets)}
+            wanted = limits(plan, site)
+            about |= {"agent": self.brought(), "secrets": dict(asked.secrets)}
             with self.turns.mine(turn):
-                return str(self.slurm("submit", **about)["id"])
+                known = tuple(wanted.items()) in self._within
+                number = str(self.slurm("submit", **about, limits={} if known else wanted)["id"])
+                self._within.add(tuple(wanted.items()))
+                return number
         finally:
             self.turns.step_aside(turn)
 

@@ -34,6 +34,11 @@ class Home(NamedTuple):
         return os.environ.get("TUNE_STORE") or str(self.path / "store.db")
 
     @property
+    def owner(self) -> str:
+        """The id of this state folder in a store that it has in common with others; empty where the store is its own."""
+        return name_state(str(self.path)) if os.environ.get("TUNE_STORE") else ""
+
+    @property
     def jobs(self) -> Path:
         """One folder a job, in it one an attempt."""
         return self.path / "jobs"

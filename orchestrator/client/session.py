@@ -51,7 +51,7 @@ def session(*, make: bool = False, home: Home | None = None) -> Iterator[Session
     elif not home.exists():
         raise NotFound(f"nothing was submitted yet (no store in {home.path})")
     try:
-        with open_store(home.store) as store:
+        with open_store(home.store, home.owner) as store:
             yield Session(home, store)
     except StoreError as error:
         raise Unreachable(str(error)) from error

@@ -33,9 +33,15 @@ def catch_up(home: Home, store: Store) -> None:
     """Take one look where there is no controller, so that what is shown is true; starts nothing."""
     with only_one(home) as mine:
         if mine:
+            claim(home, store)
             controller = Controller(home, store)
             controller.look(start=False, patience=3.0)
             controller.close()
+
+
+def claim(home: Home, store: Store) -> None:
+    """Take jobs of an older release in a store that others have, too: those of which this state folder has a trace."""
+    store.claim(lambda id: (home.jobs / id).exists() or (home.path / "logs" / id).exists())
 
 
 def serve(home: Home) -> None:
@@ -43,16 +49,17 @@ def serve(home: Home) -> None:
     secrets: dict[str, dict[str, str]] = {}
     again = True
     while again:
-        with only_one(home, patience=1.0) as mine, open_store(home.store) as store:
+        with only_one(home, patience=1.0) as mine, open_store(home.store, home.owner) as store:
             if not mine:
                 return
             mark(home)
+            claim(home, store)
             controller = Controller(home, store, secrets, lambda: nudge(home), owed(store))
             try:
                 _loop(controller)
             finally:
                 controller.close()
-        with open_store(home.store) as store:  # a job that came after our last look and saw us alive
+        with open_store(home.store, home.owner) as store:  # a job that came after our last look and saw us alive
             again = store.has_active()
 
 

@@ -29,8 +29,12 @@ __all__ = [
 ]
 
 
-def open_store(where: str | Path) -> Store:
+def open_store(where: str | Path, owner: str = "") -> Store:
     """Open the store at a path, or at a URL `postgresql://user@host/database`; it is made when it is not there, and one of an older version is migrated.
+
+    Args:
+        where: the path, or the URL.
+        owner: whose jobs are followed here, where several have the store in common: see `Store`.
 
     Put a password into `~/.pgpass` or `PGPASSWORD`, where libpq finds it, rather than into the URL.
 
@@ -39,9 +43,9 @@ def open_store(where: str | Path) -> Store:
     """
     scheme, found, _ = str(where).partition("://")
     if not found:
-        return Store(Sqlite(Path(where)))
+        return Store(Sqlite(Path(where)), owner)
     if scheme not in ("postgresql", "postgres"):
         raise StoreError(f"store: should be a path or postgresql://user@host/database, got {scheme}://...")
     from .postgres import Postgres  # noqa: PLC0415 - psycopg costs 100 ms, and is optional
 
-    return Store(Postgres(str(where)))
+    return Store(Postgres(str(where)), owner)

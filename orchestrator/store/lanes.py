@@ -43,3 +43,15 @@ def pinned(lane: str, positions: Mapping[str, Any]) -> str:
     machine = (positions.get("start") or {}).get("machine")
     general = lane.partition("@")[0]
     return f"{general}@{machine}" if machine else general
+
+
+def owned(lane: str, owner: str) -> str:
+    """The lane of a job that a certain state folder follows: `ID/LANE`, so that no lane has jobs of two."""
+    if owner and not owner.isalnum():
+        raise ValueError(f"owner: should be the id of a state folder, letters and digits, got {owner!r}")
+    return f"{owner}/{lane}" if owner else lane
+
+
+def owner_of(lane: str) -> str:
+    """The state folder that follows the jobs of a lane; empty where there is one alone."""
+    return lane.partition("/")[0] if "/" in lane else ""

@@ -5,11 +5,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .database import Database, storable, uncollected
-from .lanes import pinned
+from .lanes import owned, owner_of, pinned
 from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
 
 if TYPE_CHECKING:
@@ -29,10 +29,16 @@ SHOWN = ("loss", "tokens_per_second")
 
 
 class Store:
-    """One connection to the store. For one thread; open another for another, it is cheap."""
+    """One connection to the store. For one thread; open another for another, it is cheap.
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    Where several state folders have it in common, each job is followed by the one that it was submitted in: what waits, works or
+    has not ended is then that of `owner` alone, whose id begins its jobs' lanes. All can be found, shown and asked to end by everybody.
+    """
+
+    def __init__(self, database: Database, owner: str = "") -> None:
+        self._database, self.owner = database, owner
+        # not by `<` and `>=`, which go by the rules of some language in PostgreSQL
+        self._mine = f" AND substr(jobs.lane, 1, {len(owner) + 1}) = '{owned('', owner)}'" if owner else ""
 
     def __enter__(self) -> Self:
         return self
@@ -52,17 +58,20 @@ class Store:
         Raises:
             Duplicate: the id belongs to a job with another digest.
         """
-        new = (job.id, job.name, job.backend, job.target, job.digest, now, job.priority, job.planned_steps, job.lane)
+        lane = owned(job.lane, self.owner)
+        new = (job.id, job.name, job.backend, job.target, job.digest, now, job.priority, job.planned_steps, lane)
         with self._database.write(durable=True):
             added = self._database.execute(
                 "INSERT INTO jobs (id, name, backend, target, digest, submitted, priority, steps, lane, labels, state)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'QUEUED') ON CONFLICT (id) DO NOTHING",
                 (*new, json.dumps(dict(job.labels))),
             )
-            [(key, digest)] = self._database.read("SELECT key, digest FROM jobs WHERE id = ?", (job.id,))
+            [(key, digest, there)] = self._database.read("SELECT key, digest, lane FROM jobs WHERE id = ?", (job.id,))
             if added:
                 self._database.execute("INSERT INTO requests (job, text) VALUES (?, ?)", (key, job.request))
                 self._append(key, Event(job.id, 1, now, "", "QUEUED"))
+        if owner_of(there) != owner_of(lane):
+            raise Duplicate(f"job {job.id}: this id belongs to a job that was submitted in another state folder")
         if digest != job.digest:
             raise Duplicate(
                 f"job {job.id}: this id belongs to another job (its plan is {digest[:12]}, this one {job.digest[:12]})"
@@ -166,7 +175,7 @@ class Store:
 
     def end_unstarted(self, state: str, reason: str, detail: str, now: float) -> int:
         """End all jobs that wait and of which the user wants something, in one transaction; how many."""
-        found = f"SELECT jobs.key FROM jobs WHERE {WAITING} AND {WORKING}{self._database.lock}"
+        found = f"SELECT jobs.key FROM jobs WHERE {WAITING} AND {WORKING}{self._mine}{self._database.lock}"
         with self._database.write(durable=False):
             keys = [key for (key,) in self._database.read(found)]
             for chunk in _chunks(keys):
@@ -260,19 +269,30 @@ class Store:
 
     def active(self) -> list[Active]:
         """Jobs that have not ended, with the reading positions of their attempt; by priority, then oldest first."""
-        return self._active("WHERE jobs.ended IS NULL ORDER BY jobs.priority DESC, jobs.key")
+        return self._active(f"WHERE jobs.ended IS NULL{self._mine} ORDER BY jobs.priority DESC, jobs.key")
 
     def has_active(self) -> bool:
         """Is there a job that has not ended?"""
-        return bool(self._database.read("SELECT 1 FROM jobs WHERE ended IS NULL LIMIT 1"))
+        return bool(self._database.read(f"SELECT 1 FROM jobs WHERE ended IS NULL{self._mine} LIMIT 1"))
+
+    def claim(self, is_ours: Callable[[str], bool]) -> int:
+        """Take jobs that an older release submitted to a store in common, as far as they are ours by their id; how many."""
+        found = [] if not self.owner else self._database.read("SELECT id, lane FROM jobs WHERE ended IS NULL")
+        ours = [(id, lane) for id, lane in found if not owner_of(lane) and is_ours(id)]
+        if ours:
+            with self._database.write(durable=True):
+                for id, lane in ours:
+                    values = owned(lane, self.owner), id, lane
+                    self._database.execute("UPDATE jobs SET lane = ? WHERE id = ? AND lane = ?", values)
+        return len(ours)
 
     def working(self) -> list[Active]:
         """As `active`, without those that wait and of which the user wants nothing: what has to be looked at."""
-        return self._active(f"WHERE {WORKING} ORDER BY jobs.priority DESC, jobs.key")
+        return self._active(f"WHERE {WORKING}{self._mine} ORDER BY jobs.priority DESC, jobs.key")
 
     def lanes(self) -> list[str]:
         """Lanes in which jobs wait. It takes time by the number of lanes, not of jobs."""
-        following = f"SELECT min(jobs.lane) FROM jobs WHERE {WAITING}"
+        following = f"SELECT min(jobs.lane) FROM jobs WHERE {WAITING}{self._mine}"
         rows = self._database.read(
             f"WITH RECURSIVE found (lane) AS ({following} UNION ALL"
             f" SELECT ({following} AND jobs.lane > found.lane) FROM found WHERE found.lane IS NOT NULL)"
@@ -315,7 +335,7 @@ class Store:
         rows = self._database.read(
             "SELECT jobs.id, events.attempt, positions.text FROM events JOIN jobs ON jobs.key = events.job"
             " JOIN positions ON positions.job = events.job AND positions.attempt = events.attempt"
-            " WHERE events.reason = ? AND events.reason <> '' ORDER BY events.key",  # the second lets the index be used
+            f" WHERE events.reason = ? AND events.reason <> ''{self._mine} ORDER BY events.key",  # the second lets the index be used
             (reason,),
         )
         return [(id, attempt, json.loads(text)) for id, attempt, text in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from inspect import CO_VARARGS
 from typing import Literal, NamedTuple
@@ -23,6 +23,10 @@ NO_TRAINING = (
     "this is a recipe already",
 )
 """How a refusal begins where nothing is missing: the file is no config of a run that trains."""
+
+
+IsFolder = Callable[[str], bool]
+"""Whether a folder of this name is there, relative to the config or to where the trainer is started."""
 
 
 class Refused(Exception):
@@ -129,6 +133,9 @@ class Dialect:
     """(config, key) -> what the trainer takes when the key is not written; ABSENT when it has no default."""
     launcher: Launcher | None = None
     """How scripts start it; None: its commands are not looked for."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Key that names the model's weights -> the key that says the model. A folder that is there holds its owner's weights, whatever
+    it is called."""
 
     def rule(self, key: str) -> Rule | None:
         """The first rule that speaks of a key."""

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from backends.backend import Backend
 from backends.command_line import OUTSIDE
-from backends.dialect import IDLE, NOTE, TOLD, Beside, Dialect, ImportRow, Refused, Unfit
+from backends.dialect import IDLE, NOTE, TOLD, Beside, Dialect, ImportRow, IsFolder, Refused, Unfit
 from backends.importing.entries import Fate as Fate  # noqa: PLC0414  # for those who read what convert returns
 from backends.importing.entries import Imported as Imported  # noqa: PLC0414  # as above
 from backends.importing.entries import KeyEntry as KeyEntry  # noqa: PLC0414  # as above
@@ -34,7 +34,14 @@ from backends.registry import find
 
 
 def convert(
-    text: str, *, name: str, wanted: str = "", beside: Beside = lambda _: None, sets: Sequence[str] = (), line: int = 0
+    text: str,
+    *,
+    name: str,
+    wanted: str = "",
+    beside: Beside = lambda _: None,
+    sets: Sequence[str] = (),
+    line: int = 0,
+    is_folder: IsFolder = lambda _: False,
 ) -> Imported:
     """The recipe that a native config means.
 
@@ -45,12 +52,13 @@ def convert(
         beside: texts of files that the config names.
         sets: `key=value` of the trainer's own command line, over the file.
         line: where in a script the command stands, from 1; 0: the first.
+        is_folder: whether a folder is there: it holds its owner's weights.
 
     Raises:
         Unreadable: it is no text that a trainer could read.
         Refused: it is no training config, or none that a recipe can hold.
     """
-    dialect, wild, because = opened(text, wanted, beside, sets, line)
+    dialect, wild, because = opened(text, wanted, beside, sets, line, is_folder)
     return _Import(dialect, find(dialect.name), wild).run(name, because)
 
 

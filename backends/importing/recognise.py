@@ -7,14 +7,17 @@ from collections.abc import Callable, Sequence
 
 from backends.bundle import SHIMS
 from backends.command_line import OUTSIDE, over
-from backends.dialect import Beside, Dialect, Refused
+from backends.dialect import Beside, Dialect, IsFolder, Refused
 from backends.importing import shell
 from backends.mapping.rows import Flat
 from backends.native_config import NativeConfig, Unreadable, read
+from backends.recipe.paths import is_path
 from backends.registry import dialects, find
 
 
-def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str], line: int = 0) -> tuple[Dialect, NativeConfig, str]:
+def opened(
+    text: str, wanted: str, beside: Beside, sets: Sequence[str], line: int = 0, is_folder: IsFolder = lambda _: False
+) -> tuple[Dialect, NativeConfig, str]:
     """Whose config a text is, its keys, and why it is theirs.
 
     Args:
@@ -23,6 +26,7 @@ def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str], line: in
         beside: texts of files that the config names.
         sets: `key=value` of the trainer's own command line, over the file.
         line: where in a script the command stands, from 1; 0: the first.
+        is_folder: whether a folder is there.
 
     Raises:
         Unreadable: it is no text that a trainer could read.
@@ -38,7 +42,8 @@ def opened(text: str, wanted: str, beside: Beside, sets: Sequence[str], line: in
     else:
         wild = read(text)
         dialect, because = recognise(wild, wanted)
-    wild = dialect.resolve(_overridden(wild, sets, dialect.launcher.merged if dialect.launcher else over), beside)
+    wild = _overridden(wild, sets, dialect.launcher.merged if dialect.launcher else over)
+    wild = dialect.resolve(_with_folders(wild, dialect, is_folder), beside)
     _refuse_own(wild)
     return dialect, wild, because
 
@@ -94,6 +99,17 @@ def _names_shim(value: str) -> bool:
     """`tune_xyz.Rows`: a name in one of the modules that plans carry."""
     module, dot, _ = value.partition(".")
     return bool(dot) and f"{module}.py" in SHIMS
+
+
+def _with_folders(config: NativeConfig, dialect: Dialect, is_folder: IsFolder) -> NativeConfig:
+    """A model whose folder is there by its path, so that no name of the hub's is taken for it."""
+    keys, notes = dict(config.keys), list[str]()
+    for key, says in dialect.folders.items():
+        name = keys.get(key)
+        if isinstance(name, str) and name and is_folder(name):
+            keys[says] = name if is_path(name) else f"./{name}"
+            notes.append(f"{key} = {name}: the weights in that folder, which is there")
+    return config.but(keys, *notes)
 
 
 def _overridden(config: NativeConfig, sets: Sequence[str], merged: Callable[[Flat, Flat], tuple[Flat, Flat]]) -> NativeConfig:

@@ -118,7 +118,15 @@ def read(
         raise NotFound(trainer, rule, argument="from", hint=did_you_mean(trainer, dialects()))
     try:
         given = config_text(path) if text is None else text
-        return convert(given, name=path.name, wanted=trainer or "", beside=lambda name: _beside(path, name), sets=sets, line=line)
+        return convert(
+            given,
+            name=path.name,
+            wanted=trainer or "",
+            beside=lambda name: _beside(path, name),
+            sets=sets,
+            line=line,
+            is_folder=lambda name: _is_folder(path, name),
+        )
     except (Unreadable, Refused) as error:
         if plain:
             raise
@@ -202,6 +210,14 @@ def _beside(path: Path, name: str) -> str | None:
         except (OSError, ValueError):
             return None
     return None
+
+
+def _is_folder(path: Path, name: str) -> bool:
+    """A folder that the config names, relative to its own or to where the trainer is started."""
+    try:
+        return (path.parent / name).is_dir() or Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def _yaml(values: dict[str, Any]) -> str:

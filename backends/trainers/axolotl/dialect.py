@@ -258,4 +258,4 @@ RULES = (
     ),
 )
 
-DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER)
+DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER, {"base_model": "base_model"})

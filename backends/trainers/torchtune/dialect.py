@@ -214,4 +214,14 @@ RULES = (
     Rule("quantizer.*", "told", "how quantization-aware training rounds"),
 )
 
-DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER)
+DIALECT = Dialect(
+    NAME,
+    sure,
+    resolve,
+    shape,
+    reads,
+    RULES,
+    default,
+    LAUNCHER,
+    {"checkpointer.checkpoint_dir": "launch:model", "teacher_checkpointer.checkpoint_dir": "launch:teacher"},
+)

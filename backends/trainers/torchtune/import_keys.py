@@ -105,11 +105,7 @@ def _is_strange(said: Value, folder: Value, builder: Value) -> bool:
 def _model(said: Value, folder: Value, builder: Value) -> Flat:
     """The hub id that the comments give, else the table's by folder and builder, else the folder."""
     name = _name(said, folder, builder)
-    told_by = (
-        idle("checkpointer.checkpoint_dir", "a command of the comments says which model is in it")
-        if isinstance(said, str)
-        else {}
-    )
+    told_by = idle("checkpointer.checkpoint_dir", "launch:model says which model is in it") if isinstance(said, str) else {}
     return {"model.id": name, **_builder(name, str(builder)), **told_by}
 
 
@@ -218,7 +214,7 @@ def _teacher(said: Value, folder: Value, _builder: Value, _loss: Value) -> Flat:
     if said is not ABSENT:
         return {
             "method.distill.teacher": said,
-            **idle("teacher_checkpointer.checkpoint_dir", "a command of the comments says which model is in it"),
+            **idle("teacher_checkpointer.checkpoint_dir", "launch:model says which model is in it"),
         }
     return {"method.distill.teacher": path if is_path(path) else f"./{path}"}
 

@@ -146,4 +146,6 @@ RULES = (
     *(Rule(pattern, "told", why, carried=True) for pattern, why in _TOLD.items()),
 )
 
-DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER)
+_MODEL = "model_name_or_path"
+
+DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER, {_MODEL: _MODEL})

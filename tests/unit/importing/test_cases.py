@@ -390,3 +390,13 @@ def test_what_decides_nothing_is_not_called_modelled():
     assert {fates(found)[key] for key in ("output_dir", "num_epochs", "wandb_name")} == {"kept"}
     assert all(each.leaves or each.key in ("rl", "adapter") for each in found.entries if each.fate == "modelled")
     assert entry(found, "num_epochs").why == "max_steps ends the run"
+
+
+def test_a_folder_that_is_there():
+    """It holds its owner's weights, whatever its name looks like on the hub, and whatever a comment says of it."""
+    there = {"is_folder": lambda name: name in ("Qwen/Qwen2.5-0.5B", "/models/one")}
+    found = convert(AXOLOTL, name="x.yaml", **there)
+    assert found.recipe.model.id == "./Qwen/Qwen2.5-0.5B"
+    assert notes(found, "which is there")
+    assert convert(TORCHTUNE, name="x.yaml", **there).recipe.model.id == "/models/one"
+    assert leaves(TORCHTUNE)["model.id"] == "meta-llama/Llama-3.2-1B-Instruct"

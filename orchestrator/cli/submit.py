@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE
@@ -35,13 +36,19 @@ def submit(args: argparse.Namespace) -> int:
     if not found.new:
         say(f"{found.id} was submitted before; nothing new is started")
     if args.json:
-        print(json.dumps({**found._asdict(), "backend": job.trainer, "target": job.target, "digest": job.digest}))
+        print(json.dumps({**found._asdict(), "trainer": job.trainer, "target": job.target, "digest": job.digest}))
     else:
         print(found.id, flush=True)
     if args.follow:
         from orchestrator.cli.follow import follow  # noqa: PLC0415  # rich is heavy
 
-        return follow(found.id)
+        code = follow(found.id)
+        if args.json:
+            from orchestrator.client.jobs import get  # noqa: PLC0415
+            from orchestrator.render.status import status_json  # noqa: PLC0415
+
+            print(json.dumps(status_json([get(found.id)], time.time())[0]))
+        return code
     return DONE
 
 

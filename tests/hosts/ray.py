@@ -23,8 +23,7 @@ from orchestrator.transports.ray.jobs_api import JobsApi
 from tests.hosts.lab import Node, laboratory, missing
 
 RELEASE = "2.60.0"
-TRIES = 8
-"""Ray gives a node 30 s to begin, which a loaded machine may need for something else."""
+TRIES = 3
 NODE = "--num-cpus=2 --object-store-memory=80000000 --disable-usage-stats --include-log-monitor=false"
 
 
@@ -46,7 +45,9 @@ class RayCluster:
         way = "--head --port=6379 --dashboard-host=0.0.0.0 --dashboard-port=8265" if index == 0 else f"--address={head}:6379"
         own = json.dumps({"one": 2} if index == 0 else {"two": 2})
         words = f"ray start {way} --node-ip-address={node.address} {NODE} --resources='{own}'"
-        script = f"PATH={self.programs}:$PATH; export PATH; {words} >/tmp/ray-start.log 2>&1 </dev/null"
+        # ahead of what else this machine does, until it has begun; its workers are else behind everything
+        begun = f"PATH={self.programs}:$PATH RAY_worker_niceness=0 nice -n -15 {words} >/tmp/ray-start.log 2>&1 </dev/null"
+        script = f"{begun} || exit 1; renice -n 0 -p $(pgrep -f ray) >/dev/null 2>&1; true"
         for last in range(TRIES):
             try:
                 node.run("bash", "-c", script)
@@ -63,7 +64,7 @@ class RayCluster:
 
     def kill_ray(self, index: int) -> None:
         """End Ray's own processes of a node at once: what it started, and what we did, is left to itself."""
-        self.nodes[index].run("bash", "-c", "kill -9 $(pgrep -f 'raylet/raylet|gcs/gcs_server|ray/dashboard') || true")
+        self.nodes[index].run("bash", "-c", "kill -9 $(pgrep -f '[r]aylet/raylet|[g]cs/gcs_server|[r]ay/dashboard') || true")
 
     def until_there(self) -> None:
         """Wait until it answers."""
@@ -89,6 +90,11 @@ def programs(home: Path) -> Path:
             subprocess.run([uv, "venv", "--quiet", "--clear", "--python", "/usr/bin/python3", str(folder)], check=True)
             wanted = [f"ray[default]=={RELEASE}"]
             subprocess.run([uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), *wanted], check=True)
+            [node] = folder.glob("lib/python3*/site-packages/ray/_private/node.py")
+            text = node.read_text()
+            given = "raylet_start_wait_time_s = 30\n"
+            assert given in text
+            node.write_text(text.replace(given, "raylet_start_wait_time_s = 300\n"))  # where others have the machine, too
             (folder / ".ready").touch()
     return folder / "bin"
 

@@ -43,6 +43,8 @@ class RayExecutor:
         """What was submitted here and has no devices yet; who was submitted by a process before us is submitted again."""
         self._fresh: list[Key] = []
         """Of them, those of which nothing was told yet."""
+        self._cancelled: set[Key] = set()
+        """Attempts without devices that are to end: where Ray has none, that is the end."""
         self._idle: set[Key] = set()
         """Attempts with devices that were not started on them."""
 
@@ -110,6 +112,8 @@ class RayExecutor:
         cluster.starting.discard(handle.key)
         if handle.placement.devices:
             self.placed.cancel(self._with_nodes(handle))
+        if not handle.placement.devices:
+            self._cancelled.add(handle.key)
         if not handle.placement.devices or handle.key in self._idle:
             self.calls.send(("stop", *handle.key), self._stop, cluster.api, handle)
 
@@ -205,6 +209,8 @@ class RayExecutor:
         """Ray has an allocation, or will not have it."""
         handle = handles.get(key)
         if not handle or key not in cluster.entering:  # it was cancelled meanwhile
+            if isinstance(answer, str):
+                self.calls.send(("stop", *key), cluster.api.stop, answer)
             return []
         if isinstance(answer, TransportError) and not isinstance(answer, HostRefused):
             cluster.silence()
@@ -239,9 +245,11 @@ class RayExecutor:
             case "pending":
                 return Status(*key, "pending", reason=known.reason, placement=placement)
             case "stopped":
-                return Status.of(handle, [Observed(AttemptStatus(*key, "exited", why="stopped", ended=time.time()), ())])
+                return _stopped(handle)
             case "over":
                 return Status(*key, "refused", reason=f"Ray: {known.reason}")
+        if key in self._cancelled and not self.calls.away(("enter", self._cluster(handle).address)):
+            return _stopped(handle)
         if handle.placement.ref:  # it was there
             why = "Ray does not know its allocation any more: was the head started anew?"
             return Status(*key, "withdrawn", reason=why, started=True)
@@ -255,6 +263,11 @@ class RayExecutor:
             silent = [name for name, each in zip(handle.placement.devices, status.ranks, strict=False) if each is None]
             self.calls.send(("fate", *handle.key), missing_nodes, cluster.api, handle.placement.ref, silent, status)
         return status
+
+
+def _stopped(handle: Handle) -> Status:
+    """The end of an attempt that never got devices."""
+    return Status.of(handle, [Observed(AttemptStatus(*handle.key, "exited", why="stopped", ended=time.time()), ())])
 
 
 def _first(handle: Handle) -> Node:

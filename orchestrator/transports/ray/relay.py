@@ -41,7 +41,7 @@ class Door(NamedTuple):
 def package() -> tuple[str, bytes]:
     """Our programs for the cluster: a zip by the name that its content gives it, the same bytes each time."""
     here, agents = Path(__file__).parent / "cluster", Path(str(agent.__file__)).parent
-    texts = {"orchestrator/__init__.py": b""}
+    texts = {"orchestrator/__init__.py": b"", "boot.py": BOOT.encode()}
     texts |= {path.name: path.read_bytes() for path in here.glob("[a-z]*.py")}
     texts |= {f"orchestrator/agent/{path.name}": path.read_bytes() for path in agents.glob("*.py")}
     packed = io.BytesIO()
@@ -74,7 +74,7 @@ def door(api: JobsApi, address: RayAddress) -> Door:
     else:
         api.version()  # before anything is sent there
         id = f"{prefix}{1 + max((int(each.removeprefix(prefix)) for each in known), default=0)}"
-        api.submit(id, entrypoint(address, "relay.py", {"boot": BOOT, "port": port}), api.upload(name, data))
+        api.submit(id, entrypoint(address, "relay.py", {"port": port}), api.upload(name, data))
     said = _awaited(api, id)
     hosts = (own_host,) if own_host else (urlsplit(address.url).hostname or "", said["host"])
     return Door(id, tuple(dict.fromkeys(hosts)), int(said["port"]), said["token"])

@@ -126,24 +126,27 @@ def wait_for_turn(turn: Turn) -> None:
 
 def granted(asked: dict[str, Any]) -> Any:
     """The placement group, once Ray has granted it."""
-    bundle = dict(asked["bundle"])
-    if asked["node"]:
-        bundle[f"node:{asked['node']}"] = 0.001
+    bundle = asked["bundle"]
+    # the checkpoint from which it goes on lies at the first host
+    first = {**bundle, f"node:{asked['node']}": 0.001} if asked["node"] else bundle
     strategy = "STRICT_SPREAD" if asked["hosts"] > 1 else "STRICT_PACK"
-    group, told = placement_group([bundle] * asked["hosts"], strategy=strategy), None
+    group, told = placement_group([first] + [bundle] * (asked["hosts"] - 1), strategy=strategy), None
     while not ray.wait([group.ready()], timeout=PACE)[0]:
-        if (reason := why_not(asked, bundle, group)) != told:
+        if (reason := why_not(asked, group)) != told:
             say(state="pending", reason=reason)
             told = reason
     return group
 
 
-def why_not(asked: dict[str, Any], bundle: dict[str, float], group: Any) -> str:
+def why_not(asked: dict[str, Any], group: Any) -> str:
     """Why Ray has not granted it yet, in Ray's words and figures."""
+    bundle = asked["bundle"]
     state = (placement_group_table(group).get("stats") or {}).get("scheduling_state", "PENDING")
     nodes = [each["Resources"] for each in ray.nodes() if each["Alive"]]
     fitting = sum(all(node.get(name, 0) >= amount for name, amount in bundle.items()) for node in nodes)
     need = " ".join(f"{name}:{amount:g}" for name, amount in bundle.items())
+    if asked["node"] and not any(f"node:{asked['node']}" in node for node in nodes):
+        return f"{state}: its checkpoint lies on {asked['node']}, which is no node of the cluster now"
     if fitting < asked["hosts"]:
         return f"{state}: {asked['hosts']} node(s) with {need} are asked for, the cluster has {fitting} such"
     return f"{state}: {asked['hosts']} node(s) with {need} are asked for, free are {free(bundle)}"

@@ -3,10 +3,10 @@
 It prints one line, `{"tune_relay": {"host", "port", "token"}}`, and listens there. Whoever can read a job's log in Ray can run any
 program in the cluster, so a token in that log keeps out those who can reach the port and not the API. A connection begins with a
 line `{"token", "node"}`, the node's address or "" for the head; the answer is the line `{}` or `{"error"}`. After it, the connection is
-standard input and output of a Python there that runs what `BOOT` says. On the way bytes are calls of an actor on that node, so
+standard input and output of a Python there that runs `boot.py`. On the way bytes are calls of an actor on that node, so
 no port of a node is used. The relay ends when nobody was connected for a while.
 
-    relay.py '{"boot": ..., "port": 0}'
+    relay.py '{"port": 0}'
 """
 
 from __future__ import annotations
@@ -43,9 +43,11 @@ class Programs:
         """Start one; its number."""
         argv = [sys.executable, "-I", "-S", "-E", "-c", f"exec({self.boot!r})"]
         self.count += 1
-        self.running[self.count] = subprocess.Popen(
+        program = self.running[self.count] = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=login_environment(), cwd="/"
         )
+        with suppress(OSError):  # Ray's workers have the lowest priority, a training as the node itself; who may not, may not
+            os.setpriority(os.PRIO_PROCESS, program.pid, os.getpriority(os.PRIO_PROCESS, os.getppid()))
         return self.count
 
     def write(self, number: int, data: bytes) -> None:
@@ -187,4 +189,5 @@ def first_line(stream: socket.socket) -> bytes:
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
     ray.init(log_to_driver=False)
-    Relay(settings["boot"], settings["port"]).serve()
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "boot.py"), encoding="utf-8") as text:
+        Relay(text.read(), settings["port"]).serve()

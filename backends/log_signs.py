@@ -110,7 +110,7 @@ _REASONS: dict[str, Class] = {
         ("missing_secret", "no_loss_tokens", "no_stop_token", "no_backend", "drift", "resume_astray", "input_changed"),
         "wrong_request",
     ),
-    **dict.fromkeys(("bad_tasks", "gate", "export_differs", "served_differs", "bad_request"), "wrong_request"),
+    **dict.fromkeys(("bad_tasks", "gate", "export_differs", "served_differs", "port_in_use"), "wrong_request"),
     "hang": "hang",
     "out_of_memory": "out_of_memory",
     "disk_full": "wrong_request",  # the same needs the same room

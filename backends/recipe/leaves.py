@@ -73,6 +73,11 @@ _EVALUATE = {
     **{"tasks": ["wmdp_bio"], "shots": 0, "limit": None, "batch": 8, "seed": 1234, "chat": False, "model": "merged"},
     **{"dtype": "auto", "baseline": False, "gates": ["wmdp_bio.acc <= 0.30"]},
 }
+_SERVE = {
+    **{"port": None, "expose": False, "key_name": None, "adapters": True, "max_length": None},
+    "dtype": "auto",
+}
+
 _THROUGH_TEMPLATE = Needs(
     ("data.format", "data.template"),
     lambda form, template: form not in ("instruct", "text", "completion") or (form == "instruct" and template == "chat"),
@@ -234,6 +239,8 @@ LEAVES: Mapping[str, Leaf] = {
     "retry.unknown": Leaf("job", (2,)),
     "retry.hang_minutes": Leaf("job", (2.0,), "nothing"),
     "after.evaluate": Leaf("job", (_EVALUATE,), "nothing"),
+    "after.export": Leaf("job", ({"formats": ["adapter"], "dtype": "auto", "prompts": 4, "tokens": 16},), "nothing"),
+    "after.serve": Leaf("job", (_SERVE,), "nothing"),
     "secrets": Leaf("label", (["NAME"],), unordered=True),
     "native": Leaf("label", ({},)),
 }

@@ -11,9 +11,11 @@ from backends.plan import WRITTEN_RECIPE, Plan
 from backends.recipe.flat import Value
 from backends.report import Line
 from backends.stages.evaluate import EVALUATE
+from backends.stages.export import EXPORT
+from backends.stages.serve import SERVE
 from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, made_by_training
 
-STAGES: dict[str, Stage] = {each.name: each for each in (EVALUATE,)}
+STAGES: dict[str, Stage] = {each.name: each for each in (EVALUATE, EXPORT, SERVE)}
 
 
 def following(

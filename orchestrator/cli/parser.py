@@ -19,6 +19,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("hosts", "clusters", "nodes"), "targets"),
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("plot", "curves"), "metrics"),
+    **dict.fromkeys(("deploy", "host", "api"), "serve"),
+    **dict.fromkeys(("talk", "ask", "generate"), "chat"),
     **dict.fromkeys(("eval", "benchmark", "test"), "evaluate"),
     **dict.fromkeys(("check", "version"), "doctor"),
     **dict.fromkeys(("ui", "web", "board"), "dashboard"),
@@ -79,7 +81,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 
 COMPILING = ("submit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "pull", "wait", "cancel", "retry")
-FOLLOWING = ("evaluate",)
+FOLLOWING = ("evaluate", "export", "serve", "chat")
 INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
@@ -287,6 +289,34 @@ def _following(commands: Any) -> None:
     evaluate.add_argument("--chat", action="store_true", help="questions through the model's chat template")
     evaluate.add_argument("--model", choices=("merged", "adapter"), help="merged weights, or the adapter beside the start model")
     evaluate.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights in memory")
+
+    export = _command(
+        commands, "export", "stages", "the model in other forms, each loaded again and compared with the checkpoint"
+    )
+    _model(export)
+    forms = ("merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0")
+    export.add_argument("--format", action="append", choices=forms, help="several (default: merged)")
+    export.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the merged folder's weights")
+    export.add_argument("--prompts", type=int, metavar="N", help="of the reply check (default: 4)")
+    export.add_argument("--tokens", type=int, metavar="N", help="of each reply of the check (default: 16)")
+    serve = _command(
+        commands, "serve", "stages", "an OpenAI-compatible server of what was trained, as a job; READY while it answers"
+    )
+    _model(serve)
+    serve.add_argument("--port", type=int, metavar="N", help="on the host (default: a free one)")
+    serve.add_argument("--expose", action="store_true", help="listen on all interfaces, not on the loopback alone; needs --key")
+    serve.add_argument("--key", dest="key_name", metavar="NAME", help="name of the secret that clients must give as API key")
+    serve.add_argument("--no-adapters", action="store_true", help="the merged model alone, without start model and adapter")
+    serve.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt and reply together")
+    serve.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="of the weights in memory")
+    chat = _command(commands, "chat", "chat", "talk to what a job serves")
+    chat.add_argument("job", metavar="JOB", help="the server, or the training that it follows")
+    chat.add_argument("message", nargs="?", metavar="TEXT", help="one question (default: a conversation from standard input)")
+    chat.add_argument("--model", metavar="NAME", help="of those served: base, adapter (default: the trained one)")
+    chat.add_argument("--system", metavar="TEXT", help="what is said before all else")
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="of a reply")
+    chat.add_argument("--temperature", type=float, metavar="T", help="0: the most likely token each time")
+    chat.add_argument("--seed", type=int, metavar="N", help="of what is drawn")
 
 
 def _model(command: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""`tune evaluate`: stages by hand, over any job that has trained or a folder."""
+"""`tune evaluate`, `tune export` and `tune serve`: stages by hand, over any job that has trained or a folder."""
 
 from __future__ import annotations
 
@@ -46,3 +46,17 @@ def _run(stage: str, args: argparse.Namespace, settings: dict[str, object]) -> i
 
         return follow_one(found.id)
     return DONE
+
+
+def serve(args: argparse.Namespace) -> int:
+    """An OpenAI-compatible server of a model."""
+    names = ("port", "key_name", "max_length", "dtype")
+    settings = {name: value for name in names if (value := getattr(args, name)) is not None}
+    return _run("serve", args, {**settings, "expose": args.expose, "adapters": not args.no_adapters})
+
+
+def export(args: argparse.Namespace) -> int:
+    """The model in other forms."""
+    names = ("dtype", "prompts", "tokens")
+    settings = {name: value for name in names if (value := getattr(args, name)) is not None}
+    return _run("export", args, {**settings, **({"formats": args.format} if args.format else {})})

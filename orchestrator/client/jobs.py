@@ -169,12 +169,12 @@ def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = Fa
     """
     until = None if timeout is None else time.monotonic() + timeout
     with session() as here:
-        found = until_ended(here, [job.id for job in find(here.store, names)], until)
+        found = until_ended(here, [job.id for job in find(here.store, names)], until, ready=True)
         while all(map(_settled, found)) and (more := stages_of(here.store, [job.id for job in found])):
             late = [job.id for job in more if job.id not in {each.id for each in found}]
             if not late:
                 break
-            found += until_ended(here, late, until)
+            found += until_ended(here, late, until, ready=True)
     if timeout is not None and not all(map(_settled, found)):
         error = TimedOut(f"not ended after {timeout:g} s")
         error.jobs = found
@@ -205,15 +205,15 @@ def _check_succeeded(found: Sequence[Job]) -> None:
         raise error
 
 
-def until_ended(here: Session, ids: Sequence[str], until: float | None) -> list[Job]:
-    """The jobs, when all have ended or the time (monotonic) has come."""
+def until_ended(here: Session, ids: Sequence[str], until: float | None, *, ready: bool = False) -> list[Job]:
+    """The jobs, when all have ended or the time (monotonic) has come; with `ready` a server that answers is waited for no longer."""
     looked, left = 0.0, list(reversed(ids))
     while left and (until is None or time.monotonic() <= until):
         if time.monotonic() - looked > 1:
             looked = time.monotonic()
             here.keep_alive()
         job = here.store.job(left[-1])  # the one that is next in turn: all have to end, and there may be thousands
-        if job is None or _settled(job):
+        if job is None or job.ended or (ready and _settled(job)):
             left.pop()
         else:
             time.sleep(PACE / 2)

@@ -19,7 +19,7 @@ from orchestrator.executors.base import AttemptRequest, ExecutorContext, Status,
 from orchestrator.executors.registry import Executors
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
-from orchestrator.jobs.attempt import ActiveAttempt, facts, summary_text, watched
+from orchestrator.jobs.attempt import ActiveAttempt, facts, served, summary_text, watched
 from orchestrator.jobs.attempt_history import beginning, outcome, tried
 from orchestrator.jobs.following import begin_next
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconcile
@@ -191,7 +191,7 @@ class Controller:
         answering = bool(status.ranks) and None not in status.ranks
         steps = case.manifest["steps"] if case.manifest else job.steps
         if speaker:
-            self._note(each, speaker.seen, steps, reachable=answering)
+            self._note(each, speaker.seen, steps, reachable=answering, ready=served(speaker.summary or {}))
         training = status.phase == "running" and speaker and speaker.seen.step == "train"
         if training and (why := hangs(case.rules, time.monotonic(), case.news)):
             self._condemn(each, case, "hang", why)
@@ -205,7 +205,7 @@ class Controller:
             elif handle := case.handle(job.id):
                 self.executors.cancel(handle)
 
-    def _note(self, each: Active, seen: AttemptStatus, steps: int | None, *, reachable: bool) -> None:
+    def _note(self, each: Active, seen: AttemptStatus, steps: int | None, *, reachable: bool, ready: str) -> None:
         """Keep what changed beside the state."""
         job = each.job
         news: Changes = {}
@@ -216,7 +216,7 @@ class Controller:
         if steps != job.steps:
             news["steps"] = steps
         if reachable and not job.reachable:
-            news["reachable"], news["detail"] = True, ""
+            news["reachable"], news["detail"] = True, ready
         if news:
             self.store.change(job.id, expect=None, attempt=job.attempt, now=time.time(), **news)
 

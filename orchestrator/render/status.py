@@ -98,7 +98,7 @@ def _note(job: Job, now: float) -> str:
         return job.detail
     if not job.reachable and job.ended is None:
         return "unreachable" if job.seen_at is None else f"unreachable for {ago(now - job.seen_at)}"
-    return ""
+    return job.detail if job.state in {"READY", "RUNNING"} else ""
 
 
 def _painted(cell: str) -> str:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from backends.recipe.sections.base import Positive, Section, Whole, Word
 
+Secret = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -51,8 +52,45 @@ class Evaluate(Whole):
     no stage after it begins."""
 
 
+class Export(Whole):
+    """The model in other forms, each loaded again and compared with the checkpoint."""
+
+    formats: Annotated[
+        list[Literal["merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0"]],
+        Field(min_length=1, max_length=10),
+    ] = ["merged"]
+    """`merged`: a Hugging Face folder. `adapter`: PEFT. `gguf-*`: one file for llama.cpp, as it is or quantized."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the merged folder's weights; `auto`: as they were trained."""
+    prompts: Positive = 4
+    """Prompts of the reply check: each format's greedy tokens and log-probabilities against the checkpoint's."""
+    tokens: Positive = 16
+    """Tokens of each reply."""
+
+
+class Serve(Whole):
+    """An OpenAI-compatible server of the model, a job like any other: it is READY while it answers."""
+
+    port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    """On the host; null: a free one."""
+    expose: bool = False
+    """Listen on all interfaces instead of the loopback alone; needs `key_name`."""
+    key_name: Secret | None = None
+    """Name of the secret that clients must give; null: none is asked for."""
+    adapters: bool = True
+    """Where an adapter was trained: serve `base` and `adapter` beside the merged model."""
+    max_length: Positive | None = None
+    """Tokens of prompt and reply together; null: what the model can."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the weights in memory; `auto`: as they are stored."""
+
+
 class After(Section):
     """Stages after training, in this order. Each is a job `JOB.STAGE` that can be retried alone; the first that fails ends the row."""
 
     evaluate: Evaluate | None = None
     """Figures by lm-evaluation-harness, and gates. Null: it is left out."""
+    export: Export | None = None
+    """Other forms of the model, each checked. Null: it is left out."""
+    serve: Serve | None = None
+    """An OpenAI-compatible server. Null: it is left out."""

@@ -1,0 +1,36 @@
+"""The model in other forms, each loaded again by its own engine and compared with the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from backends.plan import Plan
+from backends.recipe.flat import Value
+from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, stage_plan
+
+
+def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
+    """The plan of an export."""
+    formats = settings["formats"]
+    if twice := sorted({each for each in formats if formats.count(each) > 1}):
+        raise Unplannable("formats", f"{twice[0]} is there twice")
+    if "adapter" in formats and not (context.adapter and context.base):
+        raise Unplannable("formats", "no adapter was trained, or its start model is not known", "leave adapter out")
+    spec = {
+        "model": MODEL,
+        "adapter": ADAPTER if context.adapter else None,
+        "base": BASE if context.base else None,
+        **{name: settings[name] for name in ("formats", "dtype", "prompts", "tokens")},
+    }
+    promised = ("export/report.json", "summary.json", *(_file(each, context.name) for each in formats))
+    return stage_plan("export", context, {**spec, "name": context.name}, ("tune_export_forms.py",), promised=promised)
+
+
+def _file(form: str, name: str) -> str:
+    """What shows that a form is there."""
+    if form.startswith("gguf-"):
+        return f"export/{name}-{form.removeprefix('gguf-')}.gguf"
+    return "export/merged/config.json" if form == "merged" else "export/adapter/adapter_config.json"
+
+
+EXPORT = Stage("export", "the model in other forms, each checked", plan)

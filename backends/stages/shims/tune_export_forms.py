@@ -1,0 +1,150 @@
+"""The trained model in other forms. `python tune_export_forms.py export.json`, in the job's folder.
+
+export.json: `{"model", "adapter", "base": folders, "name", "formats": [...], "dtype", "prompts", "tokens"}`. Leaves export/merged,
+export/adapter, export/NAME-KIND.gguf and export/report.json. Each form is loaded again by its own engine, and its replies are compared
+with the checkpoint's: where they differ by more than its tolerance, the job fails as `export_differs`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import tune_gguf
+import tune_replies
+import tune_shared
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+OUT = Path("export")
+GGUF = {"f32": 1e-3, "f16": 0.05, "bf16": 0.1, "q8_0": 0.2, "q4_0": 3.0}
+"""Kind -> nats by which a log-probability may differ from the checkpoint's."""
+
+
+class Differs(ValueError):
+    """A form does not reply as the checkpoint does."""
+
+
+def main(path: str) -> int:
+    """Export and compare. 0, or 1 with a message and reason.json."""
+    spec = json.loads(Path(path).read_text("utf-8"))
+    shutil.rmtree(OUT, ignore_errors=True)
+    OUT.mkdir()
+    report: dict[str, Any] = {}
+    code = tune_shared.guarded("export_failed", lambda: _expected(spec, report))
+    for form in spec["formats"]:
+        code = code or tune_shared.guarded("export_failed", lambda f=form: _write(f, spec))
+        code = code or tune_shared.guarded("export_differs", lambda f=form: _check(f, spec, report))
+    if code == 0:
+        _finish(report)
+    return code
+
+
+def _expected(spec: dict[str, Any], report: dict[str, Any]) -> None:
+    """What the checkpoint replies."""
+    tokenizer = AutoTokenizer.from_pretrained(spec["model"])
+    model = _loaded(spec["model"], "auto")
+    asked = tune_replies.prompts(tokenizer, spec["prompts"])
+    expected = tune_replies.replies(model, asked, spec["tokens"])
+    report |= {"dtype": str(model.dtype).removeprefix("torch."), "expected": expected, "forms": {}}
+
+
+def _loaded(folder: str | Path, dtype: str) -> Any:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return (
+        AutoModelForCausalLM.from_pretrained(folder, dtype=dtype if dtype == "auto" else getattr(torch, dtype)).to(device).eval()
+    )
+
+
+def _write(form: str, spec: dict[str, Any]) -> None:
+    if form == "merged":
+        model = _loaded(spec["model"], spec["dtype"])
+        model.save_pretrained(OUT / "merged")
+        AutoTokenizer.from_pretrained(spec["model"]).save_pretrained(OUT / "merged")
+    elif form == "adapter":
+        shutil.copytree(spec["adapter"], OUT / "adapter")
+    else:
+        tune_gguf.write(Path(spec["model"]), OUT / _file(form, spec["name"]), form.removeprefix("gguf-"))
+    print(f"wrote {form}", flush=True)
+
+
+def _file(form: str, name: str) -> str:
+    return f"{name}-{form.removeprefix('gguf-')}.gguf"
+
+
+def _check(form: str, spec: dict[str, Any], report: dict[str, Any]) -> None:
+    """Load it again, and compare.
+
+    Raises:
+        Differs: with the largest distance, and where it is.
+    """
+    expected = report["expected"]
+    whole = [each["prompt"] + each["reply"] for each in expected]
+    exact = False
+    if form == "merged":
+        _same_prompts(OUT / "merged", spec, expected)
+        kept = spec["dtype"] in ("auto", report["dtype"])
+        bound, exact = tune_replies.CLOSE if kept else tune_replies.HALF, kept
+        found = _logprobs(_loaded(OUT / "merged", "auto"), whole)
+    elif form == "adapter":
+        from peft import PeftModel  # noqa: PLC0415  # where there is an adapter
+
+        exact = report["dtype"] == "float32"
+        bound = tune_replies.CLOSE if exact else tune_replies.HALF
+        found = _logprobs(PeftModel.from_pretrained(_loaded(spec["base"], "auto"), OUT / "adapter").eval(), whole)
+    else:
+        kind = form.removeprefix("gguf-")
+        bound, exact = GGUF[kind], kind == "f32"
+        replies = tune_gguf.replies(OUT / _file(form, spec["name"]), expected)
+        found = [each["logprobs"] for each in replies]
+        report["forms"].setdefault(form, {})["same_tokens"] = _share(expected, replies)
+        if exact and _share(expected, replies) < 1:
+            raise Differs(f"{form}: {_share(expected, replies):.1%} of the greedy tokens are the checkpoint's")
+    distance, where = tune_replies.apart(expected, found)
+    report["forms"].setdefault(form, {}).update({"largest_difference": distance, "tolerance": bound})
+    if not distance <= bound:
+        raise Differs(
+            f"{form}: a log-probability is {distance:.3g} nats from the checkpoint's ({where}), at most {bound:g} is allowed"
+        )
+    print(f"{form}: log-probabilities within {distance:.3g} nats of the checkpoint's", flush=True)
+
+
+def _share(expected: list[dict[str, Any]], replies: list[dict[str, Any]]) -> float:
+    """How many of the greedy tokens are the same."""
+    pairs = [pair for a, b in zip(expected, replies, strict=True) for pair in zip(a["reply"], b["reply"], strict=True)]
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def _same_prompts(folder: Path, spec: dict[str, Any], expected: list[dict[str, Any]]) -> None:
+    """The form's own tokenizer and chat template make the same tokens of the same prompts.
+
+    Raises:
+        Differs: they do not.
+    """
+    asked = tune_replies.prompts(AutoTokenizer.from_pretrained(folder), spec["prompts"])
+    for number, (ids, each) in enumerate(zip(asked, expected, strict=True), 1):
+        if ids != each["prompt"]:
+            raise Differs(f"{folder.name}: its tokenizer or chat template makes other tokens of prompt {number}")
+
+
+def _logprobs(model: Any, whole: list[list[int]]) -> list[list[float]]:
+    return [tune_replies.logprobs(model, ids) for ids in whole]
+
+
+def _finish(report: dict[str, Any]) -> None:
+    (OUT / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+    forms = report["forms"].items()
+    Path("out").mkdir(exist_ok=True)
+    lines = [
+        {"name": f"{form.replace('-', '_')}/{name}", "value": value} for form, facts in forms for name, value in facts.items()
+    ]
+    Path("out/points.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    said = "; ".join(f"{form} within {facts['largest_difference']:.2g} nats of the checkpoint" for form, facts in forms)
+    Path("summary.json").write_text(json.dumps({"detail": said}))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

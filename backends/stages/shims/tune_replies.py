@@ -1,0 +1,87 @@
+"""A model's greedy tokens and log-probabilities on some prompts, by plain transformers: what other forms of it are compared with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+CLOSE = 1e-5
+"""Nats by which log-probabilities of float32 may differ between two programs that run the same weights."""
+HALF = 0.05
+"""The same where weights are kept in 16 bits."""
+TEXTS = (
+    "The",
+    "Question: what is two and two?\nAnswer:",
+    "Once upon a time",
+    "def add(a, b):\n    return",
+    "Dear Sir or Madam,",
+    "1 2 3 4 5 6",
+    "Il était une fois",
+    '{"name": "',
+)
+"""Prompts that any tokenizer takes."""
+CHATS = ("What is two and two?", "Say hello.", "Name a colour.", "Why?")
+
+
+def prompts(tokenizer: Any, count: int) -> list[list[int]]:
+    """Token ids of so many prompts: through the chat template, where there is one, every other one."""
+    found = []
+    for number in range(count):
+        if tokenizer.chat_template and number % 2 == 0:
+            chat = [{"role": "user", "content": f"{CHATS[number // 2 % len(CHATS)]}{'' if number < 8 else f' ({number})'}"}]
+            found.append(list(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=True)["input_ids"]))
+        else:
+            text = TEXTS[number % len(TEXTS)] + ("" if number < len(TEXTS) else f" {number}")
+            found.append(list(tokenizer(text)["input_ids"]))
+    return found
+
+
+def replies(model: Any, asked: list[list[int]], tokens: int) -> list[dict[str, Any]]:
+    """For each prompt the greedy tokens, and the log-probability of every token of prompt and reply but the first."""
+    return [_reply(model, ids, tokens) for ids in asked]
+
+
+@torch.inference_mode()
+def _reply(model: Any, ids: list[int], tokens: int) -> dict[str, Any]:
+    """Without a cache: each token from the whole text before it, so that nothing but the weights decides."""
+    whole = list(ids)
+    for _ in range(tokens):
+        logits = model(input_ids=torch.tensor([whole], device=model.device)).logits[0, -1]
+        whole.append(int(logits.argmax()))
+    return {"prompt": ids, "reply": whole[len(ids) :], "logprobs": logprobs(model, whole)}
+
+
+@torch.inference_mode()
+def logprobs(model: Any, ids: list[int]) -> list[float]:
+    """Log-probability of every token but the first, given those before it."""
+    logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float()
+    said = torch.log_softmax(logits[:-1], -1)
+    return said.gather(1, torch.tensor(ids[1:], device=said.device).unsqueeze(1)).squeeze(1).tolist()
+
+
+def apart(expected: list[dict[str, Any]], found: list[list[float | None]]) -> tuple[float, str]:
+    """The largest distance of log-probabilities over the same texts, and where; what nobody told of is passed over.
+
+    Raises:
+        ValueError: there is nothing to compare.
+    """
+    if not any(each is not None for row in found for each in row):
+        raise ValueError("no log-probability of it is known: give it more prompts")
+    largest, where = 0.0, ""
+    for number, (theirs, ours) in enumerate(zip(expected, found, strict=True)):
+        for place, (a, b) in enumerate(zip(theirs["logprobs"], ours, strict=True), 1):
+            if b is None:
+                continue
+            distance = abs(a - b)
+            if not distance <= largest:  # a NaN is the largest
+                largest, where = distance, f"prompt {number + 1}, token {place + 1}"
+    return largest, where
+
+
+def written(path: str, value: Any) -> None:
+    """Keep a value as JSON."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps(value, indent=1) + "\n", "utf-8")

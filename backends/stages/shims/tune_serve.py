@@ -1,0 +1,206 @@
+"""A server kept up: `python tune_serve.py serve.json`, in the job's folder. Starts the engine, says when it answers, starts it again.
+
+serve.json: `{"host", "port", "key": name of a variable or null, "models": [{"name", "folder",
+"adapter"}], "max_length", "dtype"}`; `models[0]` is the main one. summary.json is there for as long as the server answers, with its
+port. A server that ends, or does not answer any more, is started again on the same port; one that never answered fails the job.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+SUMMARY, REASON, POINTS = Path("summary.json"), Path("reason.json"), Path("out/points.jsonl")
+LOOK = 1.0
+"""Seconds between two looks at a server that answers; while it starts, a tenth of that."""
+DEAF = 60.0
+"""Seconds without an answer after which a server that lives is started again."""
+STEADY = 60.0
+"""Seconds of answering after which earlier ends are forgotten."""
+TRIES = 10
+"""Starts in a row that may follow one that answered."""
+FIGURES = 10.0
+"""Seconds between two points of throughput and latency."""
+COUNTED = {
+    "requests": "vllm:request_success_total",
+    "reply_tokens": "vllm:generation_tokens_total",
+    "prompt_tokens": "vllm:prompt_tokens_total",
+    "first_token_seconds": "vllm:time_to_first_token_seconds_sum",
+    "reply_seconds": "vllm:e2e_request_latency_seconds_sum",
+}
+"""Our counter -> its name in the server's /metrics."""
+
+
+class Failure(Exception):
+    """It cannot serve; `reason` is the word for it."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+def main(path: str) -> int:
+    """Serve until the process is ended. 1, a message and reason.json when that cannot be."""
+    SUMMARY.unlink(missing_ok=True)
+    POINTS.parent.mkdir(exist_ok=True)
+    try:
+        Keeper(path).keep()
+    except Failure as failure:
+        REASON.write_text(json.dumps({"reason": failure.reason, "detail": str(failure)}))
+        print(f"{failure.reason}: {failure}", file=sys.stderr)
+        return 1
+    finally:
+        SUMMARY.unlink(missing_ok=True)
+    return 0
+
+
+class Keeper:
+    """One server, and what is known of it."""
+
+    def __init__(self, path: str) -> None:
+        spec = json.loads(Path(path).read_text("utf-8"))
+        self.path, self.spec, self.key = path, spec, os.environ.get(spec["key"] or "", "")
+        if spec["key"] and not self.key:
+            raise Failure("missing_secret", f"{spec['key']} has no value")
+        self.port = spec["port"] or _free(spec["host"])
+        self.answered, self.tries, self.count = False, 0, 0
+        self.before = dict.fromkeys(COUNTED, 0.0)
+
+    def keep(self) -> None:
+        """Start it, watch it, start it again."""
+        while True:
+            _check_free(self.spec["host"], self.port)
+            process = subprocess.Popen([sys.executable, "tune_server.py", self.path, str(self.port)], preexec_fn=_die_with_us)  # noqa: PLW1509  # there are no threads here
+            code = self._watch(process)
+            SUMMARY.unlink(missing_ok=True)
+            if not self.answered:
+                raise Failure("server_failed", f"the server ended with exit code {code} before it answered")
+            self.tries += 1
+            if self.tries > TRIES:
+                raise Failure("server_failed", f"the server ended {self.tries} times in a row, with exit code {code}")
+            print(f"the server ended with exit code {code}; it is started again", file=sys.stderr, flush=True)
+            time.sleep(min(30.0, 0.5 * 2**self.tries))
+
+    def _watch(self, process: subprocess.Popen[bytes]) -> int:
+        """Until it ends, or answers no more; its exit code."""
+        since = heard = figures = time.monotonic()
+        ready, answered = False, False
+        while process.poll() is None:
+            now = time.monotonic()
+            if self._asked("/health") is not None:
+                since, heard = since if answered else now, now
+                if not ready:
+                    self._say_ready()
+                ready = answered = self.answered = True
+                self.tries = 0 if now - since > STEADY else self.tries
+                if now - figures >= FIGURES:
+                    self._measure(now - figures)
+                    figures = now
+            elif ready and now - heard > 2 * LOOK:
+                SUMMARY.unlink(missing_ok=True)
+                ready = False
+            elif answered and now - heard > DEAF:
+                print(f"the server has not answered for {DEAF:g} s", file=sys.stderr, flush=True)
+                process.kill()
+            time.sleep(LOOK if ready else LOOK / 10)
+        return process.returncode
+
+    def _say_ready(self) -> None:
+        names = ", ".join(each["name"] for each in self.spec["models"])
+        detail = f"http://{self.spec['host']}:{self.port}/v1 serves {names}"
+        aside = Path(f"{SUMMARY}.part")
+        aside.write_text(
+            json.dumps({"detail": detail, "port": self.port, "models": [each["name"] for each in self.spec["models"]]})
+        )
+        aside.replace(SUMMARY)
+        print(f"ready: {detail}", flush=True)
+
+    def _asked(self, path: str) -> str | None:
+        """What the server says; None when it does not answer."""
+        host = "127.0.0.1" if self.spec["host"] == "0.0.0.0" else self.spec["host"]  # noqa: S104  # compared, not bound
+        request = urllib.request.Request(f"http://{host}:{self.port}{path}")  # our own server
+        if self.key:
+            request.add_header("Authorization", f"Bearer {self.key}")
+        try:
+            with _opener().open(request, timeout=10) as answer:
+                return answer.read(2**20).decode("utf-8", "replace")
+        except (OSError, ValueError, urllib.error.URLError):
+            return None
+
+    def _measure(self, seconds: float) -> None:
+        """Points of what was done since the last time, if anything was."""
+        text = self._asked("/metrics") or ""
+        now = {name: counted(text, native) for name, native in COUNTED.items()}
+        new = {name: max(0.0, now[name] - self.before[name]) for name in COUNTED}
+        self.before = now
+        if not new["requests"]:
+            return
+        self.count += 1
+        each = 1 / new["requests"]
+        values = {
+            "requests_per_second": new["requests"] / seconds,
+            "reply_tokens_per_second": new["reply_tokens"] / seconds,
+            "first_token_ms": 1000 * each * new["first_token_seconds"],
+            "latency_ms": 1000 * each * new["reply_seconds"],
+        }
+        with POINTS.open("a") as file:
+            file.writelines(
+                json.dumps({"step": self.count, "name": name, "value": value}) + "\n" for name, value in values.items()
+            )
+
+
+def counted(text: str, name: str) -> float:
+    """The sum of a counter of /metrics over its labels."""
+    total = 0.0
+    for line in text.splitlines():
+        if line.startswith((f"{name}{{", f"{name} ")):
+            with suppress(ValueError):
+                total += float(line.rpartition(" ")[2])
+    return total
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Without the proxies of the environment."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _free(host: str) -> int:
+    with socket.socket() as bound:
+        bound.bind((host, 0))
+        return int(bound.getsockname()[1])
+
+
+def _check_free(host: str, port: int) -> None:
+    """The port is nobody's.
+
+    Raises:
+        Failure: it is.
+    """
+    with socket.socket() as bound:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            bound.bind((host, port))
+        except OSError as error:
+            raise Failure(
+                "port_in_use", f"port {port} of {host} cannot be had: {error.strerror}; choose another, or none"
+            ) from None
+
+
+def _die_with_us() -> None:
+    """PR_SET_PDEATHSIG: a server does not outlive who keeps it, so no second one comes to its port."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(main(sys.argv[1]))

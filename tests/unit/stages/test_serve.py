@@ -1,0 +1,187 @@
+"""Servers and exports as jobs: their plans, the state of a server, and that it is kept up on its port."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import backends
+from backends.backend import Ending, Progress
+from backends.plan import Input
+from backends.registry import reader
+from backends.stages.registry import STAGES
+from backends.stages.stage import StageContext, Unplannable
+from orchestrator.client.errors import InvalidRequest
+from orchestrator.client.stages import checked
+from orchestrator.jobs.lifecycle import Become, Facts, reconcile
+
+SHIM = Path(backends.__file__).parent / "stages" / "shims" / "tune_serve.py"
+CONTEXT = StageContext("tiny", model=Input("inputs/model", "checkpoint"))
+
+
+def planned(context=CONTEXT, **settings):
+    """The plan of a server, and what its program is told."""
+    plan = STAGES["serve"].plan(checked("serve", settings), context)
+    return plan, json.loads(next(file.text for file in plan.files if file.path == "serve.json"))
+
+
+def test_a_server_is_on_the_loopback_unless_it_is_exposed():
+    """It listens where nobody else comes, unless the recipe says otherwise and names a key; the key's value is in no file."""
+    plan, spec = planned()
+    assert (spec["host"], spec["key"], plan.secrets) == ("127.0.0.1", None, ())
+    plan, spec = planned(expose=True, key_name="SERVE_KEY")
+    assert (spec["host"], spec["key"], plan.secrets) == ("0.0.0.0", "SERVE_KEY", ("SERVE_KEY",))
+    with pytest.raises(Unplannable, match="anybody on the network"):
+        planned(expose=True)
+    with pytest.raises(InvalidRequest, match="port"):
+        planned(port=80)
+
+
+def test_an_adapter_is_served_beside_its_start_model():
+    """Where an adapter was trained, the start model with and without it has a name of its own; without, there is one model."""
+    both = {"adapter": Input("inputs/adapter", "adapter"), "base": Input("inputs/base", "base")}
+    _, spec = planned(StageContext("tiny", model=CONTEXT.model, **both))
+    assert [each["name"] for each in spec["models"]] == ["tiny", "base", "adapter"]
+    assert [each["name"] for each in planned()[1]["models"]] == ["tiny"]
+
+
+def state(before, **facts):
+    """What a server's job becomes."""
+    made = [
+        each
+        for each in reconcile(Facts(before, phase="running", step="serve", main="serve", **facts))
+        if isinstance(each, Become)
+    ]
+    return [(each.state, each.detail) for each in made]
+
+
+def test_a_server_that_answers_is_ready():
+    """RUNNING until it answers, READY with its address while it does, RUNNING again while it is started anew."""
+    assert state("STARTING") == [("RUNNING", "")]
+    assert state("RUNNING", ready="http://x") == [("READY", "http://x")]
+    assert state("READY", ready="http://x") == []
+    assert [each for each, _ in state("READY")] == ["RUNNING"]
+    assert reader("serve").judge(Ending(None, Progress(), []))[0] == "server_ended"
+
+
+ENGINE = """
+import http.server, os, pathlib, sys
+if pathlib.Path("broken").exists():
+    sys.exit(7)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        body = str(os.getpid()).encode() if self.path == "/health" else b"vllm:request_success_total 3\\n"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *words):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def keeper(tmp_path):
+    """Starts the program that keeps an engine up, on a small engine of the standard library; ends what it started."""
+    (tmp_path / "tune_server.py").write_text(ENGINE)
+    started = []
+
+    def start(port=None):
+        spec = {"host": "127.0.0.1", "port": port, "key": None, "models": [{"name": "tiny"}], "max_length": None, "dtype": "auto"}
+        (tmp_path / "serve.json").write_text(json.dumps(spec))
+        argv = [sys.executable, SHIM, "serve.json"]
+        started.append(subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def until(what, limit=60):
+    """What a question answers, once it answers something."""
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        if found := what():
+            return found
+        time.sleep(0.02)
+    pytest.fail("it did not come")
+
+
+def summary(folder):
+    """What the server says of itself; None while it does not answer."""
+    path = folder / "summary.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def engine(port):
+    """The pid of the engine that answers; None when none does."""
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        connection.request("GET", "/health")
+        return int(connection.getresponse().read())
+    except OSError:
+        return None
+
+
+def test_an_engine_that_dies_is_started_again_on_its_port(tmp_path, keeper):
+    """Killed, it answers again on the same port, by one process; told to end, keeper and engine are gone and say nothing more."""
+    process = keeper()
+    port = until(lambda: summary(tmp_path))["port"]
+    first = until(lambda: engine(port))
+    os.kill(first, signal.SIGKILL)
+    second = until(lambda: (now := engine(port)) != first and now)
+    assert until(lambda: summary(tmp_path))["port"] == port
+    process.terminate()
+    assert process.wait(30) == 143
+    assert summary(tmp_path) is None
+    until(lambda: not Path(f"/proc/{second}").exists() or Path(f"/proc/{second}/stat").read_text().split()[2] == "Z")
+
+
+def test_a_keeper_that_is_killed_takes_its_engine_along(tmp_path, keeper):
+    """No second server can come to the port: the engine dies with the program that kept it."""
+    process = keeper()
+    port = until(lambda: summary(tmp_path))["port"]
+    assert until(lambda: engine(port))
+    process.kill()
+    until(lambda: engine(port) is None)
+
+
+def test_a_port_in_use_is_named(tmp_path, keeper):
+    """A port that somebody else has fails the job by its number; nothing is started beside it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = keeper(taken.getsockname()[1])
+        assert process.wait(60) == 1
+    reason = json.loads((tmp_path / "reason.json").read_text())
+    assert reason["reason"] == "port_in_use"
+    assert str(taken.getsockname()[1] if taken.fileno() >= 0 else "port") in reason["detail"]
+
+
+def test_an_engine_that_never_answers_fails_the_job(tmp_path, keeper):
+    """It is not started again and again: its exit code is told."""
+    (tmp_path / "broken").touch()
+    assert keeper().wait(60) == 1
+    assert "exit code 7" in json.loads((tmp_path / "reason.json").read_text())["detail"]
+
+
+def test_an_export_is_planned_by_its_forms():
+    """What must be there at the end is each form's own file; an adapter that was not trained, and a form twice, are refused."""
+    plan = STAGES["export"].plan(checked("export", {"formats": ["merged", "gguf-q8_0"]}), CONTEXT)
+    assert {"export/merged/config.json", "export/tiny-q8_0.gguf", "export/report.json"} <= set(plan.promise.files)
+    with pytest.raises(Unplannable, match="no adapter was trained"):
+        STAGES["export"].plan(checked("export", {"formats": ["adapter"]}), CONTEXT)
+    with pytest.raises(Unplannable, match="twice"):
+        STAGES["export"].plan(checked("export", {"formats": ["merged", "merged"]}), CONTEXT)
+    with pytest.raises(InvalidRequest, match="formats"):
+        checked("export", {"formats": ["awq"]})

@@ -34,11 +34,13 @@ from orchestrator.client.errors import (
 from orchestrator.client.handle import JobHandle
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from os import PathLike
     from pathlib import Path
 
     from backends.analysis.diff import Difference
     from backends.recipe.schema import Recipe
+    from orchestrator.client.chat import Endpoint
     from orchestrator.client.importing import ImportedConfig
     from orchestrator.client.library import LibraryRecipe
     from orchestrator.client.output import Comparison
@@ -68,6 +70,7 @@ __all__ = [
     "compare",
     "copy_recipe",
     "diff",
+    "endpoint",
     "explain",
     "import_config",
     "job",
@@ -79,6 +82,7 @@ __all__ = [
     "race",
     "recipes",
     "schema",
+    "stage",
     "submit",
     "targets",
     "translate",
@@ -289,6 +293,60 @@ def submit(
     from orchestrator.client import submit as client  # noqa: PLC0415
 
     return JobHandle(client.submit(planned, id=id, priority=priority, labels=labels, snapshot=snapshot).id)
+
+
+def stage(
+    name: str,
+    model: JobHandle | str | PathLike[str],
+    settings: Mapping[str, Any],
+    *,
+    on: str | None = None,
+    id: str | None = None,
+    say: Say | None = None,
+) -> JobHandle:
+    """Run a stage over a model: what `after` of a recipe does, by hand.
+
+    Args:
+        name: `evaluate`, `export` or `serve`.
+        model: a job that has trained, or a folder in Hugging Face layout.
+        settings: as under `after.NAME` in a recipe: `{"tasks": ["./q.jsonl"], "gates": ["q.acc >= 0.5"]}`.
+        on: a target; None: where it was trained, of a folder this machine.
+        id: name the job yourself; the same id submitted twice runs once.
+        say: is told what is worth a word on the way.
+
+    Raises:
+        InvalidRequest: a setting is wrong, or cannot be had with this model.
+        NotFound: there is no such stage, job, folder or target.
+        ActionFailed: the job has not trained.
+        MissingSecret: a secret has no value.
+    """
+    from orchestrator.client import stages as client  # noqa: PLC0415
+    from orchestrator.client import submit as submitting  # noqa: PLC0415
+
+    submitting.check_id(id)
+    wanted = model.id if isinstance(model, JobHandle) else str(model)
+    made = client.plan_stage(name, wanted, settings, on=on, say=say or _quiet)
+    done = submitting.submit(made.job, id=id or submitting.new_id(made.stem), labels=made.labels, say=say or _quiet)
+    return JobHandle(done.id)
+
+
+def endpoint(server: JobHandle | str) -> AbstractContextManager[Endpoint]:
+    """A server that is READY, for as long as it is held open: `with tunesmith.endpoint(job) as where: where.url, where.models`.
+
+    Of one on another host the port is forwarded over SSH.
+
+    Args:
+        server: its job, or that of the training that it follows.
+
+    Raises:
+        NotFound: there is no such job.
+        ActionFailed: it is not READY.
+        MissingSecret: its API key has no value here.
+        Unreachable: its host does not answer.
+    """
+    from orchestrator.client import chat as client  # noqa: PLC0415
+
+    return client.endpoint(server.id if isinstance(server, JobHandle) else server)
 
 
 def job(name: str) -> JobHandle:

@@ -39,7 +39,7 @@ def _run(stage: str, args: argparse.Namespace, settings: dict[str, object]) -> i
     if args.dry_run:
         print(json.dumps(planned.job.plan.as_dict(), indent=1) if args.json else str(planned.job))
         return DONE
-    found = client.submit(planned.job, id=args.id or client.new_id(planned.stem), labels=planned.labels)
+    found = client.submit(planned.job, id=args.id or client.new_id(planned.stem), labels=planned.labels, say=say)
     print(json.dumps({**found._asdict(), "stage": stage, "target": planned.job.target}) if args.json else found.id, flush=True)
     if args.follow:
         from orchestrator.cli.follow import follow_one  # noqa: PLC0415  # rich is heavy

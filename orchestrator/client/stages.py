@@ -15,7 +15,7 @@ from backends.recipe.problems import RULES
 from backends.recipe.sections.after import After
 from backends.stages.registry import STAGES, context_of
 from backends.stages.stage import MODEL, StageContext, Unplannable, bound
-from orchestrator.client.errors import ActionFailed, InvalidRequest, NotFound
+from orchestrator.client.errors import ActionFailed, InvalidRequest, NotFound, did_you_mean
 from orchestrator.client.jobs import STAGE_OF, find_attempt
 from orchestrator.client.plan import PlannedJob
 from orchestrator.client.progress import Say, quiet
@@ -67,6 +67,8 @@ def plan_stage(
         NotFound: there is no such job, folder or target.
         ActionFailed: the job has not trained.
     """
+    if stage not in STAGES:
+        raise NotFound(stage, f"is not a stage; known: {', '.join(STAGES)}", hint=did_you_mean(stage, STAGES))
     wanted = checked(stage, settings)
     folder = Path(model).expanduser()
     if model.startswith(("/", ".", "~")) or (folder / "config.json").exists():

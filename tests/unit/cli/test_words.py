@@ -33,7 +33,7 @@ def test_every_command_is_in_one_group():
     def names(first=""):
         return set(words.parser(first)._subparsers._group_actions[0].choices)
 
-    groups = [words.COMPILING, words.TRACKING, words.INSPECTING]
+    groups = [words.COMPILING, words.TRACKING, words.FOLLOWING, words.INSPECTING]
     assert names() == {name for group in groups for name in group}
     assert all(names(name) == set(group) for group in groups for name in group)
 

@@ -147,7 +147,7 @@ def run(tune, home, trainer, wish, *words):
 def test_trls_own_parser_accepts_every_method(trainer_python, tmp_path):
     """For each kind with each adapter, and each strategy: TRL's parser and config class of the kind know every key and change no value."""
     wishes = {f"{kind}-{a}": recipe(kind, a) for kind in (*FORMATS, "sft") for a in ("none", "lora", "qlora", "dora")}
-    wishes |= {name: recipe(**more) for name, more in CUDA.items() if name != "qat"}
+    wishes |= {name: recipe(**more) for name, more in CUDA.items() if name not in ("qat", "zero2")}  # DeepSpeed is on GPUs alone
     jobs, plans = [], []
     for name, wish in wishes.items():
         target = Target("t", "cuda" if name in CUDA else "cpu", 2, hosts=2)
@@ -171,15 +171,15 @@ def test_trls_own_parser_accepts_every_method(trainer_python, tmp_path):
         if not isinstance(value, dict) and said[name]["resolved"].get(key) != value
     }
     assert changed == {}
-    assert len(said) == 44
+    assert len(said) == 39
 
 
 @pytest.mark.parametrize(
     ("native", "reason"),
     [
         ({"num_train_epochs": 0}, "no_steps"),
-        ({"output_dir": "elsewhere"}, "no_steps"),
-        ({"learning_rate": 1e30, "lr_scheduler_kwargs.warmup_steps": 0}, "nan_loss"),
+        pytest.param({"output_dir": "elsewhere"}, "no_steps", marks=pytest.mark.thorough),
+        pytest.param({"learning_rate": 1e30, "lr_scheduler_kwargs.warmup_steps": 0}, "nan_loss", marks=pytest.mark.thorough),
         ({"max_length": 4}, "no_loss_tokens"),
     ],
 )

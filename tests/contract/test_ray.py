@@ -132,16 +132,17 @@ def test_a_node_dies(bench, ray, monkeypatch):
 
 
 @pytest.mark.long
-def test_a_check_asks_the_cluster(ray):
+def test_a_check_asks_the_cluster(ray, tmp_path):
     """It says nothing where the cluster has what clusters.yaml says, and names what it has where not."""
 
     def fault(**said):
-        return RAY.fault(candidate("t", RaySection(kind="ray", address=ray.url, **said)))
+        said = {"kind": "ray", "address": ray.url, **said}
+        return RAY.check(Home(tmp_path), candidate("t", RaySection(**said))).fault
 
     assert fault(hosts=2) == ""
     assert "clusters.yaml says 3 node(s) with CPU:1, the cluster has 2 such now" in fault(hosts=3)
     assert "the most that one has: CPU:2 GPU:0" in fault(accelerator="cuda", devices=2)
-    assert "was not reached" in RAY.fault(candidate("t", RaySection(kind="ray", address=ray.url.replace(":8265", ":8266"))))
+    assert "was not reached" in fault(address=ray.url.replace(":8265", ":8266"))
 
 
 def test_another_version_is_refused():

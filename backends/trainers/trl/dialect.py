@@ -26,9 +26,13 @@ _RENAMED = {
 """Older name (0.12 on) -> the key of today."""
 
 
+_FACTORY = ("stage", "finetuning_type", "cutoff_len", "template", "dataset_dir")
+"""Keys of LLaMA-Factory's, whose configs have many of transformers' beside them."""
+
+
 def sure(keys: Flat) -> str:
     """The model as a command of TRL's names it, with what its trainers want: LLaMA-Factory has keys of its own beside them."""
-    foreign = any(key in keys for key in ("stage", "finetuning_type", "cutoff_len", "template"))
+    foreign = any(key in keys for key in _FACTORY)
     own = ("per_device_train_batch_size", "dataset_name", "datasets", "use_peft", "num_train_epochs", "learning_rate")
     found = next((key for key in own if key in keys), "")
     if "model_name_or_path" not in keys or foreign or not found:
@@ -73,6 +77,8 @@ def shape(keys: Flat) -> Variant:
     """
     if "model_name_or_path" not in keys:
         raise Refused("this is not a training config: it has no model_name_or_path")
+    if factory := [key for key in _FACTORY if key in keys]:
+        raise Refused(f"this is a config of LLaMA-Factory's ({', '.join(factory)}), which tune does not import yet")
     command = str(keys.get("launch:command", "sft"))
     if command not in _KINDS:
         raise Refused(f"this is for trl {command}, which recipes have no method for")

@@ -120,3 +120,10 @@ def test_what_a_recipe_cannot_say(line, key):
     text = "\n".join(each for each in SFT.splitlines() if not each.startswith(f"{key}:")) + f"\n{line}\n"
     entry = next(each for each in found(text).entries if each.key == key)
     assert (entry.fate, bool(entry.why)) == ("unmodelled", True)
+
+
+def test_llama_factorys_configs_are_not_taken_for_its():
+    """They share most of their keys with TRL's, and mean other things by the rest: they are refused by name."""
+    text = SFT.replace("assistant_only_loss: true", "stage: sft\nfinetuning_type: lora\ntemplate: qwen\ncutoff_len: 1024")
+    with pytest.raises(Refused, match="LLaMA-Factory"):
+        found(text)

@@ -100,7 +100,18 @@ def _translated(backend: Backend, recipe: Recipe, flat: Flat, context: Context, 
     table = backend.table(context.variant)
     made = translate(table, flat, context, written=recipe.written, accepted=accepted, verbatim=verbatim)
     native, over = _override(backend, made.native, verbatim, accepted)
-    return native, Report(made.lines + over)
+    return native, Report(made.lines + over + _for_others(backend, recipe, accepted))
+
+
+def _for_others(backend: Backend, recipe: Recipe, accepted: frozenset[str]) -> tuple[Line, ...]:
+    """Keys that the recipe writes for other trainers alone: this one reads none of them. Where it has keys of its own too, each trainer
+    has its own, and nothing is lost.
+    """
+    sections = [f"native.{name}" for name, keys in recipe.native.items() if keys]
+    if f"native.{backend.name}" in sections:
+        return ()
+    why = f"{backend.name} does not read it"
+    return tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accepted) for leaf in sections)
 
 
 _ENV = {

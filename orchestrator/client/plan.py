@@ -15,7 +15,7 @@ from backends.report import Report
 from orchestrator.client.errors import InvalidRequest, NotExpressible, NotFound, did_you_mean
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted
-from orchestrator.client.targets import check_one_executor, check_size, names_of, places
+from orchestrator.client.targets import check_accelerator, check_one_executor, check_size, names_of, places
 from orchestrator.render.plan import report_text
 from orchestrator.targets.schema import KINDS
 
@@ -122,13 +122,24 @@ def decide(recipe: Recipe, target: Target, to: str | None = None, accept: Iterab
         NotFound: there is no such trainer.
     """
     check_size(recipe, target)
+    check_accelerator(recipe, target, accept := frozenset(accept))
     refusals: dict[str, Report] = {}
-    for each in [trainer(to)] if to else BACKENDS.values():
+    for each in [trainer(to)] if to else candidates(recipe):
         try:
             return compiled(each, recipe, target, accept)
         except Inexpressible as error:
             refusals[each.name] = error.report
     raise not_expressible(refusals)
+
+
+def candidates(recipe: Recipe) -> list[Backend]:
+    """Trainers that may be chosen without `--to`, the preferred first: those of `native` where the recipe writes keys for some.
+
+    Raises:
+        InvalidRequest: the package that brings one cannot be loaded.
+    """
+    written = [name for name in names() if recipe.native.get(name)]
+    return list(map(trainer, written)) or list(BACKENDS.values())
 
 
 def trainer(name: str) -> Backend:

@@ -14,7 +14,7 @@ from orchestrator.targets import inventory, load
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from backends.recipe.schema import Recipe
     from backends.target import Target
@@ -130,6 +130,21 @@ def check_size(recipe: Recipe, on: Target) -> None:
             rule = f"target {on.name} has {has}, the recipe asks for {asked}"
             hint = f"--on names another target, --set resources.{leaf}={has} asks for less"
             raise NotExpressible(f"resources.{leaf}", rule, hint=hint)
+
+
+def check_accelerator(recipe: Recipe, on: Target, accept: Collection[str]) -> None:
+    """A machine without the accelerator that the recipe asks for is no trainer's fault, and said once.
+
+    Raises:
+        NotExpressible: the recipe asks for another than the target has, and that is not accepted.
+    """
+    asked, leaf = recipe.resources.accelerator, "resources.accelerator"
+    if asked in ("any", on.accelerator) or leaf in accept:
+        return
+    what = {"cuda": "GPU", "tpu": "TPU"}.get(asked, asked)
+    has = f"has no {what}" if on.accelerator == "cpu" else f"has {on.accelerator}"
+    way = f"--on TARGET names a machine with one (`tune targets`); --accept {leaf} runs it on {on.accelerator} all the same"
+    raise NotExpressible(f"target {on.name}", f"{has}, and the recipe asks for {asked}", hint=way)
 
 
 def check_one_executor(on: str, where: Sequence[Candidate]) -> None:

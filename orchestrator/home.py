@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,10 @@ class Home(NamedTuple):
     @classmethod
     def find(cls) -> Home:
         """The user's state folder; nothing is made."""
-        return cls(Path(os.environ.get("TUNE_HOME") or "~/.tune").expanduser().absolute())
+        path = Path(os.environ.get("TUNE_HOME") or "~/.tune").expanduser().absolute()
+        if path.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, "is a file; TUNE_HOME should name a folder", str(path))
+        return cls(path)
 
     def make(self) -> Home:
         """Make it and the folders in it, private to the user."""

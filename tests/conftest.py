@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from zlib import crc32
 
+import hypothesis
 import pytest
 
 from backends.compile import _environment
@@ -26,6 +27,8 @@ def pytest_configure():
     """What processes that tests start inherit: one thread for sums, since two trainers with a thread on each core wait for each
     other most of the time; and Ctrl-C, to which a shell that runs the tests in the background makes them deaf.
     """
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")  # a busy machine is no failure
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

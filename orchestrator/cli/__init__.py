@@ -7,6 +7,7 @@ command that needs them.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -32,6 +33,9 @@ def run(argv: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The commands `tune` and `tunesmith`."""
     code = FAILED
+    for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows `?` for what it cannot
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
@@ -56,6 +60,11 @@ def _explained(error: Exception) -> int:
     if not isinstance(error, errors.TunesmithError):
         raise error
     print(error.text(_as_option), file=sys.stderr)
+    if "--json" in sys.argv[1:]:
+        import json  # noqa: PLC0415
+
+        said = {name: str(getattr(error, name)) for name in ("what", "rule", "argument", "hint")}
+        print(json.dumps({"error": {"kind": type(error).__name__, **said}}))
     codes = {errors.NotExpressible: INEXPRESSIBLE, errors.InvalidRequest: WRONG, errors.Unreachable: TROUBLE}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), FAILED)
 

@@ -23,9 +23,13 @@ def wait(args: argparse.Namespace) -> int:
     try:
         found = client.wait(args.jobs, args.timeout)
     except TimedOut as error:
-        _print(error.jobs)
+        if not args.json:
+            _print(error.jobs)
         raise
-    _print(found)
+    if args.json:
+        _documents(found)
+    else:
+        _print(found)
     return DONE if all(job.state in ("SUCCEEDED", "READY") for job in found) else FAILED
 
 
@@ -34,17 +38,29 @@ def _print(found: Iterable[Job]) -> None:
         print(f"{job.id} {job.state}" + (f" {job.reason}: {job.detail}" if job.reason else ""))
 
 
+def _documents(found: Iterable[Job]) -> None:
+    """As `tune status --json` has them."""
+    import json  # noqa: PLC0415
+    import time  # noqa: PLC0415
+
+    from orchestrator.render.status import status_json  # noqa: PLC0415
+
+    print(json.dumps(status_json(found, time.time()), indent=1))
+
+
 def cancel(args: argparse.Namespace) -> int:
-    """End jobs, with all their processes; 0 when they have ended so."""
+    """End jobs, with all their processes; 0 when all have ended, whenever that was."""
     found, asked = actions.cancel(args.jobs, all_of=args.all_of, abandon=args.abandon, wait=not args.no_wait)
+    if args.json:
+        _documents(found)
     if args.no_wait:
         return DONE
-    for job in found:
+    for job in found if not args.json else ():
         print(f"{job.id} {job.state}" + ("" if job.id in asked else " (it had ended before)"))
     if gone := [job.id for job in found if not job.ended and not job.reachable]:
         way = f"`tune cancel --abandon {' '.join(gone)}`"
         print(f"hint: a host does not answer; what runs there ends when it does. {way} does not wait for it", file=sys.stderr)
-    return DONE if all(job.state == "CANCELLED" for job in found) else FAILED
+    return DONE if all(job.ended for job in found) else FAILED
 
 
 def retry(args: argparse.Namespace) -> int:
@@ -53,8 +69,15 @@ def retry(args: argparse.Namespace) -> int:
         ids = [job.id for job in client.find(here.store, args.jobs)]  # a name that means nothing starts nothing
     if args.follow and len(ids) > 1:
         raise InvalidRequest("--follow shows one job")
+    attempts = {}
     for id in ids:
-        print(f"{id} attempt {actions.retry(id, from_checkpoint=args.from_checkpoint)}", flush=True)
+        attempts[id] = actions.retry(id, from_checkpoint=args.from_checkpoint)
+        if not args.json:
+            print(f"{id} attempt {attempts[id]}", flush=True)
+    if args.json:
+        import json  # noqa: PLC0415
+
+        print(json.dumps([{"id": id, "attempt": attempt} for id, attempt in attempts.items()]), flush=True)
     if args.follow:
         from orchestrator.cli.follow import follow  # noqa: PLC0415  # rich is heavy
 

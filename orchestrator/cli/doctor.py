@@ -24,9 +24,13 @@ def schema(_args: argparse.Namespace) -> int:
     return DONE
 
 
-def doctor(_args: argparse.Namespace) -> int:
+def doctor(args: argparse.Namespace) -> int:
     """One fact a line, then which `tune` is which."""
     found = client.doctor()
+    if args.json:
+        programs = [{"path": path, "owner": owner} for path, owner in found.programs]
+        print(json.dumps({"facts": found.facts, "programs": programs}, indent=1))
+        return DONE
     for name, value in found.facts.items():
         print(f"{name:14} {value}")
     for n, (path, owner) in enumerate(found.programs):

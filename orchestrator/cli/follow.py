@@ -51,12 +51,17 @@ def _watch(view: LiveProgress, id: str) -> Job:
             shown = job.step
             view.step(job.step, job.steps, job.loss, job.tokens_per_second)
         elif not job.step:
-            view.phase(_phase(job))
+            view.phase(_phase(job), "" if job.reachable and job.state != "QUEUED" else job.detail)
     return job
 
 
 def _phase(job: Job) -> str:
-    return job.phase_step or {"QUEUED": "waiting for a device", "STARTING": "starting"}.get(job.state, job.state.lower())
+    """What goes on before the first step, in words."""
+    if not job.reachable and job.started:
+        return "waiting for its host"
+    if job.phase_step == "train":
+        return "train, until the first step"
+    return job.phase_step or {"QUEUED": "waiting to start", "STARTING": "starting"}.get(job.state, job.state.lower())
 
 
 def _close(job: Job) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import TYPE_CHECKING
 
@@ -11,11 +12,24 @@ from orchestrator.render.terminal import TerminalText
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
+
+
+def _documents(lines: Iterable[bytes]) -> None:
+    for line in lines:
+        print(json.dumps({"line": line.decode("utf-8", "replace")}), flush=True)
 
 
 def logs(args: argparse.Namespace) -> int:
     """Byte for byte, to standard output; on a terminal without what would steer it."""
     pieces = log(args.job, attempt=args.attempt, host=args.host, follow=args.follow)
+    if args.json:
+        rest = b""
+        for piece in pieces:
+            *lines, rest = (rest + piece).split(b"\n")
+            _documents(lines)
+        _documents([rest] if rest else [])
+        return DONE
     if sys.stdout.isatty():
         text = TerminalText()
         for piece in pieces:

@@ -29,7 +29,7 @@ def metrics(args: argparse.Namespace) -> int:
         documents = [metrics_json(id, each) for id, each in found.items()]
         print(json.dumps(documents[0] if len(documents) == 1 else documents))
     elif args.csv:
-        print("\n".join(metrics_csv(each) for each in found.values()))
+        print(metrics_csv(found))
     else:
         for id, each in found.items():
             print(f"{id}\n{metrics_table(each, names, args.last or None)}" if each else f"{id}\nno metrics yet")

@@ -213,12 +213,14 @@ def _tracking(commands: Any) -> None:
     logs.add_argument("-f", "--follow", action="store_true", help="until the job ends")
     logs.add_argument("--attempt", type=int, metavar="N", help="default: the latest")
     logs.add_argument("--host", type=int, default=0, metavar="I", help="of a job over several hosts (default: 0, the first)")
+    logs.add_argument("--json", action="store_true", help="a JSON document a line")
     pull = _command(commands, "pull", "pull", "bring a job's results here: checkpoint, adapter, logs, metrics, the exact plan")
     pull.add_argument("job", metavar="JOB")
     pull.add_argument("--into", metavar="DIR", help="default: a folder called as the job")
     pull.add_argument("--file", action="append", default=[], metavar="PATH", help="also this file or folder of the job's folder")
     pull.add_argument("--all", action="store_true", help="the whole job's folder, of every host")
     pull.add_argument("--attempt", type=int, metavar="N", help="default: the latest")
+    pull.add_argument("--json", action="store_true", help="one JSON document")
     metrics = _command(commands, "metrics", "metrics", "loss, learning rate, speed by optimizer step")
     metrics.add_argument("jobs", nargs="+", metavar="JOB")
     metrics.add_argument("--name", action="append", metavar="METRIC", help="only these (default: all; with --plot: loss)")
@@ -235,6 +237,7 @@ def _acting(commands: Any) -> None:
     wait = _command(commands, "wait", "act", "wait until jobs end; 0 when all SUCCEEDED")
     wait.add_argument("jobs", nargs="+", metavar="JOB")
     wait.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after so long (exit code 4)")
+    wait.add_argument("--json", action="store_true", help="one JSON document, as of status")
     cancel = _command(commands, "cancel", "act", "end jobs, with all their processes")
     cancel.add_argument("jobs", nargs="*", metavar="JOB")
     cancel.add_argument(
@@ -250,10 +253,12 @@ def _acting(commands: Any) -> None:
         help="wait for no host that does not answer: the job ends now, and what still runs there when the host is seen again",
     )
     cancel.add_argument("--no-wait", action="store_true", help="only ask")
+    cancel.add_argument("--json", action="store_true", help="one JSON document, as of status")
     retry = _command(commands, "retry", "act", "run an ended job again, as a new attempt")
     retry.add_argument("jobs", nargs="+", metavar="JOB")
     retry.add_argument("--from-checkpoint", action="store_true", help="go on from its newest complete checkpoint")
     retry.add_argument("--follow", action="store_true", help="show progress until the job ends")
+    retry.add_argument("--json", action="store_true", help="one JSON document")
 
 
 def _filters(command: argparse.ArgumentParser) -> None:
@@ -301,4 +306,5 @@ def _inspecting(commands: Any) -> None:
     )
     page.add_argument("--root-path", default="", metavar="PATH", help="the path under which a reverse proxy has the page")
     _command(commands, "schema", "doctor", "JSON Schema of recipes, for editors")
-    _command(commands, "doctor", "doctor", "what this installation is and has")
+    doctor = _command(commands, "doctor", "doctor", "what this installation is and has")
+    doctor.add_argument("--json", action="store_true", help="one JSON document")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ PULSE = 1.0
 def pull(args: argparse.Namespace) -> int:
     """Checkpoint, adapter, logs, metrics and the exact plan of a job into a folder."""
     found = pulled(args.job, args.into, files=args.file, everything=args.all, attempt=args.attempt, progress=_progress())
+    if args.json:
+        print(json.dumps({"folder": str(found.folder), "files": [str(path) for path in found.files]}))
+        return DONE
     shown = visible if sys.stdout.isatty() else str  # a host may give its files any names
     print("\n".join(shown(str(path)) for path in found.files))
     say(f"{found.folder}: plan.json, metrics.csv and what is listed above")

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE
-from orchestrator.cli.arguments import labels, terminal_width
+from orchestrator.cli.arguments import labels, say, terminal_width
 from orchestrator.client import jobs as client
 from orchestrator.home import Home
 from orchestrator.render.status import status_json, status_screen, status_table
@@ -35,6 +35,8 @@ def status(args: argparse.Namespace) -> int:
         return DONE
     while True:
         found = client.select(args.jobs, wanted)
+        if not found and not args.watch and (why := client.nothing_matches(wanted)):
+            say(why)
         _show(found, args)
         if not args.watch or all(job.ended for job in found):
             return DONE

@@ -136,6 +136,21 @@ def select(names: Iterable[str] = (), wanted: JobFilter | None = None) -> list[J
     return list(islice(filter(wanted.passes, found), wanted.limit))
 
 
+def nothing_matches(wanted: JobFilter) -> str:
+    """Why no job passes a filter, in words: what it names that no job has, beside what they have. Empty where each part is met by one."""
+    with session() as here:
+        known = here.store.jobs()
+    if not known:
+        return "nothing was submitted yet"
+    targets, names = {name for job in known for name in job.target.split(",")}, {job.name for job in known}
+    for asked, has, what in ((wanted.targets, targets, "on a target"), (wanted.names, names, "with a name")):
+        strange = [word for word in asked if not any(fnmatchcase(each, word) for each in has)]
+        if strange:
+            more = ", ..." if len(has) > 5 else ""
+            return f"no job is {what} such as {strange[0]!r}; there are jobs of {', '.join(sorted(has)[:5])}{more}"
+    return ""
+
+
 def select_any(wanted: JobFilter) -> list[Job]:
     """As `select` of all jobs; none where nothing was submitted yet.
 

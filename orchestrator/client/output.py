@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.client.errors import InvalidRequest, NotFound
+from orchestrator.client.errors import InvalidRequest, NotFound, did_you_mean
 from orchestrator.client.jobs import PACE, find, find_attempt
 from orchestrator.client.session import session
 
@@ -51,11 +51,14 @@ def log(name: str, *, attempt: int | None = None, host: int = 0, follow: bool = 
             rule = f"attempt {number} of {job.id} has the hosts 0 to {len(machines) - 1}"
             raise NotFound(str(host), rule, argument="host")
         offset = 0
+        kept = here.home.log_of(job.id, number, host)
+        if job.ended and placement and not kept.exists():
+            raise NotFound(job.id, f"attempt {number} has no log here ({kept}): it never started, or its folder was removed")
         while True:
             if follow:
                 here.keep_alive()
             ended = number < job.attempt or job.ended is not None  # the state before the data: then what follows is all
-            for piece in _from(here.home.log_of(job.id, number, host), offset):
+            for piece in _from(kept, offset):
                 offset += len(piece)
                 yield piece
             if ended or not follow:
@@ -109,12 +112,23 @@ def points(
         metrics: only these; None: all.
 
     Raises:
-        NotFound: there is no such job.
+        NotFound: there is no such job, or no such metric of any.
     """
     with session() as here:
         here.keep_alive()
         found = find(here.store, names)
-        return {job.id: here.store.points(job.id, attempt=attempt, names=metrics) for job in found}
+        out = {job.id: here.store.points(job.id, attempt=attempt, names=metrics) for job in found}
+        if metrics and found and not any(out.values()):
+            has = sorted({point.name for job in found for point in here.store.points(job.id, attempt=attempt)})
+            if has and not set(metrics) & set(has):
+                rule = (
+                    f"{'is not a metric' if len(metrics) == 1 else 'are no metrics'} of {', '.join(job.id for job in found[:3])}"
+                )
+                near = did_you_mean(next(iter(metrics)), has)
+                raise NotFound(
+                    ", ".join(metrics), f"{rule}; there {'is' if len(has) == 1 else 'are'} {', '.join(has)}", hint=near
+                )
+        return out
 
 
 def columns(found: Iterable[PointRow]) -> dict[str, list[float | None]]:

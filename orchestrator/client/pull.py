@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestrator.client.errors import AlreadyExists, InvalidRequest, Unreachable
+from orchestrator.client.errors import AlreadyExists, InvalidRequest, NotFound, Unreachable
 from orchestrator.client.jobs import find_attempt
 from orchestrator.client.session import session
 from orchestrator.executors.attempt_files import reached
@@ -49,23 +49,24 @@ def pull(
         progress: is told how many bytes of how many are here.
 
     Raises:
-        NotFound: there is no such job or attempt.
+        NotFound: there is no such job or attempt, or no such file; what else was asked for is here then.
         InvalidRequest: the attempt was not started anywhere yet, or a file's name leads out of the job's folder.
         AlreadyExists: the folder is a file.
         Unreachable: a host does not answer; the next call goes on where this one ended.
     """
+    wanted_files = list(files)
     with session() as here:
         here.keep_alive()
         job, number = find_attempt(here.store, name, attempt)
         folder = Path(into or job.id)
         if folder.exists() and not folder.is_dir():
             raise AlreadyExists(str(folder), "is a file; --into names another folder")
-        names = ["work"] if everything else [*RESULTS, *(f"work/{name}" for name in files)]
+        names = ["work"] if everything else [*RESULTS, *(f"work/{name}" for name in wanted_files)]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "plan.json").write_text(
             json.dumps(JobRequest.unpacked(here.store.request(job.id)).plan.as_dict(), indent=1) + "\n", "utf-8"
         )
-        (folder / "metrics.csv").write_text(metrics_csv(here.store.points(job.id, attempt=number)) + "\n", "utf-8")
+        (folder / "metrics.csv").write_text(metrics_csv({job.id: here.store.points(job.id, attempt=number)}) + "\n", "utf-8")
         found: list[Path] = []
         try:
             with reached(here.home, here.store, job.id, number) as hosts:
@@ -80,6 +81,10 @@ def pull(
         except TransportError as error:
             hint = f"`tune pull {job.id}` goes on where it ended; `tune logs` needs no host"
             raise Unreachable(str(error), hint=hint) from None
+    missing = [name for name in wanted_files if not (folder / "work" / name).exists()]
+    if missing:
+        rule = f"is not in the folder of attempt {number} of {job.id}; all else is in {folder}"
+        raise NotFound(missing[0], rule, argument="file", hint=f"`tune pull {job.id} --all` brings all that there is")
     return Pulled(folder, found)
 
 

@@ -45,4 +45,4 @@ def document(job: str, trainer: str, found: Sequence[Drift]) -> dict[str, object
         }
         for each in found
     ]
-    return {"job": job, "backend": trainer, "equal": not found, "drift": keys}
+    return {"job": job, "trainer": trainer, "equal": not found, "drift": keys}

@@ -144,7 +144,7 @@ def _move(line: Line) -> str:
 def document(found: Imported, moves: Mapping[str, Sequence[Line]]) -> dict[str, object]:
     """The same as one JSON document."""
     return {
-        "backend": found.backend,
+        "trainer": found.backend,
         "because": found.because,
         "recipe": found.values,
         "report": [

@@ -63,15 +63,23 @@ class LiveProgress:
         self._clock = clock
         self._began = clock()
         self._phase: tuple[str, float] | None = None
+        self._why = ""
         self._origin: tuple[int, float] | None = None
 
-    def phase(self, name: str) -> None:
-        """A phase has begun (`environment`, `model`, `data`, ...); the one before it is over. Saying it again does nothing."""
-        if self._phase and self._phase[0] == name:
-            return
-        self._pass()
-        self._phase = (name, self._clock())
-        self._view.phase(clean(name))
+    def phase(self, name: str, why: str = "") -> None:
+        """A phase has begun (`environment`, `model`, `data`, ...); the one before it is over. Saying it again does nothing.
+
+        Args:
+            name: what goes on.
+            why: what keeps it from going on, shown when it is news.
+        """
+        if not self._phase or self._phase[0] != name:
+            self._pass()
+            self._phase, self._why = (name, self._clock()), ""
+            self._view.phase(clean(name))
+        if why and why != self._why:
+            self._view.line(clean(f"{name}: {why}"))
+        self._why = why
 
     def step(self, step: int, steps: int | None, loss: float | None = None, tokens_per_second: float | None = None) -> None:
         """Training has done so many optimizer steps (of so many, when that is known)."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from orchestrator.render.text import clean, number, table
+from orchestrator.render.text import clean, iso, number, table
 
 if TYPE_CHECKING:
     from orchestrator.store import PointRow
 
-FIELDS = ("step", "name", "value", "time", "attempt", "native")
+FIELDS = ("job", "step", "name", "value", "time", "attempt", "native")
 _FIRST = ("loss", "lr", "grad_norm", "eval_loss", "tokens_per_second", "tokens", "epoch", "memory_gib")
 
 
@@ -64,24 +64,31 @@ def _ordered(names: set[str]) -> list[str]:
     return [*(name for name in _FIRST if name in names), *sorted(names - set(_FIRST))]
 
 
-def metrics_csv(points: Iterable[PointRow]) -> str:
-    """All points, one a line under a line of names; values that are not finite are `nan`, `inf` and `-inf`."""
+def metrics_csv(jobs: Mapping[str, Iterable[PointRow]]) -> str:
+    """All points of jobs by id, one a line under one line of names; values that are not finite are `nan`, `inf` and `-inf`.
+
+    Times are ISO 8601 in UTC.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(FIELDS)
     known = cache(clean)  # a few names, 100,000 points
-    writer.writerows((step, known(name), *figures, known(native)) for step, name, *figures, native in points)
+    writer.writerows(
+        (job, point.step, known(point.name), point.value, iso(point.time), point.attempt, known(point.native))
+        for job, points in jobs.items()
+        for point in points
+    )
     return out.getvalue().removesuffix("\n")
 
 
 def metrics_json(job: str, points: Iterable[PointRow]) -> dict[str, object]:
     """The document of `tune metrics --json`, with all points.
 
-    JSON has no word for a value that is not finite: there `value` is null, and `not_finite` says `nan`, `inf` or `-inf`.
+    Times are ISO 8601 in UTC. JSON has no word for a value that is not finite: there `value` is null, and `not_finite` says `nan`, `inf` or `-inf`.
     """
     return {"job": job, "points": [_document(point) for point in points]}
 
 
 def _document(point: PointRow) -> dict[str, object]:
-    document = point._asdict()
+    document = {**point._asdict(), "time": iso(point.time)}
     return document if math.isfinite(point.value) else {**document, "value": None, "not_finite": str(point.value)}

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.render.text import ago, duration, number, table
+from orchestrator.render.text import GAP, NARROWEST, ago, duration, iso, number, table
 
 if TYPE_CHECKING:
     from orchestrator.store import Job
@@ -17,8 +17,10 @@ FLUSH = ("STEP", "LOSS", "TOK/S", "ETA", "AGE")
 EXTRA = ("LABELS", "")
 """Columns that stand where some job has something to say there."""
 LOOSE = ("NAME", "TARGET", *EXTRA)
+SPARE = ("TOK/S", "LABELS", "ETA", "TRAINER", "LOSS", "NAME", "TARGET", "AGE", "STEP")
+"""Columns that a narrow terminal goes without, the first one first."""
 DOCUMENT = (
-    *("id", "name", "backend", "target", "state", "reason", "detail", "attempt", "step", "steps", "phase_step", "eta_s"),
+    *("id", "name", "trainer", "target", "state", "reason", "detail", "attempt", "step", "steps", "phase_step", "eta_s"),
     *("loss", "tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels"),
 )
 """Keys of a job in `tune status --json`: scripts rely on them."""
@@ -31,7 +33,8 @@ def status_table(jobs: Iterable[Job], now: float, *, width: int | None = None, c
     Args:
         jobs: the jobs, in the order to show them.
         now: seconds since the epoch.
-        width: columns of the terminal, to which names and notes are cut, never an id or a figure; None cuts nothing.
+        width: columns of the terminal, to which names and notes are cut, never an id or a figure; where that is not enough, whole
+            columns are left out (`SPARE`). None cuts nothing.
         colour: colour the state, which is a word all the same.
     """
     listed = list(jobs)
@@ -42,7 +45,26 @@ def status_table(jobs: Iterable[Job], now: float, *, width: int | None = None, c
         if any(words):
             headers.append(header)
             lines = [(*line, word) for line, word in zip(lines, words, strict=True)]
-    return table(headers, lines, width=width, loose=LOOSE, right=FLUSH, paint={"STATE": _painted} if colour else None)
+    columns: dict[str, tuple[str, ...]] = dict.fromkeys(headers, ())
+    if lines:
+        columns = dict(zip(headers, zip(*lines, strict=True), strict=True))
+    if width is not None:
+        narrowed(columns, width)
+    rows = list(zip(*columns.values(), strict=True))
+    return table(list(columns), rows, width=width, loose=LOOSE, right=FLUSH, paint={"STATE": _painted} if colour else None)
+
+
+def narrowed(columns: dict[str, tuple[str, ...]], width: int) -> None:
+    """Leave out columns by header until those that are left can be fitted into a terminal's width."""
+
+    def least(header: str) -> int:
+        widest = max(map(len, (header, *columns[header])))
+        return min(widest, NARROWEST) if header in LOOSE else widest
+
+    for spare in SPARE:
+        if sum(least(header) + len(GAP) for header in columns) - len(GAP) <= width:
+            return
+        columns.pop(spare, None)
 
 
 def _labels(job: Job) -> str:
@@ -117,13 +139,14 @@ def eta_seconds(job: Job, now: float) -> float | None:
 
 
 def status_json(jobs: Iterable[Job], now: float) -> list[dict[str, object]]:
-    """The document of `tune status --json`: times in seconds since the epoch, null for what is unknown or not finite."""
+    """The document of `tune status --json`: times in ISO 8601, UTC; null for what is unknown or not finite."""
     return [_document(job, now) for job in jobs]
 
 
 def _document(job: Job, now: float) -> dict[str, object]:
     left = eta_seconds(job, now)
-    values = {**job._asdict(), "eta_s": None if left is None else round(left, 1)}
+    values = {**job._asdict(), "trainer": job.backend, "eta_s": None if left is None else round(left, 1)}
+    values |= {key: iso(values[key]) for key in ("submitted", "started", "ended", "seen_at")}
     return {key: None if _odd(values[key]) else values[key] for key in DOCUMENT}
 
 

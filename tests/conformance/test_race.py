@@ -36,7 +36,7 @@ def test_a_race_of_two_trainers(tune):
     assert found["winner"] == fastest["trainer"]
     tune("wait", found["submitted"])
     [job] = tune.json("status", found["submitted"])
-    assert (job["backend"], job["step"]) == (fastest["trainer"], 15)
+    assert (job["trainer"], job["step"]) == (fastest["trainer"], 15)
 
 
 @pytest.mark.thorough
@@ -57,8 +57,8 @@ def test_a_wrong_rate_fails_every_level_that_can_see_it(tune, home):
     assert found[4, "torchtune"]["detail"].startswith("optim.lr (or its schedule, warm-up, end): at step 2")
     assert "; " not in found[4, "torchtune"]["detail"].replace("; 11 of 12 steps are off", ""), "only the rate is off"
     assert page.count("<polyline") == 3
-    [job] = [job["id"] for job in tune.json("status") if job["backend"] == "torchtune"]
-    assert tune.json("diff", job) == {"job": job, "backend": "torchtune", "equal": True, "drift": []}
+    [job] = [job["id"] for job in tune.json("status") if job["trainer"] == "torchtune"]
+    assert tune.json("diff", job) == {"job": job, "trainer": "torchtune", "equal": True, "drift": []}
     resolved = home / "jobs" / job / "1" / "work" / "resolved.json"
     resolved.write_text(resolved.read_text().replace('"lr": 0.006', '"lr": 0.003'))
     drifted = json.loads(tune("diff", job, "--json", code=1).stdout)

@@ -101,7 +101,7 @@ def test_its_configs_are_imported(tune, packages):
     (tune.cwd / "u.yaml").write_text("model: ./m\nbatch: 2\nlr: 5.0\nlimt: 7\n")
     (tune.cwd / "run.sh").write_text("#!/bin/bash\nunigram train u.yaml --lr 3 --limit 100\n")
     found = tune.json("import", "u.yaml", **packages)
-    assert found["backend"] == "unigram"
+    assert found["trainer"] == "unigram"
     [typo] = [each for each in found["report"] if each["key"] == "limt"]
     assert typo["why"] == "unigram 1.0 knows no such key; did you mean limit?"
     said = tune("import", "run.sh", "-o", "r.yaml", **packages)

@@ -32,7 +32,7 @@ def test_the_document(tune):
     """`--json` is one document: whose it is, the recipe, each key's fate, what is not modelled."""
     (tune.cwd / "wild.yml").write_text(AXOLOTL + "chat_template: llama3\n")
     found = tune.json("import", "wild.yml", "-o", "recipe.yaml")
-    assert (found["backend"], found["unread"]) == ("axolotl", ["chat_template"])
+    assert (found["trainer"], found["unread"]) == ("axolotl", ["chat_template"])
     assert {each["fate"] for each in found["report"]} == {"modelled", "unmodelled"}
     assert found["recipe"]["optim"]["lr"] == 2e-4
     assert Path(tune.cwd / "recipe.yaml").read_text().startswith("# wild.yml, a config of axolotl 0.19.0")

@@ -59,21 +59,26 @@ def test_table_attempts():
 
 
 def test_csv():
-    """All points come back exactly, those that are not finite too."""
-    text = metrics_csv([*POINTS, point(4, 'a,"b"\x1b[1m', -math.inf, time=13.5, attempt=2)])
-    assert text.splitlines()[:2] == ["step,name,value,time,attempt,native", "1,loss,2.5,10.0,1,train/loss"]
+    """All points of all jobs come back under one line of names, those that are not finite too."""
+    text = metrics_csv({"a-1": [*POINTS, point(4, 'a,"b"\x1b[1m', -math.inf, time=13.5, attempt=2)], "b-2": POINTS[:1]})
+    assert text.splitlines()[:2] == [
+        "job,step,name,value,time,attempt,native",
+        "a-1,1,loss,2.5,1970-01-01T00:00:10.000Z,1,train/loss",
+    ]
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [float(row["value"]) for row in rows[1:3]] == [1e-5, 2.25]
     assert rows[5]["value"] == "nan"
-    assert list(rows[7].values()) == ["4", 'a,"b"', "-inf", "13.5", "2", 'train/a,"b"']
-    assert len(rows) == len(POINTS) + 1
+    assert list(rows[7].values()) == ["a-1", "4", 'a,"b"', "-inf", "1970-01-01T00:00:13.500Z", "2", 'train/a,"b"']
+    assert [row["job"] for row in rows] == ["a-1"] * (len(POINTS) + 1) + ["b-2"]
 
 
 def test_json():
     """The document has all points under stable names."""
     assert metrics_json("a-1", POINTS[:1]) == {
         "job": "a-1",
-        "points": [{"step": 1, "name": "loss", "value": 2.5, "time": 10.0, "attempt": 1, "native": "train/loss"}],
+        "points": [
+            {"step": 1, "name": "loss", "value": 2.5, "time": "1970-01-01T00:00:10.000Z", "attempt": 1, "native": "train/loss"}
+        ],
     }
 
 
@@ -90,4 +95,7 @@ def test_from_the_store(tmp_path):
         store.record("a-1", 1, [(1, "loss", 2.5, "loss"), (2, "loss", math.nan, "loss")], 5.0, {})
         points = store.points("a-1")
     assert metrics_table(points) == "step  loss\n   1   2.5\n   2   nan"
-    assert metrics_csv(points) == "step,name,value,time,attempt,native\n1,loss,2.5,5.0,1,loss\n2,loss,nan,5.0,1,loss"
+    assert metrics_csv({"a-1": points}).splitlines()[1:] == [
+        "a-1,1,loss,2.5,1970-01-01T00:00:05.000Z,1,loss",
+        "a-1,2,loss,nan,1970-01-01T00:00:05.000Z,1,loss",
+    ]

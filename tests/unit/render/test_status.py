@@ -2,7 +2,10 @@
 
 import json
 
+import pytest
+
 from orchestrator.render.status import eta_seconds, status_json, status_screen, status_table
+from orchestrator.render.text import columns, iso
 from orchestrator.store import Job, NewJob, open_store
 
 NOW = 1_000_000.0
@@ -91,9 +94,10 @@ def test_json():
     """The document has every fact of a job under a stable name."""
     assert status_json([TRAINING], NOW) == [
         {
-            "id": "a-1", "name": "quickstart", "backend": "litgpt", "target": "local", "state": "RUNNING", "reason": "",
+            "id": "a-1", "name": "quickstart", "trainer": "litgpt", "target": "local", "state": "RUNNING", "reason": "",
             "detail": "", "attempt": 1, "step": 50, "steps": 150, "phase_step": "train", "eta_s": 190.0, "loss": 2.302585,
-            "tokens_per_second": 12345.6, "submitted": NOW - 240, "started": NOW - 110, "ended": None, "seen_at": NOW - 10,
+            "tokens_per_second": 12345.6, "submitted": iso(NOW - 240), "started": iso(NOW - 110), "ended": None,
+            "seen_at": iso(NOW - 10),
             "reachable": True, "labels": {},
         }
     ]  # fmt: skip
@@ -138,3 +142,12 @@ def test_screen():
     assert [line.split()[0] for line in short[2:]] == ["q-0", "e-0", "e-1", "e-2"]
     assert status_screen([], NOW, size=(80, 24)).splitlines()[0] == "no such jobs"
     assert len(status_screen(many, NOW, size=(80, 2)).splitlines()) == 4
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120])
+def test_no_line_is_wider_than_the_terminal(width):
+    """A narrow terminal goes without columns, never without an id or a state, and no line wraps."""
+    jobs = [job._replace(id=f"support-bot-{n}", labels={"team": "a" * 30}) for n, job in enumerate(JOBS)]
+    lines = status_table(jobs, NOW, width=width).splitlines()
+    assert max(map(columns, lines)) <= width
+    assert all(job.id in line and job.state in line for job, line in zip(jobs, lines[1:], strict=True))

@@ -276,4 +276,4 @@ def test_a_recipe_for_many_devices_translates_anywhere(tune):
 def test_another_accelerator_is_refused(tune):
     """A recipe that asks for CUDA does not quietly run on a CPU."""
     words = ("submit", QUICKSTART, "--set", "resources.accelerator=cuda")
-    assert "target local has cpu, the recipe asks for cuda" in tune(*words, code=3).stderr
+    assert "target local: has no GPU, and the recipe asks for cuda" in tune(*words, code=3).stderr

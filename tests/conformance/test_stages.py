@@ -11,7 +11,10 @@ from backends.stages.stage import LOCKS
 from orchestrator.agent.provision import build
 from orchestrator.client.chat import endpoint
 
-pytestmark = pytest.mark.trainer
+pytestmark = [
+    pytest.mark.trainer,
+    pytest.mark.timeout(2400),
+]  # three environments and five processes with torch, one after another
 
 RECIPE = """
 version: 1

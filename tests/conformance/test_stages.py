@@ -101,7 +101,8 @@ def trained(tune, monkeypatch, stage_python):
         (tune.cwd / "recipe.yaml").write_text(RECIPE.replace("GATE", gate))
         return tune("submit", "recipe.yaml", "--to", "litgpt", "--id", "job", "--follow", code=code, timeout=1800)
 
-    return run
+    yield run
+    tune("cancel", "--all-of", "tiny", code=None)  # a server goes on until it is told to end, also where the test has failed
 
 
 def test_a_recipe_to_its_server(tune, home, trained, stage_python, python, call):

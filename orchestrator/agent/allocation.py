@@ -16,8 +16,10 @@ import os
 import sys
 import time
 
+from orchestrator.agent.attempts import reap
 from orchestrator.agent.files import ignore_errors, make_folder, read_json, write_json
 from orchestrator.agent.network import free_port, interface
+from orchestrator.agent.processes import adopt_orphans
 from orchestrator.agent.runner import check, place
 from orchestrator.agent.supervisor import Supervisor
 
@@ -170,6 +172,34 @@ def run(folder: str) -> int:
     return FAILED
 
 
+def guarded(folder: str) -> int:
+    """Run this node's part in a process of its own, and end what it leaves behind when it dies without a word: not every site has
+    its processes in cgroups, by which Slurm would find them.
+    """
+    adopt_orphans()
+    child = os.fork()
+    if child == 0:
+        code = FAILED
+        try:
+            code = run(folder)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            sys.stderr.write("tune: %s\n" % error)
+        finally:
+            os._exit(code)
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):  # it gets them, too
+        signal.signal(number, signal.SIG_IGN)
+    while True:
+        pid, ended = os.wait()
+        if pid == child:
+            break
+    if os.WIFEXITED(ended):
+        return os.WEXITSTATUS(ended)
+    first = read_json(folder + "/document.json")["ranks"][0]["spec"]
+    job = rank_job(first["job"], int(os.environ.get("SLURM_PROCID", "0")))
+    reap("%s/jobs/%s/%d" % (folder.rsplit("/", 4)[0], job, first["attempt"]))
+    return FAILED
+
+
 def repeated(folder: str, job: str, attempt: int) -> int:
     """Nothing is started a second time; whoever looks is told."""
     if os.environ.get("SLURM_RESTART_COUNT", "0") != "0":
@@ -198,7 +228,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if argv[0] == "--probe":
             return probe(argv[1], argv[2])
-        return run(os.path.abspath(argv[0] if argv else "."))
+        return guarded(os.path.abspath(argv[0]))
     except (OSError, ValueError, LookupError, TypeError) as error:
         sys.stderr.write("tune: %s\n" % error)
         return FAILED

@@ -252,8 +252,9 @@ class SlurmExecutor:
             case TransportError() as error:
                 cluster.silence(str(error))
                 return [Status(*key, "unreachable", reason=str(error))]
-            case error:
-                raise error
+            case error:  # one attempt's trouble is not the others': its kind and words are all that can be told
+                known.over = True
+                return [Status(*key, "refused", reason=f"{type(error).__name__}: {error}")]
 
     def _of(self, place: int) -> Iterable[SlurmAttempt]:
         return [known for known in self._known.values() if id(known.cluster) == place]

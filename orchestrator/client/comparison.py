@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from backends.plan import WRITTEN_RECIPE
 from orchestrator.client.jobs import find
@@ -20,7 +20,7 @@ class SettingsDiff(NamedTuple):
     """Settings of several jobs."""
 
     jobs: Mapping[str, Job]
-    different: Mapping[str, Mapping[str, Any]]
+    different: Mapping[str, Mapping[str, object]]
     """Setting -> job -> its value; None where the job's recipe is silent. Beside leaves: trainer, target, environment and inputs."""
     equal: int
     """How many settings are the same in all."""
@@ -37,7 +37,7 @@ def plan_of(name: str) -> Plan:
         return _plan(here.store, job)
 
 
-def settings(plan: Plan) -> dict[str, Any]:
+def settings(plan: Plan) -> dict[str, object]:
     """Leaves that the recipe of a plan writes, as values; empty for a plan of other steps than a training's."""
     for file in plan.files:
         if file.path == WRITTEN_RECIPE:
@@ -63,7 +63,7 @@ def compare_settings(names: Sequence[str]) -> SettingsDiff:
     return SettingsDiff(found, different, len(rows) - len(different))
 
 
-def _around(job: Job, plan: Plan) -> dict[str, Any]:
+def _around(job: Job, plan: Plan) -> dict[str, object]:
     """What a job runs with, beside its recipe."""
     environment = plan.environment
     return {

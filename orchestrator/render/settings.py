@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.render.text import clean, number, table
 
@@ -21,7 +21,7 @@ class Settings(Protocol):
         """By id."""
 
     @property
-    def different(self) -> Mapping[str, Mapping[str, Any]]:
+    def different(self) -> Mapping[str, Mapping[str, object]]:
         """Setting -> job -> value."""
 
     @property
@@ -57,5 +57,5 @@ def settings_document(found: Settings, gap: Gap | None) -> dict[str, object]:
     }
 
 
-def _word(value: Any) -> str:
+def _word(value: object) -> str:
     return "-" if value is None else clean(value if isinstance(value, str) else json.dumps(value))

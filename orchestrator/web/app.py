@@ -7,6 +7,7 @@ import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -28,7 +29,7 @@ from orchestrator.web.feed import Feed
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HERE = Path(__file__).parent
 FRESH = 1.0
@@ -81,7 +82,7 @@ class Guard:
             await self.inner(scope, receive, send)
             return
 
-        async def with_headers(message: Any) -> None:
+        async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 own = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
                 message = {**message, "headers": [*message["headers"], *own]}
@@ -119,7 +120,7 @@ class Page:
     def __init__(self, access: Access, root: str, base: Path) -> None:
         self.access, self.root, self.base = access, root, base
         self.feed = Feed()
-        self._kept: dict[tuple[Any, ...], tuple[float, Any]] = {}
+        self._kept: dict[tuple[object, ...], tuple[float, Any]] = {}
         self.templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
         self.templates.filters.update(
             number=number, json=functools.partial(json.dumps, ensure_ascii=False, default=str), url=quote
@@ -127,18 +128,18 @@ class Page:
 
     def jobs(self, request: Request) -> Response:
         """The list."""
-        return self._shown(request, "jobs.html", **views.listing(request.query_params))
+        return self._shown(request, "jobs.html", views.listing(request.query_params))
 
     def job(self, request: Request) -> Response:
         """One job."""
-        return self._shown(request, "job.html", **views.one(request.path_params["id"]))
+        return self._shown(request, "job.html", views.one(request.path_params["id"]))
 
     def compare(self, request: Request) -> Response:
         """Several jobs side by side."""
         ids = request.query_params.getlist("job")
         if len(ids) < 2:
-            return self._shown(request, "message.html", status=400, title="Compare", text="Choose two or more jobs in the list.")
-        return self._shown(request, "compare.html", **views.compared(ids))
+            return self._message(request, 400, "Compare", "Choose two or more jobs in the list.")
+        return self._shown(request, "compare.html", views.compared(ids))
 
     def curves(self, request: Request) -> Response:
         """Points of jobs, thinned for the width that is asked for."""
@@ -156,7 +157,7 @@ class Page:
     def targets(self, request: Request) -> Response:
         """Machines."""
         check = request.query_params.get("check") == "1" and request.state.role == "act"
-        return self._shown(request, "targets.html", **views.targets(check=check))
+        return self._shown(request, "targets.html", views.targets(check=check))
 
     def share(self, request: Request) -> Response:
         """A job as one file."""
@@ -170,7 +171,7 @@ class Page:
         if request.method == "POST":
             role = self.access.role_of(str((await self._form(request)).get("token", "")))
             return entered(self.access, role, self.root)
-        return self._shown(request, "login.html", status=401, wrong=request.query_params.get("wrong", ""))
+        return self._shown(request, "login.html", {"wrong": request.query_params.get("wrong", "")}, status=401)
 
     async def events(self, _request: Request) -> Response:
         """Changed jobs as server-sent events: rows of the list, rendered here."""
@@ -182,7 +183,7 @@ class Page:
         async for changed in self.feed.listen():
             now = time.time()
             for job in changed:
-                shown = views.Row.of(job, now)
+                shown = views.JobRow.of(job, now)
                 data = {"id": job.id, "state": job.state, "step": job.step, "html": row.render(row=shown, root=self.root)}
                 yield f"event: job\ndata: {json.dumps(data)}\n\n"
             if not changed:
@@ -198,9 +199,9 @@ class Page:
             if why := self._no(request, form):
                 return why
         found = await asyncio.to_thread(submitting.submitted if form.get("do") == "submit" else submitting.shown, form, self.base)
-        if found.get("id"):
-            return RedirectResponse(f"{self.root}/jobs/{quote(found['id'])}", 303)
-        return await asyncio.to_thread(functools.partial(self._shown, request, "submit.html", **found))
+        if found.submitted:
+            return RedirectResponse(f"{self.root}/jobs/{quote(found.submitted)}", 303)
+        return await asyncio.to_thread(self._shown, request, "submit.html", {**asdict(found), **submitting.choices()})
 
     async def act(self, request: Request) -> Response:
         """Cancel, retry, another priority, pull."""
@@ -224,16 +225,16 @@ class Page:
         if not isinstance(error, TunesmithError):
             raise error
         status = 404 if isinstance(error, NotFound) else 400
-        return self._shown(request, "message.html", status=status, title="Not done", text=str(error))
+        return self._message(request, status, "Not done", str(error))
 
     def no_such_page(self, request: Request, _error: Exception) -> Response:
         """An address without a page."""
-        return self._shown(request, "message.html", status=404, title="No such page", text=request.url.path)
+        return self._message(request, 404, "No such page", request.url.path)
 
     def _no(self, request: Request, form: Mapping[str, str]) -> Response | None:
         headers = request.headers
         why = self.access.may_post(request.state.role, headers.get("origin", ""), headers.get("host", ""), form.get("mark", ""))
-        return self._shown(request, "message.html", status=403, title="Refused", text=why) if why else None
+        return self._message(request, 403, "Refused", why) if why else None
 
     async def _form(self, request: Request) -> dict[str, str]:
         from urllib.parse import parse_qsl  # noqa: PLC0415
@@ -245,7 +246,10 @@ class Page:
                 raise NotFound("form", f"is larger than {LARGEST:,} bytes")
         return dict(parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True))
 
-    def _fresh(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+    def _message(self, request: Request, status: int, title: str, text: str) -> Response:
+        return self._shown(request, "message.html", {"title": title, "text": text}, status=status)
+
+    def _fresh(self, key: tuple[object, ...], make: Callable[[], Any]) -> Any:
         """What was made for another viewer a moment ago, or made now."""
         now = time.monotonic()
         kept = self._kept.get(key)
@@ -256,7 +260,7 @@ class Page:
         self._kept[key] = now, made
         return made
 
-    def _shown(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
+    def _shown(self, request: Request, template: str, values: Mapping[str, object], *, status: int = 200) -> Response:
         role = getattr(request.state, "role", "")
         around = {
             "root": self.root,

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from orchestrator.client import output
+from orchestrator.client import jobs, output
 from orchestrator.render.points import metrics_json
 from orchestrator.render.text import number
 from orchestrator.web import views
@@ -22,8 +22,7 @@ STYLES = ("uplot.css", "page.css")
 
 def share(name: str) -> str:
     """The file's text. Its scripts are named by their sums in its own policy, so that no text of a job can become one."""
-    values = views.one(name)
-    id = values["job"].id
+    values, id = views.one(name), jobs.get(name).id
     log = views.plain(output.log_tail(id, views.TAIL)[0])
     scripts = [(HERE / "static" / each).read_text("utf-8") for each in SCRIPTS]
     styles = [(HERE / "static" / each).read_text("utf-8") for each in STYLES]

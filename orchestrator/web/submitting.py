@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from backends.registry import names
 from orchestrator.client import plan as planning
@@ -19,44 +19,59 @@ FIRST = "quickstart"
 """The recipe with which the form begins."""
 
 
-def shown(form: Mapping[str, str], base: Path) -> dict[str, Any]:
-    """The form with the dry run of what is in it, or what is wrong with that."""
-    values = _values(form)
-    if not form:
-        return values
-    try:
-        return {**values, "dry": plan_text(_planned(values, base).plan)}
-    except TunesmithError as error:
-        return {**values, "wrong": str(error)}
+@dataclass(frozen=True)
+class Form:
+    """What is in the form, and what came of it."""
+
+    text: str
+    """The recipe."""
+    to: str = ""
+    on: str = "local"
+    accept: str = ""
+    """Settings that may be lost, with spaces between."""
+    id_wanted: str = ""
+    dry: str = ""
+    """The dry run."""
+    wrong: str = ""
+    """Why there is none."""
+    submitted: str = ""
+    """The job's id."""
 
 
-def submitted(form: Mapping[str, str], base: Path) -> dict[str, Any]:
-    """The id of the job, or the form with what is wrong."""
-    values = _values(form)
-    try:
-        return {"id": client.submit(_planned(values, base), id=values["id_wanted"] or None).id}
-    except TunesmithError as error:
-        return {**values, "wrong": str(error)}
-
-
-def _values(form: Mapping[str, str]) -> dict[str, Any]:
+def choices() -> dict[str, object]:
+    """Trainers and targets that the form offers."""
     try:
         targets = list(layout().candidates)
     except TunesmithError:
         targets = ["local"]
-    return {
-        "text": form.get("text") or find_recipe(FIRST).read_text("utf-8"),
-        "to": form.get("to", ""),
-        "on": form.get("on", "local"),
-        "accept": form.get("accept", ""),
-        "id_wanted": form.get("id", "").strip(),
-        "trainers": names(),
-        "targets": targets,
-        "dry": "",
-        "wrong": "",
-    }
+    return {"trainers": names(), "targets": targets}
 
 
-def _planned(values: Mapping[str, Any], base: Path) -> planning.PlannedJob:
-    recipe = load_text(values["text"].replace("\r\n", "\n"), base=base)
-    return planning.plan(recipe, to=values["to"] or None, on=values["on"], accept=values["accept"].split(), ask=False)
+def shown(sent: Mapping[str, str], base: Path) -> Form:
+    """The form with the dry run of what is in it, or what is wrong with that."""
+    form = _form(sent)
+    if not sent:
+        return form
+    try:
+        return replace(form, dry=plan_text(_planned(form, base).plan))
+    except TunesmithError as error:
+        return replace(form, wrong=str(error))
+
+
+def submitted(sent: Mapping[str, str], base: Path) -> Form:
+    """The form with the id of the job, or with what is wrong."""
+    form = _form(sent)
+    try:
+        return replace(form, submitted=client.submit(_planned(form, base), id=form.id_wanted or None).id)
+    except TunesmithError as error:
+        return replace(form, wrong=str(error))
+
+
+def _form(sent: Mapping[str, str]) -> Form:
+    text = sent.get("text") or find_recipe(FIRST).read_text("utf-8")
+    return Form(text, sent.get("to", ""), sent.get("on", "local"), sent.get("accept", ""), sent.get("id", "").strip())
+
+
+def _planned(form: Form, base: Path) -> planning.PlannedJob:
+    recipe = load_text(form.text.replace("\r\n", "\n"), base=base)
+    return planning.plan(recipe, to=form.to or None, on=form.on, accept=form.accept.split(), ask=False)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.client import comparison, jobs, output
 from orchestrator.client.jobs import STATES, JobFilter
@@ -30,7 +30,7 @@ WIDEST = 2000
 
 
 @dataclass(frozen=True)
-class Row:
+class JobRow:
     """A job as the list shows it."""
 
     id: str
@@ -49,7 +49,7 @@ class Row:
     labels: str
 
     @classmethod
-    def of(cls, job: Job, now: float) -> Row:
+    def of(cls, job: Job, now: float) -> JobRow:
         """As it is at a moment."""
         steps = f"{job.step or 0:,}/{job.steps:,}" if job.steps else f"{job.step:,}" if job.step else ""
         note = ": ".join(filter(None, (job.reason, job.detail)))
@@ -72,7 +72,7 @@ class Row:
         )
 
 
-def listing(query: Mapping[str, str]) -> dict[str, Any]:
+def listing(query: Mapping[str, str]) -> dict[str, object]:
     """The list of jobs: filters, one page of rows, and how many there are in each state."""
     text, state, page = query.get("q", "").strip(), query.get("state", ""), query.get("page", "1")
     found = jobs.select_any(JobFilter())
@@ -84,7 +84,7 @@ def listing(query: Mapping[str, str]) -> dict[str, Any]:
     number_of = max(1, int(page)) if page.isdecimal() else 1
     now, at = time.time(), (number_of - 1) * PAGE
     return {
-        "rows": [Row.of(job, now) for job in shown[at : at + PAGE]],
+        "rows": [JobRow.of(job, now) for job in shown[at : at + PAGE]],
         "counts": [(name, counts[name]) for name in ("ACTIVE", *STATES) if counts[name] or name == "ACTIVE"],
         "active": sum(job.ended is None for job in found),
         "total": len(found),
@@ -105,13 +105,13 @@ def _meant(job: Job, text: str) -> bool:
     return all(word in whole for word in text.lower().split())
 
 
-def one(id: str) -> dict[str, Any]:
+def one(id: str) -> dict[str, object]:
     """A job's page."""
     job = jobs.get(id)
     plan = comparison.plan_of(id)
     return {
         "job": job,
-        "row": Row.of(job, time.time()),
+        "row": JobRow.of(job, time.time()),
         "times": {name: iso(getattr(job, name)) or "-" for name in ("submitted", "started", "ended")},
         "events": [
             (iso(each.time), each.attempt, each.state, clean(": ".join(filter(None, (each.reason, each.detail)))))
@@ -126,10 +126,10 @@ def one(id: str) -> dict[str, Any]:
     }
 
 
-def curves(ids: Sequence[str], width: int) -> dict[str, Any]:
+def curves(ids: Sequence[str], width: int) -> dict[str, object]:
     """Metric -> one series a job, thinned for a width in pixels; of the newest course of each job."""
     pixels = max(100, min(width, WIDEST))
-    out: dict[str, list[dict[str, Any]]] = {}
+    out: dict[str, list[dict[str, object]]] = {}
     for id, found in output.points(ids).items():
         values: dict[str, tuple[list[int], list[float]]] = {}
         for point in sorted(course(found), key=lambda point: point.step):
@@ -144,7 +144,7 @@ def curves(ids: Sequence[str], width: int) -> dict[str, Any]:
     return {"metrics": [{"name": name, "series": out[name]} for name in order]}
 
 
-def compared(ids: Sequence[str]) -> dict[str, Any]:
+def compared(ids: Sequence[str]) -> dict[str, object]:
     """Jobs side by side: what differs in their settings, and how far their losses are apart."""
     found = comparison.compare_settings(ids)
     gaps = output.compare(ids, "loss").gaps
@@ -156,7 +156,7 @@ def compared(ids: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def targets(*, check: bool = False) -> dict[str, Any]:
+def targets(*, check: bool = False) -> dict[str, object]:
     """Machines and who uses their devices."""
     from orchestrator.client.target_status import target_status  # noqa: PLC0415  # pydantic is heavy
 

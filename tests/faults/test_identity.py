@@ -2,11 +2,16 @@
 
 import json
 import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
+from orchestrator.agent import provision
 from orchestrator.home import Home
 from orchestrator.store import open_store
+from tests.unit.agent.conftest import packed
 
 from .test_hosts import SSH, clean, there  # noqa: F401
 
@@ -144,6 +149,40 @@ def test_two_names_of_one_home_are_two_machines(lab, shared):
     shared[0].run("touch", "/home/tunelab/go", user=True)  # it ends, which anybody can see who has its folder
     job = lab.wait("a", 2 * SSH)
     assert (job.state, job.attempt, ran(shared[0])) == ("SUCCEEDED", 1, ["run"]), (job, lab.log())
+
+
+def test_an_environment_of_one_home_is_made_once(shared):
+    """Two hosts that have one home ask for the same environment in the same moment: one makes it, the other waits, both have it."""
+    inside, folder = "/home/tunelab/one", shared[0].home / "one"
+    packed(folder / "wheels", "onlyhere", "1.0", {"onlyhere.py": "ANSWER = 42"})
+    (folder / "lock").write_text("onlyhere==1.0")
+    settings = [f"UV_FIND_LINKS={inside}/wheels", "UV_OFFLINE=1", f"UV_CACHE_DIR={inside}/cache", "UV_LINK_MODE=copy"]
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    words = [str(Path(provision.__file__).parent), "provision", f"{inside}/envs", "demo", f"{inside}/lock"]
+    argv = [
+        "env",
+        *settings,
+        sys.executable,
+        "-I",
+        *words,
+        "--python",
+        python,
+        "--accelerator",
+        "cpu",
+        "--uv",
+        provision.find_uv(),
+    ]
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            outs = list(pool.map(lambda node: node.run(*argv), shared))
+        assert sum("making the environment" in out for out in outs) == 1
+        assert len({out.splitlines()[-1] for out in outs}) == 1
+        assert [path.name for path in (folder / "envs").glob("demo-*") if provision.ready(path)] == [
+            path.name for path in (folder / "envs").glob("demo-*")
+        ]
+        assert not list((folder / "envs").glob("*.turn.*"))
+    finally:
+        shutil.rmtree(folder)
 
 
 # ---- whose job

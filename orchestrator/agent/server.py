@@ -41,7 +41,7 @@ BLOCK = 1024 * 1024  # bytes read at once
 def hello(home: str) -> Json:
     """What this host is: see `transports.base.HostFacts`."""
     received = time.time()
-    make_folder(home)
+    identity.name_state(home)
     disk, (found, trouble) = os.statvfs(home), devices()
     return {
         "hostname": socket.gethostname(),

@@ -259,6 +259,7 @@ class HostsExecutor:
             answers = [answers] * len(handle.nodes)
         known.begun = time.monotonic()
         wrong: dict[str, Exception] = {}
+        asked = {node.name: host.facts.host for node in handle.nodes if (host := self._host(node)).facts}
         began: list[Node] = []
         for node, answer in zip(handle.nodes, answers, strict=True):
             host = self._host(node)
@@ -276,7 +277,8 @@ class HostsExecutor:
         nothing = all(isinstance(each, Busy | NotStaged | HostRefused) for each in wrong.values())
         if not nothing and not refused:  # the answer was lost: what the host did shows when it is looked at
             known.trouble = str(next(iter(wrong.values())))
-            return [Status(*handle.key, "unreachable", reason=known.trouble)]
+            placement = replace(handle.placement, machines={**asked, **handle.placement.machines})  # another may answer next
+            return [Status(*handle.key, "unreachable", reason=known.trouble, placement=placement)]
         for node in began:
             self._order(node, "stop", handle.job, handle.attempt, GRACE)
         if nothing:

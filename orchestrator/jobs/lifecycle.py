@@ -118,8 +118,10 @@ def _stopping(facts: Facts) -> Sequence[Action]:
 
 def _unknown(facts: Facts) -> Sequence[Action]:
     """The host knows of no such attempt: it was not started, or its folder was removed."""
+    at_work = not {"running", "stopping"}.isdisjoint(facts.phases)  # on another of its hosts
     if facts.want or facts.state == "STOPPING":
-        return Do("cancel"), Become("CANCELLED", "cancelled", "before it started")
+        end = Become("STOPPING") if at_work else Become("CANCELLED", "cancelled", "before it started")
+        return (Do("cancel"), end) if end.state != facts.state else (Do("cancel"),)
     if facts.state == "STARTING":
         return (Do("submit"),)
     return Do("cancel"), Become("LOST", "folder_gone", "the host has no trace of the attempt: was its folder removed?")

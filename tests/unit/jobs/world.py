@@ -204,8 +204,7 @@ class World:
                 ill.append(name)
             elif machine:
                 begun.append(name)
-                if self.chance.random() < 0.9:  # else the answer was lost
-                    job.placement.machines[name] = machine.host
+                job.placement.machines[name] = machine.host  # as it said before it was told to start, if the answer is lost
         for name in ill:
             self.closed[name] = self.now + 5
         if ill:

@@ -458,7 +458,7 @@ def verify(
     to: str = "all",
     on: str = "local",
     accept: Sequence[str] = (),
-    level: int = 5,
+    level: int = 6,
     steps: int = 30,
     tolerance: float | None = None,
     say: Say | None = None,
@@ -470,7 +470,7 @@ def verify(
         to: trainers as `A,B`, or `all` that can express the recipe.
         on: the one target.
         accept: leaves that may be lost, by name.
-        level: only levels up to this one, from 1 to 5; 1 runs nothing.
+        level: only levels up to this one, from 1 to 6; 1 runs nothing.
         steps: optimizer steps of each trainer's job.
         tolerance: on losses, in nats; None: as measured for the recipe's precision.
         say: is told which job runs now.

@@ -140,6 +140,8 @@ class Backend:
     """What its log is looked through for when it fails."""
     title: str = ""
     """The pinned release as people write it: `MyTrainer 1.2.3`."""
+    nf4: str = ""
+    """Whose rounding to 4 bits its QLoRA has: a library of `tune_truth_model.nf4`; empty: nothing is known of it."""
     families: tuple[str, ...] = ()
     """Families of models that it builds from a folder's config.json, whatever their names."""
     fit: Callable[[Recipe], Backend] | None = None

@@ -20,15 +20,16 @@ import tune_shared
 
 def main(path: str) -> int:
     """Draw the start, or find it drawn. 0, or 1 with a message and reason.json."""
-    return tune_shared.guarded("bad_model", lambda: _start(json.loads(Path(path).read_text())))
+    return tune_shared.guarded("bad_model", lambda: start(json.loads(Path(path).read_text())))
 
 
-def _start(wish: dict[str, Any]) -> None:
+def start(wish: dict[str, Any], link: str = "lora") -> None:
+    """Have the start of this wish (see lora.json above) in the folder `link`."""
     layers = _layers(wish["model"], wish["targets"])
     if wish["rank"] < 1 or not layers:
         raise ValueError(f"lora: rank should be 1 or more and targets not empty, got {wish['rank']}, {wish['targets']}")
     key = tune_shared.key(wish["rank"], wish["seed"], layers)
-    tune_shared.cached("lora", key, lambda place: _draw(wish, layers, place), "lora")
+    tune_shared.cached("lora", key, lambda place: _draw(wish, layers, place), link)
 
 
 def _layers(model: str, targets: list[str]) -> list[tuple[str, int, int]]:

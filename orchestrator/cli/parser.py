@@ -196,7 +196,7 @@ def _proving(commands: Any) -> None:
     )
     race.add_argument("--submit-winner", action="store_true", help="then the whole recipe to the fastest whose losses agree")
     verify.add_argument(
-        "--level", type=int, default=5, metavar="N", help="only levels up to this one (default: 5); 1 runs nothing"
+        "--level", type=int, default=6, metavar="N", help="only levels up to this one (default: 6); 1 runs nothing"
     )
     verify.add_argument("--html", metavar="FILE", help="write the report there too, with the curves overlaid")
 

@@ -21,6 +21,7 @@ from orchestrator.monitoring.drift import RESOLVED
 from orchestrator.transports.base import TransportError
 from orchestrator.verification import (
     EXPECTED,
+    FOUND,
     LEVELS,
     Curve,
     Evidence,
@@ -34,6 +35,8 @@ from orchestrator.verification import (
     parity,
     round_trip,
     tokens,
+    truth,
+    with_truth,
     witness_file,
     witnessed,
 )
@@ -84,7 +87,7 @@ def verify(
     to: str = "all",
     on: str = "local",
     accept: Sequence[str] = (),
-    level: int = 5,
+    level: int = 6,
     steps: int = 30,
     tolerance: float | None = None,
     say: Say = quiet,
@@ -96,7 +99,7 @@ def verify(
         to: trainers as `A,B`, or `all` that can express the recipe.
         on: the one target.
         accept: leaves that may be lost, by name.
-        level: only levels up to this one, from 1 to 5; 1 runs nothing.
+        level: only levels up to this one, from 1 to 6; 1 runs nothing.
         steps: optimizer steps of each trainer's job.
         tolerance: on losses, in nats; None: as measured for the recipe's precision.
         say: is told which job runs now.
@@ -127,6 +130,8 @@ def verify(
         asked = {name: each for name, each in able_now.items() if name in plans}
         if level >= 3:
             asked = {name: watched(name, each, cut, where) for name, each in asked.items()}
+        if level >= 6:
+            asked = told_truth(asked, cut, where)
         runs, finished = run_all(new_id(f"{cut.name}-verify"), asked, places(on, ask=True, say=say), say)
         try:
             found += [each for each in measured(runs, cut, where, allowed) if each.level <= level]
@@ -156,6 +161,18 @@ def watched(name: str, decided: Plan, recipe: Recipe, where: Target) -> Plan:
     return witnessed(_fitted(name, recipe), decided, *_facts(recipe, where))
 
 
+def told_truth(plans: Mapping[str, Plan], recipe: Recipe, where: Target) -> dict[str, Plan]:
+    """The plans, the first that can with a step that trains the same in plain PyTorch; over a base in 4 bits each that can, since each
+    rounds it otherwise.
+    """
+    facts, out, first = _facts(recipe, where), dict(plans), True
+    for name, decided in plans.items():
+        if first or recipe.method.adapter == "qlora":
+            out[name] = with_truth(_fitted(name, recipe), decided, *facts)
+            first = out[name] is decided
+    return out
+
+
 class _Remains(NamedTuple):
     """What a job left of itself, as far as a level looks at it. Empty where there is no such file."""
 
@@ -164,10 +181,11 @@ class _Remains(NamedTuple):
     seen: list[str]
     """By process: one a device, or (MaxText) one for all devices of a host."""
     evidence: Evidence
+    truth: str = ""
 
 
 def measured(runs: Sequence[Run], recipe: Recipe, where: Target, tolerance: Tolerance | None) -> list[Verdict]:
-    """Levels 2 to 5. A job that has not trained fails level 4, and is compared with none."""
+    """Levels 2 to 6. A job that has not trained fails level 4, and is compared with none."""
     flat, context = _facts(recipe, where)
     with session() as here:
         remains = [_remains(here, run, adapter=recipe.method.adapter != "none") for run in runs]
@@ -179,7 +197,9 @@ def measured(runs: Sequence[Run], recipe: Recipe, where: Target, tolerance: Tole
     ]
     evidence = [each.evidence for run, each in pairs if run.ok]
     found += [counts(each, evidence[0], flat) for each in evidence]
-    return found + parity([run for run in runs if run.ok], tolerance)
+    found += parity([run for run in runs if run.ok], tolerance)
+    shared = "" if recipe.method.adapter == "qlora" else next((each.truth for each in remains if each.truth), "")
+    return found + [truth(run, flat, context, each.truth or shared, tolerance) for run, each in pairs if run.ok]
 
 
 def _remains(here: Session, run: Run, *, adapter: bool) -> _Remains:
@@ -194,8 +214,8 @@ def _remains(here: Session, run: Run, *, adapter: bool) -> _Remains:
             for host, (_, way, known_as) in enumerate(hosts)
             for one in range(devices)
         ]
-        resolved, expected = (_text(ways[0], run, name) for name in (RESOLVED, EXPECTED))
-        return _Remains(resolved, expected, [text for text in seen if text], _evidence(ways[0], run, adapter=adapter))
+        resolved, expected, told = (_text(ways[0], run, name) for name in (RESOLVED, EXPECTED, FOUND))
+        return _Remains(resolved, expected, [text for text in seen if text], _evidence(ways[0], run, adapter=adapter), told)
 
 
 def _text(transport: Transport, run: Run, path: str, known_as: str = "") -> str:

@@ -6,9 +6,11 @@ from orchestrator.verification.curves import LOSS, Curve, Gap, Spread, Tolerance
 from orchestrator.verification.levels import LEVELS, Verdict
 from orchestrator.verification.race import Lap, Run, laps, left_out, ties, unsteady, winner, yardstick
 from orchestrator.verification.tokens import EXPECTED, tokens, unseen, witness_file, witnessed
+from orchestrator.verification.truth import FOUND, truth, with_truth
 
 __all__ = [
     "EXPECTED",
+    "FOUND",
     "LEVELS",
     "LOSS",
     "Curve",
@@ -34,9 +36,11 @@ __all__ = [
     "spread",
     "ties",
     "tokens",
+    "truth",
     "unseen",
     "unsteady",
     "winner",
+    "with_truth",
     "witness_file",
     "witnessed",
     "yardstick",

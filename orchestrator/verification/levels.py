@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-LEVELS = {1: "round trip", 2: "accepted", 3: "tokens", 4: "counts", 5: "parity"}
+LEVELS = {1: "round trip", 2: "accepted", 3: "tokens", 4: "counts", 5: "parity", 6: "truth"}
 Outcome = Literal["passed", "failed", "not possible"]
 
 

@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 SHIMS = HERE.parents[1] / "backends" / "shims"
 SAME = 1e-5
 """Largest difference in fp32, of itself where a value is above 1."""
-FELT = 20 * SAME
+FELT = 5 * SAME
 """Least difference that a leaf must make to be seen."""
 
 pytestmark = pytest.mark.trainer
@@ -29,7 +29,7 @@ REWARDS = """import json
 
 
 def score(prompts, completions, completion_ids, **_):
-    rewards = [sum(ids) % 97 / 97 + len(ids) / 8 for ids in completion_ids]
+    rewards = [sum(ids) % 64 / 64 + len(ids) / 8 for ids in completion_ids]
     with open("answers.jsonl", "a") as file:
         rows = [{"prompt": p, "completion_ids": list(map(int, i)), "reward": r} for p, i, r in zip(prompts, completion_ids, rewards)]
         file.write(json.dumps(rows) + "\\n")

@@ -114,6 +114,7 @@ AXOLOTL = Backend(
     dialect=_dialect,
     signs=(*EVERYWHERE, *TORCH),
     judge=judge,
+    nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
     env={"AXOLOTL_DO_NOT_TRACK": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
 )

@@ -331,5 +331,6 @@ LITGPT = Backend(
     signs=(*EVERYWHERE, *TORCH),
     families=FAMILIES,
     judge=judge,
+    nf4="bitsandbytes",
     resume={"resume": "resume/lit_model.pth", "initial_checkpoint_dir": None},  # pre-training takes one of them
 )

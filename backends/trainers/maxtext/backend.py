@@ -489,6 +489,7 @@ MAXTEXT = Backend(
     signs=SIGNS,
     families=FAMILIES,
     judge=judge,
+    nf4="qwix",
     python="3.12",
     accelerators=("cpu", "cuda", "tpu"),
 )

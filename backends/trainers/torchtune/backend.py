@@ -354,6 +354,7 @@ TORCHTUNE = Backend(
     signs=(*EVERYWHERE, *TORCH),
     families=("llama", "mistral", "qwen2"),
     judge=judge,
+    nf4="torchao",
     env={"TIKTOKEN_CACHE_DIR": ""},  # tiktoken remembers a vocabulary by its path, which is the same in every job
     resume={"resume_from_checkpoint": True},
 )

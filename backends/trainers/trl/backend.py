@@ -93,6 +93,7 @@ TRL = Backend(
     dialect=_dialect,
     signs=SIGNS,
     judge=judge,
+    nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
     env={"TRL_EXPERIMENTAL_SILENCE": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
 )

@@ -1,0 +1,182 @@
+"""`tune verify` by plain PyTorch: what a trainer does otherwise than the recipe says is found, and its leaf is named."""
+
+import json
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from backends.compile import context_of, plan
+from backends.recipe.parse import parse
+from backends.registry import BACKENDS
+from backends.target import Target
+from orchestrator.store import Job, PointRow
+from orchestrator.verification import LOSS, Run, truth
+from orchestrator.verification.truth import FOUND, wished
+
+BACKEND = Path(__file__).parents[2] / "backends"
+STEPS = 6
+
+pytestmark = pytest.mark.trainer
+
+RECIPE = {
+    "version": 1,
+    "name": "same",
+    "model": {
+        "id": "tiny",
+        "init": "random",
+        "architecture": {"vocab_size": 320, "hidden_size": 32, "intermediate_size": 48, "layers": 2, "heads": 2, "kv_heads": 2},
+    },
+    "train": {"steps": STEPS, "batch": {"global": 4}, "precision": "fp32", "grad_clip": 0.05},
+    "optim": {"lr": 0.02, "weight_decay": 0.5, "warmup_steps": 1, "eps": 1e-3, "betas": [0.8, 0.95]},
+}
+SETTINGS = {
+    "dpo": {"beta": 0.6, "label_smoothing": 0.2},
+    "ipo": {"beta": 0.6},
+    "orpo": {"beta": 0.6},
+    "simpo": {"beta": 3.0, "margin": 0.8},
+    "kto": {"beta": 0.6, "desirable": 1.5, "undesirable": 0.7},
+}
+FORMS = {"kto": "rated", "sft": "completion"}
+REFERENCE = "method.kind (the model that it is held near)"
+MISTAKES = [
+    *(
+        (kind, f"method.preference.{name}", {"settings": {name: value * 2}})
+        for kind, s in SETTINGS.items()
+        for name, value in s.items()
+    ),
+    ("dpo", "method.preference.label_smoothing", {"settings": {"label_smoothing": 0.0}}),
+    ("simpo", "method.preference.margin", {"settings": {"margin": 0.0}}),
+    ("kto", "method.preference.desirable", {"settings": {"desirable": 1.0}}),
+    ("kto", "method.preference.undesirable", {"settings": {"undesirable": 1.0}}),
+    *((kind, REFERENCE, {"reference": "policy"}) for kind in ("dpo", "ipo", "kto")),
+    *(
+        (kind, leaf, change)
+        for kind in ("dpo", "sft")
+        for leaf, change in (
+            ("train.grad_clip", {"clip": None}),
+            ("optim.lr", {"lr": 0.04}),
+            ("optim.weight_decay", {"weight_decay": 0.0}),
+            ("optim.betas", {"betas": [0.9, 0.999]}),
+            ("optim.warmup_steps", {"schedule": {"warmup": 0}}),
+        )
+    ),
+]
+
+
+def rows(folder):
+    """Pairs, verdicts and answers."""
+    for n in range(24):
+        prompt, good, bad = (
+            f"Add {n} and {n * 7 % 5}: ",
+            f"It is {n + n * 7 % 5}." + " Yes." * (n % 3),
+            "No" + " idea" * (n % 4 + 1),
+        )
+        for form, row in {
+            "preference": {"prompt": prompt, "chosen": good, "rejected": bad},
+            "rated": {"prompt": prompt, "completion": good if n % 3 else bad, "label": bool(n % 3)},
+            "completion": {"prompt": prompt, "completion": good},
+        }.items():
+            with (folder / f"{form}.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+def recipe(kind):
+    """Flat leaves and context of a recipe of this kind."""
+    form = FORMS.get(kind, "preference")
+    method = {"kind": kind, **({"preference": SETTINGS[kind]} if kind in SETTINGS else {})}
+    text = yaml.safe_dump({**RECIPE, "method": method, "data": {"train": f"./{form}.jsonl", "format": form, "max_length": 64}})
+    made = parse(text, base="/x")
+    return made, made.flat(), context_of(made.flat(), Target())
+
+
+@pytest.fixture(scope="session")
+def folder(trainer_python, tmp_path_factory):
+    """A job's folder with a model and rows; computes what plain PyTorch finds for a wish."""
+    work = tmp_path_factory.mktemp("job")
+    for shim in BACKEND.glob("shims/tune_*.py"):
+        shutil.copy(shim, work)
+    (work / "cache").mkdir()
+    (work / "inputs").mkdir()
+    rows(work / "inputs")
+    made, _, _ = recipe("dpo")
+    spec = next(file.text for file in plan(BACKENDS["torchtune"], made, Target()).files if file.path == "model.json")
+    (work / "model.json").write_text(spec)
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def call(*argv):
+        done = subprocess.run(
+            [trainer_python("torchtune"), *argv], cwd=work, env=env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    call("tune_model.py", "model.json")
+
+    def find(wish):
+        (work / "truth.json").write_text(json.dumps(wish))
+        call("tune_truth_job.py", "truth.json")
+        return (work / FOUND).read_text()
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def found(folder):
+    """What plain PyTorch finds for a kind, once: the text that a job leaves, and the figures of each mistake by its place."""
+
+    @cache
+    def find(kind):
+        _, flat, context = recipe(kind)
+        wish = wished(BACKENDS["axolotl"], flat, context)
+        wish["data_spec"]["train"]["path"] = f"inputs/{FORMS.get(kind, 'preference')}.jsonl"
+        own, wish["variant_steps"] = len(wish["variants"]), STEPS
+        wish["variants"] += [{"leaf": leaf, "value": None, "change": change} for k, leaf, change in MISTAKES if k == kind]
+        figures = json.loads(folder(wish))
+        assert "error" not in figures, figures
+        mistakes = figures["variants"][own:]
+        figures["variants"] = [
+            {name: values[: STEPS - 1] if isinstance(values, list) else values for name, values in each.items()}
+            for each in figures["variants"][:own]
+        ]
+        return json.dumps(figures), dict(zip([n for n, each in enumerate(MISTAKES) if each[0] == kind], mistakes, strict=True))
+
+    return find
+
+
+def ran(figures):
+    """A run that reports these figures."""
+    names = [name for name, values in figures.items() if isinstance(values, list) and name != "variants"]
+    points = [PointRow(k, name, v, 1.0, 1, "") for name in names for k, v in enumerate(figures[name], 1) if v is not None]
+    job = Job(
+        *("a", "same", "axolotl", "local", "SUCCEEDED", "", "", 1),
+        *(6, 6, "train", 1.0, 1.0, 1.0, 1.0, 0, "", True, {}, 1.0, 1.0),
+    )
+    made, _, _ = recipe("dpo")
+    return Run("axolotl", plan(BACKENDS["axolotl"], made, Target()), job, points)
+
+
+@pytest.mark.parametrize("kind", [*SETTINGS, "sft"])
+def test_the_same_training_passes(found, kind):
+    """A run with plain PyTorch's own figures passes, and its detail says how far what is."""
+    _, flat, context = recipe(kind)
+    text, _ = found(kind)
+    verdict = truth(ran(json.loads(text)), flat, context, text, LOSS["fp32"])
+    assert verdict.outcome == "passed", verdict.detail
+    assert verdict.detail.startswith(f"{STEPS} steps as in plain PyTorch")
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda n: "-".join([MISTAKES[n][0], MISTAKES[n][1], str(n)]))
+def test_each_mistake_is_named(found, number):
+    """A run with another beta, without smoothing, margin, weights or clipping, near another model, or with another optimizer fails, and
+    the leaf is named.
+    """
+    kind, leaf, _ = MISTAKES[number]
+    _, flat, context = recipe(kind)
+    text, mistakes = found(kind)
+    verdict = truth(ran(mistakes[number]), flat, context, text, LOSS["fp32"])
+    assert verdict.outcome == "failed", verdict.detail
+    assert verdict.detail.startswith(f"{leaf}: "), verdict.detail

@@ -27,7 +27,7 @@ LOADERS = Path(__file__).parent / "loaders"
 LIBRARY = {str(p.relative_to(ROOT / "recipes").with_suffix("")): p for p in sorted((ROOT / "recipes").rglob("*.yaml"))}
 TRAINERS = [name for name in BACKENDS if (LOADERS / f"{name}.py").exists()]
 COUNT = 70
-ACCEPTED = {"litgpt": 40, "torchtune": 37, "axolotl": 67, "maxtext": 35, "trl": 65}
+ACCEPTED = {"litgpt": 40, "torchtune": 37, "axolotl": 67, "maxtext": 35, "trl": 65, "unsloth": 31}
 """At least so many recipes can each trainer express: what is accepted must not shrink unseen."""
 
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardx"), "wandb": ("wandb",), "mlflow": ("mlflow", "mlflow-skinny")}

@@ -22,10 +22,16 @@ CALLS = {
 }
 
 
+ON_A_CPU = {made: made.__post_init__ for made in (arguments.TrainingArguments, trl.SFTConfig)}
+"""What Unsloth makes of a config where it finds no GPU, as here: on a GPU it leaves these as they are."""
+
+
 def load(job):
     """What is said of a config that Unsloth takes; it raises on those that it refuses."""
     wish = yaml.safe_load(Path(job["config"]).read_text())
     unknown = set(wish) - {"model", "lora", "training", "resume_from_checkpoint"}
+    for made, patched in ON_A_CPU.items():
+        made.__post_init__ = patched if job["accelerator"] == "cpu" else patched.__wrapped__
     if job["accelerator"] == "cuda":
         arguments.is_torch_bf16_gpu_available = lambda: True
         arguments.is_torch_tf32_available = lambda: True

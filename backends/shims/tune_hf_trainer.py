@@ -57,6 +57,7 @@ class Exact:
         for model in (self.model, getattr(self, "ref_model", None)):
             if model is not None:
                 _cast(model, getattr(torch, self.wish["dtype"]))
+        _learn_padding(self.model)
         _name_quantized(self.model)
         self.add_callback(Journal(self))
         self.witness = tune_witness.Witness(self.wish["rows"]) if tune_witness.asked() else None
@@ -261,6 +262,17 @@ def _name_quantized(model: torch.nn.Module) -> None:
     if names:
         plain = [name.removeprefix("base_model.model.").removesuffix(".base_layer") for name in names]
         Path("quantized.json").write_text(json.dumps(plain))
+
+
+def _learn_padding(model: torch.nn.Module) -> None:
+    """The embedding of the token of padding learns like any other: rows may use it, as where it is the end of a turn. Padding itself
+    carries no loss, so nothing comes of it.
+
+    transformers gives its embeddings `padding_idx` (5.x, modeling_llama.py), whose row torch leaves without a gradient.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding):
+            module.padding_idx = None
 
 
 def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:

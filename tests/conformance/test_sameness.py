@@ -5,8 +5,11 @@ half precision and makes the tables of docs/sameness.md.
 """
 
 import json
+import shutil
 import struct
+import subprocess
 from math import prod
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +22,8 @@ from benchmarks.parity import LIMIT, MACHINE, RECIPE, STEPS, Case, chat, plain_l
 
 RATE = 1e-7
 """Largest difference of a step's learning rate, as a share of itself: float32, in which MaxText has it, rounds by up to 6e-8."""
+
+YARDSTICK = Path(__file__).with_name("yardstick.py")
 
 pytestmark = pytest.mark.trainer
 
@@ -110,6 +115,86 @@ def test_half_precision_is_as_near_as_the_page_says(tune):
     assert len(gaps) == STEPS
     assert max(gaps[:2]) < 1e-4
     assert max(gaps) < 5e-3
+
+
+def test_the_token_of_padding_is_learned_where_rows_use_it(tune, home, tmp_path):
+    """A model whose config pads with its end of turn: every trainer's losses still lie within 1e-5 of the plain loop, which knows no
+    padding_idx. One embedding row without a gradient parts them by more.
+    """
+    jobs = trained(tune, Case("full"), ["torchtune"])
+    work = home / "jobs" / jobs["torchtune"] / "1" / "work"
+    shutil.copytree(work / json.loads((work / "model.json").read_text())["folder"], tune.cwd / "base")
+    config = tune.cwd / "base" / "config.json"
+    facts = json.loads(config.read_text())
+    config.write_text(json.dumps(facts | {"pad_token_id": facts["eos_token_id"]}))
+    sets = [f"--set={each}" for each in ("model.init=pretrained", "model.id=./base", "model.architecture=null", "train.steps=30")]
+    jobs = {t: tune("submit", "r.yaml", "--to", t, *sets).stdout.strip() for t in able(RECIPE)}
+    tune("wait", *jobs.values())
+    work = home / "jobs" / jobs["torchtune"] / "1" / "work"
+    want = plain_loop(work, Case("full"), tmp_path / "plain.json", model=str(tune.cwd / "base"))
+    for trainer, job in jobs.items():
+        losses = list(curve(tune, job, "loss").values())
+        gap = max(abs(one - other) for one, other in zip(losses, want.loss, strict=True))
+        print(f"{trainer}: {gap:.1e}")
+        assert gap < LIMIT, trainer
+
+
+def test_adapters_scaled_by_the_root_of_their_rank(tune, home, tmp_path):
+    """rsLoRA: every trainer's losses lie within 1e-5 of the plain loop with B A scaled by alpha / sqrt(rank), and the merged weights of
+    all are the same.
+    """
+    changes = {"method.adapter": "lora", "method.lora.rank": 16, "method.lora.alpha": 8, "method.lora.rank_stabilized": "true"}
+    for name, text in (("rows.jsonl", chat()), ("clusters.yaml", MACHINE), ("r.yaml", RECIPE)):
+        (tune.cwd / name).write_text(text)
+    sets = [f"--set={leaf}={value}" for leaf, value in {**changes, "train.steps": 30}.items()]
+    jobs = {t: tune("submit", "r.yaml", "--to", t, *sets).stdout.strip() for t in able(RECIPE)}
+    tune("wait", *jobs.values())
+    works = {t: home / "jobs" / job / "1" / "work" for t, job in jobs.items()}
+    start = str(works["torchtune"] / "lora" / "start.safetensors")
+    want = plain_loop(
+        works["torchtune"],
+        Case("lora"),
+        tmp_path / "plain.json",
+        lora={"start": start, "alpha": 32},
+        save=str(tmp_path / "merged"),
+    )
+    for trainer, job in jobs.items():
+        losses = list(curve(tune, job, "loss").values())
+        gap = max(abs(one - other) for one, other in zip(losses, want.loss, strict=True))
+        argv = [
+            works["torchtune"] / "env" / "bin" / "python",
+            YARDSTICK,
+            "diff",
+            tmp_path / "merged",
+            works[trainer] / "checkpoint",
+        ]
+        apart = json.loads(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+        print(f"rsLoRA {trainer}: losses {gap:.1e}, weights {apart['largest']:.1e}")
+        assert gap < LIMIT, trainer
+        assert (apart["largest"] < LIMIT, apart["alone"]) == (True, []), trainer
+
+
+def test_rows_that_are_held_out(tune, home, tmp_path):
+    """data.eval_share: the trainers that evaluate train the very rows that are left and report the plain loop's losses, also of the rows
+    that are held out; none of these is trained.
+    """
+    sets = ["--set=data.eval_share=0.2", "--set=eval.every=10", "--set=train.steps=20"]
+    text = RECIPE.replace("format: chat", "eval_share: 0.2, format: chat")
+    for name, content in (("rows.jsonl", chat()), ("clusters.yaml", MACHINE), ("r.yaml", RECIPE)):
+        (tune.cwd / name).write_text(content)
+    trainers = able(text)
+    assert set(trainers) >= {"litgpt", "axolotl", "maxtext"}
+    jobs = {t: tune("submit", "r.yaml", "--to", t, *sets).stdout.strip() for t in trainers}
+    tune("wait", *jobs.values())
+    work = home / "jobs" / jobs["axolotl"] / "1" / "work"
+    manifest = json.loads((work / "data" / "manifest.json").read_text())
+    assert (manifest["rows"], manifest["eval"]["rows"]) == (96, 24)
+    out = tmp_path / "plain.json"
+    want = plain_loop(work, Case("full"), out, eval_every=10, eval_rows=24)
+    evals = {int(step): loss for step, loss in json.loads(out.read_text())["eval"].items()}
+    for trainer, job in jobs.items():
+        assert list(curve(tune, job, "loss").values()) == pytest.approx(want.loss, abs=LIMIT), trainer
+        assert curve(tune, job, "eval_loss") == pytest.approx(evals, abs=LIMIT), trainer
 
 
 def test_preferences_are_learned_alike(tune):

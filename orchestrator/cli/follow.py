@@ -10,6 +10,7 @@ from orchestrator.cli.arguments import say
 from orchestrator.client import jobs
 from orchestrator.client.output import points
 from orchestrator.render.live import LiveProgress
+from orchestrator.render.status import rows_lines
 
 if TYPE_CHECKING:
     from orchestrator.store import Job
@@ -75,6 +76,8 @@ def _close(job: Job) -> None:
     losses = points([job.id], metrics=["loss"])[job.id]
     if losses:
         say(f"loss {losses[0].value:.4f} (step {losses[0].step}) -> {losses[-1].value:.4f} (step {losses[-1].step})")
+    for line in rows_lines(job):
+        say(line)
     if job.state == "SUCCEEDED":
         say(f"checkpoint: {local_checkpoint(job.id, job.attempt) or f'tune pull {job.id}'}")
     else:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.render.text import GAP, NARROWEST, ago, duration, iso, number, table
+from orchestrator.render.text import GAP, NARROWEST, ago, clean, duration, iso, number, table
 
 if TYPE_CHECKING:
     from orchestrator.store import Job
@@ -21,7 +21,7 @@ SPARE = ("TOK/S", "LABELS", "ETA", "TRAINER", "LOSS", "NAME", "TARGET", "AGE", "
 """Columns that a narrow terminal goes without, the first one first."""
 DOCUMENT = (
     *("id", "name", "trainer", "target", "state", "reason", "detail", "attempt", "step", "steps", "phase_step", "eta_s"),
-    *("loss", "tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels"),
+    *("loss", "tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels", "rows"),
 )
 """Keys of a job in `tune status --json`: scripts rely on them."""
 _COLOURS = {"SUCCEEDED": 32, "FAILED": 31, "LOST": 31, "RUNNING": 36, "READY": 32, "STOPPING": 33, "CANCELLED": 33}
@@ -126,6 +126,35 @@ def _note(job: Job, now: float) -> str:
 def _painted(cell: str) -> str:
     colour = _COLOURS.get(cell.rstrip())
     return cell if colour is None else f"\x1b[{colour}m{cell}\x1b[0m"
+
+
+_BECAME = {
+    "cut": "cut at max_length",
+    "cut_end": "cut without their end",
+    "without_loss": "left out without loss",
+    "empty_answers": "with an empty answer",
+    "equal_answers": "with equal answers",
+    "without_stop": "turns without a stop token",
+    "template_text": "with a text of the template's own",
+    "left_out_per_epoch": "left out of each epoch",
+}
+"""Figure of a job's rows -> what it counts."""
+
+
+def rows_lines(job: Job) -> list[str]:
+    """What became of a job's rows, a line for each set; nothing where no data step counted them.
+
+    `train: 6 rows read, 5 trained; 1 cut at max_length, 1 left out without loss; unread: topic (4)`
+    """
+    lines = []
+    for name, one in job.rows.items():
+        counted = [f"{one[key]:,} {what}" for key, what in _BECAME.items() if one.get(key)]
+        unread = clean(", ".join(f"{key} ({count:,})" for key, count in one["unread"].items()))  # columns of a stranger's file
+        parts = [f"{one.get('read', 0):,} rows read, {one.get('trained', 0):,} {'trained' if name == 'train' else 'looked at'}"]
+        parts += [", ".join(counted)] if counted else []
+        parts += [f"unread: {unread}"] if unread else []
+        lines.append(f"{name}: {'; '.join(parts)}")
+    return lines
 
 
 def eta_seconds(job: Job, now: float) -> float | None:

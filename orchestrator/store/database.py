@@ -38,7 +38,8 @@ CREATE TABLE jobs (
     tokens_per_second DOUBLE PRECISION,
     loss DOUBLE PRECISION,
     lane TEXT NOT NULL DEFAULT '',
-    not_before DOUBLE PRECISION NOT NULL DEFAULT 0
+    not_before DOUBLE PRECISION NOT NULL DEFAULT 0,
+    rows TEXT NOT NULL DEFAULT '{{}}'
 );
 CREATE INDEX jobs_active ON jobs (key) WHERE ended IS NULL;
 CREATE INDEX jobs_name ON jobs (name);

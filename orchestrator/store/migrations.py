@@ -83,6 +83,9 @@ MIGRATIONS: tuple[Migration, ...] = (
         ),
         _fill_queue,
     ),
+    Migration(
+        3, "what became of a job's rows stands beside it", ("ALTER TABLE jobs ADD COLUMN rows TEXT NOT NULL DEFAULT '{}'",)
+    ),
 )
 
 VERSION = MIGRATIONS[-1].version

@@ -78,6 +78,8 @@ class Job(NamedTuple):
     tokens_per_second: float | None
     loss: float | None
     """Of the highest step that has one; NaN where that is what the trainer reported."""
+    rows: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, which nothing changes
+    """What became of the rows of `train` and `eval`, as the data step counted them: see `monitoring.metrics.row_counts`."""
 
 
 class Changes(TypedDict, total=False):
@@ -95,6 +97,7 @@ class Changes(TypedDict, total=False):
     priority: int
     want: Want
     reachable: bool
+    rows: dict[str, Any]
 
 
 class Active(NamedTuple):
@@ -135,10 +138,12 @@ class PointRow(NamedTuple):
 
 def as_job(row: Sequence[Any]) -> Job:
     """A row of `jobs`, columns in the order of the fields."""
-    *plain, reachable, labels, tokens_per_second, loss = row
-    return Job._make(
-        (*plain, bool(reachable), json.loads(labels) if labels != "{}" else {}, _number(tokens_per_second), _number(loss))
-    )
+    *plain, reachable, labels, tokens_per_second, loss, rows = row
+    return Job._make((*plain, bool(reachable), _object(labels), _number(tokens_per_second), _number(loss), _object(rows)))
+
+
+def _object(text: str) -> dict[str, Any]:
+    return json.loads(text) if text != "{}" else {}
 
 
 def _number(value: Any) -> float | None:

@@ -128,7 +128,7 @@ class Store:
             self._database.execute(
                 "UPDATE jobs SET state = 'QUEUED', attempt = ?, reason = '', detail = ?, phase_step = '', want = '',"
                 " reachable = 1, step = NULL, started = NULL, ended = NULL, seen_at = NULL, loss = NULL,"
-                " tokens_per_second = NULL, not_before = ? WHERE key = ?",
+                " tokens_per_second = NULL, rows = '{}', not_before = ? WHERE key = ?",
                 (attempt + 1, why, (positions or {}).get("not_before", 0.0), key),
             )
             [(lane,)] = self._database.read("SELECT lane FROM jobs WHERE key = ?", (key,))
@@ -162,6 +162,8 @@ class Store:
         values: dict[str, Any] = {**fields}
         if "reachable" in values:
             values["reachable"] = int(values["reachable"])
+        if "rows" in values:
+            values["rows"] = storable(json.dumps(values["rows"]))
         with self._database.write(durable=not fields.keys().isdisjoint(("want", "target"))):
             found = self._lock(id)
             if found is None or (expect is not None and found[1] not in expect) or attempt not in (None, found[2]):

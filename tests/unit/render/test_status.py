@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from orchestrator.render.status import eta_seconds, status_json, status_screen, status_table
+from orchestrator.render.status import eta_seconds, rows_lines, status_json, status_screen, status_table
 from orchestrator.render.text import columns, iso
 from orchestrator.store import Job, NewJob, open_store
 
@@ -98,7 +98,7 @@ def test_json():
             "detail": "", "attempt": 1, "step": 50, "steps": 150, "phase_step": "train", "eta_s": 190.0, "loss": 2.302585,
             "tokens_per_second": 12345.6, "submitted": iso(NOW - 240), "started": iso(NOW - 110), "ended": None,
             "seen_at": iso(NOW - 10),
-            "reachable": True, "labels": {},
+            "reachable": True, "labels": {}, "rows": {},
         }
     ]  # fmt: skip
 
@@ -121,6 +121,19 @@ def test_from_the_store(tmp_path):
         "a-1  quickstart  litgpt   local   RUNNING  3/150   2.5    800  48 s  2 s",
     ]
     assert status_json(jobs, NOW + 2)[0]["step"] == 3
+
+
+def test_what_became_of_the_rows():
+    """A line for each set: only what is not 0 is told, and a column's name does not steer the terminal."""
+    train = {"read": 1200, "trained": 1190, "cut": 3, "cut_end": 1, "without_loss": 10, "unread": {"a\x1b[5m": 4, "b": 1000}}
+    job = QUEUED._replace(rows={"train": train, "eval": {"read": 2, "trained": 2, "cut": 0, "unread": {}}})
+    assert rows_lines(job) == [
+        "train: 1,200 rows read, 1,190 trained; 3 cut at max_length, 1 cut without their end, 10 left out without loss; "
+        "unread: a (4), b (1,000)",
+        "eval: 2 rows read, 2 looked at",
+    ]
+    assert rows_lines(QUEUED) == []
+    assert status_json([job], NOW)[0]["rows"] == job.rows
 
 
 def test_labels():

@@ -1,7 +1,6 @@
 """A store of an older version becomes one of this version, with all that was in it, or stays as it was."""
 
 import gzip
-import json
 import shutil
 import sqlite3
 import stat
@@ -172,7 +171,7 @@ def test_postgres(older, postgres_url, processes, request):
         fresh = _columns(psycopg, postgres_url)
     with psycopg.connect(postgres_url, autocommit=True) as connection, closing(sqlite3.connect(path)) as source:
         connection.execute("SET search_path TO tunesmith")
-        for statement in BACK:
+        for statement in (each for made, some in BACK.items() if made > version for each in some):
             connection.execute(statement)
         connection.execute("UPDATE version SET version = %s", (version,))
         for table in ("jobs", "requests", "events", "series", "points", "positions"):
@@ -193,12 +192,15 @@ def test_postgres(older, postgres_url, processes, request):
     assert _columns(psycopg, postgres_url) == fresh
 
 
-BACK = (
-    "DROP INDEX jobs_working",
-    "DROP INDEX jobs_queued",
-    "ALTER TABLE jobs DROP COLUMN lane, DROP COLUMN not_before",
-)
-"""From version 2 to 1 in PostgreSQL."""
+BACK = {
+    3: ("ALTER TABLE jobs DROP COLUMN rows",),
+    2: (
+        "DROP INDEX jobs_working",
+        "DROP INDEX jobs_queued",
+        "ALTER TABLE jobs DROP COLUMN lane, DROP COLUMN not_before",
+    ),
+}
+"""From a version to the one before in PostgreSQL."""
 
 
 def _columns(psycopg, url):
@@ -215,9 +217,10 @@ def _columns(psycopg, url):
 
 def test_a_request_that_cannot_be_read(older):
     """A job whose request is damaged does not keep the store from being migrated: it waits in the lane without a name."""
-    path, _ = older
+    path, version = older
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("UPDATE requests SET text = 'damaged' WHERE job = (SELECT key FROM jobs WHERE id = 'queued')")
     with open_store(path) as store:
-        assert [each.job.id for each in store.waiting("", 200.0, limit=9)] == ["queued"]
-        assert json.dumps(store.lanes())
+        waiting = [each.job.id for lane in store.lanes() for each in store.waiting(lane, 200.0, limit=9)]
+        assert "queued" in waiting
+        assert ("" in store.lanes()) is (version < 2), "version 2 brought the lanes"

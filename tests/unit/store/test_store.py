@@ -104,6 +104,7 @@ def test_change(store: Store):
     """A change of state sets the fields, and is told as one event."""
     store.add_job(new(), 1.0)
     fields = {"reason": "why", "detail": "all of it", "started": 2.5, "phase_step": "train", "steps": 7, "priority": 9}
+    fields |= {"rows": {"train": {"read": 3, "unread": {"é": 1}}}}
     assert store.change("job-1", expect={"QUEUED"}, now=2.0, state="RUNNING", reachable=False, **fields)
     job = store.job("job-1")
     assert (job.state, job.reachable) == ("RUNNING", False)
@@ -450,7 +451,7 @@ def test_other_versions_are_refused(url):
     """A store of a later version is not touched, and the error says what to do."""
     open_store(url).close()
     execute(url, "UPDATE version SET version = 7" if "://" in url else "PRAGMA user_version = 7")
-    with pytest.raises(StoreError, match=r"has version 7, this tunesmith knows 1 to 2; upgrade tunesmith"):
+    with pytest.raises(StoreError, match=r"has version 7, this tunesmith knows 1 to 3; upgrade tunesmith"):
         open_store(url)
 
 

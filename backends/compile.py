@@ -303,6 +303,7 @@ def context_of(flat: Flat, target: Target) -> Context:
         linear=linear(sizes) if sizes else {},
         memory_gib=target.memory_gib,
         steps=flat["train.steps"],
-        evaluates=flat["data.eval"] is not None,
+        rank=flat["method.lora.rank"],
+        evaluates=flat["data.eval"] is not None or flat["data.eval_share"] is not None,
         variant=variant_of(flat),
     )

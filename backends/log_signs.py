@@ -107,7 +107,16 @@ _REASONS: dict[str, Class] = {
     **dict.fromkeys(("time_limit", "node_failed", "preempted", "requeued", "interrupted"), "lost"),  # by a batch system
     **dict.fromkeys(("bad_data", "no_data", "gated_data", "bad_model", "no_model", "no_template", "bad_spec"), "wrong_request"),
     **dict.fromkeys(
-        ("missing_secret", "no_loss_tokens", "no_stop_token", "no_backend", "drift", "resume_astray", "input_changed"),
+        (
+            "missing_secret",
+            "no_loss_tokens",
+            "no_stop_token",
+            "no_backend",
+            "drift",
+            "resume_astray",
+            "input_changed",
+            "diverged",
+        ),
         "wrong_request",
     ),
     **dict.fromkeys(("bad_tasks", "gate", "export_differs", "served_differs", "port_in_use"), "wrong_request"),

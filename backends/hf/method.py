@@ -99,6 +99,7 @@ def lora(variant: Variant, *, unheaded: tuple[str, str] = ("", "")) -> tuple[Row
     return (
         couple(("method.lora.rank",), ("lora_r", "lora.json:rank"), lambda v, _: (v, v), lambda v, *_: (v,), status="same"),
         couple(("method.lora.alpha",), ("lora_alpha",), _alpha, lambda v, _: (float(v),), status="same"),
+        same("method.lora.rank_stabilized", "use_rslora"),
         same("method.lora.dropout", "lora_dropout"),
         couple(
             ("method.lora.targets",),

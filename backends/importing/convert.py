@@ -179,7 +179,8 @@ class _Import:
             hosts=hosts,
             model=entry._asdict() if entry else {},
             steps=self.leaves.get("train.steps"),
-            evaluates=self.leaves.get("data.eval") is not None,
+            rank=self.leaves.get("method.lora.rank") or 1,
+            evaluates=any(self.leaves.get(leaf) is not None for leaf in ("data.eval", "data.eval_share")),
             variant=self.shape,
         )
 

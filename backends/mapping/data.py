@@ -20,6 +20,7 @@ def shared_data(*lengths: str) -> tuple[Row, ...]:
     return (
         _rows_from("data.train", "data.train_split", "train"),
         _rows_from("data.eval", "data.eval_split", "eval"),
+        same("data.eval_share", f"{DATA}:eval_share"),
         couple(
             ("data.format", "data.template"),
             (f"{DATA}:format", f"{DATA}:template"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import Context, Row, Unsupported, Values, cannot, couple, handled_by_us, idle
+from backends.mapping.rows import ABSENT, Context, Row, Unsupported, Value, Values, cannot, couple, handled_by_us, idle
 from backends.recipe.leaves import beta_for_null
 from backends.report import Kind as Lack
 
@@ -42,6 +43,41 @@ def preferring(*matter: Row) -> tuple[Row, ...]:
     """method.preference for a kind that learns from preferences: rows of what matters to it; the other leaves have no effect."""
     table = {row.ours[0]: row for row in matter}
     return tuple(table.get(row.ours[0], row) for row in preference_idle())
+
+
+def lora_scale(*alphas: str, whole: str = "", see: str = "") -> Row:
+    """method.lora.alpha and rank_stabilized, for a trainer that scales by alpha / rank: alpha / sqrt(rank) is alpha x sqrt(rank) over
+    the rank.
+
+    Args:
+        alphas: its keys of alpha.
+        whole: its name, where its alpha is a whole number.
+        see: upstream's word on that.
+    """
+    asked = f"{LAUNCH}:alpha"
+
+    def to(alpha: float, stabilized: bool, context: Context) -> Values:
+        scaled = alpha * math.sqrt(context.rank) if stabilized else alpha
+        if whole and scaled != int(scaled):
+            leaf = "method.lora.rank_stabilized" if stabilized and alpha == int(alpha) else "method.lora.alpha"
+            said = f"{alpha:g} x sqrt({context.rank})" if stabilized else f"{alpha}"
+            why = f"lora_alpha is a whole number in {whole}, {said} is none"
+            raise Unsupported(leaf, why, see=see, fallback=dict.fromkeys(alphas, round(scaled)))
+        return (*(int(scaled) if whole else scaled for _ in alphas), alpha if stabilized else ABSENT)
+
+    def back(*values: Value) -> Values:
+        said = values[-2]
+        return (float(values[0]), False) if said is ABSENT else (said, True)
+
+    return couple(
+        ("method.lora.alpha", "method.lora.rank_stabilized"),
+        (*alphas, asked),
+        to,
+        back,
+        status="same",
+        absent=(asked,),
+        why="with rank_stabilized it is alpha x sqrt(rank), since the trainer divides by the rank",
+    )
 
 
 def lora_idle() -> tuple[Row, ...]:

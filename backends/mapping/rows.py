@@ -57,6 +57,8 @@ class Context:
     """Memory of one device, when it is known."""
     steps: int | None = None
     """Optimizer steps, when the recipe alone fixes them."""
+    rank: int = 1
+    """Of the adapter."""
     evaluates: bool = False
     """The recipe has rows for evaluation."""
     variant: Variant = field(default_factory=Variant)

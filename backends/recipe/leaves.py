@@ -64,6 +64,11 @@ def _column(*formats: str) -> Leaf:
 _SEVERAL = Needs(
     ("resources.devices", "resources.hosts"), lambda devices, hosts: devices * hosts > 1, "has no effect with one device"
 )
+_EVALUATES = Needs(
+    ("data.eval", "data.eval_share"),
+    lambda rows, share: bool(rows or share),
+    "has no effect without data.eval or data.eval_share",
+)
 _RANDOM = {
     **{"family": "llama", "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 4, "kv_heads": 2},
     **{"head_dim": None, "max_length": 2048, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False, "seed": 0},
@@ -118,6 +123,7 @@ LEAVES: Mapping[str, Leaf] = {
     "method.adapter": Leaf("result"),
     "method.lora.rank": Leaf("result", (7,)),
     "method.lora.alpha": Leaf("result", (7.0, 7.5)),
+    "method.lora.rank_stabilized": Leaf("result", (True,)),
     "method.lora.dropout": Leaf("result", (0.1,)),
     "method.lora.targets": Leaf("result", (["q", "v"], ["q", "k", "v", "o"], ["gate"], ["q", "head"]), unordered=True),
     "method.preference.beta": Leaf("result", (0.3,), lambda recipe: beta_for_null(recipe["method.kind"])),
@@ -150,6 +156,7 @@ LEAVES: Mapping[str, Leaf] = {
     ),
     "data.eval": Leaf("run", ("val.jsonl", "org/name"), "nothing"),
     "data.eval_split": Leaf("run", ("test",), needs=(only_from_hub("data.eval"),)),
+    "data.eval_share": Leaf("result", (0.1,), "nothing", (only_with("data.eval", None),)),
     "data.format": Leaf("result"),
     "data.columns.instruction": _column("instruct"),
     "data.columns.input": _column("instruct"),
@@ -206,8 +213,8 @@ LEAVES: Mapping[str, Leaf] = {
     "optim.warmup_steps": Leaf("result", (0, 3), "nothing"),
     "optim.warmup_share": Leaf("result", (0.25,), "nothing", (only_with("optim.warmup_steps", None),)),
     "optim.min_lr": Leaf("result", (1e-5,), needs=(never_with("optim.schedule", "constant", refused=False),)),
-    "eval.every": Leaf("run", (4,), "nothing", (only_given("data.eval"),)),
-    "eval.batches": Leaf("run", (4,), "nothing", (only_given("data.eval"),)),
+    "eval.every": Leaf("run", (4,), "nothing", (_EVALUATES,)),
+    "eval.batches": Leaf("run", (4,), "nothing", (_EVALUATES,)),
     "checkpoint.every": Leaf("run", (4, 5), "nothing"),
     "checkpoint.keep": Leaf("run", (2,), "nothing", (only_given("checkpoint.every", refused=False),)),
     "checkpoint.resume": Leaf(
@@ -238,6 +245,8 @@ LEAVES: Mapping[str, Leaf] = {
     "retry.out_of_memory": Leaf("job", (2,)),
     "retry.unknown": Leaf("job", (2,)),
     "retry.hang_minutes": Leaf("job", (2.0,), "nothing"),
+    "retry.diverged_above": Leaf("job", (8.0,), "nothing"),
+    "retry.diverged_steps": Leaf("job", (5,), needs=(only_given("retry.diverged_above"),)),
     "after.evaluate": Leaf("job", (_EVALUATE,), "nothing"),
     "after.export": Leaf("job", ({"formats": ["adapter"], "dtype": "auto", "prompts": 4, "tokens": 16},), "nothing"),
     "after.serve": Leaf("job", (_SERVE,), "nothing"),

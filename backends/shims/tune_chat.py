@@ -19,6 +19,7 @@ MAY_FOLLOW = {
     "tool": ("tool", "assistant"),
 }
 ROLES = ("system", "user", "assistant", "tool")
+PLAIN = {"role", "content"}
 SWITCHES = ("weight", "train")
 FACTS = ("tools", "documents", "chat_template_kwargs")
 OURS = frozenset(("messages", "add_generation_prompt", "tools", "documents"))
@@ -38,9 +39,12 @@ def turns(given, system=None, after=None, ignored=()):
         if not isinstance(message["content"], str) and not (message["content"] is None and calls(message)):
             raise BadRow(f"message {number}: content should be text, got {kind_of(message['content'])}")
         messages.append(message)
-    if system and messages[0]["role"] != "system":
-        messages.insert(0, {"role": "system", "content": system})
-    return messages
+    return opened(messages, system)
+
+
+def opened(messages, system):
+    """The messages with a system text before them, where there is one to put and none is there."""
+    return [{"role": "system", "content": system}, *messages] if system and messages[0]["role"] != "system" else messages
 
 
 def kind_of(content):
@@ -65,6 +69,8 @@ def worded(given, number, ignored=()):
     """One message with `role` and `content`, whatever its own words for them."""
     if not isinstance(given, dict):
         raise BadRow(f"message {number}: should be an object, got {given!r:.60}")
+    if given.keys() == PLAIN and given["role"] in ROLES and isinstance(given["content"], str) and not ignored:
+        return given
     message = {key: value for key, value in given.items() if value is not None and key not in ignored}
     for ours, theirs in (("role", "from"), ("content", "value")):
         if ours in message and theirs in message and message[ours] not in (message[theirs], SHAREGPT.get(str(message[theirs]))):
@@ -78,6 +84,8 @@ def worded(given, number, ignored=()):
 
 def switched(messages, roles):
     """The messages without their switches, and for each whether it carries loss: as it says, or else by its role."""
+    if all(len(one) == len(PLAIN) for one in messages):
+        return messages, [one["role"] in roles for one in messages]
     return (
         [{key: value for key, value in one.items() if key not in SWITCHES} for one in messages],
         [carries(one, number, roles) for number, one in enumerate(messages, 1)],

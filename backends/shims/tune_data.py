@@ -19,7 +19,7 @@ The result is cache/data/KEY (a hash of spec, files, tokenizer and this code), m
     eval.*                           the same without order
     manifest.json report.txt         the figures, for programs and for people
 With --preview nothing is written but JSON to stdout, a list of the first rows: {"row": N, "tokens": [[text, id, carries loss],
-...]}; of tune_pairs.py's kinds {"row": N, "prompt": [...], "chosen": [...], "rejected": [...]}, and so on. The first PREVIEWED
+...]}; of tune_pairs.py's kinds {"row": N, "prompt": [...], "chosen": [...], "rejected": [...]}, and so on. The first LOOKED_AT
 rows of each source are checked as all of them are otherwise; what a person should know of them goes to stderr.
 
 Refusals go to stderr and, as {"reason": WORD, "detail": TEXT}, to reason.json; the exit code is then 1. Words: bad_spec,
@@ -32,7 +32,6 @@ import json
 import os
 import re
 import sys
-from array import array
 from types import SimpleNamespace
 
 import tune_pairs
@@ -40,6 +39,7 @@ import tune_rows
 from tune_cache import made_once
 from tune_chat import ROLES
 from tune_files import Refused, found, read_json, write_json
+from tune_order import LOOKED_AT, by_step, check_steps, check_warmup, held_out, needed, ordered
 from tune_tally import Tally
 from tune_tokens import Tokens
 
@@ -47,6 +47,7 @@ ROOMS = {form: room for room in (tune_rows, tune_pairs) for form in room.FORMATS
 REQUIRED = ("train", "format", "max_length", "batch", "tokenizer")
 DEFAULTS = {
     "eval": None,
+    "eval_share": None,  # of the training rows, in place of eval
     "columns": {},
     "template": None,  # alpaca for instruct rows, plain for others
     "system": None,
@@ -68,8 +69,10 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 LEFT = {"output", "response", "completion", "answer", "prompt", "system", "text", "messages", "chosen", "rejected", "label"}
 """Words in braces that someone means to have replaced."""
 MOST_WEIGHT = 1000  # as the recipe has it: an epoch is one list of row numbers
-PREVIEWED = 2000  # rows of a source that a preview checks
-PARTS = ("data", "rows", "pairs", "chat", "columns", "template", "turns", "files", "tokens", "tally")
+PARTS = (
+    *("data", "rows", "pairs", "chat", "columns", "template", "turns", "skeleton", "files", "tokens", "tally"),
+    *("order", "arrays", "reading", "workers"),
+)
 CODE = tuple(f"tune_{name}.py" for name in PARTS)
 
 
@@ -101,6 +104,8 @@ def read_spec(path):
     wrong += [f"{key}: is missing" for key in REQUIRED if given.get(key) is None]
     if spec.format not in ROOMS:
         wrong.append(f"format: should be one of {', '.join(ROOMS)}, got {spec.format!r}")
+    if (share := spec.eval_share) is not None and not (isinstance(share, float) and 0 < share < 1 and spec.eval is None):
+        wrong.append(f"eval_share: should be a share between 0 and 1, without eval, got {share!r}")
     for key, least in {"max_length": 2, "batch": 1, "epochs": 1, "steps": 1}.items():
         if (value := given.get(key)) is not None and (type(value) is not int or value < least):
             wrong.append(f"{key}: should be an integer of at least {least}, got {value!r}")
@@ -212,47 +217,20 @@ def key_of(spec, sources):
 # The data as a whole
 
 
-def check_warmup(spec, steps):
-    """Refuse a run that never leaves its warm-up."""
-    if spec.warmup_steps and spec.warmup_steps > steps:
-        raise Refused(
-            "bad_spec",
-            f"optim.warmup_steps is {spec.warmup_steps}, but train.epochs: {spec.epochs} are {steps} steps of these rows: the rate "
-            f"would never leave the warm-up. Set optim.warmup_steps to at most {steps}, or optim.warmup_share in its place",
-        )
-
-
-def check_steps(spec, rows):
-    """The steps that are known before rows are drawn or packed; refused as those of the whole are."""
-    per_epoch = rows // spec.batch
-    if not per_epoch:
-        raise no_batch(spec, rows)
-    check_warmup(spec, spec.steps or spec.epochs * per_epoch)
-
-
-def no_batch(spec, rows):
-    """The complaint about too few rows."""
-    return Refused(
-        "no_steps",
-        f"{rows} {'packed ' * spec.pack}rows do not fill one batch of {spec.batch}: set "
-        f"train.batch.global to at most {rows}, or give more rows",
-    )
-
-
 def previewed(spec, count):
     """The first rows, token by token, as JSON; refused as the whole is, as far as it is read."""
     room, tokens = ROOMS[spec.format], tokens_of(spec)
     for name, sources in ((key, sources_of(wish)) for key, wish in (("eval", spec.eval), ("train", spec.train)) if wish):
         tally = Tally(name, room.NOUNS[spec.format], room.LACK)
-        first = room.previewed(sources, spec, tokens, tally, count, max(count, PREVIEWED))
+        first = room.previewed(sources, spec, tokens, tally, count, max(count, LOOKED_AT))
         tally.check(sources, spec)
-        whole = all(rows < max(count, PREVIEWED) for rows in tally.read.values())
-        if name == "train" and whole and not spec.pack and len(sources) == 1 and sources[0].weight == 1:
-            check_steps(spec, tally.rows_in - len(tally.empty))
+        whole = all(rows < max(count, LOOKED_AT) for rows in tally.read.values())
+        if name == "train" and whole and not (spec.pack or spec.eval_share) and len(sources) == 1 and sources[0].weight == 1:
+            check_steps(spec, tally.rows_in - tally.empty.count)
         for line in tally.notes(tokens):
             print(line, file=sys.stderr)
         if not whole:
-            print(f"{name}: the first {max(count, PREVIEWED):,} rows of each source were read", file=sys.stderr)
+            print(f"{name}: the first {max(count, LOOKED_AT):,} rows of each source were read", file=sys.stderr)
     return json.dumps(first)
 
 
@@ -265,86 +243,42 @@ def write(spec, sources, folder):
     """Fill the folder: rows, order, manifest, report."""
     import numpy as np
 
-    tokens = tokens_of(spec)
-    sets = {name: ROOMS[spec.format].collected(name, some, spec, tokens, folder) for name, some in sources.items()}
-    train = sets["train"]
-    order = np.asarray(ordered(train.parts, spec))
+    tokens, collected, held = tokens_of(spec), ROOMS[spec.format].collected, held_out(sources["train"], spec)
+    few = needed(sources["train"], spec, held and held.trained)
+    train = collected("train", sources["train"], spec, tokens, folder, few[1] if few else held and held.trained)
+    sets = {"train": train} | {
+        name: collected(name, some, spec, tokens, folder) for name, some in sources.items() if name != "train"
+    }
+    if held:
+        sets["eval"] = collected("eval", sources["train"], spec, tokens, folder, held.evaluated)
+    parts, order = (few[0], few[2]) if few else (train.parts, np.asarray(ordered(train.parts, spec)))
     np.save(os.path.join(folder, "train.order.npy"), order)
     check_warmup(spec, len(order) // spec.batch)
     digest = hashlib.sha256()
     for part in (order, *train.content):
         digest.update(part)
     counts = {name: one.counted(tokens) for name, one in sets.items()}
-    parts = [{"name": source.name, "rows": rows, "weight": source.weight} for source, rows in train.parts]
+    named = [{"name": source.name, "rows": rows, "weight": source.weight} for source, rows in parts]
     about = {
         "format": spec.format,
-        "sources": parts,
+        "sources": named,
         "pad_id": tokens.pad,
         "eval": counts.get("eval"),
         "sha256": digest.hexdigest(),
     }
-    manifest = {**counts["train"], **by_step(train, order, spec), **about}
+    manifest = {**counts["train"], **by_step(train, parts, order, spec), **about}
+    if few:
+        whole = sum(rows for _, rows in parts)
+        manifest["notes"].append(
+            f"train: {len(set(order.tolist())):,} of {whole:,} {train.noun} are trained in {manifest['steps']:,} steps; "
+            f"{train.rows_in:,} were read and checked"
+        )
     if left := manifest["left_out_per_epoch"]:
         manifest["notes"].append(f"train: {left:,} {train.noun} left out of each epoch: they fill no batch")
     manifest["notes"] += counts["eval"]["notes"] if "eval" in counts else []
     write_json(os.path.join(folder, "manifest.json"), manifest)
     with open(os.path.join(folder, "report.txt"), "w", encoding="utf-8", errors="backslashreplace") as file:
         file.write(report(manifest, spec, train))
-
-
-def ordered(parts, spec):
-    """Row numbers in the order in which they are trained, whole batches only."""
-    import random
-
-    rows = len(drawn(parts, spec, 0))
-    per_epoch = rows // spec.batch * spec.batch
-    if not per_epoch:
-        raise no_batch(spec, rows)
-    total = spec.steps * spec.batch if spec.steps else spec.epochs * per_epoch
-    order = array("q")
-    for epoch in range(-(-total // per_epoch)):
-        numbers = drawn(parts, spec, epoch)
-        if spec.shuffle:
-            random.Random(f"{spec.seed}:{epoch}").shuffle(numbers)  # noqa: S311 - an order, not a secret
-        order.extend(numbers[:per_epoch])
-    return order[:total]
-
-
-def drawn(parts, spec, epoch):
-    """The row numbers of one epoch in file order, each as often as its source's weight says."""
-    import random
-
-    numbers, start = [], 0
-    for at, (source, rows) in enumerate(parts):
-        often, share = divmod(source.weight, 1)
-        some = random.Random(f"{spec.seed}:{epoch}:{at}").sample(range(rows), int(rows * share + 0.5))  # noqa: S311 - see above
-        if not often and not some:
-            raise Refused(
-                "no_data", f"{source.name}: none of its {rows} rows comes in an epoch at weight {source.weight}: raise it"
-            )
-        numbers += [*range(start, start + rows)] * int(often) + sorted(start + number for number in some)
-        start += rows
-    return numbers
-
-
-def by_step(train, order, spec):
-    """The schedule, and how many tokens each step trains."""
-    rows, steps = len(drawn(train.parts, spec, 0)), len(order) // spec.batch
-    return {
-        "steps": steps,
-        "epochs": steps / (rows // spec.batch),
-        "batch": spec.batch,
-        "left_out_per_epoch": rows % spec.batch,
-        "tokens_per_step": summed(train.lengths, order, steps),
-        "loss_tokens_per_step": summed(train.loss, order, steps),
-    }
-
-
-def summed(values, order, steps):
-    """The sum of the rows' values in each step."""
-    import numpy as np
-
-    return np.asarray(values)[order].reshape(steps, -1).sum(1).tolist()
 
 
 def report(manifest, spec, train):

@@ -10,11 +10,10 @@ import hashlib
 import json
 import os
 from collections import namedtuple
-from itertools import chain, islice
+from itertools import chain
 
 from tune_cache import made_once
 
-MOST_PROBLEMS = 20
 BOM = b"\xef\xbb\xbf"
 Source = namedtuple("Source", "name files weight")
 Source.__doc__ = "Where rows come from: its name as the recipe has it, its Files, and how often each row comes in an epoch."
@@ -28,6 +27,10 @@ class Refused(Exception):
     def __init__(self, reason, detail):
         super().__init__(detail)
         self.reason = reason
+
+    def __reduce__(self):
+        """As it goes from a process to another."""
+        return Refused, (self.reason, str(self))
 
 
 class BadRow(ValueError):
@@ -209,14 +212,22 @@ def unique(pairs):
 def parquet(file):
     """Rows of a parquet file."""
     try:
+        rows = chain.from_iterable(batch.to_pylist() for batch in parquet_file(file).iter_batches(batch_size=1024))
+        for number, row in enumerate(rows, 1):
+            yield f"{file.name}: row {number}", {name: without_nulls(value) for name, value in row.items()}
+    except ValueError as error:  # pyarrow.ArrowInvalid is one
+        raise Refused("bad_data", f"{file.name}: not parquet: {error}") from None
+
+
+def parquet_file(file):
+    """A parquet file, opened."""
+    try:
         from pyarrow.parquet import ParquetFile
     except ImportError:
         raise Refused("bad_data", f"{file.name}: needs pyarrow, which this trainer's environment lacks; give .jsonl") from None
     try:
-        rows = chain.from_iterable(batch.to_pylist() for batch in ParquetFile(file.path).iter_batches(batch_size=1024))
-        for number, row in enumerate(rows, 1):
-            yield f"{file.name}: row {number}", {name: without_nulls(value) for name, value in row.items()}
-    except ValueError as error:  # pyarrow.ArrowInvalid is one
+        return ParquetFile(file.path)
+    except ValueError as error:
         raise Refused("bad_data", f"{file.name}: not parquet: {error}") from None
 
 
@@ -235,30 +246,3 @@ def text_lines(file):
 
 
 READERS = {".jsonl": json_lines, ".json": json_list, ".parquet": parquet, ".txt": text_lines}
-
-
-def each(files, make, most=None):
-    """(place, make(row)) of the rows, the first `most`; in the end the first bad ones, if there are any, all at once."""
-    problems = []
-    rows = chain.from_iterable(READERS[os.path.splitext(file.path)[1]](file) for file in files)
-    for where, row in islice(rows, most):
-        try:
-            made = make(whole(json.loads(row, object_pairs_hook=unique) if isinstance(row, bytes) else row))
-        except UnicodeError:
-            problems.append(f"{where}: holds what is no UTF-8 text, or half a surrogate pair: write the file as UTF-8")
-        except (ValueError, RecursionError) as error:
-            problems.append(f"{where}: {error}")
-        else:
-            yield where, made
-        if len(problems) == MOST_PROBLEMS:
-            problems.append("(there may be more)")
-            break
-    if problems:
-        raise Refused("bad_data", "\n".join(problems))
-
-
-def whole(row):
-    """The row, if it is one."""
-    if not isinstance(row, dict):
-        raise BadRow(f"should be an object with columns, got {type(row).__name__}")
-    return row

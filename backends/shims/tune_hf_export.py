@@ -11,6 +11,7 @@ On failure: exit 1, a message, and reason.json.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -76,6 +77,7 @@ def _merge(wish: dict[str, str], place: Path) -> None:
 
     trained, dtype = Path(wish["trained"]), getattr(torch, wish["dtype"])
     facts, quantized = json.loads((trained / ADAPTER[0]).read_text()), _quantized()
+    scale = facts["lora_alpha"] / (math.sqrt(facts["r"]) if facts.get("use_rslora") else facts["r"])
     parts = {name.removeprefix("base_model.model."): value for name, value in load_file(trained / ADAPTER[1]).items()}
     where: dict[str, str] = {}
     files = tune_shape.weight_files(wish["model"])
@@ -84,7 +86,7 @@ def _merge(wish: dict[str, str], place: Path) -> None:
         if wish["kind"] == "reward":
             weights.pop("lm_head.weight", None)
         weights |= {name: tune_nf4.rounded(weights[name], dtype) for name in quantized & weights.keys()}
-        merged = {name: _merged(name, value.float(), parts, facts["lora_alpha"] / facts["r"]) for name, value in weights.items()}
+        merged = {name: _merged(name, value.float(), parts, scale) for name, value in weights.items()}
         if file is files[-1]:
             whole = [name for name in parts if ".lora_" not in name]  # what is trained beside the adapters: a reward model's head
             merged |= {name: parts.pop(name) for name in whole}

@@ -22,10 +22,11 @@ from collections import namedtuple
 
 from tune_chat import MAY_FOLLOW, row_facts, turns, worded, written
 from tune_columns import Cells
-from tune_files import BadRow, each
-from tune_rows import system_of
+from tune_files import BadRow
+from tune_reading import batched, each
+from tune_rows import added, system_of
 from tune_tally import Tally
-from tune_tokens import NO_LOSS, Row, batched, marked, pieces, surrounded, token_at, turn_ends
+from tune_tokens import NO_LOSS, Row, marked, pieces, surrounded, token_at, turn_ends
 from tune_turns import Turn, find_turns, in_common, turn, unsteady
 
 ANSWERS = {"preference": ("chosen", "rejected"), "rated": ("completion",), "prompts": ()}
@@ -33,11 +34,11 @@ FILES = {"preference": "pairs", "rated": "rated", "prompts": "prompts"}
 NOUNS = {"preference": "pairs", "rated": "rows", "prompts": "prompts"}
 FORMATS = tuple(FILES)
 LACK = "no prompt, or no room for an answer within"
-Asked = namedtuple("Asked", "prompt answers chat more turns blank unread found")
+Asked = namedtuple("Asked", "prompt answers chat more turns blank unread found added")
 Asked.__doc__ = """A row as text.
 
 prompt, {name: answer}, whether the chat template wrote them, columns that come along, {name: the answer's Turn} of chats,
-whether an answer is empty, columns and keys that nothing read, and the columns that were there.
+whether an answer is empty, columns and keys that nothing read, the columns that were there, and what the chat template added.
 """
 Answered = namedtuple("Answered", "where asked rows cut")
 Answered.__doc__ = (
@@ -68,7 +69,8 @@ def render(row, spec, chat):
     blank = any(not text[: turned[name].body - len(prompt) if chats else None].strip() for name, text in answers.items())
     if spec.format == "prompts":  # they all come along
         cells.read.update(cells.row)
-    return Asked(prompt, answers, chats, more, turned, blank, [*cells.unread(), *unread], row.keys())
+    own = added(prompt, chat) if chats else ""
+    return Asked(prompt, answers, chats, more, turned, blank, [*cells.unread(), *unread], row.keys(), own)
 
 
 def split(cells, spec):
@@ -172,9 +174,9 @@ def others(cells):
 # A row as tokens
 
 
-def encoded(files, spec, tokens, most=None):
-    """The rows of the files, the first `most`, as Answered."""
-    for some in batched(each(files, lambda row: render(row, spec, tokens.chat), most)):
+def encoded(files, spec, tokens, most=None, wanted=None):
+    """The rows of the files, as `raw` takes them, as Answered."""
+    for some in batched(each(files, lambda row: render(row, spec, tokens.chat), most, wanted)):
         texts = [texts_of(asked) for _, asked in some]
         encodings = iter(tokens.encode([text for one in texts for text in one.values()]))
         for (where, asked), by_name in zip(some, texts, strict=True):
@@ -260,16 +262,16 @@ def sampled(row, tokens):
 # A set
 
 
-def counted(sources, spec, tokens, tally, most=None):
+def counted(sources, spec, tokens, tally, most=None, wanted=None):
     """The rows of the sources that teach something, counted in the tally, source by source: (source, its rows)."""
 
-    def rows(source):
-        for row in encoded(source.files, spec, tokens, most):
+    def rows(number, source):
+        for row in encoded(source.files, spec, tokens, most, wanted and wanted[number]):
             if tally.took(source, row.asked, whole(row), is_empty(row, spec)):
                 tally.equal += len(row.asked.answers) > 1 and len(set(row.asked.answers.values())) == 1
                 yield row
 
-    return ((source, rows(source)) for source in sources)
+    return ((source, rows(number, source)) for number, source in enumerate(sources))
 
 
 def whole(row):
@@ -285,13 +287,13 @@ def whole(row):
     )
 
 
-def collected(name, sources, spec, tokens, folder):
-    """Write a set's rows, a JSON object a line; their Tally."""
+def collected(name, sources, spec, tokens, folder, wanted=None):
+    """Write a set's rows, or of each source the `wanted` ones, a JSON object a line; their Tally."""
     tally = Tally(name, NOUNS[spec.format], LACK)
     tally.longest = dict.fromkeys(("longest", "longest_prompt", "longest_answer"), 0)
     digest = hashlib.sha256()
     with open(os.path.join(folder, f"{name}.{FILES[spec.format]}.jsonl"), "wb") as file:
-        for source, rows in counted(sources, spec, tokens, tally):
+        for source, rows in counted(sources, spec, tokens, tally, wanted=wanted):
             before = len(tally.lengths)
             for row in rows:
                 tally.sample = tally.sample or sampled(row, tokens)

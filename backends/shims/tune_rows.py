@@ -20,14 +20,20 @@ Templates of instruct rows:
 import os
 from array import array
 from collections import namedtuple
-from itertools import pairwise
+from contextlib import closing
+from functools import partial
+from itertools import accumulate, chain, pairwise
 
-from tune_chat import row_facts, structured, switched, turns, written
+from tune_arrays import Npy, content
+from tune_chat import opened, row_facts, structured, switched, turns, written
 from tune_columns import HEEDED, HEEDED_IN_CHATS, Cells
-from tune_files import BadRow, each
+from tune_files import BadRow
+from tune_reading import MOST_PROBLEMS, batched, check_good, each, raw, tried
+from tune_skeleton import placed_turns
 from tune_tally import Tally
-from tune_tokens import NO_LOSS, batched, labelled, marked, pieces
+from tune_tokens import NO_LOSS, labelled, marked, pieces
 from tune_turns import find_turns
+from tune_workers import in_order
 
 NOUNS = dict.fromkeys(("instruct", "completion", "chat", "text"), "rows")
 LACK = "no token with loss within"
@@ -41,11 +47,11 @@ ALPACA = (
 # A row as text
 
 
-Text = namedtuple("Text", "text spans turns blank chat unread found")
+Text = namedtuple("Text", "text spans turns blank chat unread found added")
 Text.__doc__ = """A row as text.
 
 text, ranges that carry loss, the Turns of a chat that do, whether an answer in it is empty, whether the chat template wrote it;
-columns and keys that nothing read, and the columns that were there.
+columns and keys that nothing read, the columns that were there, and what the chat template added of its own.
 """
 
 
@@ -57,7 +63,14 @@ def render(row, spec, chat):
     heeded = HEEDED_IN_CHATS if spec.format == "chat" else HEEDED
     unread = [*cells.unread(heeded), *unread]
     through = spec.format == "chat" or (spec.format == "instruct" and spec.template == "chat")
-    return Text(text, [(0, len(text))] if spec.train_on_prompt else spans, turned, blank, through, unread, row.keys())
+    spans = [(0, len(text))] if spec.train_on_prompt else spans
+    return Text(text, spans, turned, blank, through, unread, row.keys(), added(text, chat) if through else "")
+
+
+def added(text, chat):
+    """What a chat template has put of its own before a conversation; "" where it did not."""
+    own = getattr(chat, "own_text", "")
+    return own if text.startswith(own) else ""
 
 
 def text_row(cells, _spec, _chat):
@@ -83,7 +96,9 @@ def through_template(messages, spec, chat, facts):
     messages, wanted = switched(messages, spec.loss_roles)
     chat = chat.with_facts(facts) if facts else chat
     messages, text, unread = written(messages, chat)
-    turned = find_turns(text, messages, wanted, chat, spec.ignore)
+    turned = placed_turns(text, messages, wanted, chat)
+    if turned is None:
+        turned = find_turns(text, messages, wanted, chat, spec.ignore)
     unread += [FORGOTTEN] * any(one.forgets for one in turned)
     empty = any(not (messages[one.number - 1]["content"] or "").strip() and len(messages[one.number - 1]) == 2 for one in turned)
     return text, [span for one in turned for span in one.spans], turned, empty, unread
@@ -149,7 +164,7 @@ def conversation(cells, spec):
         raise BadRow(f"column {name!r}: should be a list of messages, got {given!r:.60}")
     messages, own = turns(given, None, None, spec.ignore), cells.text("system", optional=True)
     if messages[0]["role"] != "system":
-        return turns(given, own or spec.system, None, spec.ignore)
+        return opened(messages, own or spec.system)
     if own and own != messages[0]["content"]:
         raise BadRow("column 'system': says otherwise than the system turn: keep one, or put 'system' into data.ignore")
     return messages
@@ -161,63 +176,104 @@ def conversation(cells, spec):
 def encoded(files, spec, tokens, most=None):
     """(Text, Row) of the files' rows, the first `most`."""
     for some in batched(each(files, lambda row: render(row, spec, tokens.chat), most)):
-        encodings = tokens.encode([made.text for _, made in some])
-        for (where, made), encoding in zip(some, encodings, strict=True):
-            yield made, labelled(where, made, encoding, tokens, spec.max_length)
+        yield from tokenized(some, spec, tokens)
 
 
-def counted(sources, spec, tokens, tally, most=None):
-    """The Rows of the sources that teach something, counted in the tally, source by source: (source, its rows)."""
+def tokenized(some, spec, tokens):
+    """(Text, Row) of (place, Text)."""
+    encodings = tokens.encode([made.text for _, made in some])
+    for (where, made), encoding in zip(some, encodings, strict=True):
+        yield made, labelled(where, made, encoding, tokens, spec.max_length)
 
-    def rows(source):
-        for made, row in encoded(source.files, spec, tokens, most):
-            if tally.took(source, made, row, row.labels.count(NO_LOSS) == len(row.labels)):
-                yield row
 
-    return ((source, rows(source)) for source in sources)
+def is_empty(row):
+    """Whether nothing can be learned of it."""
+    return row.labels.count(NO_LOSS) == len(row.labels)
 
 
 def previewed(sources, spec, tokens, tally, count, most):
     """The first rows, token by token: {row, tokens: [[text, id, carries loss], ...]}; the first `most` of each source counted."""
     first = []
-    for _, rows in counted(sources, spec, tokens, tally, most):
-        for row in rows:
-            if len(first) < count:
+    for source in sources:
+        for made, row in encoded(source.files, spec, tokens, most):
+            if tally.took(source, made, row, is_empty(row)) and len(first) < count:
                 first.append({"row": tally.rows_in, "tokens": pieces(row, tokens)})
     return first
 
 
-def collected(name, sources, spec, tokens, folder):
-    """Write a set's rows end to end, NAME.ids.npy, .labels.npy (int32) and .starts.npy (int64); their Tally."""
+Made = namedtuple("Made", "ids labels lengths loss tally problems")
+Made.__doc__ = (
+    "Rows as tokens, end to end, with the tokens and the tokens with loss of each, their Tally, and what is wrong with others."
+)
+
+
+def make(some, source, spec, tokens, name):
+    """The Made of some rows of a source, (place, row as its file has it)."""
     import numpy as np
 
-    tally, ids, labels, starts = Tally(name, "rows", LACK), array("i"), array("i"), array("q", [0])
-    for source, rows in counted(sources, spec, tokens, tally):
-        first = len(starts) - 1
-        for row in rows:
-            tally.sample = tally.sample or f"{row.where}\n{marked(pieces(row, tokens))}"
-            ids.extend(row.ids)
-            labels.extend(row.labels)
-            starts.append(len(ids))
-        if spec.pack:
-            starts[first:] = packed(starts[first:], spec.max_length)
-        tally.parts.append((source, len(starts) - 1 - first))
+    good, problems = tried(some, lambda row: render(row, spec, tokens.chat))
+    done = Made(array("i"), array("i"), array("q"), array("q"), Tally(name, "rows", LACK), problems)
+    for made, row in tokenized(good, spec, tokens):
+        loss = int(np.count_nonzero(np.asarray(row.labels) != NO_LOSS))
+        if done.tally.took(source, made, row, not loss):
+            done.tally.sample = done.tally.sample or f"{row.where}\n{marked(pieces(row, tokens))}"
+            done.ids.extend(row.ids)
+            done.labels.extend(row.labels)
+            done.lengths.append(len(row.ids))
+            done.loss.append(loss)
+    done.tally.largest = int(np.asarray(done.ids).max()) if done.ids else 0
+    return done
+
+
+def collected(name, sources, spec, tokens, folder, wanted=None):
+    """Write a set's rows, or of each source the `wanted` ones, end to end: NAME.ids.npy, .labels.npy (int32), .starts.npy (int64);
+    their Tally.
+    """
+    import numpy as np
+
+    tally, starts, loss = Tally(name, "rows", LACK), array("q", [0]), array("q")
+    paths = [os.path.join(folder, f"{name}.{kind}.npy") for kind in ("ids", "labels", "starts")]
+    with Npy(paths[0], "<i4") as ids, Npy(paths[1], "<i4") as labels:
+        for number, source in enumerate(sources):
+            first = len(starts) - 1
+            for made in made_of(source, spec, tokens, name, wanted and wanted[number]):
+                ids.extend(made.ids)
+                labels.extend(made.labels)
+                starts.extend(accumulate(made.lengths, initial=starts.pop()))
+                loss.extend(made.loss)
+                tally.add(made.tally)
+            if spec.pack:
+                starts[first:], loss[first:] = packed(starts[first:], loss[first:], spec.max_length)
+            tally.parts.append((source, len(starts) - 1 - first))
     tally.check(sources, spec)
-    for kind, values in (("ids", ids), ("labels", labels), ("starts", starts)):
-        np.save(os.path.join(folder, f"{name}.{kind}.npy"), np.asarray(values))
-    tally.content, tally.largest = [ids, labels], int(np.asarray(ids).max())
-    tally.lengths = np.diff(starts)
+    np.save(paths[2], np.asarray(starts))
+    tally.content = chain(content(paths[0]), content(paths[1]))
+    tally.lengths, tally.loss = np.diff(starts), np.asarray(loss)
     tally.longest = {"longest": int(tally.lengths.max())}
-    tally.loss = np.add.reduceat(np.asarray(labels) != NO_LOSS, starts[:-1], dtype=np.int64)
     return tally
 
 
-def packed(starts, most):
-    """The starts of joined rows: as many whole rows one after another as fit into `most` tokens."""
-    kept = array("q", starts[:1])
-    for start, end in pairwise(starts):
+def made_of(source, spec, tokens, name, wanted):
+    """The Made of a source's rows, some at a time; refused in the end where some are bad."""
+    problems = []
+    work = partial(make, source=source, spec=spec, tokens=tokens, name=name)
+    with closing(in_order(work, batched(raw(source.files, wanted=wanted)))) as done:
+        for made in done:
+            problems += made.problems
+            if len(problems) >= MOST_PROBLEMS:
+                break
+            yield made
+    check_good(problems)
+
+
+def packed(starts, loss, most):
+    """The starts of joined rows, as many whole rows one after another as fit into `most` tokens, and the tokens with loss of each."""
+    kept, sums = array("q", starts[:1]), array("q", [0] if loss else [])
+    for (start, end), count in zip(pairwise(starts), loss, strict=True):
         if end - kept[-1] > most:
             kept.append(start)
+            sums.append(0)
+        sums[-1] += count
     if starts[-1] > kept[-1]:
         kept.append(starts[-1])
-    return kept
+    return kept, sums

@@ -7,6 +7,25 @@ from collections import Counter
 
 from tune_files import Refused
 
+SHOWN = 200
+"""Characters of a template's own text that are told."""
+
+
+FEW = 10
+
+
+class Places(list):
+    """How many things there are, and where the first few of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def note(self, places, count=None):
+        """Add so many, as many as places are given unless said."""
+        self.count += len(places) if count is None else count
+        self.extend(places[: FEW - len(self)])
+
 
 class Tally:
     """The counts of one set (train, eval).
@@ -27,6 +46,7 @@ class Tally:
         endless: places of turns that no token ends at which generation stops.
         ends: turns by the id that ends them.
         unread: rows by the column or key of theirs that nothing read.
+        added: rows by what the chat template put before them of its own.
         columns: rows by the column that they have.
         parts: (Source, rows made of it), in the order of the files.
         lengths: tokens of each row made.
@@ -41,25 +61,38 @@ class Tally:
         self.name, self.noun, self.lack = name, noun, lack
         self.rows_in = self.truncated = self.lost_end = self.blank = self.equal = self.largest = 0
         self.read = Counter()
-        self.unread, self.columns, self.ends = Counter(), Counter(), Counter()
-        self.empty, self.endless, self.parts, self.longest, self.content, self.sample = [], [], [], {}, [], ""
+        self.unread, self.columns, self.ends, self.added = Counter(), Counter(), Counter(), Counter()
+        self.empty, self.endless = Places(), Places()
+        self.parts, self.longest, self.content, self.sample = [], {}, [], ""
         self.lengths, self.loss = array("q"), array("q")
 
     def took(self, source, made, row, is_empty):
         """Count one row of a source, as text and as tokens; whether anything can be learned of it."""
         self.rows_in += 1
         self.read[source.name] += 1
-        self.columns.update(made.found)
-        self.unread.update(made.unread)
+        for counter, names in ((self.columns, made.found), (self.unread, made.unread), (self.ends, () if is_empty else row.ends)):
+            for name in names:
+                counter[name] += 1
         if is_empty:
-            self.empty.append(row.where)
+            self.empty.note([row.where])
             return False
         self.blank += made.blank
+        if made.added:
+            self.added[made.added] += 1
         self.truncated += row.truncated
         self.lost_end += row.lost_end
-        self.ends.update(row.ends)
-        self.endless += [f"{row.where} message {number}" for number in row.endless]
+        self.endless.note([f"{row.where} message {number}" for number in row.endless])
         return True
+
+    def add(self, other):
+        """Count what another has counted of later rows."""
+        for name in ("rows_in", "truncated", "lost_end", "blank", "equal"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("read", "unread", "columns", "ends", "added"):
+            getattr(self, name).update(getattr(other, name))
+        for name in ("empty", "endless"):
+            getattr(self, name).note(list(getattr(other, name)), getattr(other, name).count)
+        self.largest, self.sample = max(self.largest, other.largest), self.sample or other.sample
 
     def check(self, sources, spec):
         """Refuse a set without rows, and one with rows that do not serve, unless that is accepted."""
@@ -76,15 +109,15 @@ class Tally:
         if self.endless and spec.require_stop:
             raise Refused(
                 "no_stop_token",
-                f"{self.name}: {len(self.endless)} turns of the assistant end without a token with loss at which generation "
-                f"stops, so the model would never learn to end a reply: {', '.join(self.endless[:10])}: choose a chat template "
+                f"{self.name}: {self.endless.count} turns of the assistant end without a token with loss at which generation "
+                f"stops, so the model would never learn to end a reply: {', '.join(self.endless)}: choose a chat template "
                 "that ends each reply with such a token (data.chat_template), or set data.require_stop to false",
             )
-        if len(self.empty) == self.rows_in or (self.empty and not spec.drop_empty):
+        if self.empty.count == self.rows_in or (self.empty and not spec.drop_empty):
             raise Refused(
                 "no_loss_tokens",
-                f"{self.name}: {len(self.empty)} of {self.rows_in} {self.noun} have {self.lack} "
-                f"max_length, {spec.max_length}: {', '.join(self.empty[:10])}: raise data.max_length, mend the rows, "
+                f"{self.name}: {self.empty.count} of {self.rows_in} {self.noun} have {self.lack} "
+                f"max_length, {spec.max_length}: {', '.join(self.empty)}: raise data.max_length, mend the rows, "
                 "or let such rows be dropped (drop_empty), unless it is all of them",
             )
 
@@ -92,7 +125,7 @@ class Tally:
         """What a person should know of the rows, a line each."""
         few = {
             f"cut at max_length (data.max_length), {self.lost_end:,} of them without their end": self.truncated,
-            "left out: no token with loss (data.drop_empty)": len(self.empty),
+            "left out: no token with loss (data.drop_empty)": self.empty.count,
             "with an empty answer: only its end is learned": self.blank,
             "with two equal answers: nothing is learned": self.equal,
         }
@@ -100,8 +133,14 @@ class Tally:
         if self.unread:
             names = ", ".join(f"{name} ({count:,})" for name, count in sorted(self.unread.items()))
             lines.append(f"{self.name}: nothing reads these columns and keys ({self.noun}): {names}")
+        for text, count in self.added.items():
+            shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+            lines.append(
+                f"{self.name}: the chat template puts a text of its own before {count:,} of {self.rows_in:,} {self.noun}: {shown!r} "
+                "(data.system or data.chat_template gives another)"
+            )
         if self.endless:
-            lines.append(f"{self.name}: {len(self.endless):,} turns of the assistant end without a token that stops generation")
+            lines.append(f"{self.name}: {self.endless.count:,} turns of the assistant end without a token that stops generation")
         foreign = sorted(tokens.name(one) for one in self.ends if one not in tokens.stops)
         if foreign and not any(one in tokens.stops for one in self.ends):
             stops = ", ".join(tokens.name(one) for one in sorted(tokens.stops)) or "none"
@@ -135,10 +174,11 @@ class Tally:
             "loss_tokens": int(np.sum(self.loss)),
             "truncated": self.truncated,
             "lost_end": self.lost_end,
-            "dropped_empty": len(self.empty),
+            "dropped_empty": self.empty.count,
             "empty_answers": self.blank,
             "equal_answers": self.equal,
-            "without_stop": len(self.endless),
+            "without_stop": self.endless.count,
+            "template_text": sum(self.added.values()),
             "unread": dict(sorted(self.unread.items())),
             "notes": self.notes(tokens),
             **self.longest,

@@ -8,9 +8,10 @@ See transformers 5 utils/chat_template_utils.py. The template's author is a stra
 import json
 import os
 import re
-from functools import cache
+from functools import cache, cached_property
 
 from tune_files import BadRow, Refused
+from tune_turns import own_text
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"  # no characters: Unicode keeps them for a program's own use
 
@@ -25,6 +26,8 @@ class Template:
 
     def __init__(self, load, facts=None):
         self._load, self.facts = cache(load), facts or {}
+        self.skeletons = None if facts else {}
+        """What is known of chats with the same roles; see tune_skeleton.py. None where facts of a row decide too."""
 
     def with_facts(self, facts):
         """The template for one row."""
@@ -39,6 +42,11 @@ class Template:
     def marking(self):
         """Whether the template marks what is generated."""
         return self._load()[0].environment.marking
+
+    @cached_property
+    def own_text(self):
+        """What the template itself puts before a conversation; see tune_turns.py."""
+        return own_text(self)
 
     def __call__(self, messages, add_generation_prompt=False):
         """The text."""
@@ -67,8 +75,10 @@ class Template:
     def _written(self, messages, add_generation_prompt):
         given = {"messages": messages, "tools": None, "documents": None, "add_generation_prompt": add_generation_prompt}
         compiled, names, _ = self._load()
+        # shared: jinja2 then takes the names as they are, in place of merging its globals into them anew for each row
+        context = compiled.new_context({**names, **given, **self.facts}, shared=True)
         try:
-            return compiled.render(**names, **{**given, **self.facts})
+            return "".join(compiled.root_render_func(context))
         except Exception as error:  # whatever foreign code raises
             raise BadRow(f"the chat template refuses the row: {error}") from None
 
@@ -87,7 +97,7 @@ def loaded(folder, config, path=None):
         variables = meta.find_undeclared_variables(room.parse(source))
     except TemplateSyntaxError as error:
         raise Refused("no_template", f"{path or folder}: line {error.lineno} of the chat template: {error}") from None
-    return compiled, names, variables
+    return compiled, {**compiled.globals, **names}, variables
 
 
 def environment():

@@ -8,14 +8,14 @@ than `max_length` is cut on the right, EOS too.
 # ruff: noqa: PLC0415 - what is ready needs no tokenizers
 
 import os
+from array import array
 from collections import namedtuple
-from itertools import groupby, islice
+from itertools import groupby
 
 from tune_files import Refused, read_json
 from tune_template import Template, loaded, token_text
 
 NO_LOSS = -100
-AT_ONCE = 256  # texts tokenized in one call: enough for every core, little in memory
 Row = namedtuple("Row", "where text encoding opened ids labels truncated lost_end endless ends")
 Row.__doc__ = """One text's tokens.
 
@@ -60,7 +60,9 @@ class Tokens:
 
 def load(folder):
     """The tokenizer of a model folder, without the truncation and padding that its file happens to hold."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ["TOKENIZERS_PARALLELISM"] = (
+        "false"  # rows are shared out to processes (tune_workers.py), which threads do not outlive
+    )
     from tokenizers import Tokenizer
 
     try:
@@ -98,13 +100,6 @@ def special_ids(folder, tokenizer):
     return config, model, ids
 
 
-def batched(rows):
-    """Lists of as many rows as are tokenized in one call."""
-    rows = iter(rows)
-    while some := list(islice(rows, AT_ONCE)):
-        yield some
-
-
 def stop_ids(folder):
     """Ids at which the model's own settings stop generation."""
     for name in ("generation_config.json", "config.json"):
@@ -122,15 +117,18 @@ def labelled(where, made, encoding, tokens, most):
     """The Row of one Text, what its spans hold with loss, with what stands around it, cut at `most` tokens."""
     opening, closing = tokens.around(made.chat)
     spans = [tuple(token_at(encoding, at, made.text) for at in span) for span in made.spans]
-    if closing and encoding.ids[-1:] == closing and any(start < end == len(encoding.ids) for start, end in spans):
+    bare = encoding.ids  # made anew each time that it is asked for
+    if closing and bare[-1:] == closing and any(start < end == len(bare) for start, end in spans):
         closing = []
-    ids, opened = surrounded(encoding.ids, opening, closing)
-    labels = [NO_LOSS] * len(ids)
-    labels[opened + len(encoding.ids) :] = ids[opened + len(encoding.ids) :]
+    around, opened = surrounded(bare, opening, closing)
+    ids = array("i", around)
+    labels = array("i", [NO_LOSS]) * len(ids)
+    labels[opened + len(bare) :] = ids[opened + len(bare) :]
     for start, end in spans:
         within = slice(opened + start, opened + end)
         labels[within] = ids[within]
-    labels[:1] = [NO_LOSS] * len(labels[:1])
+    if labels:
+        labels[0] = NO_LOSS
     cut = len(ids) > most
     lost_end = cut and any(label != NO_LOSS for label in labels[most:])
     endless, ends = turn_ends(made.text, made.turns, encoding, opened, labels, tokens, most)
@@ -158,6 +156,8 @@ def turn_ends(text, turns, encoding, opened, labels, tokens, most):
 
 def surrounded(ids, opening, closing):
     """Ids with those that open and close a text, and how many were put before them: none where they are there already."""
+    if not opening and not closing:
+        return ids, 0
     if ids[: len(opening)] == opening:
         opening = []
     return [*opening, *ids, *closing], len(opening)
@@ -165,8 +165,13 @@ def surrounded(ids, opening, closing):
 
 def token_at(encoding, position, text):
     """The first token that holds the character at `position`, or one behind it; the count of tokens where there is none."""
-    held = (encoding.char_to_token(at) for at in range(position, len(text)))
-    return next((token for token in held if token is not None), len(encoding.ids))
+    token = encoding.char_to_token(position)
+    if token is not None:
+        return token
+    for at in range(position + 1, len(text)):
+        if (token := encoding.char_to_token(at)) is not None:
+            return token
+    return len(encoding)
 
 
 # As a person reads them

@@ -6,6 +6,7 @@ lack, such as the opening of a thought, it counts as far as the turn has it. Any
 template marks what is generated, the marks within a turn are what carries loss of it.
 """
 
+import re
 from collections import namedtuple
 
 from tune_columns import way_out
@@ -17,6 +18,8 @@ Turn.__doc__ = """A turn that carries loss.
 number of its message, from 1; role; ranges that carry loss; where its content ends, and where itself; whether the template leaves
 out what it thought.
 """
+MARK = re.compile(r"<[^<>\s]*>|\[/?[A-Z_]+\]")
+"""A mark of a template's, as `<|user|>` or `[INST]`."""
 SHORT = 24  # characters; a text as short as this may stand in another by chance
 
 
@@ -166,6 +169,23 @@ def check_others(text, messages, wanted, chat):
         for at in asked:
             if f"\ue000{at}\ue001" not in marked and chat([*messages[:at], otherwise(messages[at]), *messages[at + 1 :]]) == text:
                 raise lost(at)
+
+
+def own_text(chat):
+    """What the template itself puts before the first message of a conversation, such as a system text where there is none; "" where
+    that is marks alone: nothing of two words that it would not write before a later message too.
+    """
+    asks = [
+        {"role": "user", "content": "\ue000"},
+        {"role": "assistant", "content": "\ue001"},
+        {"role": "user", "content": "\ue002"},
+    ]
+    try:
+        before, between = chat(asks[:1]).partition("\ue000")[0], chat(asks).partition("\ue001")[2].partition("\ue002")[0]
+    except BadRow:  # a template may want a system text, or no second turn
+        return ""
+    own = before[: len(before) - in_common(before[::-1], between[::-1])]
+    return own if len(MARK.sub(" ", own).split()) > 1 else ""
 
 
 def otherwise(message):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _SHORT: dict[str, Any] = {
     "train.epochs": None,
     "data.eval": None,
+    "data.eval_share": None,
     "eval.every": None,
     "checkpoint.every": None,
     "log.every": 1,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from backends.backend import Ending, JobKind
+from backends.metrics import Point
 from backends.plan import Plan
 from backends.stages.registry import STAGES
 from orchestrator.executors.base import Handle, Status, Watched
 from orchestrator.home import Home
 from orchestrator.jobs.lifecycle import Facts
-from orchestrator.jobs.retry import Rules
+from orchestrator.jobs.retry import Rules, astray, diverges
 from orchestrator.monitoring.drift import RESOLVED
 from orchestrator.monitoring.metrics import LONGEST_NOTE
 from orchestrator.monitoring.poll import FAILED, MANIFEST, SUMMARY, TAIL, last_words
@@ -74,6 +75,15 @@ class ActiveAttempt:
         if placement and (self._handle is None or self._handle.placement is not placement):
             self._handle = Handle.of(self.request, job, self.attempt, placement)
         return self._handle if placement else None
+
+    def fault(self, every: Sequence[Point], kept: Sequence[Point], job: Job) -> tuple[str, str] | None:
+        """(reason, why) for which it is to be stopped, as these new points show: of every step, and those that are kept."""
+        notes = self.record.cursor.progress.kept
+        notes["diverging"], high = diverges(self.rules, notes.get("diverging", 0), [point[:3] for point in every])
+        steps, newest = job.steps or self.plan.promise.steps, [point[:3] for point in kept]
+        if self.record.resume and steps and (why := astray(self.plan.reading, steps, newest, job.step or 0)):
+            return "resume_astray", why
+        return ("diverged", high) if high else None
 
     def nodes(self) -> list[str]:
         """Names of its hosts, by rank."""

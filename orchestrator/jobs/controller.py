@@ -24,10 +24,10 @@ from orchestrator.jobs.attempt_history import beginning, outcome, tried
 from orchestrator.jobs.following import begin_next
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconcile
 from orchestrator.jobs.queue import Queue
-from orchestrator.jobs.retry import Again, Rules, again, astray, elsewhere, hangs
+from orchestrator.jobs.retry import Again, Rules, again, elsewhere, hangs
 from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.monitoring.drift import drifted
-from orchestrator.monitoring.metrics import points, rows_note, summed
+from orchestrator.monitoring.metrics import points, row_counts, rows_note, summed, thin
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.fingerprints import WAY_OUT, changed
 from orchestrator.store import Active, Changes, Store
@@ -224,6 +224,7 @@ class Controller:
         """New bytes into points."""
         if observed.manifest and case.manifest is None:
             case.manifest = summed(observed.manifest)
+            self.store.change(each.job.id, expect=None, attempt=each.job.attempt, now=time.time(), rows=row_counts(case.manifest))
         if observed.resolved and not case.compared:
             case.compared = True
             if news := drifted(case.plan, observed.resolved):
@@ -231,12 +232,11 @@ class Controller:
         if observed.chunks or observed.seen.log_size > case.size:
             case.news, case.size = time.monotonic(), observed.seen.log_size
         if observed.chunks:
-            found = points(case.backend, case.plan, case.record.cursor, observed.chunks, case.manifest)
+            every = points(case.backend, case.plan, case.record.cursor, observed.chunks, case.manifest)
+            fault = case.fault(every, found := thin(every, case.plan.reading["every"]), each.job)
             self.store.record(each.job.id, each.job.attempt, found, time.time(), case.record.as_dict())
-            steps = each.job.steps or case.plan.promise.steps
-            newest, last = [point[:3] for point in found], each.job.step or 0
-            if case.record.resume and steps and (why := astray(case.plan.reading, steps, newest, last)):
-                self._condemn(each, case, "resume_astray", why)
+            if fault:
+                self._condemn(each, case, *fault)
 
     def _condemn(self, each: Active, case: ActiveAttempt, reason: str, detail: str) -> None:
         """Note why an attempt is to be stopped, before it is: it will have failed for that."""

@@ -71,13 +71,22 @@ class Rules:
     """A retry goes on from the last checkpoint."""
     hang_minutes: float | None
     """None: training never counts as hanging."""
+    diverged_above: float | None = None
+    """Loss that shows that training goes nowhere; None: none does."""
+    diverged_steps: int = 3
+    """Steps in a row with such a loss."""
 
     @classmethod
     def of(cls, retry: Mapping[str, Any]) -> Rules:
         """From `Plan.retry`."""
         full = retry if "hang_minutes" in retry else {**_defaults(), **retry}  # a plan of an older release says less
-        tries = {name: value for name, value in full.items() if name not in ("hang_minutes", "resume")}
-        return cls(tries, bool(full.get("resume")), full["hang_minutes"])
+        tries = {name: value for name, value in full.items() if name not in _NO_CLASS}
+        limit = full.get("diverged_above"), full.get("diverged_steps", cls.diverged_steps)
+        return cls(tries, bool(full.get("resume")), full["hang_minutes"], *limit)
+
+
+_NO_CLASS = ("hang_minutes", "diverged_above", "diverged_steps", "resume")
+"""Of the section, what is no number of tries."""
 
 
 def _defaults() -> dict[str, Any]:
@@ -164,6 +173,26 @@ def hangs(rules: Rules, now: float, last_news: float) -> str:
     return (
         f"no step and no line in the log for {(now - last_news) / 60:.0f} minutes (retry.hang_minutes is {rules.hang_minutes:g})"
     )
+
+
+def diverges(rules: Rules, above: int, points: Sequence[tuple[int, str, float]]) -> tuple[int, str]:
+    """Whether a training goes nowhere: how many steps in a row, up to the last, have a loss above the limit or none that is a number;
+    and why it is to be stopped, empty when it is not.
+
+    Args:
+        rules: of its recipe.
+        above: such steps before these points.
+        points: (step, name, value), every step, the oldest first.
+    """
+    limit = rules.diverged_above
+    if limit is None:
+        return 0, ""
+    for step, _, loss in (each for each in points if each[1] == "loss"):
+        above = 0 if loss <= limit else above + 1
+        if above >= rules.diverged_steps:
+            why = f"the loss of {above} steps in a row was above {limit:g}, up to {loss:.4g} at step {step}"
+            return above, f"{why} (retry.diverged_above, retry.diverged_steps)"
+    return above, ""
 
 
 def astray(reading: Mapping[str, Any], steps: int, points: Sequence[tuple[int, str, float]], last: int = 0) -> str:

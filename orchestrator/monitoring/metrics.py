@@ -20,7 +20,7 @@ def points(
     chunks: Iterable[Chunk],
     manifest: Mapping[str, Any] | None,
 ) -> list[Point]:
-    """Points in the new bytes, in our one schema; `cursor` moves on."""
+    """Points in the new bytes, of every step, in our one schema; `cursor` moves on."""
     found: list[Point] = []
     for chunk in chunks:
         for line in cursor.lines(chunk).splitlines():  # a file that begins anew gets a new progress with its first line
@@ -33,7 +33,7 @@ def points(
                 TypeError,
             ):  # a line that is not what the trainer writes: half of one, or another's
                 cursor.progress.kept["unreadable"] = cursor.progress.kept.get("unreadable", 0) + 1
-    return thin(enrich(found, manifest), plan.reading["every"])
+    return enrich(found, manifest)
 
 
 def summed(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,6 +50,44 @@ def rows_note(manifest: Mapping[str, Any] | None) -> str:
     notes = (manifest or {}).get("notes", [])
     text = "; ".join(note for note in notes if isinstance(note, str)) if isinstance(notes, list) else ""
     return text if len(text) <= LONGEST_NOTE else f"{text[:LONGEST_NOTE]}..."
+
+
+COUNTS = {
+    "read": "rows_in",
+    "trained": "rows",
+    "cut": "truncated",
+    "cut_end": "lost_end",
+    "without_loss": "dropped_empty",
+    "empty_answers": "empty_answers",
+    "equal_answers": "equal_answers",
+    "without_stop": "without_stop",
+    "template_text": "template_text",
+    "left_out_per_epoch": "left_out_per_epoch",
+}
+"""What became of rows: our name -> the data step's."""
+MOST_UNREAD, LONGEST_NAME = 100, 200
+
+
+def row_counts(manifest: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """What became of the rows of each set, as the data step counted them; what a host should not say is left out.
+
+    Returns:
+        {"train": {"read": rows of the files, "trained": rows made of them (packed ones, if they are packed), "cut": at
+        data.max_length, "cut_end": of those, without their end, "without_loss": left out by data.drop_empty, "empty_answers",
+        "equal_answers", "without_stop": turns, "template_text": rows before which the chat template puts a text of its own,
+        "left_out_per_epoch", "unread": rows by the column or key that nothing read}, "eval": the same where there is one}.
+    """
+    sets = {"train": manifest, "eval": manifest.get("eval")}
+    return {name: _counts(one) for name, one in sets.items() if isinstance(one, dict) and "rows_in" in one}
+
+
+def _counts(one: Mapping[str, object]) -> dict[str, object]:
+    unread = one.get("unread")
+    few = list(unread.items())[:MOST_UNREAD] if isinstance(unread, dict) else []
+    return {
+        **{ours: one[theirs] for ours, theirs in COUNTS.items() if type(one.get(theirs)) is int},
+        "unread": {name[:LONGEST_NAME]: count for name, count in few if type(count) is int},
+    }
 
 
 def enrich(found: Sequence[Point], manifest: Mapping[str, Any] | None) -> list[Point]:

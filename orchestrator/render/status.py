@@ -149,7 +149,9 @@ def rows_lines(job: Job) -> list[str]:
     lines = []
     for name, one in job.rows.items():
         counted = [f"{one[key]:,} {what}" for key, what in _BECAME.items() if one.get(key)]
-        unread = clean(", ".join(f"{key} ({count:,})" for key, count in one["unread"].items()))  # columns of a stranger's file
+        left = one.get("unread")
+        names = left.items() if isinstance(left, dict) else ()
+        unread = clean(", ".join(f"{name} ({count:,})" for name, count in names))  # columns of a stranger's file
         parts = [f"{one.get('read', 0):,} rows read, {one.get('trained', 0):,} {'trained' if name == 'train' else 'looked at'}"]
         parts += [", ".join(counted)] if counted else []
         parts += [f"unread: {unread}"] if unread else []

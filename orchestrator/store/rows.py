@@ -78,7 +78,7 @@ class Job(NamedTuple):
     tokens_per_second: float | None
     loss: float | None
     """Of the highest step that has one; NaN where that is what the trainer reported."""
-    rows: dict[str, Any] = {}  # noqa: RUF012 - a NamedTuple's default, which nothing changes
+    rows: dict[str, dict[str, object]] = {}  # noqa: RUF012 - a NamedTuple's default, which nothing changes
     """What became of the rows of `train` and `eval`, as the data step counted them: see `monitoring.metrics.row_counts`."""
 
 
@@ -97,7 +97,7 @@ class Changes(TypedDict, total=False):
     priority: int
     want: Want
     reachable: bool
-    rows: dict[str, Any]
+    rows: dict[str, dict[str, object]]
 
 
 class Active(NamedTuple):

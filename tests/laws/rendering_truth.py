@@ -2,7 +2,8 @@
 
 `python rendering_truth.py CASES FOLDER`: CASES is JSON, [{"template", "rows", "parquet"}]; FOLDER holds a tokenizer. Prints JSON, for each row of
 each case {"refused": why} or {"ids", "truth": those of transformers, "parquet": those of the row from a parquet file, "endless": turns
-that no token ends, "learned": what carries loss, "unread", "turns"}.
+that no token ends, "learned": what carries loss, "unread", "turns", "searched": whether turns are where a search finds them, "placed":
+whether the template lets them be placed without one}.
 """
 
 # ruff: noqa: PLC0415 - what only a trainer's interpreter has
@@ -74,9 +75,25 @@ def ours(tokens, template, row):
         made = render(row, SimpleNamespace(**SPEC, ignore=[]), chat)
     except BadRow as error:
         return {"refused": str(error)}
+    searched = Template(lambda: template)
+    searched.skeletons = None
+    other = render(row, SimpleNamespace(**SPEC, ignore=[]), searched)
     row = labelled("", made, tokens.encode([made.text])[0], tokens, 1 << 30)
     learned = "".join(made.text[start:end] for start, end in made.spans)
-    return {"ids": row.ids, "endless": row.endless, "learned": learned, "unread": made.unread, "turns": len(made.turns)}
+    return {
+        "ids": list(row.ids),
+        "endless": row.endless,
+        "learned": learned,
+        "unread": made.unread,
+        "turns": len(made.turns),
+        "searched": ends(other) == ends(made),
+        "placed": len(chat.skeletons) == 1 and None not in chat.skeletons.values(),
+    }
+
+
+def ends(made):
+    """Where the loss of a row lies, and where its turns end."""
+    return made.text, made.spans, [(one.number, one.end, one.forgets) for one in made.turns]
 
 
 def main(cases, folder):

@@ -97,6 +97,8 @@ def test_what_has_no_effect_is_refused(leaf):
     value = next(each for each in facts(leaf).samples or choices(leaf) if asks(each))
     breaking = {"data.format": "text", "data.train": [{"path": "a.jsonl"}], "optim.warmup_steps": 2}
     base = {**BASE, **breaking} if leaf in ("data.template", "data.system", "data.train_split", "optim.warmup_share") else BASE
+    if leaf == "data.eval_share":
+        base = {**BASE, "data.eval": "val.jsonl"}
     if leaf in ("data.pack", "data.train_on_prompt"):
         base = {**BASE, "method.kind": "dpo", "data.format": "preference"}
     change = {each: base[each] for each in base if base[each] != BASE[each]} | {leaf: value}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -115,6 +116,27 @@ def test_a_turn_is_what_the_model_is_to_write(both):
     }
     answers = both([{"template": styles.SOUND[name], "rows": CHATS[1:2]} for name in due])
     assert {name: one["learned"] for name, (one,) in zip(due, answers, strict=True)} == due
+
+
+ODD = ["x", " y ", "\n", "user", "assistant\n", "<think>\nhm\n</think>\n\nz", "</think>z", "<think>\n", "z\n\n", "\n<think>"]
+
+
+@pytest.mark.trainer
+def test_turns_are_placed_where_a_search_finds_them(both):
+    """In every style, for contents that repeat, are white space, words of the template or thoughts, in chats of one to three turns: what
+    is known of chats with the same roles gives the very turns that a search in the text gives.
+    """
+    draw = random.Random(5)
+    chats = []
+    for turns in (1, 2, 3) * 12:
+        said = [one for _ in range(turns) for one in (user(draw.choice(ODD) + "q"), answer(draw.choice(ODD)))]
+        chats.append({"messages": [{"role": "system", "content": "S"}, *said] if draw.random() < 0.3 else said})
+    templates = {**styles.SOUND, **styles.ENDLESS}
+    found = dict(zip(templates, both([{"template": text, "rows": chats} for text in templates.values()]), strict=True))
+    rendered = {name: [one for one in answers if "refused" not in one] for name, answers in found.items()}
+    assert {name for name, answers in rendered.items() if not all(one["searched"] for one in answers)} == set()
+    placed = {name for name, answers in rendered.items() if sum(one["placed"] for one in answers) > len(answers) / 3}
+    assert placed >= {"chatml", "llama_31", "qwen_25", "zephyr", "gemma_3", "mistral_v7", "phi_4", "granite", "olmo_2"}
 
 
 TEXT = st.text(

@@ -56,6 +56,9 @@ class Data(Section):
     """Rows for evaluation, named like `train`; null: no evaluation."""
     eval_split: Word = "validation"
     """Split of a Hugging Face data set named in `eval`."""
+    eval_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the training rows that is held out for evaluation in place of `eval`: drawn from each source by train.seed, and trained
+    by no step. Null: none."""
     format: Literal["instruct", "chat", "text", "completion", "preference", "rated", "prompts"]
     """`instruct`: instruction, input, output. `chat`: a list of messages. `text`: plain text. `completion`: prompt, completion.
     `preference`: prompt, chosen, rejected, each a text or messages. `rated`: prompt, completion, label. `prompts`: prompt."""

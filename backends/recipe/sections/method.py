@@ -18,6 +18,8 @@ class Lora(Section):
     """Inner width of an adapter: columns of B, rows of A. More is more to train and to store."""
     alpha: Annotated[float, Field(gt=0)] = 32.0
     """The product B A is scaled by alpha / rank."""
+    rank_stabilized: bool = False
+    """Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732): a larger rank then keeps its share of the update."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the adapter's inputs dropped in training."""
     targets: Annotated[list[LoraTarget], Field(min_length=1)] = ["q", "k", "v", "o", "gate", "up", "down"]

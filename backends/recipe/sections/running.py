@@ -71,3 +71,8 @@ class Retry(Section):
     """None of these is recognised."""
     hang_minutes: Annotated[float, Field(gt=0)] | None = 60.0
     """Minutes without a step, an evaluation or a line in the log after which training hangs; null: never."""
+    diverged_above: Annotated[float, Field(gt=0)] | None = None
+    """Loss above which training goes nowhere: when that of `diverged_steps` steps in a row is above it or no number, the run is ended
+    as `diverged`, and not tried again. Null: no such limit."""
+    diverged_steps: Positive = 3
+    """Steps in a row."""

@@ -77,6 +77,6 @@ class Eval(Section):
 
     every: Positive | None = None
     """Optimizer steps between evaluations; null: none on the way. After the last step there is one of all rows in any case. Needs
-    data.eval."""
+    data.eval or data.eval_share."""
     batches: Positive | None = None
     """Micro-batches per evaluation on the way, from the first row; null: all rows."""

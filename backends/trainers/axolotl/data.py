@@ -111,6 +111,15 @@ def native(variant: Variant) -> tuple[Row, ...]:
 
     return (
         _own(),
+        couple(
+            ("data.eval_share",),
+            ("val_set_size",),
+            lambda share, _: (share or 0.0,),
+            lambda share, _: (share or None,),
+            status="approximated",
+            why="as many rows, but not those that the data step draws",
+            see=DOCS,
+        ),
         couple(("data.template",), (), _template, lambda _: (None,), status="same", why="alpaca, or the model's chat template"),
         cannot("data.system", "not translated to axolotl's data sets yet", kind="todo", see=DOCS),
         couple(
@@ -139,7 +148,6 @@ def native(variant: Variant) -> tuple[Row, ...]:
         ),
         const("dataset_prepared_path", "prepared", "in the job's folder: axolotl's cache does not look at what is in a file"),
         const("chat_template", "tokenizer_default", "the model's own"),
-        const("val_set_size", 0.0, "evaluation rows are named, never taken from the training rows"),
         couple(
             ("train.epochs", "train.steps"),
             ("num_epochs", "max_steps"),

@@ -17,7 +17,9 @@ _NATIVE = "native.axolotl."
 def _split_off(share: Value) -> Flat:
     if share in (ABSENT, None, 0):
         return {}
-    raise Unfit("a share of the rows is for evaluation; recipes name rows of their own", {f"{_NATIVE}val_set_size": share})
+    if isinstance(share, float) and share < 1:
+        return {"data.eval_share": share}
+    raise Unfit("so many rows are for evaluation; a recipe holds out a share of them", {f"{_NATIVE}val_set_size": share})
 
 
 def evaluation(variant: Variant) -> tuple[ImportRow, ...]:
@@ -100,6 +102,7 @@ def around() -> tuple[ImportRow, ...]:
             ),
             _trackers,
         ),
+        ImportRow(("loss_watchdog_threshold", "loss_watchdog_patience"), _watchdog, "tune looks at the loss of each step"),
         ImportRow(("lora_model_dir",), _begun, "an adapter to start from"),
         ImportRow(("tokenizer_use_mistral_common",), _mistral, "which class loads the tokenizer, and has its own template"),
         ImportRow(
@@ -110,6 +113,12 @@ def around() -> tuple[ImportRow, ...]:
         ),
         ImportRow(("load_best_model_at_end",), lambda on: {f"{_NATIVE}load_best_model_at_end": True} if on is True else {}),
     )
+
+
+def _watchdog(limit: Value, steps: Value) -> Flat:
+    if limit in (ABSENT, None):
+        return {}
+    return {"retry.diverged_above": number(limit), "retry.diverged_steps": 3 if steps in (ABSENT, None) else whole(steps)}
 
 
 def _begun(name: Value) -> Flat:

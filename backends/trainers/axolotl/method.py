@@ -75,7 +75,7 @@ def lora(variant: Variant) -> tuple[Row, ...]:
     kernels = ("mlp", "qkv", "o", "embedding")
     why = "axolotl would switch its fused kernels on where it can, which rounds differently"
     return (
-        *hf.lora(variant),
+        *respelled(hf.lora(variant), {"use_rslora": "peft_use_rslora"}),
         const("lora_target_linear", False, "the layers are named"),
         *(const(f"lora_{each}_kernel", False, why, SEE + "utils/schemas/config.py") for each in kernels),
     )

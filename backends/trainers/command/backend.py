@@ -116,6 +116,8 @@ def _row(leaf: str, used: frozenset[str], written: frozenset[str]) -> Row:
         return couple(
             (leaf,), (leaf,), lambda v, _: (_given(leaf, v),), lambda v, _: (v,), status="same", why="in the command line"
         )
+    if leaf.startswith("retry."):
+        return handled_by_us(leaf, "read by whoever runs the job")
     if leaf in _OURS:
         return handled_by_us(leaf, _OURS[leaf])
     if leaf in _ITS_OWN:

@@ -17,7 +17,7 @@ from backends.backend import Backend, Progress, judge
 from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import shared_data
 from backends.mapping.launch import LAUNCH, resources, torchrun
-from backends.mapping.methods import distill_idle, grpo_idle, kinds, lora_idle, no_qat, preference_idle
+from backends.mapping.methods import distill_idle, grpo_idle, kinds, lora_idle, lora_scale, no_qat, preference_idle
 from backends.mapping.model import model
 from backends.mapping.rows import (
     ABSENT,
@@ -145,12 +145,6 @@ def _lora() -> tuple[Row, ...]:
     mlp = ("gate", "up", "down")
     switches = {"q": "lora_query", "k": "lora_key", "v": "lora_value", "o": "lora_projection", "head": "lora_head"}
 
-    def alpha(value: float, _: Context) -> Values:
-        if value != int(value):
-            why = f"lora_alpha is a whole number in LitGPT, {value} is none"
-            raise Unsupported("method.lora.alpha", why, see=LORA, fallback={"lora_alpha": round(value)})
-        return (int(value),)
-
     def targets(wanted: list[str], _: Context) -> Values:
         chosen = [m for m in mlp if m in wanted]
         values = [t in wanted for t in switches]
@@ -170,7 +164,7 @@ def _lora() -> tuple[Row, ...]:
 
     return (
         couple(("method.lora.rank",), ("lora_r", "lora.json:rank"), lambda v, _: (v, v), lambda v, *_: (v,), status="same"),
-        couple(("method.lora.alpha",), ("lora_alpha",), alpha, lambda v, _: (float(v),), status="same"),
+        lora_scale("lora_alpha", whole="LitGPT", see=LORA),
         same("method.lora.dropout", "lora_dropout"),
         couple(
             ("method.lora.targets",),

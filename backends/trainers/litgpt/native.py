@@ -71,6 +71,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         _files(),
         handled_by_us("data.train_split", "local files have no splits"),
         handled_by_us("data.eval_split", "local files have no splits"),
+        only("data.eval_share", None, "LitGPT's JSON data draws other rows than the data step; use data.rendering: shared"),
         only("data.format", "instruct", "LitGPT's JSON data reads instruct rows only; use data.rendering: shared"),
         *(
             only(f"data.columns.{c}", c, f"LitGPT's JSON data wants the column to be called {c}")

@@ -144,6 +144,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
         same("data.train_split", "train_split"),
         _eval(),
         handled_by_us("data.eval_split", "no evaluation"),
+        cannot("data.eval_share", f"MaxText's loader holds no rows out; {SHARED}", see=_LOADER),
         cannot("data.template", "MaxText uses the tokenizer's chat template", see=_INSTRUCTIONS),
         cannot("data.loss_roles", "in MaxText's chats the assistant carries loss", see=_INSTRUCTIONS),
         cannot("data.system", f"MaxText takes a system text from the rows; {SHARED}", see=_INSTRUCTIONS),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from backends.mapping.launch import LAUNCH
-from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, preference_idle, preferring
+from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, lora_scale, preference_idle, preferring
 from backends.mapping.rows import (
     Context,
     Flat,
@@ -121,7 +121,7 @@ def _lora(adapter: str) -> tuple[Row, ...]:
         const("lora.lora_tile_size", None, "Qwix's own blocks: a scale for each output"),
         const("export.json:lora.nf4", adapter == "qlora", "merged into the base as it was trained over"),
         everywhere("method.lora.rank", "lora.lora_rank", "lora.json:rank", "export.json:lora.rank"),
-        everywhere("method.lora.alpha", "lora.lora_alpha", "export.json:lora.alpha"),
+        lora_scale("lora.lora_alpha", "export.json:lora.alpha"),
         cannot("method.lora.dropout", "MaxText sets Qwix's dropout to 0", see=_LORA),
         couple(
             ("method.lora.targets",),

@@ -231,7 +231,7 @@ def _shared_data(variant: Variant) -> tuple[Row, ...]:
     made = "tune_torchtune.pairs" if learns(variant) == "dpo" else "tune_torchtune.rows"
     return (
         const("dataset._component_", made, "rows come from the data step, in its order"),
-        *(row if row.ours[0] != "data.eval" else _no_eval() for row in shared_data()),
+        *(_NO_EVAL.get(row.ours[0], row) for row in shared_data()),
         const("dataset.folder", "data", "made by the data step"),
         const("tokenizer._component_", "tune_torchtune.PadOnly", "torchtune reads nothing of it but the padding id"),
         const("shuffle", False, "the order is in the data step's file"),
@@ -252,6 +252,9 @@ def _no_eval() -> Row:
         lambda _v, _s: (None, defaults()["data.eval_split"]),
         status="same",
     )
+
+
+_NO_EVAL = {"data.eval": _no_eval(), "data.eval_share": cannot("data.eval_share", NO_EVAL, see=FULL)}
 
 
 def rows(variant: Variant) -> tuple[Row, ...]:

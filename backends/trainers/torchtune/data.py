@@ -155,6 +155,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
         same("data.train_split", "dataset.split"),
         cannot("data.eval", _NO_EVAL, see=RECIPES),
         handled_by_us("data.eval_split", "no validation"),
+        cannot("data.eval_share", _NO_EVAL, see=RECIPES),
         cannot("data.template", "torchtune's alpaca text is fixed; chat formats are in its tokenizers", see=_DATASETS),
         cannot("data.loss_roles", "in torchtune's chats the assistant carries loss", see=_DATASETS),
         couple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.mapping.launch import LAUNCH
-from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, no_qat, preference_idle, preferring
+from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, lora_scale, no_qat, preference_idle, preferring
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
 from backends.recipe.paths import is_hub
 from backends.report import Kind
@@ -139,7 +139,7 @@ def lora(variant: Variant) -> tuple[Row, ...]:
         couple(
             ("method.lora.rank",), ("model.lora_rank", "lora.json:rank"), lambda v, _: (v, v), lambda v, *_: (v,), status="same"
         ),
-        same("method.lora.alpha", "model.lora_alpha"),
+        lora_scale("model.lora_alpha"),
         same("method.lora.dropout", "model.lora_dropout"),
         couple(
             ("method.lora.targets",),

@@ -102,7 +102,6 @@ def adapter(variant: Variant) -> tuple[Row, ...]:
         ),
         const("load_in_8bit", False, "no leaf asks for it"),
         const("lora_task_type", task, "a reward model has another head", see),
-        const("use_rslora", False if variant.lora else ABSENT, "the product B A is scaled by alpha / rank", see),
         const("bnb_4bit_quant_type", "nf4" if four else ABSENT, "what qlora means", see),
         const("use_bnb_nested_quant", True if four else ABSENT, "the scales are quantized too, as QLoRA's paper has it", see),
         const(f"{LAUNCH}:lora", variant.lora, "there is a step that draws A and B"),

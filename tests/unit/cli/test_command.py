@@ -74,6 +74,19 @@ def script(tune):
     return write
 
 
+def test_a_loss_that_stays_high_ends_the_run(tune, script):
+    """Losses above the recipe's limit for so many steps in a row end the job as diverged, whatever points are kept of them; it is not
+    tried again. A limit that none is above does nothing.
+    """
+    words = (*script(), "--set", "retry.diverged_above=0.7", "--set", "log.every=4", "--set", "retry.unknown=2", "--follow")
+    id = tune(*words, code=1).stdout.strip()
+    (job,) = tune.json("status", id)
+    assert (job["state"], job["reason"], job["attempt"]) == ("FAILED", "diverged", 1)
+    assert job["detail"].startswith("the loss of 3 steps in a row was above 0.7, up to 0.75 at step 3")
+    tune(*words, "--set", "retry.diverged_steps=4")
+    tune(*words, "--set", "retry.diverged_above=1.5")
+
+
 @pytest.mark.parametrize(
     "metrics", [{"pattern": PATTERN, "first": 0}, {"file": "lines.jsonl", "names": {"lr": "learning_rate"}, "first": 0}]
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.checkpoints import SavedCheckpoint, first_rate
-from orchestrator.jobs.retry import Again, Enough, Rules, Tried, again, astray, by_hand, hangs, newest
+from orchestrator.jobs.retry import Again, Enough, Rules, Tried, again, astray, by_hand, diverges, hangs, newest
 
 RULES = Rules.of({})
 RESUMING = Rules.of({"resume": True})
@@ -96,6 +96,20 @@ def test_a_hang_is_silence_for_long_enough():
     assert not hangs(rules, 1119.0, 1000.0)
     assert "2 minutes" in hangs(rules, 1120.0, 1000.0)
     assert not hangs(Rules.of({"hang_minutes": None}), 1e9, 0.0)
+
+
+def test_a_run_diverges_by_steps_in_a_row():
+    """High losses count from look to look, a good one begins anew, one that is no number is high; without a limit none counts."""
+    rules = Rules.of({"hang_minutes": None, "diverged_above": 5.0, "diverged_steps": 3})
+
+    def losses(first, *values):
+        return [(first + n, "loss", value) for n, value in enumerate(values)] + [(first, "lr", 9.0), (first, "eval_loss", 9.0)]
+
+    assert diverges(rules, 0, losses(1, 9.0, 9.0, 5.0, 9.0)) == (1, "")
+    above, why = diverges(rules, 1, losses(5, float("nan"), 6.0, 1.0))
+    assert (above, why.partition(" (")[0]) == (3, "the loss of 3 steps in a row was above 5, up to 6 at step 6")
+    assert diverges(rules, 2, []) == (2, "")
+    assert diverges(Rules.of({}), 0, losses(1, 1e9, 1e9, 1e9)) == (0, "")
 
 
 def test_an_attempt_that_goes_astray_is_noticed():

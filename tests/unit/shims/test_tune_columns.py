@@ -8,6 +8,8 @@ from tune_columns import Cells, Watched, unseen, watched
 from tune_files import BadRow
 from tune_rows import render
 
+from tests.laws import chat_templates
+
 CHAT = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 SPEC = {
     "format": "instruct",
@@ -315,6 +317,27 @@ def test_what_a_person_should_know(data_job):
     process = data_job.start("tune_data", spec | {"drop_empty": True}, "--preview", 2)
     out, err = process.communicate()
     assert (process.returncode, len(json.loads(out)), err.splitlines()) == (0, 2, manifest["notes"][:4])
+
+
+@pytest.mark.parametrize(
+    ("style", "count", "text"),
+    [
+        ("chatml", 0, None),
+        ("mistral_v7", 0, None),
+        ("qwen_25", 2, "'<|im_start|>system\\nYou are a helpful assistant.'"),
+        ("llama_31", 3, "Cutting Knowledge Date: December 2023"),
+    ],
+)
+def test_a_template_that_adds_a_text_of_its_own(data_job, style, count, text):
+    """A system text that the template puts where a row has none, or before each, is told with how many rows get it."""
+    rows = [{"messages": CHAT}, {"messages": [{"role": "system", "content": "Be kind."}, *CHAT]}, {"messages": CHAT * 2}]
+    job = with_template(data_job, chat_templates.SOUND[style])
+    spec = job.spec | {"format": "chat", "train": job.write("t.jsonl", rows), "require_stop": False}
+    job.run("tune_data", spec)
+    manifest = job.data().manifest
+    told = [note for note in manifest["notes"] if "text of its own" in note]
+    assert (manifest["template_text"], len(told)) == (count, bool(count))
+    assert not count or (f"before {count} of 3 rows" in told[0] and text in told[0])
 
 
 @pytest.mark.parametrize(

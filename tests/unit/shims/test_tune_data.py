@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+import shutil
 import struct
 from array import array
 from itertools import chain
@@ -234,6 +235,87 @@ def test_weights(data_job):
     assert (manifest["steps"], manifest["epochs"], manifest["rows"], manifest["left_out_per_epoch"]) == (8 * 13, 8.0, 15, 0)
 
 
+def trained(data):
+    """Ids and labels in the order in which they are trained."""
+    return [(data.ids[row], data.labels[row]) for row in data.order]
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.25, 2.0)])
+def test_few_steps_of_many_rows_read_few(data_job, weights):
+    """A run of 3 steps over 30,000 rows reads those that it trains and the first 2,000 of each file, and trains the very rows, in the
+    very order, of a run that has read all.
+    """
+    rows = [[{"instruction": f"{name} {n}", "output": f"{n}"} for n in range(15_000)] for name in "ab"]
+    rows[0][14_999] = {"instruction": "a row that no step trains"}
+    train = [
+        data_job.write(f"{n}.jsonl", some) | {"weight": weight}
+        for n, (some, weight) in enumerate(zip(rows, weights, strict=True))
+    ]
+    spec = data_job.spec | {"train": train, "template": "plain", "batch": 4, "steps": 3, "epochs": None, "seed": 3}
+    said = data_job.run("tune_data", spec)
+    few = data_job.data()
+    assert 4000 < len(few.ids) <= 4012
+    assert f"of 30,000 rows are trained in 3 steps; {len(few.ids):,} were read and checked" in said
+    assert (few.manifest["steps"], few.manifest["rows_in"]) == (3, len(few.ids))
+    rows[0][14_999] |= {"output": "x"}
+    data_job.write("0.jsonl", rows[0])
+    data_job.run("tune_data", spec | {"drop_empty": True})  # which rows there are then follows from what is in them
+    whole = data_job.data()
+    assert len(whole.ids) == 30_000
+    assert trained(few) == trained(whole)
+    for name in ("tokens_per_step", "loss_tokens_per_step", "epochs", "left_out_per_epoch"):
+        assert few.manifest[name] == whole.manifest[name], name
+    rows[0][1_999] = {"instruction": "one that is looked at"}
+    data_job.write("0.jsonl", rows[0])
+    assert "0.jsonl:2000: has no column 'output'" in data_job.refused("tune_data", spec)[1]
+
+
+def test_rows_held_out(data_job):
+    """A share of each source's rows is drawn by the seed for evaluation; the others are trained in their order, and each row is in one of
+    both sets. Few steps of many rows read few of both.
+    """
+    rows = [[{"instruction": f"{name} {n}", "output": f"{n}"} for n in range(count)] for name, count in (("a", 40), ("b", 21))]
+    train = [data_job.write(f"{n}.jsonl", some) for n, some in enumerate(rows)]
+    spec = data_job.spec | {"train": train, "template": "plain", "eval_share": 0.25, "seed": 5, "shuffle": False}
+    data_job.run("tune_data", spec)
+    one, held = data_job.data(), data_job.data("eval")
+    assert [data_job.data().manifest[key] for key in ("rows", "steps")] == [46, 46]
+    assert one.manifest["eval"]["rows"] == len(held.ids) == 10 + 5
+    data_job.run("tune_data", spec | {"eval_share": None})
+    every = data_job.data().ids
+    assert sorted(one.ids + held.ids) == sorted(every)
+    assert [row for row in every if row not in held.ids] == [one.ids[n] for n in one.order]
+    data_job.run("tune_data", spec | {"seed": 6})
+    assert data_job.data("eval").ids != held.ids
+    many = data_job.write("many.jsonl", [{"instruction": f"c {n}", "output": f"{n}"} for n in range(40_000)])
+    spec |= {"train": many, "steps": 2, "epochs": None, "batch": 8, "shuffle": True, "eval_share": 0.001}
+    data_job.run("tune_data", spec)
+    few, some = data_job.data(), data_job.data("eval").ids
+    assert (len(some), len(few.ids) < 2100) == (40, True)
+    data_job.run("tune_data", spec | {"drop_empty": True})
+    assert trained(few) == trained(data_job.data())
+    assert data_job.data("eval").ids == some
+    assert not any(row in some for row, _ in trained(few))
+    assert "held out" in data_job.refused("tune_data", spec | {"train": data_job.write("1.jsonl", rows[0][:1])})[1]
+
+
+def test_processes_make_the_same_data(data_job):
+    """Rows that several processes render are the rows that one renders, to the byte, and bad ones are told in order."""
+    rows = [{"instruction": f"say {n}", "output": "x" * (n % 50), "topic": 1} for n in range(3000)]
+    spec = data_job.spec | {"train": data_job.write("t.jsonl", rows), "template": "plain", "max_length": 48}
+    made = []
+    for threads in ("1", "3"):
+        data_job.run("tune_data", spec | {"drop_empty": True, "seed": 1}, OMP_NUM_THREADS=threads)
+        made.append((data_job.data().manifest, data_job.data().ids, data_job.data().labels))
+        shutil.rmtree(data_job.folder / "cache" / "data")
+    assert made[0] == made[1]
+    for number in (2999, 1700, 10):
+        del rows[number]["output"]
+    data_job.write("t.jsonl", rows)
+    told = data_job.refused("tune_data", spec, OMP_NUM_THREADS="3")[1]
+    assert [line.partition(": ")[0] for line in told.splitlines()] == ["t.jsonl:11", "t.jsonl:1701", "t.jsonl:3000"]
+
+
 def test_packing_keeps_sources_apart(data_job):
     """No packed row holds rows of two sources, so that a weight has a meaning."""
     wishes = sources(data_job, (3, 1.0), (3, 2.0))
@@ -313,6 +395,7 @@ def test_manifest_counts(data_job):
         "empty_answers": 0,
         "equal_answers": 0,
         "without_stop": 0,
+        "template_text": 0,
         "unread": {},
         "notes": [],
         "longest": 7,

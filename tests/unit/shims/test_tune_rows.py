@@ -4,7 +4,8 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from tune_files import BadRow, File, Refused, each, found, split_files
+from tune_files import BadRow, File, Refused, found, split_files
+from tune_reading import each
 from tune_rows import render
 
 SPEC = {

@@ -46,6 +46,8 @@ _SHOWN = 4
 def main(path: str) -> int:
     """Write what is asked for; 0 in any case."""
     wish = json.loads(Path(path).read_text())
+    if DEVICE == "cpu":
+        torch.set_num_threads(1)  # rows one by one are small: threads would wait for each other most of the time
     try:
         found = train(wish)
         steps = wish.get("variant_steps")
@@ -214,5 +216,4 @@ def _peft(folder: str) -> Adapter:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1 if DEVICE == "cpu" else torch.get_num_threads())
     sys.exit(main(sys.argv[1]))

@@ -7,7 +7,7 @@ import re
 
 from orchestrator.render.text import visible
 
-SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-Z\\^-~])")
+SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]P^_X][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-OQ-WYZ\\`-~])")
 """A whole escape sequence (ECMA-48): CSI, a string such as a window's title, or a short one."""
 HARMLESS = re.compile(r"\x1b\[[0-9;:]*m|\x1b\[[0-2]?K")
 """Colours, and the rest of a line erased, as progress bars do."""

@@ -20,7 +20,7 @@ FIRST = "quickstart"
 
 
 @dataclass(frozen=True)
-class Form:
+class RecipeForm:
     """What is in the form, and what came of it."""
 
     text: str
@@ -47,7 +47,7 @@ def choices() -> dict[str, object]:
     return {"trainers": names(), "targets": targets}
 
 
-def shown(sent: Mapping[str, str], base: Path) -> Form:
+def shown(sent: Mapping[str, str], base: Path) -> RecipeForm:
     """The form with the dry run of what is in it, or what is wrong with that."""
     form = _form(sent)
     if not sent:
@@ -58,7 +58,7 @@ def shown(sent: Mapping[str, str], base: Path) -> Form:
         return replace(form, wrong=str(error))
 
 
-def submitted(sent: Mapping[str, str], base: Path) -> Form:
+def submitted(sent: Mapping[str, str], base: Path) -> RecipeForm:
     """The form with the id of the job, or with what is wrong."""
     form = _form(sent)
     try:
@@ -67,11 +67,11 @@ def submitted(sent: Mapping[str, str], base: Path) -> Form:
         return replace(form, wrong=str(error))
 
 
-def _form(sent: Mapping[str, str]) -> Form:
+def _form(sent: Mapping[str, str]) -> RecipeForm:
     text = sent.get("text") or find_recipe(FIRST).read_text("utf-8")
-    return Form(text, sent.get("to", ""), sent.get("on", "local"), sent.get("accept", ""), sent.get("id", "").strip())
+    return RecipeForm(text, sent.get("to", ""), sent.get("on", "local"), sent.get("accept", ""), sent.get("id", "").strip())
 
 
-def _planned(form: Form, base: Path) -> planning.PlannedJob:
+def _planned(form: RecipeForm, base: Path) -> planning.PlannedJob:
     recipe = load_text(form.text.replace("\r\n", "\n"), base=base)
     return planning.plan(recipe, to=form.to or None, on=form.on, accept=form.accept.split(), ask=False)

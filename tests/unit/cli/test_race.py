@@ -125,7 +125,7 @@ def test_ctrl_c_cancels_and_prints_what_is_known(tune, script):
         (("race", QUICKSTART, "--to", "litgtp"), "did you mean litgpt?"),
         (("race", QUICKSTART, "--tolerance", "-1"), "--tolerance -1.0: should be a number of nats"),
         (("race", QUICKSTART, "--on", "moon"), "is not a target"),
-        (("verify", QUICKSTART, "--level", "6"), "--level 6: should be from 1 to 5"),
+        (("verify", QUICKSTART, "--level", "7"), "--level 7: should be from 1 to 6"),
         (("verify", "none.yaml"), "no such file"),
         (("verify", QUICKSTART, "--html", "none/out.html"), "--html none/out.html: no such folder"),
     ],

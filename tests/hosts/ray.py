@@ -83,9 +83,9 @@ class RayCluster:
                 time.sleep(0.3)
 
 
-def programs(home: Path) -> Path:
-    """Folder of the programs of Ray's package, installed once."""
-    folder = home / "engines" / f"ray-{RELEASE}"
+def programs() -> Path:
+    """Folder of the programs of Ray's package, installed once for all runs: not below /tmp, of which the hosts have their own."""
+    folder = Path(f"/var/tmp/tunesmith-tests-{os.getuid()}") / "engines" / f"ray-{RELEASE}"  # private to this user
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / "ray.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -105,11 +105,11 @@ def programs(home: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray(shared_home: Path) -> Iterator[RayCluster]:
+def ray() -> Iterator[RayCluster]:
     """A cluster of two nodes, for all tests of a worker."""
     why = missing()
     try:
-        there = programs(shared_home) if not why else Path()
+        there = programs() if not why else Path()
     except (OSError, subprocess.CalledProcessError) as error:
         why = f"Ray cannot be installed: {error}"
     if why:

@@ -33,6 +33,7 @@ OWN = {
     "attn_implementation": "model.attn_implementation",
     "lora_r": "lora.r",
     "lora_alpha": "lora.lora_alpha",
+    "use_rslora": "lora.use_rslora",
     "lora_dropout": "lora.lora_dropout",
     "lora_target_modules": "lora.target_modules",
     "resume_from_checkpoint": "resume_from_checkpoint",

@@ -72,7 +72,6 @@ def lora(variant: Variant) -> tuple[Row, ...]:
     return (
         *hf.lora(variant, unheaded=(why, SEE)),
         const("lora.bias", "none", "biases are not trained"),
-        const("lora.use_rslora", False, "the product B A is scaled by alpha / rank"),
     )
 
 

@@ -97,9 +97,10 @@ def programs() -> Path:
             subprocess.run([uv, "pip", "install", "--quiet", "--python", str(folder / "bin/python"), *wanted], check=True)
             [node] = folder.glob("lib/python3*/site-packages/ray/_private/node.py")
             text = node.read_text()
-            given = "raylet_start_wait_time_s = 30\n"
-            assert given in text
-            node.write_text(text.replace(given, "raylet_start_wait_time_s = 300\n"))  # where others have the machine, too
+            given, patient = (f"raylet_start_wait_time_s = {seconds}\n" for seconds in (30, 300))  # others have the machine, too
+            assert given in text or patient in text
+            node.unlink()  # uv links files from its cache: that one stays as it is
+            node.write_text(text.replace(given, patient))
             (folder / ".ready").touch()
     return folder / "bin"
 

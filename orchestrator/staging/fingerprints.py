@@ -32,12 +32,13 @@ def fingerprint(source: Path) -> Fingerprint:
 
 
 def fingerprints(inputs: Iterable[Input]) -> dict[str, Fingerprint]:
-    """Source of each input -> what it is now.
+    """Source of each input that is there -> what it is now. What is not is told by whoever brings it to a host.
 
     Raises:
         OSError: see `fingerprint`.
     """
-    return {each.source: fingerprint(Path(each.source).expanduser()) for each in inputs}
+    paths = {each.source: Path(each.source).expanduser() for each in inputs}
+    return {source: fingerprint(path) for source, path in paths.items() if path.exists()}
 
 
 def changed(kept: Mapping[str, Fingerprint]) -> str:

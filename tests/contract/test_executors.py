@@ -131,14 +131,7 @@ def slurm(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory):
-    """The same Slurm behind a login node that is reached over SSH."""
-    with site.login(tmp_path_factory.mktemp("gate") / "sshd") as way:
-        yield way
-
-
-@pytest.fixture(params=["local", "ssh", "fake", "scratch", "slurm", "slurm-ssh", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.fixture(params=["local", "ssh", "fake", "scratch", "slurm", pytest.param("ray", marks=pytest.mark.long)])
 def bench(request, tmp_path, monkeypatch):
     """Room for two jobs of one device."""
     home = Home(tmp_path / "home").make()
@@ -152,11 +145,6 @@ def bench(request, tmp_path, monkeypatch):
         made = Bench(lambda: kind.open(ExecutorContext(home)), candidate)
     elif request.param == "ray":
         made = ray_bench(request.getfixturevalue("ray"), home, tmp_path.name)
-    elif request.param == "slurm-ssh":
-        running = request.getfixturevalue("slurm")
-        way = {**request.getfixturevalue("gate"), "folder": str(tmp_path / "shared"), "env": {"SLURM_CONF": str(running.conf)}}
-        target = slurm_target("t", SlurmSection(kind="slurm", devices=2, pace=1, **way))
-        made = Bench(lambda: SLURM.open(ExecutorContext(home)), target)
     elif request.param == "slurm":
         request.getfixturevalue("slurm")
         made = Bench(lambda: SLURM.open(ExecutorContext(home)), slurm_target("t", SlurmSection(kind="slurm", devices=2, pace=1)))

@@ -417,4 +417,4 @@ def test_a_broken_package_is_named(tmp_path, monkeypatch):
     registry.others.cache_clear()
     assert registry.find("ssh").name == "hosts"
     with pytest.raises(registry.Unavailable, match="broken of package broken cannot be loaded: RuntimeError: of no use"):
-        registry.find("slurm")
+        registry.find("unheard_of")

@@ -74,7 +74,7 @@ def died(lab, id, dying):
 
 def test_a_job_that_succeeds(lab, dying):
     """It runs once, and its metrics are whole."""
-    lab.submit("a", "echo once >> runs; sleep 0.5", training(5, pause=0.1), steps=5)
+    lab.submit("a", "echo once >> runs; sleep 3", training(5, pause=1), steps=5)
     job = ended(lab, "a")
     assert (job.state, job.attempt) == ("SUCCEEDED", 1), (job, lab.log())
     assert [point.step for point in lab.points("a")] == [1, 2, 3, 4, 5]

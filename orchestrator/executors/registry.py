@@ -18,7 +18,7 @@ from orchestrator.executors.base import (
     Watched,
 )
 from orchestrator.executors.hosts import HOSTS
-from orchestrator.executors.ray.executor import RAY
+from orchestrator.executors.ray import RAY
 from orchestrator.executors.slurm import SLURM
 from orchestrator.targets.model import TargetKind
 

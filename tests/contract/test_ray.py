@@ -7,8 +7,9 @@ import time
 import pytest
 
 from orchestrator.executors.base import ExecutorContext
+from orchestrator.executors.ray import RAY
 from orchestrator.executors.ray import cluster as clusters
-from orchestrator.executors.ray.executor import RAY, RayExecutor
+from orchestrator.executors.ray.executor import RayExecutor
 from orchestrator.executors.ray.queue import last_told
 from orchestrator.executors.ray.section import RaySection, candidate
 from orchestrator.home import Home

@@ -16,16 +16,15 @@ from heapq import merge
 from itertools import takewhile
 
 from orchestrator.background import BackgroundCalls
-from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, ExecutorType, Handle, Status, Watched
+from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, Handle, Status, Watched
 from orchestrator.executors.hosts import HostsExecutor
 from orchestrator.executors.launch import PLACEMENT
-from orchestrator.executors.ray.cluster import Cluster, addresses, cluster_check, missing_nodes
+from orchestrator.executors.ray.cluster import Cluster, addresses, missing_nodes
 from orchestrator.executors.ray.queue import Allocation, Key, enter, look, newest
-from orchestrator.executors.ray.section import RaySection, candidate
 from orchestrator.monitoring.poll import Observed
 from orchestrator.targets.connect import connect
 from orchestrator.targets.inventory import owner
-from orchestrator.targets.model import Candidate, TargetKind
+from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node, Placement
 from orchestrator.transports.base import AttemptStatus, HostRefused, RayAddress, TransportError
 from orchestrator.transports.ray.jobs_api import JobsApi
@@ -275,7 +274,3 @@ def _first(handle: Handle) -> Node:
     if handle.candidate is None:
         raise LookupError(f"{handle.job}/{handle.attempt} has no target")
     return handle.candidate.nodes[0]
-
-
-RAY = ExecutorType("ray", RayExecutor, {"ray": TargetKind(RaySection, candidate)}, cluster_check)
-"""Its one kind of target."""

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from orchestrator.targets.model import Candidate
+from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node
 from orchestrator.targets.schema import Absolute, Folder, MachineSection, Program
 from orchestrator.transports.base import RayAddress
@@ -81,3 +81,6 @@ def candidate(name: str, section: RaySection) -> Candidate:
     )
     settings: dict[str, object] = {"cpus": section.cpus, "resources": section.resources, "queue": section.queue}
     return replace(Candidate.of(name, "ray", [node], section.python or "", section.threads), settings=settings)
+
+
+KIND = TargetKind(RaySection, candidate)

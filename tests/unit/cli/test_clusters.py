@@ -10,6 +10,7 @@ import pytest
 from backends.recipe.problems import RecipeError
 from backends.recipe.yaml_source import read
 from backends.target import Target
+from orchestrator.executors.registry import kinds
 from orchestrator.home import Home
 from orchestrator.render.plan import problem_text
 from orchestrator.targets import load
@@ -46,9 +47,9 @@ FACTS = HostFacts(
 GPUS = (Device(0, "H100", 80.0), Device(1, "A100", 40.0))
 
 
-def parsed(text: str, known=None) -> Targets:
+def parsed(text: str, known=None, others=dict) -> Targets:
     """The places that a text tells of, as if it lay in /there."""
-    return load.parse(text, "clusters.yaml", Path("/there"), known or {})
+    return load.parse(text, "clusters.yaml", Path("/there"), known or {}, others)
 
 
 def complaints(text: str) -> dict:
@@ -283,5 +284,5 @@ def test_the_example():
     """The clusters.yaml that comes along is lawful, and so is what it shows in comments."""
     text = (ROOT / "clusters.yaml").read_text()
     assert list(parsed(text).candidates) == ["local"]
-    layout = parsed(re.sub(r"(?m)^# (?=[ a-z])", "", text))
-    assert (list(layout.candidates), list(layout.groups)) == (["local", "lab", "cpus"], ["any"])
+    layout = parsed(re.sub(r"(?m)^# (?=[ a-z])", "", text), others=kinds)
+    assert (list(layout.candidates), list(layout.groups)) == (["local", "lab", "cpus", "ray"], ["any"])

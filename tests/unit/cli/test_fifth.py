@@ -104,7 +104,7 @@ def test_its_configs_are_imported(tune, packages):
     assert found["trainer"] == "unigram"
     [typo] = [each for each in found["report"] if each["key"] == "limt"]
     assert typo["why"] == "unigram 1.0 knows no such key; did you mean limit?"
-    said = tune("import", "run.sh", "-o", "r.yaml", **packages)
+    said = tune("import", "run.sh", "-o", "r.yaml", "--verbose", **packages)
     assert "limit = 100 (line 2)\n      the trainer's default" in said.stderr
     assert "lr: 3" in (tune.cwd / "r.yaml").read_text()
     assert "should be litgpt" in tune("import", "u.yaml", "--from", "unigram", code=2).stderr

@@ -179,8 +179,8 @@ def test_rows_for_evaluation():
     assert (flat["data.eval"], flat["data.eval_split"], flat["eval.every"]) == ("org/rows", "test", 50)
     alone = axolotl("eval_steps: 50")
     assert (fates(alone)["eval_steps"], "eval_steps" in alone.recipe.native["axolotl"]) == ("kept", False)
-    shared = axolotl("eval_steps: 50\nval_set_size: 0.1")
-    assert shared.recipe.native["axolotl"]["eval_steps"] == 50
+    shared = axolotl("eval_steps: 50\nval_set_size: 0.1").recipe.flat()
+    assert (shared["data.eval_share"], shared["eval.every"]) == (0.1, 50)
 
 
 def test_the_batch_of_the_first_releases():

@@ -100,18 +100,18 @@ def _translated(backend: Backend, recipe: Recipe, flat: Flat, context: Context, 
     table = backend.table(context.variant)
     made = translate(table, flat, context, written=recipe.written, accepted=accepted, verbatim=verbatim)
     native, over = _override(backend, made.native, verbatim, accepted)
-    return native, Report(made.lines + over + _for_others(backend, recipe, accepted))
+    return native, Report(made.lines + over)
 
 
-def _for_others(backend: Backend, recipe: Recipe, accepted: frozenset[str]) -> tuple[Line, ...]:
+def for_others(backend: Backend, recipe: Recipe, accepted: frozenset[str]) -> Report:
     """Keys that the recipe writes for other trainers alone: this one reads none of them. Where it has keys of its own too, each trainer
-    has its own, and nothing is lost.
+    has its own, and nothing is lost. Who runs a recipe asks; who compares trainers side by side does not.
     """
     sections = [f"native.{name}" for name, keys in recipe.native.items() if keys]
     if f"native.{backend.name}" in sections:
-        return ()
+        return Report()
     why = f"{backend.name} does not read it"
-    return tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accepted) for leaf in sections)
+    return Report(tuple(Line(leaf, "lost", {}, why, "never", accepted=leaf in accepted) for leaf in sections))
 
 
 _ENV = {

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.backend import Backend, Inexpressible
-from backends.compile import NEVER_ACCEPTABLE
+from backends.compile import NEVER_ACCEPTABLE, for_others
 from backends.compile import plan as compiled
 from backends.registry import BACKENDS, Unloadable, find, names
 from backends.report import Report
@@ -125,6 +125,9 @@ def decide(recipe: Recipe, target: Target, to: str | None = None, accept: Iterab
     check_accelerator(recipe, target, accept := frozenset(accept))
     refusals: dict[str, Report] = {}
     for each in [trainer(to)] if to else candidates(recipe):
+        if (unread := for_others(each, recipe, accept)).refused:
+            refusals[each.name] = unread
+            continue
         try:
             return compiled(each, recipe, target, accept)
         except Inexpressible as error:

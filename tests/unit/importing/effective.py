@@ -143,6 +143,11 @@ def differences(trainer: str, one: dict, other: dict) -> dict:
     """Key -> (value in one, value in the other), where they differ."""
     one, other = effective(trainer, one), effective(trainer, other)
     pairs = {key: (one.get(key), other.get(key)) for key in sorted({*one, *other})}
+    if pairs.get("clip_grad_norm") == (None, "inf"):  # the norm is told, and nothing is clipped
+        del pairs["clip_grad_norm"]
+    pairs = {
+        key: pair for key, pair in pairs.items() if not key.startswith("loss_watchdog_")
+    }  # retry.diverged_*: our controller looks
     return {key: pair for key, pair in pairs.items() if not _equal(*pair)}
 
 

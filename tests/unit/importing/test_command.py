@@ -118,7 +118,7 @@ def test_wrong_files(tune):
     assert "broken.yaml:2: should be YAML" in tune("import", "broken.yaml", code=2).stderr
     assert "should be UTF-8 text" in tune("import", "binary.yaml", code=2).stderr
     assert "no such file" in tune("import", "nothing.yaml", code=2).stderr
-    assert "is a folder\n\nhint: name a file of it: binary.yaml, broken.yaml" in tune("import", ".", code=2).stderr
+    assert "0 recipes, 1 configs without one" in tune("import", ".").stdout
     assert "it is UTF-16: save it as UTF-8" in tune("import", "binary.yaml", code=2).stderr
     assert "--from peft: should be" in tune("import", "broken.yaml", "--from", "peft", code=2).stderr
     (tune.cwd / "wild.yml").write_text(AXOLOTL)
@@ -132,7 +132,11 @@ def test_secrets_are_nowhere(tune):
     token = "hf_" + "a1B2" * 8
     (tune.cwd / "a.yml").write_text(f"{AXOLOTL}wandb_api_key: c0ffee\nhub_model_id: {token}\nwandb_name: [{token}]\n")
     (tune.cwd / "b.yml").write_text(AXOLOTL)
-    runs = [tune("import", "a.yml", "-o", "r.yaml"), tune("import", "a.yml", "--json"), tune("diff", "a.yml", "b.yml", code=None)]
+    runs = [
+        tune("import", "a.yml", "-o", "r.yaml", "--verbose"),
+        tune("import", "a.yml", "--json"),
+        tune("diff", "a.yml", "b.yml", code=None),
+    ]
     said = "".join(run.stdout + run.stderr for run in runs) + Path(tune.cwd / "r.yaml").read_text()
     assert "secrets: [WANDB_API_KEY, HF_TOKEN]" in said
     assert 'wandb_api_key = "***" (line 8)' in said

@@ -133,7 +133,7 @@ def test_a_recipe_to_its_server(tune, home, trained, stage_python, python, call)
             for ids, line in zip(rows, own, strict=True):
                 assert served(where, model, ids) == pytest.approx(json.loads(line), abs=1e-5)
         assert served(where, "base", rows[1]) != pytest.approx(json.loads(own[1]), abs=1e-3)
-    assert tune("chat", "job", "add 1 and 1", "--max-tokens", "4", code=None).returncode == 2  # it has no chat template
+    assert tune("chat", "job", "add 1 and 1", "--max-tokens", "4").stdout.strip()
     tune("cancel", "job.serve")
     found = subprocess.run(
         ["grep", "-rl", "canary-serve-key-1", home / "jobs", home / "store.db"], capture_output=True, check=False

@@ -145,9 +145,8 @@ def differences(trainer: str, one: dict, other: dict) -> dict:
     pairs = {key: (one.get(key), other.get(key)) for key in sorted({*one, *other})}
     if pairs.get("clip_grad_norm") == (None, "inf"):  # the norm is told, and nothing is clipped
         del pairs["clip_grad_norm"]
-    pairs = {
-        key: pair for key, pair in pairs.items() if not key.startswith("loss_watchdog_")
-    }  # retry.diverged_*: our controller looks
+    ours = ("loss_watchdog_", "lr_scheduler.grad_norm")  # retry.diverged_*, which our controller sees to; the norm again
+    pairs = {key: pair for key, pair in pairs.items() if not key.startswith(ours)}
     return {key: pair for key, pair in pairs.items() if not _equal(*pair)}
 
 

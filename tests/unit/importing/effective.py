@@ -176,7 +176,11 @@ def _torchtune(keys: dict) -> dict:
     keys.pop("teacher_model._component_", None)
     for key in ("loss._component_", "kd_loss._component_"):
         if key in keys:
-            keys[key] = keys[key].replace("tune_torchtune_losses.", "torchtune.modules.loss.")
+            keys[key] = (
+                keys[key]
+                .replace("tune_torchtune_losses.DPO", "torchtune.rlhf.loss.DPO")
+                .replace("tune_torchtune_losses.", "torchtune.modules.loss.")
+            )
     if keys.get("optimizer.fused") is False:
         keys["optimizer.fused"] = None
     builder = keys["model._component_"]

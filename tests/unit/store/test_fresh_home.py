@@ -51,4 +51,6 @@ def test_a_store_without_its_folder(tune, home, monkeypatch, request):
     monkeypatch.setenv("TUNE_HOME", str(home.parent / "elsewhere"))
     assert tune.json("status")[0]["state"] == "CANCELLED"
     assert tune("retry", "job").stdout == "job attempt 2\n"
+    tune("cancel", "job", "--no-wait")  # a request: the job is of the folder that submitted it, whose controller carries it out
+    monkeypatch.setenv("TUNE_HOME", str(home))
     tune("cancel", "job")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -23,12 +24,18 @@ def fingerprint(source: Path) -> Fingerprint:
     Raises:
         OSError: it is not there, or holds something else than plain files and folders.
     """
+    found = _unread(source)
+    return replace(found, content=address(str(source))) if found.bytes <= READ else found
+
+
+def _unread(source: Path) -> Fingerprint:
+    """What can be told without reading a file."""
     stats, total, count = sha256(), 0, 0
     for name in sorted(walk(str(source))):
         fact = os.stat(within(str(source), name))  # noqa: PTH116 (a name in a blob may be no text)
         stats.update(f"{fact.st_size} {fact.st_mtime_ns} {name}\0".encode("utf-8", "surrogateescape"))
         total, count = total + fact.st_size, count + 1
-    return Fingerprint(count, total, stats.hexdigest(), address(str(source)) if total <= READ else "")
+    return Fingerprint(count, total, stats.hexdigest())
 
 
 def fingerprints(inputs: Iterable[Input]) -> dict[str, Fingerprint]:
@@ -52,11 +59,12 @@ def changed(kept: Mapping[str, Fingerprint]) -> str:
 
 def _change(path: Path, was: Fingerprint) -> str:
     try:
-        now = fingerprint(path)
+        now = _unread(path)
+        # read only where that can tell: the controller asks before each attempt
+        if now.stats == was.stats or (was.content and now.bytes == was.bytes and address(str(path)) == was.content):
+            return ""
     except OSError as error:
         return f"{error.filename or path} is not there any more: {error.strerror or error}"
-    if now.stats == was.stats or (was.content and now.content == was.content):
-        return ""
     if now.files != was.files:
         return f"{path} has {now.files} files, it had {was.files}"
     if now.bytes != was.bytes:

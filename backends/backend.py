@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
 
 from backends.log_signs import EVERYWHERE, JAX, TORCH, Sign
@@ -31,6 +32,20 @@ class Inexpressible(Exception):
     def __init__(self, backend: str, report: Report) -> None:
         super().__init__(f"{backend} cannot express this recipe: {', '.join(line.leaf for line in report.refused)}")
         self.backend, self.report = backend, report
+
+
+def dialect_beside(module: str) -> Callable[[], Dialect]:
+    """`DIALECT` of the module `dialect` in a trainer's folder, imported once an import asks for it.
+
+    Args:
+        module: `__name__` of a module in that folder.
+    """
+
+    def load() -> Dialect:
+        found: Dialect = import_module(f"{module.rpartition('.')[0]}.dialect").DIALECT
+        return found
+
+    return load
 
 
 @dataclass

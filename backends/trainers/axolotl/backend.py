@@ -7,9 +7,7 @@ https://github.com/axolotl-ai-cloud/axolotl (src/axolotl/utils/schemas, core/bui
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from backends.backend import Backend, judge
+from backends.backend import Backend, dialect_beside, judge
 from backends.hf import run as hf
 from backends.hf.names import respelled
 from backends.log_signs import EVERYWHERE, TORCH
@@ -22,9 +20,6 @@ from backends.trainers.axolotl import data, method, train
 from backends.trainers.axolotl.method import SEE
 from backends.trainers.axolotl.release import RELEASE
 from backends.upstream.known_keys import KnownKeys
-
-if TYPE_CHECKING:
-    from backends.dialect import Dialect
 
 
 def _trackers() -> Row:
@@ -93,12 +88,6 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     return hf.steps(launch, python, "tune_axolotl.py", "axolotl.yaml")
 
 
-def _dialect() -> Dialect:
-    from backends.trainers.axolotl.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
-
-    return DIALECT
-
-
 AXOLOTL = Backend(
     name="axolotl",
     package=RELEASE.pinned,
@@ -111,7 +100,7 @@ AXOLOTL = Backend(
     watch=("out/metrics.jsonl",),
     read=hf.read,
     known_keys=KnownKeys.beside(__file__),
-    dialect=_dialect,
+    dialect=dialect_beside(__name__),
     signs=(*EVERYWHERE, *TORCH),
     judge=judge,
     nf4="bitsandbytes",

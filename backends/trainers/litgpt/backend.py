@@ -11,9 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from backends.backend import Backend, Progress, judge
+from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import shared_data
 from backends.mapping.launch import LAUNCH, resources, torchrun
@@ -42,9 +41,6 @@ from backends.trainers.litgpt import native, train
 from backends.trainers.litgpt.release import RELEASE
 from backends.trainers.litgpt.train import FINETUNE, LORA, PRETRAIN, SEE, pretrains
 from backends.upstream.known_keys import KnownKeys
-
-if TYPE_CHECKING:
-    from backends.dialect import Dialect
 
 _ISSUES = "https://github.com/Lightning-AI/litgpt/issues/"
 
@@ -303,12 +299,6 @@ def _step(reading: Mapping[str, Value], progress: Progress, row: Mapping[str, st
     return points
 
 
-def _dialect() -> Dialect:
-    from backends.trainers.litgpt.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
-
-    return DIALECT
-
-
 LITGPT = Backend(
     name="litgpt",
     package=RELEASE.pinned,
@@ -321,7 +311,7 @@ LITGPT = Backend(
     watch=("out/logs/csv/version_*/metrics.csv",),
     read=read,
     known_keys=KnownKeys.beside(__file__),
-    dialect=_dialect,
+    dialect=dialect_beside(__name__),
     signs=(*EVERYWHERE, *TORCH),
     families=FAMILIES,
     judge=judge,

@@ -12,9 +12,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from backends.backend import Backend, Progress, judge
+from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.mapping.data import DATA
 from backends.mapping.launch import LAUNCH, identity, resources, resume
 from backends.mapping.methods import grpo_idle, no_qat
@@ -57,9 +56,6 @@ from backends.trainers.maxtext.method import (
 from backends.trainers.maxtext.release import RELEASE
 from backends.trainers.maxtext.signs import SIGNS
 from backends.upstream.known_keys import KnownKeys
-
-if TYPE_CHECKING:
-    from backends.dialect import Dialect
 
 NEVER = 1_000_000_000
 """A checkpoint period that no run reaches: the last one is saved at the end."""
@@ -467,12 +463,6 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     ]
 
 
-def _dialect() -> Dialect:
-    from backends.trainers.maxtext.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
-
-    return DIALECT
-
-
 MAXTEXT = Backend(
     name="maxtext",
     package=RELEASE.pinned,
@@ -485,7 +475,7 @@ MAXTEXT = Backend(
     watch=("out/metrics.jsonl",),
     read=read,
     known_keys=KnownKeys.beside(__file__),
-    dialect=_dialect,
+    dialect=dialect_beside(__name__),
     signs=SIGNS,
     families=FAMILIES,
     judge=judge,

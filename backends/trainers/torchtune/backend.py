@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from backends.backend import Backend, Progress, judge
+from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import DATA, shared_data
 from backends.mapping.launch import LAUNCH, identity, resources, resume, torchrun
@@ -40,9 +39,6 @@ from backends.trainers.torchtune import data, method, train
 from backends.trainers.torchtune.method import MANY, RECIPES, SEE, learns
 from backends.trainers.torchtune.release import RELEASE
 from backends.upstream.known_keys import KnownKeys
-
-if TYPE_CHECKING:
-    from backends.dialect import Dialect
 
 FULL = RECIPES + "full_finetune_single_device.py"
 NO_EVAL = f"{RELEASE.named} has no validation"
@@ -335,12 +331,6 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     ]
 
 
-def _dialect() -> Dialect:
-    from backends.trainers.torchtune.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
-
-    return DIALECT
-
-
 TORCHTUNE = Backend(
     name="torchtune",
     package=RELEASE.pinned,
@@ -353,7 +343,7 @@ TORCHTUNE = Backend(
     watch=("out/logs/train.log",),
     read=read,
     known_keys=KnownKeys.beside(__file__),
-    dialect=_dialect,
+    dialect=dialect_beside(__name__),
     signs=(*EVERYWHERE, *TORCH),
     families=("llama", "mistral", "qwen2"),
     judge=judge,

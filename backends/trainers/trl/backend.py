@@ -7,9 +7,7 @@ finds no others (kubeflow/trainer#3930): we start `torchrun`, and the shim compa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from backends.backend import Backend, judge
+from backends.backend import Backend, dialect_beside, judge
 from backends.hf import run as hf
 from backends.hf.arguments import trackers
 from backends.hf.method import grpo, preference
@@ -22,10 +20,6 @@ from backends.trainers.trl.method import SEE
 from backends.trainers.trl.release import RELEASE
 from backends.trainers.trl.signs import SIGNS
 from backends.upstream.known_keys import KnownKeys
-
-if TYPE_CHECKING:
-    from backends.dialect import Dialect
-
 
 _FSDP = {
     "version": 2,
@@ -72,12 +66,6 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     return hf.steps(launch, python, "tune_trl.py", "trl.yaml")
 
 
-def _dialect() -> Dialect:
-    from backends.trainers.trl.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
-
-    return DIALECT
-
-
 TRL = Backend(
     name="trl",
     package=RELEASE.pinned,
@@ -90,7 +78,7 @@ TRL = Backend(
     watch=("out/metrics.jsonl",),
     read=hf.read,
     known_keys=KnownKeys.beside(__file__),
-    dialect=_dialect,
+    dialect=dialect_beside(__name__),
     signs=SIGNS,
     judge=judge,
     nf4="bitsandbytes",

@@ -8,9 +8,7 @@ https://github.com/unslothai/unsloth (unsloth/models/loader.py, llama.py) and un
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from backends.backend import Backend, judge
+from backends.backend import Backend, dialect_beside, judge
 from backends.hf import arguments
 from backends.hf import run as hf
 from backends.hf.arguments import trackers
@@ -24,9 +22,6 @@ from backends.trainers.unsloth.method import SEE
 from backends.trainers.unsloth.release import RELEASE
 from backends.trainers.unsloth.signs import SIGNS
 from backends.upstream.known_keys import KnownKeys
-
-if TYPE_CHECKING:
-    from backends.dialect import Dialect
 
 OWN = {
     "model_name_or_path": "model.model_name",
@@ -78,12 +73,6 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     return hf.steps({**launch, "devices": 1, "hosts": 1}, python, "tune_unsloth.py", "unsloth.yaml")
 
 
-def _dialect() -> Dialect:
-    from backends.trainers.unsloth.dialect import DIALECT  # noqa: PLC0415  # only import asks for it
-
-    return DIALECT
-
-
 UNSLOTH = Backend(
     name="unsloth",
     package=RELEASE.pinned,
@@ -96,7 +85,7 @@ UNSLOTH = Backend(
     watch=("out/metrics.jsonl",),
     read=hf.read,
     known_keys=KnownKeys.beside(__file__),
-    dialect=_dialect,
+    dialect=dialect_beside(__name__),
     signs=SIGNS,
     judge=judge,
     resume={"resume_from_checkpoint": "resume"},

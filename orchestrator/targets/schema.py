@@ -90,10 +90,9 @@ class LocalSection(MachineSection):
     kind: Literal["local"] = "local"
 
 
-class SshDefaults(MachineSection):
-    """What a host of kind ssh may say; what it does not say is its target's, then that of `defaults`, then ssh_config's."""
+class SshAccess(Keys):
+    """How a machine is reached over SSH; what is not said is ssh_config's."""
 
-    python: Absolute | None = None
     user: User | None = None
     port: Annotated[int, Field(gt=0, lt=65536)] | None = None
     identity: Mine | None = None
@@ -102,6 +101,12 @@ class SshDefaults(MachineSection):
     """Hosts to go through, as `ssh -J` takes them."""
     known_hosts: Mine | None = None
     """The one file of host keys to believe. Null: the user's and the system's."""
+
+
+class SshDefaults(MachineSection, SshAccess):
+    """What a host of kind ssh may say; what it does not say is its target's, then that of `defaults`, then ssh_config's."""
+
+    python: Absolute | None = None
     folder: Folder = "~/.tune"
     """State folder on the host: jobs, environments, caches."""
     interpreter: Program = "python3"

@@ -11,7 +11,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from orchestrator.agent.slurm_site import minutes
 from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node
-from orchestrator.targets.schema import Absolute, Address, Folder, Jump, Keys, Mine, Program, User, Value, Variable, fits, text
+from orchestrator.targets.schema import (
+    Absolute,
+    Address,
+    Folder,
+    Program,
+    SshAccess,
+    Value,
+    Variable,
+    fits,
+    text,
+)
 from orchestrator.transports.base import SshAddress
 
 _Word = Annotated[str, text(fits(r"[A-Za-z0-9_][\w.,:@+/-]*"), "should be a name of the site's, without blanks and quotes")]
@@ -57,18 +67,12 @@ def _option(value: str) -> str:
 _NUMBER = BeforeValidator(lambda value: str(value) if type(value) is int else value)
 
 
-class SlurmSection(Keys):
+class SlurmSection(SshAccess):
     """A cluster that Slurm runs, or a part of it."""
 
     kind: Literal["slurm"]
     login: Address | None = None
     """A login node, reached over SSH. Null: this machine is one."""
-    user: User | None = None
-    port: Annotated[int, Field(gt=0, lt=65536)] | None = None
-    identity: Mine | None = None
-    """Private key on this machine."""
-    jump: Jump | None = None
-    known_hosts: Mine | None = None
     folder: Folder = "~/.tune"
     """State folder on the login node; compute nodes have to see it under the same path. Of this machine it is TUNE_HOME."""
     interpreter: Program = "python3"

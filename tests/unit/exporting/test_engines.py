@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -17,7 +18,7 @@ from orchestrator.client.errors import InvalidRequest, NotFound
 from orchestrator.client.recipes import load
 from orchestrator.client.translate import export
 from orchestrator.exporting.engines import EMBEDDED, ENGINES
-from orchestrator.exporting.program import LONGEST
+from orchestrator.exporting.program import LONGEST, modules
 from tests.conftest import ROOT
 
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
@@ -48,6 +49,16 @@ def test_its_program_fits_into_one_argument(engine):
     words = [task] if engine == "slurm" else [task.get("run") or task.get("commands", [""])[0]]
     words += task["spec"]["trainer"]["command"] + task["spec"]["trainer"]["args"] if engine == "kubeflow" else []
     assert max(len(word.encode()) for word in words) <= LONGEST + 2000
+
+
+def test_its_program_has_what_it_imports():
+    """Every module of ours that a carried module imports is carried too: the node has nothing else."""
+    texts = modules()
+    imports = re.findall(r"^\s*from (orchestrator\S*) import (\S+)", "\n".join(texts.values()), re.MULTILINE)
+    found = {f"{package}.{name}" if package == "orchestrator.agent" else package for package, name in imports}
+    missing = {name for name in found if f"{name.replace('.', '/')}.py" not in texts}
+    assert imports
+    assert not missing
 
 
 def test_devices_and_hosts_are_asked_for():

@@ -195,7 +195,7 @@ def _make(path: Path, environment: Wanted, uv: str, mine: MakerTurn, say: Say, w
             if last := run([uv, *args], "\n".join(wanted), env, say):
                 raise _failure(last, environment, path.parent)
         for pin in foreign(path, python):
-            _rebuild(pin, [uv, "pip", "install", *offline, "--python", str(path / "bin/python")], env, say)
+            _rebuild(path, pin, [uv, "pip", "install", *offline, "--python", str(path / "bin/python")], env, say)
         for pin in foreign(path, python):
             say(f"  warning: {pin} is a wheel for another Python than {python}, and could not be built from source: it may fail")
         if fault := torch_fault(path, environment.accelerator):
@@ -229,11 +229,13 @@ def foreign(path: Path, python: str) -> list[str]:
     return found
 
 
-def _rebuild(pin: str, install: Sequence[str], env: dict[str, str], say: Say) -> None:
+def _rebuild(path: Path, pin: str, install: Sequence[str], env: dict[str, str], say: Say) -> None:
     """Install it from its source, which makes what this Python needs."""
     name = pin.partition("==")[0]
     say(f"  {pin}: the wheel found is for another Python; building it from source")
     run([*install, "--no-deps", "--reinstall-package", name, "--no-binary", name, pin], "", env, say)
+    for cache in path.glob("lib/python*/site-packages/__pycache__"):
+        shutil.rmtree(cache)  # the wheel's bytecode counts as current for a source of the same size, written in the same second
 
 
 def _failure(last: Sequence[str], environment: Wanted, envs: Path) -> ProvisionError:

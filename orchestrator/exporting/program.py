@@ -15,7 +15,7 @@ from pathlib import Path
 from backends.plan import Plan
 from orchestrator import agent
 
-MODULES = ("__init__", *agent.PROVISIONING, "task")
+MODULES = ("__init__", *(name for name in agent.PROVISIONING if name != "__main__"), "task")
 """Of the agent: what runs a plan by itself."""
 LONGEST = 120_000
 """Bytes of a shell text: Linux takes 131,072 in one argument, and engines add some."""

@@ -67,7 +67,7 @@ TAUGHT = """
 import json, sys
 import numpy as np, torch
 from torch.nn import functional as F
-from yardstick import Data, Model, evaluate, factor, optimizer, read_model
+from yardstick import Data, Model, factor, optimizer, read_model
 from safetensors.torch import save_file
 torch.set_num_threads(1)
 wish = json.load(open("run.json"))
@@ -79,24 +79,28 @@ for p in params:
 data, ratio = Data(wish["data"], "train"), wish["ratio"]
 order = np.load(wish["data"] + "/train.order.npy").reshape(-1, wish["batch"])
 opt, out = optimizer(wish, params), {"loss": [], "kd_loss": [], "eval": 0}
-for step, rows in enumerate(order):
-    for group in opt.param_groups:
-        group["lr"] = wish["lr"] * factor(step, len(order), "linear", wish["warmup"])
-    ids, labels = data.batch(rows)
+
+def losses(ids, labels):
     learned = labels[:, 1:] != -100
     with torch.no_grad():
         wanted = teacher.logits(ids)[:, :-1][learned].log_softmax(-1)
     given = student.logits(ids)[:, :-1][learned].log_softmax(-1)
     hard = F.nll_loss(given, labels[:, 1:][learned])
     soft = (wanted.exp() * (wanted - given)).sum(-1).mean()
-    loss = (1 - ratio) * hard + ratio * soft
+    return (1 - ratio) * hard + ratio * soft, soft
+
+for step, rows in enumerate(order):
+    for group in opt.param_groups:
+        group["lr"] = wish["lr"] * factor(step, len(order), "linear", wish["warmup"])
+    loss, soft = losses(*data.batch(rows))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(params, wish["clip"])
     opt.step()
     opt.zero_grad()
     out["loss"].append(loss.item())
     out["kd_loss"].append(soft.item())
-out["eval"] = evaluate(student, Data(wish["data"], "eval"), wish["eval_rows"])
+with torch.no_grad():
+    out["eval"] = losses(*Data(wish["data"], "eval").batch(range(wish["eval_rows"])))[0].item()
 save_file({name: value.detach().contiguous() for name, value in weights.items()}, wish["save"])
 json.dump(out, open("out.json", "w"))
 """

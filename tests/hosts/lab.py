@@ -148,10 +148,12 @@ class Lab:
     folder: Path
     net: int
     nodes: list[Node] = field(default_factory=list)
+    shown: Path | None = None
+    """A folder of this machine that they have too, wherever it is."""
 
     def call(self, *words: str) -> str:
         """Run the script."""
-        env = {**os.environ, "LAB": str(self.folder), "NET": str(self.net)}
+        env = {**os.environ, "LAB": str(self.folder), "NET": str(self.net), "SHOWN": str(self.shown or "")}
         done = subprocess.run([SCRIPT, *words], env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{words}: {done.stderr}"
         return done.stdout
@@ -168,11 +170,11 @@ class Lab:
 
 
 @contextmanager
-def laboratory(count: int) -> Iterator[Lab]:
-    """So many hosts, for a while."""
+def laboratory(count: int, shown: Path | None = None) -> Iterator[Lab]:
+    """So many hosts, for a while; see `Lab.shown`."""
     swept()
     folder = Path(tempfile.mkdtemp(prefix="tune-hosts-"))
-    lab = Lab(folder, free_net())
+    lab = Lab(folder, free_net(), shown=shown)
     (folder / "owner").write_text(f"{os.getpid()} {lab.net}")
     try:
         lab.call("up", str(count))

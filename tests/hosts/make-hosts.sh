@@ -11,7 +11,8 @@
 #   make-hosts.sh disk I SIZE                 a small disk for the home
 #   make-hosts.sh share I J | unshare I       host I has the home of host J; its own again
 #   make-hosts.sh clone I J | unclone I       host I answers at the address of host J too, with its host key (host J is to be cut)
-# LAB: the folder; NET: a number from 2 to 254, the third octet of the addresses and part of all names.
+# LAB: the folder; NET: a number from 2 to 254, the third octet of the addresses and part of all names. SHOWN: a folder below /tmp
+# that the hosts have too, if any.
 set -euo pipefail
 : "${LAB:?the folder of the lab}" "${NET:?a number from 2 to 254}"
 TAG=tl$NET SUB=10.254.$NET BR=br-tl$NET LOGIN=tunelab
@@ -32,14 +33,16 @@ hold() { # the first process of a host: it takes in orphans, and with it all oth
     hostname "$name"
     mkdir -p "$d/tmp" "$d/home"; chmod 1777 "$d/tmp"
     mount --bind "$d/home" "$home"
-    case $4 in /tmp/*) mkdir -p "$d/tmp/${4#/tmp/}"; mount --bind "$4" "$d/tmp/${4#/tmp/}" ;; esac   # the lab itself stays in sight
+    for seen in "$4" "$5"; do   # the lab itself stays in sight
+      case $seen in /tmp/*) mkdir -p "$d/tmp/${seen#/tmp/}"; mount --bind "$seen" "$d/tmp/${seen#/tmp/}" ;; esac
+    done
     mount --rbind "$d/tmp" /tmp
     mount -t tmpfs -o mode=755,size=16m tmpfs /run; mkdir -p /run/sshd
     mount -t tmpfs -o size=64m tmpfs /dev/shm || true
     sed -n "s/^PPid:\t//p" /proc/self/status >"$d/holder.pid.new"      # still the outer /proc: our number as seen outside
     mount -t proc proc /proc; mount --bind "$d/boot_id" /proc/sys/kernel/random/boot_id
     mv "$d/holder.pid.new" "$d/holder.pid"
-    while :; do sleep 3600 & wait; done' bash "$d" "node$i" "$HOME_" "$LAB" </dev/null >/dev/null 2>"$d/holder.err" &
+    while :; do sleep 3600 & wait; done' bash "$d" "node$i" "$HOME_" "$LAB" "${SHOWN:-}" </dev/null >/dev/null 2>"$d/holder.err" &
   for _ in $(seq 500); do [ -s "$d/holder.pid" ] && return; sleep 0.02; done
   die "host $i did not start: $(cat "$d/holder.err")"
 }

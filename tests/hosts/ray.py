@@ -106,8 +106,8 @@ def programs() -> Path:
 
 
 @pytest.fixture(scope="session")
-def ray() -> Iterator[RayCluster]:
-    """A cluster of two nodes, for all tests of a worker."""
+def ray(shared_home: Path) -> Iterator[RayCluster]:
+    """A cluster of two nodes, for all tests of a worker; trainers' environments are in sight there."""
     why = missing()
     try:
         there = programs() if not why else Path()
@@ -117,7 +117,7 @@ def ray() -> Iterator[RayCluster]:
         if "ray" in os.environ.get("TUNE_REQUIRE", ""):
             pytest.fail(why)
         pytest.skip(why)
-    with laboratory(2) as lab:
+    with laboratory(2, shared_home) as lab:
         cluster = RayCluster(lab.nodes, there)
         cluster.start(0)
         cluster.start(1)

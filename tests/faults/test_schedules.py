@@ -19,6 +19,8 @@ pytestmark = pytest.mark.long
 
 STEPS = 20
 COUNT = int(os.environ.get("TUNE_SCHEDULES") or 20)
+LATER = range(10, 20) if COUNT == 20 else ()
+"""Each fault once, and a share of the second round."""
 
 
 def controller_killed(lab, hosts, chance, jobs):
@@ -129,9 +131,11 @@ def moment(lab, chance, jobs):
         time.sleep(chance.uniform(0, 2))
 
 
-@pytest.mark.parametrize("schedule", range(COUNT))
+@pytest.mark.parametrize("schedule", [pytest.param(n, marks=[pytest.mark.thorough] if n in LATER else []) for n in range(COUNT)])
 def test_a_schedule(lab, hosts, seed, schedule, record_property):
-    """Three jobs, one fault at a random moment: each job ran at most once, and ended as the fault allows."""
+    """Three jobs, one fault at a random moment: each job ran at most once, on a host that is full and then on the other, and ended as
+    the fault allows.
+    """
     chance = random.Random(f"{seed}:{schedule}")
     fault = list(FAULTS)[schedule % len(FAULTS)]
     jobs = [f"{fault.__name__}-{number}" for number in range(3)]
@@ -147,8 +151,9 @@ def test_a_schedule(lab, hosts, seed, schedule, record_property):
     fault(lab, hosts, chance, jobs)
     ends = {job: lab.wait(job, 2 * SSH) for job in jobs}
     for job, end in ends.items():
-        runs = "".join(node.run("sh", "-c", f"cat /home/tunelab/runs/{job} || true") for node in hosts[:2])
-        assert runs in (("once\n",) if end.state == "SUCCEEDED" else ("once\n", "")), (end, runs)
+        runs = [node.run("sh", "-c", f"cat /home/tunelab/runs/{job} || true").count("once") for node in hosts[:2]]
+        assert (end.state == "SUCCEEDED") <= sum(runs) <= (len(runs) if fault is disk_full else 1), (end, runs)
+        assert max(runs) <= 1, (end, runs)
         if end.state == "SUCCEEDED":
             assert [point.step for point in lab.points(job)] == list(range(1, STEPS + 1)), (end, lab.log())
         else:

@@ -26,6 +26,9 @@ ROOT = Path(__file__).parents[2]
 LOADERS = Path(__file__).parent / "loaders"
 LIBRARY = {str(p.relative_to(ROOT / "recipes").with_suffix("")): p for p in sorted((ROOT / "recipes").rglob("*.yaml"))}
 TRAINERS = [name for name in BACKENDS if (LOADERS / f"{name}.py").exists()]
+LATER = ("trl", "unsloth")
+"""Their settings go through the loader of transformers, as axolotl's do: a thorough case each."""
+EACH = [pytest.param(name, marks=pytest.mark.thorough) if name in LATER else name for name in TRAINERS]
 COUNT = 70
 ACCEPTED = {"litgpt": 40, "torchtune": 37, "axolotl": 67, "maxtext": 35, "trl": 65, "unsloth": 31}
 """At least so many recipes can each trainer express: what is accepted must not shrink unseen."""
@@ -195,7 +198,7 @@ def agrees(ours, theirs):
     return type(ours) is type(theirs) and ours == theirs
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", EACH)
 def test_the_trainer_accepts_what_is_emitted(looked_at, trainer):
     """The trainer's own loader takes every config, and knows every key in it."""
     jobs = looked_at(trainer)
@@ -204,7 +207,7 @@ def test_the_trainer_accepts_what_is_emitted(looked_at, trainer):
     assert len(jobs) >= ACCEPTED.get(trainer, 1)
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", EACH)
 def test_the_trainer_resolves_what_was_written(looked_at, trainer):
     """No key that the plan wrote has another value once the trainer has read the config."""
     changed = {
@@ -216,7 +219,7 @@ def test_the_trainer_resolves_what_was_written(looked_at, trainer):
     assert changed == {}
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", EACH)
 def test_what_the_trainer_resolved_means_the_recipe(looked_at, trainer):
     """The trainer's resolved values, carried back across the table, are the recipe."""
     assert {name: back for name, job in looked_at(trainer).items() if (back := other_leaves(job))} == {}
@@ -237,7 +240,7 @@ def other_leaves(job):
     return {leaf: pair for leaf, pair in other.items() if not (stands_for and None in pair)}
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", EACH)
 def test_a_wrong_key_is_found(trainer_python, trainer, tmp_path):
     """What is looked for would be seen: a key that the trainer does not know is named or refused."""
     recipe, target, made = planned(trainer)["quickstart"]
@@ -248,7 +251,7 @@ def test_a_wrong_key_is_found(trainer_python, trainer, tmp_path):
     assert said["unknown"] == ["lerning_rate"] or "lerning_rate" in said["error"]
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", EACH)
 def test_a_wrong_value_is_found(looked_at, trainer):
     """What is looked for would be seen: beside another recipe, the trainer's learning rate comes back as what it is."""
     path = LIBRARY["quickstart"]

@@ -88,25 +88,25 @@ MIDDLES = {"loss": 1e-3, "grad_norm": 5e-3, "eval_loss": 1e-3, "checkpoint": 2e-
 """bitsandbytes rounds a scale that lies within 1e-5 of the middle of two levels to either, one in a thousand: docs/methods.md."""
 ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth")
 CELLS = [
+    Cell("axolotl", "grpo", unlike=MEANS),
+    Cell("axolotl", "kto"),
+    Cell("maxtext", "orpo"),
+    Cell("torchtune", "distill", "lora"),
+    Cell("torchtune", "sft", "qlora"),
+    Cell("trl", "dpo"),
+]
+"""These run where the trainers are: each trainer that has more than one way, and the methods that went wrong most often."""
+MORE = [
     Cell("axolotl", "dpo"),
     Cell("torchtune", "dpo", "lora"),
     Cell("maxtext", "dpo"),
     Cell("axolotl", "orpo"),
-    Cell("maxtext", "orpo"),
-    Cell("axolotl", "kto"),
-    Cell("axolotl", "grpo", unlike=MEANS),
-    Cell("torchtune", "distill", "lora"),
     Cell("maxtext", "distill"),
-    Cell("torchtune", "sft", "qlora"),
     Cell("litgpt", "sft", "lora"),
-    Cell("trl", "dpo"),
     Cell("trl", "orpo"),
     Cell("trl", "kto"),
     Cell("trl", "sft"),
     Cell("unsloth", "sft"),
-]
-"""These run where the trainers are."""
-MORE = [
     *(Cell(trainer, kind) for trainer in ("axolotl", "trl") for kind in ("ipo", "simpo", "reward")),
     *(Cell("trl", kind, micro=micro) for kind in ("orpo", "kto") for micro in (1, 4)),
     *(Cell("trl", kind, "lora") for kind in ("dpo", "orpo", "kto", "simpo")),

@@ -279,5 +279,7 @@ def exit_code(error: Exception) -> int:
     """The exit code that stands for an error."""
     if isinstance(error, OSError) and error.errno in OF_THE_REQUEST:
         return 2
+    if isinstance(error, FileExistsError) and error.errno:
+        return 4  # of the system, such as a file where a folder should be; ours have words alone
     kinds = ((FileExistsError, 3), (BlockingIOError, 5), (OSError, 4))
     return next((number for kind, number in kinds if isinstance(error, kind)), 2)

@@ -115,6 +115,14 @@ def test_a_conflict_has_its_own_exit_code(tmp_path: Path) -> None:
     assert call("start", folder, text=document("a", ["false"])).returncode == 3
 
 
+def test_a_file_in_place_of_a_folder_is_no_conflict(tmp_path: Path) -> None:
+    """The host cannot take it: 4, as with any other trouble of its disk."""
+    (tmp_path / "jobs").touch()
+    done = call("start", str(tmp_path / "jobs/a/1"), text=document("a", ["true"]))
+    assert (done.returncode, done.stdout) == (4, "")
+    assert str(tmp_path / "jobs") in done.stderr
+
+
 def test_inherited_files_are_let_go(tmp_path: Path) -> None:
     """A descriptor that the starter inherited is held neither by the supervisor nor by a step."""
     reading, writing = os.pipe()

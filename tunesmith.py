@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from orchestrator.client.translate import Translations
     from orchestrator.client.verify import Verification
     from orchestrator.store import Job
+    from orchestrator.sweeps.ranking import Ranking
 
     RecipeLike = Recipe | str | PathLike[str] | Mapping[str, Any]
 
@@ -67,6 +68,7 @@ __all__ = [
     "TimedOut",
     "TunesmithError",
     "Unreachable",
+    "best",
     "compare",
     "copy_recipe",
     "diff",
@@ -84,6 +86,7 @@ __all__ = [
     "schema",
     "stage",
     "submit",
+    "sweep",
     "targets",
     "translate",
     "verify",
@@ -293,6 +296,69 @@ def submit(
     from orchestrator.client import submit as client  # noqa: PLC0415
 
     return JobHandle(client.submit(planned, id=id, priority=priority, labels=labels, snapshot=snapshot).id)
+
+
+def sweep(
+    recipe: RecipeLike,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    id: str | None = None,
+    at_once: int | None = None,
+    to: str | None = None,
+    on: str = "local",
+    accept: str | Sequence[str] = (),
+    say: Say | None = None,
+) -> list[JobHandle]:
+    """Queue a job for each combination of values. The same sweep twice is one; `best` compares its jobs.
+
+    Args:
+        recipe: what all jobs have in common.
+        grid: leaf -> the values that it takes.
+        id: name of the sweep, whose jobs are `ID.1`, `ID.2`, ...; None makes one out of what will be run.
+        at_once: jobs that work at once at most; None: as many as there is room for.
+        to: the trainer; None: the first that can express the first point.
+        on: a target or group of clusters.yaml, or `A,B`.
+        accept: leaves that may be lost, by name.
+        say: is told what a user should know.
+
+    Raises:
+        NotExpressible: the trainer cannot honour a point.
+        InvalidRequest, NotFound, MissingSecret, AlreadyExists, Unreachable: as `plan` and `submit`.
+    """
+    from json import dumps  # noqa: PLC0415
+
+    from orchestrator.client import sweep as client  # noqa: PLC0415
+    from orchestrator.client.recipes import load  # noqa: PLC0415
+    from orchestrator.sweeps.space import Choices  # noqa: PLC0415
+
+    axes = tuple(Choices(leaf, tuple(dumps(value, ensure_ascii=False) for value in values)) for leaf, values in grid.items())
+    planned = client.plan_sweep(
+        load(recipe),
+        client.Space(axes, (), 1, 0),
+        id=id,
+        at_once=at_once,
+        to=to,
+        on=on,
+        accept=_listed(accept),
+        say=say or _quiet,
+    )
+    return [JobHandle(id) for id in client.submit_sweep(planned, say=say or _quiet).jobs]
+
+
+def best(sweep: str, *, metric: str | None = None, highest: bool = False) -> Ranking:
+    """The points of a sweep by a metric at their last step; only those that SUCCEEDED are compared.
+
+    Args:
+        sweep: its id.
+        metric: None: `eval_loss` where a point has it, else `loss`.
+        highest: the highest value is the best.
+
+    Raises:
+        NotFound: there is no such sweep, or no point has the metric.
+    """
+    from orchestrator.client import sweep as client  # noqa: PLC0415
+
+    return client.best(sweep, metric=metric, highest=highest)
 
 
 def stage(

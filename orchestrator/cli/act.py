@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED
+from orchestrator.cli.arguments import labels
 from orchestrator.client import actions
 from orchestrator.client import jobs as client
 from orchestrator.client.errors import InvalidRequest, TimedOut
@@ -50,7 +51,8 @@ def _documents(found: Iterable[Job]) -> None:
 
 def cancel(args: argparse.Namespace) -> int:
     """End jobs, with all their processes; 0 when all have ended, whenever that was."""
-    found, asked = actions.cancel(args.jobs, all_of=args.all_of, abandon=args.abandon, wait=not args.no_wait)
+    tags = labels(args.label)
+    found, asked = actions.cancel(args.jobs, all_of=args.all_of, labels=tags, abandon=args.abandon, wait=not args.no_wait)
     if args.json:
         _documents(found)
     if args.no_wait:

@@ -20,6 +20,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("plot", "curves"), "metrics"),
     **dict.fromkeys(("deploy", "host", "api"), "serve"),
+    **dict.fromkeys(("grid", "search", "hpo", "array"), "sweep"),
     **dict.fromkeys(("talk", "ask", "generate"), "chat"),
     **dict.fromkeys(("eval", "benchmark", "test"), "evaluate"),
     **dict.fromkeys(("check", "version"), "doctor"),
@@ -79,8 +80,8 @@ def parser(first: str = "") -> argparse.ArgumentParser:
     return top
 
 
-COMPILING = ("submit", "translate", "preview", "explain", "import", "diff", "race", "verify")
-TRACKING = ("status", "logs", "metrics", "pull", "wait", "cancel", "retry")
+COMPILING = ("submit", "sweep", "translate", "preview", "explain", "import", "diff", "race", "verify")
+TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry")
 FOLLOWING = ("evaluate", "export", "serve", "chat")
 INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
@@ -112,17 +113,15 @@ def _recipe(command: argparse.ArgumentParser, on: str = "local") -> None:
 def _compiling(commands: Any) -> None:
     submit = _command(commands, "submit", "submit", "plan a recipe and run it; prints the job's id")
     _recipe(submit)
-    submit.add_argument("--to", metavar="TRAINER", help="the trainer (default: the first that can express the recipe)")
     submit.add_argument("--id", metavar="ID", help="name the job yourself: the same id submitted twice runs once")
-    submit.add_argument(
-        "--snapshot", action="store_true", help="keep a copy of each input; by default a changed one fails the job"
-    )
-    submit.add_argument("--priority", type=int, default=0, metavar="N", help="higher starts earlier (default: 0)")
-    submit.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="find it by: tune status --label")
-    submit.add_argument("--dry-run", action="store_true", help="print what would be sent; nothing is written, nothing asked")
+    _submitted(submit)
     submit.add_argument("--follow", action="store_true", help="show progress until the job ends; its end is the exit code")
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every leaf and every file in full")
-    submit.add_argument("--json", action="store_true", help="one JSON document")
+    from orchestrator.cli.sweep_parser import add_sweep  # noqa: PLC0415  # a page of its own
+
+    sweep = add_sweep(commands, _command)
+    _recipe(sweep)
+    _submitted(sweep)
     translate = _command(commands, "translate", "translate", "native config files, commands and the report of what crossed")
     _recipe(translate, on="")
     translate.add_argument("--to", default="all", metavar="TRAINER|all", help="default: all, side by side")
@@ -143,6 +142,18 @@ def _compiling(commands: Any) -> None:
     _importing(commands)
     _comparing(commands)
     _proving(commands)
+
+
+def _submitted(command: argparse.ArgumentParser) -> None:
+    """What all commands take that put jobs of a recipe into the queue."""
+    command.add_argument("--to", metavar="TRAINER", help="the trainer (default: the first that can express the recipe)")
+    command.add_argument(
+        "--snapshot", action="store_true", help="keep a copy of each input; by default a changed one fails the job"
+    )
+    command.add_argument("--priority", type=int, default=0, metavar="N", help="higher starts earlier (default: 0)")
+    command.add_argument("--label", action="append", default=[], metavar="KEY=VALUE", help="find it by: tune status --label")
+    command.add_argument("--dry-run", action="store_true", help="print what would be sent; nothing is written, nothing asked")
+    command.add_argument("--json", action="store_true", help="one JSON document")
 
 
 def _importing(commands: Any) -> None:
@@ -206,6 +217,7 @@ def _tracking(commands: Any) -> None:
     status.add_argument("jobs", nargs="*", metavar="JOB", help="ids, beginnings of ids, names, or latest (default: all)")
     status.add_argument("--watch", action="store_true", help="again and again")
     status.add_argument("--events", action="store_true", help="what happened to them, too")
+    status.add_argument("--sweep", metavar="ID", help="each job of a sweep, which is one line otherwise")
     _filters(status)
     status.add_argument("--json", action="store_true", help="one JSON document")
     logs = _command(commands, "logs", "logs", "a job's output")
@@ -230,22 +242,28 @@ def _tracking(commands: Any) -> None:
     shape.add_argument("--plot", action="store_true", help="curves in the terminal")
     shape.add_argument("--json", action="store_true", help="one JSON document")
     shape.add_argument("--csv", action="store_true", help="all points as CSV")
+    from orchestrator.cli.sweep_parser import add_best  # noqa: PLC0415  # a page of its own
+
+    add_best(commands, _command)
     _acting(commands)
 
 
 def _acting(commands: Any) -> None:
     wait = _command(commands, "wait", "act", "wait until jobs end; 0 when all SUCCEEDED")
-    wait.add_argument("jobs", nargs="+", metavar="JOB")
+    wait.add_argument("jobs", nargs="+", metavar="JOB", help="or a sweep")
     wait.add_argument("--timeout", type=float, metavar="SECONDS", help="give up after so long (exit code 4)")
     wait.add_argument("--json", action="store_true", help="one JSON document, as of status")
     cancel = _command(commands, "cancel", "act", "end jobs, with all their processes")
-    cancel.add_argument("jobs", nargs="*", metavar="JOB")
+    cancel.add_argument("jobs", nargs="*", metavar="JOB", help="or a sweep")
     cancel.add_argument(
         "--all-of",
         action="append",
         default=[],
         metavar="NAME",
         help="all jobs of this recipe name that have not ended; may hold *",
+    )
+    cancel.add_argument(
+        "--label", action="append", default=[], metavar="KEY=VALUE", help="all jobs with this label (of several: all) at work"
     )
     cancel.add_argument(
         "--abandon",

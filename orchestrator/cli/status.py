@@ -13,7 +13,9 @@ from orchestrator.cli.arguments import labels, say, terminal_width
 from orchestrator.client import jobs as client
 from orchestrator.home import Home
 from orchestrator.render.status import status_json, status_screen, status_table
+from orchestrator.render.sweep import as_units
 from orchestrator.render.text import DUMB, clean, may_colour, table
+from orchestrator.store.lanes import SWEEP
 
 if TYPE_CHECKING:
     import argparse
@@ -27,9 +29,8 @@ PACE = 1.0
 
 def status(args: argparse.Namespace) -> int:
     """Once, or again and again until all of them have ended."""
-    wanted = client.JobFilter(
-        tuple(args.state or ()), tuple(args.name or ()), tuple(args.on or ()), labels(args.label), args.limit
-    )
+    tags = labels([*args.label, f"{SWEEP}={args.sweep}"] if args.sweep else args.label)
+    wanted = client.JobFilter(tuple(args.state or ()), tuple(args.name or ()), tuple(args.on or ()), tags, args.limit)
     if not args.jobs and not Home.find().exists():
         print("[]" if args.json else "nothing was submitted yet")
         return DONE
@@ -44,7 +45,10 @@ def status(args: argparse.Namespace) -> int:
 
 
 def _show(found: Sequence[Job], args: argparse.Namespace) -> None:
+    listed = found
     colour = may_colour(sys.stdout.isatty(), os.environ)
+    if not (args.json or args.jobs or args.sweep or args.state or args.label or args.limit):
+        found = as_units(found)
     moving = sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in DUMB
     if args.json:
         print(json.dumps(status_json(found, time.time()), indent=1), flush=True)
@@ -53,7 +57,7 @@ def _show(found: Sequence[Job], args: argparse.Namespace) -> None:
     else:
         print(status_table(found, time.time(), width=terminal_width(), colour=colour), flush=True)
     if args.events and not args.json:
-        print("\n" + _events(found))
+        print("\n" + _events(listed))
 
 
 def _frame(text: str) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.client.errors import ActionFailed, InvalidRequest, NotFound
-from orchestrator.client.jobs import find, named, until_ended
+from orchestrator.client.jobs import JobFilter, find, find_all, named, until_ended
 from orchestrator.client.session import session
 
 if TYPE_CHECKING:
@@ -25,7 +25,14 @@ class Cancellation(NamedTuple):
     """Ids of those that had not ended before."""
 
 
-def cancel(names: Iterable[str] = (), *, all_of: Iterable[str] = (), abandon: bool = False, wait: bool = True) -> Cancellation:
+def cancel(
+    names: Iterable[str] = (),
+    *,
+    all_of: Iterable[str] = (),
+    labels: Mapping[str, str] | None = None,
+    abandon: bool = False,
+    wait: bool = True,
+) -> Cancellation:
     """End jobs, with all their processes; returns when they have ended.
 
     A host that does not answer is waited for, unless its job is abandoned: then it ends as CANCELLED (`abandoned`), its devices
@@ -33,8 +40,9 @@ def cancel(names: Iterable[str] = (), *, all_of: Iterable[str] = (), abandon: bo
     of ours begins on it.
 
     Args:
-        names: of the jobs.
+        names: of the jobs, or of sweeps.
         all_of: also all jobs of these recipe names that have not ended; `*` stands for any text.
+        labels: also all jobs with all of these labels that have not ended.
         abandon: wait for no host that does not answer.
         wait: until they have ended; otherwise only ask.
 
@@ -46,7 +54,7 @@ def cancel(names: Iterable[str] = (), *, all_of: Iterable[str] = (), abandon: bo
     from orchestrator.staging.request import GRACE  # noqa: PLC0415
 
     with session() as here:
-        found = _chosen(here.store, list(names), list(all_of))
+        found = _chosen(here.store, list(names), list(all_of), labels or {})
         active = here.store.ask_all([job.id for job in found], "abandon" if abandon else "cancel")
         asked = [job.id for job in found if job.id in active]
         if asked:
@@ -56,11 +64,17 @@ def cancel(names: Iterable[str] = (), *, all_of: Iterable[str] = (), abandon: bo
     return Cancellation(found, asked)
 
 
-def _chosen(store: Store, names: list[str], all_of: list[str]) -> list[Job]:
-    """The jobs that are named, one by one or by their recipe."""
-    if not names and not all_of:
-        raise InvalidRequest("cancel what? name jobs, or --all-of NAME")
-    chosen = find(store, names)
+def _chosen(store: Store, names: list[str], all_of: list[str], labels: Mapping[str, str]) -> list[Job]:
+    """The jobs that are named, one by one, by their recipe or by labels."""
+    if not names and not all_of and not labels:
+        raise InvalidRequest("cancel what? name jobs or a sweep, or --all-of NAME, or --label KEY=VALUE")
+    chosen = find_all(store, names)
+    if labels:
+        found = [job for job in store.jobs() if JobFilter(labels=labels).passes(job)]
+        if not found:
+            pairs = " ".join(f"{key}={value}" for key, value in labels.items())
+            raise NotFound(pairs, "no job has such labels; `tune status` lists them", argument="label")
+        chosen += [job for job in found if not job.ended]
     for pattern in all_of:
         found = [job for job in store.jobs() if named(job, [pattern])]
         if not found:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from orchestrator.client.errors import Ambiguous, InvalidRequest, JobFailed, NotFound, TimedOut, did_you_mean
 from orchestrator.client.session import Session, session
 from orchestrator.home import Home
+from orchestrator.store.lanes import SWEEP
 
 if TYPE_CHECKING:
     from orchestrator.store import Event, Job, Store
@@ -78,6 +79,20 @@ def find(store: Store, names: Iterable[str]) -> list[Job]:
     return list({job.id: job for job in out}.values())
 
 
+def find_all(store: Store, names: Iterable[str]) -> list[Job]:
+    """As `find`, and a sweep's id means all its jobs, in their order.
+
+    Raises:
+        NotFound: a name means none.
+        Ambiguous: a name means several that are no sweep.
+    """
+    out = []
+    for name in names:
+        sweep = [job for job in store.find(name) if job.labels.get(SWEEP) == name and STAGE_OF not in job.labels]
+        out += sweep[::-1] or find(store, [name])
+    return list({job.id: job for job in out}.values())
+
+
 def _without_stages(found: list[Job]) -> list[Job]:
     """Of jobs that a name may mean, those that are not stages of another of them."""
     ids = {job.id for job in found}
@@ -132,7 +147,7 @@ def select(names: Iterable[str] = (), wanted: JobFilter | None = None) -> list[J
     wanted, names = wanted or JobFilter(), list(names)
     with session() as here:
         here.keep_alive()
-        found = find(here.store, names) if names else here.store.jobs()
+        found = find_all(here.store, names) if names else here.store.jobs()
     return list(islice(filter(wanted.passes, found), wanted.limit))
 
 
@@ -174,7 +189,7 @@ def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = Fa
     """Wait until jobs end, and the stages that follow them; a server is waited for until it is READY.
 
     Args:
-        names: of the jobs.
+        names: of the jobs, or of sweeps.
         timeout: seconds; None waits for as long as it takes.
         check: a job that did not succeed is an error.
 
@@ -184,7 +199,7 @@ def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = Fa
     """
     until = None if timeout is None else time.monotonic() + timeout
     with session() as here:
-        found = until_ended(here, [job.id for job in find(here.store, names)], until, ready=True)
+        found = until_ended(here, [job.id for job in find_all(here.store, names)], until, ready=True)
         while all(map(_settled, found)) and (more := stages_of(here.store, [job.id for job in found])):
             late = [job.id for job in more if job.id not in {each.id for each in found}]
             if not late:

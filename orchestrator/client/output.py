@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.client.errors import InvalidRequest, NotFound, did_you_mean
-from orchestrator.client.jobs import PACE, find, find_attempt
+from orchestrator.client.jobs import PACE, find_all, find_attempt
 from orchestrator.client.session import session
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def points(
     """
     with session() as here:
         here.keep_alive()
-        found = find(here.store, names)
+        found = find_all(here.store, names)
         out = {job.id: here.store.points(job.id, attempt=attempt, names=metrics) for job in found}
         if metrics and found and not any(out.values()):
             has = sorted({point.name for job in found for point in here.store.points(job.id, attempt=attempt)})

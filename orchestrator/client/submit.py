@@ -17,7 +17,9 @@ from orchestrator.daemon.client import wake
 from orchestrator.home import Home, read_secrets
 
 if TYPE_CHECKING:
-    from backends.plan import Plan
+    from backends.plan import Input, Plan
+    from orchestrator.store import NewJob
+    from orchestrator.store.requests import Fingerprint, JobRequest, SweepPoint
     from orchestrator.targets.model import Candidate
 
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -178,6 +180,22 @@ def secret_values(names: Sequence[str], home: Home) -> dict[str, str]:
     return values
 
 
+class QueuedJob(NamedTuple):
+    """A job as it is handed to the store."""
+
+    id: str
+    plan: Plan
+    candidates: Sequence[Candidate]
+    """Where it may run."""
+    priority: int = 0
+    """Higher starts earlier."""
+    labels: Mapping[str, str] = {}
+    copied: Plan | None = None
+    """The same with copies of its inputs, where they were made."""
+    sweep: SweepPoint | None = None
+    """Of which sweep it is a point."""
+
+
 def enqueue(
     home: Home,
     job: str,
@@ -204,29 +222,59 @@ def enqueue(
         AlreadyExists: the id belongs to another job.
         InvalidRequest: an input cannot be read.
     """
-    from orchestrator.staging.fingerprints import changed, fingerprints  # noqa: PLC0415
-    from orchestrator.store import Duplicate, NewJob  # noqa: PLC0415
+    return bool(enqueue_all(home, [QueuedJob(job, decided, where, priority, labels or {}, copied)], values))
+
+
+def enqueue_all(home: Home, jobs: Sequence[QueuedJob], values: Mapping[str, str]) -> set[str]:
+    """As `enqueue`, of many jobs with the same secrets: all are put into the store, or none; ids of those that were not there yet."""
+    from orchestrator.staging.fingerprints import changed  # noqa: PLC0415
+    from orchestrator.store import Duplicate  # noqa: PLC0415
+    from orchestrator.store.requests import JobRequest  # noqa: PLC0415
+
+    requests = _requests(jobs)
+    if values:  # before the job can be seen: whoever starts it has them then
+        wake(home, {job.id: values for job in jobs})
+    with session(make=True, home=home) as (_, store):
+        try:
+            added = store.add_jobs([_new(*each) for each in zip(jobs, requests, strict=True)], time.time())
+        except Duplicate as error:
+            raise AlreadyExists(str(error), hint="choose another --id") from None
+        for job in jobs:
+            if job.id not in added and not job.copied and (news := changed(JobRequest.unpacked(store.request(job.id)).inputs)):
+                raise AlreadyExists(f"{job.id} was submitted with another input: {news}", hint="choose another --id")
+    wake(home)
+    return added
+
+
+def _requests(jobs: Sequence[QueuedJob]) -> list[JobRequest]:
+    """All that is needed to run each; inputs that several have in common are read once.
+
+    Raises:
+        InvalidRequest: an input cannot be read.
+    """
+    from orchestrator.staging.fingerprints import fingerprints  # noqa: PLC0415
     from orchestrator.store.requests import JobRequest  # noqa: PLC0415
     from orchestrator.transports.environ import passed  # noqa: PLC0415
 
-    try:
-        inputs = {} if copied else fingerprints(decided.brought)
-    except OSError as error:
-        raise InvalidRequest(f"{error.filename or 'an input'}: {error.strerror or error}") from None
-    request = JobRequest(copied or decided, tuple(where), passed(os.environ), inputs)
-    target, steps = names_of(where), decided.promise.steps
-    digest = sha256(f"{decided.digest()} {target}".encode()).hexdigest()
-    new = NewJob(
-        job, decided.recipe, decided.backend, target, digest, request.packed(), priority, labels or {}, steps, request.lane
-    )
-    if values:  # before the job can be seen: whoever starts it has them then
-        wake(home, {job: values})
-    with session(make=True, home=home) as (_, store):
+    inputs: dict[tuple[Input, ...], dict[str, Fingerprint]] = {}
+    out = []
+    for job in jobs:
+        brought = () if job.copied else job.plan.brought
         try:
-            added = store.add_job(new, time.time())
-        except Duplicate as error:
-            raise AlreadyExists(str(error), hint="choose another --id") from None
-        if not added and not copied and (news := changed(JobRequest.unpacked(store.request(job)).inputs)):
-            raise AlreadyExists(f"{job} was submitted with another input: {news}", hint="choose another --id")
-    wake(home)
-    return added
+            if brought not in inputs:
+                inputs[brought] = fingerprints(brought)
+        except OSError as error:
+            raise InvalidRequest(f"{error.filename or 'an input'}: {error.strerror or error}") from None
+        request = JobRequest(job.copied or job.plan, tuple(job.candidates), passed(os.environ), inputs[brought], job.sweep)
+        out.append(request)
+    return out
+
+
+def _new(job: QueuedJob, request: JobRequest) -> NewJob:
+    """As the store takes it."""
+    from orchestrator.store import NewJob  # noqa: PLC0415
+
+    plan, target = job.plan, names_of(job.candidates)
+    digest = sha256(f"{plan.digest()} {target}".encode()).hexdigest()
+    packed, steps = request.packed(), plan.promise.steps
+    return NewJob(job.id, plan.recipe, plan.backend, target, digest, packed, job.priority, job.labels, steps, request.lane)

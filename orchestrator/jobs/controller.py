@@ -286,10 +286,10 @@ class Controller:
 
     def _admit(self, working: Sequence[Active], lanes: Sequence[str]) -> list[Active]:
         """Submit queued jobs for which there is room; those begun."""
-        capacity = self.executors.capacity(self._watched(working), self.queue.heads(lanes))
+        capacity = self.executors.capacity(self._watched(working), self.queue.heads(lanes, working))
         self.queue.explain(lanes, capacity.busy)
         begun = []
-        for id, placement in capacity.granted.items():
+        for id, placement in self.queue.within_limits(capacity.granted).items():
             each = self.queue.seen[id]
             case = self.case(each)
             case.record.placement, case.status = placement, None

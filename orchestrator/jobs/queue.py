@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from orchestrator.executors.base import Ask
 from orchestrator.store import Active, Store
 from orchestrator.store.attempts import AttemptRecord
+from orchestrator.store.lanes import SWEEP, limit_of
 from orchestrator.store.requests import JobRequest
+from orchestrator.targets.node import Placement
 
 PAGE = 8
 """Jobs of a lane that are read at once."""
@@ -30,12 +34,34 @@ class Queue:
     """Lane -> why its jobs wait, where others have what they wait for."""
     _telling: float = 0.0
     """When to say so again, by the monotonic clock."""
+    _room: dict[str, int] = field(default_factory=dict)
+    """Sweep -> how many more of its jobs may begin, of those with a limit."""
 
-    def heads(self, lanes: Sequence[str]) -> list[Iterator[Ask]]:
-        """Jobs of each lane by their order; what was read of them before is not read again."""
+    def heads(self, lanes: Sequence[str], working: Iterable[Active] = ()) -> list[Iterator[Ask]]:
+        """Jobs of each lane by their order; what was read of them before is not read again. Of a sweep with a limit no more than may begin.
+
+        Args:
+            lanes: all in which jobs wait.
+            working: jobs that have begun.
+        """
         self.seen = {}
         known, self._asks = self._asks, {}
-        return [self._lane(lane, known) for lane in lanes]
+        begun = Counter(each.job.labels.get(SWEEP) for each in working if each.job.state != "QUEUED")
+        limits = dict(filter(None, map(limit_of, lanes)))
+        self._room = {sweep: max(0, most - begun[sweep]) for sweep, most in limits.items()}
+        return [islice(self._lane(lane, known), self._room[limit[0]] if (limit := limit_of(lane)) else None) for lane in lanes]
+
+    def within_limits(self, granted: Mapping[str, Placement]) -> dict[str, Placement]:
+        """Of jobs that were granted devices those that may begin: a sweep may wait in several lanes, and has one limit for all."""
+        room, out = dict(self._room), {}
+        for id, placement in granted.items():
+            limit = limit_of(self._asks[id, self.seen[id].job.attempt].lane)
+            if limit and not room[limit[0]]:
+                continue
+            if limit:
+                room[limit[0]] -= 1
+            out[id] = placement
+        return out
 
     def _lane(self, lane: str, known: Mapping[tuple[str, int], Ask]) -> Iterator[Ask]:
         skip, now = 0, time.time()
@@ -67,10 +93,14 @@ class Queue:
             lanes: all in which jobs wait.
             busy: see `Capacity.busy`.
         """
-        if not busy and not self._told:
+        full = {
+            lane: f"{limit[1]} at once (--at-once)" for lane in lanes if (limit := limit_of(lane)) and not self._room[limit[0]]
+        }
+        if not busy and not self._told and not full:
             return
         heads = {ask.lane: ask for ask in self._asks.values()}
         reasons = {lane: "; ".join(f"{name}: {busy[name]}" for name in ask.nodes if name in busy) for lane, ask in heads.items()}
+        reasons |= full
         if again := time.monotonic() >= self._telling:  # jobs that were submitted meanwhile
             self._telling = time.monotonic() + AGAIN
         for lane in lanes:

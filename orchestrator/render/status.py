@@ -116,6 +116,8 @@ def _progress(job: Job) -> str:
 def _note(job: Job, now: float) -> str:
     if job.state in {"FAILED", "LOST"}:
         return ": ".join(text for text in (job.reason, job.detail) if text)
+    if job.state == "CANCELLED" and job.reason not in ("", "cancelled"):
+        return f"{job.reason}: {job.detail}"
     if job.state in {"QUEUED", "SUCCEEDED"} and job.detail:
         return job.detail
     if not job.reachable and job.ended is None:

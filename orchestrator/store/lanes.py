@@ -8,6 +8,9 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+SWEEP = "sweep"
+"""Label of a sweep's jobs: its id. Also the key of a request under which its point stands."""
+
 
 def packed(request: Mapping[str, Any]) -> str:
     """A request's document as the store keeps it."""
@@ -31,6 +34,24 @@ def lane(places: Sequence[Mapping[str, Any]]) -> str:
 
     machines = [(place["target"]["name"], [(host["machine"], host["devices"]) for host in place["hosts"]]) for place in places]
     return sha256(json.dumps(machines).encode()).hexdigest()[:16]
+
+
+def limited(lane: str, group: str, most: int) -> str:
+    """The lane of jobs of which so many work at once at most, whatever room there is: `LANE+GROUP=MOST`.
+
+    Args:
+        lane: of the machines where they may run.
+        group: letters, digits, `.`, `_` and `-`; value of the label `sweep` that its jobs have.
+        most: jobs at once.
+    """
+    return f"{lane}+{group}={most}"
+
+
+def limit_of(lane: str) -> tuple[str, int] | None:
+    """(group, how many at once) of a limited lane, whoever owns it and wherever it is pinned; None for any other."""
+    _, plus, rest = lane.partition("@")[0].partition("+")
+    group, equals, most = rest.rpartition("=")
+    return (group, int(most)) if plus and equals and most.isdigit() else None
 
 
 def pinned(lane: str, positions: Mapping[str, Any]) -> str:

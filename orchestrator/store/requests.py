@@ -1,7 +1,7 @@
 """What a job was submitted with, as a value.
 
 The keys in the store are those of the first release: `plan`, `places` (each with `target` and `hosts`); later ones are left out
-of what older releases wrote: `env`, `inputs`.
+of what older releases wrote: `env`, `inputs`, `sweep`.
 """
 
 from __future__ import annotations
@@ -28,6 +28,25 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
+class SweepPoint:
+    """Which point of which sweep a job is."""
+
+    sweep: str
+    """The sweep's id."""
+    number: int
+    """From 1."""
+    sets: Mapping[str, str]
+    """Leaf -> its value at this point, as YAML."""
+    at_once: int | None = None
+    """Jobs of the sweep that work at once at most; None: as many as there is room for."""
+
+    @property
+    def job(self) -> str:
+        """The job's id."""
+        return f"{self.sweep}.{self.number}"
+
+
+@dataclass(frozen=True)
 class JobRequest:
     """All that is needed to run a job, but the values of its secrets."""
 
@@ -38,12 +57,15 @@ class JobRequest:
     """Variables of whoever submitted it, for attempts on this machine; those of a target come before them."""
     inputs: Mapping[str, Fingerprint] = field(default_factory=dict)
     """Source of an input -> what it was then: an attempt does not begin with anything else."""
+    sweep: SweepPoint | None = None
+    """None: it belongs to no sweep."""
 
     def packed(self) -> str:
         """The text that the store keeps."""
         places = [each.as_dict() for each in self.candidates]
         inputs = {source: asdict(each) for source, each in self.inputs.items()}
-        return lanes.packed({"plan": self.plan.as_dict(), "places": places, "env": dict(self.env), "inputs": inputs})
+        sweep = {"sweep": asdict(self.sweep)} if self.sweep else {}
+        return lanes.packed({"plan": self.plan.as_dict(), "places": places, "env": dict(self.env), "inputs": inputs, **sweep})
 
     @classmethod
     def unpacked(cls, text: str) -> JobRequest:
@@ -51,12 +73,16 @@ class JobRequest:
         document = lanes.unpacked(text)
         inputs = {source: Fingerprint(**each) for source, each in document.get("inputs", {}).items()}
         places = tuple(map(Candidate.from_dict, document["places"]))
-        return cls(Plan.from_dict(document["plan"]), places, document.get("env", {}), inputs)
+        sweep = SweepPoint(**document["sweep"]) if "sweep" in document else None
+        return cls(Plan.from_dict(document["plan"]), places, document.get("env", {}), inputs, sweep)
 
     @property
     def lane(self) -> str:
         """The queue in which the job waits: see `lanes.lane`."""
-        return lanes.lane([each.as_dict() for each in self.candidates])
+        lane = lanes.lane([each.as_dict() for each in self.candidates])
+        if self.sweep and self.sweep.at_once:
+            return lanes.limited(lane, self.sweep.sweep, self.sweep.at_once)
+        return lane
 
     def usable(self, hosts: int) -> list[str]:
         """Names of the nodes where it may run, of targets that leave a choice: with more than it needs."""

@@ -58,18 +58,29 @@ class Store:
         Raises:
             Duplicate: the id belongs to a job with another digest.
         """
+        return bool(self.add_jobs([job], now))
+
+    def add_jobs(self, jobs: Iterable[NewJob], now: float) -> set[str]:
+        """Queue many jobs at once, all or none; ids of those that were not there yet.
+
+        Raises:
+            Duplicate: an id belongs to a job with another digest.
+        """
+        with self._database.write(durable=True):
+            return {job.id for job in jobs if self._add(job, now)}
+
+    def _add(self, job: NewJob, now: float) -> bool:
         lane = owned(job.lane, self.owner)
         new = (job.id, job.name, job.backend, job.target, job.digest, now, job.priority, job.planned_steps, lane)
-        with self._database.write(durable=True):
-            added = self._database.execute(
-                "INSERT INTO jobs (id, name, backend, target, digest, submitted, priority, steps, lane, labels, state)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'QUEUED') ON CONFLICT (id) DO NOTHING",
-                (*new, json.dumps(dict(job.labels))),
-            )
-            [(key, digest, there)] = self._database.read("SELECT key, digest, lane FROM jobs WHERE id = ?", (job.id,))
-            if added:
-                self._database.execute("INSERT INTO requests (job, text) VALUES (?, ?)", (key, job.request))
-                self._append(key, Event(job.id, 1, now, "", "QUEUED"))
+        added = self._database.execute(
+            "INSERT INTO jobs (id, name, backend, target, digest, submitted, priority, steps, lane, labels, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'QUEUED') ON CONFLICT (id) DO NOTHING",
+            (*new, json.dumps(dict(job.labels))),
+        )
+        [(key, digest, there)] = self._database.read("SELECT key, digest, lane FROM jobs WHERE id = ?", (job.id,))
+        if added:
+            self._database.execute("INSERT INTO requests (job, text) VALUES (?, ?)", (key, job.request))
+            self._append(key, Event(job.id, 1, now, "", "QUEUED"))
         if owner_of(there) != owner_of(lane):
             raise Duplicate(f"job {job.id}: this id belongs to a job that was submitted in another state folder")
         if digest != job.digest:

@@ -5,8 +5,8 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.store import Event, NewJob, Store, open_store
-from orchestrator.store.lanes import lane, pinned
+from orchestrator.store import Duplicate, Event, NewJob, Store, open_store
+from orchestrator.store.lanes import lane, limit_of, limited, owned, pinned
 
 PLACE = {"target": {"name": "lab"}, "hosts": [{"machine": "one", "devices": 2}, {"machine": "two", "devices": 2}]}
 
@@ -128,3 +128,21 @@ def test_no_look_reads_all_rows(tmp_path, monkeypatch, query, index):
     assert all(index in line for line in jobs), plan
     assert not any("SCAN jobs" in line and "INDEX" not in line for line in plan), plan
     assert "USE TEMP B-TREE FOR ORDER BY" not in plan, plan
+
+
+def test_a_limited_lane_says_so():
+    """The lane of jobs with a limit names it, in whatever folder and on whatever machine they wait."""
+    some = limited(lane([PLACE]), "lr-sweep.2", 4)
+    assert limit_of(some) == limit_of(owned(pinned(some, {"start": {"machine": "a+b=7"}}), "f00")) == ("lr-sweep.2", 4)
+    assert pinned(pinned(some, {"start": {"machine": "two"}}), {}) == some
+    assert limit_of(lane([PLACE])) is limit_of(lane([PLACE]) + "@a+b=7") is None
+
+
+def test_many_jobs_are_added_together_or_not_at_all(store: Store):
+    """One that is another's leaves the store as it was; those that are there are not added again."""
+    new = [NewJob(id, "n", "litgpt", "lab", id, "{}") for id in "abc"]
+    assert store.add_jobs(new[:2], 1.0) == {"a", "b"}
+    with pytest.raises(Duplicate, match="job b: this id belongs to another job"):
+        store.add_jobs([new[2], new[1]._replace(digest="other")], 2.0)
+    assert [job.id for job in store.jobs(newest_first=False)] == ["a", "b"]
+    assert store.add_jobs(new, 3.0) == {"c"}

@@ -1,0 +1,56 @@
+"""`tune sweep` and `tune best`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import DONE, FAILED
+from orchestrator.cli.arguments import labels, recipe, say
+from orchestrator.client import sweep as client
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def sweep(args: argparse.Namespace) -> int:
+    """Plan all points of a sweep and run them; prints the sweep's id."""
+    from orchestrator.render.sweep import sweep_json, sweep_table  # noqa: PLC0415
+
+    varied = client.space(args.grid, args.random, args.trials, args.seed)
+    tags = labels(args.label)
+    planned = client.plan_sweep(
+        recipe(args),
+        varied,
+        id=args.id,
+        at_once=args.at_once,
+        to=args.to,
+        on=args.on,
+        accept=args.accept,
+        ask=not args.dry_run,
+        say=say,
+    )
+    if args.dry_run:
+        facts = planned.points, planned.jobs[0].trainer, planned.jobs[0].target
+        print(json.dumps(sweep_json(*facts), indent=1) if args.json else sweep_table(*facts))
+        return DONE
+    found = client.submit_sweep(planned, priority=args.priority, labels=tags, snapshot=args.snapshot, say=say)
+    if not args.to:
+        say(f"trainer: {planned.jobs[0].trainer} (the first that can express this recipe; --to chooses)")
+    there = len(found.jobs) - found.new
+    if there:
+        say(f"{there} of {len(found.jobs)} jobs were submitted before; {f'{found.new} are' if found.new else 'nothing'} new")
+    if args.json:
+        print(json.dumps({**found._asdict(), "trainer": planned.jobs[0].trainer, "target": planned.jobs[0].target}))
+    else:
+        print(found.id, flush=True)
+    return DONE
+
+
+def best(args: argparse.Namespace) -> int:
+    """The points of a sweep, the best first; 1 where none can be compared."""
+    from orchestrator.render.sweep import ranking_json, ranking_text  # noqa: PLC0415
+
+    found = client.best(args.sweep, metric=args.metric, highest=args.highest)
+    print(json.dumps(ranking_json(found), indent=1) if args.json else ranking_text(found))
+    return DONE if found.best else FAILED

@@ -51,7 +51,7 @@ class ImportRow(NamedTuple):
     this row's."""
     make: Callable[..., Flat]
     """(*values of keys, *values of also) -> leaf -> value, and `native.<trainer>.<key>` -> value for what is set verbatim
-    besides, `idle(key, why)`, `told(key, why)` and `note(text)`. A value is the trainer's default where the key is not written, ABSENT where there is none. A
+    besides, `idle(key, why)`, `unmodelled(key, why)` and `note(text)`. A value is the trainer's default where the key is not written, ABSENT where there is none. A
     parameter called `_` or `_name` is not read, so that its key is no leaf's. Raises `Unfit`."""
     why: str = ""
     also: tuple[str, ...] = ()
@@ -69,8 +69,8 @@ class ImportRow(NamedTuple):
         return frozenset(key for key, name in zip(self.keys, names, strict=False) if name.startswith("_"))
 
 
-IDLE, TOLD, NOTE = "idle:", "told:", "note:"
-"""Begin what `idle`, `told` and `note` make."""
+IDLE, UNMODELLED, NOTE = "idle:", "unmodelled:", "note:"
+"""Begin what `idle`, `unmodelled` and `note` make."""
 
 
 def idle(key: str, why: str) -> Flat:
@@ -78,9 +78,9 @@ def idle(key: str, why: str) -> Flat:
     return {f"{IDLE}{key}": why}
 
 
-def told(key: str, why: str) -> Flat:
+def unmodelled(key: str, why: str) -> Flat:
     """A key of a row that the recipe does not say, while it says the others; part of what `ImportRow.make` returns."""
-    return {f"{TOLD}{key}": why}
+    return {f"{UNMODELLED}{key}": why}
 
 
 def note(text: str) -> Flat:
@@ -100,7 +100,7 @@ MODEL = "./model"
 REWARDS = ["./rewards.py:reward"]
 """Stand in method.grpo.rewards for functions in a trainer's own code, in the same way."""
 
-Fate = Literal["job", "kept", "told"]
+Fate = Literal["job", "kept", "unmodelled"]
 
 
 class Rule(NamedTuple):
@@ -108,11 +108,11 @@ class Rule(NamedTuple):
 
     pattern: str
     fate: Fate
-    """`job`: tune decides it for each job. `kept`: set verbatim for this trainer, without meaning for another. `told`: reported."""
+    """`job`: tune decides it for each job. `kept`: set verbatim for this trainer, without meaning for another. `unmodelled`: reported."""
     why: str
-    """`job`, `kept`: the reason. `told`: what the key does."""
+    """`job`, `kept`: the reason. `unmodelled`: what the key does."""
     carried: bool = False
-    """Of `told`: also set verbatim, so that the trainer itself loses nothing."""
+    """Of `unmodelled`: also set verbatim, so that the trainer itself loses nothing."""
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def machine(on: str) -> ImportRow:
             if isinstance(count, int):
                 out[leaf] = count
             elif count is not ABSENT:
-                out |= told(key, f"{count} is set outside of this file: name {leaf}") | note(
+                out |= unmodelled(key, f"{count} is set outside of this file: name {leaf}") | note(
                     f"{on} is counted for one device: {count} is not known here"
                 )
         return (

@@ -85,9 +85,9 @@ def read(text: str) -> NativeConfig:
         node = yaml.compose(text, Loader=_TrainerLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
-        said = " ".join(filter(None, (error.context, error.problem)))
+        message = " ".join(filter(None, (error.context, error.problem)))
         hint = "indent with spaces" if mark and "\t" in "".join(text.splitlines()[mark.line : mark.line + 1]) else ""
-        raise Unreadable(f"should be YAML: {said}", line=mark.line + 1 if mark else None, hint=hint) from None
+        raise Unreadable(f"should be YAML: {message}", line=mark.line + 1 if mark else None, hint=hint) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise Unreadable(f"should be YAML: {error}".splitlines()[0]) from None
     if not isinstance(node, yaml.MappingNode):

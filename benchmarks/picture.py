@@ -50,10 +50,10 @@ class Panel(NamedTuple):
     def grid(self, marks: Mapping[float, str]) -> Iterator[str]:
         """Lines across, with their names."""
         for value, name in marks.items():
-            yield self.level(value, 'class="grid"') + said(LEFT - 8, self.y(value) + 4, name, "end")
+            yield self.level(value, 'class="grid"') + text(LEFT - 8, self.y(value) + 4, name, "end")
 
 
-def said(x: float, y: float, words: str, anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, anchor: str = "start") -> str:
     """A text; `anchor` is which of its ends is at x."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{words}</text>'
 
@@ -82,7 +82,7 @@ def losses(panel: Panel, curves: Mapping[str, Sequence[float]], plain: Sequence[
     for values, colour, width in zip(curves.values(), COLOURS, STROKES, strict=False):
         yield panel.line(values, f'stroke="{colour}" stroke-width="{width}"')
     yield panel.line(plain, 'class="plain" stroke-dasharray="2 6"')
-    yield said(LEFT + WIDE, panel.top + 18, "loss, nats a token", "end")
+    yield text(LEFT + WIDE, panel.top + 18, "loss, nats a token", "end")
 
 
 def distances(panel: Panel, curves: Mapping[str, Sequence[float]], plain: Sequence[float], limit: float) -> Iterator[str]:
@@ -93,8 +93,8 @@ def distances(panel: Panel, curves: Mapping[str, Sequence[float]], plain: Sequen
             x, y = panel.x(step) + 1.6 * (place - 1.5), panel.y(max(log10(abs(one - other) or 1e-300), FLOOR))
             yield f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8" fill="{colour}"/>'
     yield panel.level(log10(limit), 'class="limit" stroke-dasharray="6 4"')
-    yield said(LEFT + WIDE, panel.y(log10(limit)) - 6, "what the test allows", "end")
-    yield said(LEFT, panel.top - 14, "distance of each step from the plain PyTorch loop, nats a token")
+    yield text(LEFT + WIDE, panel.y(log10(limit)) - 6, "what the test allows", "end")
+    yield text(LEFT, panel.top - 14, "distance of each step from the plain PyTorch loop, nats a token")
 
 
 def legend(curves: Mapping[str, Sequence[float]]) -> Iterator[str]:
@@ -102,11 +102,11 @@ def legend(curves: Mapping[str, Sequence[float]]) -> Iterator[str]:
     marks = {name: f'stroke="{colour}" stroke-width="6"' for name, colour in zip(curves, COLOURS, strict=False)}
     for place, (name, mark) in enumerate({**marks, "plain PyTorch loop": 'class="plain" stroke-dasharray="2 6"'}.items()):
         x = LEFT + 122 * place
-        yield f'<line {mark} x1="{x}" x2="{x + 24}" y1="22" y2="22"/>' + said(x + 32, 26, name)
+        yield f'<line {mark} x1="{x}" x2="{x + 24}" y1="22" y2="22"/>' + text(x + 32, 26, name)
 
 
 def steps(panel: Panel) -> Iterator[str]:
     """The axis below."""
     for step in (1, *range(panel.steps // 4, panel.steps + 1, panel.steps // 4)):
-        yield said(panel.x(step), panel.top + HIGH + 20, str(step), "middle")
-    yield said(LEFT + WIDE, panel.top + HIGH + 38, "optimizer step", "end")
+        yield text(panel.x(step), panel.top + HIGH + 20, str(step), "middle")
+    yield text(LEFT + WIDE, panel.top + HIGH + 38, "optimizer step", "end")

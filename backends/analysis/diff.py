@@ -193,7 +193,7 @@ def _bearing(trainer: str, key: str, found: Key, side: Side) -> tuple[str, bool]
     rule = dialects()[trainer].rule(key) if trainer in dialects() else None
     if found.is_reported or trainer not in dialects():
         return found.why, True
-    if rule and rule.fate != "told":
+    if rule and rule.fate != "unmodelled":
         return rule.why, False
     ours = _beside(trainer, key, side)
     return (rule.why if rule else found.why), not ours or any(map(decides, ours))

@@ -158,9 +158,9 @@ _REWARDS = ("rewards", "reward", "eval_rewards", "kl")
 
 def _speed(kept: Flat, row: Mapping[str, Value], count: str) -> list[Point]:
     """Tokens a second since the line before; where an attempt goes on, its first count has the tokens of the others in it."""
-    told = count and (row["step"] == 1 or "tokens" in kept)
+    measured = count and (row["step"] == 1 or "tokens" in kept)
     tokens, seconds = row.get(count, 0.0), row["seconds"]
     gone = max(seconds - kept.get("seconds", 0.0), 1e-9)
     speed = (tokens - kept.get("tokens", 0.0)) / gone
     kept["tokens"], kept["seconds"] = tokens, seconds
-    return [Point(row["step"], "tokens_per_second", speed, "seconds")] if told else []
+    return [Point(row["step"], "tokens_per_second", speed, "seconds")] if measured else []

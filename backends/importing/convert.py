@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 
 from backends.backend import Backend
 from backends.command_line import OUTSIDE
-from backends.dialect import IDLE, NOTE, TOLD, Beside, Dialect, ImportRow, IsFolder, Refused, Unfit
+from backends.dialect import IDLE, NOTE, UNMODELLED, Beside, Dialect, ImportRow, IsFolder, Refused, Unfit
 from backends.importing.entries import Fate as Fate  # noqa: PLC0414  # for those who read what convert returns
 from backends.importing.entries import Imported as Imported  # noqa: PLC0414  # as above
 from backends.importing.entries import KeyEntry as KeyEntry  # noqa: PLC0414  # as above
@@ -130,14 +130,14 @@ class _Import:
         else:
             fate, why = _fate(made), row.why
         made = {leaf: plain(value) for leaf, value in made.items() if value is not ABSENT}
-        leaves = {leaf: value for leaf, value in made.items() if not leaf.startswith((IDLE, TOLD, NOTE))}
+        leaves = {leaf: value for leaf, value in made.items() if not leaf.startswith((IDLE, UNMODELLED, NOTE))}
         self.notes += [each.removeprefix(NOTE) for each in made if each.startswith(NOTE)]
         said = self.looked_at(row, values, leaves)
         for key in said:
             if f"{IDLE}{key}" in made:
                 self.take({}, [key], "kept", made[f"{IDLE}{key}"])
-            elif f"{TOLD}{key}" in made:
-                self.take({}, [key], "unmodelled", made[f"{TOLD}{key}"])
+            elif f"{UNMODELLED}{key}" in made:
+                self.take({}, [key], "unmodelled", made[f"{UNMODELLED}{key}"])
             elif key in row.unread or not (leaves or fate == "unmodelled"):
                 self.take({}, [key], "modelled" if key in self.chose else "kept", row.why or "nothing is asked for")
         self.take(leaves, said, fate, why)
@@ -209,7 +209,7 @@ class _Import:
             self.take({}, [key], "unmodelled", "is set outside of the script: give it as KEY=VALUE")
         elif value is None and usual in (None, ABSENT):
             self.take({}, [key], "kept", "null: nothing is asked for")
-        elif value is False and rule and rule.fate == "told":
+        elif value is False and rule and rule.fate == "unmodelled":
             self.take(verbatim if rule.carried else {}, [key], "kept", "false: nothing is asked for")
         elif rule and rule.fate == "job":
             self.take({}, [key], "kept", rule.why)

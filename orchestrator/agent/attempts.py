@@ -10,7 +10,7 @@ import time
 from itertools import islice
 
 from orchestrator.agent.files import dump_json, ignore_errors, is_locked, read_json, read_part, relative
-from orchestrator.agent.identity import boot, is_elsewhere, machine, whereabouts
+from orchestrator.agent.identity import boot, host_identity, is_elsewhere, machine
 from orchestrator.agent.processes import attempt_name, attempt_processes, folder_processes, is_named, signal_all
 
 TYPE_CHECKING = False
@@ -65,7 +65,7 @@ def status(folder: str) -> Json:
     seen = {key: facts[key] for key in STATUS_KEYS if key in facts}
     size = 0 if facts["phase"] == "unknown" else log_size(folder)
     number = int(attempt.partition("@")[0])
-    return dict(seen, job=job, attempt=number, log_size=size, host=whereabouts(folder.rsplit("/", 3)[0]))
+    return dict(seen, job=job, attempt=number, log_size=size, host=host_identity(folder.rsplit("/", 3)[0]))
 
 
 def log_size(folder: str) -> int:
@@ -195,12 +195,12 @@ def reap(folder: str) -> int:
     """
     if not status(folder).get("orphans"):
         return 0
-    left = seen = leftovers(folder)
+    left = seen = remaining_processes(folder)
     signal_all(left, signal.SIGTERM)
     end = time.monotonic() + 1.0
     while left and time.monotonic() < end:
         time.sleep(0.02)
-        left = leftovers(folder)
+        left = remaining_processes(folder)
     signal_all(left, signal.SIGKILL)
     # last: while it lives, it adopts what loses its parent; without its folder it has nothing else to do
     supervisors = [] if os.path.exists(folder + "/log") else folder_processes(folder)[0]
@@ -208,7 +208,7 @@ def reap(folder: str) -> int:
     return len({*seen, *supervisors})
 
 
-def leftovers(folder: str) -> list[int]:
+def remaining_processes(folder: str) -> list[int]:
     """Live processes of an attempt that has no supervisor, or no folder; without the supervisor."""
     meta = read_json(folder + "/meta.json")
     return attempt_processes(meta["tag"], read_json(folder + "/run.json") or {}) if meta else folder_processes(folder)[1]

@@ -65,7 +65,7 @@ def name_state(home: str) -> str:
     return state_id(home)
 
 
-def whereabouts(home: str) -> str:
+def host_identity(home: str) -> str:
     """What answers for a state folder: machine, boot and state folder, with spaces between; the last may be empty."""
     return "%s %s %s" % (machine(), boot(), state_id(home))
 

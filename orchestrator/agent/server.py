@@ -53,7 +53,7 @@ def hello(home: str) -> Json:
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "free": disk.f_bavail * disk.f_frsize,
         "boot": identity.boot(),
-        "host": identity.whereabouts(home),
+        "host": identity.host_identity(home),
         "uv": program("uv", [home + "/bin", "~/.local/bin", "~/.cargo/bin"]),
         "devices": found,
         "gpu_trouble": trouble,
@@ -221,7 +221,7 @@ def observe(home: str, watch: Json) -> Json:
         return attempts.observe(blobs.whose(home, watch), watch)
     except PermissionError:
         unknown = {"job": watch["job"], "attempt": watch["attempt"], "phase": "unknown"}
-        return dict(unknown, host=identity.whereabouts(home))
+        return dict(unknown, host=identity.host_identity(home))
 
 
 def stop(home: str, request: Json) -> Json:

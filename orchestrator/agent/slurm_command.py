@@ -58,10 +58,10 @@ def run(request: Json, argv: Sequence[str], secrets: Mapping[str, str], folder: 
         raise FileNotFoundError(
             "no program %s: is this a login node? `programs:` of the target is the folder of Slurm's programs" % program
         ) from None
-    return done.returncode, done.stdout.decode("utf-8", "replace"), said(done.stderr.decode("utf-8", "replace"))
+    return done.returncode, done.stdout.decode("utf-8", "replace"), error_text(done.stderr.decode("utf-8", "replace"))
 
 
-def said(text: str) -> str:
+def error_text(text: str) -> str:
     """Slurm's errors on one line, each without the name of the program."""
     lines = [re.sub(r"^\w+: (error: |fatal: )?", "", line).strip() for line in text.splitlines()]
     return "; ".join(line for line in lines if line)

@@ -59,7 +59,7 @@ def endpoint(name: str) -> Iterator[Endpoint]:
         try:
             with reached(here.home, here.store, job.id, job.attempt) as hosts:
                 [(node, transport, *_), *_] = hosts
-                port, models = _said(transport.read(job.id, job.attempt, SUMMARY, 0, LARGEST), job)
+                port, models = _port_and_models(transport.read(job.id, job.attempt, SUMMARY, 0, LARGEST), job)
                 if not node.remote:
                     yield Endpoint(f"http://127.0.0.1:{port}/v1", models, key)
                     return
@@ -88,12 +88,17 @@ def _server(here: Session, name: str) -> Job:
     return job
 
 
-def _said(data: bytes, job: Job) -> tuple[int, tuple[str, ...]]:
+def _port_and_models(data: bytes, job: Job) -> tuple[int, tuple[str, ...]]:
     """The port and the models of a server's summary; it comes from a host."""
     try:
-        said = json.loads(data)
-        if isinstance(said["port"], int) and 0 < said["port"] < 1 << 16 and isinstance(said["models"], list) and said["models"]:
-            return said["port"], tuple(map(str, said["models"]))
+        summary = json.loads(data)
+        if (
+            isinstance(summary["port"], int)
+            and 0 < summary["port"] < 1 << 16
+            and isinstance(summary["models"], list)
+            and summary["models"]
+        ):
+            return summary["port"], tuple(map(str, summary["models"]))
     except (ValueError, KeyError, TypeError):
         pass
     raise ActionFailed(job.id, "does not answer just now; it is started again", hint=f"tune status {job.id}")

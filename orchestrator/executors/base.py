@@ -155,8 +155,8 @@ class Status:
     """Where it runs, once that is known better than when it was submitted: the controller keeps it."""
 
     @property
-    def said(self) -> Observed | None:
-        """What the speaker said; None where no host answers."""
+    def observed(self) -> Observed | None:
+        """What the speaking rank was seen to do; None where no host answers."""
         return self.ranks[self.speaker] if self.ranks else None
 
     @classmethod

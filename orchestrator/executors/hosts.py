@@ -16,9 +16,9 @@ from orchestrator.agent.attempts import FOLDER_GONE
 from orchestrator.background import BackgroundCalls
 from orchestrator.executors.admission import admit
 from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, ExecutorType, Handle, Status, Watched
+from orchestrator.executors.host_identity import believed
 from orchestrator.executors.host_state import HostState
 from orchestrator.executors.launch import PLACEMENT, Launch, NotStaged
-from orchestrator.executors.whereabouts import believed
 from orchestrator.monitoring.poll import Observed, observe
 from orchestrator.staging.request import GRACE
 from orchestrator.targets.closed import Closed, keep_closed

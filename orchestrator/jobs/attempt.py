@@ -97,14 +97,14 @@ class ActiveAttempt:
 
 def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> Facts:
     """Everything that a decision rests on; nothing is known of how it went where no host answers."""
-    speaker = status.said
+    speaker = status.observed
     phases = [each.seen.phase for each in status.ranks if each]
     if speaker is None:
         return Facts(job.state, job.want, status.phase, silent=case.silent())
     seen, first = speaker.seen, status.ranks[0]
     left = None
-    if speaker.said is not None:
-        left = str(speaker.said.get("reason", "step_failed")), str(speaker.said.get("detail", ""))
+    if speaker.reason is not None:
+        left = str(speaker.reason.get("reason", "step_failed")), str(speaker.reason.get("detail", ""))
     verdict = None
     if status.phase == "exited" and seen.rc == 0:
         missing = [path for path in case.plan.promise.files if not first or path not in first.seen.exist]

@@ -143,7 +143,7 @@ class Controller:
             if case.status is None:  # it is on its way, or nothing was heard of it yet
                 if job.want and job.state in ALIVE and (handle := case.handle(job.id)):
                     self.executors.cancel(handle)
-            elif job.want == "abandon" or (status and (status.said or status.phase == "pending")):
+            elif job.want == "abandon" or (status and (status.observed or status.phase == "pending")):
                 self._follow(each, case, case.status)
 
     def _read(self, each: Active, case: ActiveAttempt, status: Status) -> None:
@@ -185,7 +185,7 @@ class Controller:
 
     def _follow(self, each: Active, case: ActiveAttempt, status: Status) -> None:
         """Decide, by what all hosts of a job said last."""
-        job, speaker = each.job, status.said
+        job, speaker = each.job, status.observed
         if job.state not in ALIVE:
             return
         answering = bool(status.ranks) and None not in status.ranks
@@ -246,7 +246,7 @@ class Controller:
 
     def _end(self, each: Active, case: ActiveAttempt, new: Become, status: Status, steps: int | None) -> None:
         """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
-        job, now, speaker = each.job, time.time(), status.said
+        job, now, speaker = each.job, time.time(), status.observed
         seen = speaker.seen if speaker else AttemptStatus(job.id, job.attempt, "unknown")
         if new.state == "SUCCEEDED":
             first = status.ranks[0] if status.ranks else None

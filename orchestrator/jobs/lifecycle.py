@@ -47,7 +47,7 @@ class Facts:
     orphans: int = 0
     verdict: tuple[str, str] | None = None
     """Reason and detail when all steps ended with exit code 0 and the job has not trained all the same."""
-    said: tuple[str, str] | None = None
+    step_reason: tuple[str, str] | None = None
     """Reason and detail that the failing step left."""
     condemned: tuple[str, str] | None = None
     """Reason and detail for which we stop it."""
@@ -153,7 +153,7 @@ def _ended(facts: Facts) -> Become:
     if facts.signal is not None:
         return Become("FAILED", "signal", _how(facts))
     if facts.rc:
-        reason, detail = facts.said or ("exit_code", "")
+        reason, detail = facts.step_reason or ("exit_code", "")
         return Become("FAILED", reason, detail or _how(facts))
     if facts.verdict:
         return Become("FAILED", *facts.verdict)
@@ -165,7 +165,7 @@ def _how(facts: Facts) -> str:
     if facts.rc == 0 and facts.verdict:
         return ": ".join(filter(None, facts.verdict))
     how = f"ended with exit code {facts.rc}" if facts.signal is None else f"was ended by signal {facts.signal}"
-    last = facts.said[1] if facts.said else facts.last_words if facts.signal is None else ""
+    last = facts.step_reason[1] if facts.step_reason else facts.last_words if facts.signal is None else ""
     if not facts.cause and KILL in (facts.signal, (facts.rc or 0) - 128):
         last = _killed(facts.evidence)
     return f"step {facts.step} {how}" + (f": {last}" if last else "")

@@ -35,7 +35,8 @@ class Observed:
     log: bytes = field(default=b"", repr=False)
     """New bytes of the log, where the watch asked for them."""
     manifest: dict[str, Any] | None = None
-    said: dict[str, Any] | None = None
+    reason: dict[str, Any] | None = None
+    """What the step that failed wrote of why: `reason` and `detail`."""
     summary: dict[str, object] | None = None
     """What a stage says of itself, where the watch asked for it."""
     resolved: str = field(default="", repr=False)

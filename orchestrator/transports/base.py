@@ -275,7 +275,7 @@ class AttemptStatus:
     """Processes that a dead supervisor left behind."""
     log_size: int = 0
     host: str = ""
-    """Which machine says so, which boot of it, and which state folder there: see `executors.whereabouts`."""
+    """Which machine says so, which boot of it, and which state folder there: see `executors.host_identity`."""
     ended: float | None = None
     """Seconds since the epoch, by our clock, when exited."""
     chunks: tuple[Chunk, ...] = ()

@@ -115,7 +115,7 @@ class Bench:
 
     def end(self, job):
         self.until(lambda: self.phase(job) == "exited")
-        return self.told[job].said.seen
+        return self.told[job].observed.seen
 
     def close(self):
         for job in list(self.handles):
@@ -204,16 +204,16 @@ def test_an_attempt_is_started_once(bench, request):
     timeless = request.node.callspec.params["bench"] == "scratch"  # it never says when a step began
 
     def runs():
-        return bench.phase("a") == "running" and (timeless or bench.told["a"].said.seen.step_started is not None)
+        return bench.phase("a") == "running" and (timeless or bench.told["a"].observed.seen.step_started is not None)
 
     bench.start("a", "echo began; sleep 600")
     bench.until(runs)
-    started, handle = bench.told["a"].said.seen.step_started, bench.handles["a"]
+    started, handle = bench.told["a"].observed.seen.step_started, bench.handles["a"]
     bench.submit(handle)
     bench.executor = bench.make()
     bench.submit(handle)
     bench.until(runs)
-    assert bench.told["a"].said.seen.step_started == started
+    assert bench.told["a"].observed.seen.step_started == started
     bench.until(lambda: bench.poll() and b"began" in bench.logs["a"])
     assert bench.logs["a"].split().count(b"began") == 1
 
@@ -271,7 +271,7 @@ def test_cancel_ends_it(bench):
     bench.start("a", "sleep 600")
     bench.until(lambda: bench.phase("a") == "running")
     bench.until(lambda: bench.executor.cancel(bench.handles["a"]) or bench.phase("a") == "exited")
-    assert bench.told["a"].said.seen.why in ("stopped", "killed after grace")
+    assert bench.told["a"].observed.seen.why in ("stopped", "killed after grace")
     bench.executor.cancel(bench.handles["a"])
     assert bench.phase("a") == "exited"
 

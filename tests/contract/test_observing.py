@@ -39,12 +39,12 @@ def test_one_call_says_all(host: Host, code: int) -> None:
     assert [chunk.data for chunk in observed.chunks] == [b"0,1\n"]
     assert (observed.manifest, observed.resolved) == ({"steps": 3}, "")
     if code:
-        assert observed.said == {"reason": "no_loss_tokens", "detail": "row 3"}
+        assert observed.reason == {"reason": "no_loss_tokens", "detail": "row 3"}
         assert json.loads(observed.index) == [{"step": 2, "folder": "step-2"}]
         assert len(observed.tail) == TAIL
         assert observed.tail.endswith(b"the end\n")
     else:
-        assert (observed.said, observed.index, observed.tail) == (None, "", b"")
+        assert (observed.reason, observed.index, observed.tail) == (None, "", b"")
 
 
 def test_what_one_call_cannot_bring_is_brought_by_more(host: Host) -> None:

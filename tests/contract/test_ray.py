@@ -50,7 +50,7 @@ def test_a_controller_that_is_killed_anywhere(bench, seed):
             bench.executor = bench.make()
             bench.submit(bench.handles["a"])
         time.sleep(moments.uniform(0.05, 0.6))
-    assert bench.told["a"].said.seen.rc == 4
+    assert bench.told["a"].observed.seen.rc == 4
     assert (bench.logs["a"].split().count(b"began"), bench.logs["a"].split().count(b"over")) == (1, 1)
 
 
@@ -82,7 +82,7 @@ def test_what_ray_users_do_by_hand(bench):
     bench.until(lambda: bench.phase("a") == "running")
     JobsApi(bench.candidate.nodes[0].ray.url).stop(bench.handles["a"].placement.ref)
     bench.until(lambda: bench.phase("a") == "lost")
-    assert bench.told["a"].said.seen.why == "allocation ended"
+    assert bench.told["a"].observed.seen.why == "allocation ended"
     bench.handles.clear()
 
 
@@ -102,7 +102,7 @@ def test_the_head_dies_and_comes_back(bench, ray):
     bench.executor.close()
     bench.executor = bench.make()
     bench.until(lambda: bench.phase("a") == "lost")
-    assert bench.told["a"].said.seen.why == "allocation ended"
+    assert bench.told["a"].observed.seen.why == "allocation ended"
     found = bench.executor.find("a", 1, [bench.candidate])
     assert found
     assert found.placement.devices == bench.handles["a"].placement.devices
@@ -126,7 +126,7 @@ def test_a_node_dies(bench, ray, monkeypatch):
     try:
         bench.until(lambda: bench.phase("a") == "unreachable")
         bench.until(lambda: bench.phase("a") == "lost")
-        assert bench.told["a"].said.seen.why == "node gone"
+        assert bench.told["a"].observed.seen.why == "node gone"
         bench.handles.clear()
     finally:
         ray.start(1)

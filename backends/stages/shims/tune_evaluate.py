@@ -131,9 +131,13 @@ def _write(results: dict[str, Any], figures: dict[str, Figures], changes: dict[s
                 {"name": f"change/{task}.{metric}_stderr", "value": error},
             ]
     _lines(OUT / "points.jsonl", points)
-    said = [_said(task, metric, value, changes) for task, metrics in figures["model"].items() for metric, value in _main(metrics)]
-    Path("summary.json").write_text(json.dumps({"detail": "; ".join(said), "figures": figures, "changes": changes}))
-    print("\n".join(said))
+    lines = [
+        _summary_line(task, metric, value, changes)
+        for task, metrics in figures["model"].items()
+        for metric, value in _main(metrics)
+    ]
+    Path("summary.json").write_text(json.dumps({"detail": "; ".join(lines), "figures": figures, "changes": changes}))
+    print("\n".join(lines))
 
 
 def _main(metrics: dict[str, float]) -> Iterable[tuple[str, float]]:
@@ -141,7 +145,7 @@ def _main(metrics: dict[str, float]) -> Iterable[tuple[str, float]]:
     return [(name, value) for name, value in metrics.items() if not name.endswith("_stderr")]
 
 
-def _said(task: str, metric: str, value: float, changes: dict[str, Any]) -> str:
+def _summary_line(task: str, metric: str, value: float, changes: dict[str, Any]) -> str:
     change = changes.get(task, {}).get(metric)
     return f"{task}.{metric} {value:.4g}" + (f" ({change[0]:+.3g} ± {change[1]:.2g})" if change else "")
 

@@ -142,8 +142,8 @@ def _finish(report: dict[str, Any]) -> None:
         {"name": f"{form.replace('-', '_')}/{name}", "value": value} for form, facts in forms for name, value in facts.items()
     ]
     Path("out/points.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    said = "; ".join(f"{form} within {facts['largest_difference']:.2g} nats of the checkpoint" for form, facts in forms)
-    Path("summary.json").write_text(json.dumps({"detail": said}))
+    summary = "; ".join(f"{form} within {facts['largest_difference']:.2g} nats of the checkpoint" for form, facts in forms)
+    Path("summary.json").write_text(json.dumps({"detail": summary}))
 
 
 if __name__ == "__main__":

@@ -84,10 +84,10 @@ class Generator:
         places = places[:, -1:]
         while open_rows:
             last = seen.logits[:, -1].float()
-            said = torch.log_softmax(last, -1)
+            scores = torch.log_softmax(last, -1)
             chosen = [_choose(last[row], batch[row], dice[row]) if row in open_rows else self.pad for row in range(len(batch))]
             for row in list(open_rows):
-                self._say(batch[row], chosen[row], said[row], first=not open_rows[row])
+                self._say(batch[row], chosen[row], scores[row], first=not open_rows[row])
                 open_rows[row] += 1
                 ask = batch[row]
                 if ask.given_up or chosen[row] in ask.stops or open_rows[row] >= ask.longest:
@@ -108,10 +108,10 @@ class Generator:
         marks = [[0] * (width - len(each.ids)) + [1] * len(each.ids) for each in batch]
         return torch.tensor(rows, device=device), torch.tensor(marks, device=device)
 
-    def _say(self, ask: Ask, id: int, said: Any, *, first: bool) -> None:
+    def _say(self, ask: Ask, id: int, scores: Any, *, first: bool) -> None:
         if first:
             self.counters.first_token_seconds += time.monotonic() - ask.asked
-        ask.answers.put(_token(id, said, ask.logprobs))
+        ask.answers.put(_token(id, scores, ask.logprobs))
 
     def _end(self, ask: Ask, tokens: int) -> None:
         self.counters.requests += 1
@@ -121,19 +121,19 @@ class Generator:
         ask.answers.put(None)
 
 
-def _token(id: int, said: Any, logprobs: int | None) -> Token:
+def _token(id: int, scores: Any, logprobs: int | None) -> Token:
     if logprobs is None:
         return Token(id, None)
-    top = said.topk(logprobs) if logprobs else None
-    return Token(id, said[id].item(), list(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else [])
+    top = scores.topk(logprobs) if logprobs else None
+    return Token(id, scores[id].item(), list(zip(top.indices.tolist(), top.values.tolist(), strict=True)) if top else [])
 
 
 def _echo(ask: Ask, logits: Any) -> None:
     """The tokens of a prompt with their log-probabilities."""
-    said = torch.log_softmax(logits.float(), -1)
+    scores = torch.log_softmax(logits.float(), -1)
     ask.answers.put(Token(ask.ids[0], None))
     for place, id in enumerate(ask.ids[1:]):
-        ask.answers.put(_token(id, said[place], ask.logprobs or 0))
+        ask.answers.put(_token(id, scores[place], ask.logprobs or 0))
 
 
 def _generator(ask: Ask, device: Any) -> Any:

@@ -181,8 +181,10 @@ def replies(file: Path, expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for each in expected:
         whole = each["prompt"] + each["reply"]
-        said = [_next(server.listening_address, whole[:place], token) for place, token in enumerate(whole) if place]
-        found.append({"reply": [token for token, _ in said[len(each["prompt"]) - 1 :]], "logprobs": [value for _, value in said]})
+        scored = [_next(server.listening_address, whole[:place], token) for place, token in enumerate(whole) if place]
+        found.append(
+            {"reply": [token for token, _ in scored[len(each["prompt"]) - 1 :]], "logprobs": [value for _, value in scored]}
+        )
     return found
 
 
@@ -193,9 +195,9 @@ def _next(address: str, ids: list[int], token: int) -> tuple[int, float | None]:
     body = {"prompt": ids, "n_predict": 1, "temperature": 0.0, "n_probs": MOST, "return_tokens": True}
     request = urllib.request.Request(f"{address}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310  # our own
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=600) as answer:
-        said = json.load(answer)
-    top = next(iter(said.get("completion_probabilities", ())), None)
+        reply = json.load(answer)
+    top = next(iter(reply.get("completion_probabilities", ())), None)
     if top is None:
-        return said["tokens"][0], None
+        return reply["tokens"][0], None
     known = {each["id"]: each["logprob"] for each in (*top["top_logprobs"], top)}
     return top["id"], known.get(token, float("-inf"))

@@ -58,8 +58,8 @@ def _reply(model: Any, ids: list[int], tokens: int) -> dict[str, Any]:
 def logprobs(model: Any, ids: list[int]) -> list[float]:
     """Log-probability of every token but the first, given those before it."""
     logits = model(input_ids=torch.tensor([ids], device=model.device)).logits[0].float()
-    said = torch.log_softmax(logits[:-1], -1)
-    return said.gather(1, torch.tensor(ids[1:], device=said.device).unsqueeze(1)).squeeze(1).tolist()
+    logprobs = torch.log_softmax(logits[:-1], -1)
+    return logprobs.gather(1, torch.tensor(ids[1:], device=logprobs.device).unsqueeze(1)).squeeze(1).tolist()
 
 
 def apart(expected: list[dict[str, Any]], found: list[list[float | None]]) -> tuple[float, str]:

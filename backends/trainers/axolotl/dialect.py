@@ -181,7 +181,7 @@ _KEPT = {
     "auto_resume_from_checkpoints": "goes on from an earlier attempt",
     "resize_token_embeddings_to_32x": "unused rows of the embedding",
 }
-_TOLD = {
+_UNMODELLED = {
     "chat_template": "how messages become text; a recipe uses the model's own template",
     "chat_template_*": "how messages become text; a recipe uses the model's own template",
     "special_tokens*": _TOKENS,
@@ -245,15 +245,15 @@ _TOLD = {
 }
 
 RULES = (
-    *(Rule(pattern, "told", f"{RELEASE.named} refuses it: {why}") for pattern, why in REMOVED.items()),
-    *(Rule(switch, "told", "which kernel: axolotl takes it beside no attn_implementation") for switch in ATTENTION),
-    Rule("batch_size", "told", "axolotl takes it beside no gradient_accumulation_steps"),
+    *(Rule(pattern, "unmodelled", f"{RELEASE.named} refuses it: {why}") for pattern, why in REMOVED.items()),
+    *(Rule(switch, "unmodelled", "which kernel: axolotl takes it beside no attn_implementation") for switch in ATTENTION),
+    Rule("batch_size", "unmodelled", "axolotl takes it beside no gradient_accumulation_steps"),
     *(Rule(f"{name}.*.ds_type", "kept", "the form of the file, which its ending says") for name in _LISTS),
     *(Rule(pattern, "job", why) for pattern, why in _JOB.items()),
     *(Rule(pattern, "kept", why) for pattern, why in _KEPT.items()),
     *(
-        Rule(pattern, "told", why, not pattern.startswith(("datasets", "test_datasets", "pretraining")))
-        for pattern, why in _TOLD.items()
+        Rule(pattern, "unmodelled", why, not pattern.startswith(("datasets", "test_datasets", "pretraining")))
+        for pattern, why in _UNMODELLED.items()
     ),
 )
 

@@ -148,8 +148,8 @@ def _deepspeed(path: Value, listed: Value, devices: Value, hosts: Value) -> Flat
     if path in (ABSENT, None, ""):
         return {}
     stage = re.match(r"zero([123])(?:_|\.|$)", text(path).rpartition("/")[2])
-    said = {"resources.strategy": f"zero{stage[1]}"} if stage and counted(devices, hosts) > 1 else {}
-    raise Unfit(f"{path} is not beside the config: put it there and it comes along, or name resources.strategy", said)
+    values = {"resources.strategy": f"zero{stage[1]}"} if stage and counted(devices, hosts) > 1 else {}
+    raise Unfit(f"{path} is not beside the config: put it there and it comes along, or name resources.strategy", values)
 
 
 def _saving(steps: Value, strategy: Value, per_epoch: Value) -> Flat:
@@ -179,6 +179,6 @@ def _trackers(
     ]
     if not services:
         return {}
-    said = {"log.project": project if "wandb" in services else experiment, "log.run": run if "wandb" in services else attempt}
-    said |= {"log.mlflow_uri": uri} if "mlflow" in services else {}
-    return {"log.trackers": services, **{leaf: value for leaf, value in said.items() if isinstance(value, str) and value}}
+    values = {"log.project": project if "wandb" in services else experiment, "log.run": run if "wandb" in services else attempt}
+    values |= {"log.mlflow_uri": uri} if "mlflow" in services else {}
+    return {"log.trackers": services, **{leaf: value for leaf, value in values.items() if isinstance(value, str) and value}}

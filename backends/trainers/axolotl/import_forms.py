@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from backends.dialect import Unfit, told
+from backends.dialect import Unfit, unmodelled
 from backends.mapping.rows import Flat, Value, Variant
 
 PAIRS = ("dpo", "ipo", "orpo", "simpo", "reward")
@@ -143,7 +143,7 @@ def _own_prompt(kind: Flat, at: str) -> Form:
         return Form("completion", columns, exact=other == text and set(kind) <= _WRITTEN)
     more = {}
     if other is not None and other != text.replace("{input}", ""):
-        more = told(f"{at}no_input_format", "rows without input get a text of their own, which a recipe's template has not")
+        more = unmodelled(f"{at}no_input_format", "rows without input get a text of their own, which a recipe's template has not")
     return Form("instruct", named, before + text, more)
 
 
@@ -201,7 +201,7 @@ def _own_pairs(kind: Flat, form: str, answers: tuple[str, ...], at: str) -> Form
     for name in ("prompt", *answers):
         text: Value = kind.get(f"{name}_format")
         if text not in (None, "", f"{{{name}}}"):
-            more |= told(f"{at}{name}_format", f"text around the {name}: recipes leave it to the model's chat template")
+            more |= unmodelled(f"{at}{name}_format", f"text around the {name}: recipes leave it to the model's chat template")
     return Form(form, columns, more=more, exact=not more and set(kind) == _written_pairs(names, answers))
 
 

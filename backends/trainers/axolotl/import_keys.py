@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.dialect import ImportRow, Unfit, counted, idle, machine, note, number, text, told, whole
+from backends.dialect import ImportRow, Unfit, counted, idle, machine, note, number, text, unmodelled, whole
 from backends.hf.method import smoothed
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
@@ -109,7 +109,10 @@ def _adapter(word: Value, bits: Value, dora: Value) -> Flat:
     if bits is True and (word != "qlora" or is_dora):
         over = "DoRA" if is_dora else "LoRA" if word == "lora" else "all weights trained"
         own = {f"{_NATIVE}load_in_4bit": True, **({f"{_NATIVE}adapter": "qlora"} if word == "qlora" else {})}
-        return {**own, **told("load_in_4bit", f"{over} over a base in 4 bits: method.adapter has qlora, and no word for this")}
+        return {
+            **own,
+            **unmodelled("load_in_4bit", f"{over} over a base in 4 bits: method.adapter has qlora, and no word for this"),
+        }
     return {}
 
 
@@ -160,7 +163,10 @@ def _with_linear(modules: Value) -> Flat:
     head = ["head"] if "lm_head" in more else []
     out = {"method.lora.targets": [*_ALL, *head], f"{_NATIVE}lora_target_linear": True, f"{_NATIVE}lora_target_modules": modules}
     rest = ", ".join(map(str, (each for each in more if each != "lm_head")))
-    return {**out, **(told("lora_target_modules", f"layers that method.lora.targets has no word for: {rest}") if rest else {})}
+    return {
+        **out,
+        **(unmodelled("lora_target_modules", f"layers that method.lora.targets has no word for: {rest}") if rest else {}),
+    }
 
 
 def _preference(variant: Variant) -> tuple[ImportRow, ...]:
@@ -207,8 +213,8 @@ def _qat(weight: Value, activation: Value, group: Value) -> Flat:
     if weight in (ABSENT, None):
         return {}
     if (weight, activation) != ("int4", "int8"):
-        said = {"weight_dtype": weight, "activation_dtype": activation, "group_size": group}
-        carry = {f"{_NATIVE}qat.{key}": value for key, value in said.items() if value is not ABSENT}
+        quantization = {"weight_dtype": weight, "activation_dtype": activation, "group_size": group}
+        carry = {f"{_NATIVE}qat.{key}": value for key, value in quantization.items() if value is not ABSENT}
         raise Unfit(f"rounds weights to {weight} and activations to {activation}; recipes have int4 and int8", carry)
     return {"method.qat.scheme": "int8-int4", "method.qat.group": 32 if group in (ABSENT, None) else whole(group)}
 

@@ -100,12 +100,12 @@ class Command(Section):
         return not self.used.isdisjoint({"python", "model", "data"})
 
 
-def read(said: Mapping[str, Value] | None, leaves: tuple[str, ...]) -> tuple[Command | None, tuple[str, ...]]:
+def read(given: Mapping[str, Value] | None, leaves: tuple[str, ...]) -> tuple[Command | None, tuple[str, ...]]:
     """The command, and what is wrong with it; None when it cannot even be read."""
-    if said is None:
+    if given is None:
         return None, ("native.command is required: argv, the command line to run, and metrics",)
     try:
-        command = Command.model_validate(said)
+        command = Command.model_validate(given)
     except ValidationError as error:
         return None, tuple(_fault(each) for each in error.errors(include_url=False))
     known = {*leaves, "model", "data", "python"}

@@ -156,8 +156,10 @@ def _evaluation(*values: Value) -> Flat:
     own = {f"{_NATIVE}{key}": value for key, value in zip(EVALUATION_KEYS, found, strict=True) if value is not ABSENT}
     if not is_folder or share not in (None, ABSENT):
         return own
-    said = {"eval.every": whole(found[0]), "eval.batches": whole(found[1])}
-    return said | {key: value for key, value in own.items() if key not in (f"{_NATIVE}eval.interval", f"{_NATIVE}eval.max_iters")}
+    intervals = {"eval.every": whole(found[0]), "eval.batches": whole(found[1])}
+    return intervals | {
+        key: value for key, value in own.items() if key not in (f"{_NATIVE}eval.interval", f"{_NATIVE}eval.max_iters")
+    }
 
 
 def _saving(every: Value) -> Flat:

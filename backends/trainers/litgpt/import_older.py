@@ -21,8 +21,8 @@ def today(keys: Flat, lines: dict[str, int]) -> tuple[Flat, list[str]]:
     """A config of 0.3 or before with the keys of today, and a note for each. What it leaves out is what that release took then,
     which is not what LitGPT takes today.
     """
-    said = [key for key in (*_OLD, *_BETAS) if key in keys]
-    if not said or any(key.startswith("optimizer") for key in keys):
+    older = [key for key in (*_OLD, *_BETAS) if key in keys]
+    if not older or any(key.startswith("optimizer") for key in keys):
         return keys, []
     first, second = (keys.get(key, usual) for key, usual in _BETAS.items())
     made: Flat = {
@@ -35,10 +35,10 @@ def today(keys: Flat, lines: dict[str, int]) -> tuple[Flat, list[str]]:
         if old in keys:
             where.add(key)
             lines |= {key: lines[old]} if old in lines else {}
-    names = ", ".join(key.removeprefix("train.") for key in said)
-    unsaid = [key.removeprefix(_AT) for key in made if key not in where]
+    names = ", ".join(key.removeprefix("train.") for key in older)
+    assumed = [key.removeprefix(_AT) for key in made if key not in where]
     notes = [f"train.{names}: as LitGPT had them until 0.3; they are optimizer.init_args.lr, weight_decay and betas today"]
-    if unsaid:
-        notes.append(f"{', '.join(unsaid)}: what LitGPT 0.3 took where a config says nothing, which is not what it takes today")
-    rest = {key: value for key, value in keys.items() if key not in said}
+    if assumed:
+        notes.append(f"{', '.join(assumed)}: what LitGPT 0.3 took where a config says nothing, which is not what it takes today")
+    rest = {key: value for key, value in keys.items() if key not in older}
     return {**rest, **{key: value for key, value in made.items() if value is not ABSENT}}, notes

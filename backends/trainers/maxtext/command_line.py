@@ -13,7 +13,7 @@ def parse(found: CommandLine) -> Arguments:
     sets = pairs(found.words)
     odd = [word for word in found.words if word and word != config and not PAIR.match(word)]
     more = {f"{OUTSIDE if '$' in word else ODD}{word}": "" for word in odd}
-    return Arguments(config, sets, {"launch:module": found.module, "launch:said": sorted(sets), **more})
+    return Arguments(config, sets, {"launch:module": found.module, "launch:overrides": sorted(sets), **more})
 
 
 def module(name: str) -> str:

@@ -55,8 +55,8 @@ def forms(kind: str) -> Mapping[str, tuple[str, ...]]:
 def _files(variant: Variant) -> Row:
     """Where the rows are and which columns they have."""
     wanted = forms(variant.kind)
-    told = ("use_sft", "add_eos") if variant.kind == "distill" else ()
-    ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in NAMES), *(("data.add_eos",) if told else ()))
+    switches = ("use_sft", "add_eos") if variant.kind == "distill" else ()
+    ours = ("data.train", "data.format", *(f"data.columns.{c}" for c in NAMES), *(("data.add_eos",) if switches else ()))
 
     def to(name: Value, given: str, *rest: Value) -> Values:
         first = sources("data.train", name, "")[0]
@@ -72,20 +72,20 @@ def _files(variant: Variant) -> Row:
         if given not in wanted:
             why = f"MaxText's loader reads {' and '.join(wanted)} rows here, {given} rows only as lists of messages; {SHARED}"
             raise Unsupported("data.format", why, see=_INSTRUCTIONS)
-        keys |= dict(zip(told, (True, ABSENT) if given != "text" else (False, rest[-2]), strict=False))
+        keys |= dict(zip(switches, (True, ABSENT) if given != "text" else (False, rest[-2]), strict=False))
         _refuse(name, given, keys)
-        if told and given != "text" and rest[-2]:
+        if switches and given != "text" and rest[-2]:
             raise Unsupported("data.add_eos", _NO_END, see=_LOADER, fallback=keys)
         return tuple(keys.values())
 
     return couple(
         ours,
-        (*_KEYS, f"{LAUNCH}:data", *told),
+        (*_KEYS, f"{LAUNCH}:data", *switches),
         to,
         lambda *values: tuple(values[len(_KEYS)]),
         why="chats are lists of messages, in columns prompt and completion too" if "completion" in wanted else "",
         see=_LOADER,
-        absent=told[1:],
+        absent=switches[1:],
     )
 
 

@@ -133,14 +133,14 @@ def _over(keys: Flat, lines: Value, notes: list[str]) -> tuple[Flat, Value, tupl
     """The model's file wins over a key of the YAML, in silence; a word of the command line wins over both. How to train, which
     some files of models say too, is read like a base.
     """
-    said, table = set(keys.get("launch:said") or ()), DEFAULTS.table
+    overrides, table = set(keys.get("launch:overrides") or ()), DEFAULTS.table
     place = f"{_model_file(keys)}:"
-    won = {key: value for key, value in keys.items() if key not in said and _differs(key, value, place)}
+    won = {key: value for key, value in keys.items() if key not in overrides and _differs(key, value, place)}
     notes += [
         f"{key} = {value!r} has no effect: MaxText's own file of the model says {table[place + key]!r}"
         for key, value in won.items()
     ]
-    out = {key: table[place + key] if key in won else value for key, value in keys.items() if key != "launch:said"}
+    out = {key: table[place + key] if key in won else value for key, value in keys.items() if key != "launch:overrides"}
     return (
         {**out, **{key: table[place + key] for key in OF_MODELS if key not in out and place + key in table}},
         lines,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from backends.dialect import MODEL, REWARDS, ImportRow, Unfit, idle, machine, number, text, told, whole
+from backends.dialect import MODEL, REWARDS, ImportRow, Unfit, idle, machine, number, text, unmodelled, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Values, Variant
 from backends.models import MODELS, ModelFacts
 from backends.recipe.paths import HUB, is_path
@@ -153,7 +153,7 @@ def _other_tokenizer(path: Value, entry: ModelFacts) -> Flat:
         isinstance(path, str) and entry_of(entry.maxtext, path) and path in MODELS and MODELS[path].maxtext == entry.maxtext
     ):
         return {} if path == entry.id else idle("tokenizer_path", "the model's own")
-    return told("tokenizer_path", f"another tokenizer than that of {entry.id}, which a recipe takes")
+    return unmodelled("tokenizer_path", f"another tokenizer than that of {entry.id}, which a recipe takes")
 
 
 def _other_weights(weights: Value, of_student: Value, entry: ModelFacts) -> Flat:
@@ -162,8 +162,8 @@ def _other_weights(weights: Value, of_student: Value, entry: ModelFacts) -> Flat
         f"a checkpoint in MaxText's own form, which does not come along: the run begins with the weights of {entry.id} on the hub"
     )
     return {
-        **({} if weights in _NOTHING else told("load_parameters_path", why)),
-        **({} if of_student in _NOTHING else told("student_overrides.load_parameters_path", why)),
+        **({} if weights in _NOTHING else unmodelled("load_parameters_path", why)),
+        **({} if of_student in _NOTHING else unmodelled("student_overrides.load_parameters_path", why)),
     }
 
 

@@ -30,8 +30,8 @@ def today(keys: Flat, lines: dict[str, int]) -> tuple[Flat, dict[str, int], list
         out[name] = value
         places |= {name: places[key]} if key in places else {}
         notes.append(f"{key} is an older name of {name}")
-    if "launch:said" in out:
-        out["launch:said"] = sorted(RENAMED.get(key, key) for key in out["launch:said"])
+    if "launch:overrides" in out:
+        out["launch:overrides"] = sorted(RENAMED.get(key, key) for key in out["launch:overrides"])
     return out, places, notes
 
 

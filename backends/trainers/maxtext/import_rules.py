@@ -132,7 +132,7 @@ _KEPT: dict[str, tuple[str, ...]] = {
         "packing_max*",
     ),
 }
-_TOLD = {
+_UNMODELLED = {
     "word:*": "no key=value: MaxText refuses it",
     "hf_name": "one of several configurations of the data set",
     "*multimodal*": "images or sound: a recipe has text only",
@@ -165,5 +165,5 @@ _TOLD = {
 RULES = (
     *(Rule(pattern, "job", why) for why, patterns in _PATTERNS.items() for pattern in patterns),
     *(Rule(pattern, "kept", why) for why, patterns in _KEPT.items() for pattern in patterns),
-    *(Rule(pattern, "told", why, carried=True) for pattern, why in _TOLD.items()),
+    *(Rule(pattern, "unmodelled", why, carried=True) for pattern, why in _UNMODELLED.items()),
 )

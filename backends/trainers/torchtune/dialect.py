@@ -37,10 +37,10 @@ def sure(keys: Flat) -> str:
 def resolve(config: NativeConfig, _: Beside) -> NativeConfig:
     """References filled in, and what the comments say as keys of `launch`."""
     keys = {key: _filled(key, value, config) for key, value in config.keys.items()}
-    said, lines, notes = _said(keys, config.text)
+    quoted, lines, notes = _quoted(keys, config.text)
     if "launch:recipe" in keys:  # a command line, which the comments' go behind as a whole
-        said, notes = {key: value for key, value in said.items() if key in ("launch:model", "launch:teacher")}, []
-    missing = {key: value for key, value in said.items() if key not in keys}
+        quoted, notes = {key: value for key, value in quoted.items() if key in ("launch:model", "launch:teacher")}, []
+    missing = {key: value for key, value in quoted.items() if key not in keys}
     return NativeConfig(today({**keys, **missing}), {**config.lines, **lines}, (*config.notes, *notes), config.text)
 
 
@@ -71,7 +71,7 @@ def _referred(key: str, name: str, config: NativeConfig) -> Value:
     return config.keys[path]
 
 
-def _said(keys: Flat, text: str) -> tuple[Flat, dict[str, int], list[str]]:
+def _quoted(keys: Flat, text: str) -> tuple[Flat, dict[str, int], list[str]]:
     """What the quoted commands say, with their lines, and what else they quote."""
     out: Flat = {}
     lines: dict[str, int] = {}
@@ -89,11 +89,11 @@ def _said(keys: Flat, text: str) -> tuple[Flat, dict[str, int], list[str]]:
         for name, value in found.items():
             if f"launch:{name}" not in out:
                 out[f"launch:{name}"], lines[f"launch:{name}"] = value, number
-    notes = [f"the comments quote another command too, which is left out: {_told(each)}" for each in runs[1:]]
+    notes = [f"the comments quote another command too, which is left out: {_listed(each)}" for each in runs[1:]]
     return out, lines, notes
 
 
-def _told(ran: Flat) -> str:
+def _listed(ran: Flat) -> str:
     return ", ".join(f"{name} {value}" for name, value in ran.items())
 
 
@@ -192,26 +192,26 @@ RULES = (
     Rule("cudnn_deterministic_mode", "kept", "which kernels are allowed"),
     Rule("fsdp.cpu_offload", "kept", _MEMORY),
     Rule("memory_efficient_fsdp_wrap", "kept", _MEMORY),
-    Rule("model.*_trainable", "told", "which parts of a model with images are trained", carried=True),
-    Rule("collate_fn", "told", "how rows become a batch", carried=True),
-    Rule("model.lora_attn_modules", "told", "layers that get an adapter, in a model with images", carried=True),
-    Rule("model.apply_lora_to_*", "told", "layers that get an adapter, in a model with images", carried=True),
-    Rule("model.attn_dropout", "told", "drops attention weights in training", carried=True),
-    Rule("model.*", "told", "a size of a model that its folder's config.json gives", carried=True),
-    Rule("tokenizer.*", "told", "how text becomes tokens", carried=True),
-    Rule("dataset.subset", "told", "one of several configurations of the data set", carried=True),
-    Rule("dataset.name", "told", "one of several configurations of the data set", carried=True),
-    Rule("dataset.filter_fn", "told", "leaves rows out", carried=True),
-    Rule("dataset.split_across_pack", "told", "packed rows may go on in the next sequence", carried=True),
-    Rule("dataset.*", "told", "handed on to datasets.load_dataset", carried=True),
-    Rule("fake_quant_after_n_steps", "told", "when quantization-aware training begins"),
-    Rule("*.recipe_checkpoint", "told", "goes on from the state of an earlier run"),
-    Rule("*.adapter_checkpoint", "told", "goes on from an adapter of an earlier run"),
-    Rule("resume_from_checkpoint", "told", "goes on from the output of an earlier run"),
-    Rule("optimizer.*", "told", "of the optimizer", carried=True),
-    Rule("loss.*", "told", "of the loss", carried=True),
-    Rule("kd_loss.*", "told", "of the loss", carried=True),
-    Rule("quantizer.*", "told", "how quantization-aware training rounds"),
+    Rule("model.*_trainable", "unmodelled", "which parts of a model with images are trained", carried=True),
+    Rule("collate_fn", "unmodelled", "how rows become a batch", carried=True),
+    Rule("model.lora_attn_modules", "unmodelled", "layers that get an adapter, in a model with images", carried=True),
+    Rule("model.apply_lora_to_*", "unmodelled", "layers that get an adapter, in a model with images", carried=True),
+    Rule("model.attn_dropout", "unmodelled", "drops attention weights in training", carried=True),
+    Rule("model.*", "unmodelled", "a size of a model that its folder's config.json gives", carried=True),
+    Rule("tokenizer.*", "unmodelled", "how text becomes tokens", carried=True),
+    Rule("dataset.subset", "unmodelled", "one of several configurations of the data set", carried=True),
+    Rule("dataset.name", "unmodelled", "one of several configurations of the data set", carried=True),
+    Rule("dataset.filter_fn", "unmodelled", "leaves rows out", carried=True),
+    Rule("dataset.split_across_pack", "unmodelled", "packed rows may go on in the next sequence", carried=True),
+    Rule("dataset.*", "unmodelled", "handed on to datasets.load_dataset", carried=True),
+    Rule("fake_quant_after_n_steps", "unmodelled", "when quantization-aware training begins"),
+    Rule("*.recipe_checkpoint", "unmodelled", "goes on from the state of an earlier run"),
+    Rule("*.adapter_checkpoint", "unmodelled", "goes on from an adapter of an earlier run"),
+    Rule("resume_from_checkpoint", "unmodelled", "goes on from the output of an earlier run"),
+    Rule("optimizer.*", "unmodelled", "of the optimizer", carried=True),
+    Rule("loss.*", "unmodelled", "of the loss", carried=True),
+    Rule("kd_loss.*", "unmodelled", "of the loss", carried=True),
+    Rule("quantizer.*", "unmodelled", "how quantization-aware training rounds"),
 )
 
 DIALECT = Dialect(

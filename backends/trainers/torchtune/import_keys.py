@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from backends.dialect import LONGEST, ImportRow, Unfit, counted, idle, machine, number, text, told, whole
+from backends.dialect import LONGEST, ImportRow, Unfit, counted, idle, machine, number, text, unmodelled, whole
 from backends.mapping.model import model_folder
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.models import MODELS
@@ -71,7 +71,7 @@ def _tokenizer(path: Value, *rest: Value) -> Flat:
     foreign = [key for key, file in files.items() if isinstance(file, str) and not _is_inside(file, model[1])]
     if path is not ABSENT and foreign:
         why = "a tokenizer from another folder than the model's, which a recipe takes"
-        return {key: text for each in foreign for key, text in told(each, why).items()}
+        return {key: text for each in foreign for key, text in unmodelled(each, why).items()}
     if path is ABSENT or not _is_strange(*model):
         return {}
     places = {f"{_NATIVE}{key}": _place(file, *model) for key, file in files.items() if isinstance(file, str)}
@@ -91,27 +91,27 @@ def _special_tokens(path: Value, *model: Value) -> Flat:
     raise Unfit("other special tokens than the model's own", carry)
 
 
-def _place(file: str, said: Value, folder: Value, builder: Value) -> str:
+def _place(file: str, model_id: Value, folder: Value, builder: Value) -> str:
     """Where a file of the model's folder is in a job; a file beside it is not there."""
     start = re.sub(r"^(\./)?(.*?)/*$", r"\2/", text(folder))
-    return f"{model_folder('pretrained', _name(said, folder, builder), None, None)}/{file.removeprefix('./').removeprefix(start)}"
+    return f"{model_folder('pretrained', _name(model_id, folder, builder), None, None)}/{file.removeprefix('./').removeprefix(start)}"
 
 
-def _is_strange(said: Value, folder: Value, builder: Value) -> bool:
+def _is_strange(model_id: Value, folder: Value, builder: Value) -> bool:
     """The table has not this builder for this model, so that backend.py cannot write what belongs to it."""
-    return bool(_builder(_name(said, folder, builder), str(builder)))
+    return bool(_builder(_name(model_id, folder, builder), str(builder)))
 
 
-def _model(said: Value, folder: Value, builder: Value) -> Flat:
+def _model(model_id: Value, folder: Value, builder: Value) -> Flat:
     """The hub id that the comments give, else the table's by folder and builder, else the folder."""
-    name = _name(said, folder, builder)
-    told_by = idle("checkpointer.checkpoint_dir", "launch:model says which model is in it") if isinstance(said, str) else {}
-    return {"model.id": name, **_builder(name, str(builder)), **told_by}
+    name = _name(model_id, folder, builder)
+    unread = idle("checkpointer.checkpoint_dir", "launch:model says which model is in it") if isinstance(model_id, str) else {}
+    return {"model.id": name, **_builder(name, str(builder)), **unread}
 
 
-def _name(said: Value, folder: Value, builder: Value) -> str:
+def _name(model_id: Value, folder: Value, builder: Value) -> str:
     path = text(folder)
-    found = _today(said) if isinstance(said, str) else _known(path, str(builder))
+    found = _today(model_id) if isinstance(model_id, str) else _known(path, str(builder))
     return found or (path if is_path(path) else f"./{path}")
 
 
@@ -209,11 +209,11 @@ def _loss(path: Value) -> Flat:
     return {}
 
 
-def _teacher(said: Value, folder: Value, _builder: Value, _loss: Value) -> Flat:
+def _teacher(model_id: Value, folder: Value, _builder: Value, _loss: Value) -> Flat:
     path = text(folder)
-    if said is not ABSENT:
+    if model_id is not ABSENT:
         return {
-            "method.distill.teacher": said,
+            "method.distill.teacher": model_id,
             **idle("teacher_checkpointer.checkpoint_dir", "launch:model says which model is in it"),
         }
     return {"method.distill.teacher": path if is_path(path) else f"./{path}"}
@@ -237,11 +237,11 @@ def _packed(value: Value) -> Flat:
     return {} if value is ABSENT else {"data.pack": value is True}
 
 
-def _length(longest: Value, said: Value) -> Flat:
+def _length(longest: Value, model_id: Value) -> Flat:
     """A recipe always cuts; where torchtune does not, it is at the model's longest row, and torchtune itself is left as it was."""
     if longest is not ABSENT and longest is not None:
         return {"data.max_length": whole(longest)}
-    entry = MODELS.get(_today(said)) if isinstance(said, str) else None
+    entry = MODELS.get(_today(model_id)) if isinstance(model_id, str) else None
     return {"data.max_length": entry.max_position if entry else LONGEST, f"{_NATIVE}tokenizer.max_seq_len": None}
 
 

@@ -133,7 +133,7 @@ _KEPT = {
     "save_only_model": "what a checkpoint holds besides the weights",
     "optim_target_modules": "of the optimizer",
 }
-_TOLD = {
+_UNMODELLED = {
     "chat_template_path": "how messages become text; a recipe uses the model's own template, or data.chat_template",
     "neftune_noise_alpha": "noise on the embeddings",
     "lora_modules_to_save": "layers that are trained in full beside the adapter",
@@ -149,7 +149,7 @@ _TOLD = {
 RULES = (
     *(Rule(pattern, "job", why) for pattern, why in _JOB.items()),
     *(Rule(pattern, "kept", why) for pattern, why in _KEPT.items()),
-    *(Rule(pattern, "told", why, carried=True) for pattern, why in _TOLD.items()),
+    *(Rule(pattern, "unmodelled", why, carried=True) for pattern, why in _UNMODELLED.items()),
 )
 
 _MODEL = "model_name_or_path"

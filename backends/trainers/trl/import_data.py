@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.dialect import ROWS, ImportRow, Unfit, note, text, told, whole
+from backends.dialect import ROWS, ImportRow, Unfit, note, text, unmodelled, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import FILES, HUB, is_file, is_foreign
 
@@ -48,7 +48,11 @@ def _mixture(sets: list[Flat]) -> Flat:
     except Unfit as unfit:
         raise Unfit(f"{unfit.why}: see to data.train", {"data.train": ROWS}) from None
     configurations = [str(each["name"]) for each in sets if each.get("name")]
-    more = told("datasets", f"{', '.join(configurations)}: one of several configurations of a data set") if configurations else {}
+    more = (
+        unmodelled("datasets", f"{', '.join(configurations)}: one of several configurations of a data set")
+        if configurations
+        else {}
+    )
     if len(sets) == 1:
         split = sets[0].get("split")
         return {"data.train": paths[0], **({"data.train_split": split} if split and not is_file(paths[0]) else {}), **more}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.dialect import REWARDS, ImportRow, Unfit, counted, idle, machine, number, text, told, whole
+from backends.dialect import REWARDS, ImportRow, Unfit, counted, idle, machine, number, text, unmodelled, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.trl.import_data import data
@@ -151,7 +151,7 @@ def _duration(epochs: Value, steps: Value) -> Flat:
         return {"train.steps": whole(steps), **idle("num_train_epochs", "max_steps ends the run")}
     times = number(epochs)
     if times != int(times):
-        return {"train.epochs": int(times) + 1, **told("num_train_epochs", "recipes count whole epochs")}
+        return {"train.epochs": int(times) + 1, **unmodelled("num_train_epochs", "recipes count whole epochs")}
     return {"train.epochs": int(times)}
 
 
@@ -261,12 +261,16 @@ def _around() -> tuple[ImportRow, ...]:
 
 
 def _share(key: str) -> Flat:
-    return told(key, "a share of the run; a recipe counts steps")
+    return unmodelled(key, "a share of the run; a recipe counts steps")
 
 
 def _saving(every: Value, strategy: Value) -> Flat:
     if strategy != "steps":
-        word = told("save_strategy", f"checkpoints by {strategy}; a recipe counts steps") if strategy not in ("no", False) else {}
+        word = (
+            unmodelled("save_strategy", f"checkpoints by {strategy}; a recipe counts steps")
+            if strategy not in ("no", False)
+            else {}
+        )
         return {**word, **idle("save_steps", "has an effect with save_strategy: steps alone")}
     return {"checkpoint.every": whole(every)} if number(every) >= 1 else _share("save_steps")
 
@@ -275,13 +279,17 @@ def _trackers(names: Value, run: Value) -> Flat:
     said = [names] if isinstance(names, str) else names if isinstance(names, list) else []
     services = [each for each in said if each in _SERVICES]
     odd = [each for each in said if each not in (*_SERVICES, "none")]
-    missing = told("report_to", f"log.trackers has no word for {', '.join(map(str, odd))}") if odd else {}
+    missing = unmodelled("report_to", f"log.trackers has no word for {', '.join(map(str, odd))}") if odd else {}
     named = {"log.run": run} if isinstance(run, str) and services else {}
     return {**({"log.trackers": services} if services else {}), **named, **missing}
 
 
 def _evaluating(every: Value, strategy: Value) -> Flat:
     if strategy != "steps":
-        word = told("eval_strategy", f"evaluates by {strategy}; a recipe counts steps") if strategy not in ("no", False) else {}
+        word = (
+            unmodelled("eval_strategy", f"evaluates by {strategy}; a recipe counts steps")
+            if strategy not in ("no", False)
+            else {}
+        )
         return {**word, **idle("eval_steps", "has an effect with eval_strategy: steps alone")}
     return {"eval.every": whole(every)} if every not in _NOTHING and number(every) >= 1 else _share("eval_steps")

@@ -125,7 +125,7 @@ def working(observed: Observed | None, key: tuple[str, int], *, cancelled: bool)
     if seen.phase in ("unknown", "lost") or ambiguous(seen):  # the last until Slurm says who ended it
         phase: Literal["stopping", "running"] = "stopping" if cancelled else "running"
         seen = replace(seen, phase=phase, why="", rc=None, signal=None, ended=None, orphans=0)
-    return replace(observed, seen=seen, tail=b"", said=None, index="")
+    return replace(observed, seen=seen, tail=b"", reason=None, index="")
 
 
 def finished(observed: Observed | None, key: tuple[str, int], state: str, out: str, *, requeued: bool, now: float) -> Observed:

@@ -9,7 +9,7 @@ import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
 from backends.recipe.problems import RecipeError
-from orchestrator.agent.slurm_command import FULL, SILENT, said
+from orchestrator.agent.slurm_command import FULL, SILENT, error_text
 from orchestrator.agent.slurm_site import minutes
 from orchestrator.executors.registry import kinds
 from orchestrator.executors.slurm.script import limits, script
@@ -190,11 +190,11 @@ def test_errors_of_slurm_have_a_meaning():
     silent = "squeue: error: Unable to contact slurm controller (connect failure)"
     full = "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy"
     never = "sbatch: error: Batch job submission failed: Invalid account or account/partition combination specified"
-    assert SILENT.search(said(silent))
-    assert FULL.search(said(full))
-    assert not SILENT.search(said(never))
-    assert not FULL.search(said(never))
-    assert said(never) == "Batch job submission failed: Invalid account or account/partition combination specified"
+    assert SILENT.search(error_text(silent))
+    assert FULL.search(error_text(full))
+    assert not SILENT.search(error_text(never))
+    assert not FULL.search(error_text(never))
+    assert error_text(never) == "Batch job submission failed: Invalid account or account/partition combination specified"
 
 
 # ---- order

@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from backends.dialect import ImportRow, Refused, idle, told
+from backends.dialect import ImportRow, Refused, idle, unmodelled
 from backends.importing import shell
 from backends.importing.convert import _Import
 from backends.importing.recognise import opened
@@ -39,7 +39,7 @@ def test_a_parameter_that_nobody_reads():
     assert ImportRow(("a", "b"), lambda a, _b: {"x": a}).unread == {"b"}
     assert ImportRow(("a", "b"), lambda *_: {}).unread == {"a", "b"}
     assert ImportRow(("a", "b"), lambda *values: {"x": values}).unread == frozenset()
-    assert idle("a", "why") != told("a", "why")
+    assert idle("a", "why") != unmodelled("a", "why")
 
 
 def others(value):

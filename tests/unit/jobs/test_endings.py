@@ -13,7 +13,7 @@ ELSE = {"evidence": "the kernel counted no kill for want of memory (oom_kill 3 -
     ("facts", "reason", "words"),
     [
         ({"rc": 1, "last_words": "OSError: x", **FULL}, "disk_full", ["0 KiB of 3 MiB free", "exit code 1", "OSError: x"]),
-        ({"rc": 1, "said": ("bad_data", "row 3"), **FULL}, "disk_full", ["0 KiB of 3 MiB free", "row 3"]),
+        ({"rc": 1, "step_reason": ("bad_data", "row 3"), **FULL}, "disk_full", ["0 KiB of 3 MiB free", "row 3"]),
         ({"rc": 0, "verdict": ("too_few_steps", "2 of 3"), **FULL}, "disk_full", ["too_few_steps: 2 of 3"]),
         ({"signal": 7, **FULL}, "disk_full", ["signal 7"]),
         ({"signal": 9, **KILLED}, "out_of_memory", ["out of memory on the host", "signal 9", "oom_kill 3 -> 4"]),
@@ -22,7 +22,7 @@ ELSE = {"evidence": "the kernel counted no kill for want of memory (oom_kill 3 -
         ({"rc": 137, "last_words": "x"}, "exit_code", ["exit code 137: most likely out of memory on the host"]),
         ({"signal": 9, **ELSE}, "signal", ["not out of memory on the host", "oom_kill 3 -> 3"]),
         ({"signal": 15}, "signal", ["step train was ended by signal 15"]),
-        ({"rc": 1, "said": ("bad_data", "row 3")}, "bad_data", ["row 3"]),
+        ({"rc": 1, "step_reason": ("bad_data", "row 3")}, "bad_data", ["row 3"]),
         ({"rc": 1, "last_words": "x"}, "exit_code", ["step train ended with exit code 1: x"]),
     ],
 )

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from orchestrator.agent.attempts import FOLDER_GONE
 from orchestrator.executors.admission import admit
 from orchestrator.executors.base import Ask
+from orchestrator.executors.host_identity import believed
 from orchestrator.executors.phases import merge_ranks
-from orchestrator.executors.whereabouts import believed
 from orchestrator.jobs.lifecycle import ALIVE, ENDED, Become, Facts, reconcile
 from orchestrator.jobs.retry import Again, Rules, Tried, again, elsewhere
 from orchestrator.targets.model import Candidate

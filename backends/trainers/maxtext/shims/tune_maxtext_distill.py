@@ -127,14 +127,14 @@ class Trainer(train_distill.MaxTextDistillationTrainer):
         given = {name: rows[name] for name in ("input_tokens", "positions", "attention_mask", "decoder_segment_ids")}
         given |= {"decoder_target_tokens": rows["targets"], "decoder_target_mask": rows["targets_segmentation"]}
         wanted = jax.lax.stop_gradient(self.strategy.teacher_forward_fn(model=teacher, cache=None, **given))
-        said = self.strategy.student_forward_fn(model=student, cache=None, **given)
-        return self.strategy.compute_loss(said, wanted, labels(self.strategy, **rows), step=step)
+        output = self.strategy.student_forward_fn(model=student, cache=None, **given)
+        return self.strategy.compute_loss(output, wanted, labels(self.strategy, **rows), step=step)
 
     def _post_process_eval_step(self, aux: Mapping[str, Any]) -> None:
         self.evaluated.append(tuple(map(float, aux["loss"])))
 
     def _write_metrics(self, buffer: Any) -> None:
-        tune_maxtext_mends.told(self._step(buffer) if self._mode == Mode.TRAIN else self._evaluation(buffer.step), 1)
+        tune_maxtext_mends.append_metrics(self._step(buffer) if self._mode == Mode.TRAIN else self._evaluation(buffer.step), 1)
         super()._write_metrics(buffer)
 
     def _step(self, buffer: Any) -> dict[str, Any]:

@@ -46,13 +46,15 @@ def recorded(path: str) -> None:
         pyconfig._initialize_pydantic = plain
         taken = plain(*args, **kw)
         written = pyconfig._load_config(path)
-        tune_resolved.record(path, {key: _said(getattr(taken, key), written[key]) for key in written if hasattr(taken, key)})
+        tune_resolved.record(
+            path, {key: _as_written(getattr(taken, key), written[key]) for key in written if hasattr(taken, key)}
+        )
         return taken
 
     pyconfig._initialize_pydantic = initialize
 
 
-def _said(value: Any, written: Any) -> Any:
+def _as_written(value: Any, written: Any) -> Any:
     """Pydantic models as mappings, and null as it was written: `none` and nothing are MaxText's words for it (pyconfig.py)."""
     if value is None and written in ("none", ""):
         return written
@@ -68,12 +70,12 @@ def whole_metrics(counts_from: int) -> None:
     from maxtext.common import metric_logger
 
     def write(self: Any, metrics: Any, step: int) -> None:
-        told(metric_logger._prepare_metrics_for_json(metrics, step, self.config.run_name), counts_from)
+        append_metrics(metric_logger._prepare_metrics_for_json(metrics, step, self.config.run_name), counts_from)
 
     metric_logger.MetricLogger.write_metrics_locally = write
 
 
-def told(row: Mapping[str, Any], counts_from: int) -> None:
+def append_metrics(row: Mapping[str, Any], counts_from: int) -> None:
     """Add a step, or an evaluation, to the metrics file. A loss that is no number ends the run."""
     import jax
 
@@ -211,8 +213,8 @@ def lora_in_its_type(dtype: str) -> None:
 
     plain = lora._get_or_create_lora_params
 
-    def both(**said: Any) -> Any:
-        return tuple(each.astype(dtype) for each in plain(**said))
+    def both(**kw: Any) -> Any:
+        return tuple(each.astype(dtype) for each in plain(**kw))
 
     lora._get_or_create_lora_params = both
 

@@ -106,7 +106,7 @@ def dialect():
         resolve=lambda config, _beside: config,
         shape=lambda _keys: Variant("sft", "none", native=False),
         reads=lambda _shape: (one("model", "model.id"), ImportRow((), lambda: ALWAYS)),
-        rules=(Rule("limit", "told", "the learning rate above which it stops", carried=True),),
+        rules=(Rule("limit", "unmodelled", "the learning rate above which it stops", carried=True),),
         default=lambda _keys, key: DEFAULTS.get(key, ABSENT),
         launcher=Launcher(r"\bunigram\s+(train)\s+(.*)", "unigram train ", arguments),
     )

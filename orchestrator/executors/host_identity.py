@@ -15,7 +15,7 @@ from orchestrator.transports.base import AttemptStatus
 WAY_OUT = "`tune cancel --abandon` gives the attempt up"
 
 
-class Whereabouts(NamedTuple):
+class HostIdentity(NamedTuple):
     """Which machine, which boot of it, and which state folder there."""
 
     machine: str
@@ -24,7 +24,7 @@ class Whereabouts(NamedTuple):
     """Random; empty where there is none."""
 
     @classmethod
-    def of(cls, text: str) -> Whereabouts:
+    def of(cls, text: str) -> HostIdentity:
         """Of `AttemptStatus.host`."""
         machine, boot, state = [*text.split(" "), "", "", ""][:3]
         return cls(machine, boot, state)
@@ -41,7 +41,7 @@ def believed(seen: AttemptStatus, started: str) -> tuple[AttemptStatus | None, s
         return None, f"{seen.why}; {WAY_OUT}"
     if not started or not seen.host:
         return seen, ""
-    then, now = Whereabouts.of(started), Whereabouts.of(seen.host)
+    then, now = HostIdentity.of(started), HostIdentity.of(seen.host)
     if seen.phase == "exited" and now.state == then.state:  # it has the attempt's folder, and an end that is written there stays
         return seen, ""
     if now.boot != then.boot and now.machine != then.machine:

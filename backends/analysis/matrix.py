@@ -159,7 +159,7 @@ _LEGEND = """\
 def _head(known: Sequence[Backend]) -> Iterator[str]:
     yield "# What each trainer has\n"
     yield f"Computed from the tables by `python -m backends.analysis.matrix`, for {', '.join(each.package for each in known)}."
-    yield "A recipe that asks for what its trainer has not is refused by name, unless you accept that leaf: `--accept LEAF`.\n"
+    yield "A recipe that asks for what its trainer has not is refused by name, unless you accept that setting: `--accept SETTING`.\n"
 
 
 def _methods(known: Sequence[Backend]) -> Iterator[str]:

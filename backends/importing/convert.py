@@ -216,7 +216,7 @@ class _Import:
         elif key in self.strange:
             self.take({}, [key], "unmodelled", f"{self.backend.package} knows no such key{self.guess(key)}")
         elif names_file(value) and not (rule and value == usual):
-            why = rule.why if rule else "no leaf says it"
+            why = rule.why if rule else "no recipe equivalent"
             self.take({}, [key], "unmodelled", f"{why}; a file of yours, which does not come along")
         elif rule and rule.fate == "kept":
             self.take(verbatim, [key], "kept", rule.why)
@@ -225,7 +225,7 @@ class _Import:
         elif rule:
             self.take(verbatim if rule.carried else {}, [key], "unmodelled", rule.why)
         else:
-            self.take(verbatim, [key], "unmodelled", "no leaf says it")
+            self.take(verbatim, [key], "unmodelled", "no recipe equivalent")
 
     def verbatim(self, key: str) -> Flat:
         """The key as it stands, for its own trainer; nothing where that does not know it, or it stands in a list."""

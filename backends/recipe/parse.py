@@ -68,7 +68,7 @@ def _apply(values: dict[str, Value], sets: Sequence[str], problems: list[Problem
             problems.append(Problem(path, "should be path=value", text, file="--set"))
             continue
         if not any(path == leaf or (path.startswith(f"{leaf}.") and is_mapping(leaf)) for leaf in known):
-            problems.append(Problem(path, "is not a leaf of the recipe", ..., hint=nearest(path, known), file="--set"))
+            problems.append(Problem(path, "is not a setting of the recipe", ..., hint=nearest(path, known), file="--set"))
             continue
         item = read(f"value: {value}", "--set")
         problems += [Problem(path, p.rule, value, file="--set") for p in item.problems]

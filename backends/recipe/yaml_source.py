@@ -174,7 +174,7 @@ class _Walk:
             if name is None:
                 self.wrong(path, "should have words as keys", key)
             elif name in out:
-                self.wrong(here, f"should be given once; it is in line {self.lines.get(here)} already", key)
+                self.wrong(here, f"already set on line {self.lines.get(here)}", key)
             else:
                 self.lines[here] = key.start_mark.line + 1
                 out[name] = self.value(item, here, depth + 1)

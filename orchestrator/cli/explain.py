@@ -25,14 +25,14 @@ def explain(args: argparse.Namespace) -> int:
         found = matrix()
         print(json.dumps(found, indent=1) if args.json else matrix_text(found, width=width()))
     elif args.what is None:
-        raise InvalidRequest("a leaf or a recipe is wanted, or --matrix", hint="`tune explain optim.lr`")
+        raise InvalidRequest("name a setting or a recipe, or give --matrix", hint="`tune explain optim.lr`")
     elif find_leaf(args.what):
         entry = explain_leaf(args.what)
         print(json.dumps(entry, indent=1, default=str) if args.json else leaf_text(entry, width=width()))
     elif Path(args.what).exists():
         _recipe(args)
     else:
-        raise NotFound(args.what, "is neither a leaf nor a recipe file", hint=similar_leaves(args.what))
+        raise NotFound(f"no setting or file called {args.what!r}", hint=similar_leaves(args.what))
     return DONE
 
 

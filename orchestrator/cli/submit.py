@@ -32,7 +32,7 @@ def submit(args: argparse.Namespace) -> int:
         return DONE
     found = client.submit(job, id=args.id, priority=args.priority, labels=tags, snapshot=args.snapshot, say=say)
     if not args.to:
-        say(f"trainer: {job.trainer} (the first that can express this recipe; --to chooses)")
+        say(f"trainer: {job.trainer} (chosen automatically; --to selects another)")
     if not found.new:
         say(f"{found.id} was submitted before; nothing new is started")
     if args.json:

@@ -74,7 +74,7 @@ def find(store: Store, names: Iterable[str]) -> list[Job]:
             raise NotFound(name, "no such job; `tune status` lists them")
         if len(found) > 1:
             some = ", ".join(job.id for job in found[:5]) + ", ..." * (len(found) > 5)
-            raise Ambiguous(name, f"means {len(found)} jobs: {some}")
+            raise Ambiguous(name, f"matches {len(found)} jobs: {some}")
         out.append(found[0])
     return list({job.id: job for job in out}.values())
 
@@ -114,7 +114,7 @@ def find_attempt(store: Store, name: str, attempt: int | None) -> tuple[Job, int
     [job] = find(store, [name])
     number = attempt or job.attempt
     if not 1 <= number <= job.attempt:
-        raise NotFound(str(number), f"{job.id} has {job.attempt}", argument="attempt")
+        raise NotFound(str(number), f"{job.id} has only {job.attempt} attempt{'s' * (job.attempt > 1)}", argument="attempt")
     return job, number
 
 

@@ -53,7 +53,7 @@ def log(name: str, *, attempt: int | None = None, host: int = 0, follow: bool = 
         offset = 0
         kept = here.home.log_of(job.id, number, host)
         if job.ended and placement and not kept.exists():
-            raise NotFound(job.id, f"attempt {number} has no log here ({kept}): it never started, or its folder was removed")
+            raise NotFound(job.id, f"attempt {number} has no log: it never started, or its folder was removed ({kept})")
         while True:
             if follow:
                 here.keep_alive()

@@ -83,7 +83,7 @@ def check_accepted(recipe: Recipe, accept: Iterable[str]) -> None:
     known = (*leaves(), *_dotted("native", recipe.native))
     for leaf in accept:
         if leaf not in known:
-            raise NotFound(leaf, "is not a leaf of the recipe", argument="accept", hint=did_you_mean(leaf, known))
+            raise NotFound(leaf, "is not a setting of the recipe", argument="accept", hint=did_you_mean(leaf, known))
 
 
 def _read(path: Path) -> str:

@@ -174,9 +174,9 @@ def secret_values(names: Sequence[str], home: Home) -> dict[str, str]:
     missing = [name for name, value in values.items() if not value]
     if missing:
         gated = "HF_TOKEN" in missing
-        why = "the model is gated: accept its licence on the hub and set a token" if gated else "the recipe names it"
+        why = "the model is gated: accept its licence on the hub and set a token" if gated else "a secret of the recipe"
         hint = f"export {missing[0]}=..., or a line in {home.secrets} (mode 0600)"
-        raise MissingSecret(f"secret {missing[0]}", f"has no value ({why})", hint=hint)
+        raise MissingSecret(missing[0], f"is not set ({why})", hint=hint)
     return values
 
 

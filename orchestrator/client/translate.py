@@ -147,7 +147,7 @@ def explain_leaf(name: str) -> dict[str, Any]:
 
     leaf = find_leaf(name)
     if leaf is None:
-        raise NotFound(name, "is not a leaf of the recipe", hint=similar_leaves(name))
+        raise NotFound(name, "is not a setting of the recipe", hint=similar_leaves(name))
     return {"leaf": leaf, **about(leaf), "trainers": {each.name: as_values(cell(each, leaf)) for each in BACKENDS.values()}}
 
 
@@ -176,12 +176,13 @@ def similar_leaves(name: str) -> str:
     """The nearest leaf, or the leaves of a section: a hint."""
     if named := [leaf for leaf in leaves() if leaf.endswith(f".{name}")]:
         return f"{' or '.join(named)}?"
+    if below := [leaf for leaf in leaves() if leaf.startswith(f"{name}.")]:
+        return f"its settings are {', '.join(below)}"
     from backends.analysis.native_names import leaves_of_key  # noqa: PLC0415  # asked for where nothing else is found
 
     if native := leaves_of_key(BACKENDS.values(), name):
         return "; ".join(f"the key of {' and '.join(each)} for {' and '.join(ours)}" for ours, each in native.items())
-    below = [leaf for leaf in leaves() if leaf.startswith(f"{name}.")]
-    return f"its leaves are {', '.join(below)}" if below else did_you_mean(name, leaves())
+    return did_you_mean(name, leaves())
 
 
 def matrix() -> dict[str, Any]:

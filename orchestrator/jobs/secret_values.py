@@ -31,5 +31,7 @@ def secret_values(job: str, names: Sequence[str], heard: Mapping[str, str], home
     values = {name: heard.get(name) or kept.get(name) or os.environ.get(name, "") for name in names}
     missing = [name for name, value in values.items() if not value]
     if missing:
-        raise NoValue(f"no value for {', '.join(missing)}: export it and `tune retry {job}`, or write it into {home.secrets}")
+        raise NoValue(
+            f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set: export and `tune retry {job}`, or write it to {home.secrets}"
+        )
     return values

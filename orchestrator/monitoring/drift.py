@@ -30,7 +30,7 @@ class Drift(NamedTuple):
     accepted: bool = False
 
     def __str__(self) -> str:
-        return f"{self.leaf or 'no leaf'}: {self.key} is {shown(self.resolved)}, by the plan {shown(self.planned)}"
+        return f"{self.leaf or 'no setting'}: {self.key} is {shown(self.resolved)}, by the plan {shown(self.planned)}"
 
 
 def drift(plan: Plan, text: str, accepted: Iterable[str] = ()) -> list[Drift]:

@@ -40,7 +40,7 @@ def diff_text(found: Difference, *, width: int = 100) -> str:
     blocks = [
         "\n".join(visible(f"{sign}: {side.file} ({side.because})") for sign, side in (("A", found.a), ("B", found.b))),
         _block("what is learnt", (line for each in learnt for line in _leaf(found, each, width))),
-        _block("keys that no leaf says", (line for each in found.keys if each.decides for line in _key(each, width))),
+        _block("keys with no recipe equivalent", (line for each in found.keys if each.decides for line in _key(each, width))),
         _block("each in its own way", _ways(found, width)),
         _block("how it runs: the same result", (line for each in other for line in _values(found, each))),
         _block("keys for how it runs", (line for each in found.keys if not each.decides for line in _key(each, width))),
@@ -59,7 +59,7 @@ def _verdict(found: Difference) -> str:
     if found.equal:
         return "equal in meaning"
     ways = sum(map(len, found.ways))
-    counts = ((leaves, "in leaves"), (keys, "in keys that no leaf says"), (ways, "in a trainer's own ways"))
+    counts = ((leaves, "in settings"), (keys, "in keys with no recipe equivalent"), (ways, "in a trainer's own ways"))
     return "different: " + ", ".join(f"{count} {what}" for count, what in counts if count)
 
 

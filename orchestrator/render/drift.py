@@ -26,7 +26,7 @@ def drift_text(job: str, trainer: str, found: Sequence[Drift], *, width: int = 1
 def _block(leaf: str, group: Sequence[Drift], width: int) -> str:
     from backends.recipe.docs import about  # noqa: PLC0415  # the schema is only wanted where something differs
 
-    lines = [f"  {leaf or 'no leaf says it'}"]
+    lines = [f"  {leaf or 'no recipe equivalent'}"]
     for each in group:
         taken = "  (accepted)" if each.accepted else ""
         lines.append(visible(f"    {each.key}  planned {shown(each.planned)}  resolved {shown(each.resolved)}{taken}"))

@@ -36,7 +36,7 @@ def imported_text(found: Imported, moves: Mapping[str, Sequence[Line]], *, width
             parts.append("\n".join([title.format(found.backend) + ":", *_entries(groups[fate], width)]))
     if found.assumed:
         lines = [f"  {leaf} = {brief(value)}" for leaf, value in found.assumed.items()]
-        parts.append(f"no key says it, {found.backend}'s own default written out:\n" + "\n".join(lines))
+        parts.append(f"not set in the config; {found.backend}'s own defaults, written out:\n" + "\n".join(lines))
     parts += [visible(f"note: {note}") for note in found.notes]
     parts += _moves(found.backend, moves, width)
     return "\n\n".join(parts)
@@ -62,7 +62,7 @@ def summary(found: Imported, moves: Mapping[str, Sequence[Line]], *, width: int 
             more = [f"{len(lines) - CHECKED} more: --verbose"] if len(lines) > CHECKED else []
             parts.append("\n".join([head, *_wrapped([*lines[:CHECKED], *more], width)]))
     if found.assumed:
-        parts.append(f"{len(found.assumed)} leaves are {found.backend}'s own defaults, written out: --verbose")
+        parts.append(f"{len(found.assumed)} settings are {found.backend}'s own defaults, written out: --verbose")
     parts.append("\n".join(["moving to, with data.rendering: shared:", *_wrapped(list(_places(found.backend, moves)), width)]))
     return "\n".join(parts)
 

@@ -30,9 +30,9 @@ def beside_text(reports: Mapping[str, Report], *, width: int = 100, verbose: boo
     """
     rows = [row for row in _rows(reports) if verbose or any(map(_is_news, row))]
     names = [visible(next(line.leaf for line in row if line)) for row in rows]
-    first = min(max(map(columns, ["LEAF", *names])), LEAF)
+    first = min(max(map(columns, ["SETTING", *names])), LEAF)
     room = max((width - first) // max(len(reports), 1) - len(GAP), CELL)
-    lines = [_joined(["LEAF", *(name.upper() for name in reports)], first, room)]
+    lines = [_joined(["SETTING", *(name.upper() for name in reports)], first, room)]
     cells = [[_cell(line, room, verbose=verbose) for line in row] for row in rows]
     for body, same in groupby(zip(names, cells, strict=True), key=lambda each: each[1]):
         heads = [part for name, _ in same for part in _wrapped(name, first)]
@@ -94,7 +94,7 @@ def leaf_text(entry: Mapping[str, Any], *, width: int = 100) -> str:
 
 def _spellings(found: Mapping[str, Any], room: int) -> Iterator[str]:
     if not found["cases"]:
-        yield "no recipe for it may hold this leaf"
+        yield "no recipe for it may hold this setting"
     for case in found["cases"]:
         keys = ", ".join(case["native"]) or ("lost" if case["status"] == "lost" else "no key")
         when = f"  ({case['when']})" if case["when"] else ""
@@ -133,7 +133,7 @@ def matrix_text(document: Mapping[str, Any], *, width: int = 100) -> str:
         [
             "methods, and the adapters that each trainer has with them (none: all weights are trained)",
             table(("METHOD.KIND", *heads), methods, width=width, loose=heads),
-            "leaves (partly: some values, or with some methods; `tune explain LEAF` says which)",
-            table(("LEAF", *heads), leaves, width=width),
+            "settings (partly: some values, or with some methods; `tune explain SETTING` says which)",
+            table(("SETTING", *heads), leaves, width=width),
         ]
     )

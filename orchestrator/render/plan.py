@@ -31,8 +31,8 @@ SHIM = "tune_*.py"
 
 _KINDS = ("todo", "waiting", "never", "")
 _TITLES = {
-    "refused": "lost, and not accepted",
-    "accepted": "lost, and accepted by name",
+    "refused": "not supported",
+    "accepted": "not supported, accepted by name",
     "approximated": "approximated",
     "native": "native keys",
     "converted": "converted",
@@ -89,8 +89,9 @@ def way_out(report: Report, firm: Collection[str]) -> Iterator[str]:
     if offered:
         words = " ".join(f"--accept {shlex.quote(leaf)}" for leaf in offered)
         rest = "" if len(offered) == len(leaves) else "; the others cannot be accepted"
-        verb = "writes {} all the same" if all(leaf.startswith("native.") for leaf in offered) else "drops {} knowingly"
-        yield visible(f"hint: `{words}` {verb.format('it' if len(offered) == 1 else 'them')}{rest}")
+        them = "it" if len(offered) == 1 else "them"
+        keys = all(leaf.startswith("native.") for leaf in offered)
+        yield visible(f"hint: {f'to write {them} anyway' if keys else f'to run without {them}'}: {words}{rest}")
 
 
 def _group(line: Line) -> str:

@@ -63,7 +63,7 @@ def _verdict(level: int, backend: Backend, rows: Iterable[Row], faults: Iterable
     wrong = "; ".join(faults)
     count = sum(len(row.ours) for row in rows)
     return Verdict(
-        level, (backend.name,), "failed" if wrong else "passed", wrong or f"{count} leaves {how} as the recipe has them"
+        level, (backend.name,), "failed" if wrong else "passed", wrong or f"{count} settings {how} as the recipe has them"
     )
 
 
@@ -94,7 +94,7 @@ def _fault(row: Row, recipe: Flat, said: Flat, context: Context, differ: Differ)
     keys = [key for key in row.theirs if _in_file(key)]
     wrong = [each for key in keys for each in differ(key, written.get(key, ABSENT), said.get(key, ABSENT))]
     if wrong:
-        name = ", ".join(row.ours) or "no leaf"
+        name = ", ".join(row.ours) or "no setting"
         yield from (f"{name}: {key} is {shown(found)}, by the recipe {shown(wanted)}" for key, wanted, found in wrong)
         return
     try:

@@ -255,4 +255,4 @@ def _cause(found: Figures, told: Mapping[str, Sequence[float | None]]) -> str:
                 else f"the figures move as they do towards {each['value']!r}"
             )
             best = (left, f"{each['leaf']}: {said}")
-    return best[1] or "no other value of one leaf that was tried explains the figures"
+    return best[1] or "no other value of one setting that was tried explains the figures"

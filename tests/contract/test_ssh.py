@@ -57,7 +57,7 @@ def test_through_a_gate(hosts: list[Node]) -> None:
     """A host is reached through two others, each with a port and user of its own, and says which it is."""
     jump = f"tunelab@{hosts[1].address}:22,{hosts[2].address}"
     ssh = Ssh(hosts[0].host(jump=f"{jump}"), "the suite")
-    with pytest.raises(TransportError, match="let us not in"):
+    with pytest.raises(TransportError, match="did not accept"):
         ssh.hello()  # the second gate has no user, and ours is unknown there
     ssh = Ssh(hosts[0].host(jump=",".join(f"tunelab@{node.address}" for node in hosts[1:])), "the suite")
     assert ssh.hello().hostname == "node0"
@@ -110,8 +110,8 @@ def test_a_wrong_ssh_config_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"identity": "/no/such/key"}, "let us not in with .*: set `identity`"),
-        ({"user": "nobody"}, "let us not in"),
+        ({"identity": "/no/such/key"}, "did not accept .*: set `identity`"),
+        ({"user": "nobody"}, "did not accept"),
         ({"interpreter": "/no/such python"}, "/no/such python"),
         ({"interpreter": "/bin/true"}, "CPython >= 3.8"),
         ({"port": 23}, "was not reached"),

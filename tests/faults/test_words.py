@@ -63,7 +63,7 @@ def test_nothing_to_show_is_told(tune, ended):
     assert "--file nope.txt: is not in the folder of attempt 1 of one" in said
     assert (tune.cwd / "one" / "work" / "checkpoint" / "config.json").exists()
     (ended.home.jobs / "one" / "1" / "log").unlink()
-    assert "has no log here" in tune("logs", "one", code=2).stderr
+    assert "has no log: it never started, or its folder was removed" in tune("logs", "one", code=2).stderr
 
 
 def test_a_state_folder_that_is_a_file_is_named(tune, tmp_path, monkeypatch):

@@ -63,7 +63,7 @@ def adapter(variant: Variant) -> tuple[Row, ...]:
             absent=("adapter", "peft_use_dora"),
             why="no adapter trains all weights; DoRA is LoRA with peft_use_dora",
         ),
-        const("load_in_8bit", False, "no leaf asks for it"),
+        const("load_in_8bit", False, "no setting asks for it"),
         const(f"{LAUNCH}:lora", variant.lora, "there is a step that draws A and B"),
     )
 

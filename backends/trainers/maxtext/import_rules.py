@@ -159,7 +159,7 @@ _UNMODELLED = {
     "muon_*": "of the optimizer",
     "dpo.*": "of the method",
     "lora.*": "of the adapter",
-    "*": "a key of MaxText's that recipes have no leaf for",
+    "*": "a key of MaxText's with no recipe equivalent",
 }
 
 RULES = (

@@ -172,7 +172,7 @@ def preference(kind: str) -> tuple[Row, ...]:
         see=_LOSSES,
     )
     smoothing = () if orpo else (same("method.preference.label_smoothing", "dpo.dpo_label_smoothing"),)
-    zero = (const("dpo.dpo_label_smoothing", 0.0, "no leaf asks for it"),) if orpo else ()
+    zero = (const("dpo.dpo_label_smoothing", 0.0, "no setting asks for it"),) if orpo else ()
     return (const("dpo.algo", kind, "which of Tunix's losses"), *zero, *preferring(strength, *smoothing))
 
 
@@ -221,7 +221,7 @@ def distill(variant: Variant) -> tuple[Row, ...]:
             why="a second folder in Hugging Face layout, made ready and converted by steps of its own",
         ),
         same("method.distill.ratio", "distill_alpha"),
-        const("distill_temperature", 1.0, "no leaf asks for it"),
+        const("distill_temperature", 1.0, "no setting asks for it"),
         const("convert-teacher.json:out", "teacher-weights", "an Orbax checkpoint"),
         const("convert-teacher.json:lora", None, "the teacher is as it is"),
     )

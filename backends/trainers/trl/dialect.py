@@ -144,7 +144,7 @@ _UNMODELLED = {
     "dataset_streaming": "rows are read as they are needed",
     "ignore_data_skip": "goes on from an earlier attempt",
     "resume_from_checkpoint": "goes on from the output of an earlier run",
-    "*": "a key of TRL's that recipes have no leaf for",
+    "*": "a key of TRL's with no recipe equivalent",
 }
 RULES = (
     *(Rule(pattern, "job", why) for pattern, why in _JOB.items()),

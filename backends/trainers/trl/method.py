@@ -100,7 +100,7 @@ def adapter(variant: Variant) -> tuple[Row, ...]:
             lambda peft, bits, dora, _: (turned[peft, bits, dora],),
             why="DoRA is LoRA with use_dora, QLoRA is LoRA over a base in 4 bits",
         ),
-        const("load_in_8bit", False, "no leaf asks for it"),
+        const("load_in_8bit", False, "no setting asks for it"),
         const("lora_task_type", task, "a reward model has another head", see),
         const("bnb_4bit_quant_type", "nf4" if four else ABSENT, "what qlora means", see),
         const("use_bnb_nested_quant", True if four else ABSENT, "the scales are quantized too, as QLoRA's paper has it", see),

@@ -59,7 +59,7 @@ def adapter(variant: Variant) -> tuple[Row, ...]:
             lambda full, four, _: (turned[full, four],),
             why="Unsloth's own default is a base in 4 bits",
         ),
-        const("model.load_in_8bit", False, "no leaf asks for it"),
+        const("model.load_in_8bit", False, "no setting asks for it"),
         const(f"{LAUNCH}:lora", variant.lora, "there is a step that draws A and B"),
     )
 

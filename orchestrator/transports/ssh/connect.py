@@ -97,7 +97,7 @@ def trouble(way: Route, error: Exception) -> str:
 
     if isinstance(error, AuthenticationException) or str(error) == "No authentication methods available":
         tried = [*way.identities, *(["the agent's keys"] if way.agent else [])]
-        return f"let us not in with {', '.join(tried) or 'no key'} ({error}): set `identity` or `user`"
+        return f"did not accept {', '.join(tried) or 'any key: there is none'} ({error}): set `identity` or `user`"
     return f"was not reached: {error or type(error).__name__}"
 
 

@@ -82,12 +82,12 @@ class KnownHosts:
         if others:
             known = ", ".join(f"{entry.kind} {fingerprint(b64decode(entry.key))} ({entry.place})" for entry in others)
             renew = f"ssh-keygen -R {quote(self.called)} -f {file}` and `{scan}"
-            return f"{shown} is not the one that is known: {known}. Nothing was sent. If the host was set up anew: `{renew}`"
+            return f"host key changed: {shown[4:]}, but known_hosts has {known}. Nothing was sent. If the host was set up anew: `{renew}`"
         if certified:
             why = f"{certified[0].place} trusts an authority, whose certificates are not read here"
             return f"{shown} is not known: {why}. Nothing was sent. If the key is right: `{scan}`"
         places = ", ".join(map(str, self.files)) or "no file"
-        return f"{shown} is in none of {places}. Nothing was sent. If the key is right: `{scan}`"
+        return f"host key not in known_hosts ({places}): {shown[4:]}. Nothing was sent. If the key is right: `{scan}`"
 
     def missing_host_key(self, client: object, hostname: str, key: HostKey) -> None:
         """As paramiko asks: it knows no key itself."""

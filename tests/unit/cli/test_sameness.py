@@ -353,7 +353,7 @@ def test_what_was_resolved_is_the_recipe(trainer):
         ("litgpt", {"lora_r": 8}, "method.lora.rank"),
         ("axolotl", {"learning_rate": 1}, "optim.lr"),
         ("maxtext", {"adam_weight_decay": None}, "optim.weight_decay"),
-        ("torchtune", {"shuffle": True}, "no leaf"),
+        ("torchtune", {"shuffle": True}, "no setting"),
     ],
 )
 def test_what_was_resolved_otherwise_is_named(trainer, over, leaf):

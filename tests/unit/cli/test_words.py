@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from backends.recipe.flat import leaves
 from backends.registry import BACKENDS
+from orchestrator.cli.argument_parser import GROUPS
+from orchestrator.cli.examples import EXAMPLES
+from orchestrator.cli.parser import parser
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,8 +38,23 @@ def test_every_command_is_in_one_group():
         return set(words.parser(first)._subparsers._group_actions[0].choices)
 
     groups = [words.COMPILING, words.TRACKING, words.FOLLOWING, words.INSPECTING]
+    shown = [name for names in GROUPS.values() for name in names]
+    assert sorted(shown) == sorted(name for group in groups for name in group)
     assert names() == {name for group in groups for name in group}
     assert all(names(name) == set(group) for group in groups for name in group)
+
+
+@pytest.mark.parametrize("command", [name for names in GROUPS.values() for name in names])
+def test_every_command_has_two_examples(command, capsys):
+    """The help of each command ends with two examples of it, and each is a command line that it takes."""
+    assert len(EXAMPLES[command]) == 2
+    for line in EXAMPLES[command]:
+        name, *args = shlex.split(line.partition(" > ")[0])
+        assert (name, args[0]) == ("tune", command)
+        assert parser(command).parse_args(args).command == command
+    with pytest.raises(SystemExit):
+        parser(command).parse_args([command, "--help"])
+    assert capsys.readouterr().out.splitlines()[-3:] == ["examples:", *(f"  {line}" for line in EXAMPLES[command])]
 
 
 def test_a_dry_run_is_pure(tune, home):
@@ -127,7 +146,7 @@ def test_what_cannot_be_accepted_is_not_offered(tune):
     said = tune("submit", "r.yaml", "--to", "litgpt", "--accept", "method.kind", code=3).stderr
     assert "never    method.kind" in said
     assert "--accept method.kind" not in said
-    assert "`--accept optim.schedule` drops it knowingly; the others cannot be accepted" in said
+    assert "to run without it: --accept optim.schedule; the others cannot be accepted" in said
 
 
 @pytest.mark.parametrize(
@@ -206,7 +225,7 @@ def test_side_by_side(tune, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     said = tune("translate", QUICKSTART, "--set", "eval.every=5", "--set", "data.eval=data/quickstart.jsonl").stdout
     head, *_ = said.splitlines()
-    assert head.split() == ["LEAF", *(name.upper() for name in BACKENDS)]
+    assert head.split() == ["SETTING", *(name.upper() for name in BACKENDS)]
     assert "optimizer.init_args.lr = " in said
     assert "lost: never, torchtune 0.6.1" in said
     assert "torchtune: cannot express this recipe: data.eval, eval.every" in said

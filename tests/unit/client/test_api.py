@@ -133,7 +133,7 @@ def test_jobs_are_compared(planned):
         (lambda p: tunesmith.job("nope"), tunesmith.NotFound, "nothing was submitted yet"),
         (lambda p: tunesmith.jobs(state="runing"), tunesmith.InvalidRequest, "state='runing': is no state"),
         (lambda p: tunesmith.targets("moon"), tunesmith.NotFound, "moon: is not a target"),
-        (lambda p: tunesmith.explain("lrr"), tunesmith.NotFound, "is not a leaf of the recipe"),
+        (lambda p: tunesmith.explain("lrr"), tunesmith.NotFound, "is not a setting of the recipe"),
         (lambda p: tunesmith.copy_recipe("quickstrat"), tunesmith.NotFound, "did you mean quickstart?"),
         (lambda p: tunesmith.load({"version": object()}), tunesmith.InvalidRequest, "is no value of a recipe"),
     ],

@@ -36,8 +36,8 @@ def test_what_decides_on_the_page(home, tmp_path):
     said = python(tmp_path, "".join(until_submit()))
     assert "quickstart 0.003 16" in said
     assert "[0.001, 0.003]" in said
-    assert "optim.lrr is not a leaf of the recipe did you mean optim.lr?" in said
-    assert "accept='checkpoint.kep': is not a leaf of the recipe" in said
+    assert "optim.lrr is not a setting of the recipe did you mean optim.lr?" in said
+    assert "accept='checkpoint.kep': is not a setting of the recipe" in said
     assert "learning_rate" in said or "optimizer" in said
     assert "axolotl 2e-05 ['flash_optimum']\nFalse" in said
     assert (tmp_path / "native" / "litgpt" / "litgpt.yaml").exists()

@@ -56,7 +56,7 @@ def test_a_config_and_its_recipe(tune):
 
 
 def test_the_document(tune):
-    """`--json` has both sides, each leaf with its values and origin, keys that no leaf says, ways of each trainer."""
+    """`--json` has both sides, each leaf with its values and origin, keys with no recipe equivalent, ways of each trainer."""
     (tune.cwd / "a.yml").write_text(AXOLOTL + "chat_template: llama3\n")
     (tune.cwd / "b.yml").write_text(AXOLOTL.replace("2e-4", "1e-4") + "logging_steps: 5\n")
     found = tune.json("diff", "a.yml", "b.yml", code=1)

@@ -68,7 +68,7 @@ def test_five_mistakes():
 @pytest.mark.parametrize(
     ("old", "new", "place", "rule"),
     [
-        ("  lr: 3e-4", "  lr: 3e-4\n  lr: 1e-4", (14, "optim.lr"), "should be given once"),
+        ("  lr: 3e-4", "  lr: 3e-4\n  lr: 1e-4", (14, "optim.lr"), "already set on line 13"),
         ("steps: 10", "steps: 10\n  epochs: 1", (9, "train.steps"), "not both"),
         ("  steps: 10\n", "", (8, "train.steps"), "is required"),
         ("steps: 10", "steps: 10\n  seed: yes", (10, "train.seed"), "whole number"),

@@ -28,7 +28,7 @@ REPORTS = {
 }
 
 BESIDE = r"""
-LEAF                ONE                      TWO
+SETTING             ONE                      TWO
 train.batch.global  size = 8                 a_rather_long_name_of_a
 train.batch.micro                            _key = 4
                                              times = 2
@@ -76,7 +76,7 @@ one      schedule  (adapter lora)
            https://example.org/1
            "constant", "linear": never, cosine only
          no key  (adapter none)
-another  no recipe for it may hold this leaf"""
+another  no recipe for it may hold this setting"""
 
 
 def test_beside():

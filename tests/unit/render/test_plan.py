@@ -20,13 +20,13 @@ LINES = (
 )
 
 SHORT = """\
-lost, and not accepted:
+not supported:
   todo     train.compile  not written yet
   never    data.pack      LitGPT pads every sample; it has no
                           packing
                           see https://example.org/base.py#L1
 
-lost, and accepted by name:
+not supported, accepted by name:
   waiting  eval.batches  no such option
 
 approximated:
@@ -43,7 +43,7 @@ converted:
 
 2 same, 1 defaulted, 1 converted, 1 approximated, 3 lost (1 accepted), 1 native
 
-hint: `--accept data.pack --accept train.compile` drops them knowingly"""
+hint: to run without them: --accept data.pack --accept train.compile"""
 
 QUIET = """\
 defaulted:
@@ -122,17 +122,17 @@ def test_report_verbose():
 def test_report_one_loss():
     """One loss has one name to accept."""
     text = report_text(Report((Line("data.pack", "lost", {}, "no", "never"),)))
-    assert text == "lost, and not accepted:\n  never    data.pack  no\n\n1 lost\n\nhint: `--accept data.pack` drops it knowingly"
+    assert text == "not supported:\n  never    data.pack  no\n\n1 lost\n\nhint: to run without it: --accept data.pack"
 
 
 def test_report_firm():
     """What cannot be accepted is not offered, nothing is offered twice, and a key of the user's own is not dropped but written."""
     lost = Line("method.kind", "lost", {}, "no", "never"), Line("data.pack", "lost", {}, "no", "never")
     last = report_text(Report((*lost, lost[1])), firm={"method.kind"}).splitlines()[-1]
-    assert last == "hint: `--accept data.pack` drops it knowingly; the others cannot be accepted"
+    assert last == "hint: to run without it: --accept data.pack; the others cannot be accepted"
     assert "hint" not in report_text(Report(lost[:1]), firm={"method.kind"})
     key = Line("native.litgpt.foo", "lost", {"foo": 1}, "no such key", "never")
-    assert report_text(Report((key,))).endswith("hint: `--accept native.litgpt.foo` writes it all the same")
+    assert report_text(Report((key,))).endswith("hint: to write it anyway: --accept native.litgpt.foo")
 
 
 def test_report_expressible():

@@ -1,0 +1,96 @@
+"""Parsers that group commands in the help, give examples, and name what was probably meant. No heavy import."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+GROUPS = {
+    "run": ("submit", "sweep", "wait", "cancel", "retry", "evaluate", "export", "serve", "chat"),
+    "look": ("status", "logs", "metrics", "pull", "dashboard"),
+    "compare": ("best", "diff", "race", "verify"),
+    "translate": ("translate", "import", "explain", "preview", "recipes", "schema"),
+    "machines": ("targets", "doctor"),
+}
+"""Commands as the help lists them."""
+OTHER_NAMES = {
+    **dict.fromkeys(("run", "train", "launch", "start", "create"), "submit"),
+    **dict.fromkeys(("ls", "list", "ps", "jobs", "queue", "show"), "status"),
+    **dict.fromkeys(("stop", "kill", "rm", "delete"), "cancel"),
+    **dict.fromkeys(("download", "cp", "get"), "pull"),
+    **dict.fromkeys(("convert", "compile"), "translate"),
+    **dict.fromkeys(("compare",), "diff"),
+    **dict.fromkeys(("hosts", "clusters", "nodes"), "targets"),
+    **dict.fromkeys(("log", "tail"), "logs"),
+    **dict.fromkeys(("plot", "curves"), "metrics"),
+    **dict.fromkeys(("deploy", "host", "api"), "serve"),
+    **dict.fromkeys(("grid", "search", "hpo", "array"), "sweep"),
+    **dict.fromkeys(("talk", "ask", "generate"), "chat"),
+    **dict.fromkeys(("eval", "benchmark", "test"), "evaluate"),
+    **dict.fromkeys(("check", "version"), "doctor"),
+    **dict.fromkeys(("ui", "web", "board"), "dashboard"),
+    "help": "--help",
+}
+"""What other tools call a command of ours."""
+
+
+class GroupedParser(argparse.ArgumentParser):
+    """The command itself: its help lists commands by group, and an unknown command gets the nearest one as a hint."""
+
+    commands: argparse._SubParsersAction[CommandParser]
+
+    def format_help(self) -> str:
+        """Usage, then the commands by group."""
+        shown = {each.dest: each for each in self.commands._choices_actions}
+        form = self._get_formatter()
+        form.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        form.add_text(self.description)
+        for group, names in GROUPS.items():
+            form.start_section(group)
+            form.add_arguments([shown[name] for name in names if name in shown])
+            form.end_section()
+        form.start_section("options")
+        form.add_arguments([each for each in self._actions if each is not self.commands])
+        form.end_section()
+        form.add_text(self.epilog)
+        return form.format_help()
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        if found := re.search(r"argument COMMAND: invalid choice: '(.*)' \(choose from", message):
+            import difflib  # noqa: PLC0415  # not for --help
+
+            known = [name for names in GROUPS.values() for name in names]
+            near = [OTHER_NAMES[found[1]]] if found[1] in OTHER_NAMES else difflib.get_close_matches(found[1], known, n=1)
+            hint = f"did you mean tune {near[0]}?" if near else "`tune --help` lists the commands"
+            message = f"there is no command {found[1]!r}\n\nhint: {hint}"
+        super().error(message)
+
+
+class CommandParser(argparse.ArgumentParser):
+    """One command: examples in its help, and the nearest of its options where one is unknown."""
+
+    def format_help(self) -> str:
+        """The usual help, then examples."""
+        from orchestrator.cli.examples import EXAMPLES  # noqa: PLC0415  # only for help
+
+        lines = EXAMPLES.get(self.prog.partition(" ")[2], ())
+        return super().format_help() + ("\n" + "\n".join(["examples:", *(f"  {line}" for line in lines)]) + "\n" if lines else "")
+
+    def parse_known_args(  # type: ignore[override]  # what argparse calls for a command
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[Any, list[str]]:
+        """Arguments before and after options; an unknown one ends with exit code 2."""
+        parsed, unknown = super().parse_known_args(args, namespace)
+        if unknown and hasattr(parsed, "sets") and not any(arg.startswith("-") for arg in unknown):
+            parsed.sets, unknown = [*parsed.sets, *unknown], []  # argparse takes a list of arguments only before the options
+        if unknown:
+            import difflib  # noqa: PLC0415  # not for --help
+
+            found = difflib.get_close_matches(unknown[0].partition("=")[0], re.findall(r"--[\w-]+", self.format_usage()), n=1)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"\n\nhint: did you mean {found[0]}?" if found else ""))
+        return parsed, unknown

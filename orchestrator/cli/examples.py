@@ -1,0 +1,36 @@
+"""Two examples of each command, for its help; a test parses each."""
+
+EXAMPLES = {
+    "submit": ("tune submit r.yaml --follow", "tune submit r.yaml --on lab --set optim.lr=3e-4 --id lr-3e-4"),
+    "sweep": (
+        "tune sweep r.yaml --grid optim.lr=1e-4,3e-4 --at-once 2",
+        "tune sweep r.yaml --random optim.lr=1e-5..1e-3:log --trials 8 --seed 1",
+    ),
+    "wait": ("tune wait latest", "tune wait lr-1e-4 lr-3e-4 --timeout 3600"),
+    "cancel": ("tune cancel latest", "tune cancel --all-of 'sweep-*'"),
+    "retry": ("tune retry latest --follow", "tune retry support-bot --from-checkpoint"),
+    "evaluate": (
+        "tune evaluate latest --task hellaswag --limit 200",
+        "tune evaluate latest --task q.jsonl --gate 'q.acc >= 0.5'",
+    ),
+    "export": ("tune export latest --format gguf-q8_0", "tune export ./model --format merged --dtype bfloat16"),
+    "serve": ("tune serve latest --follow", "tune serve support-bot --port 8000 --expose --key SERVE_KEY"),
+    "chat": ("tune chat latest", "tune chat support-bot 'How do I reset my password?' --temperature 0"),
+    "status": ("tune status --state ACTIVE --watch", "tune status latest --events"),
+    "logs": ("tune logs latest -f", "tune logs support-bot --attempt 1 --host 2"),
+    "metrics": ("tune metrics latest --plot", "tune metrics lr-1e-4 lr-3e-4 --name loss --csv"),
+    "pull": ("tune pull latest", "tune pull support-bot --into model --file checkpoint"),
+    "dashboard": ("tune dashboard --read-only", "tune dashboard latest --share job.html"),
+    "best": ("tune best lr", "tune best lr --metric eval_loss --json"),
+    "diff": ("tune diff r.yaml native.yml", "tune diff lr-1e-4 lr-3e-4"),
+    "race": ("tune race r.yaml", "tune race r.yaml --steps 50 --submit-winner"),
+    "verify": ("tune verify r.yaml", "tune verify r.yaml --level 3 --html report.html"),
+    "translate": ("tune translate r.yaml", "tune translate r.yaml --out native"),
+    "import": ("tune import native.yml -o r.yaml", "tune import configs/ --check"),
+    "explain": ("tune explain optim.warmup_steps", "tune explain --matrix"),
+    "preview": ("tune preview r.yaml --rows 1", "tune preview r.yaml --set data.max_length=512"),
+    "recipes": ("tune recipes", "tune recipes cp qwen2.5-0.5b/lora my-folder"),
+    "schema": ("tune schema", "tune schema > recipe.schema.json"),
+    "targets": ("tune targets", "tune targets check lab"),
+    "doctor": ("tune doctor", "tune doctor --json"),
+}

@@ -169,6 +169,24 @@ class Backend:
         return _table(self.rows, variant)
 
 
+@dataclass(frozen=True, eq=False)
+class ReadOnly:
+    """A trainer whose configs are imported and that no job is run with: there is no table of rows, and no key is kept for it."""
+
+    name: str
+    package: str
+    """The release whose configs are read: `mytrainer 1.2.3`."""
+    title: str
+    """The same as people write it."""
+    known_keys: KnownKeys
+    dialect: Callable[[], Dialect]
+    """As a backend's."""
+
+    def table(self, _: Variant) -> tuple[Row, ...]:
+        """No rows."""
+        return ()
+
+
 @lru_cache(1024)  # four trainers have 320; a backend that fits itself to a recipe brings its own each time
 def _table(rows: Callable[[Variant], tuple[Row, ...]], variant: Variant) -> tuple[Row, ...]:
     given = rows(variant)

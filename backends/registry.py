@@ -7,11 +7,12 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from backends.backend import Backend, JobKind
+from backends.backend import Backend, JobKind, ReadOnly
 from backends.stages.registry import STAGES
 from backends.trainers.axolotl.backend import AXOLOTL
 from backends.trainers.command.backend import COMMAND
 from backends.trainers.litgpt.backend import LITGPT
+from backends.trainers.llamafactory.trainer import LLAMAFACTORY
 from backends.trainers.maxtext.backend import MAXTEXT
 from backends.trainers.torchtune.backend import TORCHTUNE
 from backends.trainers.trl.backend import TRL
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 BACKENDS: dict[str, Backend] = {b.name: b for b in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT, TRL, UNSLOTH)}
 """Ours, the preferred first: without `--to` the first that can express a recipe runs it."""
 
+READ_ONLY: dict[str, ReadOnly] = {each.name: each for each in (LLAMAFACTORY,)}
+"""Trainers whose configs are imported and that no job is run with."""
+
 GROUP = "tunesmith.backends"
 
 
@@ -37,7 +41,9 @@ def others() -> dict[str, EntryPoint]:
     """Backends of other packages, not yet loaded. No other package takes the name of one of ours."""
     from importlib.metadata import entry_points  # noqa: PLC0415  # 20 ms, and few have any
 
-    return {each.name: each for each in entry_points(group=GROUP) if each.name not in (*BACKENDS, *STAGES, COMMAND.name)}
+    return {
+        each.name: each for each in entry_points(group=GROUP) if each.name not in (*BACKENDS, *READ_ONLY, *STAGES, COMMAND.name)
+    }
 
 
 def names() -> tuple[str, ...]:
@@ -57,6 +63,11 @@ def find(name: str) -> Backend:
     return COMMAND if name == COMMAND.name else _load(others()[name])
 
 
+def importer(name: str) -> Backend | ReadOnly:
+    """A trainer whose configs can be imported, by name; raises as `find` does."""
+    return READ_ONLY[name] if name in READ_ONLY else find(name)
+
+
 def _load(entry: EntryPoint) -> Backend:
     package = entry.dist.name if entry.dist else entry.value
     try:
@@ -74,10 +85,10 @@ def _load(entry: EntryPoint) -> Backend:
 def dialects() -> dict[str, Dialect]:
     """Trainers whose configs can be imported, ours first. A package that does not keep its word is left out; `find` says why."""
     found: dict[str, Dialect] = {}
-    for name in names():
+    for name in (*names(), *READ_ONLY):
         with suppress(Unloadable):
-            if (backend := find(name)).dialect:
-                found[name] = backend.dialect()
+            if load := importer(name).dialect:
+                found[name] = load()
     return found
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from backends.analysis.porting import changes
+from backends.backend import Backend
 from backends.importing.convert import Imported
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.mapping.schedule import warmup_steps
@@ -20,7 +21,7 @@ from backends.recipe.flat import leaves
 from backends.recipe.leaves import decides, facts, rank
 from backends.recipe.needs import has_effect, meaning_of
 from backends.recipe.schema import Recipe
-from backends.registry import dialects, find
+from backends.registry import dialects, importer
 from backends.report import Line
 
 
@@ -130,7 +131,8 @@ def of_native(file: str, found: Imported) -> Side:
 
 def _ways(found: Imported) -> Iterator[Line]:
     """Where the trainer only comes near to what a leaf means, and where the micro-batch changes the result."""
-    for line in changes(find(found.backend), found.recipe):
+    backend = importer(found.backend)
+    for line in changes(backend, found.recipe) if isinstance(backend, Backend) else ():
         if line.leaf == "train.batch.micro" or (line.status == "approximated" and decides(line.leaf)):
             yield line
 
@@ -202,4 +204,4 @@ def _bearing(trainer: str, key: str, found: Key, side: Side) -> tuple[str, bool]
 def _beside(trainer: str, key: str, side: Side) -> tuple[str, ...]:
     """The leaves that one row translates together with a key."""
     within = Variant(side.leaves["method.kind"], side.leaves["method.adapter"], side.leaves["data.rendering"] == "native")
-    return next((row.ours for row in find(trainer).table(within) if key in row.theirs), ())
+    return next((row.ours for row in importer(trainer).table(within) if key in row.theirs), ())

@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from backends.backend import Backend
+from backends.backend import Backend, ReadOnly
 from backends.command_line import OUTSIDE
 from backends.dialect import IDLE, NOTE, UNMODELLED, Beside, Dialect, ImportRow, IsFolder, Refused, Unfit
 from backends.importing.entries import Fate as Fate  # noqa: PLC0414  # for those who read what convert returns
@@ -30,7 +30,7 @@ from backends.recipe.paths import names_file
 from backends.recipe.problems import RecipeError
 from backends.recipe.schema import Recipe
 from backends.recording import Recording, plain
-from backends.registry import find
+from backends.registry import importer
 
 
 def convert(
@@ -59,13 +59,13 @@ def convert(
         Refused: it is no training config, or none that a recipe can hold.
     """
     dialect, wild, because = opened(text, wanted, beside, sets, line, is_folder)
-    return _Import(dialect, find(dialect.name), wild).run(name, because)
+    return _Import(dialect, importer(dialect.name), wild).run(name, because)
 
 
 class _Import:
     """One conversion. The recipe grows leaf by leaf, and for each key stands what became of it."""
 
-    def __init__(self, dialect: Dialect, backend: Backend, config: NativeConfig) -> None:
+    def __init__(self, dialect: Dialect, backend: Backend | ReadOnly, config: NativeConfig) -> None:
         self.dialect, self.backend = dialect, backend
         self.order = tuple(config.keys)
         self.wild, self.entries = less_secrets(config)
@@ -228,7 +228,9 @@ class _Import:
             self.take(verbatim, [key], "unmodelled", "no recipe equivalent")
 
     def verbatim(self, key: str) -> Flat:
-        """The key as it stands, for its own trainer; nothing where that does not know it, or it stands in a list."""
+        """The key as it stands, for its own trainer; nothing where that is not run, or does not know it, or it stands in a list."""
+        if isinstance(self.backend, ReadOnly):
+            return {}
         own = ":" not in key and not re.search(r"\.\d", key) and key not in self.strange and not names_file(self.wild.keys[key])
         return {f"native.{self.backend.name}.{key}": self.wild.keys[key]} if own else {}
 

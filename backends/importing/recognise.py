@@ -12,7 +12,7 @@ from backends.importing import shell
 from backends.mapping.rows import Flat
 from backends.native_config import NativeConfig, Unreadable, read
 from backends.recipe.paths import is_path
-from backends.registry import dialects, find
+from backends.registry import dialects, importer
 
 
 def opened(
@@ -85,7 +85,7 @@ def _share(trainer: str, keys: Flat) -> int:
 
 def is_unknown(trainer: str, key: str, keys: Flat) -> bool:
     """Whether a trainer knows nothing of a key, in a config with these. What stands in a list is the list's own affair."""
-    return find(trainer).known_keys.is_unknown(re.sub(r"\.\d+(\..*)?$", "", key), written=(), verbatim=keys)
+    return importer(trainer).known_keys.is_unknown(re.sub(r"\.\d+(\..*)?$", "", key), written=(), verbatim=keys)
 
 
 def _refuse_own(config: NativeConfig) -> None:

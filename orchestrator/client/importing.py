@@ -14,7 +14,7 @@ from backends.dialect import Refused
 from backends.importing.convert import Imported, convert
 from backends.native_config import LARGEST, Unreadable, flat
 from backends.recipe.yaml_source import Problem
-from backends.registry import BACKENDS, dialects, find
+from backends.registry import BACKENDS, dialects, importer
 from backends.report import Line
 from orchestrator.client.errors import AlreadyExists, InvalidRequest, NotFound, did_you_mean
 from orchestrator.render.plan import problem_text
@@ -65,7 +65,7 @@ class ImportedConfig:
 
 def as_text(found: Imported, source: str) -> str:
     """A recipe as a file, with where it came from."""
-    return f"# {source}, a config of {find(found.backend).package}, by tune import\n{_yaml(found.values)}"
+    return f"# {source}, a config of {importer(found.backend).package}, by tune import\n{_yaml(found.values)}"
 
 
 def import_config(

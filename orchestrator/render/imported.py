@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TITLES = {
     "unmodelled": "not modelled: the recipe does not say it",
-    "kept": "kept for {} alone, or decided for each job",
+    "kept": "kept for {} alone, without meaning elsewhere, or decided for each job",
     "modelled": "modelled",
 }
 

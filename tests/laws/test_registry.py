@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backends.registry import BACKENDS
+from backends.registry import BACKENDS, READ_ONLY
 from backends.upstream.known_keys import KnownKeys
 
 ROOT = Path(__file__).parents[2]
@@ -19,12 +19,16 @@ def modules() -> list[Path]:
     return [path for room in ("backends", "orchestrator") for path in (ROOT / room).rglob("*.py") if "shims" not in path.parts]
 
 
+KNOWN = {**BACKENDS, **READ_ONLY}
+"""Trainers with a folder: those that run jobs, and those whose configs are only read."""
+
+
 def release(trainer: str) -> str:
     """The version that a trainer is pinned to."""
-    return BACKENDS[trainer].package.split()[1]
+    return KNOWN[trainer].package.split()[1]
 
 
-@pytest.mark.parametrize("trainer", list(BACKENDS))
+@pytest.mark.parametrize("trainer", list(KNOWN))
 def test_a_release_is_written_once(trainer):
     """The version stands in the trainer's release.py, and in no other module."""
     version = re.compile(rf"(?<![\d.]){re.escape(release(trainer))}(?![\d.])")
@@ -32,17 +36,18 @@ def test_a_release_is_written_once(trainer):
     assert places == [Path("backends/trainers") / trainer / "release.py"]
 
 
-@pytest.mark.parametrize("trainer", list(BACKENDS))
+@pytest.mark.parametrize("trainer", list(KNOWN))
 def test_everything_is_of_that_release(trainer):
     """The declaration of the environment, its locks, the known keys and the defaults are of the version in release.py."""
-    folder, package = TRAINERS / trainer, BACKENDS[trainer].package
-    for path in (folder / "env.in", *folder.glob("env-*.txt")):
+    folder, package = TRAINERS / trainer, KNOWN[trainer].package
+    for path in (*folder.glob("env.in"), *folder.glob("env-*.txt")):
         assert re.search(rf"^{package.replace(' ', '==')}\b", path.read_text("utf-8"), re.MULTILINE), path
+    assert trainer in READ_ONLY or (folder / "env.in").is_file()
     for name in ("keys.txt", "defaults.txt"):
         assert (folder / name).read_text("utf-8").startswith(f"# {package}\n")
 
 
-@pytest.mark.parametrize("trainer", list(BACKENDS))
+@pytest.mark.parametrize("trainer", list(KNOWN))
 def test_only_the_registry_imports_a_trainer(trainer):
     """Outside of a trainer's folder one module imports it: the registry, in one line."""
     named = re.compile(rf"^\s*(?:from|import) backends\.trainers\.{trainer}\b.*$", re.MULTILINE)
@@ -51,12 +56,12 @@ def test_only_the_registry_imports_a_trainer(trainer):
     assert {path: len(lines) for path, lines in found.items() if lines} == {Path("backends/registry.py"): 1}
 
 
-@pytest.mark.parametrize("trainer", list(BACKENDS))
+@pytest.mark.parametrize("trainer", list(KNOWN))
 def test_a_trainer_carries_what_is_its_own(trainer):
-    """Known keys, signs of failure and a dialect with its launcher are values of the backend itself."""
-    backend = BACKENDS[trainer]
-    assert backend.known_keys.text == KnownKeys.beside(str(TRAINERS / trainer / "backend.py")).text
-    assert backend.signs
+    """Known keys, signs of failure and a dialect with its launcher are values of the trainer itself."""
+    backend = KNOWN[trainer]
+    assert backend.known_keys.text == KnownKeys.beside(str(TRAINERS / trainer / "release.py")).text
+    assert trainer in READ_ONLY or BACKENDS[trainer].signs
     assert backend.dialect
     assert backend.dialect().name == trainer
     assert backend.dialect().launcher
@@ -89,6 +94,6 @@ def test_code_names_a_trainer_in_its_folder_only():
     """Outside of trainers' folders no identifier and no string has a trainer's name, but in the files that say why."""
     everywhere = [ROOT / "tunesmith.py", *(path for room in ("backends", "orchestrator") for path in (ROOT / room).rglob("*.py"))]
     shared = [path for path in everywhere if TRAINERS not in path.parents]
-    names = re.compile(rf"(?<![a-z])({'|'.join(BACKENDS)})(?![a-z])", re.IGNORECASE)  # "ctrl" names no trainer
+    names = re.compile(rf"(?<![a-z])({'|'.join(KNOWN)})(?![a-z])", re.IGNORECASE)  # "ctrl" names no trainer
     named = {path.relative_to(ROOT).as_posix() for path in shared if any(map(names.search, code_words(path)))}
     assert named == set(NAMED_OUTSIDE)

@@ -77,8 +77,6 @@ def shape(keys: Flat) -> Variant:
     """
     if "model_name_or_path" not in keys:
         raise Refused("this is not a training config: it has no model_name_or_path")
-    if factory := [key for key in _FACTORY if key in keys]:
-        raise Refused(f"this is a config of LLaMA-Factory's ({', '.join(factory)}), which tune does not import yet")
     command = str(keys.get("launch:command", "sft"))
     if command not in _KINDS:
         raise Refused(f"this is for trl {command}, which recipes have no method for")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from backends.dialect import REWARDS, ImportRow, Unfit, counted, idle, machine, number, text, unmodelled, whole
+from backends.dialect import REWARDS, ImportRow, Unfit, counted, idle, machine, number, text, whole
+from backends.hf import import_arguments as arguments
+from backends.hf.import_arguments import NOTHING, ArgumentNames
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
 from backends.trainers.trl.import_data import data
 
 _NATIVE = "native.trl."
-_NOTHING = (ABSENT, None, "")
+_SAYS = ArgumentNames(_NATIVE)
 
 
 def reads(variant: Variant) -> tuple[ImportRow, ...]:
@@ -22,23 +24,19 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
     return (
         ImportRow(("launch:command",), lambda _: {}, "method.kind"),
         ImportRow(("model_name_or_path",), lambda name: {"model.id": _model(text(name))}),
-        ImportRow(("model_revision",), lambda word: {} if word in (*_NOTHING, "main") else {"model.revision": text(word)}),
+        ImportRow(("model_revision",), lambda word: {} if word in (*NOTHING, "main") else {"model.revision": text(word)}),
         *_adapter(variant),
         *_method(variant),
         *data(variant),
         machine("per_device_train_batch_size"),
         *_training(variant),
-        *_optimizer(),
-        *_around(),
+        *arguments.optimizer(_SAYS),
+        *arguments.around(_SAYS),
     )
 
 
 def _model(name: str) -> str:
     return name if HUB.fullmatch(name) or is_path(name) else f"./{name}"
-
-
-_LINEAR = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")} | {"lm_head": "head"}
-_ALL = ["q", "k", "v", "o", "gate", "up", "down"]
 
 
 def _adapter(variant: Variant) -> tuple[ImportRow, ...]:
@@ -71,12 +69,8 @@ def _targets(modules: Value) -> Flat:
     if named in (ABSENT, None, []):
         return {"method.lora.targets": ["q", "v"]}
     if named == ["all-linear"]:
-        return {"method.lora.targets": _ALL}
-    known = [_LINEAR[each] for each in named if each in _LINEAR]
-    if len(known) < len(named):
-        carry = {"method.lora.targets": known or _ALL, f"{_NATIVE}lora_target_modules": named}
-        raise Unfit("layers that method.lora.targets has no word for", carry)
-    return {"method.lora.targets": [each for each in (*_ALL, "head") if each in known]}
+        return {"method.lora.targets": arguments.ALL}
+    return arguments.targets(named, {f"{_NATIVE}lora_target_modules": named})
 
 
 def _method(variant: Variant) -> tuple[ImportRow, ...]:
@@ -119,7 +113,7 @@ def _rewards(functions: Value, model: Value) -> Flat:
     """TRL names functions of its own, or `module.function` of the user's."""
     pairs = [text(each).rpartition(".") for each in functions] if isinstance(functions, list) else []
     own = [f"./{module.replace('.', '/')}.py:{name}" for module, _, name in pairs if module]
-    if model not in _NOTHING or not own or len(own) < len(pairs):
+    if model not in NOTHING or not own or len(own) < len(pairs):
         why = "a reward that TRL or a model of its own gives: name your functions in method.grpo.rewards"
         raise Unfit(why, {"method.grpo.rewards": own or REWARDS})
     return {"method.grpo.rewards": own}
@@ -127,7 +121,7 @@ def _rewards(functions: Value, model: Value) -> Flat:
 
 def _training(variant: Variant) -> tuple[ImportRow, ...]:
     return (
-        ImportRow(("num_train_epochs", "max_steps"), _duration, "max_steps ends the run"),
+        arguments.duration(_SAYS),
         ImportRow(
             ("per_device_train_batch_size", "gradient_accumulation_steps"),
             _batch(variant),
@@ -135,8 +129,8 @@ def _training(variant: Variant) -> tuple[ImportRow, ...]:
             also=("num_generations", "launch:devices", "launch:hosts"),
         ),
         ImportRow(("bf16", "fp16", "dtype"), _precision, "bf16 and fp16 are autocast; dtype is that of the weights"),
-        ImportRow(("seed",), lambda n: {"train.seed": whole(n)}),
-        ImportRow(("max_grad_norm",), lambda n: {"train.grad_clip": number(n) or None}),
+        arguments.seed(_SAYS),
+        arguments.clipping(_SAYS),
         ImportRow(
             ("gradient_checkpointing", "activation_offloading"),
             lambda again, away: {"train.activation_checkpointing": again is not False, "train.offload": away is True},
@@ -144,15 +138,6 @@ def _training(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("attn_implementation",), _attention, "which kernel: the same result but for rounding"),
         ImportRow(("torch_compile",), lambda on: {"train.compile": True} if on is True else {}),
     )
-
-
-def _duration(epochs: Value, steps: Value) -> Flat:
-    if steps not in (ABSENT, None) and whole(steps) > 0:
-        return {"train.steps": whole(steps), **idle("num_train_epochs", "max_steps ends the run")}
-    times = number(epochs)
-    if times != int(times):
-        return {"train.epochs": int(times) + 1, **unmodelled("num_train_epochs", "recipes count whole epochs")}
-    return {"train.epochs": int(times)}
 
 
 def _batch(variant: Variant) -> Callable[..., Flat]:
@@ -177,119 +162,6 @@ def _precision(bf16: Value, fp16: Value, dtype: Value) -> Flat:
 
 
 def _attention(word: Value) -> Flat:
-    if word in _NOTHING:
+    if word in NOTHING:
         return {}
     return {"train.attention": word} if word in ("sdpa", "eager") else {f"{_NATIVE}attn_implementation": word}
-
-
-_OPTIMIZERS = {
-    "adamw_torch": "adamw",
-    "adamw_torch_fused": "adamw",
-    "adamw_hf": "adamw",
-    "adamw_bnb_8bit": "adamw_8bit",
-    "adamw_8bit": "adamw_8bit",
-    "paged_adamw_8bit": "paged_adamw_8bit",
-    "paged_adamw_32bit": "adamw",
-    "adafactor": "adafactor",
-    "sgd": "sgd",
-}
-_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant", "constant_with_warmup": "constant"}
-
-
-def _optimizer() -> tuple[ImportRow, ...]:
-    return (
-        ImportRow(("optim",), _optimizer_name, "transformers' names"),
-        ImportRow(("learning_rate",), lambda n: {"optim.lr": number(n)}),
-        ImportRow(("adam_beta1", "adam_beta2"), lambda one, two: {"optim.betas": [number(one), number(two)]}),
-        ImportRow(("adam_epsilon",), lambda n: {"optim.eps": number(n)}),
-        ImportRow(("weight_decay",), _decay, "transformers spares norms and biases"),
-        ImportRow(("lr_scheduler_type", "lr_scheduler_kwargs.*"), _schedule, also=("learning_rate",)),
-        ImportRow(("warmup_steps", "warmup_ratio"), _warmup, also=("lr_scheduler_type",)),
-    )
-
-
-def _optimizer_name(word: Value) -> Flat:
-    name = text(word)
-    if name not in _OPTIMIZERS:
-        raise Unfit(f"optim.name has no word for {name}", {f"{_NATIVE}optim": name})
-    ours = _OPTIMIZERS[name]
-    return {"optim.name": ours, **({"optim.fused": name.endswith("fused")} if ours == "adamw" else {})}
-
-
-def _decay(value: Value) -> Flat:
-    found = number(value)
-    return {"optim.weight_decay": found, **({"optim.decay_on": "matrices"} if found else {})}
-
-
-def _schedule(word: Value, more: Value, rate: Value) -> Flat:
-    kwargs = more if isinstance(more, dict) else {}
-    name = text(word)
-    if name == "cosine_with_min_lr":
-        low = kwargs.get("min_lr")
-        share = kwargs.get("min_lr_rate")
-        found = number(low) if low is not None else number(rate) * number(share or 0.0)
-        return {"optim.schedule": "cosine", "optim.min_lr": found}
-    if name not in _SCHEDULES:
-        raise Unfit(f"optim.schedule has no word for {name}", {f"{_NATIVE}lr_scheduler_type": name})
-    return {"optim.schedule": _SCHEDULES[name]}
-
-
-def _warmup(steps: Value, share: Value, word: Value) -> Flat:
-    """Until transformers 5 a share had a key of its own; now steps below 1 are one."""
-    if word == "constant":
-        return {**idle("warmup_steps", _CONSTANT), **idle("warmup_ratio", _CONSTANT)}
-    found = 0.0 if steps in (ABSENT, None) else number(steps)
-    if 0 < found < 1:
-        return {"optim.warmup_share": found, **idle("warmup_ratio", "warmup_steps goes before")}
-    if found:
-        return {"optim.warmup_steps": whole(found), **idle("warmup_ratio", "warmup_steps goes before")}
-    return {} if share in (ABSENT, None) or not number(share) else {"optim.warmup_share": number(share)}
-
-
-_CONSTANT = "has no effect with lr_scheduler_type: constant"
-_SERVICES = ("tensorboard", "wandb", "mlflow")
-
-
-def _around() -> tuple[ImportRow, ...]:
-    return (
-        ImportRow(("logging_steps",), lambda n: {"log.every": max(1, whole(n))} if number(n) >= 1 else _share("logging_steps")),
-        ImportRow(("save_steps", "save_strategy"), _saving),
-        ImportRow(("save_total_limit",), lambda n: {"checkpoint.keep": whole(n)} if n not in _NOTHING else {}),
-        ImportRow(("report_to", "run_name"), _trackers),
-        ImportRow(("eval_steps", "eval_strategy"), _evaluating, "when rows for evaluation are looked at"),
-    )
-
-
-def _share(key: str) -> Flat:
-    return unmodelled(key, "a share of the run; a recipe counts steps")
-
-
-def _saving(every: Value, strategy: Value) -> Flat:
-    if strategy != "steps":
-        word = (
-            unmodelled("save_strategy", f"checkpoints by {strategy}; a recipe counts steps")
-            if strategy not in ("no", False)
-            else {}
-        )
-        return {**word, **idle("save_steps", "has an effect with save_strategy: steps alone")}
-    return {"checkpoint.every": whole(every)} if number(every) >= 1 else _share("save_steps")
-
-
-def _trackers(names: Value, run: Value) -> Flat:
-    said = [names] if isinstance(names, str) else names if isinstance(names, list) else []
-    services = [each for each in said if each in _SERVICES]
-    odd = [each for each in said if each not in (*_SERVICES, "none")]
-    missing = unmodelled("report_to", f"log.trackers has no word for {', '.join(map(str, odd))}") if odd else {}
-    named = {"log.run": run} if isinstance(run, str) and services else {}
-    return {**({"log.trackers": services} if services else {}), **named, **missing}
-
-
-def _evaluating(every: Value, strategy: Value) -> Flat:
-    if strategy != "steps":
-        word = (
-            unmodelled("eval_strategy", f"evaluates by {strategy}; a recipe counts steps")
-            if strategy not in ("no", False)
-            else {}
-        )
-        return {**word, **idle("eval_steps", "has an effect with eval_strategy: steps alone")}
-    return {"eval.every": whole(every)} if every not in _NOTHING and number(every) >= 1 else _share("eval_steps")

@@ -1,9 +1,11 @@
 """The trainers' own configs, out of their packages: fetched from the package registry, never kept in the repository."""
 
+import contextlib
 import os
 import posixpath
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from dataclasses import dataclass, field
@@ -12,15 +14,26 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+import backends.upstream
+
 HERE = Path(__file__).parent
 PACKAGES = {
     "torchtune": ("torchtune==0.6.1", "torchtune-0.6.1-*.whl", (), "recipes/configs/"),
     "axolotl": ("axolotl==0.19.0", "axolotl-0.19.0.tar.gz", ("--no-binary", "axolotl"), "axolotl-0.19.0/examples/"),
     "maxtext": ("maxtext==0.2.5", "maxtext-0.2.5-*.whl", ("--only-binary", ":all:", "--python-version", "3.12"), "maxtext/"),
+    "llamafactory": (
+        "llamafactory==0.9.5",
+        "llamafactory-0.9.5.tar.gz",
+        ("--no-binary", "llamafactory"),
+        "llamafactory-0.9.5/examples/",
+    ),
 }
 """Trainer -> requirement, file, how pip gets just that, where its configs lie."""
 
-COUNTS = {"torchtune": 156, "axolotl": 269, "maxtext": 137, "litgpt": 46}
+SOURCES = {"llamafactory": ("llamafactory==0.9.5", "transformers==5.6.0")}
+"""Trainer that no job is run with -> what pip unpacks so that its arguments can be read: transformers is the newest that it takes."""
+
+COUNTS = {"torchtune": 156, "axolotl": 269, "maxtext": 137, "litgpt": 46, "llamafactory": 82}
 """YAML files in each corpus."""
 
 
@@ -53,6 +66,40 @@ def corpus(shared_home):
     return get
 
 
+@pytest.fixture(scope="session")
+def asked(shared_home, trainer_python):
+    """What a script of backends/upstream prints of a trainer: in its environment, or beside its unpacked source."""
+
+    def get(script: str, trainer: str) -> str:
+        path = Path(backends.upstream.__file__).with_name(script)
+        source = _unpacked(trainer, shared_home / "cache" / "corpora") if trainer in SOURCES else None
+        python = sys.executable if source else trainer_python(trainer)
+        env = {**os.environ, **({"PYTHONPATH": str(source)} if source else {})}
+        with TemporaryDirectory() as folder:
+            done = subprocess.run(
+                [python, path, trainer], capture_output=True, text=True, timeout=300, check=True, cwd=folder, env=env
+            )
+        return done.stdout
+
+    return get
+
+
+def _unpacked(trainer, folder):
+    """A folder with the packages' source, none of which is installed."""
+    place = folder / f"{trainer}-source"
+    if not place.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as new:
+            for requirement in SOURCES[trainer]:
+                _fetch(requirement, ("--only-binary", ":all:"), Path(new))
+            for wheel in Path(new).glob("*.whl"):
+                with zipfile.ZipFile(wheel) as box:
+                    box.extractall(Path(new) / "site")
+            with contextlib.suppress(OSError):  # another process was faster
+                (Path(new) / "site").rename(place)
+    return place
+
+
 def _own():
     return Corpus("litgpt", {path.name: path.read_text("utf-8") for path in sorted((HERE / "litgpt").glob("*.yaml"))})
 
@@ -66,7 +113,7 @@ def _packaged(trainer, folder):
     texts = dict(_members(archive))
     kept = {name: text for name, text in texts.items() if name.startswith(start) and name.endswith((".yaml", ".yml", ".sh"))}
     root = f"{archive.name.removesuffix('.tar.gz')}/"
-    around = {name.removeprefix(root): text for name, text in texts.items() if name.endswith(".json") and name.startswith(root)}
+    around = {name.removeprefix(root): text for name, text in texts.items() if name.startswith(root)}
     return Corpus(trainer, dict(sorted(kept.items())), around)
 
 

@@ -14,7 +14,7 @@ from backends.importing.convert import _Import
 from backends.importing.recognise import opened
 from backends.native_config import Unreadable
 from backends.recording import Recording, plain
-from backends.registry import find
+from backends.registry import importer
 from tests.unit.importing.conftest import COUNTS
 
 COUNT = int(os.environ.get("TUNE_MUTATIONS", "600"))
@@ -56,7 +56,7 @@ def others(value):
 def result(dialect, config):
     """What becomes of a config that is opened already; None where it is refused."""
     try:
-        return _Import(dialect, find(dialect.name), config).run("x", "")
+        return _Import(dialect, importer(dialect.name), config).run("x", "")
     except Refused:
         return None
 

@@ -123,7 +123,7 @@ def test_what_a_recipe_cannot_say(line, key):
 
 
 def test_llama_factorys_configs_are_not_taken_for_its():
-    """They share most of their keys with TRL's, and mean other things by the rest: they are refused by name."""
+    """They share most of their keys with TRL's, and mean other things by the rest."""
     text = SFT.replace("assistant_only_loss: true", "stage: sft\nfinetuning_type: lora\ntemplate: qwen\ncutoff_len: 1024")
-    with pytest.raises(Refused, match="LLaMA-Factory"):
-        found(text)
+    with pytest.raises(Refused, match="it is llamafactory's: stage = sft"):
+        found(text, wanted="trl")

@@ -1,0 +1,1 @@
+"""LLaMA-Factory: its configs are read, and no job is run with it."""

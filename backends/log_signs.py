@@ -103,7 +103,9 @@ JAX = (
 """Of JAX and XLA."""
 
 _REASONS: dict[str, Class] = {
-    **dict.fromkeys(("host_rebooted", "supervisor_died", "folder_gone", "abandoned", "allocation_ended", "node_gone"), "lost"),
+    **dict.fromkeys(
+        ("host_rebooted", "supervisor_died", "folder_gone", "abandoned", "allocation_ended", "node_gone", "slice_gone"), "lost"
+    ),
     **dict.fromkeys(("time_limit", "node_failed", "preempted", "requeued", "interrupted"), "lost"),  # by a batch system
     **dict.fromkeys(("bad_data", "no_data", "gated_data", "bad_model", "no_model", "no_template", "bad_spec"), "wrong_request"),
     **dict.fromkeys(

@@ -23,3 +23,5 @@ class Target:
     threads: int | None = None
     """CPU threads a job may use; None leaves it to the libraries."""
     hosts: int = 1
+    slice: str = ""
+    """The TPU slice that it is, `v5e-16`: a job gets all of its hosts and devices, or none."""

@@ -1,7 +1,7 @@
 """TPU slices by name: chips, hosts, memory, and the mesh that a training gets on them.
 
 Source: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm (each version's page), and for how JAX counts
-devices MaxText 0.2.5, `maxtext/utils/accelerator_to_spec_map.py`, against which the tests hold this table.
+devices MaxText, `maxtext/utils/accelerator_to_spec_map.py`, against which the tests hold this table.
 """
 
 from __future__ import annotations

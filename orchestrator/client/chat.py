@@ -15,6 +15,7 @@ from orchestrator.client.session import Session, session
 from orchestrator.client.submit import secret_values
 from orchestrator.executors.attempt_files import reached
 from orchestrator.store.requests import JobRequest
+from orchestrator.targets.connect import ssh_address
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def endpoint(name: str) -> Iterator[Endpoint]:
                     )
                 from orchestrator.transports.ssh.forward import forwarded  # noqa: PLC0415  # fabric is heavy
 
-                with forwarded(node.ssh, port) as local:
+                with forwarded(ssh_address(here.home, node.ssh), port) as local:
                     yield Endpoint(f"http://127.0.0.1:{local}/v1", models, key)
         except TransportError as error:
             raise Unreachable(str(error)) from None

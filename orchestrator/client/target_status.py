@@ -6,6 +6,8 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.client.session import session
@@ -54,38 +56,64 @@ def target_status(names: Sequence[str] = (), *, check: bool = False) -> TargetSt
         InvalidRecipe: clusters.yaml breaks rules.
     """
     home = Home.find()
-    asked = ask(home, [node for each in _named(layout(), names) for node in each.nodes]) if check else {}
+    named = _workers(home, _named(layout(), names)) if check else {}
+    strangers = [node for nodes in named.values() for node in nodes if not node.stands_in]
+    asked = ask(home, strangers) if check else {}
     known = layout()
-    candidates = _named(known, names)
-    return TargetStatus(candidates, _rows(home, candidates, recall(home), asked), known.groups)
+    candidates = [
+        replace(each, nodes=named[each.name]) if each.nodes[0].stands_in and check else each for each in _named(known, names)
+    ]
+    (use, waiting), kept = _use(home), recall(home)
+    rows = [row for each in candidates for row in _rows(home, each, kept, asked, use, waiting.get(each.name, 0), check=check)]
+    return TargetStatus(candidates, rows, known.groups)
 
 
 def _named(known: Targets, names: Sequence[str]) -> list[Candidate]:
     return chosen(known, ",".join(names) or ",".join(known.candidates), argument="")
 
 
+def _workers(home: Home, candidates: Iterable[Candidate]) -> dict[str, tuple[Node, ...]]:
+    """Target -> its machines: those that its engine names now, where one node stands in for them."""
+    found = {each.name: each.nodes for each in candidates}
+    for each in candidates:
+        if each.nodes[0].stands_in:
+            from orchestrator.executors.registry import find  # noqa: PLC0415  # heavy, and few have such a target
+
+            ask = find(each.kind).workers
+            found[each.name] = (ask(home, each) if ask else ()) or each.nodes
+    return found
+
+
 def _rows(
-    home: Home, candidates: Iterable[Candidate], known: Mapping[str, Known], asked: Mapping[str, Snapshot | TransportError]
+    home: Home,
+    candidate: Candidate,
+    known: Mapping[str, Known],
+    asked: Mapping[str, Snapshot | TransportError],
+    use: Mapping[str, Mapping[int, str]],
+    waiting: int,
+    *,
+    check: bool,
 ) -> list[TargetRow]:
-    """One a machine of each target."""
-    use, waiting = _use(home)
+    """One a machine of a target."""
     closed = read_closed(home, time.time())
+    engine = cache(lambda: _engine(home, candidate))
     rows = []
-    for candidate in candidates:
-        for node in candidate.nodes:
-            answer, kept = asked.get(node.key), known.get(node.key)
-            facts, using, fault, note = kept and kept.facts, use.get(node.name, {}), "", ""
-            if isinstance(answer, Snapshot):
-                facts, fault = answer.facts, wrong_with(candidate, node, answer.facts)
-                if not fault:
-                    fault, note = _engine(home, candidate)
-            elif answer:
-                facts, fault = None, str(answer)
-            leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, holder(home))
-            using = {lease.device: _holder(lease, holder(home)) for lease in leases if _counts(lease, node)} | using
-            at, queued = kept and kept.at, waiting.get(candidate.name, 0)
-            ill = closed[node.name].reason if node.name in closed else ""
-            rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, queued, fault, note, ill))
+    for node in candidate.nodes:
+        answer, kept = asked.get(node.key), known.get(node.key)
+        facts, using, fault, note = kept and kept.facts, use.get(node.name, {}), "", ""
+        if isinstance(answer, Snapshot):
+            facts, fault = answer.facts, wrong_with(candidate, node, answer.facts)
+            if not fault:
+                fault, note = engine()
+        elif answer:
+            facts, fault = None, str(answer)
+        elif check and node.stands_in:
+            fault, note = engine()
+        leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, holder(home))
+        using = {lease.device: _holder(lease, holder(home)) for lease in leases if _counts(lease, node)} | dict(using)
+        ill = closed[node.name].reason if node.name in closed else ""
+        at = kept and kept.at
+        rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, waiting, fault, note, ill))
     return rows
 
 

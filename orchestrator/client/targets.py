@@ -122,6 +122,11 @@ def check_size(recipe: Recipe, on: Target) -> None:
     Raises:
         NotExpressible: the recipe asks for more than the target has.
     """
+    if on.slice and (recipe.resources.hosts, recipe.resources.devices) != (on.hosts, on.devices):
+        asks = f"the recipe asks for {recipe.resources.hosts} host(s) with {recipe.resources.devices} device(s)"
+        rule = f"a job gets all of {on.slice}, {on.hosts} host(s) with {on.devices} device(s) each; {asks}"
+        hint = f"--set resources.hosts={on.hosts} --set resources.devices={on.devices}"
+        raise NotExpressible("resources", rule, hint=hint)
     for leaf, asked, has in (
         ("devices", recipe.resources.devices, on.devices),
         ("hosts", recipe.resources.hosts, on.hosts),

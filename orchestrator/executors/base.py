@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from backends.plan import Plan
 from orchestrator.executors.phases import Phase, merge_ranks
@@ -226,6 +226,15 @@ class Executor(Protocol):
         ...
 
 
+@runtime_checkable
+class Holds(Protocol):
+    """An executor that has to tidy up after the last job: it made machines that cost money."""
+
+    def holds(self) -> str:
+        """What it still has to give back, in words; empty when that is nothing. While it is something the controller stays, and polls."""
+        ...
+
+
 @dataclass(frozen=True)
 class ExecutorContext:
     """What an executor is given."""
@@ -256,5 +265,7 @@ class ExecutorType:
     as an entry point does, `package.module:NAME`: it is imported where a file has such a target."""
     check: Callable[[Home, Candidate], EngineCheck] | None = None
     """Asks the engine of a target whether jobs as clusters.yaml allows them can run there. It waits."""
+    workers: Callable[[Home, Candidate], tuple[Node, ...]] | None = None
+    """Asks the engine which machines a target has now, where one node stands in for them. It waits."""
     script: Callable[[Plan, Candidate], str] | None = None
     """What the engine is handed for a job, as text that a dry run shows; where there is such a text."""

@@ -165,6 +165,10 @@ class HostsExecutor:
     # Asking
 
     def _host(self, node: Node) -> HostState:
+        known = self.hosts.get(node.name)
+        if known and node.ssh and node.ssh.pinned and known.node.ssh != node.ssh:  # a cloud made it anew under its name
+            known.transport.close()
+            del self.hosts[node.name]
         if node.name not in self.hosts:
 
             def hurry() -> None:

@@ -14,15 +14,17 @@ from orchestrator.executors.base import (
     ExecutorContext,
     ExecutorType,
     Handle,
+    Holds,
     Status,
     Watched,
 )
 from orchestrator.executors.hosts import HOSTS
 from orchestrator.executors.ray import RAY
 from orchestrator.executors.slurm import SLURM
+from orchestrator.executors.tpu import TPU
 from orchestrator.targets.model import TargetKind
 
-EXECUTORS: tuple[ExecutorType, ...] = (HOSTS, SLURM, RAY)
+EXECUTORS: tuple[ExecutorType, ...] = (HOSTS, SLURM, RAY, TPU)
 """Ours. `executors.fake` is for tests and is not among them."""
 
 GROUP = "tunesmith.executors"
@@ -148,6 +150,10 @@ class Executors:
     def cancel(self, handle: Handle) -> None:
         """See `base.Executor.cancel`."""
         self.of(handle.kind).cancel(handle)
+
+    def holds(self) -> str:
+        """See `base.Holds.holds`: of all of them; empty when none holds anything."""
+        return ", ".join(filter(None, (each.holds() for each in self._open.values() if isinstance(each, Holds))))
 
     def close(self) -> None:
         """See `base.Executor.close`."""

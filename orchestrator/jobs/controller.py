@@ -82,7 +82,7 @@ class Controller:
             patience: seconds to wait for hosts that are being asked; what comes later is heeded by the next look.
 
         Returns:
-            How many jobs work, and how many lanes wait; 0 when all have ended.
+            How many jobs work, and how many lanes wait, and whether an executor has something to give back; 0 when all have ended.
         """
         working = self.store.working()
         present = {each.job.id: each for each in working}
@@ -98,7 +98,7 @@ class Controller:
         if start and lanes and (begun := self._admit(working, lanes)):
             statuses = self.executors.poll(self._watched(begun, abandoned=()), patience)
             self._heed(statuses, {each.job.id: each for each in (*working, *begun)})
-        return len(working) + len(lanes)
+        return len(working) + len(lanes) + bool(self.executors.holds())
 
     def _watched(self, working: Iterable[Active], abandoned: Iterable[Abandoned] | None = None) -> list[Watched]:
         """Attempts that were submitted, and those that were given up."""

@@ -136,6 +136,8 @@ def _lost(facts: Facts) -> Sequence[Action]:
         return *reap, Become("CANCELLED", "cancelled", facts.why)
     if facts.why == FOLDER_GONE:
         return (Become("LOST", "folder_gone", "the host has no trace of the attempt: its folder was removed"),)
+    if facts.evidence:
+        return (Become("LOST", facts.why.replace(" ", "_"), f"{facts.why}: {facts.evidence}"),)
     return (Become("LOST", facts.why.replace(" ", "_"), f"{facts.why} while step {facts.step or 'none'} was running"),)
 
 

@@ -99,4 +99,7 @@ class JobRequest:
         [candidate] = [each for each in self.candidates if each.name == placement.target]
         nodes = [node if node.remote else replace(node, env={**self.env, **node.env}) for node in candidate.nodes]
         known, first = {node.name: node for node in nodes}, nodes[0]
-        return [(known.get(name) or first.named(name), devices) for name, devices in placement.devices.items()]
+        reached = placement.addresses
+        return [
+            (known.get(name) or first.named(name, *reached.get(name, ())), devices) for name, devices in placement.devices.items()
+        ]

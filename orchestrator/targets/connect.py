@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from orchestrator.home import Home
 from orchestrator.targets.inventory import owner
 from orchestrator.targets.node import Node
-from orchestrator.transports.base import Transport
+from orchestrator.transports.base import SshAddress, Transport
 from orchestrator.transports.local import Local
 
 
@@ -27,4 +28,9 @@ def connect(home: Home, node: Node, news: Callable[[], None] | None = None) -> T
         return Local(home.path)
     from orchestrator.transports.ssh.transport import Ssh  # noqa: PLC0415  # fabric is heavy, and many have no other host
 
-    return Ssh(node.ssh, owner(home), news)
+    return Ssh(ssh_address(home, node.ssh), owner(home), news)
+
+
+def ssh_address(home: Home, ssh: SshAddress) -> SshAddress:
+    """How a machine is reached from this one: the file of its own keys is in our state folder."""
+    return replace(ssh, pinned=str(home.path / ssh.pinned)) if ssh.pinned else ssh

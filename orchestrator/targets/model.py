@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from backends.target import Target
+from backends.target import Accelerator, Target
 from orchestrator.targets.node import Node
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ class Candidate:
 
     @classmethod
     def of(cls, name: str, kind: str, nodes: Sequence[Node], python: str = "", threads: int | None = None) -> Candidate:
-        """A target out of its nodes. Where they turn out to have different accelerators, those with CUDA count."""
+        """A target out of its nodes. Where they turn out to have different accelerators, those count that are no CPUs."""
         known = [node for node in nodes if node.devices]
-        accelerator: Literal["cpu", "cuda"] = "cuda" if any(node.accelerator == "cuda" for node in known or nodes) else "cpu"
+        accelerator: Accelerator = next((each.accelerator for each in known or nodes if each.accelerator != "cpu"), "cpu")
         alike = [node for node in known if node.accelerator == accelerator]
         most, least = max((node.devices for node in alike), default=0), _least(node.memory_gib for node in alike)
         count = sum(node.count for node in alike)

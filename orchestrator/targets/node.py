@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from backends.target import Accelerator
 from orchestrator.transports.base import RayAddress, SshAddress
 
 
@@ -21,7 +22,7 @@ class Node:
     """Under which all targets that mean this machine find each other."""
     devices: int = 1
     """Accelerators for jobs, on a CPU machine jobs that may run side by side; 0 while it is not known."""
-    accelerator: Literal["cpu", "cuda"] = "cpu"
+    accelerator: Accelerator = "cpu"
     """What the devices are."""
     memory_gib: float | None = None
     """Of the smallest device, in GiB, where it is known."""
@@ -41,6 +42,11 @@ class Node:
     """Machines alike for which it stands: the compute nodes of an engine that is asked on this one, and grants them itself."""
 
     @property
+    def stands_in(self) -> bool:
+        """It is no machine itself: its engine names those behind it, and tells how they are reached."""
+        return bool(self.ssh and not self.ssh.name)
+
+    @property
     def remote(self) -> bool:
         """Another machine than this one: each question costs a round trip, and files are brought there."""
         return bool(self.ssh or self.ray)
@@ -58,9 +64,19 @@ class Node:
             return "python3"
         return self.ssh.interpreter if self.ssh else sys.executable
 
-    def named(self, name: str) -> Node:
-        """Another machine that is reached as this one is, by its name among the others: one that an engine granted."""
-        return replace(self, name=name, address=name, count=1, ray=replace(self.ray, node=name) if self.ray else None)
+    def named(self, name: str, address: str = "", inside: str = "") -> Node:
+        """Another machine that is reached as this one is, by its name among the others: one that an engine granted.
+
+        Args:
+            name: of the machine.
+            address: by which it is reached over SSH, where this one stands in for it.
+            inside: by which the other hosts of a job reach it; its name where nothing is said.
+        """
+        ray = replace(self.ray, node=name) if self.ray else None
+        ssh = self.ssh
+        if ssh and address:
+            ssh = replace(ssh, name=address, pinned=f"{ssh.pinned}/{name}" if ssh.pinned else "")
+        return replace(self, name=name, address=inside or name, count=1, ray=ray, ssh=ssh)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Node:
@@ -93,6 +109,9 @@ class Placement:
     """Node -> which machine, which boot of it, and which state folder it was started on (`AttemptStatus.host`): an address may come to
     lead to another."""
 
+    addresses: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Node -> the address by which we reach it, and that by which the other hosts do, where an engine told them."""
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Placement:
         """The placement that `as_dict` gave."""
@@ -101,6 +120,7 @@ class Placement:
             {node: tuple(held) for node, held in values["devices"].items()},
             values.get("ref", ""),
             values.get("machines", {}),
+            {node: (ours, theirs) for node, (ours, theirs) in values.get("addresses", {}).items()},
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -110,4 +130,5 @@ class Placement:
             "devices": {node: list(held) for node, held in self.devices.items()},
             **({"ref": self.ref} if self.ref else {}),
             **({"machines": dict(self.machines)} if self.machines else {}),
+            **({"addresses": {node: list(each) for node, each in self.addresses.items()}} if self.addresses else {}),
         }

@@ -78,6 +78,8 @@ class SshAddress:
     """State folder on the host; `~` is the home of the user there."""
     interpreter: str = "python3"
     """A CPython >= 3.8 on the host, for the runner: a name on the PATH there, or a path."""
+    pinned: str = ""
+    """The file of this one host's keys, as whoever made the host told them; `known_hosts` is then for machines on the way."""
 
     @property
     def key(self) -> str:

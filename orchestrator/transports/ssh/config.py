@@ -64,9 +64,8 @@ def _route(host: SshAddress, passed: tuple[str, ...]) -> Route:
     port = int(_last(said, "port", str(host.port or 22)))
     address = _last(said, "hostname", host.address or host.name)
     alias = _last(said, "hostkeyalias", "")
-    files = (
-        [host.known_hosts] if host.known_hosts else _words(said, ("userknownhostsfile", "globalknownhostsfile")) or list(KNOWN)
-    )
+    only = host.pinned or host.known_hosts
+    files = [only] if only else _words(said, ("userknownhostsfile", "globalknownhostsfile")) or list(KNOWN)
     keys = [*filter(None, [host.identity]), *(said.get("identityfile") or ([] if host.identity else KEYS))]
     proxy = _last(said, "proxycommand", "none")
     jump = _last(said, "proxyjump", host.jump or "none")

@@ -54,7 +54,7 @@ def dial(way: Route) -> Connection:
 
     quiet_library()
     gate = dial(way.through) if way.through else way.proxy or False
-    keys = known(way.host.name, way.called, way.known_hosts)
+    keys = known(way.host.name, way.called, way.known_hosts, pinned=bool(way.host.pinned))
     about = {"key_filename": list(way.identities), "allow_agent": way.agent, "look_for_keys": False}
     limits = {"banner_timeout": CONNECT, "auth_timeout": CONNECT, "channel_timeout": CONNECT / 2}
     connection = Connection(

@@ -54,6 +54,8 @@ class KnownHosts:
     """As known_hosts does."""
     files: Sequence[Path]
     entries: Sequence[Entry]
+    pinned: bool = False
+    """Its keys are those that it told whoever made it: no other is right."""
 
     @property
     def kinds(self) -> list[str]:
@@ -74,6 +76,9 @@ class KnownHosts:
     def _trouble(self, kind: str, key: bytes) -> str:
         """What is wrong with a key that is not known, and the way out."""
         shown = f"its {kind} key {fingerprint(key)}"
+        if self.pinned:
+            way = "`tune targets check` asks again; if it stays, something stands between here and the host"
+            return f"{shown} is not one that it told its cloud ({self.files[0]}). Nothing was sent. {way}"
         others = [entry for entry in self.entries if not entry.marker]
         certified = [entry for entry in self.entries if entry.marker == CERTIFIED]
         file = quote(str(self.files[0])) if self.files else "~/.ssh/known_hosts"
@@ -100,9 +105,9 @@ def fingerprint(key: bytes) -> str:
     return "SHA256:" + b64encode(sha256(key).digest()).decode().rstrip("=")
 
 
-def known(host: str, called: str, files: Sequence[Path]) -> KnownHosts:
+def known(host: str, called: str, files: Sequence[Path], *, pinned: bool = False) -> KnownHosts:
     """What files of host keys say of a host; those that do not exist or cannot be read say nothing."""
-    return KnownHosts(host, called, files, [entry for file in files for entry in _entries(file, called)])
+    return KnownHosts(host, called, files, [entry for file in files for entry in _entries(file, called)], pinned)
 
 
 def _entries(file: Path, called: str) -> Iterable[Entry]:

@@ -1,0 +1,85 @@
+"""What a user is told of a target before and while jobs run on it: whether the API gives what clusters.yaml says, what would be sent to
+it, and what slices there are, since when, and at what cost.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from orchestrator.executors.base import EngineCheck
+from orchestrator.executors.tpu.api import Call, create_call, delete_call
+from orchestrator.executors.tpu.pool import Look, Pool, told
+from orchestrator.executors.tpu.section import TpuSite
+from orchestrator.executors.tpu.slices import nodes, placement
+from orchestrator.transports.base import TransportError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.home import Home
+    from orchestrator.targets.model import Candidate
+    from orchestrator.targets.node import Node
+
+
+def requests(candidate: Candidate) -> str:
+    """What is sent to the API for a job, as text; nothing is sent."""
+    site = TpuSite.of(candidate)
+    if not site.asks:
+        return f"No request to the Cloud TPU API: {candidate.name} names its {len(candidate.nodes)} host(s)."
+    zone = site.zones[0]
+    path = f"projects/{site.project}/locations/{zone}"
+    if not site.queued:
+        calls = [Call("GET", f"{path}/nodes/{site.name}")]
+        if not site.known_hosts:
+            calls.append(Call("POST", f"{path}/nodes/{site.name}:getGuestAttributes", {"queryPath": "hostkeys/"}))
+        return "\n".join(each.text for each in calls)
+    kind, name = site.types[0], "tune-NAME"
+    lines = [create_call(site.project, zone, name, site.body(zone, kind, name)).text]
+    if others := [f"{kind} in {zone}" for zone, kind in site.places[1:]]:
+        lines.append(f"# where that has no capacity: {', '.join(others)}")
+    idle = site.queue.get("idle", 0)
+    lines.append("# when no job wants it any more" + (f", after {idle} minutes" if idle else ""))
+    lines.append(delete_call(site.project, zone, name).text)
+    return "\n".join(lines)
+
+
+def check(home: Home, candidate: Candidate) -> EngineCheck:
+    """Ask the API for a target's slices. It waits."""
+    site = TpuSite.of(candidate)
+    if not site.asks:
+        return EngineCheck()
+    try:
+        look = Pool(home, candidate).look()
+    except TransportError as error:
+        return EngineCheck(fault=f"{candidate.name}: {error}")
+    lines = told(look.views, site, time.time(), {})
+    if site.queued:
+        return EngineCheck(note="; ".join(lines) or f"no slice is asked for or there; a job asks for {site.types[0]}")
+    if not look.views:
+        return EngineCheck(fault=f"{candidate.name}: there is no TPU {site.name} in {site.zones[0]} of {site.project}")
+    [view] = look.views
+    if view.type not in ("", *site.types):
+        return EngineCheck(fault=f"{candidate.name}: {site.name} is a {view.type}, clusters.yaml says type {site.types[0]}")
+    if view.state != "ready":
+        return EngineCheck(fault=f"{candidate.name}: {site.name}: {view.words}")
+    return EngineCheck(note="; ".join(lines))
+
+
+def workers(home: Home, candidate: Candidate) -> tuple[Node, ...]:
+    """The hosts that the API names now; none where it cannot be asked, of which `check` tells."""
+    try:
+        looked: Look = Pool(home, candidate).look()
+    except TransportError:
+        return ()
+    ready = [view for view in looked.views if view.workers]
+    return tuple(node for view in ready for node in nodes(candidate, placement(candidate.name, view, candidate.target.devices)))
+
+
+def slices(home: Home, candidate: Candidate, held: Mapping[str, str]) -> list[str]:
+    """A line for each slice that was asked for; `held` names the jobs that have one. It waits.
+
+    Raises:
+        TransportError: the API cannot be asked.
+    """
+    return told(Pool(home, candidate).look().views, TpuSite.of(candidate), time.time(), held)

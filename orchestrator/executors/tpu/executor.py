@@ -1,0 +1,242 @@
+"""Attempts on TPU slices. Cloud TPU names the hosts of a slice, and may give and take it; on it an attempt is one on hosts like any
+other, which our agent starts and watches over SSH.
+
+A job gets a whole slice. That its hosts are silent says nothing; it is lost when the API says that the slice is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from heapq import merge
+
+from backends.checkpoints import INDEX
+from orchestrator.background import BackgroundCalls
+from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, Handle, Status, Watched
+from orchestrator.executors.hosts import HostsExecutor
+from orchestrator.executors.launch import PLACEMENT
+from orchestrator.executors.tpu.lifecycle import Attempt, Create, Key
+from orchestrator.executors.tpu.pool import Look, Pool, trouble
+from orchestrator.executors.tpu.section import TpuSite
+from orchestrator.executors.tpu.slices import SliceView, nodes, placement
+from orchestrator.monitoring.poll import Observed
+from orchestrator.targets.connect import connect
+from orchestrator.targets.model import Candidate
+from orchestrator.targets.node import Placement
+from orchestrator.transports.base import AttemptStatus, TransportError, Watch
+
+DOUBTED = 60.0
+"""Seconds between two looks at the API, at most, while it does not answer."""
+
+
+class TpuExecutor:
+    """Implements `base.Executor`."""
+
+    def __init__(self, context: ExecutorContext) -> None:
+        self.home = context.home
+        self.calls = BackgroundCalls(context.news)
+        self.placed = HostsExecutor(context)
+        self.pools: dict[str, Pool] = {}
+        self._requests: dict[Key, AttemptRequest] = {}
+        """What was submitted here and has no slice yet; who was submitted by a process before us is submitted again."""
+        self._told: dict[Key, Status] = {}
+        """What is to be told by the next poll."""
+        self._index: dict[Key, str] = {}
+        """What an attempt said last of its checkpoints, where they outlive its slice."""
+        self._gone: dict[Key, str] = {}
+        """Attempt -> how its slice went."""
+
+    def capacity(self, present: Sequence[Watched], waiting: Iterable[Iterable[Ask]]) -> Capacity:
+        """See `base.Executor.capacity`. As many as a target may have slices: the others wait here."""
+        used = Counter(each.handle.placement.target for each in present)
+        holders = {each.handle.placement.target: f"{each.handle.job}/{each.handle.attempt} has the slice" for each in present}
+        busy: dict[str, str] = {}
+        granted: dict[str, Placement] = {}
+        for ask in merge(*waiting, key=lambda ask: ask.order):
+            free = [each for each in ask.candidates if used[each.name] < _most(each)]
+            if not free:
+                busy |= {node.name: holders.get(each.name, "") for each in ask.candidates for node in each.nodes}
+                break
+            used[free[0].name] += 1
+            holders.setdefault(free[0].name, f"{ask.job}/{ask.attempt} has the slice")
+            granted[ask.job] = _known(free[0]) or Placement(free[0].name, {})
+        self.placed.capacity([self._resolved(each) for each in present if each.handle.placement.devices], ())
+        return Capacity(granted, busy)
+
+    def submit(self, request: AttemptRequest) -> Handle:
+        """See `base.Executor.submit`. On a slice it is started; without one, one is waited for."""
+        handle = request.handle
+        if handle.placement.devices:
+            self.placed.submit(replace(request, handle=_with_nodes(handle)))
+            return handle
+        self._requests[handle.key] = request
+        self._told[handle.key] = Status(*handle.key, "pending", reason="a slice is looked for")
+        self._pool(handle).due = 0.0
+        return handle
+
+    def poll(self, watched: Sequence[Watched], patience: float = 0.0) -> list[Status]:
+        """See `base.Executor.poll`."""
+        handles = {each.handle.key: each.handle for each in watched}
+        self._requests = {key: each for key, each in self._requests.items() if key in handles}
+        self._gone = {key: each for key, each in self._gone.items() if key in handles}
+        self._index = {key: each for key, each in self._index.items() if key in handles}
+        for handle in handles.values():
+            if _asks_api(handle):
+                self._pool(handle)
+        self._look()
+        for name, answer in self.calls.take(patience).items():
+            match name:
+                case ("look", str(target)):
+                    self._looked(self.pools[target], answer, handles)
+                case ("create", str(target), Create() as asked):
+                    self.pools[target].due = 0.0
+                    if isinstance(answer, Exception):
+                        self.pools[target].not_created(asked, answer)
+                case _:  # one was given back: the list will show it
+                    pass
+        told, self._told = {key: each for key, each in self._told.items() if key in handles}, {}
+        for status in self.placed.poll([self._resolved(each) for each in watched if each.handle.placement.devices], patience):
+            told[status.job, status.attempt] = self._indexed(status, handles[status.job, status.attempt])
+        for key in self._gone:
+            told[key] = self._lost(handles[key])
+        for key, handle in handles.items():
+            if not handle.placement.devices and key not in self._requests and key not in told:
+                told[key] = Status(*key, "unknown", (Observed(AttemptStatus(*key, "unknown"), ()),))
+        return list(told.values())
+
+    def cancel(self, handle: Handle) -> None:
+        """See `base.Executor.cancel`. One without a slice ends at once; its slice, if one comes, is given back."""
+        if handle.placement.devices:
+            self.placed.cancel(_with_nodes(handle))
+            return
+        self._requests.pop(handle.key, None)
+        seen = AttemptStatus(*handle.key, "exited", why="stopped", ended=time.time())
+        self._told[handle.key] = Status.of(handle, [Observed(seen, ())])
+        self._pool(handle).due = 0.0
+
+    def find(self, job: str, attempt: int, candidates: Sequence[Candidate]) -> Handle | None:
+        """See `base.Executor.find`. The first worker of each slice that there is is asked for the attempt's folder."""
+        problem: TransportError | None = None
+        for each in candidates:
+            try:
+                known = _known(each)
+                looked = Look((), 0.0) if known else Pool(self.home, each).look()
+                for placed in [known] if known else [placement(each.name, view, each.target.devices) for view in looked.views]:
+                    handle = Handle(job, attempt, placed, nodes(each, placed), each.kind, each)
+                    if placed.devices and self._has(handle):
+                        return handle
+            except TransportError as error:
+                problem = error
+        if problem:
+            raise problem
+        return None
+
+    def holds(self) -> str:
+        """What costs money without a job: somebody stays until it is given back."""
+        return ", ".join(name for pool in self.pools.values() for name in pool.holds)
+
+    def close(self) -> None:
+        """See `base.Executor.close`."""
+        self.calls.close()
+        self.placed.close()
+
+    def _pool(self, handle: Handle) -> Pool:
+        candidate = handle.candidate
+        assert candidate, "a handle of the controller has its target"  # noqa: S101
+        if candidate.name not in self.pools:
+            self.pools[candidate.name] = Pool(self.home, candidate)
+        return self.pools[candidate.name]
+
+    def _resolved(self, each: Watched) -> Watched:
+        def watch(rank: int) -> Watch:
+            asked = each.watch(rank)  # when the slice is gone, nobody can be asked for its checkpoints any more
+            return asked if rank else replace(asked, whole=(*asked.whole, INDEX))
+
+        return replace(each, handle=_with_nodes(each.handle), watch=watch if _asks_api(each.handle) else each.watch)
+
+    def _indexed(self, status: Status, handle: Handle) -> Status:
+        """A status, with checkpoints where the next attempt finds them: on the same hosts, or on a disk that all slices share."""
+        first = status.ranks[0] if status.ranks else None
+        if first is None or not _asks_api(handle):
+            return status
+        site = TpuSite.of(handle.candidate) if handle.candidate else TpuSite()
+        if first.index:
+            self._index[handle.key] = first.index if site.shared else ""
+        stays = site.shared or not site.queued
+        return status if stays or not first.index else replace(status, ranks=(replace(first, index=""), *status.ranks[1:]))
+
+    def _look(self) -> None:
+        for name, pool in self.pools.items():
+            if pool.due <= time.monotonic() and not self.calls.away(("look", name)):
+                pool.due = time.monotonic() + pool.site.pace
+                self.calls.send(("look", name), pool.look)
+
+    def _looked(self, pool: Pool, answer: Look | Exception, handles: dict[Key, Handle]) -> None:
+        """Decide about the slices of a target, and do it."""
+        mine = [each for each in handles.values() if each.placement.target == pool.name and _asks_api(each)]
+        if isinstance(answer, Exception):
+            pool.silent = trouble(answer)
+            pool.due = time.monotonic() + min(DOUBTED, 2 * pool.site.pace)
+            waiting = [each for each in mine if each.key in self._requests]
+            self._told |= {each.key: Status(*each.key, "pending", reason=pool.silent) for each in waiting}
+            return
+        attempts = [
+            Attempt(each.key, each.placement.ref.rpartition("/")[2])
+            for each in mine
+            if each.placement.devices or each.key in self._requests
+        ]
+        decision = pool.decide(attempts, answer)
+        for asked in decision.create:
+            self.calls.send(("create", pool.name, asked), pool.create, asked)
+        for view in decision.delete:
+            self.calls.send(("delete", pool.name, view.name), pool.delete, view)
+        self._gone |= decision.lost
+        for key, why in decision.waits.items():
+            self._told[key] = Status(*key, "pending", reason=why)
+        for key, view in decision.granted.items():
+            self._granted(pool, handles[key], view)
+
+    def _granted(self, pool: Pool, handle: Handle, view: SliceView) -> None:
+        """A slice is there for an attempt. It is started by the poll that follows, when the controller has written down where."""
+        placed = placement(pool.name, view, pool.devices)
+        request = self._requests.pop(handle.key)
+        self.submit(replace(request, handle=replace(handle, placement=placed)))
+        self._told[handle.key] = Status(*handle.key, "pending", reason=f"{view.name} is there", placement=placed)
+
+    def _lost(self, handle: Handle) -> Status:
+        """An attempt whose slice is gone, with all of its hosts."""
+        why = self._gone[handle.key]
+        seen = AttemptStatus(*handle.key, "lost", why="slice gone", evidence=why)
+        first = Observed(seen, (), index=self._index.get(handle.key, ""))
+        return Status.of(handle, [first, *[Observed(seen, ())] * (len(handle.placement.devices) - 1)], why)
+
+    def _has(self, handle: Handle) -> bool:
+        transport = connect(self.home, handle.nodes[0])
+        try:
+            text = transport.read(*handle.key, f"work/{PLACEMENT}", 0, 1 << 20)
+            return bool(text) and Placement.from_dict(json.loads(text)).target == handle.placement.target
+        finally:
+            transport.close()
+
+
+def _most(candidate: Candidate) -> int:
+    return int(candidate.settings.get("queue", {}).get("most", 1))
+
+
+def _known(candidate: Candidate) -> Placement | None:
+    """All hosts of a target that lists them."""
+    if candidate.nodes[0].stands_in:
+        return None
+    return Placement(candidate.name, {node.name: tuple(range(node.devices)) for node in candidate.nodes})
+
+
+def _asks_api(handle: Handle) -> bool:
+    return handle.candidate is not None and handle.candidate.nodes[0].stands_in
+
+
+def _with_nodes(handle: Handle) -> Handle:
+    """Its nodes as they are reached."""
+    return replace(handle, nodes=nodes(handle.candidate, handle.placement)) if handle.candidate else handle

@@ -1,0 +1,196 @@
+"""Jobs on TPU slices as a user runs them: the API is a server on loopback, a slice's workers are hosts over real sshd."""
+
+import json
+import time
+
+import pytest
+
+from orchestrator.executors.tpu import api as api_module
+from tests.hosts.tpu import PROJECT, TOKEN, ZONE, cloud, service_account
+
+from .test_trouble import clean, holding, overheard, recipe  # noqa: F401
+
+pytestmark = pytest.mark.long
+
+DIES = "/tmp/tune-tpu-test.pid"
+"""Where a job writes its process id, on each host."""
+NEVER = {"lost": 0, "hardware": 0, "unknown": 0}
+"""Section `retry` of a recipe."""
+SLACK = 20
+"""Seconds that a loaded machine may take besides."""
+SLOW = 'mkdir -p checkpoint; i=0; while [ $i -lt {steps} ]; do i=$((i+1)); sleep {pause}; echo "{{\\"loss\\": 2.5, \\"lr\\": 0.1, \\"step\\": $i}}" >> lines.jsonl; done; echo x > checkpoint/x'
+"""Trains so many steps, with a pause before each."""
+
+
+@pytest.fixture
+def fake(tune, hosts, monkeypatch, tmp_path, clean):  # noqa: F811
+    """The API, whose slices consist of the first host, and the keys that its hosts told."""
+    with cloud() as made:
+        monkeypatch.setenv(api_module.OVERRIDE, made.url)
+        monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(service_account(tmp_path, made.url)))
+        made.hosts = [hosts[0].address]
+        for node in hosts:
+            kind, key = (node.folder / "hostkey.pub").read_text().split()[:2]
+            made.keys[node.address] = [(kind, key)]
+        yield made
+
+
+@pytest.fixture
+def clusters(tune, hosts):
+    """Writes a clusters.yaml with one target, `slice`, whose API is asked often."""
+
+    def write(**more):
+        said = vars(hosts[0].host())
+        way = {key: said[key] for key in ("user", "identity", "interpreter")}
+        about = {"kind": "tpu", "type": "v4-8", "accelerator": "cpu", "pace": 0.3, "folder": "~/tune", **way, **more}
+        if "hosts" not in more:
+            about |= {"project": PROJECT, "zone": ZONE}
+        (tune.cwd / "clusters.yaml").write_text(json.dumps({"version": 1, "targets": {"slice": about}}))
+
+    return write
+
+
+def until(true, seconds=120):
+    """Wait for it."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    return found
+
+
+def test_a_queued_slice_from_request_to_deletion(tune, fake, clusters, recipe, home):  # noqa: F811
+    """A dry run sends nothing; a job asks for a slice, trains on it and gives it back. The token is in
+    no file, no command line, and nothing that is printed.
+    """
+    clusters(queued={"spot": True})
+    submit = recipe(SLOW.format(steps=2, pause=0))
+    shown = tune(*submit, "--on", "slice", "--dry-run").stdout
+    assert "queuedResources?queuedResourceId=tune-NAME" in shown
+    assert fake.calls == []
+    assert "no slice is asked for or there" in tune("targets", "check", "slice").stdout
+    with overheard() as heard:
+        tune(*submit, "--on", "slice", "--id", "one")
+        tune("wait", "one", "--timeout", "120")
+        until(lambda: not fake.active())
+    [body] = fake.bodies
+    assert body["spot"] == {}
+    events = tune("status", "--events", "one").stdout
+    [row] = tune.json("status", "one")
+    assert (row["state"], row["step"]) == ("SUCCEEDED", 2)
+    assert holding(TOKEN, home) == []
+    assert not any(TOKEN.encode() in line for line in heard)
+    assert TOKEN not in shown + events
+
+
+def test_a_preempted_job_begins_anew_on_another_slice(tune, fake, clusters, recipe, hosts):  # noqa: F811
+    """Its host falls silent and the API says that the slice is gone: another is asked for, the first request is deleted, the job is tried
+    again and SUCCEEDED, and nothing is left.
+    """
+    clusters(queued={"spot": True})
+    tune(*recipe(SLOW.format(steps=2, pause=5), retry={"lost": 3}), "--on", "slice", "--id", "one")
+    [first] = until(fake.active)
+    until(lambda: tune.json("status", "one")[0]["state"] == "RUNNING")
+    fake.hosts = [hosts[1].address]
+    hosts[0].cut()
+    fake.preempt(first.rpartition("/")[2])
+    tune("wait", "one", "--timeout", "120")
+    [row] = tune.json("status", "one")
+    assert (row["state"], row["attempt"]) == ("SUCCEEDED", 2), tune("status", "--events", "one").stdout
+    events = tune("status", "--events", "one").stdout
+    assert "slice_gone" in events
+    assert "node PREEMPTED" in events or "SUSPENDED" in events
+    until(lambda: not fake.active())
+    assert len(fake.bodies) == 2
+
+
+@pytest.mark.thorough
+def test_a_silent_host_is_not_a_lost_slice(tune, fake, clusters, recipe, hosts):  # noqa: F811
+    """While the API says that the slice is there, and while the API says nothing, the job goes on; nothing runs twice."""
+    clusters(queued={})
+    tune(*recipe(SLOW.format(steps=3, pause=4)), "--on", "slice", "--id", "one")
+    until(lambda: tune.json("status", "one")[0]["state"] == "RUNNING")
+    fake.wrong = [("GET", (503, "UNAVAILABLE"))] * 6 + [("GET", (403, "PERMISSION_DENIED"))] * 3
+    hosts[0].cut()
+    until(lambda: not tune.json("status", "one")[0]["reachable"])
+    until(lambda: not fake.wrong)
+    hosts[0].heal()
+    tune("wait", "one", "--timeout", "120")
+    [row] = tune.json("status", "one")
+    assert (row["state"], row["attempt"], row["step"]) == ("SUCCEEDED", 1, 3)
+    assert len(fake.bodies) == 1
+
+
+def test_a_slice_of_ones_own_by_its_name(tune, fake, clusters, recipe, hosts):  # noqa: F811
+    """It is found, checked and used, and nothing is created or deleted. A worker with another key than it told is refused, and nothing is
+    sent to it.
+    """
+    clusters(name="mine")
+    assert "there is no TPU mine" in tune("targets", "check", "slice", code=4).stdout
+    fake.add("mine")
+    checked = tune("targets", "check", "slice").stdout
+    assert "mine-w-0" in checked
+    assert "v4-8 in us-central2-b, node READY" in checked
+    tune(*recipe(SLOW.format(steps=2, pause=0)), "--on", "slice", "--id", "one")
+    tune("wait", "one", "--timeout", "120")
+    assert tune.json("status", "one")[0]["state"] == "SUCCEEDED"
+    fake.keys[hosts[0].address] = fake.keys[hosts[1].address]
+    refused = tune("targets", "check", "slice", code=4).stdout
+    assert "is not one that it told its cloud" in refused
+    assert "Nothing was sent" in refused
+    assert not [call for call in fake.calls if call.startswith("DELETE") or call.endswith("/queuedResources")]
+    assert list(fake.nodes) == [f"projects/{PROJECT}/locations/{ZONE}/nodes/mine"]
+
+
+def test_all_workers_of_a_list_or_none(tune, clusters, recipe, hosts, clean):  # noqa: F811
+    """Hosts by address need no API. A recipe for a part of them is refused with the arithmetic, a number of addresses that is not the
+    slice's too; all begin together, and when one worker's process ends, all have ended in ten seconds.
+    """
+    known = hosts[0].host().known_hosts
+    addresses = [node.address for node in hosts]
+    clusters(type="v4-16", hosts=addresses, known_hosts=known)
+    words = recipe()
+    assert "hosts should have 2 addresses, got 3" in tune(*words, "--on", "slice", code=2).stderr
+    clusters(type="v4-16", hosts=addresses[:2], known_hosts=known)
+    asked = tune(*words, "--on", "slice", code=3).stderr
+    assert "a job gets all of v4-16, 2 host(s) with 1 device(s) each; the recipe asks for 1 host(s)" in asked
+    assert "--set resources.hosts=2" in asked
+    checked = tune("targets", "check", "slice").stdout
+    assert "slice-w-0" in checked
+    assert "slice-w-1" in checked
+    both = ("--on", "slice", "--set", "resources.hosts=2")
+    tune(*recipe(f"echo $$ > {DIES}; " + SLOW.format(steps=100, pause=1), retry=NEVER), *both, "--id", "one")
+    files = [node.root / DIES[1:] for node in hosts[:2]]
+    until(lambda: all(file.exists() and file.read_text().strip() for file in files))
+    hosts[1].run("kill", "-9", files[1].read_text().strip())
+    killed = time.monotonic()
+    until(lambda: not (hosts[0].root / "proc" / files[0].read_text().strip()).exists())
+    assert time.monotonic() - killed < 10 + SLACK
+    tune("wait", "one", "--timeout", "60", code=1)
+    assert "slice-w-1" in tune.json("status", "one")[0]["detail"]
+
+
+@pytest.mark.thorough
+def test_an_idle_slice_waits_for_the_next_job_and_is_given_back(tune, fake, clusters, recipe):  # noqa: F811
+    """The controller stays for it, though no job is left."""
+    clusters(queued={"idle": 60})
+    words = recipe(SLOW.format(steps=2, pause=0))
+    for job in ("one", "two"):
+        tune(*words, "--on", "slice", "--id", job)
+        tune("wait", job, "--timeout", "120")
+    assert len(fake.bodies) == 1
+    assert len(fake.active()) == 1
+
+
+@pytest.mark.thorough
+def test_a_cancelled_job_gives_its_request_back(tune, fake, clusters, recipe):  # noqa: F811
+    """It never got a slice: it ends at once, and so does the request."""
+    clusters(queued={})
+    fake.settle = lambda name: fake.queued[name].update(state={"state": "WAITING_FOR_RESOURCES"})
+    tune(*recipe(), "--on", "slice", "--id", "one")
+    until(fake.active)
+    until(lambda: "WAITING_FOR_RESOURCES" in tune("status", "one", "--json").stdout)
+    tune("cancel", "one")
+    tune("wait", "one", "--timeout", "60", code=1)
+    until(lambda: not fake.active())
+    assert tune.json("status", "one")[0]["state"] == "CANCELLED"

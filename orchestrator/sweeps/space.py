@@ -22,7 +22,7 @@ class Choices(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Choices:
-        """Out of `LEAF=A,B,...`; commas inside brackets and quotes belong to a value.
+        """Out of `SETTING=A,B,...`; commas inside brackets and quotes belong to a value.
 
         Raises:
             ValueError: with the rule that the text breaks.
@@ -30,7 +30,7 @@ class Choices(NamedTuple):
         leaf, equals, listed = text.partition("=")
         values = tuple(each.strip() for each in _pieces(listed))
         if not leaf or not equals or not all(values):
-            raise ValueError("should be LEAF=A,B,...: a leaf of the recipe and the values that it takes")
+            raise ValueError("should be SETTING=A,B,...: a setting of the recipe and the values that it takes")
         if twice := [each for each in values if values.count(each) > 1]:
             raise ValueError(f"has {twice[0]} twice")
         return cls(leaf, values)
@@ -49,7 +49,7 @@ class Range(NamedTuple):
 
     @classmethod
     def read(cls, text: str) -> Range:
-        """Out of `LEAF=LOW..HIGH` or `LEAF=LOW..HIGH:log`.
+        """Out of `SETTING=LOW..HIGH` or `SETTING=LOW..HIGH:log`.
 
         Raises:
             ValueError: with the rule that the text breaks.
@@ -62,7 +62,7 @@ class Range(NamedTuple):
         except ValueError:
             found = None
         if found is None or not leaf or (colon and scale != "log"):
-            raise ValueError("should be LEAF=LOW..HIGH, or LEAF=LOW..HIGH:log: a leaf of the recipe and two numbers")
+            raise ValueError("should be SETTING=LOW..HIGH, or SETTING=LOW..HIGH:log: a setting of the recipe and two numbers")
         if not found.low < found.high or not math.isfinite(found.high - found.low):
             raise ValueError(f"should have its lower bound first, got {low}..{high}")
         if found.log and found.low <= 0:

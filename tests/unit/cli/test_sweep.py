@@ -114,14 +114,14 @@ def test_a_dry_run_is_the_table_of_points(tune, home, script):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--grid", "optim.lrr=1,2"), "optim.lrr: is not a leaf of the recipe"),
+        (("--grid", "optim.lrr=1,2"), "optim.lrr: is not a setting of the recipe"),
         (("--grid", "optim.lr=0.1,-1"), "point 2, optim.lr=-1"),
-        (("--grid", "optim.lr"), "--grid optim.lr: should be LEAF=A,B,..."),
+        (("--grid", "optim.lr"), "--grid optim.lr: should be SETTING=A,B,..."),
         (("--grid", "optim.lr=1,1"), "has 1 twice"),
         (("--grid", "optim.lr=1,2", "--random", "optim.lr=1..2", "--trials", "2"), "optim.lr is varied twice"),
         (("--random", "optim.lr=1..2"), "--trials: should say how often"),
         (("--random", "optim.lr=0..2:log", "--trials", "2"), "should have bounds above 0"),
-        (("--random", "optim.lr=2..x", "--trials", "2"), "should be LEAF=LOW..HIGH"),
+        (("--random", "optim.lr=2..x", "--trials", "2"), "should be SETTING=LOW..HIGH"),
         (("--grid", "optim.lr=1,2", "--trials", "2"), "has no effect without --random"),
         (("--grid", "optim.lr=1,2", "--at-once", "0"), "--at-once 0: should be at least 1"),
         (("--random", "optim.lr=1..2", "--trials", "20000"), "at most 10,000 points"),

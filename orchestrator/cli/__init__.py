@@ -33,6 +33,10 @@ def run(argv: Sequence[str]) -> int:
 def main() -> NoReturn:
     """The commands `tune` and `tunesmith`."""
     code = FAILED
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how a line may go on: see `tune completion`
+        from orchestrator.cli.completion import complete  # noqa: PLC0415  # only then
+
+        complete()
     for stream in (sys.stdout, sys.stderr):  # a terminal that is not UTF-8 shows `?` for what it cannot
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -14,7 +14,7 @@ GROUPS = {
     "look": ("status", "logs", "metrics", "pull", "dashboard"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("translate", "import", "explain", "preview", "recipes", "schema"),
-    "machines": ("targets", "doctor"),
+    "machines": ("targets", "doctor", "completion"),
 }
 """Commands as the help lists them."""
 OTHER_NAMES = {

@@ -32,5 +32,9 @@ EXAMPLES = {
     "recipes": ("tune recipes", "tune recipes cp qwen2.5-0.5b/lora my-folder"),
     "schema": ("tune schema", "tune schema > recipe.schema.json"),
     "targets": ("tune targets", "tune targets check lab"),
+    "completion": (
+        "tune completion bash > ~/.local/share/bash-completion/completions/tune",
+        "tune completion fish > ~/.config/fish/completions/tune.fish",
+    ),
     "doctor": ("tune doctor", "tune doctor --json"),
 }

@@ -36,6 +36,11 @@ def recipes() -> list[LibraryRecipe]:
     return sorted(found, key=block)
 
 
+def recipe_names() -> list[str]:
+    """Their names alone, without reading them: `llama-3.1-8b/lora`."""
+    return list(_known())
+
+
 def block(recipe: LibraryRecipe) -> int:
     """Which part of the list a recipe belongs to."""
     return {"": 0, "rehearsal": 2}.get(recipe.family, 1)

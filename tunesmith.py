@@ -300,7 +300,7 @@ def submit(
 
 def sweep(
     recipe: RecipeLike,
-    grid: Mapping[str, Sequence[Any]],
+    grid: Mapping[str, Sequence[object]],
     *,
     id: str | None = None,
     at_once: int | None = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.cli import DONE, FAILED
 from orchestrator.cli.arguments import labels, recipe, say
 from orchestrator.client import sweep as client
+from orchestrator.client.errors import InvalidRequest
 
 if TYPE_CHECKING:
     import argparse
@@ -19,11 +20,16 @@ def sweep(args: argparse.Namespace) -> int:
 
     varied = client.space(args.grid, args.random, args.trials, args.seed)
     tags = labels(args.label)
+    if args.tpe:
+        return _search(args, varied, tags)
+    if args.metric:
+        raise InvalidRequest(args.metric, "has no effect without --tpe", argument="metric")
     planned = client.plan_sweep(
         recipe(args),
         varied,
         id=args.id,
         at_once=args.at_once,
+        stop=client.halving(args.asha),
         to=args.to,
         on=args.on,
         accept=args.accept,
@@ -44,6 +50,36 @@ def sweep(args: argparse.Namespace) -> int:
         print(json.dumps({**found._asdict(), "trainer": planned.jobs[0].trainer, "target": planned.jobs[0].target}))
     else:
         print(found.id, flush=True)
+    return DONE
+
+
+def _search(args: argparse.Namespace, varied: client.Space, tags: dict[str, str]) -> int:
+    """Points one batch after the other; left early, the jobs go on, and the same command goes on from them."""
+    from orchestrator.client.search import plan_search, run_search  # noqa: PLC0415
+
+    if args.asha or args.snapshot or args.dry_run:
+        word = "--asha" if args.asha else "--snapshot" if args.snapshot else "--dry-run"
+        raise InvalidRequest(word, "does not go with --tpe, whose points hang on each other")
+    planned = plan_search(
+        recipe(args),
+        varied,
+        metric=args.metric,
+        id=args.id,
+        at_once=args.at_once,
+        to=args.to,
+        on=args.on,
+        accept=args.accept,
+        say=say,
+    )
+    if not args.json:
+        print(planned.id, flush=True)
+    try:
+        found = run_search(planned, priority=args.priority, labels=tags, say=say)
+    except KeyboardInterrupt:
+        say(f"\nits jobs go on; the same command goes on from them, `tune cancel {planned.id}` ends them")
+        raise
+    if args.json:
+        print(json.dumps({**found._asdict(), "trainer": planned.trainer, "target": args.on}))
     return DONE
 
 

@@ -30,6 +30,11 @@ def add_sweep(commands: object, command: Command) -> argparse.ArgumentParser:
     sweep.add_argument("--trials", type=int, metavar="N", help="number of --random draws")
     sweep.add_argument("--seed", type=int, default=0, metavar="S", help="random seed of the draws (default: 0)")
     sweep.add_argument("--at-once", type=int, metavar="N", help="most jobs at once (default: as many as have room)")
+    about = "stop worse jobs early: at STEP, STEP x ETA, ... keep the best 1/ETA by lowest METRIC (default ETA: 3)"
+    sweep.add_argument("--asha", metavar="METRIC@STEP[,ETA]", help=about)
+    about = "choose the --random values from earlier results (Optuna; needs tunesmith[tpe]); waits for the jobs"
+    sweep.add_argument("--tpe", action="store_true", help=about)
+    sweep.add_argument("--metric", metavar="METRIC", help="with --tpe: metric to minimize (default: as in tune best)")
     sweep.add_argument(
         "--id", metavar="ID", help="id of the sweep; the same sweep submitted twice runs once (default: a new one)"
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.client.plan import PlannedJob
     from orchestrator.store import Job
     from orchestrator.store.requests import SweepPoint
+    from orchestrator.sweeps.halving import Halving
     from orchestrator.sweeps.space import Choices, Point, Range
 
 Axis = TypeVar("Axis")
@@ -103,6 +104,7 @@ def plan_sweep(
     *,
     id: str | None = None,
     at_once: int | None = None,
+    stop: Halving | None = None,
     to: str | None = None,
     on: str = "local",
     accept: Sequence[str] = (),
@@ -116,6 +118,7 @@ def plan_sweep(
         varied: what they do not.
         id: name of the sweep; None makes one out of what will be run, so that the same sweep twice is one.
         at_once: jobs that work at once at most; None: as many as there is room for.
+        stop: when the worse are stopped; None: never.
         to: the trainer of all points; None: the first that can express the first point.
         on: a target or group of clusters.yaml, or `A,B`.
         accept: leaves that may be lost, by name.
@@ -126,27 +129,78 @@ def plan_sweep(
         InvalidRequest: there are no points or too many, or a figure is out of its range.
         NotExpressible, NotFound, Unreachable: as `plan`.
     """
-    from orchestrator.client.plan import plan  # noqa: PLC0415
-    from orchestrator.client.recipes import load  # noqa: PLC0415
     from orchestrator.client.submit import check_id  # noqa: PLC0415
     from orchestrator.store.requests import SweepPoint  # noqa: PLC0415
 
+    check_at_once(at_once)
+    sets = varied.points()
+    jobs = plan_points(recipe, sets, to=to, on=on, accept=accept, stop=stop, ask=ask, say=say)
+    digest = sha256("\n".join([*(f"{each.digest} {each.target}" for each in jobs), str(stop or "")]).encode()).hexdigest()
+    name = id or f"{recipe.name}-sweep-{digest[:6]}"
+    check_id(f"{name}.{len(sets)}")
+    found = (SweepPoint(name, number, dict(point), at_once, len(sets), stop) for number, point in enumerate(sets, 1))
+    return PlannedSweep(name, tuple(found), tuple(jobs))
+
+
+def check_at_once(at_once: int | None) -> None:
+    """A limit lets something work.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
     if at_once is not None and at_once < 1:
         raise InvalidRequest(str(at_once), "should be at least 1", argument="at_once")
+
+
+def plan_points(
+    recipe: Recipe,
+    sets: Sequence[Point],
+    *,
+    to: str | None,
+    on: str,
+    accept: Sequence[str],
+    stop: Halving | None = None,
+    first: int = 1,
+    ask: bool = True,
+    say: Say = quiet,
+) -> list[PlannedJob]:
+    """Decide the jobs of some points, all by one trainer; `first` is the number of the first of them. See `plan_sweep`."""
+    from orchestrator.client.plan import plan  # noqa: PLC0415
+    from orchestrator.client.recipes import load  # noqa: PLC0415
+
     jobs: list[PlannedJob] = []
-    sets = varied.points()
-    for number, point in enumerate(sets, 1):
+    for number, point in enumerate(sets, first):
         try:
             one = load(recipe, [f"{leaf}={value}" for leaf, value in point.items()])
+            if stop:
+                _check_metric(stop, one)
             jobs.append(plan(one, to=jobs[0].trainer if jobs else to, on=on, accept=accept, ask=ask and not jobs, say=say))
         except TunesmithError:
             say(f"point {number}, {described(point)}:")
             raise
-    digest = sha256("\n".join(f"{each.digest} {each.target}" for each in jobs).encode()).hexdigest()
-    name = id or f"{recipe.name}-sweep-{digest[:6]}"
-    check_id(f"{name}.{len(sets)}")
-    found = (SweepPoint(name, number, dict(point), at_once) for number, point in enumerate(sets, 1))
-    return PlannedSweep(name, tuple(found), tuple(jobs))
+    return jobs
+
+
+def halving(text: str | None) -> Halving | None:
+    """When the worse points are stopped, out of `METRIC@STEP[,ETA]`; None of None.
+
+    Raises:
+        InvalidRequest: it is written otherwise.
+    """
+    from orchestrator.sweeps.halving import Halving  # noqa: PLC0415
+
+    return _read(Halving.read, text, "asha") if text is not None else None
+
+
+def _check_metric(stop: Halving, recipe: Recipe) -> None:
+    """A rule about evaluation needs evaluations on the way.
+
+    Raises:
+        InvalidRequest: there are none.
+    """
+    if stop.metric.startswith("eval_") and recipe.eval.every is None:
+        rule = "needs evaluations on the way, and the recipe has none"
+        raise InvalidRequest(str(stop), rule, argument="asha", hint="--set eval.every=N, with data.eval or data.eval_share")
 
 
 def described(point: Point) -> str:

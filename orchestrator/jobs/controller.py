@@ -22,6 +22,7 @@ from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
 from orchestrator.jobs.attempt import ActiveAttempt, facts, served, summary_text, watched
 from orchestrator.jobs.attempt_history import beginning, outcome, tried
 from orchestrator.jobs.following import begin_next
+from orchestrator.jobs.halving import outdone
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconcile
 from orchestrator.jobs.queue import Queue
 from orchestrator.jobs.retry import Again, Rules, again, elsewhere, hangs
@@ -233,10 +234,10 @@ class Controller:
             case.news, case.size = time.monotonic(), observed.seen.log_size
         if observed.chunks:
             every = points(case.backend, case.plan, case.record.cursor, observed.chunks, case.manifest)
-            fault = case.fault(every, found := thin(every, case.plan.reading["every"]), each.job)
+            found = thin(every, case.plan.reading["every"])
+            fault = case.fault(every, found, each.job) or outdone(self.store, each.job, case, found)
+            case.record.condemned = case.record.condemned or fault  # in one transaction with the points that show it
             self.store.record(each.job.id, each.job.attempt, found, time.time(), case.record.as_dict())
-            if fault:
-                self._condemn(each, case, *fault)
 
     def _condemn(self, each: Active, case: ActiveAttempt, reason: str, detail: str) -> None:
         """Note why an attempt is to be stopped, before it is: it will have failed for that."""
@@ -248,14 +249,13 @@ class Controller:
         """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
         job, now, speaker = each.job, time.time(), status.observed
         seen = speaker.seen if speaker else AttemptStatus(job.id, job.attempt, "unknown")
+        first = status.ranks[0] if status.ranks else None
         if new.state == "SUCCEEDED":
-            first = status.ranks[0] if status.ranks else None
             new = replace(new, detail=new.detail or rows_note(case.manifest) or summary_text(first.summary if first else None))
             begin_next(self.store, self.secrets, job, case.request, case.record.placement)
         if new.state not in ENDED or new.state == "SUCCEEDED":
             self._become(each, new, seen)
             return
-        first = status.ranks[0] if status.ranks else None
         tail = speaker.tail.decode("utf-8", "replace") if speaker else ""
         ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail, seen.evidence)
         case.record.outcome = outcome(ended, first.index if first else "", len(case.nodes()), case.silent())

@@ -12,6 +12,7 @@ from typing import Literal
 
 from orchestrator.agent.attempts import FOLDER_GONE
 from orchestrator.executors.phases import STOPPED, Phase
+from orchestrator.sweeps.halving import STOPPED_EARLY
 
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
 
@@ -142,8 +143,10 @@ def _lost(facts: Facts) -> Sequence[Action]:
 
 
 def _ended(facts: Facts) -> Become:
-    if facts.condemned and not facts.want:
+    if facts.condemned and not facts.want and facts.condemned[0] != STOPPED_EARLY:
         return Become("FAILED", *facts.condemned)
+    if facts.condemned and not facts.want and (facts.rc != 0 or facts.verdict):  # else it was done before it could be stopped
+        return Become("CANCELLED", *facts.condemned)
     if facts.why in STOPPED:
         return Become("CANCELLED", "cancelled", facts.why if facts.want else "stopped on the host")
     if facts.why:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from backends.plan import Plan
+from backends.recipe.flat import Value
 from orchestrator.store import lanes
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node, Placement
@@ -39,11 +40,25 @@ class SweepPoint:
     """Leaf -> its value at this point, as YAML."""
     at_once: int | None = None
     """Jobs of the sweep that work at once at most; None: as many as there is room for."""
+    size: int = 0
+    """How many points the sweep has."""
+    stop: tuple[str, int, int] | None = None
+    """When the worse are stopped: a `sweeps.halving.Halving`; None: never."""
 
     @property
     def job(self) -> str:
         """The job's id."""
         return f"{self.sweep}.{self.number}"
+
+    @property
+    def siblings(self) -> list[str]:
+        """Ids of the jobs of the sweep's other points."""
+        return [f"{self.sweep}.{number}" for number in range(1, self.size + 1) if number != self.number]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Value]) -> SweepPoint:
+        """The point that `asdict` gave, through JSON."""
+        return cls(**{**values, "stop": tuple(values["stop"]) if values.get("stop") else None})
 
 
 @dataclass(frozen=True)
@@ -73,7 +88,7 @@ class JobRequest:
         document = lanes.unpacked(text)
         inputs = {source: Fingerprint(**each) for source, each in document.get("inputs", {}).items()}
         places = tuple(map(Candidate.from_dict, document["places"]))
-        sweep = SweepPoint(**document["sweep"]) if "sweep" in document else None
+        sweep = SweepPoint.from_dict(document["sweep"]) if "sweep" in document else None
         return cls(Plan.from_dict(document["plan"]), places, document.get("env", {}), inputs, sweep)
 
     @property

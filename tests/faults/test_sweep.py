@@ -78,3 +78,30 @@ def test_a_sweep_of_thirty_points_on_two_hosts(lab, hosts, seed):
         for text in node.run("sh", "-c", "cat /home/tunelab/tune/jobs/s.*/*/work/runs", user=True).splitlines()
     ]
     assert runs == ["once"] * 30
+
+
+def test_the_worse_are_stopped_and_say_so(lab, seed):
+    """Of nine points with losses 1 to 9 the rule stops those that are not among the best at a rung, whatever is killed meanwhile."""
+    chance = random.Random(seed)
+    points = [SweepPoint("s", n, {"optim.lr": str(n)}, 2, 9, ("loss", 2, 3)) for n in range(1, 10)]
+    jobs = [
+        QueuedJob(p.job, shell_plan(lab.training(20, pause=0.25, loss=p.number), steps=20), [here(5)], 0, {"sweep": "s"}, None, p)
+        for p in points
+    ]
+    enqueue_all(lab.home, jobs, {})
+    end = time.monotonic() + ENDED
+    while time.monotonic() < end and not all(job.ended for job in all_of(lab)):
+        time.sleep(chance.uniform(0.2, 1))
+        if chance.random() < 0.3:
+            lab.kill_controllers()
+        lab.tune("status")
+    found = {job.id: job for job in all_of(lab)}
+    ended = {id: (job.state, job.reason) for id, job in found.items()}
+    assert ended["s.1"] == ("SUCCEEDED", ""), (found, lab.log())
+    assert set(ended.values()) == {("SUCCEEDED", ""), ("CANCELLED", "stopped_early")}, (found, lab.log())
+    stopped = [job for job in found.values() if job.state == "CANCELLED"]
+    assert len(stopped) >= 6  # three at most can be the best of those that came to a rung before them
+    for job in stopped:
+        assert "go" in job.detail and "(--asha loss@2,3)" in job.detail
+        assert job.attempt == 1
+        assert job.step < 20

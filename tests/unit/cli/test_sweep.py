@@ -1,7 +1,11 @@
 """`tune sweep` and `tune best` as a user meets them; what runs is a script of the standard library."""
 
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +21,7 @@ with open("lines.jsonl", "a", buffering=1) as log:
 os.makedirs("model")
 json.dump(1, open("model/weight.json", "w"))
 """
+ROOT = Path(__file__).parents[3]
 UNUSED = ("model.id", "data.train", "train.batch.global", "train.precision")
 
 
@@ -142,3 +147,20 @@ def test_an_id_of_another_sweep_adds_nothing(tune, script):
     assert len(tune.json("status", "s")) == 2
     assert "is not a sweep; there are s" in tune("best", "t", code=2).stderr
     tune("wait", "s")
+
+
+def test_a_search_goes_on_where_it_was_cut_off(tune, script):
+    """--tpe waits for each batch and chooses the next one by it; killed, the same command goes on with the same points."""
+    words = ("sweep", *script(), "--random", "optim.lr=0.01..0.6", "--trials", "14", "--seed", "3", "--tpe", "--at-once", "2")
+    argv = [sys.executable, "-m", "orchestrator.cli", *words, "--id", "cut"]
+    with subprocess.Popen(argv, cwd=tune.cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL) as driver:
+        until(lambda: len(tune.json("status", "--label", "sweep=cut", code=None)) >= 4)
+        driver.kill()
+    found = tune.json(*words, "--id", "cut")
+    assert (len(found["jobs"]), 0 < found["new"] < 14) == (14, True)
+    whole = tune.json(*words, "--id", "whole")
+    assert (len(whole["jobs"]), whole["new"]) == (14, 14)
+    sets = [{p["job"].partition(".")[2]: p["set"] for p in tune.json("best", id)["points"]} for id in ("cut", "whole")]
+    assert sets[0] == sets[1]
+    assert abs(float(tune.json("best", "whole")["points"][0]["set"]["optim.lr"]) - 0.3) < 0.1
+    assert "chooses the values of --random" in tune("sweep", "r.yaml", "--grid", "optim.lr=1,2", "--tpe", code=2).stderr

@@ -141,6 +141,8 @@ def models_of(wish: dict[str, Any]) -> tuple[Models, list[torch.Tensor]]:
     facts, weights = base_of(wish)
     adapter = adapter_of(wish["adapter"], weights)
     params = list((adapter.weights if adapter else weights).values())
+    if adapter and "score.weight" in weights:
+        params.append(weights["score.weight"])  # PEFT trains the head of a reward model beside its adapter
     start = Model(facts, {name: value.clone() for name, value in weights.items()})
     for p in params:
         p.requires_grad_()
@@ -201,18 +203,21 @@ def compared(trained: Model, wish: dict[str, Any], rows: list[list[int]]) -> dic
             facts, weights = read_model(folder)
             model = Model(facts, {key: value.to(DEVICE) for key, value in weights.items()})
         else:
-            model = Model(*base_of(wish), adapter=_peft(folder))
+            facts, weights = base_of(wish)
+            adapter, whole = _peft(folder)
+            model = Model(facts, {**weights, **whole}, adapter)
         pairs = [(model.logits(tensor([ids])), trained.logits(tensor([ids]))) for ids in rows]
         out[name] = max(((one - other).abs().max() / other.abs().max().clamp(min=1)).item() for one, other in pairs)
     return out
 
 
-def _peft(folder: str) -> Adapter:
-    """An adapter in PEFT's form."""
+def _peft(folder: str) -> tuple[Adapter, Weights]:
+    """An adapter in PEFT's form, and the weights that were trained in full beside it."""
     facts = json.loads(Path(folder, "adapter_config.json").read_text())
     stored = load_file(Path(folder, "adapter_model.safetensors"))
     parts = {name.removeprefix("base_model.model."): value.to(DEVICE).float() for name, value in stored.items()}
-    return Adapter(parts, facts["lora_alpha"] / facts["r"])
+    whole = {name: parts.pop(name) for name in list(parts) if ".lora_" not in name}
+    return Adapter(parts, facts["lora_alpha"] / facts["r"]), whole
 
 
 if __name__ == "__main__":

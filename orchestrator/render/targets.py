@@ -95,6 +95,8 @@ def check_table(rows: Sequence[TargetRow], *, width: int | None = None) -> str:
     ending = [row.node.name for row in rows if row.facts and row.facts.ends_at_logout]
     warnings = [ENDING.format(", ".join(dict.fromkeys(ending)))] if ending else []
     troubles = {row.node.name: row.facts.gpu_trouble for row in rows if row.facts and row.facts.gpu_trouble}
+    programs = {row.node.name: row.facts.why_program for row in rows if row.facts and row.facts.why_program}
+    warnings += [f"{visible(name)}: reached by the ssh program: {visible(why)}" for name, why in programs.items()]
     warnings += [TROUBLE.format(visible(name), visible(trouble)) for name, trouble in troubles.items()]
     return "\n\n".join([text, *faults, *notes, *warnings])
 

@@ -186,7 +186,7 @@ def _hosts(entry: SshSection, defaults: SshDefaults) -> list[HostSection]:
 
 
 _ALIKE = ("accelerator", "python", "threads")
-_WAY = ("address", "port", "user", "identity", "jump", "known_hosts", "folder", "interpreter")
+_WAY = ("address", "port", "user", "identity", "jump", "known_hosts", "via", "folder", "interpreter")
 
 
 def _check_hosts(remotes: Mapping[str, list[HostSection]], wrong: _Wrong) -> None:
@@ -234,6 +234,7 @@ def _address(host: HostSection, base: Path) -> SshAddress:
         jump=host.jump or "",
         folder=host.folder,
         interpreter=host.interpreter,
+        via=host.via,
         **files,
     )
 

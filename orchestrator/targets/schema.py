@@ -101,6 +101,8 @@ class SshAccess(Keys):
     """Hosts to go through, as `ssh -J` takes them."""
     known_hosts: Mine | None = None
     """The one file of host keys to believe. Null: the user's and the system's."""
+    via: Literal["auto", "fabric", "ssh"] = "auto"
+    """Who connects: the Fabric library, the ssh program, or Fabric wherever it can honour what ssh_config says."""
 
 
 class SshDefaults(MachineSection, SshAccess):

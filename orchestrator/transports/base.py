@@ -80,6 +80,8 @@ class SshAddress:
     """A CPython >= 3.8 on the host, for the runner: a name on the PATH there, or a path."""
     pinned: str = ""
     """The file of this one host's keys, as whoever made the host told them; `known_hosts` is then for machines on the way."""
+    via: str = "auto"
+    """Who connects: `fabric`, `ssh` (the program), or `auto`: Fabric where it can honour what ssh_config says, and else ssh."""
 
     @property
     def key(self) -> str:
@@ -152,6 +154,8 @@ class HostFacts:
     """As in `AttemptStatus`."""
     ends_at_logout: bool = False
     """systemd-logind there ends what was started over SSH when that session closes: jobs with it."""
+    why_program: str = ""
+    """Why the ssh program connects to it, and not Fabric; empty where Fabric does, and without SSH."""
 
 
 @dataclass(frozen=True)

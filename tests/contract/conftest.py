@@ -65,7 +65,7 @@ class Host:
     def another(self) -> Transport:
         """A second way to the same host, as the same controller has it after it was started anew."""
         if self.node:
-            return Ssh(self.node.host(folder=str(self.inner)), self.transport.owner)
+            return Ssh(self.node.host(folder=str(self.inner), via=self.transport.host.via), self.transport.owner)
         return Local(self.home)
 
     @staticmethod
@@ -136,13 +136,14 @@ def remote(node: Node, folder: str, **settings: Any) -> Host:
     return Host(transport, node.home / folder, node, heard)
 
 
-@pytest.fixture(params=["local", "ssh"])
+@pytest.fixture(params=["local", "ssh", pytest.param("program", marks=pytest.mark.thorough)])
 def host(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Host]:
-    """One machine of each kind; whatever still runs at the end of a test is ended."""
+    """One machine of each kind, also through the ssh program; whatever still runs at the end of a test is ended."""
     if request.param == "local":
         host = local(tmp_path / "home")
     else:
-        host = remote(request.getfixturevalue("hosts")[0], f"home of {tmp_path.name}")
+        via = "ssh" if request.param == "program" else "auto"
+        host = remote(request.getfixturevalue("hosts")[0], f"home of {tmp_path.name}", via=via)
     yield host
     host.close()
 

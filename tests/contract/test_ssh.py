@@ -44,7 +44,7 @@ def test_a_connection_that_died_is_let_go_in_silence(far: Host, capfd: pytest.Ca
     """When the socket under a channel is gone, closing it raises nothing, in no thread, and prints nothing; the next call works."""
     for _ in range(3):
         far.transport.poll([])
-        far.transport._connection.transport.sock.close()
+        far.transport._connection.connection.transport.sock.close()
         far.transport._talk.close("closed")
     assert far.transport.poll([]) == []
     assert capfd.readouterr().err == ""
@@ -265,7 +265,7 @@ def test_a_start_whose_answer_was_lost_starts_once(far: Host, seed: int) -> None
     for number in range(8):
         job = f"job{number}"
         far.look(job)
-        late = threading.Timer(moments.uniform(0.0, 0.06), hang_up, [far.transport._connection])
+        late = threading.Timer(moments.uniform(0.0, 0.06), hang_up, [far.transport._connection.connection])
         late.start()
         far.until(lambda job=job: started(far, job))
         late.join()

@@ -128,7 +128,9 @@ class SlurmSection(SshAccess):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         """Keys that need each other."""
-        if self.login is None and (said := {"user", "port", "identity", "jump", "known_hosts", "folder"} & self.model_fields_set):
+        if self.login is None and (
+            said := {"user", "port", "identity", "jump", "known_hosts", "via", "folder"} & self.model_fields_set
+        ):
             raise ValueError(f"{', '.join(sorted(said))} says how a login node is reached: name it with `login:`")
         if self.gres and self.accelerator != "cuda":
             raise ValueError("gres asks for GPUs: say `accelerator: cuda`, too")
@@ -184,6 +186,7 @@ def candidate(name: str, section: SlurmSection) -> Candidate:
             jump=section.jump or "",
             folder=section.folder,
             interpreter=section.interpreter,
+            via=section.via,
             **files,
         )
     node = Node(

@@ -6,21 +6,18 @@ import json
 import socket
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from orchestrator.transports.base import RayAddress, TransportError
 from orchestrator.transports.ray.jobs_api import JobsApi
 from orchestrator.transports.ray.relay import START, Door, door
 from orchestrator.transports.served import Served
-from orchestrator.transports.ssh.channel import Wire
+from orchestrator.transports.ssh.channel import SocketStream, Wire
 
 REACH = 6.0
 """Seconds for a TCP connection to the relay."""
 ANSWER = 90.0
 """Seconds for the relay to have a program begin on a node."""
-GLANCE = 2.0
-"""Seconds after which a stream on which nothing moves is thought about."""
 
 
 @dataclass
@@ -29,31 +26,6 @@ class RelayConnection:
 
     door: Door
     streams: list[socket.socket] = field(default_factory=list)
-
-
-class SocketStream:
-    """A socket as a `channel.Stream`."""
-
-    def __init__(self, stream: socket.socket) -> None:
-        """Its timeout is set."""
-        self.socket = stream
-        stream.settimeout(GLANCE)
-
-    def send(self, data: bytes, /) -> int:
-        """See `Stream.send`."""
-        return self.socket.send(data)
-
-    def recv(self, size: int, /) -> bytes:
-        """See `Stream.recv`."""
-        return self.socket.recv(size)
-
-    def close(self) -> None:
-        """See `Stream.close`."""
-        with suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-
-    abort = close
 
 
 class RayNode(Served[RelayConnection]):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ ANSWER = 1 << 20
 """Bytes of an answer, unless a request expects more."""
 NEWS = 4096
 """Bytes of a frame that no request waits for."""
+GLANCE = 2.0
+"""Seconds after which a stream on which nothing moves is thought about."""
 NEWS_RATE = 100
 """News a second that are taken; a host that sends more is read more slowly."""
 
@@ -55,6 +58,31 @@ class Stream(Protocol):
     def abort(self) -> None:
         """Let go at once, though nothing can be sent; whoever waits in `send` or `recv` returns."""
         ...
+
+
+class SocketStream:
+    """A socket as a `channel.Stream`."""
+
+    def __init__(self, stream: socket.socket) -> None:
+        """Its timeout is set."""
+        self.socket = stream
+        stream.settimeout(GLANCE)
+
+    def send(self, data: bytes, /) -> int:
+        """See `Stream.send`."""
+        return self.socket.send(data)
+
+    def recv(self, size: int, /) -> bytes:
+        """See `Stream.recv`."""
+        return self.socket.recv(size)
+
+    def close(self) -> None:
+        """See `Stream.close`."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+
+    abort = close
 
 
 class Wire:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from getpass import getuser
 from pathlib import Path
@@ -46,6 +46,8 @@ class Route:
     """A command whose streams are the connection."""
     through: Route | None = None
     """The last machine to go through."""
+    options: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """All that `ssh -G` says."""
 
 
 def route(host: SshAddress) -> Route:
@@ -80,6 +82,7 @@ def _route(host: SshAddress, passed: tuple[str, ...]) -> Route:
         tuple(Path(file).expanduser() for file in files),
         "" if proxy == "none" else proxy,
         None if jump == "none" else _hops(host, jump, (*passed, host.name)),
+        said,
     )
 
 

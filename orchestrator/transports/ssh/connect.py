@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator.transports.base import TransportError
 from orchestrator.transports.ssh.config import Route
 from orchestrator.transports.ssh.hostkeys import KnownHosts, known
+from orchestrator.transports.ssh.lines import Unsuited
 
 if TYPE_CHECKING:
     from fabric import Connection  # type: ignore[import-untyped]
@@ -47,6 +48,7 @@ def dial(way: Route) -> Connection:
 
     Raises:
         TransportError: with what to do about it.
+        Unsuited: there is a server, and it and Fabric do not agree.
         HostKeyProblem: a host on the way is not the one that we know.
     """
     from fabric import Config, Connection  # noqa: PLC0415  # 160 ms, and many never leave this machine
@@ -74,7 +76,8 @@ def dial(way: Route) -> Connection:
         raise
     except (SSHException, OSError, EOFError) as error:
         hang_up(connection)
-        raise TransportError(f"{way.host.name}: {way.user}@{way.address}:{way.port} {trouble(way, error)}") from None
+        kind = Unsuited if isinstance(error, SSHException) else TransportError
+        raise kind(f"{way.host.name}: {way.user}@{way.address}:{way.port} {trouble(way, error)}") from None
     line = connection.transport.sock
     if isinstance(line, socket.socket):  # through another machine it is a channel
         line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # paramiko leaves Nagle on: 40 ms a message

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GROUPS = {
-    "run": ("submit", "sweep", "wait", "cancel", "retry", "evaluate", "export", "serve", "chat"),
+    "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority", "evaluate", "export", "serve", "chat"),
     "look": ("status", "logs", "metrics", "pull", "dashboard"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("translate", "import", "explain", "preview", "recipes", "schema"),
@@ -21,6 +21,9 @@ OTHER_NAMES = {
     **dict.fromkeys(("run", "train", "launch", "start", "create"), "submit"),
     **dict.fromkeys(("ls", "list", "ps", "jobs", "queue", "show"), "status"),
     **dict.fromkeys(("stop", "kill", "rm", "delete"), "cancel"),
+    **dict.fromkeys(("pause", "suspend"), "hold"),
+    **dict.fromkeys(("unhold", "resume", "continue"), "release"),
+    **dict.fromkeys(("nice", "renice", "prioritize"), "priority"),
     **dict.fromkeys(("download", "cp", "get"), "pull"),
     **dict.fromkeys(("convert", "compile"), "translate"),
     **dict.fromkeys(("compare",), "diff"),

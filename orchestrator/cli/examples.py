@@ -9,6 +9,9 @@ EXAMPLES = {
     "wait": ("tune wait latest", "tune wait lr-1e-4 lr-3e-4 --timeout 3600"),
     "cancel": ("tune cancel latest", "tune cancel --all-of 'sweep-*'"),
     "retry": ("tune retry latest --follow", "tune retry support-bot --from-checkpoint"),
+    "hold": ("tune hold latest", "tune hold lr-1e-4 lr-3e-4"),
+    "release": ("tune release latest", "tune release lr-1e-4 lr-3e-4"),
+    "priority": ("tune priority 10 latest", "tune priority 5 lr-1e-4 lr-3e-4"),
     "evaluate": (
         "tune evaluate latest --task hellaswag --limit 200",
         "tune evaluate latest --task q.jsonl --gate 'q.acc >= 0.5'",

@@ -32,7 +32,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 
 
 COMPILING = ("submit", "sweep", "translate", "preview", "explain", "import", "diff", "race", "verify")
-TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry")
+TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority")
 FOLLOWING = ("evaluate", "export", "serve", "chat")
 INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
@@ -72,6 +72,7 @@ def _compiling(commands: Any) -> None:
     _recipe(submit)
     submit.add_argument("--id", metavar="ID", help="id of the job; the same id submitted twice runs once (default: a new one)")
     _submitted(submit)
+    submit.add_argument("--hold", action="store_true", help="queue it, and start it only after tune release")
     submit.add_argument("--follow", action="store_true", help="show progress until the job ends; exit code 0 if it SUCCEEDED")
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every setting, and every file in full")
     from orchestrator.cli.sweep_parser import add_sweep  # noqa: PLC0415  # a page of its own
@@ -239,6 +240,9 @@ def _acting(commands: Any) -> None:
     )
     cancel.add_argument("--no-wait", action="store_true", help="return at once")
     cancel.add_argument("--json", action="store_true", help="print one JSON document, as status does")
+    from orchestrator.cli.queueing import add_queueing  # noqa: PLC0415  # a page of its own
+
+    add_queueing(commands, _command)
     retry = _command(commands, "retry", "act", "run an ended job again, as a new attempt")
     retry.add_argument("jobs", nargs="+", metavar="JOB", help="id, prefix of an id, recipe name, or latest")
     retry.add_argument("--from-checkpoint", action="store_true", help="resume from the newest complete checkpoint")

@@ -83,26 +83,6 @@ def _chosen(store: Store, names: list[str], all_of: list[str], labels: Mapping[s
     return list({job.id: job for job in chosen}.values())
 
 
-def prioritize(name: str, priority: int) -> None:
-    """Give a job that waits another priority.
-
-    Args:
-        name: of the job.
-        priority: higher starts earlier.
-
-    Raises:
-        NotFound: there is no such job.
-        ActionFailed: it does not wait any more.
-    """
-    from orchestrator.daemon.client import wake  # noqa: PLC0415
-
-    with session() as (home, store):
-        [job] = find(store, [name])
-        if not store.change(job.id, expect=["QUEUED"], now=time.time(), event=True, priority=priority):
-            raise ActionFailed(job.id, f"is {job.state}; only a job that waits has a priority")
-        wake(home)
-
-
 def retry(name: str, *, from_checkpoint: bool = False) -> int:
     """Run an ended job again.
 

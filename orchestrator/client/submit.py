@@ -41,6 +41,7 @@ def submit(
     priority: int = 0,
     labels: Mapping[str, str] | None = None,
     snapshot: bool = False,
+    hold: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Submitted:
     """Queue a planned job, and see that a controller takes it.
@@ -53,6 +54,7 @@ def submit(
         priority: higher starts earlier.
         labels: to find it by.
         snapshot: keep a copy of each input, so that the job begins whatever happens to the original.
+        hold: it starts only once it is released (`queueing.release`).
         say: hears of what takes long, and what a user should know.
 
     Raises:
@@ -72,7 +74,8 @@ def submit(
     name = id or new_id(job.plan.recipe)
     tell_not_passed(job, say)
     copied = keep_inputs(home, job.plan, say) if snapshot else None
-    return Submitted(name, enqueue(home, name, job.plan, job.candidates, values, priority, labels, copied))
+    queued = QueuedJob(name, job.plan, job.candidates, priority, labels, copied, hold=hold)
+    return Submitted(name, bool(enqueue_all(home, [queued], values)))
 
 
 def tell_not_passed(job: PlannedJob, say: Callable[[str], None]) -> None:
@@ -194,6 +197,8 @@ class QueuedJob(NamedTuple):
     """The same with copies of its inputs, where they were made."""
     sweep: SweepPoint | None = None
     """Of which sweep it is a point."""
+    hold: bool = False
+    """It starts only once it is released."""
 
 
 def enqueue(
@@ -273,8 +278,10 @@ def _requests(jobs: Sequence[QueuedJob]) -> list[JobRequest]:
 def _new(job: QueuedJob, request: JobRequest) -> NewJob:
     """As the store takes it."""
     from orchestrator.store import NewJob  # noqa: PLC0415
+    from orchestrator.store.rows import HELD, held  # noqa: PLC0415
 
     plan, target = job.plan, names_of(job.candidates)
     digest = sha256(f"{plan.digest()} {target}".encode()).hexdigest()
     packed, steps = request.packed(), plan.promise.steps
-    return NewJob(job.id, plan.recipe, plan.backend, target, digest, packed, job.priority, job.labels, steps, request.lane)
+    new = NewJob(job.id, plan.recipe, plan.backend, target, digest, packed, job.priority, job.labels, steps, request.lane)
+    return new._replace(not_before=HELD, detail=held(job.id)) if job.hold else new

@@ -25,6 +25,15 @@ class UnknownJob(StoreError):
     """No job has this id."""
 
 
+HELD = 1e11
+"""`not_before` of a job that is held, in the year 5138."""
+
+
+def held(job: str) -> str:
+    """What to say of a job that is held."""
+    return f"held: `tune release {job}` lets it start"
+
+
 class NewJob(NamedTuple):
     """A job as it is submitted."""
 
@@ -43,6 +52,10 @@ class NewJob(NamedTuple):
     """Optimizer steps, where the plan knows them."""
     lane: str = ""
     """In which it waits: see `lanes.lane`."""
+    not_before: float = 0.0
+    """Seconds since the epoch before which it may not start; `HELD`: not before somebody says so."""
+    detail: str = ""
+    """What it waits for, where it is that."""
 
 
 class Job(NamedTuple):
@@ -95,6 +108,7 @@ class Changes(TypedDict, total=False):
     ended: float | None
     seen_at: float | None
     priority: int
+    not_before: float
     want: Want
     reachable: bool
     rows: dict[str, dict[str, object]]

@@ -72,15 +72,16 @@ class Store:
     def _add(self, job: NewJob, now: float) -> bool:
         lane = owned(job.lane, self.owner)
         new = (job.id, job.name, job.backend, job.target, job.digest, now, job.priority, job.planned_steps, lane)
+        waits = job.not_before, job.detail, json.dumps(dict(job.labels))
         added = self._database.execute(
-            "INSERT INTO jobs (id, name, backend, target, digest, submitted, priority, steps, lane, labels, state)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'QUEUED') ON CONFLICT (id) DO NOTHING",
-            (*new, json.dumps(dict(job.labels))),
+            "INSERT INTO jobs (id, name, backend, target, digest, submitted, priority, steps, lane, not_before, detail, labels, state)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'QUEUED') ON CONFLICT (id) DO NOTHING",
+            (*new, *waits),
         )
         [(key, digest, there)] = self._database.read("SELECT key, digest, lane FROM jobs WHERE id = ?", (job.id,))
         if added:
             self._database.execute("INSERT INTO requests (job, text) VALUES (?, ?)", (key, job.request))
-            self._append(key, Event(job.id, 1, now, "", "QUEUED"))
+            self._append(key, Event(job.id, 1, now, "", "QUEUED", detail=job.detail))
         if owner_of(there) != owner_of(lane):
             raise Duplicate(f"job {job.id}: this id belongs to a job that was submitted in another state folder")
         if digest != job.digest:

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from orchestrator.client import actions, output
+from orchestrator.client import actions, output, queueing
 from orchestrator.client.errors import NotFound, TunesmithError
 from orchestrator.render.text import number
 from orchestrator.web import views
@@ -212,7 +212,7 @@ class Page:
         do: dict[str, Callable[[], object]] = {
             "cancel": lambda: actions.cancel([id], wait=False),
             "retry": lambda: actions.retry(id, from_checkpoint=form.get("from_checkpoint") == "1"),
-            "priority": lambda: actions.prioritize(id, int(form.get("priority") or 0)),
+            "priority": lambda: queueing.prioritize([id], int(form.get("priority") or 0)),
             "pull": lambda: views.pulled(id),
         }
         if action not in do:

@@ -159,11 +159,15 @@ def test_a_changed_key_is_refused_with_both_fingerprints(node: Node, tmp_path: P
 
 
 def test_a_certificate_authority_alone_is_not_enough(node: Node, tmp_path: Path) -> None:
-    """A @cert-authority line makes nothing fail beside a plain one; alone it is refused in words about it."""
+    """A @cert-authority line makes nothing fail beside a plain one; a host without a certificate is refused, in words about that line
+    where Fabric connects.
+    """
     file = tmp_path / "known"
     authority = f"@cert-authority * {public(node)}\n"
     file.write_text(authority)
-    with pytest.raises(HostKeyProblem, match=r"known:1 trusts an authority, whose certificates are not read here"):
+    with pytest.raises(HostKeyProblem, match=r"known:1 trusts an authority, whose certificates Fabric does not read"):
+        reach(node, file, via="fabric")
+    with pytest.raises(HostKeyProblem, match="Host key verification failed"):
         reach(node, file)
     file.write_text(f"{authority}{node.address} {public(node)}\n")
     reach(node, file)

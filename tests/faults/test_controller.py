@@ -163,6 +163,31 @@ def test_jobs_wait_for_devices(lab):
     assert (lab.home.path / "order").read_text().split() == ["a", "c", "b"]
 
 
+def test_held_jobs_wait_for_a_release(lab):
+    """A job that is held stays where it is while later ones run, through a new controller too; once released it runs. What no longer
+    waits is neither held nor moved forward.
+    """
+    gate = "while [ ! -e ../../../../go ]; do sleep 0.02; done; "
+    lab.submit("first", gate + lab.training(1), steps=1)
+    lab.wait("first", phase_step="train")
+    lab.submit("a", lab.training(1), steps=1)
+    lab.submit("b", lab.training(1), steps=1)
+    assert lab.tune("hold", "a") == "a held\n"
+    assert lab.tune("priority", "7", "a", "b") == "a priority 7\nb priority 7\n"
+    (lab.home.path / "go").touch()
+    assert lab.wait("b").state == "SUCCEEDED"
+    lab.kill_controllers()
+    lab.submit("c", lab.training(1), steps=1)
+    assert lab.wait("c").state == "SUCCEEDED"
+    waits = lab.job("a")
+    assert (waits.state, waits.detail, waits.priority) == ("QUEUED", "held: `tune release a` lets it start", 7)
+    assert lab.tune("release", "a") == "a released\n"
+    assert lab.wait("a").state == "SUCCEEDED"
+    for words in (("hold", "a"), ("release", "a"), ("priority", "1", "a")):
+        with pytest.raises(AssertionError, match="a: is SUCCEEDED, and no longer waits"):
+            lab.tune(*words)
+
+
 def test_retry_is_a_new_attempt(lab):
     """A retry runs in a folder of its own; the old attempt's log and points stay."""
     lab.submit("a", "test -e ../../again || { echo 0.5 > ../../again; exit 1; }", lab.training(2), steps=2)

@@ -89,7 +89,7 @@ class KnownHosts:
             renew = f"ssh-keygen -R {quote(self.called)} -f {file}` and `{scan}"
             return f"host key changed: {shown[4:]}, but known_hosts has {known}. Nothing was sent. If the host was set up anew: `{renew}`"
         if certified:
-            why = f"{certified[0].place} trusts an authority, whose certificates are not read here"
+            why = f"{certified[0].place} trusts an authority, whose certificates Fabric does not read"
             return f"{shown} is not known: {why}. Nothing was sent. If the key is right: `{scan}`"
         places = ", ".join(map(str, self.files)) or "no file"
         return f"host key not in known_hosts ({places}): {shown[4:]}. Nothing was sent. If the key is right: `{scan}`"

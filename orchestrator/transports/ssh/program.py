@@ -110,7 +110,7 @@ class ProgramLine:
         if not printed:
             return error
         kind = HostKeyProblem if KEYS.search(printed) else TransportError
-        words = " ".join(printed.split())
+        words = " ".join(printed.split()).rstrip(".")
         return kind(f"{self.host.name}: ssh: {words}. `{self._tried()}` shows more")
 
     def _tried(self) -> str:

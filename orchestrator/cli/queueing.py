@@ -1,0 +1,62 @@
+"""`tune hold`, `tune release` and `tune priority`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from orchestrator.cli import DONE
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from orchestrator.cli.stage_parser import Command
+
+
+def add_queueing(commands: object, command: Command) -> None:
+    """The commands.
+
+    Args:
+        commands: of the top parser.
+        command: makes one of them.
+    """
+    made = {
+        "hold": command(commands, "hold", "queueing", "keep queued jobs from starting"),
+        "release": command(commands, "release", "queueing", "let held jobs start"),
+        "priority": command(commands, "priority", "queueing", "change the priority of queued jobs"),
+    }
+    made["priority"].add_argument("priority", type=int, metavar="N", help="higher starts earlier; a job has 0 by default")
+    for each in made.values():
+        each.add_argument("jobs", nargs="+", metavar="JOB", help="id, prefix of an id, recipe name, or latest")
+        each.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def hold(args: argparse.Namespace) -> int:
+    """Keep jobs from starting."""
+    from orchestrator.client import queueing  # noqa: PLC0415
+
+    return _show(queueing.hold(args.jobs), "held", args)
+
+
+def release(args: argparse.Namespace) -> int:
+    """Let them start."""
+    from orchestrator.client import queueing  # noqa: PLC0415
+
+    return _show(queueing.release(args.jobs), "released", args)
+
+
+def priority(args: argparse.Namespace) -> int:
+    """Change the order."""
+    from orchestrator.client import queueing  # noqa: PLC0415
+
+    return _show(queueing.prioritize(args.jobs, args.priority), f"priority {args.priority}", args)
+
+
+def _show(ids: Sequence[str], what: str, args: argparse.Namespace) -> int:
+    if args.json:
+        print(json.dumps([{"id": id, "changed": what} for id in ids], indent=1))
+    else:
+        for id in ids:
+            print(f"{id} {what}")
+    return DONE

@@ -1,0 +1,55 @@
+"""Jobs that wait: which of them may start, and in what order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from orchestrator.client.errors import ActionFailed
+from orchestrator.client.jobs import find
+from orchestrator.client.session import session
+
+if TYPE_CHECKING:
+    from orchestrator.store import Changes, Job
+
+
+def prioritize(names: Sequence[str], priority: int) -> list[str]:
+    """Give jobs that wait another priority.
+
+    Args:
+        names: of the jobs.
+        priority: higher starts earlier.
+
+    Returns:
+        Their ids.
+
+    Raises:
+        NotFound: there is no such job.
+        ActionFailed: one does not wait any more; those before it in the list have the new priority.
+    """
+    return _each(names, lambda job: {"priority": priority})
+
+
+def hold(names: Sequence[str]) -> list[str]:
+    """Keep jobs that wait from starting, until they are released. See `prioritize`."""
+    from orchestrator.store.rows import HELD, held  # noqa: PLC0415
+
+    return _each(names, lambda job: {"not_before": HELD, "detail": held(job.id)})
+
+
+def release(names: Sequence[str]) -> list[str]:
+    """Let jobs start that are held, or that wait for their next attempt. See `prioritize`."""
+    return _each(names, lambda job: {"not_before": 0.0, "detail": ""})
+
+
+def _each(names: Sequence[str], change: Callable[[Job], Changes]) -> list[str]:
+    from orchestrator.daemon.client import wake  # noqa: PLC0415
+
+    with session() as (home, store):
+        found = find(store, names)
+        for job in found:
+            if not store.change(job.id, expect=["QUEUED"], now=time.time(), event=True, **change(job)):
+                raise ActionFailed(job.id, f"is {job.state}, and no longer waits")
+        wake(home)
+    return [job.id for job in found]

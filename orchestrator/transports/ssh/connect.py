@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.transports.base import TransportError
 from orchestrator.transports.ssh.config import Route
+from orchestrator.transports.ssh.connection import Unsuited
 from orchestrator.transports.ssh.hostkeys import KnownHosts, known
-from orchestrator.transports.ssh.lines import Unsuited
 
 if TYPE_CHECKING:
     from fabric import Connection  # type: ignore[import-untyped]

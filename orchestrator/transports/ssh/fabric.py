@@ -1,4 +1,4 @@
-"""A connection by Fabric, as a `lines.Line`."""
+"""A connection by Fabric, as a `connection.SshConnection`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 from orchestrator.transports.base import TransportError
 from orchestrator.transports.ssh.channel import GLANCE
 from orchestrator.transports.ssh.connect import hang_up
-from orchestrator.transports.ssh.lines import NoChannel
+from orchestrator.transports.ssh.connection import NoChannel
 
 if TYPE_CHECKING:
     from fabric import Connection  # type: ignore[import-untyped]
     from paramiko import Channel
 
 
-class FabricLine:
-    """See `Line`."""
+class FabricConnection:
+    """See `SshConnection`."""
 
     way = "fabric"
 
@@ -25,28 +25,28 @@ class FabricLine:
         """It is open."""
         self.connection = connection
 
-    def run(self, command: str) -> FabricCommand:
-        """See `Line.run`: a host may allow no more channels (MaxSessions)."""
+    def run(self, command: str) -> FabricChannel:
+        """See `SshConnection.run`: a host may allow no more channels (MaxSessions)."""
         from paramiko import SSHException  # noqa: PLC0415
 
         try:
-            started = FabricCommand(self.connection)
+            started = FabricChannel(self.connection)
             started.channel.exec_command(command)
         except (SSHException, OSError, EOFError) as error:
             raise NoChannel(f"no channel was opened: {error or 'it hung up'}") from None
         return started
 
     def explain(self, error: TransportError) -> TransportError:
-        """See `Line.explain`: it was let in, so the error says it."""
+        """See `SshConnection.explain`: it was let in, so the error says it."""
         return error
 
     def hang_up(self) -> None:
-        """See `Line.hang_up`."""
+        """See `SshConnection.hang_up`."""
         hang_up(self.connection)
 
 
-class FabricCommand:
-    """See `Command`."""
+class FabricChannel:
+    """See `SshChannel`."""
 
     def __init__(self, connection: Connection) -> None:
         """Open a channel; paramiko's errors when there is none to be had."""
@@ -74,7 +74,7 @@ class FabricCommand:
         hang_up(self.connection)
 
     def end_reason(self) -> str:
-        """See `Command.end_reason`."""
+        """See `SshChannel.end_reason`."""
         channel = self.channel
         printed = channel.recv_stderr(4096).decode("utf-8", "replace").strip() if channel.recv_stderr_ready() else ""
         return f"the connection ended: {printed.splitlines()[-1]}" if printed else "the connection ended"

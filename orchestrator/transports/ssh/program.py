@@ -18,7 +18,7 @@ from contextlib import suppress
 from orchestrator.transports.base import HostKeyProblem, SshAddress, TransportError
 from orchestrator.transports.ssh.channel import SocketStream
 from orchestrator.transports.ssh.connect import CONNECT
-from orchestrator.transports.ssh.lines import NoChannel
+from orchestrator.transports.ssh.connection import NoChannel
 
 OPTIONS = {
     "BatchMode": "yes",
@@ -84,27 +84,27 @@ def master_lives(host: SshAddress) -> bool:
     return False
 
 
-class ProgramLine:
-    """See `Line`."""
+class ProgramConnection:
+    """See `SshConnection`."""
 
     way = "ssh"
 
     def __init__(self, host: SshAddress) -> None:
         """Nothing is connected before a command is run."""
         self.host = host
-        self.commands: list[ProgramCommand] = []
+        self.commands: list[ProgramChannel] = []
 
-    def run(self, command: str) -> ProgramCommand:
-        """See `Line.run`."""
+    def run(self, command: str) -> ProgramChannel:
+        """See `SshConnection.run`."""
         try:
-            started = ProgramCommand(arguments(self.host, command))
+            started = ProgramChannel(arguments(self.host, command))
         except OSError as error:
             raise NoChannel(f"ssh does not start: {error.strerror}") from None
         self.commands.append(started)
         return started
 
     def explain(self, error: TransportError) -> TransportError:
-        """See `Line.explain`. Where ssh itself has failed its words say why."""
+        """See `SshConnection.explain`. Where ssh itself has failed its words say why."""
         failed = next((each for each in self.commands if each.ended(1.0) == FAILED), None)
         printed = failed.printed() if failed else ""
         if not printed:
@@ -118,13 +118,13 @@ class ProgramLine:
         return f"ssh -v {self.host.user + '@' if self.host.user else ''}{self.host.name} true"
 
     def hang_up(self) -> None:
-        """See `Line.hang_up`."""
+        """See `SshConnection.hang_up`."""
         for command in self.commands:
             command.abort()
 
 
-class ProgramCommand(SocketStream):
-    """See `Command`."""
+class ProgramChannel(SocketStream):
+    """See `SshChannel`."""
 
     def __init__(self, argv: list[str]) -> None:
         """Start ssh; OSError when it cannot be started."""
@@ -154,7 +154,7 @@ class ProgramCommand(SocketStream):
         return "".join(sign if sign.isprintable() else " " if sign.isspace() else "" for sign in data).strip()
 
     def end_reason(self) -> str:
-        """See `Command.end_reason`."""
+        """See `SshChannel.end_reason`."""
         self.ended(1.0)
         printed = self.printed()
         return f"the connection ended: {printed}" if printed else "the connection ended"

@@ -17,13 +17,13 @@ from orchestrator.transports.served import BOOT, Served
 from orchestrator.transports.ssh.channel import Wire
 from orchestrator.transports.ssh.config import check
 from orchestrator.transports.ssh.connect import dial
-from orchestrator.transports.ssh.fabric import FabricLine
-from orchestrator.transports.ssh.lines import Line, NoChannel, Unsuited
+from orchestrator.transports.ssh.connection import NoChannel, SshConnection, Unsuited
+from orchestrator.transports.ssh.fabric import FabricConnection
 from orchestrator.transports.ssh.needs import chosen
-from orchestrator.transports.ssh.program import ProgramLine
+from orchestrator.transports.ssh.program import ProgramConnection
 
 
-class Ssh(Served[Line]):
+class Ssh(Served[SshConnection]):
     """Attempts on a host, in folders under `host.folder / "jobs"`. Connects when asked something; threads may share it."""
 
     def __init__(self, host: SshAddress, owner: str, news: Callable[[], None] | None = None) -> None:
@@ -38,32 +38,32 @@ class Ssh(Served[Line]):
         self.why_program = ""
         """Why the ssh program connects; empty while Fabric does."""
 
-    def connected(self, given_up: threading.Event) -> tuple[Line, Wire]:
+    def connected(self, given_up: threading.Event) -> tuple[SshConnection, Wire]:
         """See `Served.connected`."""
         self.why_program, way = chosen(self.host)
         if self.why_program:
-            return self._over(ProgramLine(self.host), given_up)
+            return self._over(ProgramConnection(self.host), given_up)
         try:
-            line = FabricLine(dial(way))
+            connection = FabricConnection(dial(way))
         except Unsuited as error:
             if self.host.via == "fabric" or not which("ssh"):
                 raise
             try:
-                found = self._over(ProgramLine(self.host), given_up)
+                found = self._over(ProgramConnection(self.host), given_up)
             except TransportError:
                 raise error from None  # the words of ours name the keys that were tried
             self.why_program = f"Fabric was not let in: {error}"
             return found
-        return self._over(line, given_up)
+        return self._over(connection, given_up)
 
-    def second(self, connection: Line, talk: Wire) -> Wire:
+    def second(self, connection: SshConnection, talk: Wire) -> Wire:
         """See `Served.second`."""
         try:
             return self._server(connection, None)
         except NoChannel:
             return talk
 
-    def hang_up(self, connection: Line) -> None:
+    def hang_up(self, connection: SshConnection) -> None:
         """See `Served.hang_up`."""
         connection.hang_up()
 
@@ -71,27 +71,27 @@ class Ssh(Served[Line]):
         """See `Transport.hello`."""
         return replace(super().hello(), why_program=self.why_program)
 
-    def _over(self, line: Line, given_up: threading.Event) -> tuple[Line, Wire]:
-        """The line with a server at its other end that has answered."""
+    def _over(self, connection: SshConnection, given_up: threading.Event) -> tuple[SshConnection, Wire]:
+        """The connection with a server at its other end that has answered."""
         try:
-            return line, self._server(line, self.news)
+            return connection, self._server(connection, self.news)
         except NoChannel as error:
-            line.hang_up()
+            connection.hang_up()
             raise TransportError(f"{self.name}: {error}") from None
         except TransportError as error:
-            explained = line.explain(error)
-            line.hang_up()
+            explained = connection.explain(error)
+            connection.hang_up()
             raise explained from None
         except BaseException:
-            line.hang_up()
+            connection.hang_up()
             raise
         finally:
             if given_up.is_set():
-                line.hang_up()
+                connection.hang_up()
 
-    def _server(self, line: Line, news: Callable[[], None] | None) -> Wire:
+    def _server(self, connection: SshConnection, news: Callable[[], None] | None) -> Wire:
         """Start a server there."""
-        started = line.run(command(self.host.interpreter))
+        started = connection.run(command(self.host.interpreter))
         hint = f"`interpreter` {self.host.interpreter} should be a CPython >= 3.8 there"
         return self.serving(started, news, started.end_reason, hint)
 

@@ -8,7 +8,7 @@ from orchestrator.transports.base import TransportError
 from orchestrator.transports.ssh.channel import Stream
 
 
-class Command(Stream, Protocol):
+class SshChannel(Stream, Protocol):
     """A command that runs on the host: its standard input and output."""
 
     def end_reason(self) -> str:
@@ -16,13 +16,13 @@ class Command(Stream, Protocol):
         ...
 
 
-class Line(Protocol):
+class SshConnection(Protocol):
     """A connection to a host."""
 
     way: str
     """`fabric` or `ssh`."""
 
-    def run(self, command: str) -> Command:
+    def run(self, command: str) -> SshChannel:
         """Start a command there; NoChannel when the host takes no more over this connection."""
         ...
 

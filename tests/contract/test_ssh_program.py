@@ -284,7 +284,7 @@ def test_what_openssh_reaches_is_reached(bench: Bench, setup: Callable[[Bench], 
 def test_via_chooses(bench: Bench) -> None:
     """`via: fabric` never starts the program, and `via: ssh` never asks the library."""
     an_agent_of_ones_own(bench)
-    with pytest.raises(TransportError, match="let us not in"):
+    with pytest.raises(TransportError, match="did not accept"):
         Ssh(bench.address(via="fabric"), "the suite").hello()
     bench.config()
     ssh = Ssh(bench.address(via="ssh"), "the suite")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority", "evaluate", "export", "serve", "chat"),
-    "look": ("status", "logs", "metrics", "pull", "dashboard"),
+    "look": ("status", "logs", "metrics", "pull", "ssh", "dashboard"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("translate", "import", "explain", "preview", "recipes", "schema"),
     "machines": ("targets", "doctor", "completion"),
@@ -21,6 +21,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("run", "train", "launch", "start", "create"), "submit"),
     **dict.fromkeys(("ls", "list", "ps", "jobs", "queue", "show"), "status"),
     **dict.fromkeys(("stop", "kill", "rm", "delete"), "cancel"),
+    **dict.fromkeys(("exec", "shell", "attach", "enter"), "ssh"),
     **dict.fromkeys(("pause", "suspend"), "hold"),
     **dict.fromkeys(("unhold", "resume", "continue"), "release"),
     **dict.fromkeys(("nice", "renice", "prioritize"), "priority"),
@@ -89,8 +90,11 @@ class CommandParser(argparse.ArgumentParser):
     ) -> tuple[Any, list[str]]:
         """Arguments before and after options; an unknown one ends with exit code 2."""
         parsed, unknown = super().parse_known_args(args, namespace)
-        if unknown and hasattr(parsed, "sets") and not any(arg.startswith("-") for arg in unknown):
-            parsed.sets, unknown = [*parsed.sets, *unknown], []  # argparse takes a list of arguments only before the options
+        more = next((name for name in ("sets", "words") if hasattr(parsed, name)), "")
+        if unknown and more and (unknown[0] == "--" or not any(arg.startswith("-") for arg in unknown)):
+            # argparse takes a list of arguments only before the options
+            setattr(parsed, more, [*getattr(parsed, more), *unknown[unknown[0] == "--" :]])
+            unknown = []
         if unknown:
             import difflib  # noqa: PLC0415  # not for --help
 

@@ -32,7 +32,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 
 
 COMPILING = ("submit", "sweep", "translate", "preview", "explain", "import", "diff", "race", "verify")
-TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority")
+TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority", "ssh")
 FOLLOWING = ("evaluate", "export", "serve", "chat")
 INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
@@ -241,8 +241,10 @@ def _acting(commands: Any) -> None:
     cancel.add_argument("--no-wait", action="store_true", help="return at once")
     cancel.add_argument("--json", action="store_true", help="print one JSON document, as status does")
     from orchestrator.cli.queueing import add_queueing  # noqa: PLC0415  # a page of its own
+    from orchestrator.cli.shell import add_shell  # noqa: PLC0415
 
     add_queueing(commands, _command)
+    add_shell(commands, _command)
     retry = _command(commands, "retry", "act", "run an ended job again, as a new attempt")
     retry.add_argument("jobs", nargs="+", metavar="JOB", help="id, prefix of an id, recipe name, or latest")
     retry.add_argument("--from-checkpoint", action="store_true", help="resume from the newest complete checkpoint")

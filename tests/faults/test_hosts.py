@@ -35,6 +35,26 @@ def test_a_job_runs_on_a_host(lab, hosts):
     assert "hello from" in lab.home.log_of("a", 1).read_text()
 
 
+def test_a_shell_where_a_job_ran(lab, hosts):
+    """`tune ssh` runs a command in the job's work folder, here and on a host whose folder has blanks, word for word; what is not there
+    is told.
+    """
+    odd = "-n $(touch pwned); 'x"
+    lab.submit("here", "echo made >> made", lab.training(1), steps=1)
+    lab.submit("far", "echo made >> made", lab.training(1), steps=1, where=[there(hosts[0], folder="~/state of mine/t'une")])
+    for job, folder in (("here", lab.home.jobs / "here/1/work"), ("far", "/home/tunelab/state of mine/t'une/jobs/far/1/work")):
+        assert lab.wait(job, SSH).state == "SUCCEEDED", lab.log()
+        assert lab.tune("ssh", job, "--", "pwd", "-P") == f"{folder}\n"
+        assert lab.tune("ssh", job, "cat", "made") == "made\n"
+        assert lab.tune("ssh", job, "--", "printf", "%s", odd) == odd
+        assert "pwned" not in lab.tune("ssh", job, "ls")
+        first = lab.tune("ssh", job, "--", "sh", "-c", "echo ${PATH%%:*}").strip()
+        assert first == f"{folder}/env/bin"
+    lab.tune("ssh", "far", "--", "sh", "-c", "exit 3", code=3)
+    with pytest.raises(AssertionError, match="far has 1 host, counted from 0"):
+        lab.tune("ssh", "far", "--host", "1", "true")
+
+
 def test_two_hosts_and_a_third_job(lab, hosts):
     """Two jobs run at once, one on each host; a third waits, and starts by itself when one has ended."""
     script = "while [ ! -e ~/go ]; do sleep 0.05; done; " + lab.training(2)

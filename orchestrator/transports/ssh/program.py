@@ -66,7 +66,7 @@ def arguments(host: SshAddress, *words: str, more: Sequence[str] = (), **other: 
     if known := host.pinned or host.known_hosts:
         options |= {"UserKnownHostsFile": _quoted(known), "GlobalKnownHostsFile": "none"}
     flags = {"-F": host.config, "-l": host.user, "-p": host.port, "-J": host.jump, "-i": host.identity}
-    argv = [program, "-T", *(str(word) for each in flags.items() if each[1] for word in each)]
+    argv = [program, *(str(word) for each in flags.items() if each[1] for word in each)]
     argv += [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
     return [*argv, *more, "--", host.name, *words]
 

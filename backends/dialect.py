@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from backends.command_line import DEVICES, HOSTS, Launcher
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig
+from backends.upstream.known_keys import KnownKeys
 
 Beside = Callable[[str], str | None]
 """Text of a file that the config names, relative to it; None when it cannot be had."""
@@ -136,6 +137,15 @@ class Dialect:
     folders: Mapping[str, str] = field(default_factory=dict)
     """Key that names the model's weights -> the key that says the model. A folder that is there holds its owner's weights, whatever
     it is called."""
+
+    program: Callable[[str], NativeConfig | None] | None = None
+    """Of a trainer that is called by programs: the keys that a text of one says, read and never run; None when it is none."""
+    form: Callable[[Flat], Dialect] | None = None
+    """Of a trainer with several forms of configs: the one that these keys are of. None: there is one form."""
+    known_keys: KnownKeys | None = None
+    """Of a form whose keys are not those of the trainer's own config."""
+    own_key: Callable[[str], str] = str
+    """A key of this form -> its name in the trainer's own config, for what is set verbatim; empty: it has none."""
 
     def rule(self, key: str) -> Rule | None:
         """The first rule that speaks of a key."""

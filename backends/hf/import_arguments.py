@@ -20,7 +20,7 @@ class ArgumentNames:
     """How a trainer's configs spell the arguments of transformers."""
 
     native: str = ""
-    """The trainer that takes a key verbatim, `native.trl.` for example; empty: nobody does, as for a trainer that is not run."""
+    """What the name follows where a key is set verbatim, `native.trl.` for example; empty: nobody takes it."""
     section: str = ""
     """What stands before each key: `training.`."""
 
@@ -30,7 +30,7 @@ class ArgumentNames:
 
     def carried(self, name: str, value: Value) -> Flat:
         """The key set verbatim for its own trainer."""
-        return {f"{self.native}{self.section}{name}": value} if self.native else {}
+        return {f"{self.native}{name}": value} if self.native else {}
 
 
 LINEAR = {f"{name}_proj": name for name in ("q", "k", "v", "o", "gate", "up", "down")} | {"lm_head": "head"}
@@ -113,7 +113,7 @@ def optimizer(says: ArgumentNames) -> tuple[ImportRow, ...]:
         ImportRow((says("learning_rate"),), lambda n: {"optim.lr": number(n)}),
         ImportRow((says("adam_beta1"), says("adam_beta2")), lambda one, two: {"optim.betas": [number(one), number(two)]}),
         ImportRow((says("adam_epsilon"),), lambda n: {"optim.eps": number(n)}),
-        ImportRow((says("weight_decay"),), _decay, "transformers spares norms and biases"),
+        ImportRow((says("weight_decay"),), decay, "transformers spares norms and biases"),
         ImportRow((word, kwargs), lambda name, more, rate: _schedule(says, name, more, rate), also=(says("learning_rate"),)),
         ImportRow(
             (says("warmup_steps"), says("warmup_ratio")),
@@ -131,7 +131,8 @@ def _optimizer(says: ArgumentNames, word: Value) -> Flat:
     return {"optim.name": ours, **({"optim.fused": name.endswith("fused")} if ours == "adamw" else {})}
 
 
-def _decay(value: Value) -> Flat:
+def decay(value: Value) -> Flat:
+    """optim.weight_decay, and what it is of."""
     found = number(value)
     return {"optim.weight_decay": found, **({"optim.decay_on": "matrices"} if found else {})}
 

@@ -74,7 +74,8 @@ class _Import:
         self.chose = frozenset(looked.read)
         """Keys that chose the rows, and with them method.kind and method.adapter."""
         names = (key for key in self.wild.keys if ":" not in key)
-        self.strange = frozenset(key for key in names if is_unknown(backend.name, key, self.wild.keys))
+        known = dialect.known_keys or backend.known_keys
+        self.strange = frozenset(key for key in names if is_unknown(known, key, self.wild.keys))
         """Keys that the trainer does not know."""
         secrets = dict.fromkeys(name for each in self.entries.values() for name in each.leaves.get("secrets", ()))
         self.leaves: Flat = {"secrets": list(secrets)} if secrets else {}
@@ -232,11 +233,12 @@ class _Import:
         if isinstance(self.backend, ReadOnly):
             return {}
         own = ":" not in key and not re.search(r"\.\d", key) and key not in self.strange and not names_file(self.wild.keys[key])
-        return {f"native.{self.backend.name}.{key}": self.wild.keys[key]} if own else {}
+        name = self.dialect.own_key(key) if own else ""
+        return {f"native.{self.backend.name}.{name}": self.wild.keys[key]} if name else {}
 
     def guess(self, key: str) -> str:
         """What may be meant, where few are unknown: it takes a moment for each."""
-        found = self.backend.known_keys.hint(key) if len(self.strange) <= 10 else ""
+        found = (self.dialect.known_keys or self.backend.known_keys).hint(key) if len(self.strange) <= 10 else ""
         return f"; {found}" if found else ""
 
     def parsed(self, name: str) -> tuple[Recipe, dict[str, Value]]:
@@ -323,5 +325,5 @@ def _fate(made: Flat) -> Fate:
 
 def _word(name: str) -> str:
     """A recipe's name out of a file's."""
-    word = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"\.(ya?ml|sh|json)$", "", name)).strip("-._")[:63]
+    word = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"\.(ya?ml|sh|json|py|ipynb)$", "", name)).strip("-._")[:63]
     return word if re.match(r"[A-Za-z0-9]", word) else "imported"

@@ -13,6 +13,7 @@ from backends.mapping.rows import Flat
 from backends.native_config import NativeConfig, Unreadable, read
 from backends.recipe.paths import is_path
 from backends.registry import dialects, importer
+from backends.upstream.known_keys import KnownKeys
 
 
 def opened(
@@ -39,13 +40,28 @@ def opened(
             where = f" in line {line}: those are in {others}" if line and others else ""
             raise Refused(f"this script has no command of a trainer's that trains{where}")
         wild, dialect, because = shell.wild(found, beside), dialects()[found.trainer], f"the command in line {found.line}"
+    elif (called := program(text)) and wanted in ("", called[0].name):
+        dialect, wild, because = *called, "the calls of a program, which are read and not run"
     else:
         wild = read(text)
         dialect, because = recognise(wild, wanted)
+    dialect = dialect.form(wild.keys) if dialect.form else dialect
     wild = _overridden(wild, sets, dialect.launcher.merged if dialect.launcher else over)
     wild = dialect.resolve(_with_folders(wild, dialect, is_folder), beside)
     _refuse_own(wild)
     return dialect, wild, because
+
+
+def program(text: str) -> tuple[Dialect, NativeConfig] | None:
+    """Whose calls a program has, and what they say; None where it has none.
+
+    Raises:
+        Unreadable: it is no program, while it looks like one.
+    """
+    for dialect in dialects().values():
+        if dialect.program and (found := dialect.program(text)):
+            return dialect, found
+    return None
 
 
 def recognise(config: NativeConfig, wanted: str = "") -> tuple[Dialect, str]:
@@ -80,12 +96,13 @@ def recognise(config: NativeConfig, wanted: str = "") -> tuple[Dialect, str]:
 
 def _share(trainer: str, keys: Flat) -> int:
     """How many of the keys a trainer knows."""
-    return sum(not is_unknown(trainer, key, keys) for key in keys)
+    known = importer(trainer).known_keys
+    return sum(not is_unknown(known, key, keys) for key in keys)
 
 
-def is_unknown(trainer: str, key: str, keys: Flat) -> bool:
+def is_unknown(known: KnownKeys, key: str, keys: Flat) -> bool:
     """Whether a trainer knows nothing of a key, in a config with these. What stands in a list is the list's own affair."""
-    return importer(trainer).known_keys.is_unknown(re.sub(r"\.\d+(\..*)?$", "", key), written=(), verbatim=keys)
+    return known.is_unknown(re.sub(r"\.\d+(\..*)?$", "", key), written=(), verbatim=keys)
 
 
 def _refuse_own(config: NativeConfig) -> None:

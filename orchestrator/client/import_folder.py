@@ -8,9 +8,10 @@ from pathlib import Path
 from backends.dialect import NO_TRAINING, Refused
 from backends.importing import shell
 from backends.importing.folder import FolderEntry, ImportedFolder
+from backends.importing.recognise import program
 from backends.native_config import Unreadable
 from orchestrator.client.errors import InvalidRequest, TunesmithError
-from orchestrator.client.importing import ENDINGS, as_text, config_text, read, save
+from orchestrator.client.importing import ENDINGS, PROGRAMS, as_text, config_text, read, save
 
 MOST_FILES = 20_000
 """Files of a folder that are looked at."""
@@ -27,7 +28,9 @@ def import_folder(path: str | Path, *, trainer: str | None = None) -> ImportedFo
         InvalidRequest: there are too many files.
     """
     root = Path(path)
-    files = sorted(each for each in root.rglob("*") if each.suffix in ENDINGS and each.is_file() and not _is_hidden(each, root))
+    files = sorted(
+        each for each in root.rglob("*") if each.suffix in (*ENDINGS, *PROGRAMS) and each.is_file() and not _is_hidden(each, root)
+    )
     if len(files) > MOST_FILES:
         raise InvalidRequest(str(path), f"should have at most {MOST_FILES:,} files, it has {len(files):,}")
     return ImportedFolder(tuple(entry for each in files for entry in _entries(each, root, trainer)))
@@ -42,7 +45,10 @@ def _entries(path: Path, root: Path, trainer: str | None) -> Iterator[FolderEntr
     try:
         text = config_text(path)
     except TunesmithError as error:
-        yield FolderEntry(name, 0, None, str(error), trains=False)
+        if path.suffix not in PROGRAMS:
+            yield FolderEntry(name, 0, None, str(error), trains=False)
+        return
+    if path.suffix in PROGRAMS and not _is_program(text):
         return
     lines = [each.line for each in shell.commands(text)] if shell.is_script(text) else []
     if path.suffix == ".sh" and not lines:
@@ -54,6 +60,14 @@ def _entries(path: Path, root: Path, trainer: str | None) -> Iterator[FolderEntr
         except (Refused, Unreadable) as error:
             why = " ".join(str(error).split())
             yield FolderEntry(name, line, None, why, trains=isinstance(error, Unreadable) or not why.startswith(NO_TRAINING))
+
+
+def _is_program(text: str) -> bool:
+    """Whether it has a trainer's calls, or looks so and cannot be read."""
+    try:
+        return program(text) is not None
+    except Unreadable:
+        return True
 
 
 def write(folder: ImportedFolder, to: str | Path) -> list[Path]:

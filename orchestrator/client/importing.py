@@ -30,6 +30,8 @@ MOST = 4 * LARGEST
 
 ENDINGS = (".yaml", ".yml", ".sh")
 """Of files that may be configs, or scripts with a trainer's command."""
+PROGRAMS = (".py", ".ipynb")
+"""Of files that may be programs with a trainer's calls."""
 
 
 @dataclass(frozen=True)

@@ -141,8 +141,8 @@ class _Program:
         key = f"{name}.{argument}"
         try:
             self.keys[key] = self.value(node)
-        except ValueError:
-            text = ast.unparse(node)[:60]
+        except (ValueError, RecursionError):
+            text = (ast.get_source_segment(self.source, node) or "")[:60]
             self.keys[f"{OUTSIDE}{key}"] = "***" if is_secret(key, text) else text
             key = f"{OUTSIDE}{key}"
             self.notes.append(f"line {node.lineno}: {name}'s {argument} is computed: give it as {name}.{argument}=VALUE")

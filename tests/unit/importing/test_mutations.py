@@ -10,6 +10,8 @@ import pytest
 
 from orchestrator.client.errors import InvalidRequest
 from orchestrator.client.importing import read
+from tests.unit.importing import test_llamafactory, test_trl, test_unsloth
+from tests.unit.importing.conftest import COUNTS
 
 COUNT = int(os.environ.get("TUNE_MUTATIONS", "600"))
 """How many; 20000 takes some minutes."""
@@ -70,6 +72,11 @@ EXTREMES = {
     "merge": "a: &a {x: 1}\nb: {<<: *a}\n" + "c: {<<: [*a, *a]}\n",
     "loop": "a: &a\n  b: *a\n",
     "itself": "model: {_component_: torchtune.x}\na: ${b}\nb: ${a}\n",
+    "program": "import unsloth\nx = " + "(" * 50_000,
+    "sums": "import unsloth\nx = " + "1+" * 90_000 + "1",
+    "names": "import unsloth\na = b\nb = a\nFastLanguageModel.from_pretrained(a)\n",
+    "nots": f"import unsloth\nSFTConfig(a={'not ' * 900}b)\nFastLanguageModel.from_pretrained(x{'.a' * 900})\n",
+    "notebook": '{"cells": [{"cell_type": "code", "source": ["import unsloth\\n", "x = ["]}, 3, null]}',
     "no-text": "\x00\x01\x02",
     "list": "- 1\n- 2\n",
     "empty": "",
@@ -129,8 +136,9 @@ def many(texts, count, path):
 
 
 def test_mutated_files(corpus, tmp_path):
-    """Edits of keys, types, nesting, characters, encoding and size give a recipe or a clear error."""
-    texts = [text for trainer in ("torchtune", "axolotl", "maxtext", "litgpt") for text in corpus(trainer).files.values()]
+    """Edits of keys, types, nesting, characters, encoding and size give a recipe or a clear error, in every dialect."""
+    texts = [text for trainer in COUNTS for text in corpus(trainer).files.values()]
+    texts += [each for each in (test_trl.SFT, test_unsloth.YAML, test_unsloth.SCRIPT, test_llamafactory.SFT) for _ in range(40)]
     (recipes, seconds), peak = apart(many, texts, COUNT, tmp_path / "x.yaml")
     slow = sum(each > 2 for each in seconds)
     print(f"\n{COUNT} mutated files: {recipes} recipes, {COUNT - recipes} errors; {peak} MB is the most that the process had")

@@ -14,7 +14,7 @@ def parse(found: CommandLine) -> Arguments:
     """A file, then key=value; or all keys as --key value."""
     named, plain = options(found.words)
     config = next((word for word in plain if word.endswith(_ENDINGS)), "")
-    machine: Flat = {}
+    machine: Flat = {} if found.module == "train" else {"launch:command": found.module}
     for word in found.before:
         name, _, count = word.partition("=")
         if name in _VARIABLES and count not in ("", "1"):
@@ -23,7 +23,7 @@ def parse(found: CommandLine) -> Arguments:
 
 
 LAUNCHER = Launcher(
-    r"(?:\b(?:llamafactory-cli|lmf)\s+|\bsrc/)(train)(?:_bash)?(?:\.py)?\b(?=.*(?:\.ya?ml|\.json|--stage))\s*(.*)",
-    r"(?:[A-Z_]+=\S+ +)*(?:llamafactory-cli|lmf) train ",
+    r"(?:\b(?:llamafactory-cli|lmf)\s+|\bsrc/(?=train))(train|sft|dpo|rm)(?:_bash)?(?:\.py)?\b(?=.*(?:\.ya?ml|\.json|--stage))\s*(.*)",
+    r"(?:[A-Z_]+=\S+ +)*(?:llamafactory-cli|lmf) (?:train|sft|dpo|rm) ",
     parse,
 )

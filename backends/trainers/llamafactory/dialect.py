@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import posixpath
+from dataclasses import replace
 
 from backends.command_line import DEVICES
 from backends.dialect import Beside, Dialect, Refused, Rule
-from backends.mapping.rows import Flat, Value, Variant
+from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import LARGEST, NativeConfig, flat
+from backends.trainers.llamafactory import import_v1
 from backends.trainers.llamafactory.command_line import LAUNCHER
 from backends.trainers.llamafactory.import_data import INFO, names, section
 from backends.trainers.llamafactory.import_keys import reads
 from backends.trainers.llamafactory.import_older import today
 from backends.upstream.defaults import Defaults
+from backends.upstream.known_keys import KnownKeys
 
 NAME = "llamafactory"
 DEFAULTS = Defaults.beside(__file__)
@@ -26,6 +29,8 @@ _OWN = ("stage", "finetuning_type", "cutoff_len", "dataset_dir", "template")
 
 def sure(keys: Flat) -> str:
     """Keys that nobody else has beside transformers' name of the model."""
+    if said := import_v1.sure(keys):
+        return said
     found = [key for key in _OWN if key in keys]
     if "model_name_or_path" not in keys or not any(key in keys for key in ("stage", "finetuning_type")):
         return ""
@@ -204,4 +209,26 @@ RULES = (
 
 _MODEL = "model_name_or_path"
 
-DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER, {_MODEL: _MODEL})
+DIALECT: Dialect = Dialect(
+    NAME,
+    sure,
+    resolve,
+    shape,
+    reads,
+    RULES,
+    default,
+    LAUNCHER,
+    {_MODEL: _MODEL},
+    form=lambda keys: _V1 if import_v1.sure(keys) else DIALECT,
+)
+_V1: Dialect = replace(
+    DIALECT,
+    resolve=import_v1.resolve,
+    shape=import_v1.shape,
+    reads=import_v1.reads,
+    rules=import_v1.RULES,
+    default=lambda _, key: import_v1.DEFAULTS.get(key, ABSENT),
+    folders={"model": "model"},
+    form=None,
+    known_keys=KnownKeys("\n".join(["# llamafactory v1", *import_v1.KNOWN])),
+)

@@ -321,3 +321,64 @@ def test_a_recipe_of_it_runs_elsewhere():
     except Inexpressible as error:
         pytest.fail(str(error))
     assert made.recipe.model.id != MODEL
+
+
+V1 = """
+model: Qwen/Qwen3-4B
+template: qwen3_nothink
+peft_config: {name: lora, r: 16, lora_alpha: 32, target_modules: all}
+dist_config: {name: fsdp2, dcp_path: null}
+kernel_config: {name: auto}
+train_dataset: data/rows.yaml
+output_dir: out
+micro_batch_size: 2
+learning_rate: 2.0e-5
+max_steps: 10
+"""
+SETS = """
+one: {path: org/rows, converter: sharegpt, split: train_sft}
+"""
+
+
+def second(text, sets=SETS, **more):
+    """What becomes of a config of its second form."""
+    return convert(text, name="x.yaml", beside=lambda name: sets if name == "data/rows.yaml" else None, **more)
+
+
+def test_the_second_form():
+    """Sections, and data sets in a YAML of their own; the rate is constant, and torch's AdamW decays."""
+    made = second(V1)
+    flat = made.recipe.flat()
+    assert (made.backend, untold(made)) == ("llamafactory", ["template"])
+    assert (flat["model.id"], flat["method.adapter"], flat["method.lora.rank"]) == ("Qwen/Qwen3-4B", "lora", 16)
+    assert (flat["data.train"], flat["data.train_split"], flat["data.columns.messages"]) == (
+        "org/rows",
+        "train_sft",
+        "conversations",
+    )
+    assert (flat["train.batch.global"], flat["train.steps"], flat["optim.lr"]) == (2, 10, 2e-5)
+    assert (flat["optim.schedule"], flat["optim.weight_decay"], flat["method.lora.dropout"]) == ("constant", 0.01, 0.05)
+    assert second(V1 + "quant_config: {name: bnb, quantization_bit: 4}\n").recipe.method.adapter == "qlora"
+
+
+def test_the_second_forms_methods():
+    """The method is a word of the command line."""
+    script = "#!/bin/bash\nUSE_V1=1 llamafactory-cli dpo x.yaml\n"
+    files = {"x.yaml": V1, "data/rows.yaml": "pairs: {path: org/pairs, converter: pair}"}
+    flat = convert(script, name="x.sh", beside=files.get).recipe.flat()
+    assert (flat["method.kind"], flat["data.format"], flat["data.train"]) == ("dpo", "preference", "org/pairs")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("name: lora", "name: freeze", "peft_config.name"),
+        ("max_steps: 10", "optim_config: {name: muon}", "optim_config.name"),
+        ("max_steps: 10", "max_step: 10", "max_step"),
+        ("data/rows.yaml", "gone.yaml", "train_dataset"),
+        ("fsdp2, dcp_path: null", "deepspeed, config_file: ds.json", "dist_config.name"),
+    ],
+)
+def test_what_a_recipe_cannot_say_of_the_second_form(old, new, key):
+    """It is told."""
+    assert key in untold(second(V1.replace(old, new)))

@@ -1,7 +1,20 @@
 """What runs on a host: the standard library of CPython 3.8 or newer, Linux, no root, nothing installed beforehand."""
 
 SERVED = (
-    *("files", "identity", "network", "processes", "attempts", "gpus", "leases", "causes", "supervisor", "runner", "blobs"),
+    *(
+        "files",
+        "identity",
+        "network",
+        "processes",
+        "attempts",
+        "gpus",
+        "tpus",
+        "leases",
+        "causes",
+        "supervisor",
+        "runner",
+        "blobs",
+    ),
     *("slurm_command", "slurm_site", "slurm"),
     "server",
 )

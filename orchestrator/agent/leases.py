@@ -14,6 +14,7 @@ from orchestrator.agent.attempts import located, status
 from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_bytes, read_json, write_json
 from orchestrator.agent.gpus import gpu_names, look_at_gpus, user_name
 from orchestrator.agent.identity import machine
+from orchestrator.agent.tpus import chips, tpu_holder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -165,12 +166,22 @@ def held_elsewhere(home: str, occupied: str = "wait", asked: Sequence[int] = ())
         look = foreign_use(home, asked)
         found = {device: stranger(why, unknown=True) for device, why in look["unknown"].items()}
         found.update({device: stranger(who) for device, who in look["busy"].items()})
+        found.update(foreign_tpus())
     return {**found, **{device: holder for device, holder in reserved().items() if not is_ours(home, holder)}}
 
 
 def stranger(text: str, unknown: bool = False) -> Json:
     """The holder of a device that no attempt holds: what uses it, or why that is not known."""
     return dict(UNKNOWN_HOLDER, lease=text, accelerator="cuda", unknown=unknown)
+
+
+def foreign_tpus() -> dict[int, Json]:
+    """TPU chips that a process has which belongs to no attempt of anybody."""
+    count = len(chips())
+    if not count or any(holder["accelerator"] == "tpu" for holder in reserved().values()):
+        return {}
+    who = tpu_holder()
+    return {device: dict(stranger(who), accelerator="tpu") for device in range(count)} if who else {}
 
 
 def is_ours(home: str, holder: Json) -> bool:

@@ -44,6 +44,7 @@ from orchestrator.agent.identity import boot, is_elsewhere, is_strange, machine,
 from orchestrator.agent.leases import DevicesBusy, bind_name, held_elsewhere, leases_folder, lock_turn, on_accelerator, take
 from orchestrator.agent.processes import attempt_name
 from orchestrator.agent.supervisor import Supervisor, detach
+from orchestrator.agent.tpus import clear_stale_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -221,6 +222,8 @@ def claim(folder: str, document: Json, held: list[int]) -> int | None:
         wanted = {device: holder for device, holder in holders.items() if holder}
         if wanted:
             raise DevicesBusy(wanted, beyond)
+        if devices and spec["accelerator"] == "tpu":
+            clear_stale_lock()
         holder = {key: spec.get(key, "") for key in ("job", "attempt", "lease", "accelerator")}
         for device in devices:
             write_json("%s/%d.json" % (leases_folder(home), device), holder)

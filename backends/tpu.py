@@ -1,4 +1,4 @@
-"""TPU slices by name: chips, hosts, memory, and the mesh that a training gets on them.
+"""TPU slices by name: chips, hosts, memory.
 
 Source: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm (each version's page), and for how JAX counts
 devices MaxText, `maxtext/utils/accelerator_to_spec_map.py`, against which the tests hold this table.
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 class NoSlice(ValueError):
-    """A name means no TPU slice, or a mesh does not fit on one; with the arithmetic."""
+    """A name means no TPU slice; with the sizes that there are."""
 
 
 class Generation(NamedTuple):
@@ -128,40 +128,3 @@ class TpuSlice:
         """`v5e-16: 16 chips on 4 hosts, 16 GiB a chip`."""
         hosts = "1 host" if self.hosts == 1 else f"{self.hosts} hosts"
         return f"{self.name}: {self.chips} chip{'s' * (self.chips > 1)} on {hosts}, {self.generation.hbm_gib} GiB a chip"
-
-
-@dataclass(frozen=True)
-class Mesh:
-    """How MaxText lays a training over slices: `ici_*` inside of a slice, `dcn_*` between slices."""
-
-    ici_data: int
-    ici_fsdp: int
-    ici_tensor: int
-    dcn_data: int
-
-    @property
-    def keys(self) -> dict[str, int]:
-        """MaxText's."""
-        axes = {"data": self.ici_data, "fsdp": self.ici_fsdp, "tensor": self.ici_tensor}
-        return {**{f"ici_{name}_parallelism": size for name, size in axes.items()}, "dcn_data_parallelism": self.dcn_data}
-
-
-def mesh(on: TpuSlice, *, slices: int = 1, tensor: int = 1, split: bool = True) -> Mesh:
-    """The mesh of a training that says no more than this.
-
-    Between slices the network is slow, so only gradients cross it; in a slice all that `tensor` leaves splits the weights, or the
-    batch.
-
-    Args:
-        on: one of the slices, which are alike.
-        slices: how many.
-        tensor: devices that share each matrix product.
-        split: weights, gradients and the optimizer's state are split; else each device has the whole model.
-
-    Raises:
-        NoSlice: it does not fit; with the arithmetic.
-    """
-    if on.devices % tensor:
-        raise NoSlice(f"{on.name} has {on.devices} devices, and {on.devices} / tensor {tensor} leaves {on.devices % tensor} over")
-    rest = on.devices // tensor
-    return Mesh(1 if split else rest, rest if split else 1, tensor, slices)

@@ -107,8 +107,8 @@ def _rows(
                 fault, note = engine()
         elif answer:
             facts, fault = None, str(answer)
-        elif check and node.stands_in:
-            fault, note = engine()
+        elif node.stands_in:
+            fault, note = engine() if check else ("", _held(home, candidate))
         leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, holder(home))
         using = {lease.device: _holder(lease, holder(home)) for lease in leases if _counts(lease, node)} | dict(using)
         ill = closed[node.name].reason if node.name in closed else ""
@@ -176,6 +176,14 @@ def _engine(home: Home, candidate: Candidate) -> EngineCheck:
 
     ask = find(candidate.kind).check
     return ask(home, candidate) if ask else EngineCheck()
+
+
+def _held(home: Home, candidate: Candidate) -> str:
+    """What a target has of its engine now, as it was seen last."""
+    from orchestrator.executors.registry import find  # noqa: PLC0415  # heavy, and few have such a target
+
+    ask = find(candidate.kind).held
+    return "; ".join(ask(home, candidate)) if ask else ""
 
 
 def _local_fault(python: str) -> str:

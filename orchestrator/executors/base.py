@@ -267,5 +267,7 @@ class ExecutorType:
     """Asks the engine of a target whether jobs as clusters.yaml allows them can run there. It waits."""
     workers: Callable[[Home, Candidate], tuple[Node, ...]] | None = None
     """Asks the engine which machines a target has now, where one node stands in for them. It waits."""
+    held: Callable[[Home, Candidate], list[str]] | None = None
+    """What a target has of its engine now, a line each: machines that were asked for, since when, at what cost. It asks nobody."""
     script: Callable[[Plan, Candidate], str] | None = None
     """What the engine is handed for a job, as text that a dry run shows; where there is such a text."""

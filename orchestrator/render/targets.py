@@ -72,6 +72,7 @@ def targets_table(rows: Sequence[TargetRow], groups: Mapping[str, Sequence[str]]
     text = table(LISTED, lines, width=width, loose=("IN USE BY",), right=("DEVICES", "FREE"))
     waiting = {row.target: row.waiting for row in rows if row.waiting}
     more = [f"waiting: {', '.join(f'{count} for {target}' for target, count in waiting.items())}"] if waiting else []
+    more += [f"{visible(row.target)}: {visible(row.note)}" for row in rows if row.note]
     more += [f"group {name}: {', '.join(members)}" for name, members in groups.items()]
     return "\n".join([text, *([""] if more else []), *more])
 

@@ -2,12 +2,17 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
+from orchestrator.client.submit import enqueue
 from orchestrator.executors.tpu import api as api_module
+from orchestrator.executors.tpu.section import TpuSection, candidate
 from tests.hosts.tpu import PROJECT, TOKEN, ZONE, cloud, service_account
 
+from .conftest import shell_plan, training
+from .test_again import FACTS, STEPS
 from .test_trouble import clean, holding, overheard, recipe  # noqa: F401
 
 pytestmark = pytest.mark.long
@@ -190,7 +195,51 @@ def test_a_cancelled_job_gives_its_request_back(tune, fake, clusters, recipe):  
     tune(*recipe(), "--on", "slice", "--id", "one")
     until(fake.active)
     until(lambda: "WAITING_FOR_RESOURCES" in tune("status", "one", "--json").stdout)
+    assert "v4-8 in us-central2-b, WAITING_FOR_RESOURCES, for 0 min" in tune("targets").stdout
     tune("cancel", "one")
     tune("wait", "one", "--timeout", "60", code=1)
     until(lambda: not fake.active())
     assert tune.json("status", "one")[0]["state"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_preempted_job_goes_on_from_a_disk_that_slices_share(lab, fake, hosts, shared):
+    """With `shared` the next attempt finds on its slice the checkpoint that the first one left, and goes on from it, in a folder of its
+    own; without it begins anew. The first slice is silent from when it was taken, and its process has ended for all of it.
+    """
+    index = json.dumps([{"step": 2, "folder": "kept", "lacks": ""}])
+    first = f"{training(2)}\nmkdir kept; echo weights > kept/w; echo '{index}' > checkpoints.json; sleep 300"
+    header = training(0).replace("\nfor f", f"\n{STEPS}\nfor f")
+    whole = f"{training(4)}"
+    script = f"if [ -e resume ]; then cat resume/w > found; {header}\nelif [ -e ~/began ]; then {whole}\nelse touch ~/began; {first}\nfi"
+    plan = shell_plan(script, steps=4, retry={"lost": 3, "resume": True})
+    if shared:
+        hosts[1].share(hosts[0])
+    way = {key: vars(hosts[0].host())[key] for key in ("user", "identity", "interpreter")}
+    about = {
+        "kind": "tpu",
+        "type": "v4-8",
+        "accelerator": "cpu",
+        "pace": 0.3,
+        "folder": "~/tune",
+        "project": PROJECT,
+        "zone": ZONE,
+    }
+    target = candidate("slice", TpuSection(**about, **way, shared=shared, queued={"spot": True}))
+    whole_plan = replace(plan, reading={**plan.reading, "rate": FACTS, "first_lr": 0.001})
+    if not shared:
+        hosts[1].run("touch", "/home/tunelab/began")
+    enqueue(lab.home, "a", whole_plan, [target], {}, 0)
+    lab.wait("a", 120, step=2)
+    until((hosts[0].home / "tune/jobs/a/1/work/checkpoints.json").exists)
+    time.sleep(2)  # a look comes every second
+    [name] = fake.active()
+    fake.hosts = [hosts[1].address]
+    hosts[0].cut()
+    fake.preempt(name.rpartition("/")[2])
+    job = lab.wait("a", 180)
+    assert (job.state, job.step, job.attempt) == ("SUCCEEDED", 4, 2), (job, lab.log())
+    found = hosts[1].home / "tune/jobs/a/2/work/found"
+    assert found.exists() == shared
+    assert not shared or found.read_text() == "weights\n"
+    until(lambda: not fake.active())

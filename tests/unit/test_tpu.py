@@ -1,11 +1,11 @@
-"""TPU slices: what their names mean, held against MaxText's own table, and the mesh on them."""
+"""TPU slices: what their names mean, held against MaxText's own table."""
 
 import ast
 from math import prod
 
 import pytest
 
-from backends.tpu import GENERATIONS, Mesh, NoSlice, TpuSlice, mesh
+from backends.tpu import GENERATIONS, NoSlice, TpuSlice
 
 
 @pytest.mark.parametrize(
@@ -62,18 +62,3 @@ def test_maxtext_says_the_same(shared_home):
     for name, chips, devices in table:
         found = TpuSlice.named(name)
         assert (name, found.chips, found.devices) == (name, chips, devices)
-
-
-def test_the_mesh_of_a_slice():
-    """What tensor parallelism leaves splits the weights or the batch; between slices the batch is split alone."""
-    on = TpuSlice.named("v5e-16")
-    assert mesh(on) == Mesh(1, 16, 1, 1)
-    assert mesh(on, tensor=4, slices=3) == Mesh(1, 4, 4, 3)
-    assert mesh(on, split=False).keys == {
-        "ici_data_parallelism": 16,
-        "ici_fsdp_parallelism": 1,
-        "ici_tensor_parallelism": 1,
-        "dcn_data_parallelism": 1,
-    }
-    with pytest.raises(NoSlice, match=r"v5e-16 has 16 devices, and 16 / tensor 3 leaves 1 over"):
-        mesh(on, tensor=3)

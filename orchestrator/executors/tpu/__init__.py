@@ -31,6 +31,12 @@ def _workers(home: Home, candidate: Candidate) -> tuple[Node, ...]:
     return workers(home, candidate)
 
 
+def _held(home: Home, candidate: Candidate) -> list[str]:
+    from orchestrator.executors.tpu.check import slices  # noqa: PLC0415
+
+    return slices(home, candidate)
+
+
 def _script(plan: Plan, candidate: Candidate) -> str:
     from orchestrator.executors.tpu.check import requests  # noqa: PLC0415
 
@@ -38,4 +44,4 @@ def _script(plan: Plan, candidate: Candidate) -> str:
     return requests(candidate)
 
 
-TPU = ExecutorType("tpu", _open, {"tpu": "orchestrator.executors.tpu.section:KIND"}, _check, _workers, _script)
+TPU = ExecutorType("tpu", _open, {"tpu": "orchestrator.executors.tpu.section:KIND"}, _check, _workers, _held, _script)

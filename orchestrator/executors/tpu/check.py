@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 
 from orchestrator.executors.base import EngineCheck
 from orchestrator.executors.tpu.api import Call, create_call, delete_call
-from orchestrator.executors.tpu.pool import Look, Pool, told
+from orchestrator.executors.tpu.pool import Look, Pool, remembered, told
 from orchestrator.executors.tpu.section import TpuSite
 from orchestrator.executors.tpu.slices import nodes, placement
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from orchestrator.home import Home
     from orchestrator.targets.model import Candidate
     from orchestrator.targets.node import Node
@@ -76,10 +74,6 @@ def workers(home: Home, candidate: Candidate) -> tuple[Node, ...]:
     return tuple(node for view in ready for node in nodes(candidate, placement(candidate.name, view, candidate.target.devices)))
 
 
-def slices(home: Home, candidate: Candidate, held: Mapping[str, str]) -> list[str]:
-    """A line for each slice that was asked for; `held` names the jobs that have one. It waits.
-
-    Raises:
-        TransportError: the API cannot be asked.
-    """
-    return told(Pool(home, candidate).look().views, TpuSite.of(candidate), time.time(), held)
+def slices(home: Home, candidate: Candidate) -> list[str]:
+    """A line for each slice that was asked for, as it was seen last; nothing is asked."""
+    return remembered(home, candidate, time.time())

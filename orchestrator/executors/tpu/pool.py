@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
     from orchestrator.agent.files import Json
     from orchestrator.home import Home
     from orchestrator.targets.model import Candidate
+
+
+FOLDER = "slices"
+"""Of the state folder: a file for each target with its slices, as they were seen last."""
 
 
 class Look(NamedTuple):
@@ -52,6 +58,7 @@ class Pool:
         """Why the API was not heard the last time."""
         self.views: tuple[SliceView, ...] = ()
         self._token = token
+        self._kept: list[Json] | None = None
         self._workers: dict[tuple[str, float], tuple[Worker, ...]] = {}
         """Slice, and when it was made: one that was made anew under its name has other hosts."""
 
@@ -91,7 +98,19 @@ class Pool:
         self.silent, self.views = "", look.views
         decision = decide(self.rules, attempts, look.views, self.memory, look.at)
         self.memory = decision.memory
+        held = {each.slice: f"{each.key[0]}/{each.key[1]} has it" for each in attempts if each.slice}
+        held |= {view.name: f"{job}/{attempt} has it" for (job, attempt), view in decision.granted.items()}
+        self._keep([view for view in look.views if view not in decision.delete], held)
         return decision
+
+    def _keep(self, views: Sequence[SliceView], held: Mapping[str, str]) -> None:
+        """What `tune targets` says without asking the API; a full disk does without."""
+        kept = [{**asdict(replace(view, workers=())), "held": held.get(view.name, "")} for view in views]
+        if kept != self._kept:
+            self._kept = kept
+            with suppress(OSError):
+                (self.home.path / FOLDER).mkdir(mode=0o700, exist_ok=True)
+                _written(self.home.path / FOLDER / f"{self.name}.json", json.dumps(kept))
 
     def create(self, request: Create) -> None:
         """Send a request. One that is there already is ours: its answer was lost."""
@@ -159,6 +178,16 @@ def _written(path: Path, text: str) -> None:
     aside.replace(path)
 
 
+def remembered(home: Home, candidate: Candidate, now: float) -> list[str]:
+    """A line for each slice of a target as it was seen last, without asking the API."""
+    with suppress(OSError, ValueError, TypeError, LookupError):
+        kept = json.loads((home.path / FOLDER / f"{candidate.name}.json").read_text("utf-8"))
+        held = {each["name"]: each.pop("held") for each in kept}
+        views = [SliceView(**{**each, "workers": ()}) for each in kept]
+        return told(views, TpuSite.of(candidate), now, {name: words for name, words in held.items() if words})
+    return []
+
+
 def trouble(error: Exception) -> str:
     """What is told while the API cannot be asked."""
     return str(error) if isinstance(error, TransportError) else f"{type(error).__name__}: {error}"
@@ -180,6 +209,6 @@ def told(views: Sequence[SliceView], site: TpuSite, now: float, held: Mapping[st
         spent = cost(view, site, now)
         words = [f"{view.name}: {view.type} in {view.zone}, {view.words}", f"for {age}"]
         words += [f"cost {spent:.2f} by now"] if spent is not None else []
-        words += [held.get(view.name, "no job has it")] if view.state == "ready" else []
+        words += [held.get(view.name, "")] if view.name in held else ["no job has it"] if view.state == "ready" else []
         lines.append(", ".join(words))
     return lines

@@ -10,7 +10,6 @@ Standard library of CPython 3.8 or newer.
 from __future__ import annotations
 
 import os
-import re
 
 from orchestrator.agent.files import read_bytes
 from orchestrator.agent.gpus import describe_process
@@ -20,20 +19,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LOCK = "/tmp/libtpu_lockfile"  # noqa: S108 (libtpu's own place)
-CHIP = re.compile(r"accel\d+|vfio/\d+")  # below DEVICES: v2 to v4 and v5e, and later ones
 DEVICES = "/dev"
+CHIPS = (("", "accel"), ("vfio/", ""))  # folder there and how names begin, before a number: v2 to v5e, and later ones
 
 
 def chips() -> list[str]:
     """Files of the chips, in their order."""
     found = []
-    for folder in ("", "vfio/"):
+    for folder, begins in CHIPS:
         try:
             names = os.listdir("%s/%s" % (DEVICES, folder))
         except OSError:
             continue
-        found += [folder + name for name in names if CHIP.fullmatch(folder + name)]
-    return ["%s/%s" % (DEVICES, name) for name in sorted(found, key=lambda name: int(re.sub(r"\D", "", name)))]
+        numbers = [name[len(begins) :] for name in names if name.startswith(begins)]
+        found += [(int(each), "%s/%s%s%s" % (DEVICES, folder, begins, each)) for each in numbers if each.isdecimal()]
+    return [path for _, path in sorted(found)]
 
 
 def tpu_holder() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from inspect import CO_VARARGS
 from typing import Literal, NamedTuple
@@ -138,6 +138,11 @@ class Dialect:
     """Key that names the model's weights -> the key that says the model. A folder that is there holds its owner's weights, whatever
     it is called."""
 
+    newer: Mapping[str, str] = field(default_factory=dict)
+    """Pattern of keys that a later release has and the one that tune runs has not -> that release, and what they do."""
+    releases: Mapping[str, Flat] = field(default_factory=dict)
+    """Other releases whose configs are known, `0.15` -> key -> its default there, where it is another than that of the pinned one."""
+
     program: Callable[[str], NativeConfig | None] | None = None
     """Of a trainer that is called by programs: the keys that a text of one says, read and never run; None when it is none."""
     form: Callable[[Flat], Dialect] | None = None
@@ -146,6 +151,23 @@ class Dialect:
     """Of a form whose keys are not those of the trainer's own config."""
     own_key: Callable[[str], str] = str
     """A key of this form -> its name in the trainer's own config, for what is set verbatim; empty: it has none."""
+
+    def of_release(self, release: str) -> Dialect:
+        """The same for another release's configs.
+
+        Raises:
+            Refused: nothing is known of that release.
+        """
+        near = ".".join(release.split(".")[:2])
+        if near not in self.releases:
+            known = ", ".join(self.releases) or "none"
+            raise Refused(f"nothing is known of {self.name} {release} beside the release that tune runs: known are {known}")
+        table, usual = self.releases[near], self.default
+        return replace(self, default=lambda keys, key: table[key] if key in table else usual(keys, key))
+
+    def later(self, key: str) -> str:
+        """Of a key that the pinned release has not: which one has it, and what it does there; empty where none is known to."""
+        return next((why for pattern, why in self.newer.items() if fnmatchcase(key, pattern)), "")
 
     def rule(self, key: str) -> Rule | None:
         """The first rule that speaks of a key."""

@@ -238,6 +238,8 @@ class _Import:
 
     def guess(self, key: str) -> str:
         """What may be meant, where few are unknown: it takes a moment for each."""
+        if later := self.dialect.later(key):
+            return f"; {later}"
         found = (self.dialect.known_keys or self.backend.known_keys).hint(key) if len(self.strange) <= 10 else ""
         return f"; {found}" if found else ""
 

@@ -23,7 +23,7 @@ def opened(
 
     Args:
         text: YAML, or a shell script with a trainer's command.
-        wanted: the trainer, where the user names it.
+        wanted: the trainer, where the user names it, and maybe a release of it: `axolotl@0.15`.
         beside: texts of files that the config names.
         sets: `key=value` of the trainer's own command line, over the file.
         line: where in a script the command stands, from 1; 0: the first.
@@ -33,6 +33,7 @@ def opened(
         Unreadable: it is no text that a trainer could read.
         Refused: it is nobody's, another one's, or tune's own.
     """
+    wanted, _, release = wanted.partition("@")
     if line or shell.is_script(text):
         found = shell.command(text, line)
         if found is None:
@@ -46,6 +47,7 @@ def opened(
         wild = read(text)
         dialect, because = recognise(wild, wanted)
     dialect = dialect.form(wild.keys) if dialect.form else dialect
+    dialect = dialect.of_release(release) if release else dialect
     wild = _overridden(wild, sets, dialect.launcher.merged if dialect.launcher else over)
     wild = dialect.resolve(_with_folders(wild, dialect, is_folder), beside)
     _refuse_own(wild)

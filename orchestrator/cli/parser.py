@@ -128,7 +128,10 @@ def _importing(commands: Any) -> None:
     native.add_argument("file", metavar="FILE|FOLDER", help=about)
     native.add_argument("sets", nargs="*", default=(), metavar="KEY=VALUE", help="overrides, as on the trainer's command line")
     native.add_argument(
-        "--from", dest="trainer", metavar="TRAINER", help="the trainer of the config (default: recognized from its keys)"
+        "--from",
+        dest="trainer",
+        metavar="TRAINER[@RELEASE]",
+        help="the trainer of the config (default: recognized from its keys)",
     )
     native.add_argument(
         "--line", type=int, default=0, metavar="N", help="read the command on this line of a script (default: the first)"

@@ -115,7 +115,7 @@ def read(
     plain: bool = False,
 ) -> Imported:
     """As `import_config`, without asking the other trainers. `plain` leaves errors of reading as they are."""
-    if trainer is not None and trainer not in dialects():
+    if trainer is not None and trainer.partition("@")[0] not in dialects():
         rule = f"should be {', '.join(dialects())}"
         raise NotFound(trainer, rule, argument="from", hint=did_you_mean(trainer, dialects()))
     try:

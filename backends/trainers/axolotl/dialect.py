@@ -13,7 +13,7 @@ from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, flat
 from backends.trainers.axolotl.command_line import LAUNCHER
 from backends.trainers.axolotl.import_keys import reads
-from backends.trainers.axolotl.import_older import ATTENTION, REMOVED, today
+from backends.trainers.axolotl.import_older import ATTENTION, NEWER, RELEASES, REMOVED, today
 from backends.trainers.axolotl.release import RELEASE
 from backends.upstream.defaults import Defaults
 
@@ -36,7 +36,8 @@ def resolve(config: NativeConfig, beside: Beside) -> NativeConfig:
         else:
             keys |= _numbered(key, value) if key in _LISTS and isinstance(value, list) else {key: value}
     found = today(keys, dict(config.lines))
-    return NativeConfig(found.keys, found.lines, (*config.notes, *found.notes), config.text)
+    later = [f"{key}: {why}" for key in found.keys if key.startswith(_LISTS) and (why := DIALECT.later(key))]
+    return NativeConfig(found.keys, found.lines, (*config.notes, *found.notes, *later), config.text)
 
 
 def _brought(key: str, name: str, beside: Beside) -> Flat:
@@ -227,6 +228,7 @@ _UNMODELLED = {
     "curriculum_sampling": "the order of rows",
     "ebft.*": "of energy-based fine-tuning",
     "rl": "a method that recipes have no word for",
+    "max_prompt_len": "tokens of a prompt, of pairs and rated answers; a recipe counts those of a row",
     "trl.*": "of the method",
     "qat.*": "of quantization-aware training",
     "diffusion.*": "training by denoising instead of next tokens",
@@ -257,4 +259,6 @@ RULES = (
     ),
 )
 
-DIALECT = Dialect(NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER, {"base_model": "base_model"})
+DIALECT = Dialect(
+    NAME, sure, resolve, shape, reads, RULES, default, LAUNCHER, {"base_model": "base_model"}, newer=NEWER, releases=RELEASES
+)

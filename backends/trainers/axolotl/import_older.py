@@ -46,6 +46,37 @@ REMOVED = {
 """Key that the pinned release refuses -> what it was. Such a key is told, and never carried."""
 
 
+NEWER = {
+    "export*": "axolotl 0.21 has it: the form of the exported model, which here is after.export",
+    "diffusion_lm*": "axolotl 0.21 has it: training by denoising instead of next tokens",
+    "use_dft": "axolotl 0.21 has it: weighs the loss of each token by its probability",
+    "mixlora_*": "axolotl 0.21 has it: several adapters with a router",
+    "balance_labels": "axolotl 0.21 has it: batches with as many of each label",
+    "label_balance_*": "axolotl 0.21 has it: batches with as many of each label",
+    "nf4_backend": "axolotl 0.21 has it: whose kernels compute with 4 bits",
+    "nvfp4_merge_aware": "axolotl 0.21 has it: of quantization-aware training",
+    "lora_fp32_gradients": "axolotl 0.21 has it: gradients of the adapter in fp32",
+    "full_determinism": "axolotl 0.21 has it: kernels that repeat exactly",
+    "eval_on_start": "axolotl 0.21 has it: an evaluation before the first step",
+    "torch_compile_regional": "axolotl 0.21 has it: compiles block by block; the same result but for rounding",
+    "fa_varlen_kwargs_in_collator": "axolotl 0.21 has it: how rows are padded",
+    "dpo_ld_alpha": "axolotl 0.21 has it: weighs the end of longer answers",
+    "sync_profiler_*": "axolotl 0.21 has it: a profile of the run",
+    "logging_nan_inf_filter": "axolotl 0.21 has it: what is printed",
+    "*datasets.*.weight": "axolotl 0.21 has it: that share of the rows, drawn once; the release that tune runs takes all of them",
+}
+"""Pattern of keys -> what a later release does with them (utils/schemas of its wheel beside the pinned one's)."""
+
+RELEASES: dict[str, Flat] = {
+    "0.12": {"tf32": None, "max_prompt_len": 512},
+    "0.15": {"tf32": None},
+    "0.17": {},
+    "0.18": {},
+    "0.21": {"fsdp_version": None},
+}
+"""Release -> defaults that are others than the pinned release's (utils/schemas of each; no other key has another one)."""
+
+
 class Today(NamedTuple):
     """Keys as the pinned release spells them."""
 

@@ -380,3 +380,30 @@ def test_label_smoothing_that_trl_does_not_read_is_not_taken_for_one():
     assert "does not read dpo_label_smoothing" in entry(found, "dpo_label_smoothing").why
     ours = pairs + "dpo_loss_type: [sigmoid, robust]\ndpo_loss_weights: [1.6, -0.6]\n"
     assert leaves(ours)["method.preference.label_smoothing"] == 0.2
+
+
+@pytest.mark.parametrize("line", ["use_dft: true", "export: {format: gguf}", "mixlora_top_k: 2", "torch_compile_regional: true"])
+def test_keys_of_a_later_axolotl(line):
+    """They are told with the release that has them, and what they do there; never carried to one that has not."""
+    found = convert(f"{AXOLOTL}{line}\n", name="x.yaml")
+    told = next(each for each in found.entries if each.key.startswith(line.partition(":")[0]))
+    assert (told.fate, "; axolotl 0.21 has it: " in told.why) == ("unmodelled", True)
+    assert line.partition(":")[0] not in found.recipe.native.get("axolotl", {})
+
+
+def test_a_share_of_a_data_set_of_a_later_axolotl():
+    """Within a list it is told as a note, since the list is kept as it stands."""
+    found = convert(AXOLOTL.replace("type: alpaca}", "type: alpaca, weight: 0.5}"), name="x.yaml")
+    assert any(note.startswith("datasets.0.weight: axolotl 0.21 has it") for note in found.notes)
+
+
+def test_another_release_of_axolotl():
+    """A release may be named: its own defaults count, and one of which nothing is known is refused with those that are."""
+    assert leaves(AXOLOTL, wanted="axolotl@0.15")["optim.lr"] == leaves(AXOLOTL)["optim.lr"]
+    same = convert(AXOLOTL + "max_prompt_len: 512\n", name="x.yaml", wanted="axolotl@0.12.2")
+    assert entry(same, "max_prompt_len").why == "the trainer's default"
+    assert entry(convert(AXOLOTL + "max_prompt_len: 512\n", name="x.yaml"), "max_prompt_len").why != "the trainer's default"
+    with pytest.raises(Refused, match=r"nothing is known of axolotl 0\.3 .*: known are 0\.12, 0\.15"):
+        convert(AXOLOTL, name="x.yaml", wanted="axolotl@0.3")
+    with pytest.raises(Refused, match="known are none"):
+        convert(TORCHTUNE, name="x.yaml", wanted="torchtune@0.5")

@@ -72,6 +72,11 @@ class Home(NamedTuple):
         return self.path / "controller.lock"
 
     @property
+    def turn(self) -> Path:
+        """Held by a controller that was started, until it holds `lock`."""
+        return self.path / "controller.turn"
+
+    @property
     def socket(self) -> Path:
         """Datagrams to the controller: something changed, or secrets' values."""
         return self.path / "controller.sock"

@@ -23,6 +23,8 @@ BOOT = (
     f"  # release {RELEASE}"
 )
 """Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment."""
+TURN = 3
+"""The descriptor by which a new controller holds `Home.turn`: nobody starts a second one while the first still imports."""
 GRACE = 5.0
 """Seconds to wait for a controller that is told to end. Wherever it is killed nothing is lost: see `jobs.lifecycle`."""
 
@@ -116,9 +118,7 @@ def wake(home: Home, secrets: Mapping[str, Mapping[str, str]] | None = None) -> 
         secrets: job -> name -> value; the controller keeps them in memory.
     """
     retire_older(home)
-    running = alive(home)
-    if not running:
-        _spawn(home)
+    running = alive(home) or not _spawn(home)
     if not running and not secrets:
         return  # a new one looks before it listens
     message = json.dumps({"secrets": secrets or {}}).encode()
@@ -151,13 +151,26 @@ def near(path: Path) -> str:
     return f"/proc/self/fd/{fd}/{path.name}"
 
 
-def _spawn(home: Home) -> None:
-    """A controller of its own session, which outlives us and our terminal."""
+def _spawn(home: Home) -> bool:
+    """Start a controller, of its own session, which outlives us and our terminal; False where one is just being started."""
     home.make()
+    turn = os.open(home.turn, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not _locked(turn, 0.0):
+        os.close(turn)
+        return False
     log = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
     argv = [sys.executable, "-c", BOOT, str(Path(__file__).parents[2]), str(home.path)]
     actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
+    actions.append((os.POSIX_SPAWN_DUP2, turn, TURN))
     os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)
-    os.close(log)
-    os.close(null)
+    for fd in (log, null, turn):
+        os.close(fd)
+    return True
+
+
+def end_turn(home: Home) -> None:
+    """Say, as a new controller that holds `Home.lock`, that another may be started from now on."""
+    with suppress(OSError):  # started by hand
+        if os.path.samestat(os.fstat(TURN), home.turn.stat()):
+            os.close(TURN)

@@ -9,7 +9,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.daemon.client import mark, near, nudge, only_one
+from orchestrator.daemon.client import end_turn, mark, near, nudge, only_one
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import owed
 from orchestrator.jobs.controller import Controller
@@ -53,6 +53,7 @@ def serve(home: Home) -> None:
             if not mine:
                 return
             mark(home)
+            end_turn(home)
             claim(home, store)
             controller = Controller(home, store, secrets, lambda: nudge(home), owed(store))
             try:

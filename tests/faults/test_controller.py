@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.daemon.client import BOOT
+from orchestrator.daemon.client import BOOT, wake
 from orchestrator.store import open_store
 
 
@@ -161,6 +161,19 @@ def test_jobs_wait_for_devices(lab):
     for job in "abc":
         assert lab.wait(job).state == "SUCCEEDED"
     assert (lab.home.path / "order").read_text().split() == ["a", "c", "b"]
+
+
+def test_many_who_ask_start_one_controller(lab):
+    """Whoever asks while a controller still imports starts no other; when it was killed before it was one, the next who asks does."""
+    lab.submit("a", lab.training(1), steps=1)
+    lab.wait("a")
+    for _ in range(2):
+        lab.kill_controllers()
+        with ThreadPoolExecutor(20) as pool:
+            list(pool.map(lambda _: wake(lab.home), range(20)))
+        assert len(lab.controllers()) == 1
+    lab.submit("b", lab.training(1), steps=1)
+    assert lab.wait("b").state == "SUCCEEDED"
 
 
 def test_held_jobs_wait_for_a_release(lab):

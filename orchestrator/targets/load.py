@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -125,13 +125,20 @@ def _checked(model: type[_Model], values: Any, at: str, wrong: _Wrong) -> _Model
     except ValidationError as error:
         for each in error.errors(include_url=False):
             parts = [str(part) for part in each["loc"] if part != "[key]"]
-            section = _SECTIONS.get(parts[0], model) if len(parts) > 1 else model
+            section = _SECTIONS.get(parts[0]) or _inner(model, parts[0]) if len(parts) > 1 else model
             wrong(".".join(filter(None, (at, *parts))), *_explained(each, section))
     return None
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {"hosts": HostSection, "defaults": SshDefaults}
 """Keys that hold sections of their own -> those."""
+
+
+def _inner(model: type[BaseModel], key: str) -> type[BaseModel]:
+    """The section that a key of a section holds; itself where that is none."""
+    kind = field.annotation if (field := model.model_fields.get(key)) else None
+    found = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
+    return found[0] if found else model
 
 
 def _explained(error: Any, model: type[BaseModel]) -> tuple[str, Any, str]:

@@ -177,14 +177,15 @@ def test_all_workers_of_a_list_or_none(tune, clusters, recipe, hosts, clean):  #
 
 @pytest.mark.thorough
 def test_an_idle_slice_waits_for_the_next_job_and_is_given_back(tune, fake, clusters, recipe):  # noqa: F811
-    """The controller stays for it, though no job is left."""
-    clusters(queued={"idle": 60})
+    """The controller stays for it, though no job is left: after a minute without one."""
+    clusters(queued={"idle": 1})
     words = recipe(SLOW.format(steps=2, pause=0))
     for job in ("one", "two"):
         tune(*words, "--on", "slice", "--id", job)
         tune("wait", job, "--timeout", "120")
     assert len(fake.bodies) == 1
     assert len(fake.active()) == 1
+    until(lambda: not fake.active(), 240)
 
 
 @pytest.mark.thorough

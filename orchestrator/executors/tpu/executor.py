@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from heapq import merge
+from itertools import takewhile
 
 from backends.checkpoints import INDEX
 from orchestrator.background import BackgroundCalls
@@ -55,14 +56,21 @@ class TpuExecutor:
         holders = {each.handle.placement.target: f"{each.handle.job}/{each.handle.attempt} has the slice" for each in present}
         busy: dict[str, str] = {}
         granted: dict[str, Placement] = {}
-        for ask in merge(*waiting, key=lambda ask: ask.order):
-            free = [each for each in ask.candidates if used[each.name] < _most(each)]
-            if not free:
-                busy |= {node.name: holders.get(each.name, "") for each in ask.candidates for node in each.nodes}
-                break
-            used[free[0].name] += 1
-            holders.setdefault(free[0].name, f"{ask.job}/{ask.attempt} has the slice")
-            granted[ask.job] = _known(free[0]) or Placement(free[0].name, {})
+
+        def room(ask: Ask) -> Candidate | None:
+            return next((each for each in ask.candidates if used[each.name] < _most(each)), None)
+
+        def has_room(ask: Ask) -> bool:
+            if room(ask):
+                return True
+            busy.update({node.name: holders.get(each.name, "") for each in ask.candidates for node in each.nodes})
+            return False
+
+        for ask in merge(*(takewhile(has_room, lane) for lane in waiting), key=lambda ask: ask.order):
+            if found := room(ask):
+                used[found.name] += 1
+                holders[found.name] = f"{ask.job}/{ask.attempt} has the slice"
+                granted[ask.job] = _known(found) or Placement(found.name, {})
         self.placed.capacity([self._resolved(each) for each in present if each.handle.placement.devices], ())
         return Capacity(granted, busy)
 

@@ -238,6 +238,7 @@ def candidate(name: str, section: TpuSection) -> Candidate:
         port=section.port,
         jump=section.jump or "",
         pinned=pinned,
+        via=section.via,
         folder=section.folder,
         interpreter=section.interpreter,
         **files,

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from zlib import crc32
 
@@ -100,14 +100,19 @@ def _is_first(config, item):
 
 
 def _chosen(items, share):
-    """A share of the thorough cases: each is in one of the N parts, and the seed says which part is run."""
+    """A share of the thorough cases: each is in one of the N parts, and the seed says which part is run. Of cases that take minutes and
+    are many, `thorough(3)`, a third of that share.
+    """
     if os.environ.get("TUNE_THOROUGH"):
         return set(items)
     if share is None:
         return set()
     seed, parts = share
-    shuffled = sorted(items, key=lambda item: (crc32(item.nodeid.encode()), item.nodeid))
-    return set(shuffled[crc32(seed.encode()) % parts :: parts])
+    by_rarity = defaultdict(list)
+    for item in sorted(items, key=lambda item: (crc32(item.nodeid.encode()), item.nodeid)):
+        by_rarity[next(iter(item.get_closest_marker("thorough").args), 1) if parts > 1 else 1].append(item)
+    steps = {rarity: parts * rarity for rarity in by_rarity}
+    return {item for rarity, some in by_rarity.items() for item in some[crc32(seed.encode()) % steps[rarity] :: steps[rarity]]}
 
 
 def pytest_terminal_summary(terminalreporter):

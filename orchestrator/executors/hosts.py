@@ -160,7 +160,7 @@ class HostsExecutor:
         if reasons != self._told_closed:
             keep_closed(self.home, found)
             self._told_closed = reasons
-        return {name: f"nothing is started there for now: {reason}" for name, reason in reasons.items()}
+        return {name: f"nothing is started there for now: {reason.removeprefix(f'{name}: ')}" for name, reason in reasons.items()}
 
     # Asking
 

@@ -20,7 +20,8 @@ from backends.importing.entries import Imported as Imported  # noqa: PLC0414  # 
 from backends.importing.entries import KeyEntry as KeyEntry  # noqa: PLC0414  # as above
 from backends.importing.entries import less_secrets
 from backends.importing.recognise import is_unknown, opened
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value
+from backends.importing.reversed_rows import believed, same
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Value
 from backends.mapping.translate import reverse
 from backends.models import MODELS
 from backends.native_config import NativeConfig, flat
@@ -195,7 +196,7 @@ class _Import:
         if all(values[key] is ABSENT for key in main):
             return
         usual = {key: self.dialect.default(self.wild.keys, key) for key in said}
-        found = _believed(row, values, usual, context)
+        found = believed(row, values, usual, context)
         if found is not None:
             found = {leaf: value for leaf, value in found.items() if value is not ABSENT}
             self.take(found, said, "modelled" if found else "kept", row.why)
@@ -283,7 +284,7 @@ class _Import:
 
     def is_worth(self, leaf: str, value: Value, usual: Value) -> bool:
         """A leaf at our default is written where the file says it, but for what it only denies."""
-        if leaf == "version" or not _same(value, usual):
+        if leaf == "version" or not same(value, usual):
             return True
         return bool(self.sources.get(leaf)) and value not in (None, False)
 
@@ -298,27 +299,8 @@ class _Import:
         }
 
 
-def _believed(row: Row, values: Flat, usual: Flat, context: Context) -> Flat | None:
-    """The leaves of a row turned around; None where it does not write again what it read. `usual`: the keys that the file has,
-    with the trainer's defaults, which stand for what the row leaves out.
-    """
-    try:
-        made = dict(zip(row.theirs, row.to(*values.values(), context), strict=True))
-        again = dict(zip(row.ours, row.back(*made.values(), context), strict=True))
-    except Unsupported as loss:
-        again = loss.fallback
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
-        return None
-    written = {key: usual[key] if again.get(key, ABSENT) is ABSENT else again[key] for key in usual}
-    return made if all(_same(value, values[key]) for key, value in written.items()) else None
-
-
 def _last(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _same(one: object, other: object) -> bool:
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _fate(made: Flat) -> Fate:

@@ -41,7 +41,9 @@ def opened(
             where = f" in line {line}: those are in {others}" if line and others else ""
             raise Refused(f"this script has no command of a trainer's that trains{where}")
         wild, dialect, because = shell.wild(found, beside), dialects()[found.trainer], f"the command in line {found.line}"
-    elif (called := program(text)) and wanted in ("", called[0].name):
+    elif called := program(text):
+        if wanted not in ("", called[0].name):
+            raise Refused(f"this is no config of {wanted}: it is a program with {called[0].name}'s calls")
         dialect, wild, because = *called, "the calls of a program, which are read and not run"
     else:
         wild = read(text)

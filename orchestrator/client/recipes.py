@@ -118,7 +118,7 @@ def _native_config_note(path: Path, text: str) -> InvalidRequest | None:
     """What is said of a trainer's own config in the place of a recipe; None for anything else."""
     from backends.dialect import Refused  # noqa: PLC0415
     from backends.importing import shell  # noqa: PLC0415  # only once a recipe is wrong
-    from backends.importing.recognise import recognise  # noqa: PLC0415
+    from backends.importing.recognise import program, recognise  # noqa: PLC0415
     from backends.native_config import Unreadable, read  # noqa: PLC0415
 
     way_out = f"tune import {path} -o recipe.yaml"
@@ -127,6 +127,8 @@ def _native_config_note(path: Path, text: str) -> InvalidRequest | None:
         rule = f"is no recipe but a script that runs {found.trainer} (line {found.line})" if found else ""
         return InvalidRequest(str(path), rule, hint=way_out) if found else None
     try:
+        if called := program(text):
+            return InvalidRequest(str(path), f"is no recipe but a program with {called[0].name}'s calls", hint=way_out)
         config = read(text)
         if any(key.partition(".")[0] in ("version", "method", "native") for key in config.keys):
             return None

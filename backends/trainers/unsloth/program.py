@@ -145,7 +145,7 @@ class _Program:
             text = (ast.get_source_segment(self.source, node) or "")[:60]
             self.keys[f"{OUTSIDE}{key}"] = "***" if is_secret(key, text) else text
             key = f"{OUTSIDE}{key}"
-            self.notes.append(f"line {node.lineno}: {name}'s {argument} is computed: give it as {name}.{argument}=VALUE")
+            self.notes.append(f"line {node.lineno}: {name}.{argument} is computed: give it as {name}.{argument}=VALUE")
         self.lines[key] = node.lineno
 
     def value(self, node: ast.expr) -> Value:

@@ -9,7 +9,9 @@ from backends.dialect import ROWS, Refused
 from backends.importing.convert import convert
 from backends.native_config import Unreadable
 from backends.trainers.unsloth.dialect import _ON_A_GPU, COMMAND
+from orchestrator.client.errors import InvalidRequest
 from orchestrator.client.import_folder import import_folder
+from orchestrator.client.recipes import load
 
 YAML = """
 model: unsloth/Qwen2.5-0.5B-Instruct
@@ -270,6 +272,12 @@ def test_programs_that_are_refused(text, why):
         found(text)
 
 
+def test_a_program_is_nobody_elses():
+    """`--from` another trainer says whose program it is."""
+    with pytest.raises(Refused, match="no config of trl: it is a program with unsloth's calls"):
+        found(SCRIPT, wanted="trl")
+
+
 def test_nothing_of_a_program_is_run(tmp_path):
     """A program that would write a file when it is imported writes none."""
     place = tmp_path / "run"
@@ -290,6 +298,13 @@ def test_a_secret_in_a_program():
     made = found(SCRIPT.replace("dtype = None", f'token = "{token}"'))
     assert token not in repr(made.entries) + json.dumps(made.values)
     assert made.recipe.secrets == ["HF_TOKEN"]
+
+
+def test_a_program_in_the_place_of_a_recipe(tmp_path):
+    """It is told what it is, and how it becomes one."""
+    (tmp_path / "x.py").write_text(SCRIPT, "utf-8")
+    with pytest.raises(InvalidRequest, match="is no recipe but a program with unsloth's calls"):
+        load(tmp_path / "x.py")
 
 
 def test_a_notebook_and_a_folder(tmp_path):

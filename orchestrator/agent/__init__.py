@@ -16,6 +16,7 @@ SERVED = (
         "blobs",
     ),
     *("slurm_command", "slurm_site", "slurm"),
+    "storage",
     "server",
 )
 """Modules that a host gets through the pipe of a connection, in an order in which each finds what it imports."""

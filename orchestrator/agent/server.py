@@ -18,7 +18,7 @@ import sys
 import time
 from hashlib import sha256
 
-from orchestrator.agent import attempts, blobs, gpus, identity, leases, runner, slurm
+from orchestrator.agent import attempts, blobs, gpus, identity, leases, runner, slurm, storage
 from orchestrator.agent.files import dump_json, ignore_errors, make_folder
 from orchestrator.agent.network import interface
 
@@ -234,6 +234,8 @@ QUESTIONS: Mapping[str, Callable[[str, Json], Json]] = {
     "hello": lambda home, request: hello(home),
     "interface": lambda home, request: {"interface": interface(request["to"])},
     "slurm": slurm.answer,
+    "usage": lambda home, request: storage.usage(home),
+    "discard": storage.discard,
     "have": blobs.have,
     "listing": blobs.listing,
     "leases": lambda home, request: {"leases": leases.leases(home)},

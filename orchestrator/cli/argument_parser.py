@@ -14,7 +14,7 @@ GROUPS = {
     "look": ("status", "logs", "metrics", "pull", "ssh", "dashboard"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("translate", "import", "explain", "preview", "recipes", "schema"),
-    "machines": ("targets", "doctor", "completion"),
+    "machines": ("targets", "du", "prune", "doctor", "completion"),
 }
 """Commands as the help lists them."""
 OTHER_NAMES = {
@@ -37,6 +37,8 @@ OTHER_NAMES = {
     **dict.fromkeys(("eval", "benchmark", "test"), "evaluate"),
     **dict.fromkeys(("check", "version"), "doctor"),
     **dict.fromkeys(("ui", "web", "board"), "dashboard"),
+    **dict.fromkeys(("disk", "df"), "du"),
+    **dict.fromkeys(("clean", "gc", "purge"), "prune"),
     "help": "--help",
 }
 """What other tools call a command of ours."""

@@ -40,5 +40,7 @@ EXAMPLES = {
         "tune completion bash > ~/.local/share/bash-completion/completions/tune",
         "tune completion fish > ~/.config/fish/completions/tune.fish",
     ),
+    "du": ("tune du", "tune du --on lab --json"),
+    "prune": ("tune prune --older-than 30d --keep-best 3", "tune prune --state FAILED --older-than 1d --caches --yes"),
     "doctor": ("tune doctor", "tune doctor --json"),
 }

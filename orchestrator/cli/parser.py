@@ -34,7 +34,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 COMPILING = ("submit", "sweep", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority", "ssh")
 FOLLOWING = ("evaluate", "export", "serve", "chat")
-INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion")
+INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion", "du", "prune")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
@@ -308,6 +308,9 @@ def _inspecting(commands: Any) -> None:
     page.add_argument("--root-path", default="", metavar="PATH", help="path prefix of a reverse proxy in front of it")
     shells = _command(commands, "completion", "completion", "print the script that completes commands, jobs and names with TAB")
     shells.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell; its start-up file evaluates the script")
+    from orchestrator.cli.storage_parser import add_storage  # noqa: PLC0415  # a page of its own
+
+    add_storage(commands, _command, STATES)
     _command(commands, "schema", "doctor", "print the JSON Schema of recipes, for editors")
     doctor = _command(commands, "doctor", "doctor", "show versions, paths and environments")
     doctor.add_argument("--json", action="store_true", help="print one JSON document")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from orchestrator.client.errors import AlreadyExists, InvalidRequest, NotFound, Unreachable
 from orchestrator.client.jobs import find_attempt
+from orchestrator.client.pulling import pulling
 from orchestrator.client.session import session
 from orchestrator.executors.attempt_files import reached
 from orchestrator.home import Home
@@ -58,6 +59,10 @@ def pull(
     with session() as here:
         here.keep_alive()
         job, number = find_attempt(here.store, name, attempt)
+        if gone := next((each for each in here.store.events(job.id) if each.reason == "pruned" and each.attempt >= number), None):
+            raise NotFound(
+                job.id, f"{gone.detail} by tune prune", hint=f"`tune metrics {job.id}` and `tune logs {job.id}` still work"
+            )
         folder = Path(into or job.id)
         if folder.exists() and not folder.is_dir():
             raise AlreadyExists(str(folder), "is a file; --into names another folder")
@@ -69,7 +74,7 @@ def pull(
         (folder / "metrics.csv").write_text(metrics_csv({job.id: here.store.points(job.id, attempt=number)}) + "\n", "utf-8")
         found: list[Path] = []
         try:
-            with reached(here.home, here.store, job.id, number) as hosts:
+            with pulling(here.home, job.id), reached(here.home, here.store, job.id, number) as hosts:
                 if not hosts:
                     raise InvalidRequest(job.id, f"attempt {number} was not started anywhere yet")
                 for rank, (_, transport, known_as) in enumerate(hosts):

@@ -187,6 +187,13 @@ class Store:
                 self._append(key, Event(id, present, now, old, state, values.get("reason", ""), values.get("detail", "")))
             return True
 
+    def note(self, id: str, now: float, reason: str, detail: str) -> None:
+        """Write down something that happened to a job and changes nothing of it."""
+        with self._database.write(durable=False):
+            if found := self._lock(id):
+                key, state, attempt, _ = found
+                self._append(key, Event(id, attempt, now, state, state, reason, detail))
+
     def end_unstarted(self, state: str, reason: str, detail: str, now: float) -> int:
         """End all jobs that wait and of which the user wants something, in one transaction; how many."""
         found = f"SELECT jobs.key FROM jobs WHERE {WAITING} AND {WORKING}{self._mine}{self._database.lock}"

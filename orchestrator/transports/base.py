@@ -363,6 +363,16 @@ class Transport(Protocol):
         """
         ...
 
+    def usage(self) -> Json:
+        """What the state folder there holds: see `agent.storage.usage`."""
+        ...
+
+    def discard(self, attempts: Sequence[tuple[str, int]], shared: Sequence[str]) -> Json:
+        """Remove attempts (job, attempt) and shared pieces, but what is alive or used: see `agent.storage.discard`. What
+        belongs to another controller is left, too.
+        """
+        ...
+
     def slurm(self, request: Json) -> Json:
         """Have Slurm's own commands run there: see `agent.slurm` for requests and answers.
 

@@ -170,7 +170,7 @@ def answer_limit(request: Mapping[str, Any]) -> int:
         return sum(int(length) for _, _, length in request["pieces"]) + SMALL
     if operation == "poll":
         return sum(map(_watch_limit, request["watches"])) + SMALL
-    return LISTING if operation in ("listing", "have", "slurm") else SMALL
+    return LISTING if operation in ("listing", "have", "slurm", "usage", "discard") else SMALL
 
 
 def _watch_limit(watch: Mapping[str, Any]) -> int:

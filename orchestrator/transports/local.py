@@ -137,6 +137,14 @@ class Local:
         """See `Transport.fetch`."""
         return files.fetch(self._way, {"job": job, "attempt": attempt}, names, into, told)
 
+    def usage(self) -> Json:
+        """See `Transport.usage`."""
+        return self._way({"op": "usage"}, b"")()[0]
+
+    def discard(self, attempts: Sequence[tuple[str, int]], shared: Sequence[str]) -> Json:
+        """See `Transport.discard`."""
+        return self._way({"op": "discard", "attempts": list(attempts), "shared": list(shared)}, b"")()[0]
+
     def slurm(self, request: Json) -> Json:
         """See `Transport.slurm`."""
         return self._way({"op": "slurm", **request}, b"")()[0]

@@ -158,6 +158,15 @@ class Served(ABC, Generic[C]):
         """See `Transport.fetch`."""
         return files.fetch(self._way, {"job": job, "attempt": attempt}, names, into, told)
 
+    def usage(self) -> Json:
+        """See `Transport.usage`. As `slurm`."""
+        return self._send(self._wire(freight=True), {"op": "usage", "seconds": SLURM}, b"")()[0]
+
+    def discard(self, attempts: Sequence[tuple[str, int]], shared: Sequence[str]) -> Json:
+        """See `Transport.discard`. As `slurm`."""
+        about = {"op": "discard", "attempts": list(attempts), "shared": list(shared), "seconds": SLURM}
+        return self._send(self._wire(freight=True), about, b"")()[0]
+
     def slurm(self, request: Json) -> Json:
         """See `Transport.slurm`. It may take long, so no poll waits behind it."""
         about = {"op": "slurm", "seconds": SLURM, **request}

@@ -17,9 +17,8 @@ from orchestrator.agent.files import ignore_errors, read_json
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
-    Json = dict[str, Any]
+    from orchestrator.agent.blobs import Json
 
 SHARED = (("envs", 1), ("cache", 2), ("blobs", 1))  # folder of what is shared, and how deep its pieces lie
 GONE = ".pruned-"  # begins the name of what is being removed

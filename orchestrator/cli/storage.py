@@ -10,7 +10,7 @@ from orchestrator.cli import DONE, FAILED, TROUBLE
 from orchestrator.cli.arguments import say, terminal_width
 from orchestrator.client import du as used
 from orchestrator.client import prune as client
-from orchestrator.jobs.pruning import Rules
+from orchestrator.jobs.pruning import PruneRules
 from orchestrator.render.storage import du_json, du_table, prune_json, prune_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def du(args: argparse.Namespace) -> int:
 
 def prune(args: argparse.Namespace) -> int:
     """What is, or would be, removed."""
-    rules = Rules(args.older_than, args.keep_best, args.state, args.name, args.caches)
+    rules = PruneRules(args.older_than, args.keep_best, args.state, args.name, args.caches)
     found = client.prune(args.jobs, rules, act=args.yes, say=say)
     print(json.dumps(prune_json(found, done=args.yes), indent=1) if args.json else prune_text(found, done=args.yes, width=terminal_width()))  # fmt: skip
     if not args.yes and not args.json and (found.jobs or found.shared) and sys.stdout.isatty():

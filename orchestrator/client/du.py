@@ -11,10 +11,10 @@ from orchestrator.home import Home
 from orchestrator.targets.storage import ask
 
 if TYPE_CHECKING:
-    from orchestrator.targets.storage import Held
+    from orchestrator.targets.storage import StorageUse
 
 
-def du(on: Sequence[str] = (), *, say: Say = quiet) -> list[Held]:
+def du(on: Sequence[str] = (), *, say: Say = quiet) -> list[StorageUse]:
     """What this machine and the hosts hold.
 
     Args:

@@ -17,11 +17,11 @@ from orchestrator.client.progress import Say, quiet
 from orchestrator.client.pulling import is_pulled
 from orchestrator.client.session import session
 from orchestrator.client.targets import layout
-from orchestrator.jobs.pruning import PRUNED, PrunedJob, Pruning, Rules, passes
+from orchestrator.jobs.pruning import PRUNED, PrunedJob, PruneRules, Pruning, passes
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
 from orchestrator.targets.connect import connect
-from orchestrator.targets.storage import Attempt, Held, ask
+from orchestrator.targets.storage import Attempt, StorageUse, ask
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.targets.node import Node
 
 
-def prune(jobs: Iterable[str] = (), rules: Rules | None = None, *, act: bool = False, say: Say = quiet) -> Pruning:
+def prune(jobs: Iterable[str] = (), rules: PruneRules | None = None, *, act: bool = False, say: Say = quiet) -> Pruning:
     """Remove the files of jobs on every machine where they ran. Their metrics, logs and plans stay in the store and beside it.
 
     Kept whatever the rules say: a job that has not ended, one whose files are being pulled, and one whose files another job that
@@ -38,7 +38,7 @@ def prune(jobs: Iterable[str] = (), rules: Rules | None = None, *, act: bool = F
 
     Args:
         jobs: by name; none: all that pass the rules.
-        rules: which; see `Rules`.
+        rules: which; see `PruneRules`.
         act: remove; without it nothing is changed.
         say: is told which hosts do not answer; what lies there stays.
 
@@ -46,7 +46,7 @@ def prune(jobs: Iterable[str] = (), rules: Rules | None = None, *, act: bool = F
         InvalidRequest: neither a job nor a rule is given.
         NotFound: there is no such job.
     """
-    rules, listed = rules or Rules(), list(jobs)
+    rules, listed = rules or PruneRules(), list(jobs)
     if not listed and not any(rules):
         raise InvalidRequest("prune what? name jobs, or a rule such as --older-than 30d")
     with session() as here:
@@ -73,7 +73,7 @@ def prune(jobs: Iterable[str] = (), rules: Rules | None = None, *, act: bool = F
 
 
 def _picked(
-    home: Home, store: Store, wanted: Sequence[Job], everything: Sequence[Job], rules: Rules
+    home: Home, store: Store, wanted: Sequence[Job], everything: Sequence[Job], rules: PruneRules
 ) -> tuple[list[Job], dict[str, str]]:
     """Jobs whose files may go, and the ended ones that pass the rules and are kept all the same, with the reason."""
     now = time.time()
@@ -133,7 +133,7 @@ def _placed(store: Store, job: Job) -> list[tuple[Node, Attempt]]:
     return found
 
 
-def _sized(job: Job, placed: Sequence[tuple[Node, Attempt]], found: Mapping[str, Held]) -> PrunedJob:
+def _sized(job: Job, placed: Sequence[tuple[Node, Attempt]], found: Mapping[str, StorageUse]) -> PrunedJob:
     lying = {(node.key, attempt) for node, attempt in placed}
     hosts = dict.fromkeys(node.name for node, attempt in placed if attempt in found[node.key].attempts)
     return PrunedJob(job, sum(found[key].attempts.get(attempt, 0) for key, attempt in lying), list(hosts))
@@ -144,7 +144,7 @@ def _starting(jobs: Iterable[Job]) -> bool:
     return any(job.ended is None and job.state in ("PREPARING", "STARTING") for job in jobs)
 
 
-def _unused(held: Held, rules: Rules) -> dict[str, int]:
+def _unused(held: StorageUse, rules: PruneRules) -> dict[str, int]:
     """Shared pieces of a machine that no attempt there uses, and that are old enough."""
     return {name: held.shared[name] for name, changed in held.idle.items() if held.clock - changed >= rules.older_than}
 

@@ -13,7 +13,7 @@ PRUNED = "pruned"
 """Reason of the event that says so."""
 
 
-class Rules(NamedTuple):
+class PruneRules(NamedTuple):
     """Which jobs lose their files: ended ones that pass all rules given."""
 
     older_than: float = 0.0
@@ -48,7 +48,7 @@ class Pruning(NamedTuple):
     """What a machine did not remove, and why."""
 
 
-def passes(job: Job, rules: Rules, now: float) -> bool:
+def passes(job: Job, rules: PruneRules, now: float) -> bool:
     """Is an ended job one of those that the rules speak of? Of the best it knows nothing."""
     return (
         (not rules.states or job.state in rules.states)

@@ -9,12 +9,12 @@ from orchestrator.render.text import size, table, visible
 
 if TYPE_CHECKING:
     from orchestrator.jobs.pruning import Pruning
-    from orchestrator.targets.storage import Held
+    from orchestrator.targets.storage import StorageUse
 
 HEADS = {"jobs": "JOBS", "envs": "ENVIRONMENTS", "cache": "CACHE", "blobs": "INPUTS"}
 
 
-def du_table(found: Sequence[Held], *, width: int | None = None) -> str:
+def du_table(found: Sequence[StorageUse], *, width: int | None = None) -> str:
     """One line a machine: bytes of its jobs, environments, cache and inputs, what of it no job uses, and what is free."""
     heads = ("MACHINE", *HEADS.values(), "UNUSED", "FREE")
     rows = []
@@ -27,7 +27,7 @@ def du_table(found: Sequence[Held], *, width: int | None = None) -> str:
     return table(heads, rows, width=width, loose=("MACHINE",), right=heads[1:])
 
 
-def du_json(found: Sequence[Held]) -> dict[str, object]:
+def du_json(found: Sequence[StorageUse]) -> dict[str, object]:
     """The same for programs, in bytes, with each job and each shared piece."""
     return {
         "machines": [

@@ -18,7 +18,7 @@ Attempt = tuple[str, int]
 """A job as a host knows it, and the number."""
 
 
-class Held(NamedTuple):
+class StorageUse(NamedTuple):
     """What one machine's state folder holds."""
 
     name: str
@@ -46,7 +46,7 @@ class Held(NamedTuple):
         return kinds
 
 
-def ask(home: Home, nodes: Mapping[str, Node], say: Callable[[str], None]) -> list[Held]:
+def ask(home: Home, nodes: Mapping[str, Node], say: Callable[[str], None]) -> list[StorageUse]:
     """What each machine holds, all asked at once, in the order of `nodes`."""
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 10 ms, for those who ask
 
@@ -59,7 +59,7 @@ def ask(home: Home, nodes: Mapping[str, Node], say: Callable[[str], None]) -> li
     return found
 
 
-def _held(home: Home, node: Node) -> Held:
+def _held(home: Home, node: Node) -> StorageUse:
     """What one machine says. It may say anything: what is not understood is a fault."""
     from orchestrator.targets.connect import connect  # noqa: PLC0415  # subprocess and more, for those who ask
 
@@ -71,7 +71,7 @@ def _held(home: Home, node: Node) -> Held:
         sizes: dict[Attempt, int] = {}
         for key, each in attempts:  # several machines of one attempt may share a state folder
             sizes[key] = sizes.get(key, 0) + int(each["bytes"])
-        return Held(
+        return StorageUse(
             node.name,
             sizes,
             {name: int(each["bytes"]) for name, each in shared.items()},
@@ -81,8 +81,8 @@ def _held(home: Home, node: Node) -> Held:
             float(answer["clock"]),
         )
     except TransportError as error:
-        return Held(node.name, {}, {}, {}, (), 0, 0.0, str(error))
+        return StorageUse(node.name, {}, {}, {}, (), 0, 0.0, str(error))
     except (ValueError, LookupError, TypeError):
-        return Held(node.name, {}, {}, {}, (), 0, 0.0, f"{node.name}: its answer about its state folder is not understood")
+        return StorageUse(node.name, {}, {}, {}, (), 0, 0.0, f"{node.name}: its answer about its state folder is not understood")
     finally:
         transport.close()

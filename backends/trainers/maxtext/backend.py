@@ -35,7 +35,7 @@ from backends.mapping.rows import (
     same,
 )
 from backends.metrics import Point
-from backends.plan import Step
+from backends.plan import HEAD, PORT, RANK, Step
 from backends.recipe.leaves import PROJECT
 from backends.report import Kind as Lack
 from backends.trainers.maxtext.data import JOB, batch, native, shared
@@ -291,7 +291,7 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         ),
         _keep(variant),
         resume(_unresumed),
-        const("enable_checkpointing", True, "the result is one"),
+        const("enable_checkpointing", lambda context: context.hosts == 1, "the result is one; of several hosts tune gathers it"),
         const("async_checkpointing", False, "a run ends when its checkpoint is whole"),
         const("save_checkpoint_on_start", False, "the start is in the cache"),
         const("save_checkpoint_on_completion", True, "the result"),
@@ -336,7 +336,24 @@ _STRATEGIES = {
 }
 
 
-def _devices() -> tuple[Row, ...]:
+def _hosts(variant: Variant) -> Row:
+    """A process on each, which meet by JAX's own rules; the first gathers what was trained (shims/tune_maxtext_hosts.py)."""
+    keys = (f"{JOB}:hosts", f"{LAUNCH}:hosts")
+    lack = ""
+    if tunix(variant):
+        lack = "Tunix's checkpoints are not gathered from several hosts yet"
+    elif variant.native:
+        lack = "rows that MaxText reads itself were not tried on several hosts; use data.rendering: shared"
+
+    def to(count: int, _: Context) -> Values:
+        if count > 1 and lack:
+            raise Unsupported("resources.hosts", lack, kind="todo", see=_CHECKPOINTS, fallback=dict.fromkeys(keys, 1))
+        return (count, count)
+
+    return couple(("resources.hosts",), keys, to, lambda one, _two, _: (one,), why="a process on each host")
+
+
+def _devices(variant: Variant) -> tuple[Row, ...]:
     """One process drives all devices of a host; how they share the work is a mesh."""
     keys = ("ici_data_parallelism", "ici_fsdp_parallelism", "shard_optimizer_over_data", f"{LAUNCH}:strategy")
 
@@ -349,15 +366,11 @@ def _devices() -> tuple[Row, ...]:
 
     return (
         same("resources.devices", f"{JOB}:devices"),
-        cannot(
-            "resources.hosts",
-            "each host writes its part of a checkpoint, so that all need one folder; not translated yet",
-            kind="todo",
-            see=_CHECKPOINTS,
-        ),
+        _hosts(variant),
         couple(("resources.strategy",), keys, strategy, lambda *values: (values[3],), why="axes of the mesh; -1 is what is left"),
         same("resources.tensor", "ici_tensor_parallelism"),
-        const("dcn_data_parallelism", 1, "one host"),
+        const("dcn_data_parallelism", 1, "one slice"),
+        const("num_slices", 1, "JAX counts each process on CPUs and GPUs as one, and the mesh goes over all of them"),
         const("sharding_tolerance", 1.0, "LoRA's A and B are not split; more of that than 2 % is refused otherwise", _SPLIT),
     )
 
@@ -371,7 +384,7 @@ def _fixed() -> tuple[Row, ...]:
         const("dataset_type", "hf", "the base config's is synthetic"),
         const("use_tunix_gradient_accumulation", False, "the parts of a step that Tunix trains are taken from it by tune"),
         const("hardware", lambda context: _HARDWARE[context.accelerator], "the target's"),
-        const("skip_jax_distributed_system", True, "one host"),
+        const("skip_jax_distributed_system", True, "several hosts meet before MaxText begins"),
         const(f"{JOB}:accelerator", lambda context: context.accelerator, "the target's"),
         const(f"{JOB}:block", lambda context: 1 if context.accelerator == "cpu" else 128, "kernels want whole blocks of tokens"),
         const("enable_dropout", False, "no setting asks for it"),
@@ -408,7 +421,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *_care(),
         *_optimizer(),
         *_around(variant),
-        *resources(*_devices()),
+        *resources(*_devices(variant)),
         *_fixed(),
     )
 
@@ -417,14 +430,15 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     """Prepare, convert, train, export."""
     kind, adapted = launch["kind"], launch["adapter"] != "none"
     weights = "tune_maxtext_weights.py"
+    where = (HEAD, PORT, RANK) if launch["hosts"] > 1 else ()
     return (
         *((Step("teacher", (python, "tune_model.py", "teacher.json")),) if kind == "distill" else ()),
         *((Step("lora", (python, "tune_lora.py", "lora.json")),) if adapted else ()),
         Step("prepare", (python, "tune_maxtext.py", JOB)),
         Step("convert", (python, weights, "convert.json")),
         *((Step("convert-teacher", (python, weights, "convert-teacher.json")),) if kind == "distill" else ()),
-        Step("train", (python, "tune_maxtext.py", JOB, module(kind, launch["adapter"]))),
-        Step("export", (python, "tune_maxtext_export.py", "export.json")),
+        Step("train", (python, "tune_maxtext.py", JOB, module(kind, launch["adapter"]), *where)),
+        Step("export", (python, "tune_maxtext_export.py", "export.json"), everywhere=launch["hosts"] == 1),
     )
 
 

@@ -1,12 +1,12 @@
 """MaxText 0.2.5's side: what of its config only the host knows, and the start of its trainers.
 
     python tune_maxtext.py maxtext.json           writes job.yml, on which maxtext.yml is based
-    python tune_maxtext.py maxtext.json MODULE    runs one of its trainers on maxtext.yml
+    python tune_maxtext.py maxtext.json MODULE [HEAD PORT RANK]    runs one of its trainers on maxtext.yml, as one of several hosts
 
 maxtext.json: `{"kind": sft|pretrain|dpo|orpo|distill, "model": folder, "data": the data step's folder or null, "weights": the link of
 convert.json, "teacher": folder or null, whose weights are the link teacher-weights, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
 number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "block": tokens that sequences
-are multiples of, "devices": 1, "accelerator": "cpu", "parts": of a step that Tunix trains, "keep": checkpoints that remain or null, "wandb": bool}`.
+are multiples of, "devices": 1, "hosts": 1, "accelerator": "cpu", "parts": of a step that Tunix trains, "keep": checkpoints that remain or null, "wandb": bool}`.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ import json
 import math
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tune_maxtext_checkpoints
 import tune_maxtext_evaluation
+import tune_maxtext_hosts
 import tune_maxtext_mends
 import tune_shape
 import tune_shared
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 BASES = {"sft": "post_train/sft.yml", "pretrain": "base.yml", "dpo": "post_train/dpo.yml", "orpo": "post_train/dpo.yml"}
 BASES["distill"] = "base.yml"  # distillation.yml has a name for either model, which would bring its sizes
@@ -36,11 +38,12 @@ TEACHER = "teacher-weights"
 """The link of the teacher's conversion."""
 
 
-def main(spec: str, module: str = "") -> int:
+def main(spec: str, module: str = "", *where: str) -> int:
     """Prepare, or train. 0, or 1 with a message and reason.json; a trainer's own exit code is its own."""
     wish = json.loads(Path(spec).read_text())
     if module:
-        return tune_shared.guarded("bad_spec", lambda: _train(wish, module))
+        run = partial(tune_shared.guarded, "bad_spec", lambda: _train(wish, module, where))
+        return tune_maxtext_hosts.at_once(run) if where else run()
     return tune_shared.guarded("bad_model", lambda: _prepare(wish))
 
 
@@ -164,14 +167,18 @@ def _lengths(plan: Mapping[str, Any], shape: tune_shape.Shape, wish: Mapping[str
 # Training
 
 
-def _train(wish: Mapping[str, Any], module: str) -> None:
+def _train(wish: Mapping[str, Any], module: str, where: Sequence[str]) -> None:
     _surroundings(wish)
+    if where:
+        tune_maxtext_hosts.join(wish, *where)
     tune_maxtext_mends.recorded("maxtext.yml")
     tune_maxtext_mends.spare_other_processes()
     tune_maxtext_mends.exact_rates()
     tune_maxtext_mends.whole_metrics(counts_from=1 if wish["lora"] or wish["kind"] in PAIRS else 0)
     lacks = "" if wish["data"] else "MaxText does not take up the place in rows that it reads itself"
     tune_maxtext_checkpoints.on_time(wish.get("keep"), lacks)
+    if where:
+        tune_maxtext_hosts.gather()
     tune_maxtext_checkpoints.taken_over()
     tune_maxtext_evaluation.at_the_end()
     if wish["data"]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tune_layout
+import tune_maxtext_hosts
 import tune_maxtext_weights
 import tune_shape
 import tune_shared
@@ -57,7 +58,9 @@ def _last(folder: Path) -> Path:
 
 
 def _trained(last: Path) -> Tree:
-    """Weights of either trainer's checkpoint: MaxText's own loop keeps `items`, Tunix `model_params`."""
+    """Weights of either trainer's checkpoint: MaxText's own loop keeps `items`, Tunix `model_params`, several hosts a file."""
+    if (gathered := tune_maxtext_hosts.read(last)) is not None:
+        return gathered
     if (last / "items").is_dir():
         return _restore(last / "items", "params")["params"]["params"]
     tree = _restore(last / "model_params")

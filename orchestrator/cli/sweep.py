@@ -42,7 +42,7 @@ def sweep(args: argparse.Namespace) -> int:
         return DONE
     found = client.submit_sweep(planned, priority=args.priority, labels=tags, snapshot=args.snapshot, say=say)
     if not args.to:
-        say(f"trainer: {planned.jobs[0].trainer} (the first that can express this recipe; --to chooses)")
+        say(f"trainer: {planned.jobs[0].trainer} (chosen automatically; --to selects another)")
     there = len(found.jobs) - found.new
     if there:
         say(f"{there} of {len(found.jobs)} jobs were submitted before; {f'{found.new} are' if found.new else 'nothing'} new")

@@ -35,7 +35,7 @@ EXAMPLES = {
     "preview": ("tune preview r.yaml --rows 1", "tune preview r.yaml --set data.max_length=512"),
     "recipes": ("tune recipes", "tune recipes cp qwen2.5-0.5b/lora my-folder"),
     "schema": ("tune schema", "tune schema > recipe.schema.json"),
-    "targets": ("tune targets", "tune targets check lab"),
+    "targets": ("tune targets", "tune targets check lab", "tune targets drain gpu1 --why 'new driver'"),
     "completion": (
         "tune completion bash > ~/.local/share/bash-completion/completions/tune",
         "tune completion fish > ~/.config/fish/completions/tune.fish",

@@ -291,10 +291,13 @@ def _inspecting(commands: Any) -> None:
     recipes.add_argument("name", nargs="?", metavar="NAME", help="the recipe, for show and cp")
     recipes.add_argument("folder", nargs="?", metavar="DIR", default=".", help="where to, for cp (default: .)")
     recipes.add_argument("--json", action="store_true", help="for ls: print one JSON document")
-    targets = _command(commands, "targets", "targets", "list machines and what runs on them; check: connect to each")
-    targets.add_argument(
-        "names", nargs="*", metavar="[check] NAME", help="check: connect to the hosts; targets or groups (default: all)"
+    targets = _command(
+        commands, "targets", "targets", "list machines and what runs on them; check: connect to each; drain: start nothing there"
     )
+    targets.add_argument(
+        "names", nargs="*", metavar="[check|drain|undrain] NAME", help="targets or groups (default: all); drain: or machines"
+    )
+    targets.add_argument("--why", default="", metavar="TEXT", help="for drain: the reason, for others to see")
     targets.add_argument("--json", action="store_true", help="print one JSON document")
     page = _command(commands, "dashboard", "dashboard", "start the web dashboard: jobs, curves, machines (needs tunesmith[web])")
     page.add_argument("job", nargs="?", metavar="JOB", help="the job, for --share")

@@ -16,6 +16,7 @@ from orchestrator.home import Home
 from orchestrator.render.targets import TargetRow
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.targets.closed import read_closed
+from orchestrator.targets.drained import drained_words
 from orchestrator.targets.inventory import Known, Snapshot, ask, holder, recall
 from orchestrator.targets.schema import KINDS
 
@@ -95,7 +96,8 @@ def _rows(
     check: bool,
 ) -> list[TargetRow]:
     """One a machine of a target."""
-    closed = read_closed(home, time.time())
+    closed = {name: f"nothing is started there for now: {each.reason}" for name, each in read_closed(home, time.time()).items()}
+    closed |= drained_words(home)
     engine = cache(lambda: _engine(home, candidate))
     rows = []
     for node in candidate.nodes:
@@ -111,7 +113,7 @@ def _rows(
             fault, note = engine() if check else ("", _held(home, candidate))
         leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, holder(home))
         using = {lease.device: _holder(lease, holder(home)) for lease in leases if _counts(lease, node)} | dict(using)
-        ill = closed[node.name].reason if node.name in closed else ""
+        ill = closed.get(node.name, "")
         at = kept and kept.at
         rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, waiting, fault, note, ill))
     return rows

@@ -23,6 +23,7 @@ from orchestrator.monitoring.poll import Observed, observe
 from orchestrator.staging.request import GRACE
 from orchestrator.targets.closed import Closed, keep_closed
 from orchestrator.targets.connect import connect
+from orchestrator.targets.drained import drained_words
 from orchestrator.targets.inventory import owner
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node, Placement
@@ -71,7 +72,8 @@ class HostsExecutor:
     def capacity(self, present: Sequence[Watched], waiting: Iterable[Iterable[Ask]]) -> Capacity:
         """See `base.Executor.capacity`. Devices in use by others are asked after now and then, which starts nothing."""
         self._forget({each.handle.key for each in present})
-        closed = {name for name, host in self.hosts.items() if host.down}
+        drained = drained_words(self.home)
+        closed = {name for name, host in self.hosts.items() if host.down} | drained.keys()
         closed |= {node.name for each in present if each.abandoned for node in each.handle.nodes}
         held = [each.handle.placement.devices for each in present if not each.abandoned]
         now = time.monotonic()
@@ -79,7 +81,9 @@ class HostsExecutor:
             if host.taken and host.asking <= now:
                 self.calls.send(("leases", name), host.transport.leases)
         granted = admit(held, waiting, {name: host.taken for name, host in self.hosts.items()}, closed)
-        return Capacity(granted, {name: host.holders for name, host in self.hosts.items() if host.taken} | self._closed())
+        return Capacity(
+            granted, {name: host.holders for name, host in self.hosts.items() if host.taken} | self._closed() | drained
+        )
 
     def submit(self, request: AttemptRequest) -> Handle:
         """See `base.Executor.submit`. The runner there keeps the promise that it is started once."""

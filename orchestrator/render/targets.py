@@ -64,7 +64,7 @@ def targets_table(rows: Sequence[TargetRow], groups: Mapping[str, Sequence[str]]
             *_devices(row.node),
             str(sum(device not in row.use for device in range(row.node.devices))) if row.node.devices else "?",
             "-" if row.at is None else f"{ago(now - row.at)} ago",
-            "; ".join(filter(None, (_use(row.use), row.closed and f"nothing is started there for now: {clean(row.closed)}")))
+            "; ".join(filter(None, (_use(row.use), clean(row.closed))))
             or ("" if row.node.devices else f"unknown: tune targets check {row.target}"),
         )
         for row in rows

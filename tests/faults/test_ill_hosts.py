@@ -120,3 +120,33 @@ def events(lab, id):
     """What happened to a job."""
     with open_store(lab.home.store) as store:
         return store.events(id)
+
+
+def test_a_drained_host(lab, hosts, tmp_path, monkeypatch):
+    """Nothing new is started on a host that was drained: what runs there ends by itself, what waits says why, another host is taken;
+    undrained, it is used again.
+    """
+    path = tmp_path / "clusters.yaml"
+    lines = "".join(f"    - {{address: {node.address}, name: {node.name}, accelerator: cpu, devices: 1}}\n" for node in hosts[:2])
+    path.write_text(f"version: 1\ntargets:\n  lab:\n    kind: ssh\n    hosts:\n{lines}")
+    monkeypatch.setenv("TUNE_CLUSTERS", str(path))
+    first = hosts[0].name
+    gate = "while [ ! -e ~/go ]; do sleep 0.05; done; "
+    hosts[0].run("rm", "-f", "/home/tunelab/go", user=True)
+    lab.submit("runs", gate + lab.training(1), steps=1, where=[there(hosts[0])])
+    lab.wait("runs", SSH, state="RUNNING")
+    assert lab.tune("targets", "drain", first, "--why", "new driver") == f"{first} drained\n"
+    lab.submit("waits", lab.training(1), steps=1, where=[there(hosts[0])])
+    lab.submit("other", lab.training(1), steps=1, where=[there(*hosts[:2])])
+    assert lab.wait("other", SSH).state == "SUCCEEDED"
+    assert lab.job("other").attempt == 1
+    job = lab.wait("waits", SSH, until=lambda job: "drained" in job.detail)
+    assert job.detail == f"{first}: drained (new driver); `tune targets undrain {first}` opens it"
+    assert "drained (new driver)" in lab.tune("targets")
+    hosts[0].run("touch", "/home/tunelab/go", user=True)
+    assert lab.wait("runs", SSH).state == "SUCCEEDED"
+    assert lab.job("waits").state == "QUEUED"
+    with pytest.raises(AssertionError, match="no target has such a machine"):
+        lab.tune("targets", "drain", "nope")
+    assert lab.tune("targets", "undrain", "lab").split() == [first, "undrained", hosts[1].name, "undrained"]
+    assert lab.wait("waits", SSH).state == "SUCCEEDED"

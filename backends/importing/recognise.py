@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from backends.bundle import SHIMS
 from backends.command_line import OUTSIDE, over
@@ -147,6 +148,7 @@ def _overridden(config: NativeConfig, sets: Sequence[str], merged: Callable[[Fla
             for name in (*said, f"{OUTSIDE}{key}"):
                 kept = _without(kept, name)
             keys = {**kept, **said}
+            config = replace(config, notes=tuple(note for note in config.notes if f" {key}=VALUE" not in note))
     return config.but(keys)
 
 

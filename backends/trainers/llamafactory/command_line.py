@@ -24,6 +24,6 @@ def parse(found: CommandLine) -> Arguments:
 
 LAUNCHER = Launcher(
     r"(?:\b(?:llamafactory-cli|lmf)\s+|\bsrc/(?=train))(train|sft|dpo|rm)(?:_bash)?(?:\.py)?\b(?=.*(?:\.ya?ml|\.json|--stage))\s*(.*)",
-    r"(?:[A-Z_]+=\S+ +)*(?:llamafactory-cli|lmf) (?:train|sft|dpo|rm) ",
+    r"(?:[A-Z_]+=\S+ +)*(?:(?:llamafactory-cli|lmf) (?:train|sft|dpo|rm) |(?:deepspeed|torchrun|accelerate|python3?) .*\bsrc/train)",
     parse,
 )

@@ -1,21 +1,24 @@
 """The usual script or notebook that fine-tunes with Unsloth, read as data: which calls it has, and with what arguments.
 
-The text is parsed and nothing of it is run. An argument is known where it is written out, or is a name to which the program once
-gives such a value; any other is computed, which is said with its line.
+The text is parsed and nothing of it is run. An argument is known where it is written out, is a name to which the program once gives
+such a value, the default of an option of the program's own, or follows from these by plain arithmetic; any other is computed, which
+is said with its line.
 """
 
 from __future__ import annotations
 
 import ast
 import json
+import operator
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from backends.command_line import OUTSIDE
 from backends.mapping.rows import Flat, Value
 from backends.native_config import LARGEST, NativeConfig, Unreadable
 from backends.recipe.secrets import is_secret
+from backends.recipe.yaml_source import DEEPEST
 
 MODEL, LORA, TRAINER, ROWS, TEMPLATE = "from_pretrained", "get_peft_model", "SFTTrainer", "load_dataset", "get_chat_template"
 ARGUMENTS = ("SFTConfig", "TrainingArguments", "UnslothTrainingArguments")
@@ -148,24 +151,51 @@ class _Program:
             self.notes.append(f"line {node.lineno}: {name}.{argument} is computed: give it as {name}.{argument}=VALUE")
         self.lines[key] = node.lineno
 
-    def value(self, node: ast.expr) -> Value:
-        """What is written out.
+    def value(self, node: ast.expr, depth: int = 0) -> Value:
+        """What is written out, or follows from that by plain arithmetic.
 
         Raises:
             ValueError: it is computed.
         """
-        for _ in range(5):
-            given = self.names.get(node.id) if isinstance(node, ast.Name) else None
-            node = given or node
-        if (word := _known_call(node)) is not None:
-            return word
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "torch":
-            return node.attr
+        if depth > DEEPEST:
+            raise ValueError("nested too deep")
+        if isinstance(node, ast.Name) and (given := self.names.get(node.id)):
+            return self.value(given, depth + 1)
+        if isinstance(node, ast.Call) and _name(node.func) in ("is_bfloat16_supported", "is_bf16_supported"):
+            return True
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            return not self.value(node.operand, depth + 1)
+        if isinstance(node, ast.IfExp):
+            return self.value(node.body if self.value(node.test, depth + 1) else node.orelse, depth + 1)
+        if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
+            return _worked_out(node.op, self.value(node.left, depth + 1), self.value(node.right, depth + 1))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            return node.attr if node.value.id == "torch" else self.option(node.value.id, node.attr)
         try:
             found = ast.literal_eval(node)
         except (TypeError, MemoryError, RecursionError):
             raise ValueError("computed") from None
         return _plain(found)
+
+    def option(self, name: str, attribute: str) -> Value:
+        """The default of an option of the program's own command line: `args.rank` after `parse_args()`.
+
+        Raises:
+            ValueError: it is none, or has none.
+        """
+        given = self.names.get(name)
+        if not isinstance(given, ast.Call) or "parse_" not in _name(given.func):
+            raise ValueError("an attribute")
+        found = [each.node for each in self.calls if each.name == "add_argument" and _option(each.node) == attribute]
+        usual = [word.value for call in found for word in call.keywords if word.arg == "default"]
+        if len(found) != 1 or not usual:
+            raise ValueError("no default")
+        value = _plain(ast.literal_eval(usual[0]))
+        if value is None:
+            raise ValueError("no default")
+        told = f"{name}.{attribute} = {value}: the default of the program's own option"
+        self.notes += [told] if told not in self.notes else []
+        return value
 
     def rows(self) -> None:
         """What the rows are, by what is done with them: that is code, so the reader is told to look."""
@@ -217,11 +247,34 @@ def _name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _known_call(node: ast.expr) -> bool | None:
-    """`is_bfloat16_supported()` and its negation, as of a device that has bfloat16; None for anything else."""
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        inside = _known_call(node.operand)
-        return None if inside is None else not inside
-    if isinstance(node, ast.Call) and _name(node.func) in ("is_bfloat16_supported", "is_bf16_supported"):
-        return True
-    return None
+def _option(call: ast.Call) -> str:
+    """The attribute that an option of argparse becomes."""
+    words = [each.value for each in call.args if isinstance(each, ast.Constant) and isinstance(each.value, str)]
+    long = next((word for word in words if word.startswith("--")), "")
+    return long.lstrip("-").replace("-", "_")
+
+
+_ARITHMETIC: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+}
+
+
+def _worked_out(op: ast.operator, one: Value, other: Value) -> float:
+    """Two plain numbers together.
+
+    Raises:
+        ValueError: they are none, or too large.
+    """
+    numbers = [
+        each for each in (one, other) if isinstance(each, int | float) and not isinstance(each, bool) and abs(each) < 2**53
+    ]
+    if len(numbers) < 2:
+        raise ValueError("no plain numbers")
+    try:
+        return _ARITHMETIC[type(op)](*numbers)
+    except ArithmeticError:
+        raise ValueError("no number") from None

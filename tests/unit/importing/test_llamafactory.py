@@ -296,6 +296,21 @@ def test_a_command_line_without_a_file():
     assert untold(made) == []
 
 
+def test_a_script_of_old():
+    """deepspeed before src/train_bash.py, without a line that names the shell, over variables that are not all known."""
+    script = (
+        "base=me/base\ndeepspeed --num_gpus 8 src/train_bash.py \\\n  --deepspeed zero.json --stage dpo --do_train \\\n"
+        "  --model_name_or_path $base --dataset pairs --finetuning_type lora --lora_target q_proj,v_proj --output_dir $out \\\n"
+        "  --evaluation_strategy steps --eval_steps 100 --val_size 0.01 --dpo_ftx 1.0 --bf16\n"
+    )
+    made = convert(script, name="x.sh", beside=beside)
+    flat = made.recipe.flat()
+    assert (flat["model.id"], flat["method.kind"], flat["method.lora.targets"]) == ("me/base", "dpo", ["q", "v"])
+    assert (flat["resources.devices"], flat["resources.strategy"], flat["train.batch.global"]) == (8, "zero2", 64)
+    assert (flat["data.eval_share"], flat["eval.every"]) == (0.01, 100)
+    assert set(untold(made)) == {"pref_ftx", "outside:output_dir"}
+
+
 @pytest.mark.parametrize(
     ("keys", "why"),
     [

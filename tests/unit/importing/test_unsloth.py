@@ -226,10 +226,39 @@ def test_what_is_computed_is_told(old, new, key):
     assert any(f"give it as {name}=VALUE" in note and note.startswith("line ") for note in made.notes)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "leaves"),
+    [
+        ("lora_alpha = 64", "lora_alpha = 2 * max_seq_length // 64", {"method.lora.alpha": 32.0}),
+        (
+            "dtype = None",
+            "dtype = torch.bfloat16 if is_bfloat16_supported() else torch.float16",
+            {"train.precision": "bf16-mixed"},
+        ),
+        ("seed = 7", "seed = args.seed", {"train.seed": 11}),
+    ],
+)
+def test_what_follows_from_what_is_written(old, new, leaves):
+    """Plain arithmetic, what a device with bfloat16 takes, and the default of an option of the program's own, which is told."""
+    options = 'args = parser.parse_args()\nparser.add_argument("-s", "--seed", type = int, default = 11)\n'
+    made = found(options + SCRIPT.replace(old, new))
+    assert {leaf: made.recipe.flat()[leaf] for leaf in leaves} == leaves
+    assert any("args.seed = 11" in note for note in made.notes) == ("args.seed" in new)
+
+
+@pytest.mark.parametrize("value", ["9 ** 9 ** 9", "1 / 0", "'a' * 10 ** 9", "args.other", "[x for x in y]", "-" * 700 + "1"])
+def test_arithmetic_that_is_not_plain(value):
+    """It is computed, in no time."""
+    made = found(SCRIPT.replace("lora_alpha = 64", f"lora_alpha = {value}"))
+    assert "outside:get_peft_model.lora_alpha" in untold(made)
+
+
 def test_the_way_out_works():
     """KEY=VALUE stands in for what is computed."""
     text = SCRIPT.replace("learning_rate = 1e-4", "learning_rate = rate()")
-    assert found(text, sets=["SFTConfig.learning_rate=3e-4"]).recipe.optim.lr == 3e-4
+    made = found(text, sets=["SFTConfig.learning_rate=3e-4"])
+    assert made.recipe.optim.lr == 3e-4
+    assert not any("is computed" in note for note in made.notes)
 
 
 @pytest.mark.parametrize(

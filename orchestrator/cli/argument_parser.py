@@ -13,7 +13,7 @@ GROUPS = {
     "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority", "evaluate", "export", "serve", "chat"),
     "look": ("status", "logs", "metrics", "pull", "ssh", "dashboard"),
     "compare": ("best", "diff", "race", "verify"),
-    "translate": ("translate", "import", "explain", "preview", "recipes", "schema"),
+    "translate": ("init", "translate", "import", "explain", "preview", "recipes", "schema"),
     "machines": ("targets", "du", "prune", "doctor", "completion"),
 }
 """Commands as the help lists them."""
@@ -39,6 +39,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("ui", "web", "board"), "dashboard"),
     **dict.fromkeys(("disk", "df"), "du"),
     **dict.fromkeys(("clean", "gc", "purge"), "prune"),
+    **dict.fromkeys(("new", "quickstart"), "init"),
     "help": "--help",
 }
 """What other tools call a command of ours."""

@@ -52,9 +52,9 @@ class Home(NamedTuple):
         return self.path / "logs" / job / f"{attempt}-{rank}.log"
 
     def log_of(self, job: str, attempt: int, rank: int = 0) -> Path:
-        """An attempt's log, wherever it ran; there may be none yet."""
+        """An attempt's log, wherever it ran; there may be none yet. Where hosts share this folder, the first alone writes it here."""
         mirror = self.mirror(job, attempt, rank)
-        return mirror if mirror.exists() else self.jobs / job / str(attempt) / "log"
+        return mirror if rank or mirror.exists() else self.jobs / job / str(attempt) / "log"
 
     @property
     def cache(self) -> Path:

@@ -107,6 +107,12 @@ class Handle:
         """Job and attempt."""
         return self.job, self.attempt
 
+    @property
+    def remote(self) -> bool:
+        """Is its first host another machine than this one? Known also before an engine has granted any: all are reached one way."""
+        nodes = self.nodes or (self.candidate.nodes if self.candidate else ())
+        return bool(nodes) and nodes[0].remote
+
 
 @dataclass(frozen=True)
 class AttemptRequest:

@@ -147,7 +147,7 @@ def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watche
 
     def watch(rank: int) -> Watch:
         # of several nodes that share a folder of this machine, too, the log of the first alone lies where it is looked for
-        if rank not in case.mirrors and rank < len(handle.nodes) and (rank or handle.nodes[rank].remote):
+        if rank not in case.mirrors and (rank or handle.remote):
             case.mirrors[rank] = Mirror.of(home.mirror(job.id, case.attempt, rank))
         return _watch(job, case, rank)
 

@@ -148,6 +148,8 @@ class Server:
         request = json.loads(receive(self.reading, header))
         data = receive(self.reading, body)
         said, out = self.answer(request, data)
+        if "id" in said:  # it is the frame's own: what a question calls so would be lost
+            said, out = runner.refusal(LookupError("an answer to %s has an `id`" % request["op"])), b""
         self.say(dict(said, id=request["id"]), out)
         return True
 

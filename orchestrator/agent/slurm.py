@@ -20,13 +20,13 @@ from __future__ import annotations
 import os
 import re
 
-from orchestrator.agent.files import ignore_errors, make_folder, read_bytes, read_part, write_text
+from orchestrator.agent.files import ignore_errors, make_folder, read_bytes, read_json, read_part, write_text
 from orchestrator.agent.slurm_command import FULL, SILENT, SlurmSilentError, asked, run, settings
 from orchestrator.agent.slurm_site import TAIL, beyond, limits, probe, site
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from orchestrator.agent.files import Json
 
@@ -66,7 +66,7 @@ def submit(home: str, request: Json) -> Json:
     try:
         _lock(lock)
         known = find(home, request)
-        if known["id"] or os.path.exists("%s/jobs/%s/%d" % (home, request["job"], request["attempt"])):
+        if known["number"] or os.path.exists("%s/jobs/%s/%d" % (home, request["job"], request["attempt"])):
             _same(folder, request)
             return known
         if not os.path.exists(folder + "/job.sbatch"):
@@ -83,7 +83,7 @@ def submit(home: str, request: Json) -> Json:
         number = out.strip().split(";")[0]
         if code == 0 and number.isdigit():
             write_text(folder + "/id", number)
-            return {"id": number}
+            return {"number": number}
         if SILENT.search(errors):
             raise SlurmSilentError(errors)
         return {"no": errors or "sbatch ended with exit code %d" % code, "why": "full" if FULL.search(errors) else "never"}
@@ -109,11 +109,11 @@ def find(home: str, request: Json) -> Json:
     folder = place(home, request)
     kept = read_part(folder + "/id", 0, 64).decode().strip()
     if kept or not os.path.exists(folder + "/job.sbatch"):
-        return {"id": kept}
+        return {"number": kept}
     numbers = [row[0] for row in queue(home, dict(request, tag=request["name"]))["jobs"] if row[6] == request["name"]]
     if numbers:
         write_text(folder + "/id", numbers[0])
-    return {"id": numbers[0] if numbers else ""}
+    return {"number": numbers[0] if numbers else ""}
 
 
 # ---- looking
@@ -128,34 +128,42 @@ def queue(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
 
 
 def ended(home: str, request: Json) -> Json:
-    """How jobs ended, of those listed in `attempts` as [job, attempt, number]: `states` by number, `outs` in their order.
+    """How jobs ended, of those listed in `attempts` as [job, attempt, name]: `states` by name, `outs` in their order.
 
-    A state is [state, nodes]; what nobody can tell is left out. An out is the end of what the job's script wrote, and whether
-    it was put back into the queue.
+    A state is [state, nodes]; what nobody can tell is left out. An out is the end of what the job's script wrote, whether
+    it was put back into the queue, and how many nodes it asked for.
     """
-    numbers = [str(number) for _, _, number in request["attempts"] if number]
-    states = (accounted(request, numbers) or completed(request, numbers)) if numbers else {}
+    numbers: dict[str, str] = {}
     outs = []
-    for job, attempt, _ in request["attempts"]:
+    for job, attempt, name in request["attempts"]:
         folder = place(home, {"job": job, "attempt": attempt})
+        number = read_part(folder + "/id", 0, 64).decode().strip()
+        if number:
+            numbers[number] = name
         size = os.path.getsize(folder + "/slurm.out") if os.path.exists(folder + "/slurm.out") else 0
         tail = read_part(folder + "/slurm.out", max(0, size - TAIL), TAIL).decode("utf-8", "replace")
-        outs.append([tail, os.path.exists(folder + "/requeued")])
-    return {"states": states, "outs": outs}
+        hosts = (read_json(folder + "/document.json") or {}).get("hosts", 1)
+        outs.append([tail, os.path.exists(folder + "/requeued"), hosts])
+    return {"states": (accounted(request, numbers) or completed(request, numbers)) if numbers else {}, "outs": outs}
 
 
-def accounted(request: Json, numbers: Sequence[str]) -> Json:
-    """States from sacct; none where the site keeps no accounts."""
-    argv = ("sacct", "--noheader", "--parsable2", "--allocations", "--jobs=" + ",".join(numbers), "--format=JobID,State,NodeList")
+def accounted(request: Json, numbers: Mapping[str, str]) -> Json:
+    """States from sacct; none where the site keeps no accounts.
+
+    A job is meant by number and name: a controller of Slurm that crashed gives the same number again.
+    """
+    fields = "--format=JobID,State,NodeList,JobName"
+    argv = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--jobs=" + ",".join(numbers), fields)
     try:
         code, out, _ = run(request, argv, {})
     except OSError:  # not every site has it
         return {}
-    rows = [line.split("|") for line in out.splitlines()] if code == 0 else []
-    return {row[0]: [row[1].split()[0], row[2]] for row in rows if len(row) == 3 and row[1]}
+    rows = [line.split("|", 3) for line in out.splitlines()] if code == 0 else []
+    meant = [row for row in rows if len(row) == 4 and row[1] and numbers.get(row[0]) == row[3]]
+    return {name: [state.split()[0], nodes] for _, state, nodes, name in meant}
 
 
-def completed(request: Json, numbers: Sequence[str]) -> Json:
+def completed(request: Json, numbers: Mapping[str, str]) -> Json:
     """States from the log of completed jobs, where it is a file that we may read.
 
     https://slurm.schedmd.com/slurm.conf.html#OPT_JobCompType: jobcomp/filetxt
@@ -168,19 +176,20 @@ def completed(request: Json, numbers: Sequence[str]) -> Json:
     found = {}
     for line in text.splitlines():
         facts = dict(re.findall(r"(\w+)=(\S*)", line))
-        if facts.get("JobId") in numbers:
-            found[facts["JobId"]] = [facts.get("JobState", ""), facts.get("NodeList", "")]
+        if facts.get("Name") and numbers.get(facts.get("JobId", "")) == facts["Name"]:
+            found[facts["Name"]] = [facts.get("JobState", ""), facts.get("NodeList", "")]
     return found
 
 
 def cancel(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
-    """End jobs wherever they are, each by its number where that is known, and by its name. Nothing happens to what has ended."""
-    user = "--user=%d" % os.getuid()
-    for number, name in request["jobs"]:
-        for argv in filter(None, (("scancel", number) if number else None, ("scancel", user, "--name=" + name))):
-            code, _, errors = run(request, argv, {})
-            if code and SILENT.search(errors):
-                raise SlurmSilentError(errors)
+    """End jobs wherever they are, by their `names`. Nothing happens to what has ended.
+
+    Not by number: after a crash of Slurm's controller another job may have it.
+    """
+    for name in request["names"]:
+        code, _, errors = run(request, ("scancel", "--user=%d" % os.getuid(), "--name=" + name), {})
+        if code and SILENT.search(errors):
+            raise SlurmSilentError(errors)
     return {}
 
 

@@ -148,7 +148,7 @@ def _ended(facts: Facts) -> Become:
     if facts.condemned and not facts.want and (facts.rc != 0 or facts.verdict):  # else it was done before it could be stopped
         return Become("CANCELLED", *facts.condemned)
     if facts.why in STOPPED:
-        return Become("CANCELLED", "cancelled", facts.why if facts.want else "stopped on the host")
+        return Become("CANCELLED", "cancelled", facts.why if facts.want else facts.evidence or "stopped on the host")
     if facts.why:
         return Become("FAILED", "cannot_start", facts.why)
     if facts.cause == "disk_full" and (facts.rc != 0 or facts.verdict):

@@ -131,7 +131,14 @@ def slurm(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(params=["local", "ssh", "fake", "scratch", "slurm", pytest.param("ray", marks=pytest.mark.long)])
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory):
+    """The same Slurm behind a login node that is reached over SSH."""
+    with site.login(tmp_path_factory.mktemp("gate") / "sshd") as way:
+        yield way
+
+
+@pytest.fixture(params=["local", "ssh", "fake", "scratch", "slurm", "slurm-ssh", pytest.param("ray", marks=pytest.mark.long)])
 def bench(request, tmp_path, monkeypatch):
     """Room for two jobs of one device."""
     home = Home(tmp_path / "home").make()
@@ -145,6 +152,11 @@ def bench(request, tmp_path, monkeypatch):
         made = Bench(lambda: kind.open(ExecutorContext(home)), candidate)
     elif request.param == "ray":
         made = ray_bench(request.getfixturevalue("ray"), home, tmp_path.name)
+    elif request.param == "slurm-ssh":
+        running = request.getfixturevalue("slurm")
+        way = {**request.getfixturevalue("gate"), "folder": str(tmp_path / "shared"), "env": {"SLURM_CONF": str(running.conf)}}
+        target = slurm_target("t", SlurmSection(kind="slurm", devices=2, pace=1, **way))
+        made = Bench(lambda: SLURM.open(ExecutorContext(home)), target)
     elif request.param == "slurm":
         request.getfixturevalue("slurm")
         made = Bench(lambda: SLURM.open(ExecutorContext(home)), slurm_target("t", SlurmSection(kind="slurm", devices=2, pace=1)))
@@ -318,7 +330,7 @@ def test_it_is_found_after_the_store_was_lost(bench):
 
 def test_many_are_polled_at_once(bench):
     """A look at many attempts is one question, not many."""
-    count = 4 if bench.candidate.kind == "ray" else 20  # Ray takes seconds for each
+    count = 4 if bench.candidate.kind in ("ray", "slurm") else 20  # these take a second or more for each
     for n in range(count):
         bench.start(f"j{n}", "sleep 0")
         bench.end(f"j{n}")

@@ -6,6 +6,7 @@ its file system. Everything that was started is ended by its process id.
 
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -79,12 +80,22 @@ def required():
 
 
 def free_ports(count):
-    """So many ports that nobody uses."""
-    with contextlib.ExitStack() as stack:
-        taken = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in taken:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in taken]
+    """So many ports that nobody uses, nor the kernel for a connection while a daemon is away that comes back to its port."""
+    found = set()
+    while len(found) < count:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as taken, contextlib.suppress(OSError):
+            taken.bind(("127.0.0.1", port))
+            found.add(port)
+    return list(found)
+
+
+def living(pid):
+    """Does a process run? A zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def until(true, seconds=LIMIT):
@@ -132,8 +143,40 @@ class Site:
         self.start_controller("-c")
         for number in range(self.nodes):
             self.start_node(number)
-        until(lambda: len(self.run("sinfo", "-h", "-N", "-p", "debug", "-t", "idle", "-o", "%N").split()) == self.nodes)
+        until(self.idle)
         return self
+
+    def idle(self):
+        """Does every node wait for work?"""
+        return len(self.run("sinfo", "-h", "-N", "-p", "debug", "-t", "idle", "-o", "%N").split()) == self.nodes
+
+    def clear(self):
+        """End all jobs, and have every node wait for work, whatever a test did to it."""
+        until(self._clear)
+
+    def _clear(self):
+        if self.idle() and {"RUNNING", "PENDING", "COMPLETING", "SUSPENDED"}.isdisjoint(self.jobs().values()):
+            return True
+        if not self._pid("slurmctld.pid"):
+            self.start_controller()
+        for number in range(self.nodes):
+            if not self._pid(f"slurmd-n{number}.pid"):
+                self.start_node(number)
+        self.run("scancel", f"--user={os.getuid()}")
+        self.run("scontrol", "update", f"nodename=n[0-{self.nodes - 1}]", "state=resume")
+        return False
+
+    def _pid(self, name):
+        """The process of a daemon that wrote it down; 0 where it is gone, and another may have its number."""
+        try:
+            pid = int((self.folder / name).read_text())
+            return pid if os.fsencode(self.folder) in Path(f"/proc/{pid}/cmdline").read_bytes() else 0
+        except (OSError, ValueError):
+            return 0
+
+    def log(self, offset=0):
+        """What slurmctld wrote, from a byte on."""
+        return (self.folder / "slurmctld.log").read_text(errors="replace")[offset:]
 
     def _munged(self):
         place = self.folder / "munge"
@@ -160,12 +203,17 @@ class Site:
         words = [sbin("slurmd"), "-N", f"n{number}", "-f", self.conf]
         subprocess.run(words, env=self.env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def kill_controller(self):
-        self._end(self.folder / "slurmctld.pid", signal.SIGKILL)
+    def stop_controller(self):
+        """Slurm answers no more, and has written down what it knows."""
+        self._end("slurmctld.pid", signal.SIGTERM)
+
+    def crash_controller(self):
+        """Slurm answers no more, and forgets what it has not written down: it waits up to 5 s before it writes."""
+        self._end("slurmctld.pid", signal.SIGKILL)
 
     def kill_node(self, number):
         """End its slurmd and the processes with which it watches over jobs; what these started lives on."""
-        self._end(self.folder / f"slurmd-n{number}.pid", signal.SIGKILL)
+        self._end(f"slurmd-n{number}.pid", signal.SIGKILL)
         for pid, words in self._processes(environ=False):
             if words[:1] == ["slurmstepd:"] and str(self.folder / f"spool/n{number}") in self._open(pid):
                 os.kill(pid, signal.SIGKILL)
@@ -176,12 +224,12 @@ class Site:
         return dict(line.split() for line in lines)
 
     def down(self):
-        for path in (*self.folder.glob("slurmd-*.pid"), self.folder / "slurmctld.pid"):
-            self._end(path, signal.SIGKILL)
+        for name in ("slurmctld.pid", *(f"slurmd-n{number}.pid" for number in range(self.nodes))):
+            self._end(name, signal.SIGKILL)
         for pid, _ in self._processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._end(self.folder / "munge/pid", signal.SIGTERM)
+        self._end("munge/pid", signal.SIGTERM)
 
     def _open(self, pid):
         try:
@@ -207,17 +255,17 @@ class Site:
             if ours or job or not environ:
                 yield int(entry.name), words
 
-    @staticmethod
-    def _end(path, number):
+    def _end(self, name, number):
         """End a daemon by the id that it wrote down."""
-        try:
-            pid = int(path.read_text())
-            os.kill(pid, number)
-        except (OSError, ValueError):
-            return
-        end = time.monotonic() + 10
-        while Path(f"/proc/{pid}").exists() and time.monotonic() < end:
-            time.sleep(0.02)
+        if pid := self._pid(name):
+            end(pid, number)
+
+
+def end(pid, number):
+    """End a process, and wait until it is gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    until(lambda: not living(pid))
 
 
 @contextlib.contextmanager
@@ -267,4 +315,4 @@ def login(folder):
             "interpreter": sys.executable,
         }
     finally:
-        Site._end(folder / "pid", signal.SIGTERM)
+        end(int((folder / "pid").read_text()), signal.SIGTERM)

@@ -19,6 +19,9 @@ from tests.slurm import site as slurm_site
 pytestmark = pytest.mark.long
 WAITS = "touch began; until test -e go; do sleep 0.05; done"
 """A step that works until it is let go."""
+IN_SLURM = "cancelled in Slurm, not by tune"
+FEW = 3
+"""Schedules of faults that are not among the thorough ones."""
 
 
 @pytest.fixture(scope="module")
@@ -31,13 +34,11 @@ def site(tmp_path_factory):
 @pytest.fixture
 def lab(home, site):
     """A state folder of its own; its controllers and its jobs are gone afterwards."""
-    made = Lab(home)
+    made, before = Lab(home), len(site.log())
     yield made
     made.kill_controllers()
-    for number, state in site.jobs().items():
-        if state in ("RUNNING", "PENDING", "SUSPENDED"):
-            site.run("scancel", number)
-    slurm_site.until(lambda: set(site.jobs().values()).isdisjoint({"RUNNING", "PENDING", "COMPLETING", "SUSPENDED"}))
+    site.clear()
+    print(site.log(before), made.log())  # seen where the test failed
 
 
 def hpc(**said):
@@ -67,7 +68,6 @@ def test_a_job_succeeds_with_all_its_points(lab):
     assert lab.events("a").count("SUCCEEDED") == 1
 
 
-@pytest.mark.xfail(reason="both nodes were told rank 0 once, cause not found yet", strict=False)
 def test_two_nodes_know_each_other(lab):
     """Each part has its number, and all have one address and port; each log is kept."""
     lab.submit("a", "echo part @RANK@ of @HEAD@:@PORT@ on $SLURMD_NODENAME. slurm=$SLURM_JOB_ID.", hosts=2, where=hpc())
@@ -111,7 +111,8 @@ def test_scancel_by_hand_is_a_cancelled_job(lab, site):
     began(lab, "a")
     number = lab.home.jobs.joinpath("a/slurm/1/id").read_text()
     site.run("scancel", number)
-    assert lab.wait("a").state == "CANCELLED", lab.log()
+    job = lab.wait("a")
+    assert (job.state, job.detail) == ("CANCELLED", IN_SLURM), lab.log()
     slurm_site.until(lambda: not lab.processes("a"))
     site.run("scontrol", "update", "partition=debug", "state=down")
     try:
@@ -123,12 +124,11 @@ def test_scancel_by_hand_is_a_cancelled_job(lab, site):
         site.run("scontrol", "update", "partition=debug", "state=up")
 
 
-@pytest.mark.xfail(reason="ended CANCELLED once after a silence, cause not found yet", strict=False)
 def test_slurm_that_is_silent_says_nothing_about_a_job(lab, site):
-    """slurmctld is killed while a job runs and another is submitted: both end as if nothing had been."""
+    """slurmctld is away while a job runs and another is submitted: both end as if nothing had been."""
     lab.submit("a", WAITS + ";" + training(2), steps=2, where=hpc())
     began(lab, "a")
-    site.kill_controller()
+    site.stop_controller()
     lab.submit("b", training(2), steps=2, where=hpc())
     (work(lab, "a") / "go").touch()
     assert lab.wait("a").state == "SUCCEEDED", lab.log()
@@ -138,6 +138,19 @@ def test_slurm_that_is_silent_says_nothing_about_a_job(lab, site):
     assert lab.job("b").attempt == 1
 
 
+@pytest.mark.thorough
+def test_a_slurm_that_crashed_and_forgot_that_a_job_began(lab, site):
+    """It queues the job again, and takes its node for broken: whatever it says of the job, no attempt runs twice."""
+    script = "echo x >> ../../count; touch began; case $PWD in */1/work) sleep 20;; esac;" + training(2)
+    lab.submit("a", script, steps=2, where=hpc(), retry={"lost": 1})
+    began(lab, "a")
+    site.crash_controller()
+    site.start_controller()
+    job = lab.wait("a", 180)
+    assert job.state == "SUCCEEDED" or (job.state, job.detail) == ("CANCELLED", IN_SLURM), (job, lab.log())
+    assert (lab.home.jobs / "a/count").read_text() == "x\n" * job.attempt
+
+
 def test_a_dead_node_ends_an_attempt_and_its_orphan_is_told(lab, site):
     """The node's slurmd is gone, what ran there lives on: the attempt is lost, the next runs elsewhere, and no two write."""
     script = "echo $$ >> pids; touch began; until test -e go; do sleep 0.05; done;" + training(2)
@@ -145,6 +158,9 @@ def test_a_dead_node_ends_an_attempt_and_its_orphan_is_told(lab, site):
     began(lab, "a")
     placed = int(slurm_site.until(lambda: _nodes(lab, "a"))[1:])
     site.kill_node(placed)
+    site.run(
+        "scontrol", "update", f"nodename=n{placed}", "state=down", "reason=dead"
+    )  # Slurm finds out by itself in half a minute
     try:
         job = lab.wait("a", 180, until=lambda job: job.attempt == 2 or job.ended)
         assert job.attempt == 2, (job, lab.log())
@@ -283,8 +299,7 @@ def test_secrets_reach_the_job_and_no_file_of_ours(lab):
             )
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("number", range(25))
+@pytest.mark.parametrize("number", [pytest.param(n, marks=[pytest.mark.thorough] * (n > FEW)) for n in range(1, 26)])
 def test_a_schedule(lab, site, seed, number, record_property):  # noqa: F811  # pytest takes fixtures by name
     """Whatever is killed at whatever moment, each job ends once, as its script does, and no attempt of it runs twice."""
     moments = random.Random(f"{seed}/{number}")
@@ -302,7 +317,7 @@ def test_a_schedule(lab, site, seed, number, record_property):  # noqa: F811  # 
             lab.kill_controllers()
             lab.tune("status")
         elif fault == "slurmctld":
-            site.kill_controller()
+            site.stop_controller()
             time.sleep(moments.uniform(0.0, 2.0))
             site.start_controller()
     ends = {}

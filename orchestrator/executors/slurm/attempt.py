@@ -102,7 +102,7 @@ class SlurmAttempt:
         job = self.job
         if job:
             self.number = self.number or job.number
-            self.place(job.nodes if job.phase != "pending" else ())
+            self.place(job.granted)
         if job is None or job.phase == "ended":
             self.gone = self.gone or time.monotonic()
             self.state = job.state if job else self.state
@@ -125,13 +125,13 @@ class SlurmAttempt:
             if not self.handle.placement.devices or (ambiguous(observed.seen) and self.gone is None):
                 self.cluster.hurry()  # only Slurm knows which nodes these are, and who ended it
 
-    def ended(self, state: Sequence[str], out: str, *, requeued: bool) -> None:
-        """Take in how its job ended, and on which nodes, as far as anybody says."""
+    def ended(self, state: Sequence[str], out: str, *, requeued: bool, hosts: int) -> None:
+        """Take in how its job ended, and on which of so many nodes, as far as anybody says."""
         self.state = self.state or str(state[0])
         self.out, self.requeued = out, self.requeued or requeued
         self.told = self.news = True
         if not self.handle.placement.devices:
-            self.place(hostnames(str(state[1])))
+            self.place(hostnames(str(state[1])) or [f"unknown-{rank}" for rank in range(hosts)] * (self.began is not None))
 
     # Telling
 
@@ -162,8 +162,8 @@ class SlurmAttempt:
         return self._final()
 
     def _working(self) -> Status:
-        cancelled = self.cancelled is not None
-        ranks = [working(self.parts.get(rank), self.handle.key, cancelled=cancelled) for rank in self.ranks]
+        said = {"cancelled": self.cancelled is not None, "placed": bool(self.handle.placement.devices)}
+        ranks = [working(self.parts.get(rank), self.handle.key, **said) for rank in self.ranks]
         return Status.of(self.handle, ranks, placement=self.handle.placement)
 
     def _waiting(self, job: QueueJob) -> Status:

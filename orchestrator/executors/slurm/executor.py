@@ -146,18 +146,17 @@ class SlurmExecutor:
         now = time.monotonic()
         if now >= known.insist:
             known.insist = now + AGAIN
-            pair = [known.number, known.name]
-            self.calls.send(("cancel", *known.handle.key), known.cluster.cancel, pair)
+            self.calls.send(("cancel", *known.handle.key), known.cluster.cancel, known.name)
 
     def find(self, job: str, attempt: int, candidates: Sequence[Candidate]) -> Handle | None:
         """See `base.Executor.find`."""
         for candidate in candidates:
             cluster = self._cluster(candidate)
-            number = str(cluster.slurm("find", job=job, attempt=attempt, name=cluster.name(job, attempt))["id"])
+            number = str(cluster.slurm("find", job=job, attempt=attempt, name=cluster.name(job, attempt))["number"])
             if number:
                 cluster.heard(cluster.rows(), time.monotonic())
                 known = SlurmAttempt(Handle(job, attempt, Placement(candidate.name, {}), (), "slurm", candidate), cluster, number)
-                known.place(known.job.nodes if known.job else ())
+                known.place(known.job.granted if known.job else ())
                 return known.handle
         return None
 
@@ -222,7 +221,7 @@ class SlurmExecutor:
 
     def _ended(self, cluster: LoginNode, lost: Sequence[SlurmAttempt]) -> tuple[list[Key], Json]:
         """In another thread: how jobs ended that left no word, or of which Slurm knows nothing."""
-        attempts = [[*known.handle.key, known.number] for known in lost]
+        attempts = [[*known.handle.key, known.name] for known in lost]
         return [known.handle.key for known in lost], cluster.slurm("ended", attempts=attempts)
 
     def _order(self, known: SlurmAttempt, rank: int, what: str) -> None:
@@ -285,9 +284,10 @@ class SlurmExecutor:
         """Take in how jobs ended; asked again where nobody answered."""
         if isinstance(answer, Exception):
             return
-        for key, (out, requeued) in zip(answer[0], answer[1]["outs"], strict=True):
+        for key, (out, requeued, hosts) in zip(answer[0], answer[1]["outs"], strict=True):
             if known := self._known.get(key):
-                known.ended(answer[1]["states"].get(known.number, ("", "")), str(out), requeued=bool(requeued))
+                state = answer[1]["states"].get(known.name, ("", ""))
+                known.ended(state, str(out), requeued=bool(requeued), hosts=int(hosts))
 
     def _forget(self, present: set[Key]) -> None:
         """What has ended is not known any more."""

@@ -149,9 +149,9 @@ class LoginNode:
         with codec.checked(self.node.name):
             return [[str(each) for each in row] for row in rows if len(row) == 7]
 
-    def cancel(self, pair: Sequence[str]) -> None:
-        """End a job by its number, if that is known, and its name."""
-        self.slurm("cancel", jobs=[pair])
+    def cancel(self, name: str) -> None:
+        """End a job by its name, wherever it is."""
+        self.slurm("cancel", names=[name])
 
     def queue(self, asked: AttemptRequest, turn: int, say: Callable[[str], None]) -> str:
         """Bring everything, make on the login node what is made there, and put the attempt into the queue; Slurm's number.
@@ -167,7 +167,7 @@ class LoginNode:
         """
 
         def slow(text: str) -> None:
-            self.turns.step_aside(turn)
+            self.turns.takes_long(turn)
             say(text)
 
         try:
@@ -184,11 +184,11 @@ class LoginNode:
             about |= {"agent": self.brought(), "secrets": dict(asked.secrets)}
             with self.turns.mine(turn):
                 known = tuple(wanted.items()) in self._within
-                number = str(self.slurm("submit", **about, limits={} if known else wanted)["id"])
+                number = str(self.slurm("submit", **about, limits={} if known else wanted)["number"])
                 self._within.add(tuple(wanted.items()))
                 return number
         finally:
-            self.turns.step_aside(turn)
+            self.turns.end(turn)
 
     def _paths(self, plan: Plan, say: Callable[[str], None]) -> HostPaths:
         if not self.node.remote:
@@ -233,7 +233,7 @@ class LoginNode:
             NotQueued: that went wrong.
         """
         steps = tuple(step for step in plan.steps if step.made.startswith("cache/"))
-        if self._made(plan, [step.made for step in steps]):
+        if not (steps or plan.environment.lock) or self._made(plan, [step.made for step in steps]):
             return
         job, attempt = f"{LOGIN}{asked.handle.job}", asked.handle.attempt
         needed = request(job, attempt, replace(plan, steps=steps), [(self.node, ())], 0, paths, asked.secrets)

@@ -67,6 +67,14 @@ class QueueJob:
             return "resting"
         return "running" if self.state in LIVE else "ended"
 
+    @property
+    def granted(self) -> tuple[str, ...]:
+        """All its nodes; none where that cannot be told.
+
+        While it completes, those are listed alone that have more to clean up: https://slurm.schedmd.com/squeue.html, `%N`.
+        """
+        return () if self.phase == "pending" or self.state == "COMPLETING" else self.nodes
+
     def waits(self, now: float) -> str:
         """Why it waits, in Slurm's word, and until when as far as Slurm says so."""
         if self.phase == "resting":
@@ -114,15 +122,17 @@ def ambiguous(seen: AttemptStatus) -> bool:
     return seen.why == INTERRUPTED or (seen.signal or (seen.rc or 0) - 128) in (9, 15)
 
 
-def working(observed: Observed | None, key: tuple[str, int], *, cancelled: bool) -> Observed:
+def working(observed: Observed | None, key: tuple[str, int], *, cancelled: bool, placed: bool = True) -> Observed:
     """What is said of a node's part while its job is in Slurm's hands.
 
     The folder is seen from the login node: that no supervisor lives there, or that this machine was booted since, says nothing.
+    Neither does the end of the first part, until Slurm has said on which nodes others are (`placed`).
     """
     if observed is None:
         return Observed(AttemptStatus(*key, "running"), ())
     seen = replace(observed.seen, job=key[0])
-    if seen.phase in ("unknown", "lost") or ambiguous(seen):  # the last until Slurm says who ended it
+    unclear = seen.phase in ("unknown", "lost") or (seen.phase == "exited" and not placed)
+    if unclear or ambiguous(seen):  # the last until Slurm says who ended it
         phase: Literal["stopping", "running"] = "stopping" if cancelled else "running"
         seen = replace(seen, phase=phase, why="", rc=None, signal=None, ended=None, orphans=0)
     return replace(observed, seen=seen, tail=b"", reason=None, index="")
@@ -153,7 +163,7 @@ def finished(observed: Observed | None, key: tuple[str, int], state: str, out: s
     elif state in LOST:
         seen = replace(seen, phase="lost", why=LOST[state])
     elif state.startswith("CANCELLED"):
-        seen = replace(seen, phase="exited", why="stopped")
+        seen = replace(seen, phase="exited", why="stopped", evidence="cancelled in Slurm, not by tune")
     elif state == "OUT_OF_MEMORY":
         evidence = "Slurm ended it as OUT_OF_MEMORY: `memory:` of the target asks for more"
         seen = replace(seen, phase="exited", why="", signal=9, cause="out_of_memory", evidence=evidence)

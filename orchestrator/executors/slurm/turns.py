@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Condition
+
+QUICK = 5.0
+"""Seconds for which the others wait for one that says that it takes long: to look what is there takes a moment, too."""
+PACE = 0.2
+"""Seconds between two looks of those who wait for such a one."""
 
 
 class Turns:
@@ -13,29 +19,41 @@ class Turns:
     def __init__(self) -> None:
         """Nobody waits."""
         self._changed = Condition()
-        self._row: list[int] = []
+        self._row: dict[int, float | None] = {}
+        """Number -> when it said by the monotonic clock that it takes long. In their order."""
         self._drawn = 0
 
     def draw(self) -> int:
-        """The number of somebody new, who is last; `step_aside` or `mine` has to follow."""
+        """The number of somebody new, who is last; `end` has to follow."""
         with self._changed:
             self._drawn += 1
-            self._row.append(self._drawn)
+            self._row[self._drawn] = None
             return self._drawn
 
-    def step_aside(self, number: int) -> None:
-        """Let the others pass: it takes long until this one is ready, who then waits for nobody."""
+    def takes_long(self, number: int) -> None:
+        """Let the others pass, unless this one is ready within `QUICK`."""
         with self._changed:
-            if number in self._row:
-                self._row.remove(number)
+            self._row[number] = self._row[number] or time.monotonic()
+            self._changed.notify_all()
+
+    def end(self, number: int) -> None:
+        """It is done, or will not be."""
+        with self._changed:
+            self._row.pop(number, None)
             self._changed.notify_all()
 
     @contextmanager
     def mine(self, number: int) -> Iterator[None]:
-        """Wait until all before are done or have stepped aside, and be done at the end."""
+        """Wait until all before are done or take long, and be done at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: number not in self._row or self._row[0] == number)
+            while ahead := self._ahead(number):
+                self._changed.wait(PACE if any(ahead) else None)
         try:
             yield
         finally:
-            self.step_aside(number)
+            self.end(number)
+
+    def _ahead(self, number: int) -> list[float | None]:
+        """For whom it waits: when each said that it takes long."""
+        late = time.monotonic() - QUICK
+        return [since for each, since in self._row.items() if each < number and (since is None or since > late)]

@@ -9,9 +9,11 @@ import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
 from backends.recipe.problems import RecipeError
+from orchestrator.agent.slurm import answer
 from orchestrator.agent.slurm_command import FULL, SILENT, error_text
 from orchestrator.agent.slurm_site import minutes
 from orchestrator.executors.registry import kinds
+from orchestrator.executors.slurm import turns as turns_module
 from orchestrator.executors.slurm.script import limits, script
 from orchestrator.executors.slurm.section import Site
 from orchestrator.executors.slurm.states import QueueJob, finished, hostnames, working
@@ -200,11 +202,12 @@ def test_errors_of_slurm_have_a_meaning():
 # ---- order
 
 
-def test_who_was_submitted_first_is_queued_first():
+def test_who_was_submitted_first_is_queued_first(monkeypatch):
     """Whichever is ready first; one that takes long lets the others pass."""
+    monkeypatch.setattr(turns_module, "QUICK", 0.1)
     turns, done = Turns(), []
     numbers = [turns.draw() for _ in range(5)]
-    turns.step_aside(numbers[1])
+    turns.takes_long(numbers[1])
 
     def go(number):
         with turns.mine(number):
@@ -218,3 +221,73 @@ def test_who_was_submitted_first_is_queued_first():
     assert done == [numbers[0], *numbers[2:]]
     go(numbers[1])
     assert done[-1] == numbers[1]
+
+
+# ---- Slurm's programs
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """Programs of a Slurm that gave number 7 twice: to a job of ours that failed, and to somebody's after a crash."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    answers = {
+        "sacct": "7|FAILED|n0|a.1.t\n7|COMPLETED|n1|other\n",
+        "scontrol": f"JobCompType             = jobcomp/filetxt\nJobCompLoc              = {folder}/jobs\n",
+        "scancel": "",
+    }
+    for name, text in answers.items():
+        (folder / name).write_text(f"#!/bin/sh\necho {name} \"$@\" >> {folder}/calls\ncat <<'E'\n{text}E\n")
+        (folder / name).chmod(0o755)
+    (folder / "jobs").write_text(
+        "JobId=7 Name=a.1.t JobState=FAILED NodeList=n0\nJobId=7 Name=b JobState=COMPLETED NodeList=n1\n"
+    )
+    return folder
+
+
+@pytest.mark.parametrize("kept", ["accounts", "completions"])
+def test_a_number_that_slurm_gave_twice(programs, kept):
+    """How a job ended is told of the one with our name, and none is cancelled that has only the number."""
+    if kept == "completions":
+        (programs / "sacct").unlink()
+    home, request = str(programs / "home"), {"programs": str(programs), "attempts": [["a", 1, "a.1.t"]], "names": ["a.1.t"]}
+    (programs / "home/jobs/a/slurm/1").mkdir(parents=True)
+    (programs / "home/jobs/a/slurm/1/id").write_text("7")
+    assert answer(home, {**request, "do": "ended"})["states"] == {"a.1.t": ["FAILED", "n0"]}
+    answer(home, {**request, "do": "cancel"})
+    [call] = [line for line in (programs / "calls").read_text().splitlines() if line.startswith("scancel")]
+    assert call.split()[2:] == ["--name=a.1.t"]
+
+
+def test_a_slow_one_that_is_ready_soon_keeps_its_place(monkeypatch):
+    """To say that it takes long costs an attempt its turn after some seconds only."""
+    monkeypatch.setattr(turns_module, "QUICK", 600.0)
+    turns, done = Turns(), []
+    first, second = turns.draw(), turns.draw()
+    turns.takes_long(first)
+
+    def go(number):
+        with turns.mine(number):
+            done.append(number)
+
+    waits = threading.Thread(target=go, args=(second,))
+    waits.start()
+    go(first)
+    waits.join(30)
+    assert done == [first, second]
+
+
+def test_an_attempt_is_not_judged_by_its_first_part():
+    """Its first node has ended, and Slurm has not said yet whether there are others: it still runs, and its bytes are told."""
+    ended = Observed(AttemptStatus("a", 1, "exited", rc=0), (), b"log")
+    first = working(ended, KEY, cancelled=False, placed=False)
+    assert (first.seen.phase, first.seen.rc, first.log) == ("running", None, b"log")
+    assert working(ended, KEY, cancelled=False).seen.phase == "exited"
+
+
+def test_a_job_that_completes_does_not_lose_nodes():
+    """Slurm lists then those alone that it still cleans: an attempt on two nodes is not judged by one of them."""
+    row = ["7", "COMPLETING", "None", "1", "2", "n1", "a.1.t"]
+    assert QueueJob.of(row).granted == ()
+    assert QueueJob.of([*row[:1], "COMPLETED", *row[2:5], "n[0-1]", row[6]]).granted == ("n0", "n1")
+    assert QueueJob.of([*row[:1], "PENDING", *row[2:]]).granted == ()

@@ -59,10 +59,11 @@ def _completer(action: argparse.Action) -> Callable[..., Iterable[str]] | None:
         return FilesCompleter(("yaml", "yml"))
     if action.dest == "name" and not action.option_strings:
         return _named(_library)
+    if action.dest == "names":
+        return _named(_targets)
     first = kind.partition("|")[0]
     found = {
         "JOB": _named(_jobs),
-        "[check] NAME": _named(_targets),
         "TARGET": _listed(_targets),
         "TRAINER": _named(_trainers),
         "all": _listed(_trainers),

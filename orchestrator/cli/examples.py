@@ -1,4 +1,4 @@
-"""Two examples of each command, for its help; a test parses each."""
+"""Two or three examples of each command, for its help; a test parses each."""
 
 EXAMPLES = {
     "submit": ("tune submit r.yaml --follow", "tune submit r.yaml --on lab --set optim.lr=3e-4 --id lr-3e-4"),

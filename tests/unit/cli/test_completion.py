@@ -28,6 +28,7 @@ LINES = [
     ("logs night", "logs nightly-7"),
     ("status --wat", "status --watch"),
     ("submit r.yaml --on la", "submit r.yaml --on lab"),
+    ("targets check la", "targets check lab"),
     ("explain optim.warmup_st", "explain optim.warmup_steps"),
     ("recipes show quick", "recipes show quickstart"),
     ("submit recipe-of", "submit recipe-of-mine.yaml"),

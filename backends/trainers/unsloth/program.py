@@ -193,7 +193,8 @@ class _Program:
         value = _plain(ast.literal_eval(usual[0]))
         if value is None:
             raise ValueError("no default")
-        told = f"{name}.{attribute} = {value}: the default of the program's own option"
+        shown = "***" if is_secret(attribute, value) else value
+        told = f"{name}.{attribute} = {shown}: the default of the program's own option"
         self.notes += [told] if told not in self.notes else []
         return value
 

@@ -327,6 +327,9 @@ def test_a_secret_in_a_program():
     made = found(SCRIPT.replace("dtype = None", f'token = "{token}"'))
     assert token not in repr(made.entries) + json.dumps(made.values)
     assert made.recipe.secrets == ["HF_TOKEN"]
+    options = f'args = parser.parse_args()\nparser.add_argument("--hf_token", default = "{token}")\n'
+    made = found(options + SCRIPT.replace("dtype = None", "token = args.hf_token"))
+    assert token not in repr(made.entries) + json.dumps(made.values) + repr(made.notes)
 
 
 def test_a_program_in_the_place_of_a_recipe(tmp_path):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority", "evaluate", "export", "serve", "chat"),
-    "look": ("status", "logs", "metrics", "pull", "ssh", "dashboard"),
+    "look": ("status", "logs", "metrics", "pull", "ssh", "dashboard", "mcp"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("init", "translate", "import", "explain", "preview", "recipes", "schema"),
     "machines": ("targets", "du", "prune", "doctor", "completion"),
@@ -40,6 +40,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("disk", "df"), "du"),
     **dict.fromkeys(("clean", "gc", "purge"), "prune"),
     **dict.fromkeys(("new", "quickstart"), "init"),
+    **dict.fromkeys(("agent", "agents"), "mcp"),
     "help": "--help",
 }
 """What other tools call a command of ours."""

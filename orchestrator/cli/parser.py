@@ -34,7 +34,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 COMPILING = ("submit", "sweep", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority", "ssh")
 FOLLOWING = ("evaluate", "export", "serve", "chat")
-INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion", "du", "prune", "init")
+INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion", "du", "prune", "init", "mcp")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
@@ -309,16 +309,9 @@ def _inspecting(commands: Any) -> None:
         "--allow-host", action="append", default=[], metavar="NAME[:PORT]", help="host name of a reverse proxy in front of it"
     )
     page.add_argument("--root-path", default="", metavar="PATH", help="path prefix of a reverse proxy in front of it")
-    shells = _command(commands, "completion", "completion", "print the script that completes commands, jobs and names with TAB")
-    shells.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell; its start-up file evaluates the script")
-    first = _command(commands, "init", "init", "write a first recipe for a data file; asks for what is not given")
-    first.add_argument("--data", metavar="FILE", help="the rows: .jsonl, .json or .txt")
-    first.add_argument("--goal", choices=("task", "style", "facts"), help="what the model should learn (default: task)")
-    first.add_argument("--model", metavar="MODEL", help="hub id or folder of the base model (default: Qwen/Qwen2.5-0.5B)")
-    first.add_argument("--accelerator", choices=("cpu", "cuda"), help="what to train on (default: cuda)")
-    first.add_argument("--name", default="", metavar="NAME", help="name of the recipe (default: after the data file)")
-    first.add_argument("--out", metavar="FILE", help="recipe file to write (default: recipe.yaml)")
-    first.add_argument("--json", action="store_true", help="print one JSON document")
+    from orchestrator.cli.tools_parser import add_tools  # noqa: PLC0415  # a page of its own
+
+    add_tools(commands, _command)
     from orchestrator.cli.storage_parser import add_storage  # noqa: PLC0415  # a page of its own
 
     add_storage(commands, _command, STATES)

@@ -1,0 +1,31 @@
+"""Options of the commands for shells, for agents, and for whoever begins."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.cli.stage_parser import Command
+
+
+def add_tools(commands: object, command: Command) -> None:
+    """`tune completion`, `tune init` and `tune mcp`.
+
+    Args:
+        commands: of the parser.
+        command: makes one of them.
+    """
+    shells = command(commands, "completion", "completion", "print the script that completes commands, jobs and names with TAB")
+    shells.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell; its start-up file evaluates the script")
+    first = command(commands, "init", "init", "write a first recipe for a data file; asks for what is not given")
+    first.add_argument("--data", metavar="FILE", help="the rows: .jsonl, .json or .txt")
+    first.add_argument("--goal", choices=("task", "style", "facts"), help="what the model should learn (default: task)")
+    first.add_argument("--model", metavar="MODEL", help="hub id or folder of the base model (default: Qwen/Qwen2.5-0.5B)")
+    first.add_argument("--accelerator", choices=("cpu", "cuda"), help="what to train on (default: cuda)")
+    first.add_argument("--name", default="", metavar="NAME", help="name of the recipe (default: after the data file)")
+    first.add_argument("--out", metavar="FILE", help="recipe file to write (default: recipe.yaml)")
+    first.add_argument("--json", action="store_true", help="print one JSON document")
+    agents = command(
+        commands, "mcp", "mcp", "serve tools for agents over stdio, by the Model Context Protocol (needs tunesmith[mcp])"
+    )
+    agents.add_argument("--allow-actions", action="store_true", help="also tools that submit and cancel (default: only look)")

@@ -64,5 +64,9 @@ def test_axolotl_accepts_what_comes_back(corpus, trainer_python):
     ]
     for path, why in left:
         print(f"  {path}: {why}")
+    for (path, *_), one, other in zip(pairs, before, after, strict=True):
+        if not one["ok"]:
+            said = "refused as it comes, and accepted again" if other["ok"] else "refused as it comes, and again"
+            print(f"  {path}: {said}: {' '.join(one['why'].split())[:200]}")
     assert len(pairs) > 250
     assert not left

@@ -57,6 +57,11 @@ class Home(NamedTuple):
         return mirror if rank or mirror.exists() else self.jobs / job / str(attempt) / "log"
 
     @property
+    def results(self) -> Path:
+        """What jobs left on machines that were given back: one folder a job, in it one an attempt."""
+        return self.path / "results"
+
+    @property
     def cache(self) -> Path:
         """Models and data by content."""
         return self.path / "cache"

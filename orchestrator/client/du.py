@@ -25,5 +25,5 @@ def du(on: Sequence[str] = (), *, say: Say = quiet) -> list[StorageUse]:
         NotFound: there is no such target.
     """
     home, known = Home.find(), layout()
-    nodes = [node for each in chosen(known, ",".join(on) or ",".join(known.candidates), argument="on") for node in each.nodes]
+    nodes = [node for each in chosen(known, ",".join(on) or ",".join(known.candidates), argument="on") for node in each.machines]
     return ask(home, {node.key: node for node in nodes}, say)

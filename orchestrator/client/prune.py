@@ -17,6 +17,7 @@ from orchestrator.client.progress import Say, quiet
 from orchestrator.client.pulling import is_pulled
 from orchestrator.client.session import session
 from orchestrator.client.targets import layout
+from orchestrator.executors.attempt_files import given_back, is_apart
 from orchestrator.jobs.pruning import PRUNED, PrunedJob, PruneRules, Pruning, passes
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
@@ -54,10 +55,10 @@ def prune(jobs: Iterable[str] = (), rules: PruneRules | None = None, *, act: boo
         everything = here.store.jobs()
         wanted = find(here.store, listed) if listed else everything
         picked, kept = _picked(here.home, here.store, wanted, everything, rules)
-        where = {job.id: _placed(here.store, job) for job in picked}
+        where = {job.id: _placed(here.home, here.store, job) for job in picked}
         nodes = {node.key: node for placed in where.values() for node, _ in placed}
         if rules.caches:
-            nodes |= {node.key: node for each in layout().candidates.values() for node in each.nodes}
+            nodes |= {node.key: node for each in layout().candidates.values() for node in each.machines}
         found = {key: held for key, held in zip(nodes, ask(here.home, nodes, say), strict=True) if not held.fault}
         for job in picked:
             if silent := [node.name for node, _ in where[job.id] if node.key not in found]:
@@ -120,7 +121,7 @@ def _sources(store: Store, job: Job) -> set[str]:
     return {path.partition("/")[0] for path in paths} - {job.id}
 
 
-def _placed(store: Store, job: Job) -> list[tuple[Node, Attempt]]:
+def _placed(home: Home, store: Store, job: Job) -> list[tuple[Node, Attempt]]:
     """Where each attempt of a job lies: the machine, and the name by which its state folder knows it."""
     request = JobRequest.unpacked(store.request(job.id))
     listed = {node.name for candidate in request.candidates for node in candidate.nodes}
@@ -128,7 +129,9 @@ def _placed(store: Store, job: Job) -> list[tuple[Node, Attempt]]:
     for number in range(1, job.attempt + 1):
         nodes = request.nodes(AttemptRecord.from_dict(store.positions(job.id, number)).placement)
         found += [
-            (node, (job.id if node.name in listed else rank_job(job.id, rank), number)) for rank, (node, _) in enumerate(nodes)
+            (node, (job.id if node.name in listed or is_apart(node) else rank_job(job.id, rank), number))
+            for rank, (node, _) in enumerate(nodes)
+            if not given_back(home, node)
         ]
     return found
 
@@ -175,6 +178,7 @@ def _removed(
             finally:
                 transport.close()
     for each in plan:
+        shutil.rmtree(home.results / each.job.id, ignore_errors=True)
         store.note(each.job.id, time.time(), PRUNED, f"its files were removed from {', '.join(each.hosts) or 'nowhere'}")
     return freed, left
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +12,11 @@ from orchestrator.client.errors import AlreadyExists, InvalidRequest, NotFound, 
 from orchestrator.client.jobs import find_attempt
 from orchestrator.client.pulling import pulling
 from orchestrator.client.session import session
-from orchestrator.executors.attempt_files import reached
+from orchestrator.executors.attempt_files import RESULTS, brought, reached
 from orchestrator.home import Home
 from orchestrator.render.points import metrics_csv
 from orchestrator.store.requests import JobRequest
 from orchestrator.transports.base import Told, TransportError, ignore_progress
-
-RESULTS = ("work/checkpoint", "work/adapter")
-"""What every job that has trained leaves, in Hugging Face layout."""
 
 
 class Pulled(NamedTuple):
@@ -72,7 +70,9 @@ def pull(
             json.dumps(JobRequest.unpacked(here.store.request(job.id)).plan.as_dict(), indent=1) + "\n", "utf-8"
         )
         (folder / "metrics.csv").write_text(metrics_csv({job.id: here.store.points(job.id, attempt=number)}) + "\n", "utf-8")
-        found: list[Path] = []
+        found = _kept(here.home, job.id, number, folder)
+        if found and not everything and all((folder / "work" / name).exists() for name in wanted_files):
+            return Pulled(folder, found)
         try:
             with pulling(here.home, job.id), reached(here.home, here.store, job.id, number) as hosts:
                 if not hosts:
@@ -91,6 +91,16 @@ def pull(
         rule = f"is not in the folder of attempt {number} of {job.id}; all else is in {folder}"
         raise NotFound(missing[0], rule, argument="file", hint=f"`tune pull {job.id} --all` brings all that there is")
     return Pulled(folder, found)
+
+
+def _kept(home: Home, job: str, attempt: int, into: Path) -> list[Path]:
+    """What was brought here before the attempt's machines were given back, copied into a folder; none where nothing was."""
+    kept = brought(home, job, attempt)
+    if not kept.exists():
+        return []
+    with pulling(home, job):
+        shutil.copytree(kept, into, dirs_exist_ok=True)
+    return [into / each.relative_to(kept) for each in sorted(kept.rglob("*")) if each.is_file()]
 
 
 def local_checkpoint(id: str, attempt: int) -> Path | None:

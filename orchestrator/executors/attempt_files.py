@@ -4,15 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from orchestrator.agent.allocation import rank_job
 from orchestrator.home import Home
 from orchestrator.store import Store
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
-from orchestrator.targets.connect import connect
+from orchestrator.targets.connect import connect, ssh_address
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import Transport
+
+RESULTS = ("work/checkpoint", "work/adapter")
+"""What every job that has trained leaves, in Hugging Face layout."""
+
+
+def brought(home: Home, job: str, attempt: int) -> Path:
+    """Where the results of an attempt lie here whose machines are given back when nobody wants them; there may be none."""
+    return home.results / job / str(attempt)
+
+
+def is_apart(node: Node) -> bool:
+    """Has a node that an engine granted a state folder of its own, in which the job has its own name?"""
+    return bool(node.ray or (node.ssh and node.ssh.pinned))
+
+
+def given_back(home: Home, node: Node) -> bool:
+    """Is it a machine that was made for jobs, and is not there any more? Its host keys are kept as long as it is."""
+    return bool(node.ssh and node.ssh.pinned and not Path(ssh_address(home, node.ssh).pinned).exists())
 
 
 @contextmanager
@@ -25,7 +44,10 @@ def reached(home: Home, store: Store, job: str, attempt: int) -> Iterator[list[t
     request = JobRequest.unpacked(store.request(job))
     listed = {node.name for candidate in request.candidates for node in candidate.nodes}
     nodes = [node for node, _ in request.nodes(record.placement)]
-    ways = [(node, connect(home, node), job if node.name in listed else rank_job(job, rank)) for rank, node in enumerate(nodes)]
+    ways = [
+        (node, connect(home, node), job if node.name in listed or is_apart(node) else rank_job(job, rank))
+        for rank, node in enumerate(nodes)
+    ]
     try:
         yield ways
     finally:

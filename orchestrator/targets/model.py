@@ -47,6 +47,11 @@ class Candidate:
         return tuple(node for node in self.nodes if node.devices and node.accelerator == self.target.accelerator)
 
     @property
+    def machines(self) -> tuple[Node, ...]:
+        """Nodes that can be asked: one that stands in for others has no address."""
+        return tuple(node for node in self.nodes if not node.stands_in)
+
+    @property
     def unknown(self) -> tuple[Node, ...]:
         """Nodes that must be asked what they have before a job can get them."""
         return tuple(node for node in self.nodes if not node.devices)

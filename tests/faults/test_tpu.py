@@ -64,7 +64,7 @@ def until(true, seconds=120):
     return found
 
 
-def test_a_queued_slice_from_request_to_deletion(tune, fake, clusters, recipe, home):  # noqa: F811
+def test_a_queued_slice_from_request_to_deletion(tune, fake, clusters, recipe, home, hosts):  # noqa: F811
     """A dry run sends nothing; a job asks for a slice, trains on it and gives it back. The token is in
     no file, no command line, and nothing that is printed.
     """
@@ -83,7 +83,13 @@ def test_a_queued_slice_from_request_to_deletion(tune, fake, clusters, recipe, h
     events = tune("status", "--events", "one").stdout
     [row] = tune.json("status", "one")
     assert (row["state"], row["step"]) == ("SUCCEEDED", 2)
+    hosts[0].cut()
+    tune("pull", "one")  # the slice is gone, and what was trained is here
+    assert (tune.cwd / "one/work/checkpoint/x").read_text() == "x\n"
     assert holding(TOKEN, home) == []
+    tune("prune", "one", "--yes")
+    assert not (home / "results" / "one").exists()
+    assert tune("du").returncode == 0
     assert not any(TOKEN.encode() in line for line in heard)
     assert TOKEN not in shown + events
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from heapq import merge
 from itertools import takewhile
@@ -21,8 +21,9 @@ from orchestrator.executors.hosts import HostsExecutor
 from orchestrator.executors.launch import PLACEMENT
 from orchestrator.executors.tpu.lifecycle import Attempt, Create, Key
 from orchestrator.executors.tpu.pool import Look, Pool, trouble
+from orchestrator.executors.tpu.results import Owed, bring, forget, note, noted, owed
 from orchestrator.executors.tpu.section import TpuSite
-from orchestrator.executors.tpu.slices import SliceView, nodes, placement
+from orchestrator.executors.tpu.slices import GONE, SliceView, nodes, placement
 from orchestrator.monitoring.poll import Observed
 from orchestrator.targets.connect import connect
 from orchestrator.targets.model import Candidate
@@ -95,16 +96,7 @@ class TpuExecutor:
             if _asks_api(handle):
                 self._pool(handle)
         self._look()
-        for name, answer in self.calls.take(patience).items():
-            match name:
-                case ("look", str(target)):
-                    self._looked(self.pools[target], answer, handles)
-                case ("create", str(target), Create() as asked):
-                    self.pools[target].due = 0.0
-                    if isinstance(answer, Exception):
-                        self.pools[target].not_created(asked, answer)
-                case _:  # one was given back: the list will show it
-                    pass
+        self._hear(patience, handles)
         told, self._told = {key: each for key, each in self._told.items() if key in handles}, {}
         for status in self.placed.poll([self._resolved(each) for each in watched if each.handle.placement.devices], patience):
             told[status.job, status.attempt] = self._indexed(status, handles[status.job, status.attempt])
@@ -182,6 +174,23 @@ class TpuExecutor:
                 pool.due = time.monotonic() + pool.site.pace
                 self.calls.send(("look", name), pool.look)
 
+    def _hear(self, patience: float, handles: dict[Key, Handle]) -> None:
+        """Take in what the API answered."""
+        for name, answer in self.calls.take(patience).items():
+            match name:
+                case ("look", str(target)):
+                    self._looked(self.pools[target], answer, handles)
+                case ("create", str(target), Create() as asked):
+                    self.pools[target].due = 0.0
+                    if isinstance(answer, Exception):
+                        self.pools[target].not_created(asked, answer)
+                case ("bring", str(target), str(name), *_):
+                    self.pools[target].troubles[name] = trouble(answer) if isinstance(answer, Exception) else ""
+                case ("delete", str(), str(name)) if not isinstance(answer, Exception):
+                    forget(self.home, name)
+                case _:  # it is asked for again, after the next look
+                    pass
+
     def _looked(self, pool: Pool, answer: Look | Exception, handles: dict[Key, Handle]) -> None:
         """Decide about the slices of a target, and do it."""
         mine = [each for each in handles.values() if each.placement.target == pool.name and _asks_api(each)]
@@ -199,17 +208,28 @@ class TpuExecutor:
         decision = pool.decide(attempts, answer)
         for asked in decision.create:
             self.calls.send(("create", pool.name, asked), pool.create, asked)
+        keys = {each.key for each in handles.values()}
+        for view in answer.views if pool.rules.ours else ():
+            self._bring(pool, view, keys)
         for view in decision.delete:
-            self.calls.send(("delete", pool.name, view.name), pool.delete, view)
+            if view.state in GONE or not noted(self.home, view.name):
+                self.calls.send(("delete", pool.name, view.name), pool.delete, view)
         self._gone |= decision.lost
         for key, why in decision.waits.items():
             self._told[key] = Status(*key, "pending", reason=why)
         for key, view in decision.granted.items():
             self._granted(pool, handles[key], view)
 
+    def _bring(self, pool: Pool, view: SliceView, alive: Collection[Key]) -> None:
+        """Bring here what attempts left that have ended, as soon as they have: a slice may be taken at any time."""
+        for each in owed(self.home, view.name, alive) if view.state == "ready" else ():
+            self.calls.send(("bring", pool.name, view.name, *each.key), bring, self.home, pool.candidate, view.name, each)
+
     def _granted(self, pool: Pool, handle: Handle, view: SliceView) -> None:
         """A slice is there for an attempt. It is started by the poll that follows, when the controller has written down where."""
         placed = placement(pool.name, view, pool.devices)
+        if pool.rules.ours:
+            note(self.home, view.name, Owed(*handle.key, placed))
         request = self._requests.pop(handle.key)
         self.submit(replace(request, handle=replace(handle, placement=placed)))
         self._told[handle.key] = Status(*handle.key, "pending", reason=f"{view.name} is there", placement=placed)

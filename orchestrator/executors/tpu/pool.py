@@ -15,6 +15,7 @@ from orchestrator.agent.identity import state_id
 from orchestrator.executors.tpu.api import ApiError, TpuApi
 from orchestrator.executors.tpu.credentials import Token, find_token
 from orchestrator.executors.tpu.lifecycle import Attempt, Create, Decision, Memory, SliceRules, decide, refused
+from orchestrator.executors.tpu.results import FOLDER
 from orchestrator.executors.tpu.section import PINNED, TpuSite
 from orchestrator.executors.tpu.slices import SliceView, Worker, node_view, request_view, with_node, workers
 from orchestrator.transports.base import TransportError
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from orchestrator.agent.files import Json
     from orchestrator.home import Home
     from orchestrator.targets.model import Candidate
-
-
-FOLDER = "slices"
-"""Of the state folder: a file for each target with its slices, as they were seen last."""
 
 
 class Look(NamedTuple):
@@ -50,8 +47,10 @@ class Pool:
 
     def __init__(self, home: Home, candidate: Candidate, token: Token | None = None) -> None:
         self.home, self.site, self.rules = home, TpuSite.of(candidate), rules_of(home, candidate)
-        self.name, self.devices = candidate.name, candidate.target.devices
+        self.candidate, self.name, self.devices = candidate, candidate.name, candidate.target.devices
         self.memory = Memory()
+        self.troubles: dict[str, str] = {}
+        """Slice -> why what a job left there is not here yet; empty when it is."""
         self.due = 0.0
         """When to look again, by the monotonic clock."""
         self.silent = ""
@@ -100,6 +99,7 @@ class Pool:
         self.memory = decision.memory
         held = {each.slice: f"{each.key[0]}/{each.key[1]} has it" for each in attempts if each.slice}
         held |= {view.name: f"{job}/{attempt} has it" for (job, attempt), view in decision.granted.items()}
+        held |= {name: f"kept for what a job left there: {why}" for name, why in self.troubles.items() if why}
         self._keep([view for view in look.views if view not in decision.delete], held)
         return decision
 

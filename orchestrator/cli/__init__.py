@@ -24,7 +24,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command; its exit code."""
     args = command_parser(*argv[:1]).parse_args(argv)
     if not args.command:
-        command_parser().print_help()
+        command_parser("--help").print_help()
         return DONE
     module = __import__(f"orchestrator.cli.{args.module}", fromlist=[args.function])
     return int(getattr(module, args.function)(args) or DONE)

@@ -49,7 +49,7 @@ OTHER_NAMES = {
 class GroupedParser(argparse.ArgumentParser):
     """The command itself: its help lists commands by group, and an unknown command gets the nearest one as a hint."""
 
-    commands: argparse._SubParsersAction[CommandParser]
+    commands: Any
 
     def format_help(self) -> str:
         """Usage, then the commands by group."""
@@ -77,6 +77,23 @@ class GroupedParser(argparse.ArgumentParser):
             hint = f"did you mean tune {near[0]}?" if near else "`tune --help` lists the commands"
             message = f"there is no command {found[1]!r}\n\nhint: {hint}"
         super().error(message)
+
+
+class NamedCommand:
+    """In place of a command where only its name and what it does are wanted: it takes no options, which take their time."""
+
+    def __init__(self, **_: object) -> None:
+        pass
+
+    def add_argument(self, *_: object, **_kw: object) -> None:
+        """Nothing."""
+
+    def set_defaults(self, **_: object) -> None:
+        """Nothing."""
+
+    def add_mutually_exclusive_group(self, **_: object) -> NamedCommand:
+        """Takes no options either."""
+        return self
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE
@@ -55,6 +54,8 @@ def priority(args: argparse.Namespace) -> int:
 
 def _show(ids: Sequence[str], what: str, args: argparse.Namespace) -> int:
     if args.json:
+        import json  # noqa: PLC0415  # the parser comes here too
+
         print(json.dumps([{"id": id, "changed": what} for id in ids], indent=1))
     else:
         for id in ids:

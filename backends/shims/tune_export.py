@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_changed
 import tune_layout
 import tune_shape
 import tune_shared
@@ -40,6 +41,11 @@ def main(path: str) -> int:
 
 
 def _export(wish: dict[str, str]) -> None:
+    _written(wish)
+    tune_changed.note(wish["model"], wish["out"])
+
+
+def _written(wish: dict[str, str]) -> None:
     shape, trained = _shape(wish["model"]), Path(wish["trained"])
     weights, adapter = _torchtune(trained, shape) if wish["from"] == "torchtune" else _litgpt(trained, shape, wish.get("over"))
     _check(weights, wish["model"], trained)

@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tune_changed
 import tune_layout
 import tune_shape
 import tune_shared
@@ -38,6 +39,11 @@ def main(path: str) -> int:
 
 
 def _export(wish: dict[str, str]) -> None:
+    _written(wish)
+    tune_changed.note(wish["model"], wish["out"])
+
+
+def _written(wish: dict[str, str]) -> None:
     trained = Path(wish["trained"])
     adapted = (trained / ADAPTER[1]).exists()  # with some methods the base's weights lie beside it
     tune_layout.whole(wish["out"], lambda place: _write(wish, place, adapted=adapted))

@@ -17,7 +17,7 @@ from orchestrator.home import Home
 from orchestrator.jobs.lifecycle import Facts
 from orchestrator.jobs.retry import Rules, astray, diverges
 from orchestrator.monitoring.drift import RESOLVED
-from orchestrator.monitoring.metrics import LONGEST_NOTE
+from orchestrator.monitoring.metrics import LONGEST_NOTE, rows_note
 from orchestrator.monitoring.poll import FAILED, MANIFEST, SUMMARY, TAIL, last_words
 from orchestrator.store import Job
 from orchestrator.store.attempts import AttemptRecord
@@ -142,6 +142,11 @@ def summary_text(summary: Mapping[str, object] | None) -> str:
     return " ".join(text.split())[:LONGEST_NOTE] if isinstance(text, str) else ""
 
 
+def notes_text(manifest: Mapping[str, Any] | None, summary: Mapping[str, object] | None) -> str:
+    """What a person should know of a job that has succeeded: of its rows, and of what the last step says."""
+    return "; ".join(filter(None, (rows_note(manifest), summary_text(summary))))
+
+
 def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watched:
     """The attempt as its executor is asked about it."""
 
@@ -159,7 +164,7 @@ def _watch(job: Job, case: ActiveAttempt, rank: int) -> Watch:
     log = case.mirrors[rank].size if rank in case.mirrors else None
     if rank:
         return Watch(job.id, job.attempt, log=log, failed=FAILED, tail=TAIL)
-    training = (*(() if case.manifest else (MANIFEST,)), *(() if case.compared else (RESOLVED,)))
+    training = (*(() if case.manifest else (MANIFEST,)), *(() if case.compared else (RESOLVED,)), SUMMARY)
     whole = (SUMMARY,) if case.plan.backend in STAGES else training
     promised, patterns = case.plan.promise.files, case.plan.watch
     return Watch(job.id, job.attempt, promised, case.record.cursor.offsets(), patterns, log, whole, FAILED, TAIL)

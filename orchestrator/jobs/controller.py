@@ -19,7 +19,7 @@ from orchestrator.executors.base import AttemptRequest, ExecutorContext, Status,
 from orchestrator.executors.registry import Executors
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
-from orchestrator.jobs.attempt import ActiveAttempt, facts, served, summary_text, watched
+from orchestrator.jobs.attempt import ActiveAttempt, facts, notes_text, served, watched
 from orchestrator.jobs.attempt_history import beginning, outcome, tried
 from orchestrator.jobs.following import begin_next
 from orchestrator.jobs.halving import outdone
@@ -28,7 +28,7 @@ from orchestrator.jobs.queue import Queue
 from orchestrator.jobs.retry import Again, Rules, again, elsewhere, hangs
 from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.monitoring.drift import drifted
-from orchestrator.monitoring.metrics import points, row_counts, rows_note, summed, thin
+from orchestrator.monitoring.metrics import points, row_counts, summed, thin
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.fingerprints import WAY_OUT, changed
 from orchestrator.store import Active, Changes, Store
@@ -251,7 +251,7 @@ class Controller:
         seen = speaker.seen if speaker else AttemptStatus(job.id, job.attempt, "unknown")
         first = status.ranks[0] if status.ranks else None
         if new.state == "SUCCEEDED":
-            new = replace(new, detail=new.detail or rows_note(case.manifest) or summary_text(first.summary if first else None))
+            new = replace(new, detail=new.detail or notes_text(case.manifest, first.summary if first else None))
             begin_next(self.store, self.secrets, job, case.request, case.record.placement)
         if new.state not in ENDED or new.state == "SUCCEEDED":
             self._become(each, new, seen)

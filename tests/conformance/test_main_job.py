@@ -111,6 +111,25 @@ def test_a_loss_that_is_not_a_number(tune, home, trainer):
     assert ended_with_0(home, job)
 
 
+def test_a_run_that_changes_nothing(tune, home):
+    """A rate of 0 in a native key: the trainer ends with 0, every weight is as it was: FAILED, not_changed."""
+    reason, detail, job = failed(tune, *small("--to", "litgpt", "--set", "native.litgpt.optimizer.init_args.lr=0.0"))
+    assert reason == "not_changed"
+    assert "the learning rate was 0" in detail
+    assert ended_with_0(home, job)
+
+
+@pytest.mark.thorough
+def test_a_run_that_bf16_rounds_away(tune):
+    """SUCCEEDED, and the job says that few weights have changed, and what to do; the same kept in float32 says nothing."""
+    for precision, told in (("bf16", True), ("fp32", False)):
+        words = ("--set", "optim.lr=1e-6", "--set", f"train.precision={precision}")
+        job = tune("submit", *small("--to", "torchtune", *words), "--follow").stdout.strip()
+        [row] = tune.json("status", job)
+        assert row["state"] == "SUCCEEDED"
+        assert ("of the weights changed: in bf16" in row["detail"]) is told
+
+
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_a_missing_checkpoint(tune, home, trainer):
     """The trainer ended with 0 and its checkpoint is not where it should be: FAILED, no_checkpoint."""

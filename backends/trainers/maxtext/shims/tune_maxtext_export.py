@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_changed
 import tune_layout
 import tune_maxtext_hosts
 import tune_maxtext_weights
@@ -36,6 +37,11 @@ def main(path: str) -> int:
 
 
 def _export(wish: Mapping[str, Any]) -> None:
+    _written(wish)
+    tune_changed.note(wish["model"], wish["out"])
+
+
+def _written(wish: Mapping[str, Any]) -> None:
     shape, last = tune_shape.read(wish["model"], tune_shape.FAMILIES), _last(Path(wish["trained"]))
     lora = wish.get("lora")
     if lora:

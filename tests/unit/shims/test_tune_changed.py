@@ -1,0 +1,105 @@
+"""How far training has moved the weights, told from files alone."""
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tune_changed as changed
+
+
+def bits(values, kind):
+    """Numbers as a file has them; bfloat16 by its definition: float32 without its lower half, to the nearest, ties to even."""
+    if kind != "BF16":
+        return np.asarray(values, {"F32": "<f4", "F16": "<f2"}[kind]).tobytes()
+    out = []
+    for value in np.ravel(values):
+        whole = struct.unpack("<I", struct.pack("<f", value))[0]
+        upper, lower = divmod(whole, 1 << 16)
+        out.append(upper + (lower > 1 << 15 or (lower == 1 << 15 and upper % 2)))
+    return struct.pack(f"<{len(out)}H", *out)
+
+
+def save(folder: Path, kind="F32", name="model.safetensors", **tensors):
+    """A safetensors file, written by the format's description."""
+    folder.mkdir(exist_ok=True)
+    header, data = {}, b""
+    for key, values in tensors.items():
+        raw = bits(values, kind)
+        place = [len(data), len(data) + len(raw)]
+        header[key.replace("__", ".")] = {"dtype": kind, "shape": [len(np.ravel(values))], "data_offsets": place}
+        data += raw
+    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
+    (folder / name).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def test_what_has_changed_is_counted(tmp_path, monkeypatch):
+    """The share of elements that differ and the size of the step, over files of any number; rows of tokens count apart."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(1)
+    first, second, words = rng.normal(size=1000), rng.normal(size=500), rng.normal(size=300)
+    save(tmp_path / "model", a__weight=first, model__embed_tokens__weight=words)
+    save(tmp_path / "model", name="more.safetensors", b__weight=second)
+    moved = first.copy()
+    moved[:250] += 0.5
+    save(tmp_path / "out", a__weight=moved, b__weight=second, model__embed_tokens__weight=words)
+    changed.note("model", "out")
+    found = json.loads(Path("summary.json").read_text())
+    assert "detail" not in found
+    assert (found["changed"]["changed"], found["changed"]["of"]) == (250, 1800)
+    assert found["changed"]["inner"] == pytest.approx(250 / 1500)
+    before = np.concatenate([first, second, words])
+    assert found["changed"]["by"] == pytest.approx(0.5 * np.sqrt(250) / np.linalg.norm(before), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["F32", "BF16", "F16"])
+def test_nothing_has_changed(tmp_path, monkeypatch, kind):
+    """Where every weight is as it was, rounded as it was saved, the step fails for that."""
+    monkeypatch.chdir(tmp_path)
+    values = np.concatenate([np.random.default_rng(2).normal(size=4096), [1 + 1 / 256, 1 + 3 / 256, -0.0, 0.0, 65504]])
+    save(tmp_path / "model", a__weight=values)
+    save(tmp_path / "out", kind, a__weight=values)
+    with pytest.raises(ValueError, match="none of 4,101 weights is another than before") as caught:
+        changed.note("model", "out")
+    assert caught.value.reason == "not_changed"
+    assert not Path("summary.json").exists()
+
+
+def test_a_run_that_bf16_rounds_away_is_told(tmp_path, monkeypatch):
+    """Few weights in bfloat16 that have changed: the job says how few, and the way out; in float32 few is no fault."""
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(3).normal(size=2000)
+    moved = values.copy()
+    moved[:20] *= 1.1
+    save(tmp_path / "model", "BF16", a__weight=values)
+    save(tmp_path / "out", "BF16", a__weight=moved)
+    changed.note("model", "out")
+    detail = json.loads(Path("summary.json").read_text())["detail"]
+    assert detail.startswith("only 1.00% of the weights changed: in bf16")
+    assert "bf16-mixed" in detail
+    save(tmp_path / "model", a__weight=values)
+    save(tmp_path / "out", a__weight=moved)
+    changed.note("model", "out")
+    assert "detail" not in json.loads(Path("summary.json").read_text())
+
+
+def test_an_adapter_is_looked_at_itself(tmp_path, monkeypatch):
+    """B of LoRA begins with zeros: where it still has nothing else, nothing was trained, whatever merging has rounded."""
+    monkeypatch.chdir(tmp_path)
+    zeros, some = np.zeros(64), np.random.default_rng(4).normal(size=64)
+    save(tmp_path / "adapter", name="adapter_model.safetensors", x__lora_A__weight=some, x__lora_B__weight=zeros)
+    with pytest.raises(ValueError, match="none of 64 weights"):
+        changed.note("model", "out")
+    save(tmp_path / "adapter", name="adapter_model.safetensors", x__lora_A__weight=some, x__lora_B__weight=some)
+    changed.note("model", "out")
+    assert json.loads(Path("summary.json").read_text())["changed"]["share"] == 1.0
+
+
+def test_a_base_in_other_files_is_not_compared(tmp_path, monkeypatch):
+    """Where the base has no safetensors there is nothing to say."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").mkdir()
+    save(tmp_path / "out", a__weight=np.ones(4))
+    changed.note("model", "out")
+    assert not Path("summary.json").exists()

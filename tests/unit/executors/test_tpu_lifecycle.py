@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.executors.tpu.lifecycle import MISSING, Attempt, Memory, SliceRules, decide, refused
+from orchestrator.executors.tpu.lifecycle import MISSING, UNSEEN, Attempt, Memory, SliceRules, decide, refused
 from orchestrator.executors.tpu.slices import GONE, SliceView, Worker
 
 ZONES = (("us-central2-b", "v4-8"), ("europe-west4-a", "v4-8"))
@@ -211,3 +211,22 @@ def test_the_users_own_slice_is_left_as_it_is():
     assert decide(rules, [Attempt(("one", 1))], [], Memory(), 10).create == ()
     assert list(decide(rules, [Attempt(("one", 1))], [ready("mine")], Memory(), 10).granted) == [("one", 1)]
     assert decide(rules, [], [ready("mine")], Memory(), 1e9).delete == ()
+
+
+def test_a_request_that_is_in_no_list_yet_counts():
+    """Lists lag behind: a job whose request was sent gets no second one, though the target may have several slices."""
+    rules, waiting = SliceRules(ZONES, most=2, prefix="tune-a"), [Attempt(("one", 1))]
+    first = decide(rules, waiting, [], Memory(), 1000)
+    assert len(first.create) == 1
+    assert decide(rules, waiting, [], first.memory, 1030).create == ()
+    assert len(decide(rules, [*waiting, Attempt(("two", 1))], [], first.memory, 1030).create) == 1
+    assert len(decide(rules, waiting, [], first.memory, 1000 + UNSEEN).create) == 1
+
+
+@pytest.mark.parametrize("state", ["waiting", "provisioning", "ending"])
+def test_a_slice_that_is_repaired_or_ending_is_not_lost_yet(state):
+    """Its job may go on, or still writes: another attempt would run beside it."""
+    assert MISSING >= 2
+    view = ready(state=state, words="node REPAIRING")
+    decision = decide(SliceRules(ZONES, prefix="tune-a"), [Attempt(("one", 1), view.name)], [view], Memory(), 10)
+    assert (decision.lost, decision.delete, decision.create) == ({}, (), ())

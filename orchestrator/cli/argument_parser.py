@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority", "evaluate", "export", "serve", "chat"),
-    "look": ("status", "logs", "metrics", "pull", "ssh", "dashboard", "mcp"),
+    "look": ("status", "logs", "metrics", "report", "pull", "ssh", "dashboard", "mcp"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("init", "translate", "import", "explain", "preview", "recipes", "schema"),
     "machines": ("targets", "du", "prune", "doctor", "completion"),

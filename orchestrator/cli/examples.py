@@ -26,6 +26,7 @@ EXAMPLES = {
     "ssh": ("tune ssh latest", "tune ssh support-bot --host 1 -- nvidia-smi -l 1"),
     "dashboard": ("tune dashboard --read-only", "tune dashboard latest --share job.html"),
     "best": ("tune best lr", "tune best lr --metric eval_loss --json"),
+    "report": ("tune report latest", "tune report latest --out report.md"),
     "mcp": ("tune mcp", "tune mcp --allow-actions"),
     "diff": ("tune diff r.yaml native.yml", "tune diff lr-1e-4 lr-3e-4"),
     "race": ("tune race r.yaml", "tune race r.yaml --steps 50 --submit-winner"),

@@ -35,7 +35,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 COMPILING = ("submit", "sweep", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority", "ssh")
 FOLLOWING = ("evaluate", "export", "serve", "chat")
-INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion", "du", "prune", "init", "mcp")
+INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion", "du", "prune", "init", "mcp", "report")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 

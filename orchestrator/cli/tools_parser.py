@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def add_tools(commands: object, command: Command) -> None:
-    """`tune completion`, `tune init` and `tune mcp`.
+    """`tune completion`, `tune init`, `tune mcp` and `tune report`.
 
     Args:
         commands: of the parser.
@@ -29,3 +29,10 @@ def add_tools(commands: object, command: Command) -> None:
         commands, "mcp", "mcp", "serve tools for agents over stdio, by the Model Context Protocol (needs tunesmith[mcp])"
     )
     agents.add_argument("--allow-actions", action="store_true", help="also tools that submit and cancel (default: only look)")
+    page = command(
+        commands, "report", "report", "write a report of a job: outcome, metrics, settings, translation, inputs, events"
+    )
+    page.add_argument("job", metavar="JOB", help="id, prefix of an id, recipe name, or latest")
+    form = page.add_mutually_exclusive_group()
+    form.add_argument("--out", metavar="FILE", help="write Markdown to FILE (default: print it)")
+    form.add_argument("--html", metavar="FILE", help="write one self-contained HTML file with curves (needs tunesmith[web])")

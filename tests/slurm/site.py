@@ -44,10 +44,8 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-AccountingStorageType=accounting_storage/none
+{history}
 JobAcctGatherType=jobacct_gather/none
-JobCompType=jobcomp/filetxt
-JobCompLoc={folder}/jobcomp.txt
 JobRequeue=1
 MinJobAge={age}
 KillWait=5
@@ -63,13 +61,42 @@ PartitionName=long Nodes=ALL MaxTime=INFINITE State=UP OverSubscribe=NO
 """
 
 
+COMPLETIONS = """\
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/filetxt
+JobCompLoc={folder}/jobcomp.txt"""
+ACCOUNTS = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={folder}/munge/sock
+JobCompType=jobcomp/none"""
+DBD = """\
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge/sock
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser=root
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage}
+StorageUser=root
+StorageLoc=slurm
+"""
+
+
 def sbin(name):
     """Path of a program, in the folders of administrators too."""
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
-def required():
-    """Skip where there is no Slurm to start, or fail where it should be."""
+def required(*more):
+    """Skip where there is no Slurm to start, or fail where it should be; `more` programs may be missing anywhere."""
+    if absent := [name for name in more if not sbin(name)]:
+        pytest.skip(f"there is no {', '.join(absent)}")
     missing = [name for name in PROGRAMS if not sbin(name)]
     if os.geteuid() != 0:
         missing.append("root")
@@ -110,12 +137,12 @@ def until(true, seconds=LIMIT):
 class Site:
     """The cluster. `conf` is what SLURM_CONF names."""
 
-    def __init__(self, folder, nodes=1, cpus=2, gpus=0, more="", age=3600):
+    def __init__(self, folder, nodes=1, cpus=2, gpus=0, more="", age=3600, accounts=False):
         self.folder, self.nodes, self.cpus, self.gpus, self.more, self.age = Path(folder), nodes, cpus, gpus, more, age
         self.conf = self.folder / "slurm.conf"
         self.env = {**os.environ, "SLURM_CONF": str(self.conf)}
         self.ports = {}
-        self.munge = None
+        self.accounts, self.daemons = accounts, []
 
     def up(self):
         for name in ("state", "spool", "munge", *(f"spool/n{i}" for i in range(self.nodes))):
@@ -138,8 +165,18 @@ class Site:
             files = f"{self.folder}/gpu[0-{self.gpus - 1}]"
             names = [f"NodeName=n{i} Name=gpu Type=fake File={files}" for i in range(self.nodes)]
             (self.folder / "gres.conf").write_text("\n".join(names) + "\n")
-        text = CONFIG.format(host=host, port=port, folder=self.folder, nodes="\n".join(lines), more=self.more, age=self.age)
-        self.conf.write_text(text)
+        history = self._accounts(host) if self.accounts else COMPLETIONS.format(folder=self.folder)
+        facts = {"nodes": "\n".join(lines), "more": self.more, "age": self.age, "history": history}
+        self.conf.write_text(CONFIG.format(host=host, port=port, folder=self.folder, **facts))
+        if self.accounts:
+            self._daemon("slurmdbd", "-D")
+            until(
+                lambda: (
+                    "site"
+                    in self.run("sacctmgr", "--immediate", "add", "cluster", "site")
+                    + self.run("sacctmgr", "-n", "show", "cluster")
+                )
+            )
         self.start_controller("-c")
         for number in range(self.nodes):
             self.start_node(number)
@@ -177,6 +214,27 @@ class Site:
     def log(self, offset=0):
         """What slurmctld wrote, from a byte on."""
         return (self.folder / "slurmctld.log").read_text(errors="replace")[offset:]
+
+    def _accounts(self, host):
+        """A database for Slurm's accounts, and what slurm.conf says of it."""
+        port, storage = free_ports(2)
+        data = self.folder / "database"
+        subprocess.run(
+            ["mariadb-install-db", "--no-defaults", f"--datadir={data}", "--user=root"], check=True, stdout=subprocess.DEVNULL
+        )
+        words = ["--no-defaults", "--user=root", f"--datadir={data}"]
+        words += [f"--socket={self.folder}/database.sock", f"--port={storage}"]
+        words += ["--bind-address=127.0.0.1", "--skip-grant-tables", f"--log-error={self.folder}/database.log"]
+        self._daemon("mariadbd", *words)
+        until((self.folder / "database.sock").exists)
+        (self.folder / "slurmdbd.conf").write_text(DBD.format(folder=self.folder, host=host, port=port, storage=storage))
+        (self.folder / "slurmdbd.conf").chmod(0o600)
+        return ACCOUNTS.format(folder=self.folder, port=port)
+
+    def _daemon(self, name, *words):
+        """Start one that stays a child of ours."""
+        quiet = subprocess.DEVNULL
+        self.daemons.append(subprocess.Popen([sbin(name), *words], env=self.env, stdout=quiet, stderr=quiet))
 
     def _munged(self):
         place = self.folder / "munge"
@@ -229,6 +287,9 @@ class Site:
         for pid, _ in self._processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for daemon in reversed(self.daemons):
+            daemon.kill()
+            daemon.wait()
         self._end("munge/pid", signal.SIGTERM)
 
     def _open(self, pid):
@@ -271,7 +332,7 @@ def end(pid, number):
 @contextlib.contextmanager
 def running(folder, **shape):
     """A site for as long as it is needed; SLURM_CONF names it."""
-    required()
+    required(*(("slurmdbd", "mariadbd", "mariadb-install-db") if shape.get("accounts") else ()))
     made = Site(folder, **shape)
     before = os.environ.get("SLURM_CONF")
     os.environ["SLURM_CONF"] = str(made.conf)

@@ -73,3 +73,17 @@ def test_a_job_that_slurm_has_forgotten(lab, tmp_path, ended):
         wanted = ("SUCCEEDED", "") if ended == "by itself" else ("LOST", "supervisor_died")
         assert (job.state, job.reason) == wanted, (job, lab.log())
         site.until(lambda: not [pid for pid in lab.processes("a") if Path(f"/proc/{pid}").exists()])
+
+
+@pytest.mark.thorough
+def test_accounts_say_how_a_forgotten_job_ended(lab, tmp_path):
+    """Somebody cancelled it while no controller lived, and Slurm knows it no more: slurmdbd does, by its number and our name."""
+    with site.running(tmp_path / "slurm", age=2, accounts=True) as running:
+        lab.submit("a", WAITS, where=target(), retry={"lost": 1})
+        began(lab, "a")
+        lab.wait("a", state="RUNNING")
+        lab.kill_controllers()
+        running.run("scancel", (lab.home.jobs / "a/slurm/1/id").read_text())
+        site.until(lambda: not running.jobs(), 120)
+        job = lab.wait("a", 120, until=lambda job: job.ended or (lab.tune("status") and time.sleep(1)))
+        assert (job.state, job.detail) == ("CANCELLED", "cancelled in Slurm, not by tune"), (job, lab.log())

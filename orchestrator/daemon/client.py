@@ -27,6 +27,8 @@ TURN = 3
 """The descriptor by which a new controller holds `Home.turn`: nobody starts a second one while the first still imports."""
 GRACE = 5.0
 """Seconds to wait for a controller that is told to end. Wherever it is killed nothing is lost: see `jobs.lifecycle`."""
+HAND_OVER = 60.0
+"""Seconds for which secrets wait until a controller that was just started listens: a busy machine takes its time."""
 
 
 @contextmanager
@@ -122,7 +124,7 @@ def wake(home: Home, secrets: Mapping[str, Mapping[str, str]] | None = None) -> 
     if not running and not secrets:
         return  # a new one looks before it listens
     message = json.dumps({"secrets": secrets or {}}).encode()
-    until = time.monotonic() + (5.0 if secrets else 0.1)
+    until = time.monotonic() + (HAND_OVER if secrets else 0.1)
     while not _send(home, message) and time.monotonic() < until:
         time.sleep(0.01)
 

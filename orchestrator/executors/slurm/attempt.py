@@ -31,6 +31,8 @@ class SlurmAttempt:
     cluster: LoginNode
     number: str = ""
     """Of its job in Slurm; empty while it is not known."""
+    hosts: int = 0
+    """Nodes that it asked for; 0 where this process did not queue it."""
     begun: float = 0.0
     """When it was put into the queue, by this process."""
     parts: dict[int, Observed] = field(default_factory=dict)
@@ -131,7 +133,7 @@ class SlurmAttempt:
         self.out, self.requeued = out, self.requeued or requeued
         self.told = self.news = True
         if not self.handle.placement.devices:
-            self.place(hostnames(str(state[1])) or [f"unknown-{rank}" for rank in range(hosts)] * (self.began is not None))
+            self.place(hostnames(str(state[1])) or (unnamed(hosts) if self.began else ()))
 
     # Telling
 
@@ -145,6 +147,7 @@ class SlurmAttempt:
         if self.looked < 0 or (cluster.answered < self.begun and not cluster.trouble):
             return None
         if cluster.trouble:
+            self._end_alone()
             return self._working()
         job = self.job
         if job is None and not self.number:
@@ -160,6 +163,13 @@ class SlurmAttempt:
             return self._working()
         self.requeued = self.unwanted = True  # put back into the queue against our wish: its number is used up
         return self._final()
+
+    def _end_alone(self) -> None:
+        """While Slurm is silent, an attempt of one node ends as its files say, whichever node that is."""
+        first = self.parts.get(0)
+        ended = first is not None and first.seen.phase == "exited" and not ambiguous(first.seen)
+        if ended and self.hosts == 1 and not self.handle.placement.devices:
+            self.place(unnamed(1))
 
     def _working(self) -> Status:
         said = {"cancelled": self.cancelled is not None, "placed": bool(self.handle.placement.devices)}
@@ -191,3 +201,8 @@ class SlurmAttempt:
         seen = [each.seen for each in self.parts.values()]
         ended = all(each.phase == "unknown" or each.why == TIME_LIMIT or ambiguous(each) for each in seen)
         return ended and (self.state.startswith("CANCELLED") or any(each.phase == "exited" for each in seen))
+
+
+def unnamed(hosts: int) -> list[str]:
+    """Names of nodes that nobody tells any more: their files are reached as all are, through the login node."""
+    return [f"unknown-{rank}" for rank in range(hosts)]

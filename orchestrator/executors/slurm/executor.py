@@ -80,7 +80,7 @@ class SlurmExecutor:
 
         name = ("submit", *handle.key)
         if not self.calls.away(name):
-            known.over = False
+            known.over, known.hosts = False, request.plan.hosts
             turn = known.cluster.turns.draw()
             self.calls.send(name, known.cluster.queue, replace(request, handle=handle), turn, say)
         return handle

@@ -18,6 +18,7 @@ from backends.upstream.known_keys import NO_TABLE, KnownKeys
 
 if TYPE_CHECKING:
     from backends.dialect import Dialect
+    from backends.memory.footprint import Footprint
     from backends.metrics import Point
     from backends.recipe.schema import Recipe
     from backends.target import Accelerator
@@ -157,6 +158,8 @@ class Backend:
     """The pinned release as people write it: `MyTrainer 1.2.3`."""
     nf4: str = ""
     """Whose rounding to 4 bits its QLoRA has: a library of `tune_truth_model.nf4`; empty: nothing is known of it."""
+    memory: Footprint | None = None
+    """What it keeps in a device's memory; None: nothing was measured, and nothing is estimated."""
     families: tuple[str, ...] = ()
     """Families of models that it builds from a folder's config.json, whatever their names."""
     fit: Callable[[Recipe], Backend] | None = None

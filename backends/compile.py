@@ -15,7 +15,7 @@ from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
 from backends.mapping.rows import Context, Flat, Value, Variant, variant_of
 from backends.mapping.translate import translate
-from backends.models import MODELS, ModelFacts, linear, of_architecture
+from backends.models import MODELS, ModelFacts, linear, sizes_of
 from backends.plan import WRITTEN_RECIPE, Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
@@ -291,8 +291,7 @@ def _retry(flat: Flat, report: Report) -> dict[str, Value]:
 
 def context_of(flat: Flat, target: Target) -> Context:
     """What rows may know of a recipe's model, and of the machine."""
-    entry, architecture = _entry(flat), flat["model.architecture"]
-    sizes = entry or (of_architecture(architecture) if flat["model.init"] == "random" and architecture else None)
+    entry, sizes = _entry(flat), sizes_of(flat)
     return Context(
         accelerator=target.accelerator,
         devices=flat["resources.devices"] * flat["resources.hosts"],

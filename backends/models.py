@@ -198,6 +198,17 @@ def of_architecture(shape: Flat) -> ModelFacts:
     return model._replace(parameters=count, active_parameters=count)
 
 
+def sizes_of(recipe: Flat) -> ModelFacts | None:
+    """Sizes of the model that a recipe trains; None where only the host can tell.
+
+    Args:
+        recipe: its leaves.
+    """
+    if recipe["model.init"] == "pretrained":
+        return MODELS.get(recipe["model.id"])
+    return of_architecture(recipe["model.architecture"]) if recipe["model.architecture"] else None
+
+
 def linear(model: ModelFacts) -> dict[str, tuple[int, int]]:
     """Target of LoRA -> inputs and outputs of its layer, the same in every decoder layer.
 

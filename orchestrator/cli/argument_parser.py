@@ -13,7 +13,7 @@ GROUPS = {
     "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority", "evaluate", "export", "serve", "chat"),
     "look": ("status", "logs", "metrics", "report", "pull", "ssh", "dashboard", "mcp"),
     "compare": ("best", "diff", "race", "verify"),
-    "translate": ("init", "translate", "import", "explain", "preview", "recipes", "schema"),
+    "translate": ("init", "translate", "import", "explain", "preview", "fit", "recipes", "schema"),
     "machines": ("targets", "du", "prune", "doctor", "completion"),
 }
 """Commands as the help lists them."""
@@ -33,6 +33,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("plot", "curves"), "metrics"),
     **dict.fromkeys(("deploy", "host", "api"), "serve"),
     **dict.fromkeys(("grid", "search", "hpo", "array"), "sweep"),
+    **dict.fromkeys(("memory", "vram", "estimate", "cost"), "fit"),
     **dict.fromkeys(("talk", "ask", "generate"), "chat"),
     **dict.fromkeys(("eval", "benchmark", "test"), "evaluate"),
     **dict.fromkeys(("check", "version"), "doctor"),

@@ -32,7 +32,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
     return top
 
 
-COMPILING = ("submit", "sweep", "translate", "preview", "explain", "import", "diff", "race", "verify")
+COMPILING = ("submit", "sweep", "fit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority", "ssh")
 FOLLOWING = ("evaluate", "export", "serve", "chat")
 INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion", "du", "prune", "init", "mcp", "report")
@@ -73,6 +73,8 @@ def _compiling(commands: Any) -> None:
     _recipe(submit)
     submit.add_argument("--id", metavar="ID", help="id of the job; the same id submitted twice runs once (default: a new one)")
     _submitted(submit)
+    about = "warn if a device does not hold the training (default), refuse it, or do not look"
+    submit.add_argument("--fit", choices=("warn", "require", "off"), default="warn", help=about)
     submit.add_argument("--hold", action="store_true", help="queue it, and start it only after tune release")
     submit.add_argument("--follow", action="store_true", help="show progress until the job ends; exit code 0 if it SUCCEEDED")
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every setting, and every file in full")
@@ -81,6 +83,10 @@ def _compiling(commands: Any) -> None:
     sweep = add_sweep(commands, _command)
     _recipe(sweep)
     _submitted(sweep)
+    fit = _command(commands, "fit", "fit", "tell whether a training fits, how long it takes and what it costs")
+    _recipe(fit, on="")
+    fit.add_argument("--to", metavar="TRAINER", help="the trainer (default: the first that supports the recipe)")
+    fit.add_argument("--json", action="store_true", help="print one JSON document")
     translate = _command(
         commands, "translate", "translate", "convert a recipe to trainers' own configs and commands, with a translation report"
     )

@@ -27,6 +27,10 @@ def submit(args: argparse.Namespace) -> int:
     wanted, tags = recipe(args), labels(args.label)
     client.check_id(args.id)
     job = plan(wanted, to=args.to, on=args.on, accept=args.accept, ask=not args.dry_run, say=say)
+    if args.fit != "off":
+        from orchestrator.client.fit import check_fit  # noqa: PLC0415
+
+        check_fit(wanted, job, require=args.fit == "require", say=say)
     if args.dry_run:
         _show(job, args)
         return DONE

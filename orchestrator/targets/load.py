@@ -225,7 +225,8 @@ def _remote(name: str, hosts: list[HostSection], base: Path, known: Mapping[str,
         facts = known.get(ssh.key)
         about = _node(_name(host), host, facts.devices if facts else None)
         nodes.append(replace(about, address=host.inside or host.address, ssh=ssh, offline=host.provision == "offline"))
-    return Candidate.of(name, "ssh", nodes, hosts[0].python or "", hosts[0].threads)
+    candidate = Candidate.of(name, "ssh", nodes, hosts[0].python or "", hosts[0].threads)
+    return _priced(candidate, *(host.price for host in hosts))
 
 
 def _address(host: HostSection, base: Path) -> SshAddress:
@@ -249,7 +250,13 @@ def _address(host: HostSection, base: Path) -> SshAddress:
 def _local(name: str, entry: LocalSection) -> Candidate:
     seen = () if entry.accelerator == "cpu" else tuple(map(Device, range(nvidia_devices())))
     python = str(Path(entry.python).expanduser().absolute()) if entry.python else ""
-    return Candidate.of(name, "local", [_node("local", entry, seen)], python, entry.threads)
+    return _priced(Candidate.of(name, "local", [_node("local", entry, seen)], python, entry.threads), entry.price)
+
+
+def _priced(candidate: Candidate, *prices: float | None) -> Candidate:
+    """With what a device of it costs an hour at most, where somebody says so."""
+    known = [price for price in prices if price is not None]
+    return replace(candidate, settings={**candidate.settings, "price": max(known)}) if known else candidate
 
 
 def _node(name: str, entry: MachineSection, seen: tuple[Device, ...] | None) -> Node:

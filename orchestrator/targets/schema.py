@@ -80,6 +80,8 @@ class MachineSection(Keys):
     """CPU threads of a job."""
     env: dict[Variable, Value] = {}
     """Variables of every job there. No secrets: those are named in the recipe."""
+    price: Annotated[float, Field(ge=0)] | None = None
+    """What one device costs an hour, in whatever currency: `tune fit` tells what a training costs. Null: nobody says."""
     occupied: Literal["wait", "use"] = "wait"
     """What to do with accelerators that processes use which are not tune's: wait until they are free, or use them all the same."""
 

@@ -38,6 +38,7 @@ from backends.metrics import Point
 from backends.plan import Step
 from backends.report import Kind
 from backends.trainers.litgpt import native, train
+from backends.trainers.litgpt.memory import FOOTPRINT
 from backends.trainers.litgpt.release import RELEASE
 from backends.trainers.litgpt.train import FINETUNE, LORA, PRETRAIN, SEE, pretrains
 from backends.upstream.known_keys import KnownKeys
@@ -315,6 +316,7 @@ LITGPT = Backend(
     signs=(*EVERYWHERE, *TORCH),
     families=FAMILIES,
     judge=judge,
+    memory=FOOTPRINT,
     nf4="bitsandbytes",
     resume={"resume": "resume/lit_model.pth", "initial_checkpoint_dir": None},  # pre-training takes one of them
 )

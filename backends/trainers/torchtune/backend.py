@@ -36,6 +36,7 @@ from backends.metrics import Point
 from backends.plan import Step
 from backends.recipe.flat import defaults
 from backends.trainers.torchtune import data, method, train
+from backends.trainers.torchtune.memory import FOOTPRINT
 from backends.trainers.torchtune.method import MANY, RECIPES, SEE, learns
 from backends.trainers.torchtune.release import RELEASE
 from backends.upstream.known_keys import KnownKeys
@@ -347,6 +348,7 @@ TORCHTUNE = Backend(
     signs=(*EVERYWHERE, *TORCH),
     families=("llama", "mistral", "qwen2"),
     judge=judge,
+    memory=FOOTPRINT,
     nf4="torchao",
     env={"TIKTOKEN_CACHE_DIR": ""},  # tiktoken remembers a vocabulary by its path, which is the same in every job
     resume={"resume_from_checkpoint": True},

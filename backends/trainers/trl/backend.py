@@ -10,6 +10,7 @@ from __future__ import annotations
 from backends.backend import Backend, dialect_beside, judge
 from backends.hf import run as hf
 from backends.hf.arguments import trackers
+from backends.hf.memory import FOOTPRINT
 from backends.hf.method import grpo, preference
 from backends.mapping.launch import identity, resources
 from backends.mapping.methods import distill_idle
@@ -81,6 +82,7 @@ TRL = Backend(
     dialect=dialect_beside(__name__),
     signs=SIGNS,
     judge=judge,
+    memory=FOOTPRINT,
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
     env={"TRL_EXPERIMENTAL_SILENCE": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second

@@ -1,0 +1,65 @@
+"""What a trainer keeps in a device's memory for each token: measured of its own model code, as whole numbers of bytes.
+
+What the backward pass of a decoder layer needs is a sum over its tensors, so it is linear in the widths of the layer. The counts below
+were solved from the peaks of the trainers' own models run on torch's fake tensors, layer by layer (`tests/conformance/test_memory.py`
+runs them again), and hold against peaks of GPUs to 4 per cent (docs/fit.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from backends.models import ModelFacts
+
+Key = tuple[str, str]
+"""(`full` or `adapter`, a word of train.precision)."""
+
+
+class Layer(NamedTuple):
+    """Bytes a token that one decoder layer keeps for its backward pass, each times a width of the layer."""
+
+    hidden: float
+    query: float
+    """Times heads x head_dim."""
+    kv: float
+    """Times key and value heads x head_dim."""
+    inner: float
+    """Times the width of the feed-forward block, of each expert that a token goes through."""
+    rank: float = 0.0
+    """Times the rank of the adapters."""
+    heads: float = 4.0
+    """Times the heads: the logarithms of the softmax sums, in float32."""
+    fixed: float = 8.0
+    """Of the two norms: a float32 each."""
+
+    def of(self, model: ModelFacts, rank: int) -> float:
+        """Bytes a token.
+
+        Args:
+            model: whose layer it is.
+            rank: of the adapters; 0: none.
+        """
+        query, kv = model.heads * model.head_dim, model.kv_heads * model.head_dim
+        widths = (model.hidden_size, query, kv, model.intermediate_size * max(1, model.active), rank, model.heads, 1)
+        return sum(count * width for count, width in zip(self, widths, strict=True))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """How a trainer trains, as far as memory goes. A key that is not there: nothing is known of it, and nothing is estimated."""
+
+    layers: Mapping[Key, Layer]
+    """What a layer keeps, uncompiled."""
+    logits: Mapping[Key, float]
+    """Bytes for each token and word of the vocabulary at the moment when the loss is differentiated, uncompiled."""
+    compiled_layers: Mapping[Key, Layer] = field(default_factory=dict)
+    """As `layers`, of a compiled model."""
+    compiled_logits: Mapping[Key, float] = field(default_factory=dict)
+    chunk: int = 0
+    """Tokens of a row whose logits have a gradient in float32 at once, beside `logits`; 0: none."""
+    adapter_bytes: int = 0
+    """Of each weight of an adapter; 0: as the other weights."""
+    compiles: tuple[str, ...] = ()
+    """Adapters (words of method.adapter) with which the model is compiled on CUDA where train.compile is null."""

@@ -1,0 +1,22 @@
+"""What LitGPT's models and its cross entropy keep in a device's memory.
+
+Fabric turns logits into float32 (lightning/fabric/plugins/precision/half.py, convert_output), and the training loop holds them until the
+backward pass has ended (litgpt/finetune/lora.py, fit). Keys and values are expanded to the heads of the queries (litgpt/model.py).
+"""
+
+from backends.memory.footprint import Footprint, Layer
+
+_COMPILED = Layer(8, 8, 0, 6, 14)
+
+FOOTPRINT = Footprint(
+    layers={
+        ("full", "bf16"): Layer(20, 10, 0, 8),
+        ("adapter", "bf16"): Layer(12, 10, 0, 8, 14),
+    },
+    # in float32 the logits and their logarithms, in bf16 the gradients of all, and besides in float32 the gradient of one chunk
+    logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0},
+    chunk=128,
+    compiled_layers={("full", "bf16"): _COMPILED, ("adapter", "bf16"): _COMPILED},
+    compiled_logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0},
+    compiles=("none", "lora", "dora"),
+)

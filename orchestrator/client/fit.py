@@ -1,0 +1,148 @@
+"""Will it fit, how long does it take, what does it cost: told before anything is submitted, and from what it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends.memory.estimate import GIB, Parts, Training, Unknown, estimate
+from backends.memory.training import Remedy, devices_for, remedies, training_of
+from backends.memory.verdict import Fit, Pace
+from backends.models import sizes_of
+from orchestrator.client.errors import NotExpressible
+from orchestrator.client.plan import decide, trainer
+from orchestrator.client.progress import Say
+from orchestrator.client.targets import layout, machine
+
+if TYPE_CHECKING:
+    from backends.plan import Plan
+    from backends.recipe.flat import Flat
+    from backends.recipe.schema import Recipe
+    from backends.target import Target
+    from orchestrator.client.plan import PlannedJob
+    from orchestrator.store import Store
+
+READ = 64 * 2**20
+"""Bytes up to which a file's rows are counted."""
+
+
+def fit(recipe: Recipe, *, to: str | None = None, on: str | None = None, accept: Sequence[str] = ()) -> Fit:
+    """What a recipe takes of a target's devices, and for how long. No host is asked, and nothing is written.
+
+    Args:
+        recipe: what to train.
+        to: the trainer; None: the first that can express the recipe.
+        on: a target of clusters.yaml; None: a machine such as the recipe asks for.
+        accept: leaves that may be lost, by name.
+
+    Raises:
+        NotExpressible: no trainer asked can honour the recipe.
+        NotFound, Ambiguous, InvalidRequest: as `plan`.
+    """
+    where = machine(on, recipe)
+    decided = decide(recipe, where, to, accept)
+    found = memory_fit(recipe, decided, where)
+    return found._replace(pace=_pace(recipe.flat(), decided.backend, where.name), price=_price(where.name))
+
+
+def memory_fit(recipe: Recipe, decided: Plan, where: Target) -> Fit:
+    """What a plan takes of a target, without what is known of its time."""
+    flat = recipe.flat()
+    training, parts, unknown = _asked(flat, decided, where)
+    memory = where.memory_gib or flat["resources.memory_gib"]
+    steps = flat["train.steps"] or _steps(flat, decided)
+    tokens = steps * flat["train.batch.global"] * flat["data.max_length"] if steps else None
+    more: list[Remedy] = []
+    devices = None
+    footprint = trainer(decided.backend).memory
+    if training and parts and footprint and memory and parts.total > memory * GIB:
+        more, devices = remedies(training, footprint, memory * GIB), devices_for(training, footprint, memory * GIB)
+    return Fit(decided.backend, where.name, training, parts, unknown, memory, steps, tokens, None, None, more, devices)
+
+
+def _asked(flat: Flat, decided: Plan, where: Target) -> tuple[Training | None, Parts | None, str]:
+    footprint = trainer(decided.backend).memory
+    if footprint is None:
+        return None, None, f"nothing was measured of {decided.backend}"
+    training = None
+    try:
+        training = training_of(flat, sizes_of(flat), footprint, where.accelerator)
+        return training, estimate(training, footprint), ""
+    except Unknown as error:
+        return training, None, str(error)
+
+
+def _steps(flat: Flat, decided: Plan) -> int | None:
+    """Of whole passes over files that lie here; None where that cannot be counted in a moment."""
+    files = [Path(each.source) for each in decided.inputs if each.path.startswith("inputs/train")]
+    if not flat["train.epochs"] or not files or not isinstance(flat["data.train"], str):
+        return None
+    if any(file.suffix != ".jsonl" or not file.is_file() or file.stat().st_size > READ for file in files):
+        return None
+    rows = sum(sum(bool(line.strip()) for line in file.read_bytes().splitlines()) for file in files)
+    rows -= round(rows * (flat["data.eval_share"] or 0))
+    return max(1, rows // flat["train.batch.global"]) * flat["train.epochs"] if rows else None
+
+
+_ALIKE = (
+    *("model.id", "model.architecture", "method.kind", "method.adapter", "train.precision", "train.activation_checkpointing"),
+    *("resources.devices", "resources.hosts"),
+)
+"""Leaves that decide how fast a training is, more than others do."""
+
+
+def _pace(flat: Flat, backend: str, target: str) -> Pace | None:
+    """As fast as the newest job of one's own was that trained alike on that target."""
+    from orchestrator.client.session import session  # noqa: PLC0415
+    from orchestrator.home import Home  # noqa: PLC0415
+
+    if not Home.find().exists():
+        return None
+    with session() as here:
+        return _own_run(here.store, flat, backend, target)
+
+
+def _own_run(store: Store, flat: Flat, backend: str, target: str) -> Pace | None:
+    from backends.recipe.flat import defaults  # noqa: PLC0415
+    from orchestrator.client.comparison import settings  # noqa: PLC0415
+    from orchestrator.store.requests import JobRequest  # noqa: PLC0415
+
+    alike = [job for job in store.jobs() if (job.backend, job.target) == (backend, target) and job.tokens_per_second]
+    for job in alike[:50]:
+        written = {**defaults(), **settings(JobRequest.unpacked(store.request(job.id)).plan)}
+        if all(json.dumps(written.get(leaf)) == json.dumps(flat[leaf]) for leaf in _ALIKE):
+            return Pace(job.tokens_per_second or 0.0, f"as fast as {job.id} was there")
+    return None
+
+
+def _price(target: str) -> float | None:
+    found = layout().candidates.get(target)
+    price = found.settings.get("price") if found else None
+    return float(price) if isinstance(price, int | float) else None
+
+
+def check_fit(recipe: Recipe, job: PlannedJob, *, require: bool, say: Say) -> None:
+    """Look whether each target that may take a job holds it: one that does not is told, or refused.
+
+    Args:
+        recipe: of the job.
+        job: as `plan` decided it.
+        require: refuse it; otherwise only tell.
+        say: is told what does not fit, and with `require` what cannot be told.
+
+    Raises:
+        NotExpressible: it does not fit, and that is required; with the parts and what would help.
+    """
+    from orchestrator.render.fit import fit_text  # noqa: PLC0415
+
+    for each in job.candidates:
+        found = memory_fit(recipe, job.plan, each.such(recipe.resources.devices))
+        if found.fits is False and require:
+            raise NotExpressible(f"target {found.target}", f"does not hold this training (--fit=require)\n\n{fit_text(found)}")
+        if found.fits is False and found.parts:
+            needs = f"{found.parts.total / GIB:,.1f} GiB of a device that has {found.memory_gib:g}"
+            say(f"warning: this takes about {needs} on {found.target}; `tune fit` has the parts and what would help")
+        if found.fits is None and require:
+            say(f"{found.target}: whether it fits cannot be told; {found.unknown or 'nothing is known of its memory'}")

@@ -1,0 +1,72 @@
+"""The counts behind `tune fit` against the trainers' own models, on torch's fake tensors: no memory is taken, and every byte is counted."""
+
+import json
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backends.memory.estimate import Training, estimate
+from backends.models import of_architecture
+from backends.registry import BACKENDS
+
+PEAKS = Path(__file__).with_name("memory_peaks.py")
+SMALL = {
+    "layers": 4,
+    "hidden": 256,
+    "inner": 768,
+    "heads": 4,
+    "kv_heads": 2,
+    "head_dim": 64,
+    "vocab": 2048,
+    "rows": 2,
+    "length": 256,
+}
+CASES = (
+    {"rank": 8},
+    {"rank": 8, "recomputes": True},
+    {"rank": 0},
+    {"rank": 0, "recomputes": True},
+    {"rank": 8, "vocab": 16000},
+    {"rank": 0, "vocab": 16000},
+    {"rank": 8, "layers": 4, "inner": 1024, "rows": 1, "length": 512},
+)
+
+
+def told(trainer, case):
+    """What the estimate says, in bytes as torch counts them."""
+    shape = {
+        "family": "llama", "vocab_size": case["vocab"], "hidden_size": case["hidden"], "intermediate_size": case["inner"],
+        "layers": case["layers"], "heads": case["heads"], "kv_heads": case["kv_heads"], "head_dim": case["head_dim"],
+        "max_length": case["length"], "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False,
+    }  # fmt: skip
+    training = Training(
+        model=of_architecture(shape), precision="bf16", optimizer="adamw", adapter="lora" if case["rank"] else "none", rank=case["rank"],
+        targets=("q", "k", "v", "o", "gate", "up", "down"), rows=case["rows"], length=case["length"], devices=1, strategy="one",
+        recomputes=case["recomputes"], accelerator="cpu",
+    )  # fmt: skip
+    return estimate(replace(training), BACKENDS[trainer].memory).counted
+
+
+@pytest.mark.trainer
+@pytest.mark.core
+@pytest.mark.parametrize(
+    "trainer", ["torchtune", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("trl", "litgpt"))]
+)
+def test_estimates_of_a_trainers_own_model(trainer, trainer_python):
+    """Seven trainings a trainer (all weights and LoRA, recomputed or not, by width, length and vocabulary): within 15 per cent of the
+    peak, and never under by more than 5.
+    """
+    cases = [{**SMALL, "recomputes": False, "dtype": "bfloat16", **case} for case in CASES]
+    done = subprocess.run(
+        [trainer_python(trainer), str(PEAKS), trainer], input=json.dumps(cases), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    peaks = json.loads(done.stdout.splitlines()[-1])
+    off = {
+        json.dumps(case): told(trainer, {**SMALL, "recomputes": False, **case}) / peak - 1
+        for case, peak in zip(CASES, peaks, strict=True)
+    }
+    print(trainer, {case: f"{share:+.1%}" for case, share in off.items()})
+    assert all(-0.05 <= share <= 0.15 for share in off.values()), off

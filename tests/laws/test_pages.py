@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from backends.analysis.reference import page as reference
+
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 NAMED = re.compile(r"`((?:backends|orchestrator|tests|benchmarks|recipes|docs)/[\w./-]*)`")
@@ -15,6 +17,17 @@ def test_a_path_that_a_page_names_exists(page):
     """Files and folders of the repository that stand in a page are there; NAME and <trainer> stand for any."""
     for name in NAMED.findall(page.read_text("utf-8")):
         assert "NAME" in name or (ROOT / name).exists(), f"{page.name}: {name}"
+
+
+def test_the_recipe_reference_is_the_schema():
+    """docs/recipe.md is what the schema says today; `python -m backends.analysis.reference > docs/recipe.md` writes it anew."""
+    assert (ROOT / "docs" / "recipe.md").read_text("utf-8") == "\n".join(reference())
+
+
+def test_every_page_is_in_the_site():
+    """The site's navigation names each page, once."""
+    named = re.findall(r"[\w-]+\.md", (ROOT / "mkdocs.yml").read_text("utf-8"))
+    assert sorted(named) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
 
 
 def test_every_room_is_in_the_architecture():

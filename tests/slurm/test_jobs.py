@@ -229,7 +229,7 @@ def test_a_look_at_many_jobs_is_one_squeue(lab, site, tmp_path):
     jobs = [f"j{number}" for number in range(8)]
     for job in jobs:
         lab.submit(job, WAITS, where=where)
-    slurm_site.until(lambda: len(waiting(site)) == len(jobs))
+    slurm_site.until(lambda: len(waiting(site)) == len(jobs) and "RUNNING" in site.jobs().values())
     lab.kill_controllers()
     (folder / "calls").write_text("")
     executor = SLURM.open(ExecutorContext(lab.home))

@@ -81,6 +81,8 @@ class Ending:
     progress: Progress
     missing: Sequence[str]
     """Promised files that do not exist or are empty."""
+    unchanged: int = 0
+    """How many weights were compared with those before the first step, where every one of them is the same; else 0."""
 
 
 class JobKind(Protocol):
@@ -198,7 +200,7 @@ def _table(rows: Callable[[Variant], tuple[Row, ...]], variant: Variant) -> tupl
 
 def judge(ending: Ending) -> tuple[str, str] | None:
     """The checks that hold for every trainer: some step was taken, some token carried loss, no loss is NaN, the last step is
-    the planned one, the promised files exist. In this order: an early cause explains the later ones.
+    the planned one, the promised files exist, some weight has changed. In this order: an early cause explains the later ones.
     """
     seen = ending.progress
     if not seen.last:
@@ -211,4 +213,7 @@ def judge(ending: Ending) -> tuple[str, str] | None:
         return "too_few_steps", f"step {seen.last} is the last, {ending.steps} were planned"
     if ending.missing:
         return "no_checkpoint", f"missing or empty: {', '.join(ending.missing)}"
+    if ending.unchanged:
+        why = "the learning rate was 0, or what was trained is not what was saved"
+        return "not_changed", f"none of {ending.unchanged:,} weights is another than before the first step: {why}"
     return None

@@ -57,20 +57,11 @@ class Rows:
         return np.array([np.count_nonzero(self.labels[a:b] != NO_LOSS) for a, b in spans], dtype="int64")
 
 
-class StepError(ValueError):
-    """A step has failed for a reason of its own."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
 def guarded(reason: str, act: Callable[[], None]) -> int:
     """Do a step of a plan. 0; or 1, with a message, and `{"reason", "detail"}` in reason.json."""
     try:
         act()
     except Exception as error:  # files that others wrote can be broken in any way, and each way has its exception
-        reason = error.reason if isinstance(error, StepError) else reason
         detail = f"{error}" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
         Path("reason.json").write_text(json.dumps({"reason": reason, "detail": detail}))
         print(f"{reason}: {detail}", file=sys.stderr)

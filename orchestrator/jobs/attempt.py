@@ -108,7 +108,9 @@ def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> F
     verdict = None
     if status.phase == "exited" and seen.rc == 0:
         missing = [path for path in case.plan.promise.files if not first or path not in first.seen.exist]
-        verdict = case.backend.judge(Ending(steps, case.record.cursor.progress, missing))
+        verdict = case.backend.judge(
+            Ending(steps, case.record.cursor.progress, missing, unchanged(first.summary if first else None))
+        )
     return Facts(
         job.state,
         job.want,
@@ -140,6 +142,14 @@ def summary_text(summary: Mapping[str, object] | None) -> str:
     """What a stage says of itself."""
     text = (summary or {}).get("detail")
     return " ".join(text.split())[:LONGEST_NOTE] if isinstance(text, str) else ""
+
+
+def unchanged(summary: Mapping[str, object] | None) -> int:
+    """How many weights the export compared, where none has changed (`tune_changed`); it comes from a host."""
+    found = (summary or {}).get("changed")
+    if not isinstance(found, dict) or found.get("changed") != 0 or not isinstance(of := found.get("of"), int):
+        return 0
+    return max(0, of)
 
 
 def notes_text(manifest: Mapping[str, Any] | None, summary: Mapping[str, object] | None) -> str:

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import tune_changed
 import tune_layout
@@ -66,9 +66,18 @@ def _write(wish: dict[str, str], place: Path, *, adapted: bool) -> None:
     config = json.loads((base / "config.json").read_text())
     config["dtype" if "dtype" in config else "torch_dtype"] = wish["dtype"]
     if wish["kind"] == "reward":
-        own = json.loads((trained / "config.json").read_text())
-        config |= {name: own[name] for name in HEAD if name in own}
+        config |= _head(trained, config)
     (place / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def _head(trained: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What a reward model's config.json has of its own; TRL writes none beside an adapter, where the head is one output."""
+    file = trained / "config.json"
+    if file.exists():
+        own = json.loads(file.read_text())
+        return {name: own[name] for name in HEAD if name in own}
+    named = [name.replace("ForCausalLM", "ForSequenceClassification") for name in config.get("architectures") or ()]
+    return {"architectures": named, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
 
 
 def _merge(wish: dict[str, str], place: Path) -> None:

@@ -101,7 +101,7 @@ def _is_first(config, item):
 
 def _chosen(items, share):
     """A share of the thorough cases: each is in one of the N parts, and the seed says which part is run. Of cases that take minutes and
-    are many, `thorough(3)`, a third of that share.
+    are many `thorough(3)` takes a third of that share.
     """
     if os.environ.get("TUNE_THOROUGH"):
         return set(items)

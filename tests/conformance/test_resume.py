@@ -41,7 +41,7 @@ DPO = ("method.kind=dpo", "data.train=pairs.jsonl", "data.format=preference", "o
 
 TWO = ("resources.devices=2",)
 KEEP = ("checkpoint.keep=2",)
-THOROUGH = pytest.mark.thorough
+THOROUGH = pytest.mark.thorough(3)
 
 
 def prose(n):

@@ -78,7 +78,7 @@ def weights(folder):
     return count
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.thorough)])
 def test_one_recipe_is_the_same_training(tune, home, tmp_path, method):
     """Chat rows, batches of 8 accumulated over 2, 100 steps in fp32: every trainer's losses lie within 1e-5 of a plain PyTorch loop
     at every step, with the same rates, the same rows, the same trained parameters.
@@ -139,6 +139,7 @@ def test_the_token_of_padding_is_learned_where_rows_use_it(tune, home, tmp_path)
         assert gap < LIMIT, trainer
 
 
+@pytest.mark.thorough
 def test_adapters_scaled_by_the_root_of_their_rank(tune, home, tmp_path):
     """rsLoRA: every trainer's losses lie within 1e-5 of the plain loop with B A scaled by alpha / sqrt(rank), and the merged weights of
     all are the same.
@@ -174,6 +175,7 @@ def test_adapters_scaled_by_the_root_of_their_rank(tune, home, tmp_path):
         assert (apart["largest"] < LIMIT, apart["alone"]) == (True, []), trainer
 
 
+@pytest.mark.thorough
 def test_rows_that_are_held_out(tune, home, tmp_path):
     """data.eval_share: the trainers that evaluate train the very rows that are left and report the plain loop's losses, also of the rows
     that are held out; none of these is trained.

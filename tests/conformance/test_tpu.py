@@ -8,7 +8,7 @@ from tests.hosts.lab import laboratory, missing
 
 from .test_main_job import curve
 
-pytestmark = [pytest.mark.trainer, pytest.mark.thorough]
+pytestmark = [pytest.mark.trainer, pytest.mark.thorough(3)]
 
 LONG = 1800
 """Seconds that four processes of MaxText may take on two cores, twice."""

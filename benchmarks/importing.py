@@ -43,7 +43,8 @@ def configs() -> dict[str, str]:
 
     with tempfile.TemporaryDirectory() as empty:
         home = Path(os.environ.get("TUNE_TEST_HOME", empty))
-        return _packaged("torchtune", home / "cache" / "corpora")
+        files: dict[str, str] = _packaged("torchtune", home / "cache" / "corpora").files
+        return files
 
 
 def timed(argv: list[str], given: bytes = b"") -> tuple[float, str]:

@@ -222,7 +222,7 @@ def claim(folder: str, document: Json, held: list[int]) -> int | None:
         wanted = {device: holder for device, holder in holders.items() if holder}
         if wanted:
             raise DevicesBusy(wanted, beyond)
-        if devices and spec["accelerator"] == "tpu":
+        if devices and spec.get("accelerator") == "tpu":
             clear_stale_lock()
         holder = {key: spec.get(key, "") for key in ("job", "attempt", "lease", "accelerator")}
         for device in devices:

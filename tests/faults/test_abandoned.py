@@ -12,7 +12,7 @@ WORKS = "sleep 300 & sleep 300"
 def begun(lab, job, *nodes, script=WORKS, **more):
     """Submit a job on these hosts, and wait until it runs."""
     lab.submit(job, script, steps=1, where=[there(*nodes)], **more)
-    assert lab.wait(job, SSH, phase_step="train").state == "RUNNING"
+    assert lab.wait(job, SSH, phase_step="train", state="RUNNING").state == "RUNNING"
 
 
 def gone(lab, job, *nodes):

@@ -104,7 +104,7 @@ def test_cancel_all_of(tune, jobs):
     with open_store(jobs.store) as store:
         assert {job.id for job in store.jobs() if job.want} == {"a-1", "a-2"}
     assert "--all-of sweep: no job has such a name" in tune("cancel", "--all-of", "sweep", code=2).stderr
-    assert "name jobs, or --all-of" in tune("cancel", code=2).stderr
+    assert "name jobs or a sweep, or --all-of" in tune("cancel", code=2).stderr
 
 
 def test_watch_fits_the_terminal(jobs, home):

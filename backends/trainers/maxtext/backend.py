@@ -19,6 +19,7 @@ from backends.mapping.launch import LAUNCH, identity, resources, resume
 from backends.mapping.methods import grpo_idle, no_qat
 from backends.mapping.model import model
 from backends.mapping.rows import (
+    ABSENT,
     Context,
     Flat,
     Row,
@@ -371,7 +372,9 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
         same("resources.tensor", "ici_tensor_parallelism"),
         const("dcn_data_parallelism", 1, "one slice"),
         const(
-            "num_slices", lambda context: 1 if context.hosts > 1 else -1, "on CPUs and GPUs JAX counts each process as a slice"
+            "num_slices",
+            lambda context: 1 if context.hosts > 1 else ABSENT,
+            "on CPUs and GPUs JAX counts each process as a slice, and the mesh goes over all of them",
         ),
         const("sharding_tolerance", 1.0, "LoRA's A and B are not split; more of that than 2 % is refused otherwise", _SPLIT),
     )

@@ -371,11 +371,7 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
         couple(("resources.strategy",), keys, strategy, lambda *values: (values[3],), why="axes of the mesh; -1 is what is left"),
         same("resources.tensor", "ici_tensor_parallelism"),
         const("dcn_data_parallelism", 1, "one slice"),
-        const(
-            "num_slices",
-            lambda context: 1 if context.hosts > 1 else ABSENT,
-            "on CPUs and GPUs JAX counts each process as a slice, and the mesh goes over all of them",
-        ),
+        const("num_slices", lambda context: 1 if context.hosts > 1 else ABSENT, "else JAX counts each process as one"),
         const("sharding_tolerance", 1.0, "LoRA's A and B are not split; more of that than 2 % is refused otherwise", _SPLIT),
     )
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.agent.files import write_json
 from orchestrator.home import Home
 
 FORGOTTEN = 60.0
@@ -30,10 +30,7 @@ def keep_closed(home: Home, found: Mapping[str, Closed]) -> None:
         if not found:
             path.unlink(missing_ok=True)
             return
-        aside = path.with_suffix(".new")
-        with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump({name: each._asdict() for name, each in found.items()}, file)
-        aside.replace(path)
+        write_json(str(path), {name: each._asdict() for name, each in found.items()})
 
 
 def read_closed(home: Home, now: float) -> dict[str, Closed]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.executors.base import EngineCheck
 from orchestrator.executors.tpu.api import Call, create_call, delete_call
-from orchestrator.executors.tpu.pool import Look, Pool, remembered, told
+from orchestrator.executors.tpu.pool import Look, Pool, remembered, slice_lines
 from orchestrator.executors.tpu.section import TpuSite
 from orchestrator.executors.tpu.slices import nodes, placement
 from orchestrator.transports.base import TransportError
@@ -51,7 +51,7 @@ def check(home: Home, candidate: Candidate) -> EngineCheck:
         look = Pool(home, candidate).look()
     except TransportError as error:
         return EngineCheck(fault=f"{candidate.name}: {error}")
-    lines = told(look.views, site, time.time(), {})
+    lines = slice_lines(look.views, site, time.time(), {})
     if site.queued:
         return EngineCheck(note="; ".join(lines) or f"no slice is asked for or there; a job asks for {site.types[0]}")
     if not look.views:

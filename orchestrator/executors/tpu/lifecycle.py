@@ -121,8 +121,8 @@ def decide(rules: SliceRules, attempts: Sequence[Attempt], views: Sequence[Slice
     living = sum(view.state not in (*GONE, "ending") for view in views) + len(memory.sent)
     lacking = min(len(unserved) - len(coming) - len(memory.sent), rules.most - living)
     memory, create = _asked(rules, memory, lacking, now)
-    told = _told(rules, [view for view in coming if view not in surplus], memory, now)
-    return Decision(memory, create, (*gone, *expired, *surplus), granted, {each.key: told for each in unserved}, lost)
+    words = _waiting_words(rules, [view for view in coming if view not in surplus], memory, now)
+    return Decision(memory, create, (*gone, *expired, *surplus), granted, {each.key: words for each in unserved}, lost)
 
 
 def refused(memory: Memory, request: Create, words: str, now: float) -> Memory:
@@ -176,7 +176,7 @@ def _asked(rules: SliceRules, memory: Memory, lacking: int, now: float) -> tuple
     return memory, tuple(Create(name, *place) for name in names)
 
 
-def _told(rules: SliceRules, coming: Sequence[SliceView], memory: Memory, now: float) -> str:
+def _waiting_words(rules: SliceRules, coming: Sequence[SliceView], memory: Memory, now: float) -> str:
     """For what an attempt waits, in the API's words."""
     if coming:
         first = coming[0]

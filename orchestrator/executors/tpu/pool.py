@@ -184,7 +184,7 @@ def remembered(home: Home, candidate: Candidate, now: float) -> list[str]:
         kept = json.loads((home.path / FOLDER / f"{candidate.name}.json").read_text("utf-8"))
         held = {each["name"]: each.pop("held") for each in kept}
         views = [SliceView(**{**each, "workers": ()}) for each in kept]
-        return told(views, TpuSite.of(candidate), now, {name: words for name, words in held.items() if words})
+        return slice_lines(views, TpuSite.of(candidate), now, {name: words for name, words in held.items() if words})
     return []
 
 
@@ -200,7 +200,7 @@ def cost(view: SliceView, site: TpuSite, now: float) -> float | None:
     return site.price * site.chips * max(0.0, now - view.began) / 3600
 
 
-def told(views: Sequence[SliceView], site: TpuSite, now: float, held: Mapping[str, str]) -> list[str]:
+def slice_lines(views: Sequence[SliceView], site: TpuSite, now: float, held: Mapping[str, str]) -> list[str]:
     """A line for each slice: what it is, since when, for whom, what it cost."""
     lines = []
     for view in views:

@@ -1,7 +1,9 @@
 """What all tests share: a state folder each, the command line as a user runs it, the trainers' environments; and what is run when."""
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +152,31 @@ def trainer_python(shared_home):
         return str(build(shared_home / "envs", _environment(BACKENDS[name], Variant(), Target()), say=print) / "bin" / "python")
 
     return python
+
+
+@pytest.fixture(scope="session")
+def twin(shared_home, trainer_python):
+    """The folder of a family's twin (twins/families.py), by its name. All that are missing are made at once, and kept by content."""
+    from tests.twins.families import TWINS, described, key  # noqa: PLC0415 - the fast tests need none
+
+    base = shared_home / "cache" / "twins"
+    folders = {name: base / f"{name}-{key(name)}" for name in TWINS}
+
+    def folder(name: str) -> Path:
+        base.mkdir(exist_ok=True)
+        with (base / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            missing = {name: place for name, place in folders.items() if not place.is_dir()}
+            if name in missing:
+                for part in base.glob("*.part"):
+                    shutil.rmtree(part)
+                wanted = [{**json.loads(described(each)), "folder": place.name} for each, place in missing.items()]
+                argv = [trainer_python("trl"), str(ROOT / "tests" / "twins" / "make.py"), str(base)]
+                text = "".join(json.dumps(each) + "\n" for each in wanted)
+                subprocess.run(argv, input=text, text=True, check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=600)
+        return folders[name]
+
+    return folder
 
 
 @pytest.fixture

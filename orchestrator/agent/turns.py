@@ -96,8 +96,12 @@ def _take(place: Path, wait: Callable[[str], None]) -> MakerTurn:
             if made := _link(place, last + 1):
                 return made
             continue
-        holder = read_json(str(file)) or {}
-        wait(f"process {holder.get('pid', '?')}" + (f" on {holder['machine']}" if _is_far(holder) else ""))
+        if holder := read_json(str(file)):
+            wait(f"process {holder['pid']}" + (f" on {holder['machine']}" if _is_far(holder) else ""))
+        elif file.exists():  # of a machine that lost its power: nothing is in it, and it goes stale
+            wait("a process unknown")
+        else:  # its turn has just ended
+            continue
         time.sleep(PACE)
 
 
@@ -109,10 +113,10 @@ def _link(place: Path, number: int) -> MakerTurn | None:
     aside.write_text(dump_json(holder))
     try:
         os.link(aside, file)
-    except OSError:
+    except OSError as error:
         # NFS may have lost the answer to a link that was made: then the file has two names
         if os.stat(aside).st_nlink != 2:
-            if file.exists():
+            if isinstance(error, FileExistsError):  # somebody had it at that moment, and may have ended it since
                 return None
             raise
     finally:

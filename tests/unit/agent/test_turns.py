@@ -56,6 +56,41 @@ def test_one_at_a_time(place: Path) -> None:
     assert [path.name for path in place.parent.iterdir()] == ["env"]
 
 
+def test_a_turn_that_ends_while_another_asks_for_it(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody links first and is done before we look: we ask again, and have the next turn."""
+    link, others = os.link, iter(["somebody's"])
+
+    def late(aside: Path, file: Path) -> None:
+        if words := next(others, ""):
+            file.write_text(words)
+            try:
+                link(aside, file)
+            finally:
+                file.unlink()
+        link(aside, file)
+
+    monkeypatch.setattr(os, "link", late)
+    with turn(place, pytest.fail) as mine:
+        mine.check()
+    assert not list(place.parent.iterdir())
+
+
+def test_a_turn_that_ends_while_its_holder_is_read(place: Path, far: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is gone once we would say for whom we wait: it is our turn, and nobody was waited for."""
+    monkeypatch.setattr(turns, "_is_dead", lambda file, number, seen: far.unlink(missing_ok=True))
+    with turn(place, pytest.fail) as mine:
+        mine.check()
+
+
+def test_a_turn_without_words_goes_stale(place: Path, far: Path) -> None:
+    """A file that its writer's machine left empty is waited for like a silent holder, and then passed."""
+    far.write_text("")
+    told = []
+    with turn(place, told.append) as mine:
+        assert mine.number == 2
+    assert set(told) == {"a process unknown"}
+
+
 def test_a_dead_holder_of_this_machine_is_passed_at_once(place: Path) -> None:
     """It was killed in its turn; the next one has it without waiting for silence."""
     code = "import os; from pathlib import Path; from orchestrator.agent.turns import _take; "

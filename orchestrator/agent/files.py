@@ -124,12 +124,21 @@ def write_text(path: str, text: str) -> None:
 
 
 def make_folder(path: str) -> None:
-    """Make a private folder, and what is missing above it."""
-    mask = os.umask(0o077)
+    """Make a private folder, and what is missing above it.
+
+    The umask is the process's own, and two threads that change it put each other's back: each folder is given its mode instead.
+    """
     try:
-        os.makedirs(path, exist_ok=True)
-    finally:
-        os.umask(mask)
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        if not os.path.isdir(path):
+            raise
+    except FileNotFoundError:
+        above = os.path.dirname(path)
+        if not above or os.path.isdir(above):
+            raise
+        make_folder(above)
+        make_folder(path)
 
 
 def ignore_errors(call: Callable[..., Any], *args: Any) -> None:

@@ -39,7 +39,16 @@ import sys
 import time
 
 from orchestrator.agent.attempts import located, observe, read, reap, status, stop, wait
-from orchestrator.agent.files import attempt_folder, dump_json, is_locked, parse_json, read_json, relative, write_json
+from orchestrator.agent.files import (
+    attempt_folder,
+    dump_json,
+    is_locked,
+    make_folder,
+    parse_json,
+    read_json,
+    relative,
+    write_json,
+)
 from orchestrator.agent.identity import boot, is_elsewhere, is_strange, machine, name_state, owner_words
 from orchestrator.agent.leases import DevicesBusy, bind_name, held_elsewhere, leases_folder, lock_turn, on_accelerator, take
 from orchestrator.agent.processes import attempt_name
@@ -80,7 +89,7 @@ def fill(aside: str, home: str, document: Json) -> None:
     files, links = document["files"], document["links"]
     for name in [*files, *links]:
         path = "%s/work/%s" % (aside, name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        make_folder(os.path.dirname(path))
         if name in links:
             os.symlink(os.path.join(home, links[name]), path)
         else:
@@ -98,9 +107,9 @@ def place(folder: str, document: Json) -> int | None:
     """Fill a folder aside and rename it into place; the descriptor of its lock, or None when another was first."""
     parent, name = os.path.split(folder)
     aside = "%s/.%s.%s" % (parent, name, os.urandom(6).hex())
-    lock, mask = None, os.umask(0o077)
+    lock = None
     try:
-        os.makedirs(aside + "/work")
+        make_folder(aside + "/work")
         fill(aside, os.path.dirname(os.path.dirname(parent)), document)
         # locked before the rename: nobody ever sees a placed attempt without a living supervisor
         lock = os.open(aside + "/sup.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -116,8 +125,6 @@ def place(folder: str, document: Json) -> int | None:
         if os.path.exists(folder):
             return None
         raise
-    finally:
-        os.umask(mask)
 
 
 def identity(document: Json) -> Json:

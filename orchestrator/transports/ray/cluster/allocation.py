@@ -62,12 +62,10 @@ class Held:
 
 def locked(path: str) -> int:
     """A descriptor that has a file's lock; OSError when another has it."""
-    mask = os.umask(0o077)
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    finally:
-        os.umask(mask)
+    from orchestrator.agent.files import make_folder  # noqa: PLC0415  # comes with the job
+
+    make_folder(os.path.dirname(path))
+    lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return lock
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
-from backends.backend import Progress
+from backends.backend import Ending, Progress
+from backends.backend import judge as judge_all
 from backends.hf.names import EXPORT, TRAINER
 from backends.mapping.launch import LAUNCH, torchrun
 from backends.mapping.model import model
@@ -150,7 +151,18 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     progress.step(step, row["loss"])
     progress.nonzero &= learns
     progress.nonzero |= "reward" in row  # the loss of grpo is 0 where all answers of a prompt are as good
+    if "reward" in row:
+        progress.kept["differing"] = progress.kept.get("differing", False) or row.get("frac_reward_zero_std", 0) < 1
     return [*points, *_speed(progress.kept, row, found["tokens"])]
+
+
+def judge(ending: Ending) -> tuple[str, str] | None:
+    """As for every trainer; weights that GRPO left as they were are told by their cause: answers that all score the same."""
+    found = judge_all(ending)
+    if found and found[0] == "not_changed" and not ending.progress.kept.get("differing", True):
+        why = "in every step all answers to a prompt scored the same, and nothing is learned from them: see method.grpo.rewards"
+        return "not_changed", f"none of {ending.unchanged:,} weights is another than before the first step: {why}"
+    return found
 
 
 _REWARDS = ("rewards", "reward", "eval_rewards", "kl")

@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tune_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PIECE = 1 << 22  # elements
 FEW = 0.05
@@ -24,27 +27,37 @@ INPUT_OUTPUT = ("embed_tokens.weight", "lm_head.weight")
 """Rows of tokens that no text has never change."""
 
 
-def note(model: str, out: str, adapter: str = "adapter") -> None:
+def note(model: str, out: str, adapter: str = "adapter", told: Iterable[str] = ()) -> None:
     """Write what has changed to summary.json, with words where that is little; where it is nothing, whoever follows the job judges.
 
     Args:
         model: folder of the base.
         out: folder of the exported weights.
         adapter: folder of the exported adapter, if there is one; then its B alone is looked at, which begins with zeros.
+        told: what else a person should know of the training.
     """
     found = adapted(Path(adapter)) if Path(adapter).is_dir() else compared(model, out)
-    if found is None or not found["of"]:
-        return
-    share = found["changed"] / found["of"]
-    summary: dict[str, Any] = {"changed": {**found, "share": share}}
-    inner = found.get("inner", 1.0)
-    if found["changed"] and found["dtype"] == "BF16" and inner < FEW:
-        summary["detail"] = (
-            f"only {inner:.2%} of the weights changed: in bf16 an update that is below 1/256 of its weight is rounded away; "
-            "use train.precision bf16-mixed (fp32 where the trainer has none), or a higher optim.lr"
-        )
+    summary: dict[str, Any] = {}
+    details = list(told)
+    if found and found["of"]:
+        summary["changed"] = {**found, "share": found["changed"] / found["of"]}
+        details += _little(found)
+    if details:
+        summary["detail"] = "; ".join(details)
         print(f"warning: {summary['detail']}")
-    Path("summary.json").write_text(json.dumps(summary))
+    if summary:
+        Path("summary.json").write_text(json.dumps(summary))
+
+
+def _little(found: dict[str, Any]) -> list[str]:
+    """Words where few weights have changed."""
+    inner = found.get("inner", 1.0)
+    if not found["changed"] or found["dtype"] != "BF16" or inner >= FEW:
+        return []
+    return [
+        f"only {inner:.2%} of the weights changed: in bf16 an update that is below 1/256 of its weight is rounded away; "
+        "use train.precision bf16-mixed (fp32 where the trainer has none), or a higher optim.lr"
+    ]
 
 
 def adapted(folder: Path) -> dict[str, Any] | None:

@@ -246,6 +246,8 @@ def write(spec, sources, folder):
     tokens, collected, held = tokens_of(spec), ROOMS[spec.format].collected, held_out(sources["train"], spec)
     few = needed(sources["train"], spec, held and held.trained)
     train = collected("train", sources["train"], spec, tokens, folder, few[1] if few else held and held.trained)
+    if few and train.empty:  # which rows there are then follows from what is in all of them
+        few, train = None, collected("train", sources["train"], spec, tokens, folder, held and held.trained)
     sets = {"train": train} | {
         name: collected(name, some, spec, tokens, folder) for name, some in sources.items() if name != "train"
     }

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import tune_changed
 import tune_layout
+import tune_scores
 import tune_shape
 import tune_shared
 
@@ -40,7 +41,7 @@ def main(path: str) -> int:
 
 def _export(wish: dict[str, str]) -> None:
     _written(wish)
-    tune_changed.note(wish["model"], wish["out"])
+    tune_changed.note(wish["model"], wish["out"], told=tune_scores.told(Path(wish["trained"], "metrics.jsonl")))
 
 
 def _written(wish: dict[str, str]) -> None:

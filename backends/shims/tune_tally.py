@@ -12,6 +12,8 @@ SHOWN = 200
 
 
 FEW = 10
+BEARABLE = 0.01
+"""Share of a set's rows without loss up to which they are left out and told; more of them stop the job (data.drop_empty)."""
 
 
 class Places(list):
@@ -113,7 +115,7 @@ class Tally:
                 f"stops, so the model would never learn to end a reply: {', '.join(self.endless)}: choose a chat template "
                 "that ends each reply with such a token (data.chat_template), or set data.require_stop to false",
             )
-        if self.empty.count == self.rows_in or (self.empty and not spec.drop_empty):
+        if self.empty.count == self.rows_in or (self.empty.count > BEARABLE * self.rows_in and not spec.drop_empty):
             raise Refused(
                 "no_loss_tokens",
                 f"{self.name}: {self.empty.count} of {self.rows_in} {self.noun} have {self.lack} "
@@ -125,7 +127,7 @@ class Tally:
         """What a person should know of the rows, a line each."""
         few = {
             f"cut at max_length (data.max_length), {self.lost_end:,} of them without their end": self.truncated,
-            "left out: no token with loss (data.drop_empty)": self.empty.count,
+            f"left out: {self.lack} max_length, the first at {next(iter(self.empty), None)}": self.empty.count,
             "with an empty answer: only its end is learned": self.blank,
             "with two equal answers: nothing is learned": self.equal,
         }

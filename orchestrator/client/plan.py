@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from backends.backend import Backend, Inexpressible
 from backends.compile import NEVER_ACCEPTABLE, for_others
 from backends.compile import plan as compiled
+from backends.recipe.hints import hints
 from backends.registry import BACKENDS, Unloadable, find, names
 from backends.report import Report
 from orchestrator.client.errors import InvalidRequest, NotExpressible, NotFound, did_you_mean
@@ -92,7 +93,7 @@ def plan(
         on: a target or group of clusters.yaml, or `A,B`.
         accept: leaves that may be lost, by name.
         ask: ask hosts of which nothing is known yet what they have; without it no network is touched.
-        say: is told which hosts did not answer.
+        say: is told which hosts did not answer, and what the recipe would do less than it seems to (`backends.recipe.hints`).
 
     Raises:
         NotExpressible: no trainer asked can honour the recipe.
@@ -111,6 +112,8 @@ def plan(
             parts = ", ".join(part for part in mine if mine[part] != its[part])
             rule = f"{first} and {name} need different plans ({parts})"
             raise InvalidRequest(on, rule, argument="on", hint="submit to one of them")
+    for each in hints(recipe.flat()):
+        say(f"warning: {each}")
     return PlannedJob(decided, tuple(where))
 
 

@@ -82,7 +82,8 @@ class Data(Section):
     add_eos: bool = True
     """End each instruct or text row with the end-of-sequence token, which carries loss."""
     drop_empty: bool = False
-    """Leave out rows in which no token carries loss (for example: the prompt alone fills max_length), instead of stopping."""
+    """Leave out rows in which no token carries loss (for example: the prompt alone fills max_length), however many. Otherwise up to 1 %
+    of a set's rows are left out and told, and more of them stop the job."""
     chat_template: Word | None = None
     """Chat template that goes before the tokenizer's own: a file (`./mine.jinja`, Jinja as transformers reads it), or one of
     `chatml`, `gemma`, `llama-3`, `mistral`, `plain`, `zephyr`. It goes into what is trained, so that whoever loads the model asks

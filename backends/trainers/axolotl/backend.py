@@ -7,7 +7,7 @@ https://github.com/axolotl-ai-cloud/axolotl (src/axolotl/utils/schemas, core/bui
 
 from __future__ import annotations
 
-from backends.backend import Backend, dialect_beside, judge
+from backends.backend import Backend, dialect_beside
 from backends.hf import run as hf
 from backends.hf.memory import FOOTPRINT
 from backends.hf.names import respelled
@@ -103,7 +103,7 @@ AXOLOTL = Backend(
     known_keys=KnownKeys.beside(__file__),
     dialect=dialect_beside(__name__),
     signs=(*EVERYWHERE, *TORCH),
-    judge=judge,
+    judge=hf.judge,
     memory=FOOTPRINT,
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},

@@ -7,7 +7,7 @@ finds no others (kubeflow/trainer#3930): we start `torchrun`, and the shim compa
 
 from __future__ import annotations
 
-from backends.backend import Backend, dialect_beside, judge
+from backends.backend import Backend, dialect_beside
 from backends.hf import run as hf
 from backends.hf.arguments import trackers
 from backends.hf.memory import FOOTPRINT
@@ -81,7 +81,7 @@ TRL = Backend(
     known_keys=KnownKeys.beside(__file__),
     dialect=dialect_beside(__name__),
     signs=SIGNS,
-    judge=judge,
+    judge=hf.judge,
     memory=FOOTPRINT,
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},

@@ -8,7 +8,7 @@ https://github.com/unslothai/unsloth (unsloth/models/loader.py, llama.py) and un
 
 from __future__ import annotations
 
-from backends.backend import Backend, dialect_beside, judge
+from backends.backend import Backend, dialect_beside
 from backends.hf import arguments
 from backends.hf import run as hf
 from backends.hf.arguments import trackers
@@ -87,7 +87,7 @@ UNSLOTH = Backend(
     known_keys=KnownKeys.beside(__file__),
     dialect=dialect_beside(__name__),
     signs=SIGNS,
-    judge=judge,
+    judge=hf.judge,
     resume={"resume_from_checkpoint": "resume"},
     env={"UNSLOTH_DISABLE_STATISTICS": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
 )

@@ -1,8 +1,11 @@
 """A training that changed no weight has failed, after every cause that explains it."""
 
+import json
+
 import pytest
 
 from backends.backend import Ending, Progress, judge
+from backends.hf import run as hf
 from orchestrator.jobs.attempt import unchanged
 
 
@@ -37,3 +40,15 @@ def test_an_early_cause_explains_it(progress, missing, reason):
 def test_what_a_host_says_is_not_trusted(summary, count):
     """Only a whole statement that nothing has changed counts."""
     assert unchanged(summary) == count
+
+
+@pytest.mark.parametrize(("shares", "told"), [((1.0, 1.0), True), ((1.0, 0.5), False)])
+def test_scores_that_never_differ_are_the_cause(shares, told):
+    """Weights that GRPO left as they were, where every answer scored as the others of its prompt: the rewards are named."""
+    progress = Progress()
+    for step, share in enumerate(shares, 1):
+        row = {"step": step, "seconds": 1.0, "loss": 0.0, "reward": 1.0, "frac_reward_zero_std": share, "grad_norm": 0.0}
+        hf.read({}, progress, json.dumps(row))
+    reason, detail = hf.judge(Ending(2, progress, (), unchanged=100))
+    assert reason == "not_changed"
+    assert ("method.grpo.rewards" in detail) == told

@@ -309,7 +309,7 @@ def test_what_a_person_should_know(data_job):
     assert {key: manifest[key] for key in due} == due
     assert manifest["notes"] == [
         "train: 1 of 6 rows cut at max_length (data.max_length), 1 of them without their end",
-        "train: 1 of 6 rows left out: no token with loss (data.drop_empty)",
+        "train: 1 of 6 rows left out: no token with loss within max_length, the first at t.jsonl:6",
         "train: 1 of 6 rows with an empty answer: only its end is learned",
         "train: nothing reads these columns and keys (rows): topic (4)",
         "train: 1 rows left out of each epoch: they fill no batch",

@@ -151,6 +151,31 @@ def test_rows_without_loss(data_job):
     assert reason == "no_loss_tokens"
 
 
+def test_a_small_share_without_loss_is_told(data_job):
+    """Up to one row in a hundred without loss is left out and told, with its place; one more stops the job. Few steps of many rows read
+    them all then, since their order follows from which are there.
+    """
+    rows = [{"instruction": "a", "output": f"{n}"} for n in range(200)]
+    rows[7] = rows[150] = {"instruction": "a" * 99, "output": "b"}
+    spec = data_job.spec | {"train": data_job.write("t.jsonl", rows), "template": "plain", "max_length": 8}
+    data_job.run("tune_data", spec)
+    manifest = data_job.data().manifest
+    assert (manifest["rows_in"], manifest["rows"], manifest["dropped_empty"]) == (200, 198, 2)
+    note = "train: 2 of 200 rows left out: no token with loss within max_length, the first at t.jsonl:8"
+    assert note in manifest["notes"]
+    rows[199] = rows[7]
+    data_job.write("t.jsonl", rows)
+    assert "3 of 200 rows have no token with loss" in data_job.refused("tune_data", spec)[1]
+    many = [{"instruction": "a", "output": f"{n}"} for n in range(15_000)]
+    many[5] = rows[7]
+    spec |= {"train": data_job.write("t.jsonl", many), "steps": 3, "epochs": None}
+    data_job.run("tune_data", spec)
+    assert data_job.data().manifest["rows"] == 14_999
+    told = trained(data_job.data())
+    data_job.run("tune_data", spec | {"drop_empty": True})
+    assert trained(data_job.data()) == told
+
+
 @pytest.mark.parametrize("sizes", [[3, 3, 3, 9, 1, 1, 5, 5, 2], [10, 1, 10], [1]])
 def test_packing(data_job, sizes):
     """Packing joins rows in order, greedily, whole, up to max_length; each row's first token stays without loss."""

@@ -128,17 +128,15 @@ def make_folder(path: str) -> None:
 
     The umask is the process's own, and two threads that change it put each other's back: each folder is given its mode instead.
     """
+    if os.path.isdir(path):
+        return
+    if above := os.path.dirname(path.rstrip("/")):
+        make_folder(above)
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
         if not os.path.isdir(path):
             raise
-    except FileNotFoundError:
-        above = os.path.dirname(path)
-        if not above or os.path.isdir(above):
-            raise
-        make_folder(above)
-        make_folder(path)
 
 
 def ignore_errors(call: Callable[..., Any], *args: Any) -> None:

@@ -14,8 +14,11 @@ functions that need them. docs/python.md is the guide.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestrator.client.errors import (
     ActionFailed,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from os import PathLike
     from pathlib import Path
+    from types import ModuleType
 
     from backends.analysis.diff import Difference
     from backends.recipe.schema import Recipe
@@ -616,3 +620,37 @@ def _listed(given: str | Sequence[str]) -> tuple[str, ...]:
 
 def _quiet(_: str) -> None:
     """Says nothing."""
+
+
+def _main() -> NoReturn:
+    """The commands `tune` and `tunesmith`."""
+    from orchestrator.cli import main  # noqa: PLC0415
+
+    main()
+
+
+class _Checkout:
+    """Finds `tunesmith.backends` in a checkout, where it is `backends`: packages of others name it as in an installed wheel, which
+    has both folders below this module (hatch_build.py). It is the same module by either name.
+    """
+
+    @classmethod
+    def find_spec(cls, name: str, *_: object) -> ModuleSpec | None:
+        """As `importlib.abc.MetaPathFinder` has it."""
+        ours = name.startswith(("tunesmith.backends", "tunesmith.orchestrator"))
+        return ModuleSpec(name, cls(), is_package=True) if ours else None  # type: ignore[arg-type]  # a loader by its methods: importlib.abc takes 10 ms
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """As `importlib.abc.Loader` has it."""
+        found = import_module(spec.name.removeprefix("tunesmith."))
+        self._spec = found.__spec__
+        return found
+
+    def exec_module(self, module: ModuleType) -> None:
+        """It was run under its own name, whose specification it keeps."""
+        module.__spec__ = self._spec
+
+
+if "__path__" not in globals():
+    __path__: list[str] = []
+    sys.meta_path.insert(0, _Checkout)

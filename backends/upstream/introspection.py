@@ -18,6 +18,8 @@ from typing import Any
 Found = Iterator[tuple[str, Any]]
 """Defaults by key, `place:key` where one command or one component takes it."""
 
+ROOT = __name__.removesuffix(".upstream.introspection")
+"""`backends`, wherever it lies."""
 FREE = ".*"
 """Anything may stand below."""
 
@@ -29,9 +31,9 @@ def of_folder(trainer: str) -> ModuleType:
         SystemExit: no folder of that name has one.
     """
     try:
-        return importlib.import_module(f"backends.trainers.{trainer}.ask")
+        return importlib.import_module(f"{ROOT}.trainers.{trainer}.ask")
     except ModuleNotFoundError as error:
-        if not str(error.name).startswith("backends."):
+        if not str(error.name).startswith(f"{ROOT}."):
             raise  # the trainer's own package
         raise SystemExit(f"{trainer}: no backends/trainers/{trainer}/ask.py") from None
 

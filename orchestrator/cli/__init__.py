@@ -26,7 +26,7 @@ def run(argv: Sequence[str]) -> int:
     if not args.command:
         command_parser("--help").print_help()
         return DONE
-    module = __import__(f"orchestrator.cli.{args.module}", fromlist=[args.function])
+    module = __import__(f"{__name__}.{args.module}", fromlist=[args.function])
     return int(getattr(module, args.function)(args) or DONE)
 
 

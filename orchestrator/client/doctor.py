@@ -79,4 +79,4 @@ def _owner(script: Path) -> str:
         text = script.read_text("utf-8", "replace")[:4000]
     except OSError:
         return "unreadable"
-    return "tunesmith" if "orchestrator.cli" in text else "torchtune" if "torchtune" in text else "another program"
+    return "tunesmith" if "from tunesmith import" in text else "torchtune" if "torchtune" in text else "another program"

@@ -19,10 +19,12 @@ RELEASE = 3
 """Of the controller. Raise it when one that was started before an upgrade can no longer do the work, because files that it still
 has to load have moved or the store has new rules: it is replaced then. A controller that names no release is of the first."""
 BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from orchestrator.daemon.loop import main; main(sys.argv[2])"
-    f"  # release {RELEASE}"
+    "import sys; sys.path[:] = [sys.argv[1], *filter(None, sys.path)]; "
+    f"from {__package__}.loop import main; main(sys.argv[2])  # release {RELEASE}"
 )
-"""Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment."""
+"""Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment. The current folder goes out:
+modules of the user's own lie there, under any name.
+"""
 TURN = 3
 """The descriptor by which a new controller holds `Home.turn`: nobody starts a second one while the first still imports."""
 GRACE = 5.0
@@ -162,7 +164,7 @@ def _spawn(home: Home) -> bool:
         return False
     log = os.open(home.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open(os.devnull, os.O_RDWR)
-    argv = [sys.executable, "-c", BOOT, str(Path(__file__).parents[2]), str(home.path)]
+    argv = [sys.executable, "-c", BOOT, str(Path(__file__).parents[__name__.count(".")]), str(home.path)]
     actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, log, 1), (os.POSIX_SPAWN_DUP2, log, 2)]
     actions.append((os.POSIX_SPAWN_DUP2, turn, TURN))
     os.posix_spawn(sys.executable, argv, os.environ, file_actions=actions, setsid=True)

@@ -52,6 +52,7 @@ def take(size):
 for name, text in json.loads(zlib.decompress(take(int(take(8))))):
     module = sys.modules[name] = type(sys)(name)
     above, _, below = name.rpartition(".")
+    module.__package__ = above
     if above:
         setattr(sys.modules[above], below, module)
     exec(compile(text, name, "exec"), module.__dict__)

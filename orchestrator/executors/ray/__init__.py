@@ -23,4 +23,4 @@ def _check(home: Home, candidate: Candidate) -> EngineCheck:
     return cluster_check(home, candidate)
 
 
-RAY = ExecutorType("ray", _open, {"ray": "orchestrator.executors.ray.section:KIND"}, _check)
+RAY = ExecutorType("ray", _open, {"ray": f"{__name__}.section:KIND"}, _check)

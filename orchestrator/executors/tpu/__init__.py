@@ -44,4 +44,4 @@ def _script(plan: Plan, candidate: Candidate) -> str:
     return requests(candidate)
 
 
-TPU = ExecutorType("tpu", _open, {"tpu": "orchestrator.executors.tpu.section:KIND"}, _check, _workers, _held, _script)
+TPU = ExecutorType("tpu", _open, {"tpu": f"{__name__}.section:KIND"}, _check, _workers, _held, _script)

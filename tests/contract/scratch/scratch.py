@@ -10,12 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict
-
-from orchestrator.executors.base import Capacity, ExecutorType, Handle, Status
-from orchestrator.monitoring.poll import Observed
-from orchestrator.targets.model import Candidate, TargetKind
-from orchestrator.targets.node import Node, Placement
-from orchestrator.transports.base import AttemptStatus, Chunk
+from tunesmith.orchestrator.executors.base import Capacity, ExecutorType, Handle, Status
+from tunesmith.orchestrator.monitoring.poll import Observed
+from tunesmith.orchestrator.targets.model import Candidate, TargetKind
+from tunesmith.orchestrator.targets.node import Node, Placement
+from tunesmith.orchestrator.transports.base import AttemptStatus, Chunk
 
 SLOTS = 2
 RUN = 'cd "$0" && echo $$ > pid && sh -c "$1" > log 2>&1; echo $? > rc.new && mv rc.new rc'

@@ -1,10 +1,6 @@
 """The recipes that come along: each runs as it is copied, says the truth about itself, and nothing outside its folder is reached."""
 
-import os
 import re
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +8,6 @@ import pytest
 from backends.compile import _inputs
 from backends.models import MODELS
 from backends.recipe.parse import parse
-from orchestrator.agent.provision import find_uv
 from orchestrator.cli import run
 
 ROOT = Path(__file__).parents[3]
@@ -113,28 +108,6 @@ def test_a_copy_is_ready_to_run(tune):
     words = command.removeprefix("# tune ").removesuffix(" --follow").split()
     assert words == ["submit", "sub/folder/lora.yaml"]
     assert "20 optimizer steps" in tune(*words, "--dry-run").stdout
-
-
-def test_a_wheel_brings_them(tmp_path):
-    """From an installed wheel they are listed, and copied with their data; `import tunesmith` is in it too."""
-    built = subprocess.run(
-        [find_uv(), "build", "--wheel", "-q", "-o", tmp_path, ROOT], check=False, capture_output=True, text=True
-    )
-    assert built.returncode == 0, built.stderr
-    zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(tmp_path / "site")
-
-    def python(*argv):
-        argv = [sys.executable, *argv]
-        env = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-        return subprocess.run(argv, cwd=tmp_path, env=env, check=True, capture_output=True, text=True).stdout
-
-    def tune(*words):
-        return python("-m", "orchestrator.cli", "recipes", *words)
-
-    assert {line.split()[0] for line in tune("ls").splitlines()[1:] if line} == set(LIBRARY)
-    assert tune("cp", "llama-3.2-1b/dpo", "here").splitlines() == ["here/data/preference.jsonl", "here/dpo.yaml"]
-    module = str(tmp_path / "site" / "tunesmith.py")
-    assert python("-c", "import tunesmith; print(tunesmith.__file__, len(tunesmith.recipes()))") == f"{module} {len(LIBRARY)}\n"
 
 
 @pytest.mark.parametrize("name", LIBRARY)

@@ -2,19 +2,19 @@
 
 import json
 
-from backends.backend import Backend, judge
-from backends.bundle import LOCKS
-from backends.command_line import Arguments, Launcher, options
-from backends.dialect import ROWS, Dialect, ImportRow, Rule, one
-from backends.log_signs import EVERYWHERE, Sign
-from backends.mapping.complete import complete
-from backends.mapping.data import DATA, shared_data
-from backends.mapping.launch import identity, one_device, resources
-from backends.mapping.model import model
-from backends.mapping.rows import ABSENT, Variant, cannot, everywhere, handled_by_us, same
-from backends.metrics import Point
-from backends.plan import Step
-from backends.upstream.known_keys import KnownKeys
+from tunesmith.backends.backend import Backend, judge
+from tunesmith.backends.bundle import LOCKS
+from tunesmith.backends.command_line import Arguments, Launcher, options
+from tunesmith.backends.dialect import ROWS, Dialect, ImportRow, Rule, one
+from tunesmith.backends.log_signs import EVERYWHERE, Sign
+from tunesmith.backends.mapping.complete import complete
+from tunesmith.backends.mapping.data import DATA, shared_data
+from tunesmith.backends.mapping.launch import identity, one_device, resources
+from tunesmith.backends.mapping.model import model
+from tunesmith.backends.mapping.rows import ABSENT, Variant, cannot, everywhere, handled_by_us, same
+from tunesmith.backends.metrics import Point
+from tunesmith.backends.plan import Step
+from tunesmith.backends.upstream.known_keys import KnownKeys
 
 SEE = "https://example.org/unigram"
 NO = "unigram counts tokens, and does nothing else"

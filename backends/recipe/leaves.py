@@ -79,9 +79,10 @@ _EVALUATE = {
     **{"dtype": "auto", "baseline": False, "gates": ["wmdp_bio.acc <= 0.30"]},
 }
 _SERVE = {
-    **{"port": None, "expose": False, "key_name": None, "adapters": True, "max_length": None},
-    "dtype": "auto",
+    **{"engine": "auto", "port": None, "expose": False, "key_name": None, "adapters": True, "max_length": None},
+    **{"gguf": "auto", "prefix_cache": True, "dtype": "auto"},
 }
+_PUSH = {"repo": "me/tiny", "what": "model", "private": True, "token_name": "HF_TOKEN", "branch": None}
 
 _THROUGH_TEMPLATE = Needs(
     ("data.format", "data.template"),
@@ -249,6 +250,7 @@ LEAVES: Mapping[str, Leaf] = {
     "retry.diverged_steps": Leaf("job", (5,), needs=(only_given("retry.diverged_above"),)),
     "after.evaluate": Leaf("job", (_EVALUATE,), "nothing"),
     "after.export": Leaf("job", ({"formats": ["adapter"], "dtype": "auto", "prompts": 4, "tokens": 16},), "nothing"),
+    "after.push": Leaf("job", (_PUSH,), "nothing"),
     "after.serve": Leaf("job", (_SERVE,), "nothing"),
     "secrets": Leaf("label", (["NAME"],), unordered=True),
     "native": Leaf("label", ({},)),

@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from backends.mapping.model import MODEL as MODEL_SPEC
-from backends.plan import WRITTEN_RECIPE, Plan
+from backends.plan import WRITTEN_RECIPE, Input, Plan
 from backends.recipe.flat import Value
 from backends.report import Line
 from backends.stages.evaluate import EVALUATE
 from backends.stages.export import EXPORT
+from backends.stages.push import PUSH
 from backends.stages.serve import SERVE
 from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, made_by_training
 
-STAGES: dict[str, Stage] = {each.name: each for each in (EVALUATE, EXPORT, SERVE)}
+_OTHERWISE = ("approximated", "lost")
+
+STAGES: dict[str, Stage] = {each.name: each for each in (EVALUATE, EXPORT, PUSH, SERVE)}
 
 
 def following(
@@ -35,10 +38,18 @@ def following(
             continue
         try:
             plans.append(stage.plan(settings, context))
+            context = _known_after(name, context)
         except Unplannable as error:
             rule = f"{error.path} {error.rule}" + (f"; {error.hint}" if error.hint else "")
             lines.append(Line(f"after.{name}", "lost", {}, rule, "never"))
     return tuple(plans), tuple(lines)
+
+
+def _known_after(stage: str, context: StageContext) -> StageContext:
+    """What a stage leaves for those after it."""
+    if stage == "evaluate":
+        return replace(context, figures=Input("", "summary.json", stage))
+    return replace(context, exported=Input("", "export", stage)) if stage == "export" else context
 
 
 def context_of(trained: Plan) -> StageContext:
@@ -53,4 +64,5 @@ def context_of(trained: Plan) -> StageContext:
         model=made_by_training(MODEL, "checkpoint"),
         adapter=made_by_training(ADAPTER, "adapter") if adapted else None,
         base=made_by_training(BASE, folder) if folder else None,
+        notes=tuple(f"{line.leaf}: {line.status}: {line.why}" for line in trained.report.lines if line.status in _OTHERWISE),
     )

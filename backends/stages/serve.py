@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from backends.plan import Plan
 from backends.recipe.flat import Value
@@ -11,30 +12,73 @@ from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unp
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # only where the recipe says `expose`
 
 
+class Engine(NamedTuple):
+    """A program that serves models."""
+
+    program: str
+    """Started by tune_serve.py with the settings and a port."""
+    environment: str
+    """A folder of `backends/stages` with locks."""
+    accelerators: tuple[str, ...] = ("cpu", "cuda")
+    merged_beside: bool = True
+    """Can serve the merged weights beside the start model; else the recipe's name is the adapter on the start model."""
+    adapters: bool = True
+
+
+ENGINES: Mapping[str, Engine] = {
+    "transformers": Engine("tune_server.py", "hf"),
+    "vllm": Engine("tune_server_vllm.py", "vllm", merged_beside=False),
+    "llama.cpp": Engine("tune_server_llama.py", "hf", ("cpu",), adapters=False),
+}
+
+
 def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
     """The plan of a server."""
     if settings["expose"] and not settings["key_name"]:
         raise Unplannable("expose", "would let anybody on the network use the model", "name a secret under key_name")
-    adapted = settings["adapters"] and context.adapter and context.base
-    models = [{"name": context.name, "folder": MODEL}]
-    if adapted:
-        models += [{"name": "base", "folder": BASE}, {"name": "adapter", "folder": BASE, "adapter": ADAPTER}]
+    name, engine = _engine(settings["engine"], context)
+    if settings["gguf"] != "auto" and name != "llama.cpp":
+        raise Unplannable("gguf", f"is llama.cpp's, and the engine is {name}", "set engine: llama.cpp, or leave gguf out")
+    if name == "llama.cpp" and settings["dtype"] != "auto":
+        raise Unplannable("dtype", "is not llama.cpp's", "choose the weights by gguf")
     spec = {
+        "program": engine.program,
+        "accelerator": context.accelerator,
         "host": EVERYWHERE if settings["expose"] else LOOPBACK,
         "port": settings["port"],
         "key": settings["key_name"],
-        "models": models,
-        "max_length": settings["max_length"],
-        "dtype": settings["dtype"],
+        "models": _models(engine, settings, context),
+        "tokenizer": MODEL,
+        **{key: settings[key] for key in ("max_length", "dtype", "gguf", "prefix_cache")},
     }
     return stage_plan(
         "serve",
         context,
         spec,
-        ("tune_serve.py", "tune_server.py"),
+        ("tune_serve.py", engine.program),
+        environment=engine.environment,
         secrets=(settings["key_name"],) if settings["key_name"] else (),
         retry={"unknown": 3, "out_of_memory": 1},
     )
+
+
+def _engine(wanted: str, context: StageContext) -> tuple[str, Engine]:
+    """The engine that is asked for; `auto` is vLLM on CUDA, transformers on a CPU."""
+    name = wanted if wanted != "auto" else ("vllm" if context.accelerator == "cuda" else "transformers")
+    engine = ENGINES[name]
+    if context.accelerator not in engine.accelerators:
+        others = ", ".join(each for each, facts in ENGINES.items() if context.accelerator in facts.accelerators)
+        raise Unplannable("engine", f"{name} is not run on {context.accelerator}", f"use {others}" if others else "")
+    return name, engine
+
+
+def _models(engine: Engine, settings: Mapping[str, Value], context: StageContext) -> list[dict[str, str]]:
+    """What is served under which name; the first is the main one."""
+    adapter = {"folder": BASE, "adapter": ADAPTER}
+    if not (engine.adapters and settings["adapters"] and context.adapter and context.base):
+        return [{"name": context.name, "folder": MODEL}]
+    main = {"folder": MODEL} if engine.merged_beside else adapter
+    return [{"name": context.name, **main}, {"name": "base", "folder": BASE}, {"name": "adapter", **adapter}]
 
 
 SERVE = Stage("serve", "an OpenAI-compatible server", plan, serves=True)

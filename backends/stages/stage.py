@@ -58,6 +58,12 @@ class StageContext:
     """The folder of the start model; None where it is not known."""
     rows: Input | None = None
     """The folder of rendered rows that it was trained on."""
+    exported: Input | None = None
+    """The folder of other forms, where the model is exported before."""
+    figures: Input | None = None
+    """summary.json of its evaluation, where it is evaluated before."""
+    notes: tuple[str, ...] = ()
+    """What the trainer does otherwise than the recipe says, a line each."""
     base_dir: str = ""
     """Folder (absolute) to which paths in the settings are relative."""
     online: bool = False

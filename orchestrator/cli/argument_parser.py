@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GROUPS = {
-    "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority", "evaluate", "export", "serve", "chat"),
+    "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority"),
+    "use": ("evaluate", "export", "push", "serve", "chat"),
     "look": ("status", "logs", "metrics", "report", "pull", "ssh", "dashboard", "mcp"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("init", "translate", "import", "explain", "preview", "fit", "recipes", "schema"),
@@ -32,6 +33,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("log", "tail"), "logs"),
     **dict.fromkeys(("plot", "curves"), "metrics"),
     **dict.fromkeys(("deploy", "host", "api"), "serve"),
+    **dict.fromkeys(("upload", "publish"), "push"),
     **dict.fromkeys(("grid", "search", "hpo", "array"), "sweep"),
     **dict.fromkeys(("memory", "vram", "estimate", "cost"), "fit"),
     **dict.fromkeys(("talk", "ask", "generate"), "chat"),

@@ -18,6 +18,7 @@ EXAMPLES = {
         "tune evaluate latest --task q.jsonl --gate 'q.acc >= 0.5'",
     ),
     "export": ("tune export latest --format gguf-q8_0", "tune export ./model --format merged --dtype bfloat16"),
+    "push": ("tune push latest --repo me/my-model", "tune push latest --what adapter --repo me/my-adapter --public"),
     "serve": ("tune serve latest --follow", "tune serve support-bot --port 8000 --expose --key SERVE_KEY"),
     "chat": ("tune chat latest", "tune chat support-bot 'How do I reset my password?' --temperature 0"),
     "status": ("tune status --state ACTIVE --watch", "tune status latest --events"),

@@ -34,7 +34,7 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 
 COMPILING = ("submit", "sweep", "fit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority", "ssh")
-FOLLOWING = ("evaluate", "export", "serve", "chat")
+FOLLOWING = ("evaluate", "export", "push", "serve", "chat")
 INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion", "du", "prune", "init", "mcp", "report")
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 

@@ -42,8 +42,15 @@ def add_stages(commands: object, command: Command) -> None:
     export.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="data type of the merged weights")
     export.add_argument("--prompts", type=int, metavar="N", help="prompts of the check (default: 4)")
     export.add_argument("--tokens", type=int, metavar="N", help="tokens of each reply in the check (default: 16)")
+    _add_push(commands, command)
     serve = command(commands, "serve", "stages", "serve a model with an OpenAI-compatible API, as a job; READY while it answers")
     _model(serve)
+    engines = ("auto", "transformers", "vllm", "llama.cpp")
+    serve.add_argument("--engine", choices=engines, help="what runs the model (default: vllm on CUDA, transformers on a CPU)")
+    serve.add_argument(
+        "--gguf", choices=("auto", "f32", "f16", "bf16", "q8_0", "q4_0"), help="llama.cpp: data type of the weights"
+    )
+    serve.add_argument("--no-prefix-cache", action="store_true", help="vllm, llama.cpp: compute every prompt from its beginning")
     serve.add_argument("--port", type=int, metavar="N", help="port on the host (default: any free one)")
     serve.add_argument("--expose", action="store_true", help="listen on all interfaces, not only on 127.0.0.1; needs --key")
     serve.add_argument("--key", dest="key_name", metavar="NAME", help="name of the secret that holds the API key")
@@ -58,6 +65,16 @@ def add_stages(commands: object, command: Command) -> None:
     chat.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of a reply")
     chat.add_argument("--temperature", type=float, metavar="T", help="sampling temperature; 0: always the most likely token")
     chat.add_argument("--seed", type=int, metavar="N", help="random seed")
+
+
+def _add_push(commands: object, command: Command) -> None:
+    push = command(commands, "push", "stages", "upload a model to a hub with a model card; private by default")
+    _model(push)
+    push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the hub; made if it does not exist")
+    push.add_argument("--what", choices=("model", "adapter"), help="the merged model or its adapter (default: model)")
+    push.add_argument("--public", action="store_true", help="make the repository public")
+    push.add_argument("--token", dest="token_name", metavar="NAME", help="name of the secret with the token (default: HF_TOKEN)")
+    push.add_argument("--branch", metavar="NAME", help="branch of the repository (default: main)")
 
 
 def _model(made: argparse.ArgumentParser) -> None:

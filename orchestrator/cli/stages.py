@@ -1,4 +1,4 @@
-"""`tune evaluate`, `tune export` and `tune serve`: stages by hand, over any job that has trained or a folder."""
+"""`tune evaluate`, `tune export`, `tune push` and `tune serve`: stages by hand, over any job that has trained or a folder."""
 
 from __future__ import annotations
 
@@ -50,9 +50,13 @@ def _run(stage: str, args: argparse.Namespace, settings: dict[str, object]) -> i
 
 def serve(args: argparse.Namespace) -> int:
     """An OpenAI-compatible server of a model."""
-    names = ("port", "key_name", "max_length", "dtype")
+    names = ("engine", "gguf", "port", "key_name", "max_length", "dtype")
     settings = {name: value for name in names if (value := getattr(args, name)) is not None}
-    return _run("serve", args, {**settings, "expose": args.expose, "adapters": not args.no_adapters})
+    return _run(
+        "serve",
+        args,
+        {**settings, "prefix_cache": not args.no_prefix_cache, "expose": args.expose, "adapters": not args.no_adapters},
+    )
 
 
 def export(args: argparse.Namespace) -> int:
@@ -60,3 +64,10 @@ def export(args: argparse.Namespace) -> int:
     names = ("dtype", "prompts", "tokens")
     settings = {name: value for name in names if (value := getattr(args, name)) is not None}
     return _run("export", args, {**settings, **({"formats": args.format} if args.format else {})})
+
+
+def push(args: argparse.Namespace) -> int:
+    """The model on a hub."""
+    names = ("what", "token_name", "branch")
+    settings = {name: value for name in names if (value := getattr(args, name)) is not None}
+    return _run("push", args, {**settings, "repo": args.repo, "private": not args.public})

@@ -13,6 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from backends.plan import Environment
+from backends.stages.stage import LOCKS
+from orchestrator.agent.provision import build
+
 HERE = Path(__file__).parent
 ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 ADAMW = {"lr": 0.005, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.1}
@@ -80,6 +84,31 @@ def fixture_call():
 def python():
     """The interpreter of a trainer, by its name."""
     return interpreter
+
+
+@pytest.fixture(scope="session")
+def stage_environment(shared_home):
+    """Makes an environment of the stages, by its name; gives the interpreter."""
+
+    def make(name):
+        environment = Environment(f"stage-{name}", "3.11", LOCKS[f"{name}-cpu"], "cpu")
+        return str(build(shared_home / "envs", environment, say=print) / "bin" / "python")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stage_python(stage_environment):
+    """The interpreter of the stages' usual environment."""
+    return stage_environment("hf")
+
+
+@pytest.fixture(scope="session")
+def adapted(stage_python, tmp_path_factory):
+    """Folder of `base`, a LoRA `adapter` for it, and `model`, which is both."""
+    folder = tmp_path_factory.mktemp("adapted")
+    call([stage_python, str(HERE / "adapted.py")], folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

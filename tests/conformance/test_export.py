@@ -7,38 +7,10 @@ from pathlib import Path
 import pytest
 
 import backends
-from backends.plan import Environment
-from backends.stages.stage import LOCKS
-from orchestrator.agent.provision import build
 
 pytestmark = pytest.mark.trainer
 
 ROOM = Path(backends.__file__).parent
-MAKE = """
-import json, pathlib, torch
-from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-torch.manual_seed(0)
-made = Tokenizer(models.BPE())
-made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-special = ["<s>", "</s>", "<pad>", "<|user|>", "<|assistant|>"]
-trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-made.train_from_iterator([f"add {n} and {n + 1} it is {2 * n + 1}" for n in range(64)], trainer)
-tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
-tokenizer.chat_template = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}<|assistant|>"
-model = LlamaForCausalLM(LlamaConfig(vocab_size=320, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
-    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256, bos_token_id=0, eos_token_id=1, pad_token_id=2))
-for folder in ("base", "model"):
-    tokenizer.save_pretrained(folder)
-model.save_pretrained("base")
-adapted = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"]))
-for name, weight in adapted.named_parameters():
-    if "lora_" in name:
-        torch.nn.init.normal_(weight, std=0.15)
-adapted.save_pretrained("adapter")
-adapted.merge_and_unload().save_pretrained("model")
-"""
 TEMPLATE = """
 import json, pathlib, sys
 import tune_export_forms as forms
@@ -55,27 +27,13 @@ except forms.Differs as error:
 """
 
 
-@pytest.fixture(scope="module")
-def stage_python(shared_home):
-    """The interpreter of the stages' environment."""
-    return str(build(shared_home / "envs", Environment("stage-hf", "3.11", LOCKS["hf-cpu"], "cpu"), say=print) / "bin" / "python")
-
-
-@pytest.fixture(scope="module")
-def folders(stage_python, tmp_path_factory, call):
-    """A start model, an adapter, and the model that is both."""
-    folder = tmp_path_factory.mktemp("made")
-    call([stage_python, "-c", MAKE], folder)
-    return folder
-
-
 @pytest.fixture
-def export(folders, stage_python, tmp_path, call):
+def export(adapted, stage_python, tmp_path, call):
     """A job's folder with the three folders in it; exports some forms, and gives the exit code."""
     for script in (*ROOM.glob("shims/tune_*.py"), *ROOM.glob("stages/shims/tune_*.py")):
         shutil.copy(script, tmp_path)
     for name in ("base", "model", "adapter"):
-        shutil.copytree(folders / name, tmp_path / name)
+        shutil.copytree(adapted / name, tmp_path / name)
 
     def run(*formats, script=("tune_export_forms.py", "export.json")):
         spec = {**{name: name for name in ("model", "base", "adapter")}, "name": "tiny", "formats": formats, "dtype": "auto"}

@@ -6,9 +6,6 @@ import urllib.request
 
 import pytest
 
-from backends.plan import Environment
-from backends.stages.stage import LOCKS
-from orchestrator.agent.provision import build
 from orchestrator.client.chat import endpoint
 
 pytestmark = [
@@ -74,13 +71,6 @@ with torch.inference_mode():
         rows += 1
 print(right / rows)
 """
-
-
-@pytest.fixture(scope="module")
-def stage_python(shared_home):
-    """The interpreter of the stages' environment."""
-    environment = Environment("stage-hf", "3.11", LOCKS["hf-cpu"], "cpu")
-    return str(build(shared_home / "envs", environment, say=print) / "bin" / "python")
 
 
 def lines(path, rows):

@@ -68,9 +68,26 @@ class Export(Whole):
     """Tokens of each reply."""
 
 
+class Push(Whole):
+    """The model on a hub, with a model card. What arrived is compared with what was sent."""
+
+    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+    """OWNER/NAME; made if it is not there. The hub is huggingface.co, or that of `HF_ENDPOINT` on the target."""
+    what: Literal["model", "adapter", "export"] = "model"
+    """The merged model, its adapter, or everything that `after.export` wrote."""
+    private: bool = True
+    """Nobody else sees it. A repository that is there and public is refused unless this is false."""
+    token_name: Secret = "HF_TOKEN"  # noqa: S105  # a name, no value
+    """Name of the secret that holds the hub's token, with the right to write."""
+    branch: Word | None = None
+    """Null: the main one."""
+
+
 class Serve(Whole):
     """An OpenAI-compatible server of the model, a job like any other: it is READY while it answers."""
 
+    engine: Literal["auto", "transformers", "vllm", "llama.cpp"] = "auto"
+    """What runs the model. `auto`: vllm on CUDA, transformers on a CPU. `llama.cpp` serves the merged model alone, on a CPU."""
     port: Annotated[int, Field(ge=1024, le=65535)] | None = None
     """On the host; null: a free one."""
     expose: bool = False
@@ -81,6 +98,10 @@ class Serve(Whole):
     """Where an adapter was trained: serve `base` and `adapter` beside the merged model."""
     max_length: Positive | None = None
     """Tokens of prompt and reply together; null: what the model can."""
+    gguf: Literal["auto", "f32", "f16", "bf16", "q8_0", "q4_0"] = "auto"
+    """Kind of the weights for llama.cpp; `auto`: as they are stored."""
+    prefix_cache: bool = True
+    """vllm and llama.cpp: keep what was computed of a prompt for prompts that begin alike."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights in memory; `auto`: as they are stored."""
 
@@ -92,5 +113,7 @@ class After(Section):
     """Figures by lm-evaluation-harness, and gates. Null: it is left out."""
     export: Export | None = None
     """Other forms of the model, each checked. Null: it is left out."""
+    push: Push | None = None
+    """The model on a hub, private by default. Null: it is left out."""
     serve: Serve | None = None
     """An OpenAI-compatible server. Null: it is left out."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import tune_gguf
 import tune_replies
+import tune_replies_gguf
 import tune_shared
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -98,7 +99,7 @@ def _check(form: str, spec: dict[str, Any], report: dict[str, Any]) -> None:
     else:
         kind = form.removeprefix("gguf-")
         bound, exact = GGUF[kind], kind == "f32"
-        replies = tune_gguf.replies(OUT / _file(form, spec["name"]), expected)
+        replies = tune_replies_gguf.replies(OUT / _file(form, spec["name"]), expected)
         found = [each["logprobs"] for each in replies]
         report["forms"].setdefault(form, {})["same_tokens"] = _share(expected, replies)
         if exact and _share(expected, replies) < 1:

@@ -1,4 +1,4 @@
-"""A Hugging Face folder as one GGUF file, and what llama.cpp replies with it.
+"""A Hugging Face folder as one GGUF file.
 
 Names, shapes and the order of rows are those of llama.cpp's convert_hf_to_gguf.py. A model or tokenizer that this does not know is
 refused by name: a file that loads and replies otherwise would be worse.
@@ -7,7 +7,6 @@ refused by name: a file that loads and replies otherwise would be worse.
 from __future__ import annotations
 
 import json
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,6 @@ LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^
 QWEN2 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 SPLITS = {LLAMA3: "llama-bpe", QWEN2: "qwen2"}
 """How a text is cut before its bytes are merged -> llama.cpp's name for it."""
-MOST = 1000
-"""Tokens of which llama.cpp is asked for the probability, the most likely ones."""
 
 
 def write(folder: Path, file: Path, kind: str) -> None:
@@ -164,40 +161,3 @@ def _add(writer: Any, name: str, data: Any, kind: str) -> None:
         writer.add_tensor(name, np.ascontiguousarray(data, np.float16))
     else:
         writer.add_tensor(name, gguf.quants.quantize(np.ascontiguousarray(data, np.float32), wanted), raw_dtype=wanted)
-
-
-def replies(file: Path, expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What llama.cpp says of the checkpoint's prompts and replies: the log-probability of each token but the first, and at each place of
-    a reply its own most likely token.
-    """
-    import xllamacpp  # noqa: PLC0415  # llama.cpp itself
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(file)
-    params.n_ctx = 1024 + max(len(each["prompt"]) + len(each["reply"]) for each in expected)
-    params.n_parallel, params.n_gpu_layers, params.warmup, params.cache_ram_mib = 1, 0, False, 0
-    params.verbosity = -1
-    server = xllamacpp.Server(params)
-    found = []
-    for each in expected:
-        whole = each["prompt"] + each["reply"]
-        scored = [_next(server.listening_address, whole[:place], token) for place, token in enumerate(whole) if place]
-        found.append(
-            {"reply": [token for token, _ in scored[len(each["prompt"]) - 1 :]], "logprobs": [value for _, value in scored]}
-        )
-    return found
-
-
-def _next(address: str, ids: list[int], token: int) -> tuple[int, float | None]:
-    """The most likely next token, and a token's log-probability: minus infinity where it is not among MOST, None where llama.cpp
-    does not tell: it leaves out those of a token that is half a character.
-    """
-    body = {"prompt": ids, "n_predict": 1, "temperature": 0.0, "n_probs": MOST, "return_tokens": True}
-    request = urllib.request.Request(f"{address}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310  # our own
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=600) as answer:
-        reply = json.load(answer)
-    top = next(iter(reply.get("completion_probabilities", ())), None)
-    if top is None:
-        return reply["tokens"][0], None
-    known = {each["id"]: each["logprob"] for each in (*top["top_logprobs"], top)}
-    return top["id"], known.get(token, float("-inf"))

@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from tune_asks import Ask, Counters, Token
+from tune_http import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,20 +21,6 @@ Body = dict[str, Any]
 USUAL = 256
 """Tokens of a reply where the request does not say."""
 MOST_LOGPROBS = 20
-_KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "not_found_error"}
-
-
-class Refusal(Exception):
-    """A request that cannot be answered, and why."""
-
-    def __init__(self, code: int, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-    def body(self) -> Body:
-        """As OpenAI's clients read it."""
-        kind = _KINDS.get(self.code, "server_error" if self.code >= 500 else "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "code": self.code, "param": None}}
 
 
 def asks(body: Body, served: Served, *, chat: bool) -> list[Ask]:

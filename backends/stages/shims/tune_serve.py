@@ -1,7 +1,7 @@
 """A server kept up: `python tune_serve.py serve.json`, in the job's folder. Starts the engine, says when it answers, starts it again.
 
-serve.json: `{"host", "port", "key": name of a variable or null, "models": [{"name", "folder",
-"adapter"}], "max_length", "dtype"}`; `models[0]` is the main one. summary.json is there for as long as the server answers, with its
+serve.json: `{"program", "host", "port", "key": name of a variable or null, "models": [{"name", "folder", "adapter"}], ...}`, the rest is
+the engine's own; `program` is started with this file and the port, `models[0]` is the main one. summary.json is there for as long as the server answers, with its
 port. A server that ends, or does not answer any more, is started again on the same port; one that never answered fails the job.
 """
 
@@ -32,13 +32,12 @@ TRIES = 10
 FIGURES = 10.0
 """Seconds between two points of throughput and latency."""
 COUNTED = {
-    "requests": "vllm:request_success_total",
-    "reply_tokens": "vllm:generation_tokens_total",
-    "prompt_tokens": "vllm:prompt_tokens_total",
-    "first_token_seconds": "vllm:time_to_first_token_seconds_sum",
-    "reply_seconds": "vllm:e2e_request_latency_seconds_sum",
+    "requests": ("vllm:request_success_total",),
+    "reply_tokens": ("vllm:generation_tokens_total", "llamacpp:tokens_predicted_total"),
+    "first_token_seconds": ("vllm:time_to_first_token_seconds_sum",),
+    "reply_seconds": ("vllm:e2e_request_latency_seconds_sum",),
 }
-"""Our counter -> its name in the server's /metrics."""
+"""Our counter -> its names in the /metrics of servers. llama.cpp counts tokens and no requests."""
 
 
 class Failure(Exception):
@@ -53,6 +52,7 @@ def main(path: str) -> int:
     """Serve until the process is ended. 1, a message and reason.json when that cannot be."""
     SUMMARY.unlink(missing_ok=True)
     POINTS.parent.mkdir(exist_ok=True)
+    _adopt_orphans()
     try:
         Keeper(path).keep()
     except Failure as failure:
@@ -80,9 +80,10 @@ class Keeper:
         """Start it, watch it, start it again."""
         while True:
             _check_free(self.spec["host"], self.port)
-            process = subprocess.Popen([sys.executable, "tune_server.py", self.path, str(self.port)], preexec_fn=_die_with_us)  # noqa: PLW1509  # there are no threads here
+            process = subprocess.Popen([sys.executable, self.spec["program"], self.path, str(self.port)], preexec_fn=_die_with_us)  # noqa: PLW1509  # there are no threads here
             code = self._watch(process)
             SUMMARY.unlink(missing_ok=True)
+            _end_orphans()
             if not self.answered:
                 raise Failure("server_failed", f"the server ended with exit code {code} before it answered")
             self.tries += 1
@@ -140,19 +141,20 @@ class Keeper:
     def _measure(self, seconds: float) -> None:
         """Points of what was done since the last time, if anything was."""
         text = self._asked("/metrics") or ""
-        now = {name: counted(text, native) for name, native in COUNTED.items()}
+        now = {name: sum(counted(text, native) for native in names) for name, names in COUNTED.items()}
         new = {name: max(0.0, now[name] - self.before[name]) for name in COUNTED}
         self.before = now
-        if not new["requests"]:
+        if not new["reply_tokens"] and not new["requests"]:
             return
         self.count += 1
-        each = 1 / new["requests"]
-        values = {
-            "requests_per_second": new["requests"] / seconds,
-            "reply_tokens_per_second": new["reply_tokens"] / seconds,
-            "first_token_ms": 1000 * each * new["first_token_seconds"],
-            "latency_ms": 1000 * each * new["reply_seconds"],
-        }
+        values = {"reply_tokens_per_second": new["reply_tokens"] / seconds}
+        if new["requests"]:
+            each = 1 / new["requests"]
+            values |= {
+                "requests_per_second": new["requests"] / seconds,
+                "first_token_ms": 1000 * each * new["first_token_seconds"],
+                "latency_ms": 1000 * each * new["reply_seconds"],
+            }
         with POINTS.open("a") as file:
             file.writelines(
                 json.dumps({"step": self.count, "name": name, "value": value}) + "\n" for name, value in values.items()
@@ -199,6 +201,22 @@ def _check_free(host: str, port: int) -> None:
 def _die_with_us() -> None:
     """PR_SET_PDEATHSIG: a server does not outlive who keeps it, so no second one comes to its port."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def _adopt_orphans() -> None:
+    """PR_SET_CHILD_SUBREAPER: processes of a server that was killed become ours. vLLM's engine lives on without its HTTP process."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def _end_orphans() -> None:
+    """What a server that ended has left behind holds its memory, and maybe its port."""
+    own = Path(f"/proc/self/task/{os.getpid()}/children")
+    while own.exists() and (children := own.read_text("ascii").split()):
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(-1, 0)
 
 
 if __name__ == "__main__":

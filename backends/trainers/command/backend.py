@@ -64,6 +64,7 @@ _OURS = {
     "resources.hosts": "the command is started on each",
     "resources.memory_gib": "matched when the job is placed",
     "after.serve": "a job of its own, once this one has succeeded",
+    "after.push": "a job of its own, once this one has succeeded",
     "after.export": "a job of its own, once this one has succeeded",
     "after.evaluate": "a job of its own, once this one has succeeded",
     "secrets": "into the environment of the steps, by the runner's standard input",

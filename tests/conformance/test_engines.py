@@ -1,0 +1,188 @@
+"""The engines behind `tune serve`, each started by the plan's own programs: they give the model's own figures, and clear refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from backends.plan import Input
+from backends.stages.registry import STAGES
+from backends.stages.stage import StageContext
+from orchestrator.client.stages import checked
+
+pytestmark = [pytest.mark.trainer, pytest.mark.timeout(1800)]
+
+KEY = "canary-engine-key-1"
+ROWS = [[5, 9, 200, 31, 7], list(range(40, 70)), [65] * 20]
+OWN = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM
+for folder in ("base", "model"):
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    for ids in json.loads(sys.argv[1]):
+        with torch.inference_mode():
+            said = torch.log_softmax(model(torch.tensor([ids])).logits[0], -1)
+            new = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False, eos_token_id=-1, pad_token_id=2)[0, len(ids):]
+        print(json.dumps([folder, [said[place, id].item() for place, id in enumerate(ids[1:])], new.tolist()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def own(adapted, stage_python, call):
+    """Folder -> for each row its log-probabilities, and the greedy tokens that follow, by transformers itself."""
+    found = {"base": [], "model": []}
+    for line in call([stage_python, "-c", OWN, json.dumps(ROWS)], adapted).stdout.splitlines():
+        folder, logprobs, new = json.loads(line)
+        found[folder].append((logprobs, new))
+    return found
+
+
+class Server:
+    """A server that answers."""
+
+    def __init__(self, folder, process):
+        self.folder, self.process = folder, process
+
+    def ready(self, limit=900):
+        """Wait until it says so, and where it is."""
+        end = time.monotonic() + limit
+        while not (self.folder / "summary.json").exists():
+            assert self.process.poll() is None, (self.folder / "log").read_text()[-3000:]
+            assert time.monotonic() < end, "it does not get ready"
+            time.sleep(0.2)
+        return json.loads((self.folder / "summary.json").read_text())
+
+    def ask(self, path, body=None, key=KEY):
+        """The answer, or (code, text) of a refusal."""
+        head = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
+        url = f"http://127.0.0.1:{self.ready()['port']}{path}"
+        request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), head)
+        try:
+            with urllib.request.urlopen(request, timeout=600) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+
+@pytest.fixture
+def serving(adapted, tmp_path, stage_environment):
+    """Starts a server by the programs of its plan; ends it."""
+    started = []
+
+    def start(**settings):
+        context = StageContext(
+            "tiny", "cpu", 1, *(Input(f"inputs/{name}", name) for name in ("model", "adapter", "base")), base_dir=str(tmp_path)
+        )
+        plan = STAGES["serve"].plan(checked("serve", {"key_name": "ENGINE_KEY", **settings}), context)
+        for file in plan.files:
+            (tmp_path / file.path).write_text(file.text)
+        (tmp_path / "inputs").mkdir()
+        for name in ("model", "adapter", "base"):
+            (tmp_path / "inputs" / name).symlink_to(adapted / name)
+        python = stage_environment(plan.environment.name.removeprefix("stage-"))
+        argv = [python, *plan.steps[-1].argv[1:]]
+        env = {**os.environ, **dict(plan.env), "ENGINE_KEY": KEY, "VLLM_CPU_KVCACHE_SPACE": "1"}
+        with (tmp_path / "log").open("w") as log:
+            started.append(subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=log, stderr=log))
+        return Server(tmp_path, started[-1])
+
+    yield start
+    for process in started:
+        process.terminate()
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def logprobs(server, model, ids):
+    """What a server gives to a text."""
+    answer = server.ask("/v1/completions", {"model": model, "prompt": ids, "echo": True, "logprobs": 0, "max_tokens": 0})
+    return answer["choices"][0]["logprobs"]["token_logprobs"][1:][: len(ids) - 1]
+
+
+def reply(server, model, ids):
+    """Its greedy tokens."""
+    body = {"model": model, "prompt": ids, "max_tokens": 8, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
+    return server.ask("/v1/completions", body)["choices"][0]["token_ids"]
+
+
+def steps(server, ids, new):
+    """llama.cpp's most likely token at each place of a greedy reply, and the one that it should be; it tells none of half a character."""
+    for place, wanted in enumerate(new):
+        body = {"model": "tiny", "prompt": [*ids, *new[:place]], "max_tokens": 1, "temperature": 0, "logprobs": 1}
+        for each in server.ask("/v1/completions", body)["choices"][0]["logprobs"]["content"]:
+            yield each["id"], wanted
+
+
+def check_refusals(server, model):
+    """What cannot be answered is refused with its reason, and the server goes on."""
+    assert server.ask("/v1/models", key="")[0] == 401
+    assert server.ask("/v1/completions", {"model": model, "prompt": "a"}, key="wrong")[0] == 401
+    code, text = server.ask("/v1/completions", {"model": "nobody", "prompt": "a"})
+    assert (code, "nobody" in text) == (404, True)
+    code, text = server.ask("/v1/completions", {"model": model, "prompt": [5] * 300, "max_tokens": 1})
+    assert (code, "300" in text) == (400, True)
+    assert server.ask("/v1/chat/completions", {"model": model, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 2})
+    found = subprocess.run(["grep", "-rl", KEY, server.folder], capture_output=True, check=False)
+    assert found.stdout == b""
+
+
+def check_restart(server, engine):
+    """Killed, it answers again on its port, and nothing of it is left beside the new one."""
+    port, before = server.ready()["port"], children(server.process.pid)
+    os.kill(before[0], signal.SIGKILL)
+    end = time.monotonic() + 900
+    while (server.folder / "summary.json").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    assert server.ready()["port"] == port
+    assert not set(before) & set(children(server.process.pid))
+    assert not any(alive(pid) for pid in before), f"{engine} lives on beside the new one"
+
+
+def children(pid):
+    """Processes that a process has started, and theirs."""
+    direct = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [*direct, *(each for child in direct for each in children(child))]
+
+
+def alive(pid):
+    """Is it there, and no zombie?"""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("engine", ["transformers", pytest.param("vllm", marks=pytest.mark.thorough)])
+def test_what_is_served_is_the_model(serving, own, engine):
+    """Base, trained model and adapter: greedy tokens are transformers' own, log-probabilities within 1e-5 in float32; what cannot be
+    answered is refused; killed, it comes again alone.
+    """
+    server = serving(engine=engine)
+    server.ready()
+    for model, theirs in (("tiny", "model"), ("adapter", "model"), ("base", "base")):
+        for ids, (expected, new) in zip(ROWS, own[theirs], strict=True):
+            assert logprobs(server, model, ids) == pytest.approx(expected, abs=1e-5)
+            assert reply(server, model, ids) == new
+    assert logprobs(server, "base", ROWS[0]) != pytest.approx(own["model"][0][0], abs=1e-3)
+    check_refusals(server, "tiny")
+    check_restart(server, engine)
+
+
+def test_llama_cpp_serves_the_merged_model(serving, own):
+    """In f32 its greedy tokens are transformers' own; what cannot be answered is refused; killed, it comes again alone."""
+    server = serving(engine="llama.cpp")
+    assert server.ready()["models"] == ["tiny"]
+    told = [each for ids, (_, new) in zip(ROWS, own["model"], strict=True) for each in steps(server, ids, new)]
+    assert len(told) >= 8
+    assert all(each == wanted for each, wanted in told)
+    assert (server.folder / "model-f32.gguf").exists()
+    check_refusals(server, "tiny")
+    check_restart(server, "llama.cpp")

@@ -117,7 +117,7 @@ def steps(server, ids, new):
     """llama.cpp's most likely token at each place of a greedy reply, and the one that it should be; it tells none of half a character."""
     for place, wanted in enumerate(new):
         body = {"model": "tiny", "prompt": [*ids, *new[:place]], "max_tokens": 1, "temperature": 0, "logprobs": 1}
-        for each in server.ask("/v1/completions", body)["choices"][0]["logprobs"]["content"]:
+        for each in (server.ask("/v1/completions", body)["choices"][0]["logprobs"] or {"content": []})["content"]:
             yield each["id"], wanted
 
 

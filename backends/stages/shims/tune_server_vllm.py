@@ -38,7 +38,9 @@ def argv(spec: dict[str, Any], port: str, *, cpu: bool) -> list[str]:
     adapters = [each for each in spec["models"] if each.get("adapter")]
     plain = [each["name"] for each in spec["models"] if not each.get("adapter")]
     args = ["--model", first["folder"], "--tokenizer", spec["tokenizer"], "--served-model-name", *plain]
-    args += ["--host", spec["host"], "--port", port, "--dtype", spec["dtype"]]
+    # vLLM's own `auto` takes float32 weights as 16 bits (ModelDType, vllm/config/model.py): another model than was trained
+    dtype = spec["dtype"] if spec["dtype"] != "auto" else config.get("dtype") or config.get("torch_dtype") or "auto"
+    args += ["--host", spec["host"], "--port", port, "--dtype", dtype]
     args += ["--max-model-len", str(spec["max_length"])] if spec["max_length"] else []
     args += ["--no-enable-prefix-caching"] if not spec["prefix_cache"] else ["--enable-prefix-caching"]
     args += ["--enforce-eager"] if cpu else []  # compiling needs a C++ compiler on the host

@@ -177,9 +177,11 @@ def around(says: ArgumentNames) -> tuple[ImportRow, ...]:
         ImportRow((says("report_to"), says("run_name")), lambda names, run: _trackers(says, names, run)),
         ImportRow(
             (says("eval_steps"), says("eval_strategy")),
-            lambda n, word: _evaluating(says, n, word),
+            lambda n, word, epochs, steps: _evaluating(says, n, word, epochs, steps),
             "when rows for evaluation are looked at",
+            also=(says("num_train_epochs"), says("max_steps")),
         ),
+        ImportRow((says("eval_on_start"),), lambda on: {"eval.on_start": True} if on is True else {}),
     )
 
 
@@ -206,9 +208,14 @@ def _trackers(says: ArgumentNames, names: Value, run: Value) -> Flat:
     return {**({"log.trackers": services} if services else {}), **named, **missing}
 
 
-def _evaluating(says: ArgumentNames, every: Value, strategy: Value) -> Flat:
+def _evaluating(says: ArgumentNames, every: Value, strategy: Value, epochs: Value, steps: Value) -> Flat:
+    unread = idle(says("eval_steps"), f"has an effect with {says('eval_strategy')}: steps alone")
+    if strategy == "epoch" and (steps in NOTHING or whole(steps) <= 0) and number(epochs) == int(number(epochs)):
+        return {**({"eval.every_share": 1 / whole(epochs)} if whole(epochs) > 1 else {}), **unread}
     if strategy != "steps":
         why = f"evaluates by {strategy}; a recipe counts steps"
         word = unmodelled(says("eval_strategy"), why) if strategy not in ("no", False) else {}
-        return {**word, **idle(says("eval_steps"), f"has an effect with {says('eval_strategy')}: steps alone")}
+        return {**word, **unread}
+    if every not in NOTHING and 0 < number(every) < 1:
+        return {"eval.every_share": number(every)}
     return _counted(says, "eval_steps", "eval.every", every)

@@ -227,19 +227,26 @@ def reentrant(see: str) -> Row:
     return const("gradient_checkpointing_kwargs.use_reentrant", False, "as torch recommends", see)
 
 
-def evaluation(*, named: bool) -> tuple[Row, ...]:
-    """The section eval. `named`: the trainer wants to be told that it is by steps."""
+def evaluation(*starts: str, named: bool) -> tuple[Row, ...]:
+    """The section eval. `named`: the trainer wants to be told that it is by steps; `starts`: its keys for one before the first step."""
     keys = ("eval_steps", *(("eval_strategy",) if named else ()))
+
+    def back(steps: Value, *_: Value | Context) -> Values:
+        if steps is ABSENT:
+            return None, None
+        return (None, steps) if steps < 1 else (steps, None)
+
     return (
         couple(
-            ("eval.every",),
+            ("eval.every", "eval.every_share"),
             keys,
-            lambda v, _: (v or ABSENT, "steps" if v else "no")[: len(keys)],
-            lambda v, *_: (None if v is ABSENT else v,),
+            lambda every, share, _: (every or share or ABSENT, "steps" if every or share else "no")[: len(keys)],
+            back,
             absent=("eval_steps",),
-            why="there is one at the end in any case, and none before the first step",
+            why="there is one at the end in any case; below 1 it is a share of the steps, which our trainer classes round up",
         ),
         same("eval.batches", f"{TRAINER}:eval_batches"),
+        everywhere("eval.on_start", *starts, f"{TRAINER}:eval_on_start"),
     )
 
 

@@ -17,8 +17,13 @@ def rate(step: int, steps: int, *, lr: float, schedule: str, warmup: int, min_lr
     return min_lr + (lr - min_lr) * left
 
 
+def share_of(steps: int, share: float) -> int:
+    """Steps that a share of a run is, rounded up: 0.07 of 100 is 7, whatever binary says."""
+    return math.ceil(round(share * steps, 9))
+
+
 def warmup_steps(steps: int | None, count: int | None, share: float | None) -> int | None:
     """Warm-up in optimizer steps; None when the share of an unknown number of steps."""
     if share is None or share == 0:
         return count or 0
-    return None if steps is None else math.ceil(round(share * steps, 9))  # 0.07 of 100 is 7, whatever binary says
+    return None if steps is None else share_of(steps, share)

@@ -215,7 +215,9 @@ LEAVES: Mapping[str, Leaf] = {
     "optim.warmup_share": Leaf("result", (0.25,), "nothing", (only_with("optim.warmup_steps", None),)),
     "optim.min_lr": Leaf("result", (1e-5,), needs=(never_with("optim.schedule", "constant", refused=False),)),
     "eval.every": Leaf("run", (4,), "nothing", (_EVALUATES,)),
+    "eval.every_share": Leaf("run", (0.25,), "nothing", (_EVALUATES, only_with("eval.every", None))),
     "eval.batches": Leaf("run", (4,), "nothing", (_EVALUATES,)),
+    "eval.on_start": Leaf("run", needs=(_EVALUATES,)),
     "checkpoint.every": Leaf("run", (4, 5), "nothing"),
     "checkpoint.keep": Leaf("run", (2,), "nothing", (only_given("checkpoint.every", refused=False),)),
     "checkpoint.resume": Leaf(

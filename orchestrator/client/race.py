@@ -33,6 +33,8 @@ _SHORT: dict[str, Any] = {
     "data.eval": None,
     "data.eval_share": None,
     "eval.every": None,
+    "eval.every_share": None,
+    "eval.on_start": False,
     "checkpoint.every": None,
     "log.every": 1,
     "log.trackers": [],

@@ -198,7 +198,7 @@ def _check_metric(stop: Halving, recipe: Recipe) -> None:
     Raises:
         InvalidRequest: there are none.
     """
-    if stop.metric.startswith("eval_") and recipe.eval.every is None:
+    if stop.metric.startswith("eval_") and recipe.eval.every is None and recipe.eval.every_share is None:
         rule = "needs evaluations on the way, and the recipe has none"
         raise InvalidRequest(str(stop), rule, argument="asha", hint="--set eval.every=N, with data.eval or data.eval_share")
 

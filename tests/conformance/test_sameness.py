@@ -178,9 +178,9 @@ def test_adapters_scaled_by_the_root_of_their_rank(tune, home, tmp_path):
 @pytest.mark.thorough
 def test_rows_that_are_held_out(tune, home, tmp_path):
     """data.eval_share: the trainers that evaluate train the very rows that are left and report the plain loop's losses, also of the rows
-    that are held out; none of these is trained.
+    that are held out, before the first step (eval.on_start) and after each share of the run; none of these is trained.
     """
-    sets = ["--set=data.eval_share=0.2", "--set=eval.every=10", "--set=train.steps=20"]
+    sets = ["--set=data.eval_share=0.2", "--set=eval.every_share=0.35", "--set=eval.on_start=true", "--set=train.steps=20"]
     text = RECIPE.replace("format: chat", "eval_share: 0.2, format: chat")
     for name, content in (("rows.jsonl", chat()), ("clusters.yaml", MACHINE), ("r.yaml", RECIPE)):
         (tune.cwd / name).write_text(content)
@@ -192,8 +192,9 @@ def test_rows_that_are_held_out(tune, home, tmp_path):
     manifest = json.loads((work / "data" / "manifest.json").read_text())
     assert (manifest["rows"], manifest["eval"]["rows"]) == (96, 24)
     out = tmp_path / "plain.json"
-    want = plain_loop(work, Case("full"), out, eval_every=10, eval_rows=24)
+    want = plain_loop(work, Case("full"), out, eval_every=7, eval_rows=24, eval_on_start=True, eval_last=True)
     evals = {int(step): loss for step, loss in json.loads(out.read_text())["eval"].items()}
+    assert list(evals) == [0, 7, 14, 20]
     for trainer, job in jobs.items():
         assert list(curve(tune, job, "loss").values()) == pytest.approx(want.loss, abs=LIMIT), trainer
         assert curve(tune, job, "eval_loss") == pytest.approx(evals, abs=LIMIT), trainer

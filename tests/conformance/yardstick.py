@@ -12,6 +12,8 @@
     dtype               of weights, gradients, optimizer and products: float32 (if not there) or bfloat16. Norms, the softmax of
                         attention and the loss are computed in float32 all the same, as Hugging Face's models do
     eval_every          null or steps between evaluations, of the first `eval_rows` rows
+    eval_last           one after the last step too, whatever eval_every divides
+    eval_on_start       one before the first step too, at step 0
     save                null or a file for the final weights (LoRA merged), in Hugging Face names
 
 out.json: `loss`, `lr` (that of the step itself) and `batches` (a hash of ids and labels), one a step, and `eval` by step.
@@ -112,6 +114,8 @@ def train(wish):
     plan = json.loads(Path(wish["data"], "manifest.json").read_text())
     opt = optimizer(wish, params)
     out = {"loss": [], "lr": [], "batches": [], "eval": {}}
+    if wish.get("eval_on_start"):
+        out["eval"][0] = evaluate(model, Data(wish["data"], "eval"), wish["eval_rows"])
     for step, rows in enumerate(order.reshape(plan["steps"], plan["batch"])):
         lr = wish["lr"] * factor(step, plan["steps"], **wish["schedule"])
         for group in opt.param_groups:
@@ -127,7 +131,9 @@ def train(wish):
         out["loss"].append(sum(x.item() for x in losses))
         out["lr"].append(lr)
         out["batches"] += [digest(*micro) for micro in micros]
-        if wish.get("eval_every") and (step + 1) % wish["eval_every"] == 0:
+        if wish.get("eval_every") and (
+            (step + 1) % wish["eval_every"] == 0 or (wish.get("eval_last") and step + 1 == plan["steps"])
+        ):
             out["eval"][step + 1] = evaluate(model, Data(wish["data"], "eval"), wish["eval_rows"])
     if wish.get("save"):
         save_file({k: v.contiguous() for k, v in model.merged().items()}, wish["save"])

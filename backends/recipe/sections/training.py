@@ -78,5 +78,10 @@ class Eval(Section):
     every: Positive | None = None
     """Optimizer steps between evaluations; null: none on the way. After the last step there is one of all rows in any case. Needs
     data.eval or data.eval_share."""
+    every_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the run between evaluations, in place of `every`: of all its optimizer steps, rounded up."""
     batches: Positive | None = None
     """Micro-batches per evaluation on the way, from the first row; null: all rows."""
+    on_start: bool = False
+    """An evaluation of all rows before the first step too, at step 0: what the model knows as it comes. A run that goes on from a
+    checkpoint has none."""

@@ -25,7 +25,6 @@ def _split_off(share: Value) -> Flat:
 def evaluation(variant: Variant) -> tuple[ImportRow, ...]:
     """When rows for evaluation are looked at, where there are any: axolotl refuses the keys without."""
     others = (
-        "evals_per_epoch",
         "eval_strategy",
         "eval_batch_size",
         "eval_table_size",
@@ -36,6 +35,8 @@ def evaluation(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("test_datasets.*",), evaluated(variant), "rows for evaluation", also=(f"{section(variant)}.*",)),
         ImportRow(("val_set_size",), _split_off),
         ImportRow(("eval_steps",), _every, also=_EVALUATES),
+        ImportRow(("evals_per_epoch",), _times, "a share of the run", also=("num_epochs", *_EVALUATES)),
+        ImportRow(("eval_on_start",), _first, "axolotl 0.21 has it; here tune does it", also=_EVALUATES),
         *(ImportRow((key,), _beside(key), "how it is evaluated", also=_EVALUATES) for key in others),
     )
 
@@ -53,9 +54,25 @@ def _every(steps: Value, *rows: Value) -> Flat:
         return {}
     if not _evaluates(rows):
         return idle("eval_steps", _NO_ROWS)
-    if not 0 < number(steps) < 1:
-        return {"eval.every": whole(steps)}
-    raise Unfit("evaluates after a share of the run; a recipe counts steps", {f"{_NATIVE}eval_steps": steps})
+    if 0 < number(steps) < 1:
+        return {"eval.every_share": number(steps)}
+    return {"eval.every": whole(steps)}
+
+
+def _times(times: Value, epochs: Value, *rows: Value) -> Flat:
+    """axolotl makes a share of all steps of it, and leaves out what would be 1 (utils/config/__init__.py)."""
+    if times in (ABSENT, None):
+        return {}
+    if not _evaluates(rows):
+        return idle("evals_per_epoch", _NO_ROWS)
+    count = number(times) * (1.0 if epochs in (ABSENT, None) else number(epochs))
+    return {"eval.every_share": 1 / count} if count > 1 else idle("evals_per_epoch", "there is one at the end in any case")
+
+
+def _first(on: Value, *rows: Value) -> Flat:
+    if on is not True:
+        return {}
+    return {"eval.on_start": True} if _evaluates(rows) else idle("eval_on_start", _NO_ROWS)
 
 
 _NO_ROWS = "there are no rows to evaluate on"

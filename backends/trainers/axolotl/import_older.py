@@ -57,7 +57,6 @@ NEWER = {
     "nvfp4_merge_aware": "axolotl 0.21 has it: of quantization-aware training",
     "lora_fp32_gradients": "axolotl 0.21 has it: gradients of the adapter in fp32",
     "full_determinism": "axolotl 0.21 has it: kernels that repeat exactly",
-    "eval_on_start": "axolotl 0.21 has it: an evaluation before the first step",
     "torch_compile_regional": "axolotl 0.21 has it: compiles block by block; the same result but for rounding",
     "fa_varlen_kwargs_in_collator": "axolotl 0.21 has it: how rows are padded",
     "dpo_ld_alpha": "axolotl 0.21 has it: weighs the end of longer answers",

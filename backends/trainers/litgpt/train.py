@@ -27,7 +27,7 @@ from backends.mapping.rows import (
     handled_by_us,
     same,
 )
-from backends.mapping.schedule import warmup_steps
+from backends.mapping.schedule import share_of, warmup_steps
 from backends.report import Kind
 from backends.trainers.litgpt import native as litgpt_native
 from backends.trainers.litgpt.release import RELEASE
@@ -285,10 +285,10 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         "pre-training refuses it" if pretrains(variant) else "LitGPT wants it; no sample is generated, tune_litgpt takes that out"
     )
     return (
-        couple(("eval.every",), ("eval.interval",), lambda v, _: (v or NEVER,), back, why=never),
+        couple(("eval.every", "eval.every_share"), ("eval.interval",), _interval, lambda v, _: (*back(v, _), None), why=never),
         couple(("eval.batches",), ("eval.max_iters",), lambda v, _: (v or NEVER,), back),
         const("eval.max_new_tokens", None if pretrains(variant) else 1, sample, FINETUNE),
-        const("eval.initial_validation", False, "no evaluation before training"),
+        _initial(variant),
         const("eval.final_validation", lambda context: context.evaluates, "evaluation at the end when there are rows for it"),
         same("checkpoint.every", "train.save_interval"),
         *_checkpoints(variant),
@@ -299,6 +299,23 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         const("logger_name", "csv", "where our metrics are read"),
         const("out_dir", "out", "in the job's folder"),
     )
+
+
+def _interval(every: int | None, share: float | None, context: Context) -> Values:
+    if share is None:
+        return (every or NEVER,)
+    if context.steps is None:
+        why = "LitGPT wants steps between evaluations; give eval.every, or train.steps"
+        raise Unsupported("eval.every_share", why, see=FINETUNE, fallback={"eval.interval": NEVER})
+    return (share_of(context.steps, share),)
+
+
+def _initial(variant: Variant) -> Row:
+    """LitGPT prints the loss before the first step and logs it nowhere; our data module does."""
+    if not variant.native:
+        return same("eval.on_start", "eval.initial_validation")
+    why = "LitGPT logs it nowhere but through our data module; use data.rendering: shared"
+    return cannot("eval.on_start", why, see=FINETUNE, fallback={"eval.initial_validation": False})
 
 
 def _checkpoints(variant: Variant) -> tuple[Row, ...]:

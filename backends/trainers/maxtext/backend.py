@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.mapping.data import DATA
-from backends.mapping.launch import LAUNCH, identity, resources, resume
+from backends.mapping.launch import LAUNCH, identity, resources
 from backends.mapping.methods import grpo_idle, no_qat
 from backends.mapping.model import model
 from backends.mapping.rows import (
@@ -37,15 +37,13 @@ from backends.mapping.rows import (
 )
 from backends.metrics import Point
 from backends.plan import HEAD, PORT, RANK, Step
-from backends.recipe.leaves import PROJECT
 from backends.report import Kind as Lack
+from backends.trainers.maxtext.around import around
 from backends.trainers.maxtext.data import JOB, batch, native, shared
 from backends.trainers.maxtext.method import (
     FAMILIES,
     KINDS,
-    PREFERS,
     SEE,
-    TUNIX,
     adapter,
     adapts,
     converts,
@@ -58,11 +56,8 @@ from backends.trainers.maxtext.release import RELEASE
 from backends.trainers.maxtext.signs import SIGNS
 from backends.upstream.known_keys import KnownKeys
 
-NEVER = 1_000_000_000
-"""A checkpoint period that no run reaches: the last one is saved at the end."""
 _TYPES = SEE + "configs/types.py"
 _OPTIMIZERS = SEE + "optimizers/optimizers.py"
-_HOOKS = SEE + "trainers/post_train/hooks.py"
 _CHECKPOINTS = SEE + "common/checkpointing.py"
 _SPLIT = SEE + "utils/sharding.py"
 _MOMENTS = "https://github.com/google-deepmind/optax/blob/v0.2.6/optax/tree_utils/_tree_math.py"
@@ -237,97 +232,6 @@ def _optimizer() -> tuple[Row, ...]:
     )
 
 
-def _keep(variant: Variant) -> Row:
-    """MaxText removes what is too old before it is known that the newest is whole, and Tunix is not told how many to keep."""
-    if variant.native and not tunix(variant):
-        return same("checkpoint.keep", "max_num_checkpoints_to_keep")
-    return couple(
-        ("checkpoint.keep",),
-        ("max_num_checkpoints_to_keep", f"{JOB}:keep"),
-        lambda v, _: (None, v),
-        lambda _, v, _context: (v,),
-        why="removed by tune_maxtext.py, which knows when the newer one is whole",
-    )
-
-
-def _unresumed(context: Context) -> tuple[Lack, str, str] | None:
-    if context.variant.native:
-        return (
-            "never",
-            "MaxText does not take up the place in rows that it reads itself; use data.rendering: shared",
-            _CHECKPOINTS,
-        )
-    return ("todo", "not tried with several devices yet", _CHECKPOINTS) if context.devices > 1 else None
-
-
-def _around(variant: Variant) -> tuple[Row, ...]:
-    """Evaluation, checkpoints, logs."""
-    pairs = variant.kind in PREFERS
-    return (
-        couple(
-            ("eval.every",),
-            (f"{JOB}:eval_every",),
-            lambda v, _: (v,),
-            lambda v, _: (v,),
-            why="eval_interval: written on the host, since null means as many as there are steps",
-        ),
-        const(f"{JOB}:evaluates", lambda context: context.evaluates, "whether there are rows for it"),
-        couple(
-            ("eval.batches",),
-            ("eval_steps",),
-            lambda v, _: (v or -1,),
-            lambda v, _: (None if v == -1 else v,),
-            status="approximated" if pairs else "converted",
-            why="-1 is all; after the last step all in any case"
-            + (", but whole batches: pairs that fill none are left out" if pairs else ""),
-            see=_HOOKS if pairs else "",
-        ),
-        const("target_eval_loss", 0.0, "no early end"),
-        couple(
-            ("checkpoint.every",),
-            ("checkpoint_period",),
-            lambda v, _: (v or NEVER,),
-            lambda v, _: (None if v == NEVER else v,),
-            why="no checkpoints on the way is a period that is never reached",
-        ),
-        _keep(variant),
-        resume(_unresumed),
-        const("enable_checkpointing", lambda context: context.hosts == 1, "the result is one; of several hosts tune gathers it"),
-        const("async_checkpointing", False, "a run ends when its checkpoint is whole"),
-        const("save_checkpoint_on_start", False, "the start is in the cache"),
-        const("save_checkpoint_on_completion", True, "the result"),
-        handled_by_us("log.every", "we keep every n-th point of what is read"),
-        *_trackers(variant),
-    )
-
-
-def _trackers(variant: Variant) -> tuple[Row, ...]:
-    """MaxText's own: event files, and wandb where MaxText's loop trains."""
-    see = SEE + "common/metric_logger.py"
-    keys = ("enable_tensorboard", "enable_wandb", f"{JOB}:wandb", "wandb_project_name", "wandb_run_name")
-
-    def to(trackers: list[str], project: str | None, run: str | None, _: Context) -> Values:
-        wandb = "wandb" in trackers and not tunix(variant)
-        values = ("tensorboard" in trackers, wandb, wandb, project or PROJECT, run or "")
-        if "mlflow" in trackers:
-            raise Unsupported("log.trackers", "MaxText has no mlflow", see=see, fallback=dict(zip(keys, values, strict=True)))
-        if "wandb" in trackers and tunix(variant):
-            why = "Tunix starts a wandb run of its own beside MaxText's"
-            raise Unsupported(
-                "log.trackers", why, kind="todo", see=TUNIX + "metrics_logger.py", fallback=dict(zip(keys, values, strict=True))
-            )
-        return values
-
-    def back(board: bool, wandb: bool, _wandb: bool, project: str, run: str, _: Context) -> Values:
-        chosen = [name for name, on in (("tensorboard", board), ("wandb", wandb)) if on]
-        return chosen, None if project == PROJECT else project, run or None
-
-    return (
-        couple(("log.trackers", "log.project", "log.run"), keys, to, back, why="event files are in out/run/tensorboard"),
-        handled_by_us("log.mlflow_uri", "MaxText has no mlflow"),
-    )
-
-
 _STRATEGIES = {
     "auto": (1, -1, False),
     "fsdp": (1, -1, False),
@@ -421,7 +325,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         everywhere("train.seed", *seeds, *(("lora.json:seed",) if adapts(variant) else ())),
         *_care(),
         *_optimizer(),
-        *_around(variant),
+        *around(variant),
         *resources(*_devices(variant)),
         *_fixed(),
     )
@@ -458,7 +362,7 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     row = json.loads(line)
     step = int(row["step"]) + 1 - row["counts_from"]
     if "eval/total_loss" in row:
-        return [Point(step, "eval_loss", row["eval/avg_loss"], "eval/avg_loss")] if step > 0 else []
+        return [Point(step, "eval_loss", row["eval/avg_loss"], "eval/avg_loss")] if step >= 0 else []
     if step <= progress.last:
         return []
     loss, tokens, seconds = row["learning/loss"], row["learning/total_weights"], row["perf/step_time_seconds"]

@@ -152,7 +152,9 @@ def _around(variant: Variant) -> tuple[Row, ...]:
     """Evaluation, checkpoints, logs, and what has no leaf."""
     return (
         cannot("eval.every", NO_EVAL, see=FULL),
+        cannot("eval.every_share", NO_EVAL, see=FULL),
         cannot("eval.batches", NO_EVAL, see=FULL),
+        cannot("eval.on_start", NO_EVAL, see=FULL),
         *_checkpoints(variant),
         const("resume_from_checkpoint", False, "a retry is told the checkpoint"),
         handled_by_us("log.every", "we keep every n-th point of what is read"),

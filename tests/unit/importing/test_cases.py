@@ -183,6 +183,18 @@ def test_rows_for_evaluation():
     assert (shared["data.eval_share"], shared["eval.every"]) == (0.1, 50)
 
 
+@pytest.mark.parametrize(
+    ("keys", "share"),
+    [("eval_steps: 0.05", 0.05), ("evals_per_epoch: 4\nnum_epochs: 2", 0.125), ("evals_per_epoch: 1\nnum_epochs: 1", None)],
+)
+def test_evaluations_by_shares(keys, share):
+    """eval_steps below 1 and evals_per_epoch are the share of the run that axolotl makes of them; without rows neither has an effect."""
+    found = axolotl(f"val_set_size: 0.1\n{keys}", ["num_epochs"] if "num_epochs" in keys else ())
+    assert found.recipe.flat()["eval.every_share"] == share
+    assert "unmodelled" not in (fates(found).get("eval_steps"), fates(found).get("evals_per_epoch"))
+    assert axolotl("evals_per_epoch: 4").recipe.flat()["eval.every_share"] is None
+
+
 def test_the_batch_of_the_first_releases():
     """batch_size is all sequences of a step, and becomes the accumulation, beside which axolotl refuses it."""
     found = axolotl("batch_size: 8", ["gradient_accumulation_steps"])

@@ -138,6 +138,12 @@ def test_its_own_defaults():
         ({"train_on_prompt": True}, {"data.train_on_prompt": True}),
         ({"default_system": "Be brief."}, {"data.system": "Be brief."}),
         ({"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 50}, {"data.eval_share": 0.1, "eval.every": 50}),
+        (
+            {"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 0.2, "eval_on_start": True},
+            {"eval.every_share": 0.2, "eval.on_start": True},
+        ),
+        ({"val_size": 0.1, "eval_strategy": "epoch", "num_train_epochs": 4}, {"eval.every_share": 0.25}),
+        ({"val_size": 0.1, "eval_strategy": "epoch", "num_train_epochs": 1}, {"eval.every_share": None}),
         ({"max_steps": 20}, {"train.steps": 20, "train.epochs": None}),
         ({"disable_gradient_checkpointing": True}, {"train.activation_checkpointing": False}),
         ({"disable_shuffling": True}, {"data.shuffle": False}),

@@ -44,6 +44,14 @@ def test_fine_tuning():
     assert [each.key for each in made.entries if each.fate == "unmodelled"] == []
 
 
+def test_evaluations_by_shares():
+    """eval_steps below 1 is a share of the run, an evaluation each epoch is one too, and eval_on_start a leaf of its own."""
+    flat = found(SFT.replace("eval_steps: 100", "eval_steps: 0.1") + "eval_on_start: true\n").recipe.flat()
+    assert (flat["eval.every"], flat["eval.every_share"], flat["eval.on_start"]) == (None, 0.1, True)
+    flat = found(SFT.replace("eval_strategy: steps", "eval_strategy: epoch") + "num_train_epochs: 2\n").recipe.flat()
+    assert (flat["eval.every_share"], flat["eval.on_start"]) == (0.5, False)
+
+
 def test_what_the_rows_are_is_asked():
     """Without a key that says it, chats are taken for granted, and the reader is told so."""
     made = found(SFT.replace("assistant_only_loss: true\n", ""))

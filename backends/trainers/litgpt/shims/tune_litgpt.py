@@ -115,6 +115,8 @@ class Rows(DataModule):
     """Whether compiling is up to us, and block by block."""
     batch_size: int = field(default=1, init=False, repr=False)
     loss: Any = field(default=None, init=False, repr=False)
+    looked: bool = field(default=False, init=False, repr=False)
+    """An evaluation has been."""
     world: int = field(default=1, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -240,9 +242,17 @@ class Rows(DataModule):
 
         def weighed(fabric: Any, model: Any, loader: Any, settings: Any, *args: Any, **kw: Any) -> torch.Tensor:
             self.weigh_items(min(len(loader), settings.max_iters))
-            return validate(fabric, model, loader, settings, *args, **kw)
+            return self.noted(fabric, settings, validate(fabric, model, loader, settings, *args, **kw))
 
         return weighed
+
+    def noted(self, fabric: Any, settings: Any, loss: torch.Tensor) -> torch.Tensor:
+        """The loss of an evaluation; that of one before the first step, which LitGPT only prints, is logged."""
+        if settings.initial_validation and not self.looked and not tune_checkpoints.begun():
+            mean = fabric.all_reduce(loss.detach().clone().to(fabric.device), reduce_op="mean")
+            fabric.log_dict({"val_loss": mean, "val_ppl": mean.exp()}, step=0)
+        self.looked = True
+        return loss
 
     def weigh_items(self, batches: int) -> None:
         """Weigh the first `batches` micro-batches of each process's evaluation rows against each other."""

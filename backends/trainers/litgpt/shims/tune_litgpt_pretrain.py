@@ -125,15 +125,21 @@ class Rows(tune_litgpt.Rows):
         return max(tune_shared.Rows(self.folder, split).longest() for split in self._splits()) - 1
 
     def _evaluated(self, fit: Any) -> Any:
-        """LitGPT's `fit`, whose last evaluation looks at all rows instead of `eval.max_iters`, as in fine-tuning."""
+        """LitGPT's `fit`, whose first and last evaluation look at all rows instead of `eval.max_iters`, and are logged both."""
 
         def evaluated(*, fabric: Any, state: Any, val_dataloader: Any, eval: Any, **kw: Any) -> None:
-            quiet = dataclasses.replace(eval, final_validation=False)
+
+            def look() -> None:
+                loss = _PRETRAIN.validate(fabric, state["model"], val_dataloader, max_iters=len(val_dataloader))
+                fabric.log_dict({"val_loss": loss, "val_ppl": loss.exp()}, step=state["iter_num"])
+
+            if eval.initial_validation and not tune_checkpoints.begun():
+                look()
+            quiet = dataclasses.replace(eval, initial_validation=False, final_validation=False)
             fabric.clip_gradients = self._noting(fabric.clip_gradients)
             fit(fabric=fabric, state=state, val_dataloader=val_dataloader, eval=quiet, **kw)
             if eval.final_validation:
-                loss = _PRETRAIN.validate(fabric, state["model"], val_dataloader, max_iters=len(val_dataloader))
-                fabric.log_dict({"val_loss": loss, "val_ppl": loss.exp()}, step=state["iter_num"])
+                look()
 
         return evaluated
 

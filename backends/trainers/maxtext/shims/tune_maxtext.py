@@ -5,7 +5,7 @@
 
 maxtext.json: `{"kind": sft|pretrain|dpo|orpo|distill, "model": folder, "data": the data step's folder or null, "weights": the link of
 convert.json, "teacher": folder or null, whose weights are the link teacher-weights, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
-number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "block": tokens that sequences
+number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "eval_every_share": share or null, "eval_on_start": bool, "block": tokens that sequences
 are multiples of, "devices": 1, "hosts": 1, "accelerator": "cpu", "parts": of a step that Tunix trains, "keep": checkpoints that remain or null, "wandb": bool}`.
 """
 
@@ -20,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import tune_checkpoints
 import tune_maxtext_checkpoints
 import tune_maxtext_evaluation
 import tune_maxtext_hosts
@@ -60,7 +61,7 @@ def _prepare(wish: Mapping[str, Any]) -> None:
         **_places(wish),
         "steps": steps,
         **schedule(steps, wish["schedule"], _warmup(steps, wish)),
-        **_evaluation(wish["eval_every"] or steps, wish["evaluates"]),
+        **_evaluation(wish["eval_every"] or _share(steps, wish["eval_every_share"]) or steps, wish["evaluates"]),
     }
     if wish["kind"] == "distill":
         keys |= _overrides(wish["teacher"], shape)
@@ -125,8 +126,12 @@ def _evaluation(every: int, wanted: bool) -> dict[str, Any]:
 
 
 def _warmup(steps: int, wish: Mapping[str, Any]) -> int:
-    share = wish["warmup_share"]
-    return math.ceil(round(share * steps, 9)) if share else wish["warmup_steps"] or 0
+    return _share(steps, wish["warmup_share"]) or wish["warmup_steps"] or 0
+
+
+def _share(steps: int, share: float | None) -> int:
+    """Steps that a share of a run is, rounded up: 0.07 of 100 is 7, whatever binary says."""
+    return math.ceil(round(share * steps, 9)) if share else 0
 
 
 def schedule(steps: int, kind: str, warmup: int) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def _train(wish: Mapping[str, Any], module: str, where: Sequence[str]) -> None:
     if where:
         tune_maxtext_hosts.gather()
     tune_maxtext_checkpoints.taken_over()
-    tune_maxtext_evaluation.at_the_end()
+    tune_maxtext_evaluation.at_the_ends(first=wish["eval_on_start"] and not tune_checkpoints.begun())
     if wish["data"]:
         tune_maxtext_mends.own_rows(wish)
     if wish["lora"]:

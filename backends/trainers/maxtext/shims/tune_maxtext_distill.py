@@ -98,7 +98,7 @@ class Trainer(train_distill.MaxTextDistillationTrainer):
         super().train(islice(train_ds, left), eval_ds and Again(eval_ds, self._batches), **kw)
 
     def _batches(self) -> int | None:
-        return None if tune_maxtext_evaluation.is_last(self) else self.batches
+        return None if tune_maxtext_evaluation.is_at_an_end(self) else self.batches
 
     def _eval_step(self, model: Any, inputs: Any) -> Any:
         """The loss of the training, where MaxText has that of the labels alone."""

@@ -84,6 +84,7 @@ def train(
         const("use_cpu", lambda context: context.accelerator == "cpu", "else bfloat16 is refused where no GPU is found"),
         hf.seeds(variant, *seeded),
         hf.grad_clip(),
+        hf.neftune(variant),
         *memory,
         hf.attention(),
         hf.compiled(),

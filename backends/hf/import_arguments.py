@@ -86,6 +86,20 @@ def seed(says: ArgumentNames) -> ImportRow:
     return ImportRow((says("seed"),), lambda n: {"train.seed": whole(n)})
 
 
+def neftune(says: ArgumentNames, *, sft: bool) -> ImportRow:
+    """train.neftune_alpha, of a config that trains on answers."""
+    key = says("neftune_noise_alpha")
+
+    def make(alpha: Value) -> Flat:
+        if alpha in NOTHING or not number(alpha):
+            return {}
+        if not sft:
+            raise Unfit("recipes have noise on the embeddings with sft alone", says.carried("neftune_noise_alpha", number(alpha)))
+        return {"train.neftune_alpha": number(alpha)}
+
+    return ImportRow((key,), make, "tune draws it by row and step, transformers anew in each run")
+
+
 def clipping(says: ArgumentNames) -> ImportRow:
     """train.grad_clip."""
     return ImportRow((says("max_grad_norm"),), lambda n: {"train.grad_clip": number(n) or None})

@@ -16,6 +16,7 @@ from backends.mapping.rows import (
     Value,
     Values,
     Variant,
+    cannot,
     const,
     couple,
     default_for_null,
@@ -192,6 +193,21 @@ def grad_clip() -> Row:
         lambda v, _: (v or 0.0,),
         lambda v, _: (v or None,),
         why="0 is no clipping; transformers' default is 1",
+    )
+
+
+def neftune(variant: Variant) -> Row:
+    """train.neftune_alpha."""
+    if variant.native:
+        why = "drawn by row, which the data step knows; use data.rendering: shared"
+        return cannot("train.neftune_alpha", why, kind="todo", see=HF + "integrations/neftune.py")
+    return couple(
+        ("train.neftune_alpha",),
+        ("neftune_noise_alpha", f"{TRAINER}:neftune_alpha"),
+        lambda v, _: (None, v),
+        lambda _, v, _context: (v,),
+        why="our trainer classes draw it by row and step; transformers' own counts padding, and is another in each run",
+        see=HF + "integrations/neftune.py",
     )
 
 

@@ -199,6 +199,7 @@ LEAVES: Mapping[str, Leaf] = {
     "train.precision": Leaf("result"),
     "train.seed": Leaf("result", (7,)),
     "train.grad_clip": Leaf("result", (1.0,), "nothing"),
+    "train.neftune_alpha": Leaf("result", (5.0,), "nothing", (only_with("method.kind", "sft"),)),
     "train.activation_checkpointing": Leaf("run"),
     "train.offload": Leaf("run", (True, Also(True, {"train.activation_checkpointing": True}))),
     "train.attention": Leaf("run"),

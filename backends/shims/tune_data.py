@@ -265,6 +265,7 @@ def write(spec, sources, folder):
         "format": spec.format,
         "sources": named,
         "pad_id": tokens.pad,
+        "seed": spec.seed,
         "eval": counts.get("eval"),
         "sha256": digest.hexdigest(),
     }

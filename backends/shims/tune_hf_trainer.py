@@ -10,6 +10,7 @@ Whoever names them has a class for each method: `class Dpo(Prepared, DPOTrainer)
     eval_batches  micro-batches of an evaluation during training; null: all
     eval_on_start  an evaluation of all rows before the first step too
     strategy      one, ddp, fsdp, zero1, zero2 or zero3: what must have come of the config and the machine
+    neftune_alpha  null or the alpha of NEFTune's noise; only with `rows`
     start         safetensors with A and B of LoRA in Hugging Face names; null: as PEFT draws them
 
 `metrics.jsonl` in the output folder gets a line for each step and each evaluation, with figures in full.
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import tune_checkpoints
+import tune_noise
 import tune_shared
 import tune_witness
 from safetensors.torch import load_file
@@ -58,6 +60,9 @@ class Exact:
         for model in (self.model, getattr(self, "ref_model", None)):
             if model is not None:
                 _cast(model, getattr(torch, self.wish["dtype"]))
+        if self.wish.get("neftune_alpha"):
+            pad = self.processing_class.pad_token_id
+            tune_noise.put_on(self.model.get_input_embeddings(), self.wish["neftune_alpha"], self.wish["rows"], {pad} - {None})
         _learn_padding(self.model)
         _name_quantized(self.model)
         self.add_callback(Journal(self))

@@ -10,6 +10,7 @@ truth.json:
     adapter             null or {kind: lora|qlora|dora, start, alpha, nf4 (a library), quantized (ends of layers' names)}: A and B begin
                         as in `start`, everything else is frozen
     lr, betas, eps, weight_decay, decay_on (all|matrices), clip (null or the largest norm of the gradient)
+    neftune             null or {alpha, seed} of the noise on embeddings (arXiv:2310.05914)
     schedule            {kind: constant|linear|cosine, warmup (steps) or share, min_ratio}
     evaluates           whether the evaluation rows are looked at after the last step
     reference           start, or policy: what a divergence is from
@@ -24,9 +25,11 @@ for each of them; `exported`, the largest difference of a logit. Or `{"error": r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -157,9 +160,13 @@ def train(wish: dict[str, Any], most: int | None = None) -> dict[str, Any]:
     loss_of, settings = METHODS[wish["kind"]], wish["settings"]
     models, params = models_of(wish)
     batches, steps = batches_of(wish)
+    noise = wish.get("neftune")
+    pad = json.loads(Path(wish["data"], "manifest.json").read_text())["pad_id"] if noise else None
     optimizer = AdamW(params, wish["betas"], wish["eps"], wish["weight_decay"], wish["decay_on"])
     out: dict[str, Any] = {"loss": [], "grad_norm": []}
     for step, rows in enumerate(batches[:most]):
+        if noise:
+            models.policy.noise = partial(noise_of, step=step, pad=pad, **noise)
         loss, told = loss_of(models, rows, settings)
         found = torch.autograd.grad(loss, params, allow_unused=True)
         slopes = [torch.zeros_like(p) if slope is None else slope for p, slope in zip(params, found, strict=True)]
@@ -186,6 +193,21 @@ def batches_of(wish: dict[str, Any]) -> tuple[list[list[Any]], int]:
     plan = json.loads(Path(wish["data"], "manifest.json").read_text())
     order = np.load(f"{wish['data']}/train.order.npy").reshape(plan["steps"], plan["batch"])
     return [[rows[n] for n in numbers] for numbers in order], plan["steps"]
+
+
+def noise_of(ids: torch.Tensor, width: int, *, step: int, pad: int, alpha: float, seed: int) -> torch.Tensor:
+    """arXiv:2310.05914, algorithm 1: uniform noise within +-alpha / sqrt(tokens x width), for one row at a step, from 0. Drawn from both and
+    the seed; tokens at the row's end that are the same as padding do not count.
+    """
+    tokens = ids[0].tolist()
+    while tokens and tokens[-1] == pad:
+        tokens.pop()
+    start = hashlib.sha256(f"{seed}:{step}:{','.join(str(token) for token in tokens)}".encode()).hexdigest()[:14]
+    dice = torch.Generator(DEVICE).manual_seed(int(start, 16))
+    drawn = torch.rand((len(tokens), width), generator=dice, device=DEVICE) * 2 - 1
+    out = torch.zeros((1, ids.shape[1], width), device=DEVICE)
+    out[0, : len(tokens)] = drawn * alpha / math.sqrt(max(1, len(tokens)) * width)
+    return out
 
 
 def ids_of(row: Any) -> list[int]:

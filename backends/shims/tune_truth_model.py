@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,6 +58,8 @@ class Model:
 
     def __init__(self, facts: dict[str, Any], weights: Weights, adapter: Adapter | None = None) -> None:
         self.facts, self.weights, self.adapter = facts, weights, adapter or Adapter({}, 1.0)
+        self.noise: Callable[[torch.Tensor, int], torch.Tensor] | None = None
+        """What is added to the embeddings of a row by its ids and their width, while there is a gradient."""
 
     def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """Input times the layer with its adapter, plus its bias. DoRA (arXiv:2402.09353, eq. 5) gives each row of the sum a trained
@@ -101,6 +104,8 @@ class Model:
     def hidden(self, ids: torch.Tensor) -> torch.Tensor:
         """What the head reads at every position."""
         x = self.weights["model.embed_tokens.weight"][ids]
+        if self.noise and torch.is_grad_enabled():
+            x = x + self.noise(ids, x.shape[-1]).to(x.dtype)
         turn = [part.to(x.device, x.dtype) for part in rotation(self.facts, ids.shape[1])]
         for n in range(self.facts["num_hidden_layers"]):
             layer = f"model.layers.{n}"

@@ -105,6 +105,7 @@ def wished(backend: Backend, recipe: Flat, context: Context) -> Flat:
         **_adapter(backend, recipe, folder),
         **{name: recipe[f"optim.{name}"] for name in ("lr", "betas", "eps", "weight_decay", "decay_on")},
         "clip": recipe["train.grad_clip"],
+        "neftune": recipe["train.neftune_alpha"] and {"alpha": recipe["train.neftune_alpha"], "seed": recipe["train.seed"]},
         "schedule": {
             "kind": recipe["optim.schedule"],
             "warmup": recipe["optim.warmup_steps"] or 0,
@@ -137,8 +138,14 @@ def _adapter(backend: Backend, recipe: Flat, folder: str) -> Flat:
     if kind == "none":
         return {"adapter": None, "lora_spec": None}
     drawn = {"rank": recipe["method.lora.rank"], "targets": recipe["method.lora.targets"], "seed": recipe["train.seed"]}
-    adapter = {"kind": kind, "start": None, "alpha": recipe["method.lora.alpha"], "nf4": backend.nf4, "quantized": _LAYERS}
+    adapter = {"kind": kind, "start": None, "alpha": _alpha(recipe), "nf4": backend.nf4, "quantized": _LAYERS}
     return {"adapter": adapter, "lora_spec": {"model": folder, **drawn}}
+
+
+def _alpha(recipe: Flat) -> float:
+    """Over the rank it is the scale of B A."""
+    root = math.sqrt(recipe["method.lora.rank"]) if recipe["method.lora.rank_stabilized"] else 1.0
+    return float(recipe["method.lora.alpha"] * root)
 
 
 def changes(recipe: Flat) -> list[Mistake]:
@@ -147,8 +154,13 @@ def changes(recipe: Flat) -> list[Mistake]:
     if kind in _REFERENCE:
         out.append(Mistake("method.kind (the model that it is held near)", "the trained model itself", {"reference": "policy"}))
     if recipe["method.adapter"] != "none":
-        alpha = recipe["method.lora.alpha"]
-        out += [Mistake("method.lora.alpha", value, {"adapter": {"alpha": value}}) for value in (alpha * 2, alpha / 2)]
+        alpha, stable = recipe["method.lora.alpha"], "method.lora.rank_stabilized"
+        other = {**recipe, stable: not recipe[stable]}
+        out += [Mistake("method.lora.alpha", alpha * n, {"adapter": {"alpha": _alpha(recipe) * n}}) for n in (2, 0.5)]
+        out.append(Mistake(stable, other[stable], {"adapter": {"alpha": _alpha(other)}}))
+    if noise := recipe["train.neftune_alpha"]:
+        out += [Mistake("train.neftune_alpha", noise * 2, {"neftune": {"alpha": noise * 2}})]
+        out += [Mistake("train.neftune_alpha", None, {"neftune": None})]
     out += [Mistake("optim.lr", value, {"lr": value}) for value in (recipe["optim.lr"] * 2, recipe["optim.lr"] / 2)]
     decay, eps = recipe["optim.weight_decay"], recipe["optim.eps"]
     out += [Mistake("optim.weight_decay", value, {"weight_decay": value}) for value in {0.0, decay * 2} if value != decay]

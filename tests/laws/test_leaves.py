@@ -99,7 +99,7 @@ def test_what_has_no_effect_is_refused(leaf):
     base = {**BASE, **breaking} if leaf in ("data.template", "data.system", "data.train_split", "optim.warmup_share") else BASE
     if leaf == "data.eval_share":
         base = {**BASE, "data.eval": "val.jsonl"}
-    if leaf in ("data.pack", "data.train_on_prompt"):
+    if leaf in ("data.pack", "data.train_on_prompt", "train.neftune_alpha"):
         base = {**BASE, "method.kind": "dpo", "data.format": "preference"}
     change = {each: base[each] for each in base if base[each] != BASE[each]} | {leaf: value}
     assert not has_effect(leaf, {**base, leaf: value})

@@ -101,10 +101,12 @@ def test_axolotl():
 
 
 def test_maxtext():
-    """Steps that Tunix counts from 1 carry the next step's rate, those of MaxText's own loop count from 0 and carry their own."""
+    """Steps that Tunix counts from 1 carry the next step's rate, those of MaxText's own loop count from 0 and carry their own. An
+    evaluation before the first step is one of step 0.
+    """
     found, _ = read("maxtext", (0, TUNIX))
     assert series(found, "lr") == {1: 0.0, 2: 0.1}
-    assert series(found, "eval_loss") == {}
+    assert series(found, "eval_loss") == {0: 4.5}
     found, _ = read("maxtext", (0, TUNIX.replace('"counts_from": 1', '"counts_from": 0')))
     assert series(found, "lr") == {2: 0.1, 3: 0.2}
     assert series(found, "eval_loss") == {1: 4.5}

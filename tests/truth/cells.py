@@ -25,6 +25,7 @@ OPTIM = {
     "optim.schedule": "linear",
     "optim.warmup_steps": 1,
     "train.grad_clip": 1.0,
+    "train.neftune_alpha": 5.0,
 }
 """With an epsilon that is small Adam would not see the size of a gradient, and clipping would have no effect."""
 SETTINGS = {
@@ -47,6 +48,7 @@ UP = {
     "optim.schedule": ("schedule", {"kind": "constant"}),
     "optim.warmup_steps": ("schedule", {"warmup": 2}),
     "train.grad_clip": ("clip", 2.0),
+    "train.neftune_alpha": ("neftune", {"alpha": 10.0}),
     "method.lora.alpha": ("adapter", {"alpha": 16.0}),
 }
 """Leaf -> a key of truth.json, and another value of it."""
@@ -153,6 +155,8 @@ def recipe(cell, model, teacher=None):
     flat |= {"data.train": f"rows.{form}.jsonl", "data.eval": f"val.{form}.jsonl", "data.format": form, "data.max_length": 96}
     flat |= {"train.steps": STEPS, "train.batch.global": 4, "train.batch.micro": cell.micro, "train.precision": "fp32"}
     flat |= {"resources.devices": cell.devices, **OPTIM}
+    if cell.kind != "sft":
+        del flat["train.neftune_alpha"]
     if cell.kind == "grpo":  # rewards are paid for the answers of a run, and an evaluation has others
         del flat["data.eval"]
     return claimed(cell.trainer, flat)
@@ -197,6 +201,9 @@ def wish(cell, flat, model, work, teacher=None):
         **{"teacher": str(teacher) if teacher else None, "adapter": adapter, "lr": lr, "answers": None},
         **{"betas": flat["optim.betas"], "eps": flat["optim.eps"], "weight_decay": flat["optim.weight_decay"]},
         **{"decay_on": flat.get("optim.decay_on", "all"), "clip": flat.get("train.grad_clip")},
+        "neftune": {"alpha": flat["train.neftune_alpha"], "seed": flat.get("train.seed", 42)}
+        if "train.neftune_alpha" in flat
+        else None,
         "schedule": {
             "kind": flat.get("optim.schedule", "cosine"),
             "warmup": flat.get("optim.warmup_steps", 0),

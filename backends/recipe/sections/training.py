@@ -33,6 +33,9 @@ class Train(Section):
     """Of the order of rows, LoRA's start and dropout."""
     grad_clip: Annotated[float, Field(gt=0)] | None = None
     """Largest norm of the whole gradient; null: no clipping."""
+    neftune_alpha: Annotated[float, Field(gt=0)] | None = None
+    """NEFTune (arXiv:2310.05914): noise on the embeddings while training, uniform within +-alpha / sqrt(tokens of the row x width of the
+    model); 5 to 15 are usual. Drawn from train.seed, the step and the row, so that it is the same in every trainer. Null: none."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, more time, the same result."""
     offload: bool = False

@@ -237,7 +237,6 @@ _UNMODELLED = {
     "num_labels": "what the reward model's head has for outputs",
     "center_rewards_coefficient": "pulls the mean reward to 0",
     "resume_from_checkpoint": "goes on from the output of an earlier run",
-    "neftune_noise_alpha": "noise on the embeddings",
     "kd_*": "of distillation",
     "llmcompressor*": "keeps weights at zero that were pruned",
     "nvfp4_*": "of quantization-aware training",

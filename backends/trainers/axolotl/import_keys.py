@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.dialect import ImportRow, Unfit, counted, idle, machine, note, number, text, unmodelled, whole
+from backends.hf.import_arguments import ArgumentNames, neftune
 from backends.hf.method import smoothed
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
@@ -49,6 +50,7 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("gradient_checkpointing", "activation_offloading"), _memory, "memory"),
         ImportRow(("attn_implementation",), _attention, "which kernel: the same result but for rounding"),
         ImportRow(("torch_compile",), lambda on: {"train.compile": True} if on is True else {}),
+        neftune(ArgumentNames(_NATIVE), sft=variant.kind == "sft"),
         *_optimizer(),
         *_schedule(),
         *around(),

@@ -34,6 +34,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
         const("tf32", False, "arithmetic as the precision says"),
         hf.seeds(variant),
         hf.grad_clip(),
+        hf.neftune(variant),
         hf.memory(_unoffloaded, SEE + "utils/schemas/validation.py"),
         hf.reentrant(BUILDER),
         hf.attention(),

@@ -53,6 +53,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         _precision(variant),
         everywhere("train.seed", *seeds),
         _clipping(variant),
+        _noise(variant),
         _sharing(variant),
         cannot("train.offload", "LitGPT has no activation offloading", see=FINETUNE),
         cannot(
@@ -299,6 +300,13 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         const("logger_name", "csv", "where our metrics are read"),
         const("out_dir", "out", "in the job's folder"),
     )
+
+
+def _noise(variant: Variant) -> Row:
+    """Drawn by row, in our data module."""
+    if not variant.native:
+        return same("train.neftune_alpha", "data.init_args.neftune_alpha")
+    return cannot("train.neftune_alpha", "LitGPT has no noise of its own; use data.rendering: shared", see=SEE + "model.py")
 
 
 def _interval(every: int | None, share: float | None, context: Context) -> Values:

@@ -188,7 +188,6 @@ _UNMODELLED = {
     "additional_target": "layers that are trained in full beside the adapter",
     "adapter_name_or_path": "an adapter to start from: its folder does not come along, and the run starts with a new one",
     "resume_from_checkpoint": "goes on from the output of an earlier run",
-    "neftune_noise_alpha": "noise on the embeddings",
     "ref_model*": "another reference than the model at its start",
     "pref_ftx": "a share of the loss of fine-tuning beside that of the preference",
     "image_*": "images: recipes have text alone",

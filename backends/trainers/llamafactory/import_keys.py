@@ -29,6 +29,7 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
         *_training(),
         ImportRow(("use_muon",), lambda on: {"optim.name": "muon"} if on is True else {}),
         *arguments.optimizer(_SAYS),
+        arguments.neftune(_SAYS, sft=variant.kind == "sft"),
         *arguments.around(_SAYS),
         ImportRow(
             ("deepspeed", "deepspeed.*"),

@@ -163,6 +163,7 @@ def _care() -> tuple[Row, ...]:
             lambda v, _: (v or None,),
             why="0 is no clipping",
         ),
+        cannot("train.neftune_alpha", "MaxText looks embeddings up without noise", see=SEE + "layers/embeddings.py"),
         couple(
             ("train.activation_checkpointing", "train.offload"),
             ("remat_policy",),

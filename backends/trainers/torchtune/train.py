@@ -132,6 +132,13 @@ def _clip(variant: Variant) -> Row:
     )
 
 
+def _noise(variant: Variant) -> Row:
+    """Drawn by row, in our component of the model."""
+    if not variant.native:
+        return same("train.neftune_alpha", "model.neftune_alpha")
+    return cannot("train.neftune_alpha", "torchtune has no noise of its own; use data.rendering: shared", see=_FULL)
+
+
 def train(variant: Variant) -> tuple[Row, ...]:
     """The sections train and optim."""
     shared = () if variant.native else (f"{DATA}:seed",)
@@ -148,6 +155,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
         ),
         everywhere("train.seed", "seed", *shared, *(("lora.json:seed",) if variant.lora else ())),
         _clip(variant),
+        _noise(variant),
         _memory(variant),
         cannot(
             "train.attention",

@@ -31,6 +31,7 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
         machine("per_device_train_batch_size"),
         *_training(variant),
         *arguments.optimizer(_SAYS),
+        arguments.neftune(_SAYS, sft=variant.kind == "sft"),
         *arguments.around(_SAYS),
     )
 

@@ -196,6 +196,7 @@ def program(variant: Variant, arguments_of: str) -> tuple[ImportRow, ...]:
             lambda *values: _recomputed(variant, at, *values),
         ),
         *arguments.optimizer(says),
+        arguments.neftune(says, sft=variant.kind == "sft"),
         *arguments.around(says),
     )
 

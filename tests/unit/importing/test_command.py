@@ -158,15 +158,15 @@ def test_what_is_not_modelled_comes_first(tune):
     """The report is a summary: what to look at, then where the run can go, beginning with the keys that no recipe says; --verbose
     has every key. "Nothing is lost" is never said beside a key that is lost.
     """
-    (tune.cwd / "wild.yml").write_text(AXOLOTL + "chat_template: llama3\nneftune_noise_alpha: 5\n")
+    (tune.cwd / "wild.yml").write_text(AXOLOTL + "chat_template: llama3\nrelora: true\n")
     said = tune("import", "wild.yml").stderr
     assert said.index("not modelled, so look at it") < said.index("moving to")
-    assert "litgpt: lost: chat_template, neftune_noise_alpha" in said
+    assert "litgpt: lost: chat_template, relora" in said
     assert "nothing is lost" not in said.replace("axolotl (back): nothing is lost", "")
     assert "learning_rate = 0.0002" not in said
     assert "learning_rate = 0.0002" in tune("import", "wild.yml", "--verbose").stderr
     moves = tune.json("import", "wild.yml")["moves"]
-    assert [line["leaf"] for line in moves["torchtune"]][:2] == ["chat_template", "neftune_noise_alpha"]
+    assert [line["leaf"] for line in moves["torchtune"]][:2] == ["chat_template", "relora"]
     assert "chat_template" not in [line["leaf"] for line in moves["axolotl"]]
 
 

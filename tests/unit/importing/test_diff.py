@@ -117,9 +117,9 @@ def test_the_same_result(line):
 
 def test_a_key_that_no_leaf_says():
     """It is listed with what it does, and makes a difference; of the same trainer its default counts."""
-    found = compare(side(AXOLOTL + "neftune_noise_alpha: 5\n"), side(AXOLOTL))
-    assert ([each.key for each in found.keys], found.equal) == (["neftune_noise_alpha"], False)
-    assert "axolotl: neftune_noise_alpha  A 5" in diff_text(found)
+    found = compare(side(AXOLOTL + "relora: true\n"), side(AXOLOTL))
+    assert ([each.key for each in found.keys], found.equal) == (["relora"], False)
+    assert "axolotl: relora  A true" in diff_text(found)
 
 
 def test_every_leaf_has_a_place():

@@ -52,6 +52,14 @@ def test_evaluations_by_shares():
     assert (flat["eval.every_share"], flat["eval.on_start"]) == (0.5, False)
 
 
+def test_noise_on_the_embeddings():
+    """neftune_noise_alpha is a leaf where answers are trained on; with pairs it is told, and kept for TRL."""
+    assert found(SFT + "neftune_noise_alpha: 5\n").recipe.train.neftune_alpha == 5.0
+    made = found("model_name_or_path: a/b\ndataset_name: a/pairs\nloss_type: sigmoid\nneftune_noise_alpha: 5\n")
+    assert (made.recipe.method.kind, made.recipe.train.neftune_alpha) == ("dpo", None)
+    assert made.recipe.native["trl"]["neftune_noise_alpha"] == 5.0
+
+
 def test_what_the_rows_are_is_asked():
     """Without a key that says it, chats are taken for granted, and the reader is told so."""
     made = found(SFT.replace("assistant_only_loss: true\n", ""))
@@ -117,7 +125,7 @@ def test_a_command_line():
         ("optim: lion_32bit", "optim"),
         ("lr_scheduler_type: polynomial", "lr_scheduler_type"),
         ("report_to: [comet_ml]", "report_to"),
-        ("neftune_noise_alpha: 5", "neftune_noise_alpha"),
+        ("dataset_streaming: true", "dataset_streaming"),
         ("num_train_epochs: 0.5", "num_train_epochs"),
         ("chat_template_path: ./mine.jinja", "chat_template_path"),
         ("learning_rat: 5", "learning_rat"),

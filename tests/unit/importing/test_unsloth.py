@@ -269,7 +269,7 @@ def test_the_way_out_works():
         ("random_state = 7)", "loftq_config = {'loftq_bits': 4})", "get_peft_model.loftq_config"),
         ('split = "train_sft"', 'split = "train[:5%]"', "load_dataset.split"),
         ('split = "train_sft"', 'name = "en"', "load_dataset.name"),
-        ("num_train_epochs = 1", "neftune_noise_alpha = 5", "SFTConfig.neftune_noise_alpha"),
+        ("num_train_epochs = 1", "torch_empty_cache_steps = 5", "SFTConfig.torch_empty_cache_steps"),
         ("num_train_epochs = 1", "num_train_epoch = 1", "SFTConfig.num_train_epoch"),
     ],
 )
@@ -278,7 +278,7 @@ def test_what_a_recipe_cannot_say_of_a_script(old, new, key):
     made = found(SCRIPT.replace(old, new))
     assert key in untold(made)
     own = made.recipe.native.get("unsloth", {})
-    assert ("neftune_noise_alpha" in own.get("training", {})) == ("neftune" in key)
+    assert ("torch_empty_cache_steps" in own.get("training", {})) == ("empty_cache" in key)
 
 
 def test_rows_that_are_made_by_code():

@@ -39,7 +39,7 @@ from litgpt.data import DataModule, get_sft_collate_fn
 from litgpt.prompts import Default
 from litgpt.utils import CLI
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
-from tune_litgpt_parts import Ddp, TokenMean, by_products, keeping, no_example, one_embedding, own, recomputed, replace
+from tune_litgpt_parts import Ddp, TokenMean, by_products, keeping, no_example, noisy, one_embedding, own, recomputed, replace
 from tune_shared import adamw
 
 __all__ = ["Rows", "adamw"]
@@ -102,6 +102,8 @@ class Rows(DataModule):
     """Recompute each block's activations in the backward pass. With FSDP, LitGPT's fine-tuning does so by itself."""
     compile: bool = False
     """Compile each block, which fine-tuning by itself does not."""
+    neftune_alpha: float | None = None
+    """Of the noise on embeddings; null: none."""
     trackers: list[str] = field(default_factory=list)
     """tensorboard, wandb, mlflow: what gets the metrics besides LitGPT's CSV file."""
     name: str = "run"
@@ -193,6 +195,9 @@ class Rows(DataModule):
                 self.weigh(module, self._weighing(own(module, "validate")))
         if self.world > 1 and not self.ddp:
             replace(_LORA, "load_checkpoint", keeping(own(_LORA, "load_checkpoint")))
+        if self.neftune_alpha:
+            for model in (litgpt.model.GPT, litgpt.lora.GPT):
+                replace(model, "forward", noisy(own(model, "forward"), self.neftune_alpha, self.folder))
         if self.tied():  # finetuning refuses `train.tie_embeddings`
             replace(_FULL, "GPT", one_embedding(own(_FULL, "GPT")))
         if "bitsandbytes" in sys.modules:

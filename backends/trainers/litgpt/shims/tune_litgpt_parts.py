@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+import tune_noise
 from lightning.fabric.strategies import DDPStrategy
 from torch.utils.checkpoint import checkpoint
 
@@ -81,6 +82,22 @@ def keeping(load: Any) -> Any:
             setattr(module, name, mine)
 
     return loaded
+
+
+def noisy(forward: Any, alpha: float, folder: str) -> Any:
+    """A model's forward pass with NEFTune's noise behind its embedding. `litgpt.lora.GPT` has its parent's, which is noisy already."""
+    if hasattr(forward, "tune_noisy"):
+        return forward
+
+    def again(model: torch.nn.Module, *args: Any, **kw: Any) -> Any:
+        embedding = model.transformer.wte
+        if not hasattr(embedding, "tune_noisy"):
+            embedding.tune_noisy = True
+            tune_noise.put_on(embedding, alpha, folder)
+        return forward(model, *args, **kw)
+
+    again.tune_noisy = True
+    return again
 
 
 def one_embedding(base: type) -> type:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import tune_checkpoints
+import tune_noise
 import tune_shape
 import tune_shared
 from safetensors.torch import load_file
@@ -86,12 +87,20 @@ def schedule(
     return LambdaLR(optimizer, factor, max(last_epoch, tune_checkpoints.begun() - 1))
 
 
-def model(*, path: str, builder: str | None = None, folder: str = "data") -> TransformerDecoder:
-    """The model of a Hugging Face folder, built from its config.json, or by a builder of torchtune's that is named."""
-    if builder:
-        return _component(builder)()
-    name, sizes = _builder(read(path), folder)
-    return _component(name)(**sizes)
+def model(
+    *, path: str, builder: str | None = None, folder: str = "data", neftune_alpha: float | None = None
+) -> TransformerDecoder:
+    """The model of a Hugging Face folder, built from its config.json, or by a builder of torchtune's that is named; with NEFTune's noise
+    where there is an alpha of it.
+    """
+    name, sizes = (builder, {}) if builder else _builder(read(path), folder)
+    return _noisy(_component(name)(**sizes), neftune_alpha, folder)
+
+
+def _noisy(built: TransformerDecoder, alpha: float | None, folder: str) -> TransformerDecoder:
+    if alpha:
+        tune_noise.put_on(built.tok_embeddings, alpha, folder)
+    return built
 
 
 def teacher(*, path: str, student: str, folder: str = "data") -> TransformerDecoder:
@@ -118,6 +127,7 @@ def lora_model(
     start: str | None = None,
     builder: str | None = None,
     folder: str = "data",
+    neftune_alpha: float | None = None,
     **more: Any,
 ) -> TransformerDecoder:
     """The same with LoRA; A and B begin as in `start`, a safetensors file in Hugging Face names.
@@ -150,7 +160,7 @@ def lora_model(
             layer.register_state_dict_post_hook(_apart)
     if start:
         _preset(built, start, shape)
-    return built
+    return _noisy(built, neftune_alpha, folder)
 
 
 def _quantizable(shape: tune_shape.Shape) -> None:

@@ -7,7 +7,7 @@ carries loss.
 
 import json
 
-from tune_columns import HEEDED_KEYS, SWITCHED, Watched, unseen, watched, way_out
+from tune_columns import HEEDED_KEYS, Watched, speaks_of_loss, unseen, watched, way_out
 from tune_files import BadRow
 
 SHAREGPT = {"human": "user", "gpt": "assistant"}
@@ -158,9 +158,10 @@ def written(messages, chat):
             unread = {path for path in unread if not below(path, f"messages[].{key}")} | {f"messages[].{key}"}
     for path in unread:
         key = path.removeprefix("messages[].")
-        if key in HEEDED_KEYS:
+        switching = "." not in key and "[" not in key and speaks_of_loss(key)
+        if switching or key in HEEDED_KEYS:
             number = next(at for at, one in enumerate(messages, 1) if key in one)
-            if key in SWITCHED:
+            if switching:
                 raise BadRow(
                     f"message {number}: nothing reads {key!r}, so what it says of the loss would be lost: say it as `train`, or put "
                     f"{key!r} into data.ignore"

@@ -1,23 +1,41 @@
 """What of a row is read: its columns by our names, and the columns and keys that go unread, which are refused or counted.
 
-Three things can be done with a column or key. It is used. It is one of HEEDED, which say something about what should be
-learned, and nothing uses it here: refused, unless `ignore` names it. Anything else is counted, and the counts are told.
-`ignore` takes columns and message keys away before anything reads them. A column that holds null is absent.
+Three things can be done with a column or key. It is used. It is one of HEEDED or has a name that speaks of the loss, so that it says
+something about what should be learned, and nothing uses it here: refused, unless `ignore` names it. Anything else is counted, and the
+counts are told. `ignore` takes columns and message keys away before anything reads them. A column that holds null is absent.
 """
+
+import re
+from functools import lru_cache
 
 from tune_files import BadRow
 
 MEDIA = {"image", "images", "audio", "audios", "video", "videos"}
-LOSS = {"weight", "train", "loss_mask", "loss_weight"}
-HEEDED = MEDIA | LOSS | {"sample_weight", "system", "tools", "functions", "documents", "chat_template_kwargs", "history"}
+SYSTEM = {"system_prompt", "system_message", "system_text", "system_instruction", "system_instructions", "sys_prompt"}
+"""Other names of a row's system text."""
+HEEDED = MEDIA | SYSTEM | {"system", "tools", "functions", "documents", "chat_template_kwargs", "history"}
 """Columns that say what a row means, in every format."""
-HEEDED_IN_CHATS = HEEDED | {"messages", "conversations"}
+HEEDED_IN_CHATS = HEEDED | {"messages", "conversations", "conversation", "dialogue", "dialog"}
 CALLS = {"tool_calls", "function_call", "tool_plan"}
-SAID = {"content", "reasoning_content", "reasoning", "thinking"}
-SWITCHED = LOSS | {"loss", "mask", "training", "trainable", "train_detail"}
-"""Keys of a message that say whether it carries loss."""
-HEEDED_KEYS = MEDIA | CALLS | SAID | SWITCHED
+SAID = {"content", "refusal", "thought", "thoughts"} | {
+    f"{kind}{part}" for kind in ("reasoning", "thinking") for part in ("", "_content", "_text", "_details", "_blocks")
+}
+HEEDED_KEYS = MEDIA | CALLS | SAID
 """Keys of a message that say what it means."""
+SWITCHING = re.compile("loss(es)?|mask(s|ed)?|weights?|train(s|ed|able|ing)?|learn(ed)?|supervised")
+BESIDE = re.compile(
+    "is|on|no|not|use|has|in|of|the|should|do|ignore|skip|exclude|include|calculate|compute|apply|detail|flag|value|only|per|"
+    "sample|example|row|tokens?|message|turns?|assistant|response|completion|answer|output|labels?|gradient|grad"
+)
+"""Words that a name may have beside one of SWITCHING and still speak of nothing but the loss."""
+
+
+@lru_cache(maxsize=1024)
+def speaks_of_loss(name):
+    """Whether a column or a message's key is named as what says what carries loss: `weights`, `is_masked`, `calculateLoss`."""
+    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    switches = [bool(SWITCHING.fullmatch(word)) for word in words]
+    return any(switches) and all(on or BESIDE.fullmatch(word) for on, word in zip(switches, words, strict=True))
 
 
 class Cells:
@@ -64,14 +82,15 @@ class Cells:
         """The columns that nothing has read; refused when one of them is of the `heeded`."""
         left = [name for name, value in self.row.items() if name not in self.read and value is not None]
         for name in left:
-            if name in heeded and self.row[name] not in ("", [], {}):
+            if (name in heeded or speaks_of_loss(name)) and self.row[name] not in ("", [], {}):
                 raise BadRow(f"column {name!r}: nothing reads it here, so what it says would be lost: {way_out(name)}")
         return left
 
 
 def way_out(name):
     """What to do about a column or key that nothing reads."""
-    return f"take it out, or put {name!r} into data.ignore to have it left unread"
+    used = "call it 'system' to have it used, " if name in SYSTEM else ""
+    return f"{used}take it out, or put {name!r} into data.ignore to have it left unread"
 
 
 class Watched(dict):

@@ -65,7 +65,14 @@ def test_other_columns_are_counted():
     ("form", "column"),
     [
         *[("instruct", "history"), ("text", "system"), ("chat", "loss_mask"), ("completion", "tools"), ("chat", "images")],
-        *[("text", "weight"), ("instruct", "train"), ("chat", "sample_weight")],
+        *[
+            ("text", "weight"),
+            ("instruct", "train"),
+            ("chat", "sample_weight"),
+            ("chat", "lossWeights"),
+            ("completion", "is_masked"),
+        ],
+        *[("instruct", "token_weights"), ("chat", "train_mask"), ("text", "system_prompt"), ("chat", "dialogue")],
     ],
 )
 def test_columns_that_say_what_is_meant_are_not_lost(form, column):
@@ -119,7 +126,7 @@ def test_a_column_that_says_nothing_is_told_only():
     assert made({"instruction": "a", "output": "b", "history": [], "system": ""}).unread == ["history"]
 
 
-@pytest.mark.parametrize("key", ["loss", "training", "mask", "train_detail"])
+@pytest.mark.parametrize("key", ["loss", "training", "mask", "train_detail", "train_on", "isMasked", "calculate_loss"])
 def test_switches_by_other_names_are_refused(key):
     """Other tools' keys for the loss of a message are not trained over."""
     rows = {"messages": [CHAT[0], CHAT[1] | {key: False}]}

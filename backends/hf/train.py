@@ -99,10 +99,26 @@ def precision(*also: str) -> Row:
     )
 
 
+PLAIN = {
+    "gemma2": "would leave out the soft cap of its attention's logits",
+    "gpt_oss": "has no sinks, which its attention has",
+}
+"""Families whose attention torch's fused kernel does not have; shims/tune_attention.py sees to those of a folder."""
+
+
 def attention() -> Row:
     """train.attention."""
 
-    def to(word: str, _: Context) -> Values:
+    def to(word: str, context: Context) -> Values:
+        family = context.model.get("family", "")
+        if word == "sdpa" and family in PLAIN:
+            why = f"scaled_dot_product_attention {PLAIN[family]} ({family})"
+            fallback = {"attn_implementation": "eager", f"{LAUNCH}:attention": "eager"}
+            raise Unsupported(
+                "train.attention", why, kind="never", see=HF + f"models/{family}/modeling_{family}.py", fallback=fallback
+            )
+        if word == "auto" and family in PLAIN:
+            return "eager", word
         if word == "flash":
             raise Unsupported(
                 "train.attention",
@@ -118,7 +134,7 @@ def attention() -> Row:
         ("attn_implementation", f"{LAUNCH}:attention"),
         to,
         lambda _, word, _context: (word,),
-        why="auto is torch's scaled_dot_product_attention, which chooses the kernel",
+        why="auto is torch's scaled_dot_product_attention, which chooses the kernel; eager for Gemma 2 and gpt-oss, which it lacks parts of",
     )
 
 

@@ -35,6 +35,7 @@ def train(path: str) -> None:
     import axolotl.core.builders.causal
     import axolotl.train
     import transformers
+    import tune_attention
     import tune_axolotl_trainers
     import tune_resolved
     from axolotl.cli.config import load_cfg
@@ -42,6 +43,7 @@ def train(path: str) -> None:
     wish = json.loads(Path("trainer.json").read_text())
     cfg = load_cfg(path)
     tune_resolved.record(path, _resolved(cfg))
+    cfg.attn_implementation = tune_attention.suited(cfg.base_model, cfg.attn_implementation)
     cfg.torch_dtype = getattr(torch, wish["dtype"])  # with `bf16: true` axolotl makes the weights bfloat16, mixed or not
     if wish["dtype"] == "bfloat16":
         cfg.bf16 = "full"  # no autocast: core/builders/base.py knows the word, the schema of 0.19.0 does not

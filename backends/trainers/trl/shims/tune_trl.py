@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
+import tune_attention
 import tune_hf_rows
 import tune_resolved
 import tune_trl_trainers
@@ -87,7 +88,8 @@ def resolved(*parts: Any) -> dict[str, Any]:
 
 def _with_model(settings: Any, model: ModelConfig) -> Any:
     """The config, which has what the model is loaded with, as TRL's scripts make it."""
-    wanted = {"revision": model.model_revision, "attn_implementation": model.attn_implementation, "dtype": model.dtype}
+    attention = tune_attention.suited(model.model_name_or_path, model.attn_implementation)
+    wanted = {"revision": model.model_revision, "attn_implementation": attention, "dtype": model.dtype}
     if quantized := get_quantization_config(model):
         wanted["quantization_config"] = quantized
     settings.model_init_kwargs = {**wanted, **(settings.model_init_kwargs or {})}

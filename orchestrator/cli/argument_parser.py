@@ -14,7 +14,7 @@ GROUPS = {
     "use": ("evaluate", "export", "push", "serve", "chat"),
     "look": ("status", "logs", "metrics", "report", "pull", "ssh", "dashboard", "mcp"),
     "compare": ("best", "diff", "race", "verify"),
-    "translate": ("init", "translate", "import", "explain", "preview", "fit", "recipes", "schema"),
+    "translate": ("init", "translate", "import", "explain", "preview", "fit", "recipes", "schema", "convert"),
     "machines": ("targets", "du", "prune", "doctor", "completion"),
 }
 """Commands as the help lists them."""
@@ -27,7 +27,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("unhold", "resume", "continue"), "release"),
     **dict.fromkeys(("nice", "renice", "prioritize"), "priority"),
     **dict.fromkeys(("download", "cp", "get"), "pull"),
-    **dict.fromkeys(("convert", "compile"), "translate"),
+    **dict.fromkeys(("compile", "emit"), "translate"),
     **dict.fromkeys(("compare",), "diff"),
     **dict.fromkeys(("hosts", "clusters", "nodes"), "targets"),
     **dict.fromkeys(("log", "tail"), "logs"),

@@ -38,7 +38,11 @@ EXAMPLES = {
     "import": ("tune import native.yml -o r.yaml", "tune import configs/ --check"),
     "explain": ("tune explain optim.warmup_steps", "tune explain --matrix"),
     "preview": ("tune preview r.yaml --rows 1", "tune preview r.yaml --set data.max_length=512"),
-    "recipes": ("tune recipes", "tune recipes cp qwen2.5-0.5b/lora my-folder"),
+    "recipes": ("tune recipes --for 24GB --task dpo", "tune recipes cp qwen2.5-0.5b/lora my-folder"),
+    "convert": (
+        "tune convert ./llama-2-7b --kv-heads 8 --out llama-2-7b-kv8",
+        "tune convert model --kv-heads 1 --out model-mqa --json",
+    ),
     "schema": ("tune schema", "tune schema > recipe.schema.json"),
     "targets": ("tune targets", "tune targets check lab", "tune targets drain gpu1 --why 'new driver'"),
     "completion": (

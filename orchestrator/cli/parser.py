@@ -35,7 +35,8 @@ def parser(first: str = "") -> argparse.ArgumentParser:
 COMPILING = ("submit", "sweep", "fit", "translate", "preview", "explain", "import", "diff", "race", "verify")
 TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority", "ssh")
 FOLLOWING = ("evaluate", "export", "push", "serve", "chat")
-INSPECTING = ("recipes", "targets", "dashboard", "schema", "doctor", "completion", "du", "prune", "init", "mcp", "report")
+TOOLS = ("recipes", "completion", "convert", "init", "mcp", "report")
+INSPECTING = ("targets", "dashboard", "schema", "doctor", "du", "prune", *TOOLS)
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
@@ -69,18 +70,17 @@ def _recipe(command: argparse.ArgumentParser, on: str = "local") -> None:
 
 
 def _compiling(commands: Any) -> None:
-    from orchestrator.cli.queueing import add_waiting  # noqa: PLC0415  # pages of their own
-    from orchestrator.cli.sweep_parser import add_sweep  # noqa: PLC0415
-
     submit = _command(commands, "submit", "submit", "plan a recipe and run it as a job; print the job's id")
     _recipe(submit)
     submit.add_argument("--id", metavar="ID", help="id of the job; the same id submitted twice runs once (default: a new one)")
     _submitted(submit)
     about = "warn if a device does not hold the training (default), refuse it, or do not look"
     submit.add_argument("--fit", choices=("warn", "require", "off"), default="warn", help=about)
-    add_waiting(submit)
+    submit.add_argument("--hold", action="store_true", help="queue it, and start it only after tune release")
     submit.add_argument("--follow", action="store_true", help="show progress until the job ends; exit code 0 if it SUCCEEDED")
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every setting, and every file in full")
+    from orchestrator.cli.sweep_parser import add_sweep  # noqa: PLC0415  # a page of its own
+
     sweep = add_sweep(commands, _command)
     _recipe(sweep)
     _submitted(sweep)
@@ -294,11 +294,6 @@ def _following(commands: object) -> None:
 
 
 def _inspecting(commands: Any) -> None:
-    recipes = _command(commands, "recipes", "recipes", "list, show or copy the recipes that come with tunesmith")
-    recipes.add_argument("action", nargs="?", choices=("ls", "show", "cp"), default="ls")
-    recipes.add_argument("name", nargs="?", metavar="NAME", help="the recipe, for show and cp")
-    recipes.add_argument("folder", nargs="?", metavar="DIR", default=".", help="where to, for cp (default: .)")
-    recipes.add_argument("--json", action="store_true", help="for ls: print one JSON document")
     targets = _command(
         commands, "targets", "targets", "list machines and what runs on them; check: connect to each; drain: start nothing there"
     )

@@ -9,14 +9,25 @@ if TYPE_CHECKING:
 
 
 def add_tools(commands: object, command: Command) -> None:
-    """`tune completion`, `tune init`, `tune mcp` and `tune report`.
+    """`tune recipes`, `tune completion`, `tune convert`, `tune init`, `tune mcp` and `tune report`.
 
     Args:
         commands: of the parser.
         command: makes one of them.
     """
+    _recipes(commands, command)
     shells = command(commands, "completion", "completion", "print the script that completes commands, jobs and names with TAB")
     shells.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell; its start-up file evaluates the script")
+    fewer = command(
+        commands,
+        "convert",
+        "convert",
+        "write a model with fewer key and value heads, each the mean of a group (needs tunesmith[convert])",
+    )
+    fewer.add_argument("model", metavar="MODEL", help="folder in Hugging Face layout, weights in safetensors")
+    fewer.add_argument("--kv-heads", type=int, required=True, metavar="N", help="heads of keys and values afterwards: a divisor")
+    fewer.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
+    fewer.add_argument("--json", action="store_true", help="print one JSON document")
     first = command(commands, "init", "init", "write a first recipe for a data file; asks for what is not given")
     first.add_argument("--data", metavar="FILE", help="the rows: .jsonl, .json or .txt")
     first.add_argument("--goal", choices=("task", "style", "facts"), help="what the model should learn (default: task)")
@@ -36,3 +47,14 @@ def add_tools(commands: object, command: Command) -> None:
     form = page.add_mutually_exclusive_group()
     form.add_argument("--out", metavar="FILE", help="write Markdown to FILE (default: print it)")
     form.add_argument("--html", metavar="FILE", help="write one self-contained HTML file with curves (needs tunesmith[web])")
+
+
+def _recipes(commands: object, command: Command) -> None:
+    recipes = command(commands, "recipes", "recipes", "list, show or copy the recipes that come with tunesmith")
+    recipes.add_argument("action", nargs="?", choices=("ls", "show", "cp"), default="ls")
+    recipes.add_argument("name", nargs="?", metavar="NAME", help="the recipe, for show and cp")
+    recipes.add_argument("folder", nargs="?", metavar="DIR", default=".", help="where to, for cp (default: .)")
+    recipes.add_argument("--for", dest="fits", metavar="MEMORY", help="for ls: those that fit into 24GB of a device")
+    about = "for ls: those about it: tools, grpo; repeatable, all must match"
+    recipes.add_argument("--task", action="append", default=[], metavar="WORD", help=about)
+    recipes.add_argument("--json", action="store_true", help="for ls: print one JSON document")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ class LibraryRecipe(NamedTuple):
     """Of all hosts."""
     accelerator: str
     about: str
+    memory_gib: float | None = None
+    """Of one device, in the trainer that takes least, as `tune fit` computes it; None: not asked for, or not known."""
 
 
 def library() -> Path:
@@ -39,6 +42,56 @@ def recipes() -> list[LibraryRecipe]:
 def recipe_names() -> list[str]:
     """Their names alone, without reading them: `llama-3.1-8b/lora`."""
     return list(_known())
+
+
+def fitting(found: Sequence[LibraryRecipe], memory_gib: float) -> list[LibraryRecipe]:
+    """Those whose training takes no more of a device than it has; without those of which that is not known.
+
+    Args:
+        found: recipes of the list.
+        memory_gib: of one device.
+    """
+    counted = [each._replace(memory_gib=taken(each.name)) for each in found]
+    return [each for each in counted if each.memory_gib is not None and each.memory_gib <= memory_gib]
+
+
+def about(found: Sequence[LibraryRecipe], words: Sequence[str]) -> list[LibraryRecipe]:
+    """Those in whose name, model, method or description each of these words begins a word: `tool` finds tools.
+
+    Args:
+        found: recipes of the list.
+        words: in whatever case; a final s says nothing.
+    """
+    wanted = [re.compile(rf"(?<![a-z0-9]){re.escape(word.lower().rstrip('s'))}") for word in words if word.strip("sS")]
+    texts = [" ".join((each.name, each.model, each.method, each.adapter, each.about)).lower() for each in found]
+    return [each for each, text in zip(found, texts, strict=True) if all(word.search(text) for word in wanted)]
+
+
+def taken(name: str) -> float | None:
+    """GiB of one device, in the trainer that takes least; None where that is not known of any.
+
+    Raises:
+        NotFound: there is no recipe of that name.
+    """
+    from backends.backend import Inexpressible  # noqa: PLC0415  # heavy, and a list alone needs none
+    from backends.compile import plan  # noqa: PLC0415
+    from backends.memory.estimate import GIB  # noqa: PLC0415
+    from backends.recipe.parse import parse  # noqa: PLC0415
+    from backends.registry import BACKENDS  # noqa: PLC0415
+    from backends.target import Target  # noqa: PLC0415
+    from orchestrator.client.fit import memory_fit  # noqa: PLC0415
+
+    path = find_recipe(name)
+    recipe = parse(path.read_text("utf-8"), name=str(path), base=str(path.parent.absolute()))
+    asked = recipe.resources
+    where = Target("there", "cuda" if asked.accelerator == "any" else asked.accelerator, asked.devices, hosts=asked.hosts)
+    found = []
+    for backend in BACKENDS.values():
+        try:
+            found.append(memory_fit(recipe, plan(backend, recipe, where), where).parts)
+        except Inexpressible:
+            continue
+    return min((parts.total / GIB for parts in found if parts), default=None)
 
 
 def block(recipe: LibraryRecipe) -> int:

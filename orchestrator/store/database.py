@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
-from .migrations import DEPENDENCIES, QUEUE
+from .migrations import QUEUE
 
 TABLES = """
 CREATE TABLE jobs (
@@ -78,7 +78,7 @@ CREATE TABLE positions (
     PRIMARY KEY (job, attempt)
 ) {clustered};
 """
-TABLES += ";\n".join((*QUEUE, DEPENDENCIES, ""))
+TABLES += ";\n".join((*QUEUE, ""))
 # Why these: `requests` apart from `jobs`, so that a list of jobs does not page through megabytes of plans. A point
 # costs two short keys and two numbers, because job, attempt and both names are kept once, in its series.
 
@@ -100,10 +100,6 @@ class Database(Protocol):
 
     def each(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """The same, row by row as they are taken: half the time of `read` where there are 100,000. Take all of them."""
-        ...
-
-    def mark(self) -> str:
-        """Another one than before where something may have been written by another connection since; the same where nothing was."""
         ...
 
     def write(self, *, durable: bool) -> AbstractContextManager[None]:

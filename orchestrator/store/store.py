@@ -9,10 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .database import Database, storable, uncollected
-from .dependencies import Dependencies
 from .lanes import owned, owner_of, pinned
 from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
-from .thinning import ThinnedCurve, thinned
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -41,7 +39,6 @@ class Store:
         self._database, self.owner = database, owner
         # not by `<` and `>=`, which go by the rules of some language in PostgreSQL
         self._mine = f" AND substr(jobs.lane, 1, {len(owner) + 1}) = '{owned('', owner)}'" if owner else ""
-        self.dependencies = Dependencies(database, self._mine)
 
     def __enter__(self) -> Self:
         return self
@@ -85,7 +82,6 @@ class Store:
         if added:
             self._database.execute("INSERT INTO requests (job, text) VALUES (?, ?)", (key, job.request))
             self._append(key, Event(job.id, 1, now, "", "QUEUED", detail=job.detail))
-            self.dependencies.add(key, job.after)
         if owner_of(there) != owner_of(lane):
             raise Duplicate(f"job {job.id}: this id belongs to a job that was submitted in another state folder")
         if digest != job.digest:
@@ -152,7 +148,6 @@ class Store:
                 self._set(key, {"lane": pinned(lane, positions or {})})
             if positions:
                 self._keep(key, attempt + 1, positions)
-            self.dependencies.drop(key)
             self._append(key, Event(id, attempt + 1, now, state, "QUEUED", "", why))
             return attempt + 1
 
@@ -297,19 +292,6 @@ class Store:
         """Jobs that have not ended, with the reading positions of their attempt; by priority, then oldest first."""
         return self._active(f"WHERE jobs.ended IS NULL{self._mine} ORDER BY jobs.priority DESC, jobs.key")
 
-    def unended(self, event: int) -> list[Job]:
-        """Jobs of everybody that have not ended, and those to which something happened after the event with this key."""
-        happened = "jobs.key IN (SELECT events.job FROM events WHERE events.key > ?) AND jobs.ended IS NOT NULL"
-        return self._jobs(f"WHERE jobs.ended IS NULL UNION ALL SELECT {COLUMNS} FROM jobs WHERE {happened}", (event,))
-
-    def last_event(self) -> int:
-        """Key of the newest event; 0 where there is none."""
-        return int(self._database.read("SELECT coalesce(max(key), 0) FROM events")[0][0])
-
-    def mark(self) -> str:
-        """The same as before as long as nobody else has written anything: see `Database.mark`."""
-        return self._database.mark()
-
     def has_active(self) -> bool:
         """Is there a job that has not ended?"""
         return bool(self._database.read(f"SELECT 1 FROM jobs WHERE ended IS NULL{self._mine} LIMIT 1"))
@@ -411,15 +393,6 @@ class Store:
                 if names is None or name in names
                 for step, value, time in self._database.each(LATER, (key, first))
             ]
-
-    def curves(self, id: str, pixels: int) -> dict[str, ThinnedCurve]:
-        """Metrics of the latest attempt by name, each with so few points that they fit a drawing of this width."""
-        series = self._database.read(
-            "SELECT series.name, series.key FROM series JOIN jobs ON jobs.key = series.job"
-            " WHERE jobs.id = ? AND series.attempt = jobs.attempt",
-            (id,),
-        )
-        return {name: thinned(self._database, key, pixels) for name, key in sorted(series)}
 
     # Inside
 

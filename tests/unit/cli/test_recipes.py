@@ -50,7 +50,24 @@ def test_the_list_is_a_document(tune):
         "devices": 8,
         "accelerator": "cuda",
         "about": read(LIBRARY["llama-3.3-70b/lora"]).description,
+        "memory_gib": None,
     }
+
+
+def test_those_that_fit_and_are_about_it(tune):
+    """`--for` leaves those that a device of that size holds, with what they take; `--task` those about all of its words."""
+    small = {each["name"]: each["memory_gib"] for each in tune.json("recipes", "--for", "24GB")}
+    large = {each["name"] for each in tune.json("recipes", "--for", "80 GiB")}
+    assert "llama-3.1-8b/qlora" in small
+    assert "llama-3.1-8b/full-one-device" not in small
+    assert set(small) < large < set(LIBRARY)
+    assert all(0 < each <= 24 for each in small.values())
+    tools = [each["name"] for each in tune.json("recipes", "--for", "24GB", "--task", "tools")]
+    assert tools == ["qwen3-8b/tools"]
+    said = tune("recipes", "--task", "DPO", "--task", "full").stdout.splitlines()
+    assert [line.split()[0] for line in said] == ["NAME", "rehearsal/dpo-full"]
+    assert "no recipe is about that" in tune("recipes", "--task", "basketweaving").stderr
+    assert "--for much: should be the memory of one device: 24GB" in tune("recipes", "--for", "much", code=2).stderr
 
 
 def test_one_is_shown_as_it_is(tune):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from backends.backend import Ending, Progress
 from backends.backend import judge as judge_all
@@ -137,6 +138,9 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     """A line of the metrics.jsonl that our trainer classes write: a step's figures, or those of an evaluation."""
     row = json.loads(line)
     step = row["step"]
+    if "stopped" in row:
+        progress.kept["stopped"] = step
+        return []
     found = {ours: next((name for name in names if name in row), "") for ours, names in _NAMES.items()}
     points = [Point(step, ours, float(row[native]), native) for ours, native in found.items() if native]
     points += [Point(step, name, float(value), name) for name, value in row.items() if name.partition("/")[0] in _REWARDS]
@@ -158,6 +162,8 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
 
 def judge(ending: Ending) -> tuple[str, str] | None:
     """As for every trainer; weights that GRPO left as they were are told by their cause: answers that all score the same."""
+    if ending.progress.kept.get("stopped") == ending.progress.last:  # as eval.patience has it
+        ending = replace(ending, steps=None)
     found = judge_all(ending)
     if found and found[0] == "not_changed" and not ending.progress.kept.get("differing", True):
         why = "in every step all answers to a prompt scored the same, and nothing is learned from them: see method.grpo.rewards"

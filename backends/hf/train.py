@@ -278,6 +278,7 @@ def evaluation(*starts: str, named: bool) -> tuple[Row, ...]:
             why="there is one at the end in any case; below 1 it is a share of the steps, which our trainer classes round up",
         ),
         same("eval.batches", f"{TRAINER}:eval_batches"),
+        same("eval.patience", f"{TRAINER}:patience"),
         everywhere("eval.on_start", *starts, f"{TRAINER}:eval_on_start"),
     )
 

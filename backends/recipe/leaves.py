@@ -69,6 +69,11 @@ _EVALUATES = Needs(
     lambda rows, share: bool(rows or share),
     "has no effect without data.eval or data.eval_share",
 )
+_ON_THE_WAY = Needs(
+    ("eval.every", "eval.every_share"),
+    lambda steps, share: bool(steps or share),
+    "has no effect without eval.every or eval.every_share",
+)
 _RANDOM = {
     **{"family": "llama", "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 4, "kv_heads": 2},
     **{"head_dim": None, "max_length": 2048, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False, "seed": 0},
@@ -218,6 +223,7 @@ LEAVES: Mapping[str, Leaf] = {
     "eval.every": Leaf("run", (4,), "nothing", (_EVALUATES,)),
     "eval.every_share": Leaf("run", (0.25,), "nothing", (_EVALUATES, only_with("eval.every", None))),
     "eval.batches": Leaf("run", (4,), "nothing", (_EVALUATES,)),
+    "eval.patience": Leaf("result", (3,), "nothing", (_EVALUATES, _ON_THE_WAY)),
     "eval.on_start": Leaf("run", needs=(_EVALUATES,)),
     "checkpoint.every": Leaf("run", (4, 5), "nothing"),
     "checkpoint.keep": Leaf("run", (2,), "nothing", (only_given("checkpoint.every", refused=False),)),

@@ -8,6 +8,7 @@ Whoever names them has a class for each method: `class Dpo(Prepared, DPOTrainer)
     decay_on      all or matrices
     shuffle       a new order each epoch, by the trainer; only without `rows`
     eval_batches  micro-batches of an evaluation during training; null: all
+    patience      null or evaluations in a row without a lower loss, after which training ends
     eval_on_start  an evaluation of all rows before the first step too
     strategy      one, ddp, fsdp, zero1, zero2 or zero3: what must have come of the config and the machine
     neftune_alpha  null or the alpha of NEFTune's noise; only with `rows`
@@ -42,6 +43,8 @@ class Exact:
 
     seen: int | None = None
     """Tokens of this process so far, padding not counted, where a class counts them."""
+    stopped = False
+    """Training ends before its last step, since evaluations no longer get better."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.wish = json.loads(Path("trainer.json").read_text())
@@ -104,9 +107,9 @@ class Exact:
         return self.lr_scheduler
 
     def evaluate(self, eval_dataset: Dataset | None = None, *args: Any, **kw: Any) -> dict[str, float]:
-        """On the way, only the first `eval_batches` micro-batches."""
+        """On the way, only the first `eval_batches` micro-batches; at either end all."""
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        if self.wish["eval_batches"] and 0 < self.state.global_step < self.state.max_steps:
+        if self.wish["eval_batches"] and 0 < self.state.global_step < self.state.max_steps and not self.stopped:
             some = self.wish["eval_batches"] * self.args.eval_batch_size * self.args.world_size
             rows = rows.select(range(min(len(rows), some)))
         return super().evaluate(rows, *args, **kw)
@@ -136,6 +139,12 @@ def rate(kind: str, steps: int, *, min_ratio: float, warmup_steps: int = 0, warm
     return factor
 
 
+def stalled(losses: list[float], patience: int) -> bool:
+    """Whether the last `patience` of the losses are all no lower than the lowest before them."""
+    before, last = losses[:-patience], losses[-patience:]
+    return bool(before) and not min(last) < min(before)
+
+
 class Journal(TrainerCallback):
     """Writes metrics.jsonl, asks for an evaluation at the end, and keeps the list of checkpoints."""
 
@@ -160,6 +169,24 @@ class Journal(TrainerCallback):
         control.should_evaluate |= last and self._trainer.eval_dataset is not None
         if last and control.should_save:
             control.should_save = state.global_step % state.save_steps == 0
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Training ends where the last `patience` evaluations were no better than one before them. What was seen before a resume is in the
+        checkpoint's log_history.
+        """
+        trainer, most = self._trainer, self._trainer.wish["patience"]
+        losses = [line["eval_loss"] for line in state.log_history if "eval_loss" in line]
+        if trainer.stopped or not most or state.global_step >= state.max_steps or not stalled(losses, most):
+            return
+        trainer.stopped = control.should_training_stop = True
+        if state.is_world_process_zero:
+            with Path(args.output_dir, "metrics.jsonl").open("a") as file:
+                file.write(json.dumps({"step": state.global_step, "stopped": most}) + "\n")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        """Where training ends early the last evaluation may have looked at some rows only."""
+        if self._trainer.stopped and self._trainer.wish["eval_batches"]:
+            self._trainer.evaluate()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """A checkpoint is complete when every process has written its part."""

@@ -34,6 +34,7 @@ _SHORT: dict[str, Any] = {
     "data.eval_share": None,
     "eval.every": None,
     "eval.every_share": None,
+    "eval.patience": None,
     "eval.on_start": False,
     "checkpoint.every": None,
     "log.every": 1,

@@ -152,9 +152,11 @@ def unchanged(summary: Mapping[str, object] | None) -> int:
     return max(0, of)
 
 
-def notes_text(manifest: Mapping[str, Any] | None, summary: Mapping[str, object] | None) -> str:
-    """What a person should know of a job that has succeeded: of its rows, and of what the last step says."""
-    return "; ".join(filter(None, (rows_note(manifest), summary_text(summary))))
+def notes_text(case: ActiveAttempt, summary: Mapping[str, object] | None) -> str:
+    """What a person should know of a job that has succeeded: that it ended early, of its rows, and of what the last step says."""
+    step = case.record.cursor.progress.kept.get("stopped")
+    early = f"ended at step {step}: evaluations no longer got better (eval.patience)" if isinstance(step, int) else ""
+    return "; ".join(filter(None, (early, rows_note(case.manifest), summary_text(summary))))
 
 
 def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watched:

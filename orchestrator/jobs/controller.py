@@ -251,7 +251,7 @@ class Controller:
         seen = speaker.seen if speaker else AttemptStatus(job.id, job.attempt, "unknown")
         first = status.ranks[0] if status.ranks else None
         if new.state == "SUCCEEDED":
-            new = replace(new, detail=new.detail or notes_text(case.manifest, first.summary if first else None))
+            new = replace(new, detail=new.detail or notes_text(case, first.summary if first else None))
             begin_next(self.store, self.secrets, job, case.request, case.record.placement)
         if new.state not in ENDED or new.state == "SUCCEEDED":
             self._become(each, new, seen)

@@ -200,6 +200,31 @@ def test_rows_that_are_held_out(tune, home, tmp_path):
         assert curve(tune, job, "eval_loss") == pytest.approx(evals, abs=LIMIT), trainer
 
 
+@pytest.mark.thorough
+def test_evaluations_that_no_longer_get_better_end_a_run(tune):
+    """eval.patience: a run ends after as many evaluations in a row without a lower loss, all rows are looked at then, and the job has
+    SUCCEEDED and says at which step; the trainers end at the same one.
+    """
+    leaves = {"data.eval_share": 0.2, "eval.every": 1, "eval.patience": 2, "train.steps": 60, "optim.lr": 0.05, "eval.batches": 2}
+    text = RECIPE.replace("format: chat", "eval_share: 0.2, format: chat")
+    for name, content in (("rows.jsonl", chat()), ("clusters.yaml", MACHINE), ("r.yaml", text)):
+        (tune.cwd / name).write_text(content)
+    sets = [f"--set={leaf}={value}" for leaf, value in leaves.items()]
+    jobs = {t: tune("submit", "r.yaml", "--to", t, *sets).stdout.strip() for t in ("trl", "axolotl", "unsloth")}
+    tune("wait", *jobs.values())
+    ends = set()
+    for trainer, job in jobs.items():
+        losses, found = curve(tune, job, "eval_loss"), tune.json("status", job)["jobs"][0]
+        end = max(curve(tune, job, "loss"))
+        before = [losses[step] for step in range(1, end - 1)]
+        assert end < 60, trainer
+        assert min(losses[end - 1], losses[end]) >= min(before) - 0.1, trainer  # the last is of all rows
+        assert found["state"] == "SUCCEEDED"
+        assert f"ended at step {end}" in found["detail"]
+        ends.add(end)
+    assert len(ends) == 1
+
+
 def test_preferences_are_learned_alike(tune):
     """DPO with all weights and accumulation: from ln 2 downwards, every trainer's loss within 1e-5 of each other's at every step."""
     rows = [

@@ -85,6 +85,9 @@ class Eval(Section):
     """Share of the run between evaluations, in place of `every`: of all its optimizer steps, rounded up."""
     batches: Positive | None = None
     """Micro-batches per evaluation on the way, from the first row; null: all rows."""
+    patience: Positive | None = None
+    """Evaluations in a row without a lower loss than the lowest before, after which training ends, with its weights as they are then; an
+    evaluation of all rows follows. Null: it goes on to the last step."""
     on_start: bool = False
     """An evaluation of all rows before the first step too, at step 0: what the model knows as it comes. A run that goes on from a
     checkpoint has none."""

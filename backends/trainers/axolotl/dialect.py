@@ -196,7 +196,6 @@ _UNMODELLED = {
     "datasets.*.train_on_eos": "whether the end of a turn carries loss",
     "datasets.*": "of this data set",
     "pretraining_dataset.*": "of this data set",
-    "early_stopping_patience": "ends the run when the evaluation no longer improves",
     "unfrozen_parameters": "which weights are trained",
     "lora_modules_to_save": "layers that are trained in full beside the adapter",
     "lora_target_parameters": "weights outside of linear layers that get an adapter",

@@ -36,6 +36,7 @@ def evaluation(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("val_set_size",), _split_off),
         ImportRow(("eval_steps",), _every, also=_EVALUATES),
         ImportRow(("evals_per_epoch",), _times, "a share of the run", also=("num_epochs", *_EVALUATES)),
+        ImportRow(("early_stopping_patience",), _patience, also=("eval_steps", "evals_per_epoch", *_EVALUATES)),
         ImportRow(("eval_on_start",), _first, "axolotl 0.21 has it; here tune does it", also=_EVALUATES),
         *(ImportRow((key,), _beside(key), "how it is evaluated", also=_EVALUATES) for key in others),
     )
@@ -67,6 +68,15 @@ def _times(times: Value, epochs: Value, *rows: Value) -> Flat:
         return idle("evals_per_epoch", _NO_ROWS)
     count = number(times) * (1.0 if epochs in (ABSENT, None) else number(epochs))
     return {"eval.every_share": 1 / count} if count > 1 else idle("evals_per_epoch", "there is one at the end in any case")
+
+
+def _patience(most: Value, steps: Value, times: Value, *rows: Value) -> Flat:
+    """axolotl refuses it without eval_steps."""
+    if most in (ABSENT, None):
+        return {}
+    if not _evaluates(rows) or (steps in (ABSENT, None) and times in (ABSENT, None)):
+        return idle("early_stopping_patience", "there are no evaluations on the way")
+    return {"eval.patience": whole(most)}
 
 
 def _first(on: Value, *rows: Value) -> Flat:

@@ -289,6 +289,7 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         couple(("eval.every", "eval.every_share"), ("eval.interval",), _interval, lambda v, _: (*back(v, _), None), why=never),
         couple(("eval.batches",), ("eval.max_iters",), lambda v, _: (v or NEVER,), back),
         const("eval.max_new_tokens", None if pretrains(variant) else 1, sample, FINETUNE),
+        cannot("eval.patience", "LitGPT's loop has no way out before its last step", see=FINETUNE),
         _initial(variant),
         const("eval.final_validation", lambda context: context.evaluates, "evaluation at the end when there are rows for it"),
         same("checkpoint.every", "train.save_interval"),

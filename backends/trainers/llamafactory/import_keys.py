@@ -32,6 +32,12 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
         arguments.neftune(_SAYS, sft=variant.kind == "sft"),
         *arguments.around(_SAYS),
         ImportRow(
+            ("early_stopping_steps",),
+            lambda most, word: {"eval.patience": whole(most)} if most not in NOTHING and word == "steps" else {},
+            "evaluations, whatever its name says",
+            also=("eval_strategy",),
+        ),
+        ImportRow(
             ("deepspeed", "deepspeed.*"),
             _deepspeed,
             "how several devices share the work",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backends.mapping.launch import resume
-from backends.mapping.rows import Context, Row, Unsupported, Values, Variant, const, couple, handled_by_us, same
+from backends.mapping.rows import Context, Row, Unsupported, Values, Variant, cannot, const, couple, handled_by_us, same
 from backends.recipe.leaves import PROJECT
 from backends.report import Kind as Lack
 from backends.trainers.maxtext.data import JOB
@@ -60,6 +60,7 @@ def around(variant: Variant) -> tuple[Row, ...]:
             + (", but whole batches: pairs that fill none are left out" if pairs else ""),
             see=_HOOKS if pairs else "",
         ),
+        cannot("eval.patience", "MaxText ends early at a loss that is named before (target_eval_loss) only", see=_HOOKS),
         same("eval.on_start", f"{JOB}:eval_on_start"),
         const("target_eval_loss", 0.0, "no early end"),
         couple(

@@ -154,6 +154,7 @@ def _around(variant: Variant) -> tuple[Row, ...]:
         cannot("eval.every", NO_EVAL, see=FULL),
         cannot("eval.every_share", NO_EVAL, see=FULL),
         cannot("eval.batches", NO_EVAL, see=FULL),
+        cannot("eval.patience", NO_EVAL, see=FULL),
         cannot("eval.on_start", NO_EVAL, see=FULL),
         *_checkpoints(variant),
         const("resume_from_checkpoint", False, "a retry is told the checkpoint"),

@@ -195,6 +195,13 @@ def test_evaluations_by_shares(keys, share):
     assert axolotl("evals_per_epoch: 4").recipe.flat()["eval.every_share"] is None
 
 
+def test_an_early_end():
+    """early_stopping_patience is eval.patience where there are evaluations on the way."""
+    patient = axolotl("val_set_size: 0.1\neval_steps: 20\nsave_steps: 40\nearly_stopping_patience: 3")
+    assert patient.recipe.flat()["eval.patience"] == 3
+    assert axolotl("early_stopping_patience: 3").recipe.flat()["eval.patience"] is None
+
+
 def test_the_batch_of_the_first_releases():
     """batch_size is all sequences of a step, and becomes the accumulation, beside which axolotl refuses it."""
     found = axolotl("batch_size: 8", ["gradient_accumulation_steps"])

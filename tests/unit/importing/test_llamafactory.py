@@ -145,6 +145,7 @@ def test_its_own_defaults():
         ({"val_size": 0.1, "eval_strategy": "epoch", "num_train_epochs": 4}, {"eval.every_share": 0.25}),
         ({"val_size": 0.1, "eval_strategy": "epoch", "num_train_epochs": 1}, {"eval.every_share": None}),
         ({"neftune_noise_alpha": 5}, {"train.neftune_alpha": 5.0}),
+        ({"val_size": 0.1, "eval_strategy": "steps", "eval_steps": 5, "early_stopping_steps": 2}, {"eval.patience": 2}),
         ({"max_steps": 20}, {"train.steps": 20, "train.epochs": None}),
         ({"disable_gradient_checkpointing": True}, {"train.activation_checkpointing": False}),
         ({"disable_shuffling": True}, {"data.shuffle": False}),

@@ -120,7 +120,8 @@ def _after_rules(at: At, problem: Complain) -> Iterable[Problem]:
                 yield problem(f"after.evaluate.gates.{number}", str(error), value=text)
 
 
-WORDS = {"instruction", "input", "output", "response", "completion", "answer", "prompt", "system", "text", "messages"}
+_ASKED = {"instruction", "input", "context", "question", "query", "history", "prompt", "system", "text", "messages"}
+WORDS = _ASKED | {"output", "response", "completion", "answer"}
 """Words in braces that a template means to have replaced."""
 
 
@@ -133,7 +134,7 @@ def _template_rules(at: At, problem: Complain) -> Iterable[Problem]:
             yield problem("data.template", "should be chat, the model's own template, with data.format: chat")
         if form == "instruct":
             for braces, name in re.findall(r"(\{+ *(\w+) *\}+)", template):
-                if name in WORDS and braces not in ("{instruction}", "{input}"):
+                if name.lower() in WORDS and braces not in ("{instruction}", "{input}"):
                     rule = f"{braces} would be left as text: only {{instruction}} and {{input}} are replaced, the output follows"
                     yield problem("data.template", rule)
         if form in ("completion", "preference", "rated", "prompts") and template not in ("plain", "chat"):

@@ -66,7 +66,9 @@ DEFAULTS = {
     "chat_template": None,  # {"path": FILE} that goes before the tokenizer's own
 }
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json", "config.json")
-LEFT = {"output", "response", "completion", "answer", "prompt", "system", "text", "messages", "chosen", "rejected", "label"}
+LEFT = {"output", "response", "completion", "answer", "prompt", "system", "text", "messages", "chosen", "rejected", "label"} | {
+    *("context", "question", "query", "history"),
+}
 """Words in braces that someone means to have replaced."""
 MOST_WEIGHT = 1000  # as the recipe has it: an epoch is one list of row numbers
 PARTS = (
@@ -157,7 +159,7 @@ def words_left(spec):
         if name in ("instruction", "input"):  # replaced, also where a column has the same name
             if braces != f"{{{name}}}":
                 wrong.append(f"template: {braces} would be left as text in part: write {{{name}}}")
-        elif name in LEFT or name in spec.columns.values():
+        elif name.lower() in (*LEFT, "instruction", "input") or name in spec.columns.values():
             wrong.append(
                 f"template: {braces} would be left as text: only {{instruction}} and {{input}} are replaced; the output follows "
                 "the template by itself, and data.system is put before it"

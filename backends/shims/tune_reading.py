@@ -57,6 +57,8 @@ def tried(rows, make):
             good.append((where, make(whole(parsed(row) if isinstance(row, bytes) else row))))
         except UnicodeError:
             problems.append(f"{where}: holds what is no UTF-8 text, or half a surrogate pair: write the file as UTF-8")
+        except json.JSONDecodeError as error:
+            problems.append(f"{where}: {no_json(error)}")
         except (ValueError, RecursionError) as error:
             problems.append(f"{where}: {error}")
     return good, problems
@@ -68,6 +70,22 @@ DECODER = json.JSONDecoder(object_pairs_hook=unique)
 def parsed(line):
     """The value of a line of JSON, as `json.loads` reads bytes."""
     return DECODER.decode(line.decode(json.detect_encoding(line), "surrogatepass"))
+
+
+def no_json(error):
+    """What is wrong with a line that is no JSON, and what to do about it."""
+    left = error.doc[error.pos :].strip()
+    if left == "," and "Extra" in error.msg:
+        return "ends with a comma: lines of JSON have none between them"
+    if left[:1] in ("{", "[") and "Extra" in error.msg:
+        return "holds more than one value: give each a line of its own"
+    if left.startswith("'"):
+        return "has texts in single quotes, as Python prints them: write rows with json.dumps"
+    if left.startswith(("None", "True", "False")):
+        return "has None, True or False, as Python prints them: write rows with json.dumps"
+    if not left or "Unterminated" in error.msg:
+        return "ends within an object: it is cut off, or goes over several lines, which should be one"
+    return f"is no JSON at character {error.pos + 1}: {error.msg}"
 
 
 def check_good(problems):

@@ -38,7 +38,8 @@ def test_names_that_do_not_serve(form, name, says):
 
 
 @pytest.mark.parametrize(
-    "template", ["{instruction}{output}", "{{instruction}} {instruction}", "{{ instruction }} {instruction}"]
+    "template",
+    ["{instruction}{output}", "{{instruction}} {instruction}", "{{ instruction }} {instruction}", "{instruction} {Input}"],
 )
 def test_words_in_braces_that_nothing_replaces(template):
     """A text in data.template does not hold words in braces that would be learned as they stand."""

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from tune_columns import Cells, Watched, unseen, watched
 from tune_files import BadRow
+from tune_reading import tried
 from tune_rows import render
 
 from tests.laws import chat_templates
@@ -364,6 +365,26 @@ def test_preview_refuses_what_the_job_would(data_job, rows, changes, says):
     assert process.returncode == 1
     assert says in err
     assert data_job.refused("tune_data", spec)[1] in err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"text": "a"},', "ends with a comma"),
+        ('{"text": "a"} {"text": "b"}', "more than one value"),
+        ("{'text': 'a'}", "single quotes, as Python prints them"),
+        ('{"text": "a", "note": None}', "None, True or False"),
+        ('{"text": "a', "ends within an object"),
+        ('{"text": "a",', "ends within an object"),
+        ('{"text" "a"}', "is no JSON at character 9"),
+    ],
+)
+def test_lines_that_are_no_json(line, says):
+    """What the line is, and what to do about it, in place of the decoder's own words."""
+    _, problems = tried([("rows.jsonl:3", line.encode())], lambda row: row)
+    assert len(problems) == 1
+    assert problems[0].startswith("rows.jsonl:3: ")
+    assert says in problems[0]
 
 
 @pytest.mark.parametrize(

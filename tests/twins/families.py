@@ -22,7 +22,7 @@ SIZES = {
     "max_position_embeddings": 512,
     "torch_dtype": "float32",
 }
-LLAMA_3 = {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 64}
+LLAMA_3 = {"factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0, "original_max_position_embeddings": 8192}
 YARN = {"beta_fast": 32.0, "beta_slow": 1.0, "factor": 8.0, "original_max_position_embeddings": 64}
 WINDOW = 24
 """Tokens: shorter than the rows that are trained on, so that a trainer without the window is found out."""
@@ -40,6 +40,7 @@ class Twin:
     """All special tokens; those of `bos`, `eos` and `pad` are among them."""
     eos: str
     bos: str | None = None
+    """What opens every text; None where the tokenizer puts nothing there, whatever the publisher calls `bos`."""
     pad: str | None = None
     stops: tuple[str, ...] = ()
     """What ends a generation beside `eos`: a turn's end."""
@@ -115,8 +116,10 @@ def _phi(like: str, template: str, **config) -> Twin:
     }
     whole |= {"original_max_position_embeddings": 512, "partial_rotary_factor": 1.0}
     tokens = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|im_sep|>", "<|user|>", "<|assistant|>", "<|system|>", "<|end|>")
-    end = "<|im_end|>" if "<|im_end|>" in template else "<|end|>"
-    names = {"bos": "<|endoftext|>", "eos": "<|endoftext|>", "pad": "<|endoftext|>", "stops": (end,)}
+    new, old = template == styles.PHI_4, like.startswith("microsoft/Phi-3")
+    tokens += ("<s>",) if old else ("<|dummy_85|>",)
+    names = {"bos": "<s>" if old else None, "eos": "<|endoftext|>", "pad": "<|dummy_85|>" if new else "<|endoftext|>"}
+    names["stops"] = ("<|im_end|>" if new else "<|end|>",)
     return Twin(like, whole | config, tokens, **names, template=template)
 
 
@@ -212,7 +215,7 @@ TWINS: dict[str, Twin] = {
     ),
     "falcon-3": _llama(
         "tiiuae/Falcon3-1B-Instruct",
-        config={"rope_theta": 1000042, "head_dim": 32, "rms_norm_eps": 1e-6},
+        config={"rope_theta": 1000042, "head_dim": 16, "rms_norm_eps": 1e-6},
         template=styles.ZEPHYR,
         special=("<|endoftext|>", "<|pad|>"),
         bos=None,
@@ -289,7 +292,7 @@ TWINS: dict[str, Twin] = {
         ("<|endoftext|>", "<|call|>"),
         styles.GPT_OSS,
     ),
-    "smollm3": Twin("HuggingFaceTB/SmolLM3-3B", _SMOL, **{**_CHATML, "bos": None}, template=styles.SMOLLM_3),
+    "smollm3": Twin("HuggingFaceTB/SmolLM3-3B", _SMOL, **_CHATML, template=styles.SMOLLM_3),
     "deepseek-2": Twin("deepseek-ai/DeepSeek-V2-Lite-Chat", _LATENT | _V2, **_R1, template=styles.DEEPSEEK_R1),
     "deepseek-3": Twin("deepseek-ai/DeepSeek-V3", _LATENT | _V3, **_R1, template=styles.DEEPSEEK_R1),
     "granite": Twin(
@@ -297,8 +300,7 @@ TWINS: dict[str, Twin] = {
         _GRANITE,
         ("<|end_of_text|>", "<|start_of_role|>", "<|end_of_role|>"),
         "<|end_of_text|>",
-        "<|end_of_text|>",
-        "<|end_of_text|>",
+        pad="<|end_of_text|>",
         template=styles.GRANITE,
     ),
 }

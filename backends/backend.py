@@ -162,8 +162,8 @@ class Backend:
     """Whose rounding to 4 bits its QLoRA has: a library of `tune_truth_model.nf4`; empty: nothing is known of it."""
     memory: Footprint | None = None
     """What it keeps in a device's memory; None: nothing was measured, and nothing is estimated."""
-    families: tuple[str, ...] = ()
-    """Families of models that it builds from a folder's config.json, whatever their names."""
+    lacks: Callable[[Mapping[str, Value]], str] = lambda _: ""
+    """The operation of a model (a line of the model table) that it has not; empty where it trains what the model is."""
     fit: Callable[[Recipe], Backend] | None = None
     """Of a backend whose table hangs on the recipe: the backend for this one."""
     finish: Callable[[Plan], Plan] = lambda plan: plan

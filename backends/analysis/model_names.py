@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.models import MODELS, ModelFacts, cell
+from backends.models import ModelFacts, cell
 from backends.registry import BACKENDS
 
 
@@ -11,10 +11,6 @@ def nameless(model: ModelFacts, trainer: str) -> str:
     if getattr(model, trainer):
         return ""
     backend = BACKENDS[trainer]
-    why = cell(model.id, trainer).removeprefix("!") or f"{backend.title} {_unknown(model.family, trainer)}"
-    return f"{why}; it is built from config.json" if model.family in backend.families else why
-
-
-def _unknown(family: str, trainer: str) -> str:
-    known = any(cell(each.id, trainer) for each in MODELS.values() if each.family == family)
-    return "does not list this model" if known else f"has no {family}"
+    lack = backend.lacks(model._asdict())
+    why = cell(model.id, trainer).removeprefix("!") or lack or f"{backend.title} does not list this model"
+    return why if lack else f"{why}; it is built from config.json"

@@ -4,8 +4,8 @@ convert.json: `{"model": folder, "out": link, "name": LitGPT's name or null, "pr
 "lora": null | {"start": file}}`. The checkpoint is made once a host, under cache/litgpt/<key>, and linked as `out`.
 
 For the families of FAMILIES LitGPT's own converter is not used: it takes the shape from a name and never reads config.json
-(scripts/convert_hf_checkpoint.py, 0.5.13: a wrong name is not noticed). The names below are its names. Other families, which
-have a name there, go through it: see tune_convert_named.py.
+(scripts/convert_hf_checkpoint.py, 0.5.13: a wrong name is not noticed). The names below are its names. Other families go
+through it: see tune_convert_named.py.
 """
 # ruff: noqa: PLC0415 - what lies in the cache must be found without waiting for torch
 
@@ -67,13 +67,17 @@ def tied(folder: str) -> bool:
 
 
 def _build(wish: Mapping[str, Any], start: str | None, place: Path) -> None:
-    if family(wish["model"]) in FAMILIES or not wish.get("name"):
+    if family(wish["model"]) in FAMILIES:
         _write(wish, start, place)
+    elif start:
+        raise ValueError(
+            f"{wish['model']}: LoRA of a folder of the family {family(wish['model'])} has no start here: give its id"
+        )
     else:
         import tune_convert_named
 
         _copy_around(wish["model"], place)
-        tune_convert_named.to_lit(wish["model"], wish["name"], wish.get("precision"), place)
+        tune_convert_named.to_lit(wish["model"], wish.get("name"), wish.get("precision"), place)
 
 
 def _write(wish: Mapping[str, Any], start: str | None, place: Path) -> None:

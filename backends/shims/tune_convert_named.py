@@ -1,71 +1,51 @@
-"""Models that LitGPT knows by name only (Mixtral, OLMo, Phi, Pythia, Qwen3 with experts), by LitGPT's own converters.
+"""Models that LitGPT knows by name only (Gemma, Mixtral, OLMo, Phi, Pythia, Qwen3 with experts), by LitGPT's own converters.
 
-Those take the shape from the name and read no config.json (litgpt/scripts/convert_hf_checkpoint.py and
-convert_lit_checkpoint.py, 0.5.13), so that both are compared here first, and the weights with the shape afterwards.
+Those take the shape from a name and read no config.json (litgpt/scripts/convert_hf_checkpoint.py and convert_lit_checkpoint.py,
+0.5.13). So the name is given the description that tune_convert_described.py makes, and the weights are compared with it afterwards.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import torch
+import tune_convert_described
 import tune_shape
-from litgpt.config import Config
+from litgpt.config import Config, name_to_config
 from litgpt.model import GPT
 from litgpt.scripts.convert_hf_checkpoint import convert_hf_checkpoint
 from litgpt.scripts.convert_lit_checkpoint import convert_lit_checkpoint
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
-_SIZES = {
-    "num_hidden_layers": "n_layer",
-    "hidden_size": "n_embd",
-    "num_attention_heads": "n_head",
-    "num_key_value_heads": "n_query_groups",
-    "intermediate_size": "intermediate_size",
-    "vocab_size": "padded_vocab_size",
-    "rms_norm_eps": "norm_eps",
-    "layer_norm_eps": "norm_eps",
-    "rope_theta": "rope_base",
-    "num_local_experts": "n_expert",
-    "num_experts": "n_expert",
-}
-"""Key of config.json -> key of LitGPT's description, which must say the same."""
-_EXPERTS = {"moe_intermediate_size": "moe_intermediate_size", "num_experts_per_tok": "n_expert_per_token"}
-
-
-def to_lit(model: str, name: str, precision: str | None, place: Path) -> None:
+def to_lit(model: str, name: str | None, precision: str | None, place: Path) -> None:
     """LitGPT's checkpoint of a Hugging Face folder, in `place`.
 
+    Args:
+        model: the folder.
+        name: LitGPT's own name of the model, or None.
+        precision: of the weights; None: as they are.
+        place: an empty folder, but for config.json and the tokenizer.
+
     Raises:
-        ValueError: LitGPT's description is not that of the model in the folder.
+        ValueError: LitGPT cannot be that model.
     """
-    config = Config.from_name(name)
-    _compare(json.loads(Path(model, "config.json").read_text()), config, name)
+    facts = tune_convert_described.describe(model, name)
+    known, config = facts["name"], Config(**facts)
+    name_to_config[known] = facts  # for this process; LitGPT's converter takes nothing but a name
     files = tune_shape.weight_files(model)
     index = Path(model, "model.safetensors.index.json")
     links = [place / file.name for file in (*files, *([index] if index.exists() else []))]
     for link in links:
         link.symlink_to(Path(model, link.name).resolve())
     with contextlib.redirect_stdout(sys.stderr):
-        convert_hf_checkpoint(place, model_name=name, dtype=precision)
+        convert_hf_checkpoint(place, model_name=known, dtype=precision)
     for link in links:
         link.unlink()
-    _fits(place, config, name)
-
-
-def _compare(raw: Mapping[str, Any], config: Config, name: str) -> None:
-    keys = _SIZES | (_EXPERTS if config.n_expert else {})
-    wrong = {key: raw[key] for key, own in keys.items() if raw.get(key) is not None and raw[key] != getattr(config, own)}
-    if wrong:
-        raise ValueError(f"LitGPT's {name} is not the model in the folder, which has {wrong}")
+    _fits(place, config, known)
 
 
 def _fits(place: Path, config: Config, name: str) -> None:

@@ -46,8 +46,9 @@ def _export(wish: dict[str, str]) -> None:
 
 
 def _written(wish: dict[str, str]) -> None:
-    shape, trained = _shape(wish["model"]), Path(wish["trained"])
-    weights, adapter = _torchtune(trained, shape) if wish["from"] == "torchtune" else _litgpt(trained, shape, wish.get("over"))
+    model, trained = wish["model"], Path(wish["trained"])
+    own = wish["from"] == "torchtune"
+    weights, adapter = _torchtune(trained, model) if own else _litgpt(trained, _shape(model), wish.get("over"))
     _check(weights, wish["model"], trained)
     tune_layout.whole(wish["out"], lambda place: _write_model(wish["model"], weights, place))
     if adapter:
@@ -60,13 +61,13 @@ def _shape(model: str) -> tune_shape.Shape | None:
     return tune_shape.read(model, tune_shape.FAMILIES) if family in tune_shape.FAMILIES else None
 
 
-def _torchtune(trained: Path, shape: tune_shape.Shape) -> tuple[Source, Adapter | None]:
+def _torchtune(trained: Path, model: str) -> tuple[Source, Adapter | None]:
     """Merged weights are in Hugging Face names already; so is the adapter."""
     weights = _stored(tune_shape.weight_files(str(trained)))
     file, settings = trained / "adapter_model.safetensors", trained / "adapter_config.json"
     if not file.exists() or not settings.exists():
         return weights, None
-    facts = json.loads(settings.read_text())
+    facts, shape = json.loads(settings.read_text()), tune_shape.read(model, (*tune_shape.FAMILIES, tune_shape.GEMMA))
     adapter = {name.removeprefix("base_model.model."): get() for name, get in _stored([file]).items()}
     for name, value in adapter.items():
         # 0.6.1 re-orders B of q and k, also of Qwen2, whose rows are in order, and DoRA's magnitudes of none (convert_weights.py)

@@ -25,7 +25,11 @@ TARGETS = {
 """Our name of a LoRA target -> its name in a Hugging Face checkpoint. The order is the order of the random draws."""
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Every family that `read` knows: the same blocks, but for what Shape's properties say."""
+"""Families of the same blocks, but for what Shape's properties say."""
+GEMMA, PHI = "gemma", "phi3"
+"""Families that `read` knows as well, for those that ask: GELU, scaled embeddings and norms around 1; fused weights of q, k and v, and of
+gate and up.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,7 @@ class Shape:
     """Sizes of a Llama-like model, as its config.json gives them."""
 
     family: str
-    """One of FAMILIES, as config.json's model_type has it."""
+    """One of FAMILIES, GEMMA or PHI, as config.json's model_type has it."""
     vocab: int
     width: int
     layers: int
@@ -92,7 +96,7 @@ def read(folder: str, families: Collection[str] = ("llama", "qwen2")) -> Shape:
 
     Args:
         folder: with a config.json.
-        families: those of FAMILIES that the caller builds.
+        families: those that the caller builds.
 
     Raises:
         ValueError: not a plain model of these families: what is different, all at once.
@@ -111,14 +115,14 @@ def read(folder: str, families: Collection[str] = ("llama", "qwen2")) -> Shape:
         layers=raw["num_hidden_layers"],
         heads=raw["num_attention_heads"],
         kv_heads=raw.get("num_key_value_heads") or raw["num_attention_heads"],
-        head=raw.get("head_dim") or raw["hidden_size"] // raw["num_attention_heads"],
+        head=raw.get("head_dim") or (256 if raw["model_type"] == GEMMA else raw["hidden_size"] // raw["num_attention_heads"]),
         inner=raw["intermediate_size"],
         positions=raw["max_position_embeddings"],
         eps=raw.get("rms_norm_eps", 1e-6),
         theta=int(theta),
-        tied=bool(raw.get("tie_word_embeddings", False)),
+        tied=bool(raw.get("tie_word_embeddings", raw["model_type"] == GEMMA)),
         scaling={name: rope[name] for name in _SCALING} if kind == "llama3" else None,
-        window=raw.get("sliding_window") if raw["model_type"] == "mistral" else None,  # qwen: only with use_sliding_window
+        window=raw.get("sliding_window") if raw["model_type"] in ("mistral", PHI) else None,  # qwen: only with use_sliding_window
     )
 
 
@@ -135,6 +139,8 @@ def _unlike(raw: dict[str, Any], families: Collection[str], kind: str, theta: fl
         "partial_rotary_factor": 1.0,
         "quantization_config": None,
     }
+    if raw.get("model_type") == GEMMA:  # an older `gelu` means the same, as transformers reads it (configuration_gemma.py)
+        plain |= {"hidden_act": raw.get("hidden_act"), "hidden_activation": "gelu_pytorch_tanh"}
     problems = [f"{k} is {raw[k]!r}, not {v!r}" for k, v in plain.items() if k in raw and raw[k] not in (v, None)]
     if raw.get("model_type") not in families:
         problems.append(f"model_type is {raw.get('model_type')!r}, not {' or '.join(families)}")

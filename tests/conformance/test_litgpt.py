@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from backends.trainers.litgpt.families import DESCRIBED, lacks
+from tests.families.matrix import facts
+from tests.twins.families import TWINS
+
 HERE = Path(__file__).parent
 SAME = 1e-5
 ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
@@ -159,77 +163,50 @@ def test_a_qwen3_is_trained_as_one(tune, home, recipe, call, python):
     assert weights["largest"] < SAME
 
 
-NAMED = """
+THERE_AND_BACK = """
 import json, os, sys
 sys.path.insert(0, os.getcwd())
-from dataclasses import asdict
 from pathlib import Path
-import torch, litgpt.config, tune_convert, tune_convert_named, tune_export
-from litgpt.model import GPT
-from litgpt.utils import save_config
-from safetensors.torch import load_file, save_file
-
-def small(name):
-    facts = asdict(litgpt.config.Config.from_name(name))
-    sizes = {"n_layer": 2, "n_embd": 64, "n_head": 4, "head_size": 16, "vocab_size": 96, "padded_vocab_size": 96, "block_size": 64}
-    sizes |= {"n_query_groups": 4 if facts["n_query_groups"] == facts["n_head"] else 2, "intermediate_size": 80}
-    sizes |= {"moe_intermediate_size": 24} if facts["moe_intermediate_size"] else {}
-    sizes |= {"n_expert": 4} if facts["n_expert"] else {}
-    litgpt.config.name_to_config[name] = {k: v for k, v in facts.items() if k != "rope_n_elem"} | sizes
-    return litgpt.config.Config.from_name(name)
-
-def folder(name, family):
-    config, made = small(name), Path("made")
-    torch.manual_seed(0)
-    for place in (made, Path("hf"), Path("cache")):
-        place.mkdir()
-    state = GPT(config).state_dict()
-    torch.save(state, made / "lit_model.pth"), save_config(config, made)
-    save_file({k: v.clone() for k, v in tune_convert_named.to_hf(made).items()}, "hf/model.safetensors")
-    Path("hf/tokenizer.json").write_text("{}")
-    facts = {"model_type": family, "num_hidden_layers": 2, "hidden_size": 64, "tie_word_embeddings": False}
-    Path("hf/config.json").write_text(json.dumps(facts))
-    return state, facts
+import torch, tune_convert, tune_export
+from safetensors.torch import load_file
 
 def tried(act, **wish):
     Path("wish.json").write_text(json.dumps(wish))
     return act("wish.json")
 
-def trip(name, family):
-    state, facts = folder(name, family)
-    assert tried(tune_convert.main, model="hf", out="lit", name=name) == 0
-    back = torch.load("lit/lit_model.pth")
-    assert back.keys() == state.keys() and all(torch.equal(back[k], state[k]) for k in state), name
-    assert tried(tune_export.main, **{"from": "litgpt"}, model="hf", trained="lit", out="checkpoint") == 0
-    base, out = load_file("hf/model.safetensors"), load_file("checkpoint/model.safetensors")
-    assert base.keys() == out.keys() and all(torch.equal(base[k], out[k]) for k in base), name
-    Path("hf/config.json").write_text(json.dumps(facts | {"hidden_size": 128}))
-    assert tried(tune_convert.main, model="hf", out="other", name=name) == 1
+def trip(model):
+    assert tried(tune_convert.main, model=model, out="lit", name=None) == 0
+    assert tried(tune_export.main, **{"from": "litgpt"}, model=model, trained="lit", out="checkpoint") == 0
+    base, out = load_file(f"{model}/model.safetensors"), load_file("checkpoint/model.safetensors")
+    assert base.keys() == out.keys() and all(torch.equal(base[k], out[k]) for k in base), model
+    facts = json.loads(Path(model, "config.json").read_text())
+    Path("other").mkdir()
+    for file in Path(model).iterdir():
+        Path("other", file.name).symlink_to(file)
+    Path("other/config.json").unlink()
+    Path("other/config.json").write_text(json.dumps(facts | {"intermediate_size": 128, "moe_intermediate_size": 24}))
+    assert tried(tune_convert.main, model="other", out="odd", name=None) == 1
     print(json.loads(Path("reason.json").read_text())["detail"])
 
-for name, family in json.loads(sys.argv[1]).items():
-    here = os.getcwd()
-    os.mkdir(family), os.chdir(family)
-    trip(name, family)
+here = os.getcwd()
+for name, model in json.loads(sys.argv[1]).items():
+    os.mkdir(name), os.chdir(name)
+    trip(model)
     os.chdir(here)
 """
 
 
-def test_models_with_a_name_go_there_and_back(call, python, tmp_path):
-    """Families that LitGPT knows by name only go through its own converters: every weight comes back where it was, and a folder
-    that is not the named model is refused.
+def test_families_of_litgpts_own_converters_go_there_and_back(call, python, twin, tmp_path):
+    """Families that LitGPT knows by name only go through its own converters, described from config.json: every weight comes back where
+    it was, bit for bit, and weights that are not of the model described are refused.
     """
-    names = {
-        "pythia-70m": "gpt_neox",
-        "Mixtral-8x7B-v0.1": "mixtral",
-        "OLMo-2-1124-7B": "olmo2",
-        "phi-4": "phi3",
-        "Qwen3-30B-A3B": "qwen3_moe",
-    }
+    names = [name for name, made in TWINS.items() if made.family in DESCRIBED and not lacks(facts(name))]
+    assert {TWINS[name].family for name in names} == set(DESCRIBED)
     for shim in (HERE.parents[1] / "backends").rglob("shims/tune_*.py"):
         shutil.copy(shim, tmp_path)
-    said = call([python("litgpt"), "-c", NAMED, json.dumps(names)], tmp_path).stdout
-    assert said.count("is not the model in the folder, which has {'hidden_size': 128}") == len(names)
+    folders = json.dumps({name: str(twin(name)) for name in names})
+    said = call([python("litgpt"), "-c", THERE_AND_BACK, folders], tmp_path).stdout
+    assert said.count("the weights in the folder are not those of LitGPT's") == len(names)
 
 
 RECOMPUTED = """

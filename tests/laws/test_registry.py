@@ -73,6 +73,7 @@ NAMED_OUTSIDE = {
     "backends/models.py": "columns of models.csv: a trainer's own names of models",
     "backends/shims/tune_card.py": "packages whose versions a model card lists",
     "backends/shims/tune_convert.py": "the checkpoint format of one trainer, in which others may begin",
+    "backends/shims/tune_convert_described.py": "as tune_convert.py, what the trainer says of a model",
     "backends/shims/tune_convert_named.py": "as tune_convert.py, for models that the trainer knows by name",
     "backends/shims/tune_export.py": "a way out of each checkpoint format",
     "backends/shims/tune_hf_losses.py": "the same library",

@@ -38,6 +38,7 @@ from backends.metrics import Point
 from backends.plan import Step
 from backends.report import Kind
 from backends.trainers.litgpt import native, train
+from backends.trainers.litgpt.families import FAMILIES, lacks
 from backends.trainers.litgpt.memory import FOOTPRINT
 from backends.trainers.litgpt.release import RELEASE
 from backends.trainers.litgpt.train import FINETUNE, LORA, PRETRAIN, SEE, pretrains
@@ -80,12 +81,8 @@ def _adapter(variant: Variant) -> Row:
     )
 
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-"""Families whose LitGPT description is made from config.json; of others LitGPT's own name is needed."""
-
-
 def _named(context: Context) -> bool:
-    """The model is converted by LitGPT's own converters, which know it by its name."""
+    """The model is converted by LitGPT's own converters."""
     return context.model.get("family", FAMILIES[0]) not in FAMILIES
 
 
@@ -100,13 +97,9 @@ def _model(variant: Variant) -> Row:
 
     def to(*wish: Value) -> Values:
         crossed, context = row.to(*wish), wish[-1]
-        if _named(context) and not context.model.get("litgpt"):
-            raise Unsupported(
-                "model.id",
-                f"{RELEASE.named} has no name for this model of the family {context.model['family']}",
-                see=SEE + "config.py",
-                fallback=dict(zip(row.theirs, crossed, strict=True)),
-            )
+        if lack := lacks(context.model):
+            fallback = dict(zip(row.theirs, crossed, strict=True))
+            raise Unsupported("model.id", lack, see=SEE + "config.py", fallback=fallback)
         return crossed
 
     return replace(row, to=to)
@@ -174,7 +167,7 @@ def _lora() -> tuple[Row, ...]:
         const(
             "convert.json:lora.start",
             lambda context: None if _named(context) else "lora/start.safetensors",
-            "every trainer starts from the same A and B; of families that LitGPT knows by name only it draws its own",
+            "every trainer starts from the same A and B; of families that go through LitGPT's converters it draws its own",
         ),
     )
 
@@ -314,7 +307,7 @@ LITGPT = Backend(
     known_keys=KnownKeys.beside(__file__),
     dialect=dialect_beside(__name__),
     signs=(*EVERYWHERE, *TORCH),
-    families=FAMILIES,
+    lacks=lacks,
     judge=judge,
     memory=FOOTPRINT,
     nf4="bitsandbytes",

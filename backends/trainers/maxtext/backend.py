@@ -41,13 +41,13 @@ from backends.report import Kind as Lack
 from backends.trainers.maxtext.around import around
 from backends.trainers.maxtext.data import JOB, batch, native, shared
 from backends.trainers.maxtext.method import (
-    FAMILIES,
     KINDS,
     SEE,
     adapter,
     adapts,
     converts,
     distill,
+    lacks,
     module,
     preference,
     tunix,
@@ -397,7 +397,7 @@ MAXTEXT = Backend(
     known_keys=KnownKeys.beside(__file__),
     dialect=dialect_beside(__name__),
     signs=SIGNS,
-    families=FAMILIES,
+    lacks=lacks,
     judge=judge,
     nf4="qwix",
     python="3.12",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, lora_scale, preference_idle, preferring
@@ -12,6 +12,7 @@ from backends.mapping.rows import (
     Flat,
     Row,
     Unsupported,
+    Value,
     Values,
     Variant,
     cannot,
@@ -176,16 +177,28 @@ def preference(kind: str) -> tuple[Row, ...]:
     return (const("dpo.algo", kind, "which of Tunix's losses"), *zero, *preferring(strength, *smoothing))
 
 
+def lacks(model: Mapping[str, Value]) -> str:
+    """Why weights of a model do not cross to MaxText and back; empty where they do.
+
+    Args:
+        model: a line of the model table; empty for a folder, which is looked at on the host.
+    """
+    family = model.get("family", FAMILIES[0])
+    if family in FAMILIES:
+        return ""
+    return f"weights of the family {family} are not converted for MaxText yet: those of {', '.join(FAMILIES)} are"
+
+
 def converts(leaf: str, family: str, written: Flat) -> None:
     """A model's weights are among those that the convert step knows.
 
     Raises:
         Unsupported: they are not; `written` is what the trainer is told where this is accepted.
     """
-    if family not in FAMILIES:
+    if lack := lacks({"family": family}):
         raise Unsupported(
             leaf,
-            f"weights of the family {family} are not converted for MaxText yet: those of {', '.join(FAMILIES)} are",
+            lack,
             kind="todo",
             see=SEE + "checkpoint_conversion/utils/param_mapping.py",
             fallback=written,

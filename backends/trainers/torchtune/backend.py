@@ -36,6 +36,7 @@ from backends.metrics import Point
 from backends.plan import Step
 from backends.recipe.flat import defaults
 from backends.trainers.torchtune import data, method, train
+from backends.trainers.torchtune.families import lacks
 from backends.trainers.torchtune.memory import FOOTPRINT
 from backends.trainers.torchtune.method import MANY, RECIPES, SEE, learns
 from backends.trainers.torchtune.release import RELEASE
@@ -43,8 +44,6 @@ from backends.upstream.known_keys import KnownKeys
 
 FULL = RECIPES + "full_finetune_single_device.py"
 NO_EVAL = f"{RELEASE.named} has no validation"
-FAMILIES = ("llama", "mistral", "qwen2")
-"""Families whose folders our components read."""
 
 
 def _model(variant: Variant) -> Row:
@@ -70,20 +69,22 @@ def _model(variant: Variant) -> Row:
         shared=not variant.native,
         absent=("model.builder", "tokenizer._component_", "tokenizer.merges_file"),
     )
-    return replace(row, to=lambda *wish: _known(row, *wish))
+    return replace(row, to=lambda *wish: _known(row, variant, *wish))
 
 
-def _known(row: Row, name: str, revision: str | None, init: str, facts: Flat | None, context: Context) -> Values:
-    """The row's values, if the model is of a family that our components read."""
+def _known(
+    row: Row, variant: Variant, name: str, revision: str | None, init: str, facts: Flat | None, context: Context
+) -> Values:
+    """The row's values, if the model is one that our components build."""
     crossed = row.to(name, revision, init, facts, context)
-    family = facts["family"] if facts else context.model.get("family", FAMILIES[0])
-    if family not in FAMILIES:
-        has = bool(context.model.get("torchtune"))
-        why = "is not translated to torchtune yet" if has else f"is not in {RELEASE.named}"
+    model = facts or context.model
+    lack = lacks(model)
+    if not lack and variant.lora and model.get("family") == "phi3":
+        lack = f"{RELEASE.named} saves no adapter of phi3, whose q, k and v are one matrix; use method.adapter: none"
+    if lack:
         raise Unsupported(
             "model.architecture" if facts else "model.id",
-            f"the family {family} {why}: {', '.join(FAMILIES)} are",
-            kind="todo" if has else "never",
+            lack,
             see=SEE + "torchtune/models",
             fallback=dict(zip(row.theirs, crossed, strict=True)),
         )
@@ -349,7 +350,7 @@ TORCHTUNE = Backend(
     known_keys=KnownKeys.beside(__file__),
     dialect=dialect_beside(__name__),
     signs=(*EVERYWHERE, *TORCH),
-    families=("llama", "mistral", "qwen2"),
+    lacks=lacks,
     judge=judge,
     memory=FOOTPRINT,
     nf4="torchao",

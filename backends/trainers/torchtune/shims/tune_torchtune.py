@@ -175,7 +175,7 @@ def _quantizable(shape: tune_shape.Shape) -> None:
 
 def _builder(shape: tune_shape.Shape, folder: str, prefix: str = "") -> tuple[str, dict[str, Any]]:
     """The component builder of this shape, and every size it takes: no default of the builder's decides."""
-    if shape.head * shape.heads != shape.width:
+    if shape.head * shape.heads != shape.width and shape.family != tune_shape.GEMMA:
         raise ValueError(f"torchtune builds no model whose heads ({shape.heads} x {shape.head}) differ from its width")
     if shape.window and shape.window < _positions(shape, folder):
         raise ValueError(
@@ -208,12 +208,16 @@ def _family(shape: tune_shape.Shape) -> tuple[str, dict[str, Any]]:
     """What torchtune calls the family, and the arguments that only this family's builder takes."""
     if shape.family != "llama" and shape.scaling:
         raise ValueError(f"torchtune's {shape.family} builder knows no scaling of the rotary embedding")
-    if shape.family == "mistral" and shape.tied:
-        raise ValueError("torchtune's mistral builder knows no tied embeddings")
+    if shape.family in ("mistral", tune_shape.PHI) and shape.tied:
+        raise ValueError(f"torchtune's {shape.family} builder knows no tied embeddings")
+    if shape.family == tune_shape.GEMMA and not shape.tied:
+        raise ValueError("torchtune's gemma builder ties the embeddings, which this model has apart")
     if shape.family == "qwen2":
         return "qwen2", {"tie_word_embeddings": shape.tied}
-    if shape.family == "mistral":
-        return "mistral", {}
+    if shape.family == tune_shape.GEMMA:
+        return "gemma", {"head_dim": shape.head}
+    if shape.family in ("mistral", tune_shape.PHI):
+        return shape.family, {}
     if shape.tied:  # llama3_2 is the one that ties; a factor of 1 leaves the rotary embedding as it is
         return "llama3_2", {"tie_word_embeddings": True, "scale_factor": _scale(shape)}
     if shape.scaling:

@@ -11,7 +11,7 @@ import tune_shape
 from torchtune.training import ADAPTER_KEY, FullModelHFCheckpointer
 from torchtune.training.checkpointing._utils import safe_torch_load
 
-_TYPES = {"llama": "LLAMA3", "mistral": "MISTRAL", "qwen2": "QWEN2"}
+_TYPES = {"llama": "LLAMA3", "mistral": "MISTRAL", "qwen2": "QWEN2", "gemma": "GEMMA", "phi3": "PHI3_MINI"}
 """Families that are built from config.json -> torchtune's name for the layout of their weights."""
 
 _RESUME = tune_checkpoints.RESUME

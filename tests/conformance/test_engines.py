@@ -7,6 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,12 @@ import pytest
 from backends.plan import Input
 from backends.stages.registry import STAGES
 from backends.stages.stage import StageContext
+from orchestrator.agent.provision import find_uv
 from orchestrator.client.stages import checked
 
 pytestmark = [pytest.mark.trainer, pytest.mark.timeout(1800)]
 
+ROOT = Path(__file__).parents[2]
 KEY = "canary-engine-key-1"
 ROWS = [[5, 9, 200, 31, 7], list(range(40, 70)), [65] * 20]
 OWN = """
@@ -58,16 +61,25 @@ class Server:
             time.sleep(0.2)
         return json.loads((self.folder / "summary.json").read_text())
 
-    def ask(self, path, body=None, key=KEY):
+    def ask(self, path, body=None, key=KEY, *, text=False):
         """The answer, or (code, text) of a refusal."""
         head = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
         url = f"http://127.0.0.1:{self.ready()['port']}{path}"
         request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), head)
         try:
             with urllib.request.urlopen(request, timeout=600) as answer:
-                return json.load(answer)
+                return answer.read().decode() if text else json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def streamed(self, body):
+        """Tokens that a streamed reply is said to have had, once its end has come."""
+        head = {"Content-Type": "application/json", "Authorization": f"Bearer {KEY}"}
+        url = f"http://127.0.0.1:{self.ready()['port']}/v1/completions"
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(body).encode(), head), timeout=600) as answer:
+            lines = [line.removeprefix("data: ") for line in answer.read().decode().splitlines() if line]
+        assert lines[-1] == "[DONE]"
+        return json.loads(lines[-2])["usage"]["completion_tokens"]
 
 
 @pytest.fixture
@@ -79,7 +91,7 @@ def serving(adapted, tmp_path, stage_environment):
         context = StageContext(
             "tiny", "cpu", 1, *(Input(f"inputs/{name}", name) for name in ("model", "adapter", "base")), base_dir=str(tmp_path)
         )
-        plan = STAGES["serve"].plan(checked("serve", {"key_name": "ENGINE_KEY", **settings}), context)
+        plan = STAGES["serve"].plan(checked("serve", {"key_name": "ENGINE_KEY", "max_length": 256, **settings}), context)
         for file in plan.files:
             (tmp_path / file.path).write_text(file.text)
         (tmp_path / "inputs").mkdir()
@@ -186,3 +198,57 @@ def test_llama_cpp_serves_the_merged_model(serving, own):
     assert (server.folder / "model-f32.gguf").exists()
     check_refusals(server, "tiny")
     check_restart(server, "llama.cpp")
+
+
+@pytest.mark.thorough
+def test_fifty_clients_for_a_minute(serving):
+    """Fifty at once, some streaming, for 60 s: every request is answered in full, and the server counted exactly those."""
+    server = serving(engine="transformers")
+    server.ready()
+    end = time.monotonic() + 60
+
+    def client(number):
+        answered = 0
+        while time.monotonic() < end:
+            ids = [5 + (number + answered) % 100, *range(10, 10 + number % 40)]
+            body = {
+                "model": ("tiny", "base", "adapter")[number % 3],
+                "prompt": ids,
+                "max_tokens": 1 + number % 4,
+                "ignore_eos": True,
+            }
+            if number % 5:
+                answer = server.ask("/v1/completions", body)
+                assert answer["usage"]["completion_tokens"] == body["max_tokens"], answer
+            else:
+                assert server.streamed({**body, "stream": True, "stream_options": {"include_usage": True}}) == body["max_tokens"]
+            answered += 1
+        return answered
+
+    with ThreadPoolExecutor(50) as pool:
+        counts = list(pool.map(client, range(50)))
+    assert min(counts) >= 1
+    told = server.ask("/metrics", text=True)
+    assert f"vllm:request_success_total {sum(counts)}\n" in told
+    print(f"{sum(counts)} requests of 50 clients in 60 s, {min(counts)} to {max(counts)} each")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("engine", ["transformers", "vllm"])
+def test_the_examples_answer(serving, tmp_path, engine, call):
+    """LangChain, Haystack and LlamaIndex, each as shipped, ask the server with its key and print an answer; a wrong key ends each."""
+    python = tmp_path / "clients" / "bin" / "python"
+    call([find_uv(), "venv", "--quiet", "--python", "3.11", python.parents[1]], tmp_path)
+    call([find_uv(), "pip", "install", "--quiet", "--python", python, "-r", ROOT / "examples/rag/requirements.txt"], tmp_path)
+    server = serving(engine=engine, max_length=2048)
+    url = f"http://127.0.0.1:{server.ready()['port']}/v1"
+    for name in ("langchain", "haystack", "llama_index"):
+        argv = [python, ROOT / f"examples/rag/with_{name}.py", url, "tiny", "What does READY mean?"]
+        done = subprocess.run(
+            argv, env={**os.environ, "SERVE_KEY": KEY}, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert (done.returncode, bool(done.stdout.strip())) == (0, True), done.stderr[-2000:]
+        done = subprocess.run(
+            argv, env={**os.environ, "SERVE_KEY": "wrong"}, capture_output=True, text=True, check=False, timeout=600
+        )
+        assert (done.returncode != 0, "401" in done.stderr) == (True, True), done.stderr[-2000:]

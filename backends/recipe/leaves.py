@@ -85,7 +85,7 @@ _EVALUATE = {
 }
 _SERVE = {
     **{"engine": "auto", "port": None, "expose": False, "key_name": None, "adapters": True, "max_length": None},
-    **{"gguf": "auto", "prefix_cache": True, "dtype": "auto"},
+    **{"gguf": "auto", "prefix_cache": True, "check": 0, "dtype": "auto"},
 }
 _PUSH = {"repo": "me/tiny", "what": "model", "private": True, "token_name": "HF_TOKEN", "branch": None}
 

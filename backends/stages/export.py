@@ -14,7 +14,7 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
     formats = settings["formats"]
     if twice := sorted({each for each in formats if formats.count(each) > 1}):
         raise Unplannable("formats", f"{twice[0]} is there twice")
-    if "adapter" in formats and not (context.adapter and context.base):
+    if {"adapter", "gguf-adapter"} & {*formats} and not (context.adapter and context.base):
         raise Unplannable("formats", "no adapter was trained, or its start model is not known", "leave adapter out")
     spec = {
         "model": MODEL,

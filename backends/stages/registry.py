@@ -13,12 +13,15 @@ from backends.report import Line
 from backends.stages.evaluate import EVALUATE
 from backends.stages.export import EXPORT
 from backends.stages.push import PUSH
+from backends.stages.score import SCORE, SCORES
 from backends.stages.serve import SERVE
-from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, made_by_training
+from backends.stages.stage import ADAPTER, BASE, MODEL, Native, Stage, StageContext, Unplannable, made_by_training
 
+_EXPORT = "export.json"
+"""Where a trainer's plan says what its own checkpoint is called."""
 _OTHERWISE = ("approximated", "lost")
 
-STAGES: dict[str, Stage] = {each.name: each for each in (EVALUATE, EXPORT, PUSH, SERVE)}
+STAGES: dict[str, Stage] = {each.name: each for each in (EVALUATE, EXPORT, PUSH, SCORE, SERVE)}
 
 
 def following(
@@ -32,17 +35,31 @@ def following(
         base_dir: folder (absolute) to which paths in the recipe are relative.
     """
     context = replace(context_of(trained), base_dir=base_dir)
-    plans, lines = [], []
+    plans: list[Plan] = []
+    lines: list[Line] = []
     for name, stage in STAGES.items():
-        if (settings := wanted[name]) is None:
+        if (settings := wanted.get(name)) is None:
             continue
         try:
-            plans.append(stage.plan(settings, context))
+            made = with_scores(stage, settings, context)
+            plans += made
             context = _known_after(name, context)
         except Unplannable as error:
             rule = f"{error.path} {error.rule}" + (f"; {error.hint}" if error.hint else "")
             lines.append(Line(f"after.{name}", "lost", {}, rule, "never"))
     return tuple(plans), tuple(lines)
+
+
+def with_scores(stage: Stage, settings: Mapping[str, Value], context: StageContext) -> tuple[Plan, ...]:
+    """The plan of a stage; of a server that is checked, before it the plan that gives the figures to compare with.
+
+    Raises:
+        Unplannable: it asks for what cannot be had.
+    """
+    if not settings.get("check"):
+        return (stage.plan(settings, context),)
+    scored = SCORE.plan({"rows": settings["check"]}, context)
+    return scored, stage.plan(settings, replace(context, scores=Input("", SCORES, SCORE.name)))
 
 
 def _known_after(stage: str, context: StageContext) -> StageContext:
@@ -54,7 +71,7 @@ def _known_after(stage: str, context: StageContext) -> StageContext:
 
 def context_of(trained: Plan) -> StageContext:
     """What stages may know of a training by its plan."""
-    specs = {file.path: json.loads(file.text) for file in trained.files if file.path in (WRITTEN_RECIPE, MODEL_SPEC)}
+    specs = {file.path: json.loads(file.text) for file in trained.files if file.path in (WRITTEN_RECIPE, MODEL_SPEC, _EXPORT)}
     folder = specs.get(MODEL_SPEC, {}).get("folder")
     adapted = specs.get(WRITTEN_RECIPE, {}).get("method.adapter", "none") != "none"
     return StageContext(
@@ -64,5 +81,12 @@ def context_of(trained: Plan) -> StageContext:
         model=made_by_training(MODEL, "checkpoint"),
         adapter=made_by_training(ADAPTER, "adapter") if adapted else None,
         base=made_by_training(BASE, folder) if folder else None,
+        native=_native(trained, specs.get(_EXPORT, {})),
         notes=tuple(f"{line.leaf}: {line.status}: {line.why}" for line in trained.report.lines if line.status in _OTHERWISE),
     )
+
+
+def _native(trained: Plan, export: Mapping[str, Value]) -> Native | None:
+    if "trained" not in export:
+        return None
+    return Native(trained.backend, trained.environment, export["trained"], quantized=bool(export.get("over")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 from backends.plan import Plan
@@ -10,6 +11,8 @@ from backends.recipe.flat import Value
 from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, stage_plan
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # only where the recipe says `expose`
+SCORED = "inputs/scores.json"
+"""What the trainer's own framework says of rows."""
 
 
 class Engine(NamedTuple):
@@ -41,7 +44,10 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         raise Unplannable("gguf", f"is llama.cpp's, and the engine is {name}", "set engine: llama.cpp, or leave gguf out")
     if name == "llama.cpp" and settings["dtype"] != "auto":
         raise Unplannable("dtype", "is not llama.cpp's", "choose the weights by gguf")
+    if settings["check"] and not context.scores:
+        raise Unplannable("check", "needs a training job whose trainer's own checkpoint is there: this is none")
     spec = {
+        "check": SCORED if settings["check"] else None,
         "program": engine.program,
         "accelerator": context.accelerator,
         "host": EVERYWHERE if settings["expose"] else LOOPBACK,
@@ -57,6 +63,7 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         spec,
         ("tune_serve.py", engine.program),
         environment=engine.environment,
+        inputs=[replace(context.scores, path=SCORED)] if context.scores else [],
         secrets=(settings["key_name"],) if settings["key_name"] else (),
         retry={"unknown": 3, "out_of_memory": 1},
     )

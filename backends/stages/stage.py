@@ -43,6 +43,21 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_./ -]{0,120}")
 
 
 @dataclass(frozen=True)
+class Native:
+    """What a trainer itself left."""
+
+    trainer: str
+    environment: Environment
+    folder: str
+    """Its own checkpoint, relative to the training's work folder."""
+    quantized: bool
+    """It was trained over a base in 4 bits."""
+    data: str = "data"
+    """The rendered rows, relative to the same."""
+    made_by: str = TRAINED
+
+
+@dataclass(frozen=True)
 class StageContext:
     """What a stage may know of the job that it follows, or of the model that it is asked for."""
 
@@ -56,8 +71,10 @@ class StageContext:
     """The folder of its adapter in PEFT form; None where none was trained."""
     base: Input | None = None
     """The folder of the start model; None where it is not known."""
-    rows: Input | None = None
-    """The folder of rendered rows that it was trained on."""
+    native: Native | None = None
+    """The trainer's own checkpoint; None where it is not known."""
+    scores: Input | None = None
+    """What the trainer's own framework says of rows, where it is asked before."""
     exported: Input | None = None
     """The folder of other forms, where the model is exported before."""
     figures: Input | None = None

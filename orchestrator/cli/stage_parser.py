@@ -37,7 +37,7 @@ def add_stages(commands: object, command: Command) -> None:
 
     export = command(commands, "export", "stages", "write a model in other formats, each checked against the checkpoint")
     _model(export)
-    forms = ("merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0")
+    forms = ("merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0", "gguf-adapter")
     export.add_argument("--format", action="append", choices=forms, help="format to write; repeatable (default: merged)")
     export.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="data type of the merged weights")
     export.add_argument("--prompts", type=int, metavar="N", help="prompts of the check (default: 4)")
@@ -51,6 +51,15 @@ def add_stages(commands: object, command: Command) -> None:
         "--gguf", choices=("auto", "f32", "f16", "bf16", "q8_0", "q4_0"), help="llama.cpp: data type of the weights"
     )
     serve.add_argument("--no-prefix-cache", action="store_true", help="vllm, llama.cpp: compute every prompt from its beginning")
+    serve.add_argument(
+        "--check",
+        nargs="?",
+        type=int,
+        const=8,
+        default=0,
+        metavar="ROWS",
+        help="first compare log-probabilities of rows with those of the trainer's own framework (default: 8 rows)",
+    )
     serve.add_argument("--port", type=int, metavar="N", help="port on the host (default: any free one)")
     serve.add_argument("--expose", action="store_true", help="listen on all interfaces, not only on 127.0.0.1; needs --key")
     serve.add_argument("--key", dest="key_name", metavar="NAME", help="name of the secret that holds the API key")

@@ -55,7 +55,13 @@ def serve(args: argparse.Namespace) -> int:
     return _run(
         "serve",
         args,
-        {**settings, "prefix_cache": not args.no_prefix_cache, "expose": args.expose, "adapters": not args.no_adapters},
+        {
+            **settings,
+            "prefix_cache": not args.no_prefix_cache,
+            "check": args.check,
+            "expose": args.expose,
+            "adapters": not args.no_adapters,
+        },
     )
 
 

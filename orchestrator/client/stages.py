@@ -13,7 +13,7 @@ from backends.plan import TRAINED, Input, Plan
 from backends.recipe.flat import Value
 from backends.recipe.problems import RULES
 from backends.recipe.sections.after import After
-from backends.stages.registry import STAGES, context_of
+from backends.stages.registry import STAGES, context_of, with_scores
 from backends.stages.stage import MODEL, StageContext, Unplannable, bound
 from orchestrator.client.errors import ActionFailed, InvalidRequest, NotFound, did_you_mean
 from orchestrator.client.jobs import STAGE_OF, find_attempt
@@ -108,13 +108,14 @@ def checked(stage: str, settings: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def planned(stage: str, settings: Mapping[str, Value], context: StageContext) -> Plan:
-    """The plan of a stage.
+    """The plan of a stage; of a server that is checked, that of the scoring, and the server after it.
 
     Raises:
         InvalidRequest: it asks for what cannot be had.
     """
     try:
-        return STAGES[stage].plan(settings, replace(context, base_dir=str(Path.cwd())))
+        first, *rest = with_scores(STAGES[stage], settings, replace(context, base_dir=str(Path.cwd())))
+        return replace(first, after=tuple(rest))
     except Unplannable as error:
         raise InvalidRequest(error.path, error.rule, hint=error.hint) from None
 
@@ -158,7 +159,9 @@ def _copied(context: StageContext, root: Path) -> StageContext:
         place = root / each.source if each else root
         return Input(each.path, str(place.resolve())) if each and place.exists() else None
 
-    return replace(context, model=here(context.model), adapter=here(context.adapter), base=here(context.base))
+    return replace(
+        context, model=here(context.model), adapter=here(context.adapter), base=here(context.base), native=None
+    )  # the trainer's own checkpoint is asked where it lies
 
 
 def _pulled(job: str, attempt: int, say: Say) -> Path:

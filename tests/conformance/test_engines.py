@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -87,16 +88,16 @@ def serving(adapted, tmp_path, stage_environment):
     """Starts a server by the programs of its plan; ends it."""
     started = []
 
-    def start(**settings):
-        context = StageContext(
-            "tiny", "cpu", 1, *(Input(f"inputs/{name}", name) for name in ("model", "adapter", "base")), base_dir=str(tmp_path)
-        )
+    def start(prepare=lambda inputs: None, **settings):
+        inputs = {name: Input(f"inputs/{name}", name) for name in ("model", "adapter", "base")}
+        context = StageContext("tiny", "cpu", 1, **inputs, scores=Input("inputs/scores.json", "scores.json"))
         plan = STAGES["serve"].plan(checked("serve", {"key_name": "ENGINE_KEY", "max_length": 256, **settings}), context)
         for file in plan.files:
             (tmp_path / file.path).write_text(file.text)
         (tmp_path / "inputs").mkdir()
         for name in ("model", "adapter", "base"):
             (tmp_path / "inputs" / name).symlink_to(adapted / name)
+        prepare(tmp_path / "inputs")
         python = stage_environment(plan.environment.name.removeprefix("stage-"))
         argv = [python, *plan.steps[-1].argv[1:]]
         env = {**os.environ, **dict(plan.env), "ENGINE_KEY": KEY, "VLLM_CPU_KVCACHE_SPACE": "1"}
@@ -198,6 +199,45 @@ def test_llama_cpp_serves_the_merged_model(serving, own):
     assert (server.folder / "model-f32.gguf").exists()
     check_refusals(server, "tiny")
     check_restart(server, "llama.cpp")
+
+
+@pytest.fixture
+def scores(own):
+    """Writes what a trainer's framework says of the rows: transformers' own figures of the trained model."""
+    rows = [{"ids": ids, "logprobs": said} for ids, (said, _) in zip(ROWS, own["model"], strict=True)]
+
+    def write(inputs):
+        (inputs / "scores.json").write_text(json.dumps({"framework": "Transformers", "dtype": "float32", "rows": rows}))
+
+    return write
+
+
+@pytest.mark.parametrize("engine", ["transformers", "llama.cpp", pytest.param("vllm", marks=pytest.mark.thorough)])
+def test_a_server_is_ready_when_it_is_the_trained_model(serving, scores, engine):
+    """Compared before anybody is told of it: the distance is a figure of the job, and stands beside the address."""
+    server = serving(scores, engine=engine, check=3)
+    assert "nats of Transformers's own on 3 rows" in server.ready()["detail"]
+    points = [json.loads(line) for line in (server.folder / "out/points.jsonl").read_text().splitlines()]
+    [distance] = [point["value"] for point in points if point["name"] == "served/largest_difference"]
+    assert distance <= (1e-3 if engine == "llama.cpp" else 1e-5)
+
+
+def test_a_server_of_another_model_is_caught(serving, scores, adapted):
+    """An adapter whose alpha is twice what was trained is served by nobody: FAILED serve_differs, with distance and place."""
+
+    def wrong(inputs):
+        scores(inputs)
+        (inputs / "adapter").unlink()
+        shutil.copytree(adapted / "adapter", inputs / "adapter")
+        config = inputs / "adapter" / "adapter_config.json"
+        config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
+
+    server = serving(wrong, engine="transformers", check=3)
+    assert server.process.wait(600) == 1
+    told = json.loads((server.folder / "reason.json").read_text())
+    assert told["reason"] == "serve_differs"
+    assert "adapter, row" in told["detail"]
+    assert not (server.folder / "summary.json").exists()
 
 
 @pytest.mark.thorough

@@ -45,26 +45,30 @@ def export(adapted, stage_python, tmp_path, call):
 
 def test_each_form_is_the_checkpoint(export, tmp_path):
     """Merged, adapter, and GGUF as it is and quantized: each within its tolerance by its own engine, the exact ones with its tokens."""
-    done = export("merged", "adapter", "gguf-f32", "gguf-q8_0")
+    done = export("merged", "adapter", "gguf-f32", "gguf-q8_0", "gguf-adapter")
     assert done.returncode == 0, done.stderr
     forms = json.loads((tmp_path / "export" / "report.json").read_text())["forms"]
     assert forms["merged"]["largest_difference"] <= 1e-6
     assert forms["adapter"]["largest_difference"] <= 1e-5
     assert forms["gguf-f32"]["largest_difference"] <= 1e-3
+    assert forms["gguf-adapter"]["largest_difference"] <= 1e-3
     assert forms["gguf-f32"]["same_tokens"] == 1
     assert 1e-3 < forms["gguf-q8_0"]["largest_difference"] <= 0.2
     assert (tmp_path / "export" / "tiny-q8_0.gguf").stat().st_size < (tmp_path / "export" / "tiny-f32.gguf").stat().st_size / 3
 
 
 def test_a_wrong_merge_is_caught(export, tmp_path):
-    """An adapter whose alpha is twice what was trained is not the checkpoint: the distance and its place are told."""
+    """An adapter whose alpha is twice what was trained is not the checkpoint, in PEFT form or as GGUF: the distance and its place are
+    told.
+    """
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(config.read_text().replace('"lora_alpha": 8', '"lora_alpha": 16'))
-    assert export("adapter").returncode == 1
-    reason = json.loads((tmp_path / "reason.json").read_text())
-    assert reason["reason"] == "export_differs"
-    assert "adapter: a log-probability is" in reason["detail"]
-    assert "prompt" in reason["detail"]
+    for form in ("adapter", "gguf-adapter"):
+        assert export(form).returncode == 1
+        reason = json.loads((tmp_path / "reason.json").read_text())
+        assert reason["reason"] == "export_differs"
+        assert f"{form}: a log-probability is" in reason["detail"]
+        assert "prompt" in reason["detail"]
 
 
 def test_a_wrong_template_is_caught(export):

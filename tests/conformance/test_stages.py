@@ -29,7 +29,8 @@ after:
     tasks: [./choice.jsonl, ./text.jsonl]
     baseline: true
     gates: ["choice.acc >= GATE"]
-  serve: {key_name: SERVE_KEY}
+  export: {formats: [merged, adapter], prompts: 2, tokens: 4}
+  serve: {key_name: SERVE_KEY, check: 4}
 """
 LITGPT = """
 import json, sys, torch
@@ -87,24 +88,26 @@ def trained(tune, monkeypatch, stage_python):
     lines(tune.cwd / "choice.jsonl", sums)
     lines(tune.cwd / "text.jsonl", [{"text": f"add {n} and 1 it is {n + 1}"} for n in range(4)])
 
-    def run(gate, code):
-        (tune.cwd / "recipe.yaml").write_text(RECIPE.replace("GATE", gate))
-        return tune("submit", "recipe.yaml", "--to", "litgpt", "--id", "job", "--follow", code=code, timeout=1800)
+    def run(gate, code, trainer="litgpt", change=str):
+        (tune.cwd / "recipe.yaml").write_text(change(RECIPE.replace("GATE", gate)))
+        return tune("submit", "recipe.yaml", "--to", trainer, "--id", "job", "--follow", code=code, timeout=1800)
 
     yield run
     tune("cancel", "--all-of", "tiny", code=None)  # a server goes on until it is told to end, also where the test has failed
 
 
 def test_a_recipe_to_its_server(tune, home, trained, stage_python, python, call):
-    """Trained, evaluated, through its gate and served by one command: the figures are the harness's own and a plain loop's, the
-    server's log-probabilities are those of LitGPT's own model, and the key is nowhere.
+    """Trained, evaluated, through its gate, exported, compared with LitGPT and served by one command: the figures are the harness's own
+    and a plain loop's, the server's log-probabilities are those of LitGPT's own model, and the key is nowhere.
     """
     trained("0.0", 0)
-    assert [tune.json("status", id)[0]["state"] for id in ("job", "job.evaluate", "job.serve")] == [
-        "SUCCEEDED",
-        "SUCCEEDED",
-        "READY",
+    ids = ("job", "job.evaluate", "job.export", "job.score", "job.serve")
+    assert [tune.json("status", id)[0]["state"] for id in ids] == [*["SUCCEEDED"] * 4, "READY"]
+    [said] = [
+        point["value"] for point in tune.json("metrics", "job.serve")["points"] if point["name"] == "served/largest_difference"
     ]
+    assert said <= 1e-5
+    assert "of LitGPT's own on 4 rows" in tune.json("status", "job.serve")[0]["detail"]
     work = home / "jobs" / "job.evaluate" / "1" / "work"
     found = {point["name"]: point["value"] for point in tune.json("metrics", "job.evaluate")["points"]}
     theirs = json.loads(call([stage_python, "-c", HARNESS], work).stdout.splitlines()[-1])
@@ -145,6 +148,30 @@ def test_a_gate_that_is_not_met_serves_nothing(tune, home, trained):
     done = trained("1.5", 1)
     assert "gate: choice.acc >= 1.5: choice.acc is" in done.stderr
     states = {job["id"]: (job["state"], job["reason"]) for job in tune.json("status")}
-    assert states == {"job": ("SUCCEEDED", ""), "job.evaluate": ("FAILED", "gate")}
+    assert states == {"job": ("SUCCEEDED", ""), "job.evaluate": ("FAILED", "gate")}  # and no job.export, job.score, job.serve
     assert (home / "jobs" / "job" / "1" / "work" / "checkpoint" / "model.safetensors").exists()
     assert tune("wait", "job", code=1).stdout.splitlines()[-1].startswith("job.evaluate FAILED gate")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("trainer", ["torchtune", "trl"])
+@pytest.mark.parametrize("adapter", ["lora", "none"])
+def test_a_server_is_compared_with_its_trainer(tune, trained, trainer, adapter):
+    """Another trainer's own framework, over an adapter and over all weights: the server is READY and within 1e-5 of it."""
+    trained(
+        "0.0",
+        0,
+        trainer,
+        lambda text: (
+            text
+            if adapter == "lora"
+            else text.replace("method: {adapter: lora, lora: {rank: 4, alpha: 32}}\n", "").replace(
+                "[merged, adapter]", "[merged]"
+            )
+        ),
+    )
+    assert tune.json("status", "job.serve")[0]["state"] == "READY"
+    [said] = [
+        point["value"] for point in tune.json("metrics", "job.serve")["points"] if point["name"] == "served/largest_difference"
+    ]
+    assert said <= 1e-5

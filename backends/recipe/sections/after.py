@@ -56,10 +56,11 @@ class Export(Whole):
     """The model in other forms, each loaded again and compared with the checkpoint."""
 
     formats: Annotated[
-        list[Literal["merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0"]],
+        list[Literal["merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0", "gguf-adapter"]],
         Field(min_length=1, max_length=10),
     ] = ["merged"]
-    """`merged`: a Hugging Face folder. `adapter`: PEFT. `gguf-*`: one file for llama.cpp, as it is or quantized."""
+    """`merged`: a Hugging Face folder. `adapter`: PEFT. `gguf-*`: one file for llama.cpp, as it is or quantized;
+    `gguf-adapter`: the adapter for llama.cpp, beside its start model."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the merged folder's weights; `auto`: as they were trained."""
     prompts: Positive = 4
@@ -102,6 +103,9 @@ class Serve(Whole):
     """Kind of the weights for llama.cpp; `auto`: as they are stored."""
     prefix_cache: bool = True
     """vllm and llama.cpp: keep what was computed of a prompt for prompts that begin alike."""
+    check: Count = 0
+    """Rows (held out ones, where there are any) of which the trainer's own framework, in its own environment and with its own
+    checkpoint, gives the log-probabilities first; the server is READY once it gives the same. 0: none."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the weights in memory; `auto`: as they are stored."""
 

@@ -1,7 +1,7 @@
 """The trained model in other forms. `python tune_export_forms.py export.json`, in the job's folder.
 
 export.json: `{"model", "adapter", "base": folders, "name", "formats": [...], "dtype", "prompts", "tokens"}`. Leaves export/merged,
-export/adapter, export/NAME-KIND.gguf and export/report.json. Each form is loaded again by its own engine, and its replies are compared
+export/adapter, export/NAME-KIND.gguf (of the adapter: NAME-adapter.gguf) and export/report.json. Each form is loaded again by its own engine, and its replies are compared
 with the checkpoint's: where they differ by more than its tolerance, the job fails as `export_differs`.
 """
 
@@ -67,6 +67,8 @@ def _write(form: str, spec: dict[str, Any]) -> None:
         AutoTokenizer.from_pretrained(spec["model"]).save_pretrained(OUT / "merged")
     elif form == "adapter":
         shutil.copytree(spec["adapter"], OUT / "adapter")
+    elif form == "gguf-adapter":
+        tune_gguf.write_adapter(Path(spec["base"]), Path(spec["adapter"]), OUT / _file(form, spec["name"]))
     else:
         tune_gguf.write(Path(spec["model"]), OUT / _file(form, spec["name"]), form.removeprefix("gguf-"))
     print(f"wrote {form}", flush=True)
@@ -96,6 +98,13 @@ def _check(form: str, spec: dict[str, Any], report: dict[str, Any]) -> None:
         exact = report["dtype"] == "float32"
         bound = tune_replies.CLOSE if exact else tune_replies.HALF
         found = _logprobs(PeftModel.from_pretrained(_loaded(spec["base"], "auto"), OUT / "adapter").eval(), whole)
+    elif form == "gguf-adapter":
+        bound = GGUF["f32"] if report["dtype"] == "float32" else GGUF["f16"]
+        start = Path("base-f32.gguf")
+        tune_gguf.write(Path(spec["base"]), start, "f32")
+        replies = tune_replies_gguf.replies(start, expected, OUT / _file(form, spec["name"]))
+        start.unlink()
+        found = [each["logprobs"] for each in replies]
     else:
         kind = form.removeprefix("gguf-")
         bound, exact = GGUF[kind], kind == "f32"

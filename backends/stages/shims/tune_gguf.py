@@ -1,4 +1,4 @@
-"""A Hugging Face folder as one GGUF file.
+"""A Hugging Face folder, or a LoRA adapter, as one GGUF file.
 
 Names, shapes and the order of rows are those of llama.cpp's convert_hf_to_gguf.py. A model or tokenizer that this does not know is
 refused by name: a file that loads and replies otherwise would be worse.
@@ -121,11 +121,7 @@ def _tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """All weights in llama.cpp's names, as float32, one by one."""
     from safetensors import safe_open  # noqa: PLC0415  # with torch
 
-    heads = config["num_attention_heads"]
-    groups = {"q_proj": heads, "k_proj": config.get("num_key_value_heads") or heads}
-    names = gguf.get_tensor_name_map(
-        getattr(gguf.MODEL_ARCH, ARCHITECTURES[config["model_type"]].upper()), config["num_hidden_layers"]
-    )
+    names, groups = _names(config), _groups(config)
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118  # it is no mapping
@@ -136,9 +132,67 @@ def _tensors(folder: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                     raise ValueError(f"gguf: {name} has no name in llama.cpp")
                 data = opened.get_tensor(name).float().numpy()
                 layer = name.split(".")[-2]
-                if ARCHITECTURES[config["model_type"]] == "llama" and layer in groups:
+                if layer in groups:
                     data = permuted(data, groups[layer])
                 yield theirs, data
+
+
+def write_adapter(base: Path, adapter: Path, file: Path) -> None:
+    """Write a LoRA adapter in PEFT form as GGUF, to be loaded beside its start model; `convert_lora_to_gguf.py` is llama.cpp's own.
+
+    Raises:
+        ValueError: an adapter, or a start model, of a kind that llama.cpp or this does not know.
+    """
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    settings = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+    family = config.get("model_type")
+    if family not in ARCHITECTURES:
+        raise ValueError(f"gguf: adapters of models of type {family} are not written; {', '.join(ARCHITECTURES)} are")
+    if odd := [name for name in ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save") if settings.get(name)]:
+        raise ValueError(f"gguf: llama.cpp has plain LoRA of one rank and alpha alone; this adapter has {', '.join(odd)}")
+    rank, alpha = settings["r"], float(settings["lora_alpha"])
+    writer = gguf.GGUFWriter(str(file), ARCHITECTURES[family])
+    writer.add_type(gguf.GGUFType.ADAPTER)
+    writer.add_string(gguf.Keys.Adapter.TYPE, "lora")
+    # llama.cpp scales by alpha / rank
+    writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha * rank**0.5 if settings.get("use_rslora") else alpha)
+    for name, data in _adapter_tensors(adapter, config):
+        writer.add_tensor(name, np.ascontiguousarray(data, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _adapter_tensors(adapter: Path, config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A and B of each layer in llama.cpp's names; rows of B are ordered as the weight's are."""
+    from safetensors import safe_open  # noqa: PLC0415
+
+    names, groups = _names(config), _groups(config)
+    with safe_open(adapter / "adapter_model.safetensors", "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118  # it is no mapping
+            weight, dot, side = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
+            theirs = names.get_name(f"{weight}.weight", try_suffixes=(".weight",))
+            if not dot or side not in ("lora_A", "lora_B") or theirs is None or "embed" in theirs:
+                raise ValueError(f"gguf: {name} has no name in llama.cpp's adapters")
+            data = opened.get_tensor(name).float().numpy()
+            layer = weight.split(".")[-1]
+            if side == "lora_B" and layer in groups:
+                data = permuted(data, groups[layer])
+            yield f"{theirs}.{side.lower()}", data
+
+
+def _names(config: dict[str, Any]) -> Any:
+    """Hugging Face's names of weights -> llama.cpp's."""
+    architecture = getattr(gguf.MODEL_ARCH, ARCHITECTURES[config["model_type"]].upper())
+    return gguf.get_tensor_name_map(architecture, config["num_hidden_layers"])
+
+
+def _groups(config: dict[str, Any]) -> dict[str, int]:
+    """Layers whose rows llama.cpp wants in another order -> their heads."""
+    heads = config["num_attention_heads"]
+    known = {"q_proj": heads, "k_proj": config.get("num_key_value_heads") or heads}
+    return known if ARCHITECTURES[config["model_type"]] == "llama" else {}
 
 
 def permuted(data: Any, heads: int) -> Any:

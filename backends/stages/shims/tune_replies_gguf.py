@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 MOST = 1000
 """Tokens of which llama.cpp is asked for the probability, the most likely ones."""
@@ -38,26 +41,37 @@ def replies(file: Path, expected: list[dict[str, Any]], adapter: Path | None = N
     if adapter:
         wanted.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(adapter), 1.0)]
     server = xllamacpp.Server(wanted)
-    found = []
+    ask, found = _asking(server.listening_address), []
     for each in expected:
         whole = each["prompt"] + each["reply"]
-        scored = [_next(server.listening_address, whole[:place], token) for place, token in enumerate(whole) if place]
+        scored = [following(ask, whole[:place], token) for place, token in enumerate(whole) if place]
         found.append(
             {"reply": [token for token, _ in scored[len(each["prompt"]) - 1 :]], "logprobs": [value for _, value in scored]}
         )
     return found
 
 
-def _next(address: str, ids: list[int], token: int) -> tuple[int, float | None]:
+def following(ask: Callable[[dict[str, Any]], dict[str, Any]], ids: list[int], token: int) -> tuple[int, float | None]:
     """The most likely next token, and a token's log-probability: minus infinity where it is not among MOST, None where llama.cpp
     does not tell: it leaves out those of a token that is half a character.
+
+    Args:
+        ask: a body for llama.cpp's /completion -> its answer.
+        ids: the text before.
+        token: of which the probability is wanted.
     """
-    body = {"prompt": ids, "n_predict": 1, "temperature": 0.0, "n_probs": MOST, "return_tokens": True}
-    request = urllib.request.Request(f"{address}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310  # our own
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=600) as answer:
-        reply = json.load(answer)
+    reply = ask({"prompt": ids, "n_predict": 1, "temperature": 0.0, "n_probs": MOST, "return_tokens": True})
     top = next(iter(reply.get("completion_probabilities", ())), None)
     if top is None:
         return reply["tokens"][0], None
     known = {each["id"]: each["logprob"] for each in (*top["top_logprobs"], top)}
     return top["id"], known.get(token, float("-inf"))
+
+
+def _asking(address: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    def ask(body: dict[str, Any]) -> dict[str, Any]:
+        request = urllib.request.Request(f"{address}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"})  # noqa: S310  # our own
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=600) as answer:
+            return json.load(answer)
+
+    return ask

@@ -20,6 +20,8 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import tune_served
+
 SUMMARY, REASON, POINTS = Path("summary.json"), Path("reason.json"), Path("out/points.jsonl")
 LOOK = 1.0
 """Seconds between two looks at a server that answers; while it starts, a tenth of that."""
@@ -74,6 +76,7 @@ class Keeper:
             raise Failure("missing_secret", f"{spec['key']} has no value")
         self.port = spec["port"] or _free(spec["host"])
         self.answered, self.tries, self.count = False, 0, 0
+        self.compared = ""
         self.before = dict.fromkeys(COUNTED, 0.0)
 
     def keep(self) -> None:
@@ -81,7 +84,11 @@ class Keeper:
         while True:
             _check_free(self.spec["host"], self.port)
             process = subprocess.Popen([sys.executable, self.spec["program"], self.path, str(self.port)], preexec_fn=_die_with_us)  # noqa: PLW1509  # there are no threads here
-            code = self._watch(process)
+            try:
+                code = self._watch(process)
+            except Failure:
+                process.kill()
+                raise
             SUMMARY.unlink(missing_ok=True)
             _end_orphans()
             if not self.answered:
@@ -101,6 +108,7 @@ class Keeper:
             if self._asked("/health") is not None:
                 since, heard = since if answered else now, now
                 if not ready:
+                    self._check()
                     self._say_ready()
                 ready = answered = self.answered = True
                 self.tries = 0 if now - since > STEADY else self.tries
@@ -116,9 +124,35 @@ class Keeper:
             time.sleep(LOOK if ready else LOOK / 10)
         return process.returncode
 
+    def _check(self) -> None:
+        """What is served is what was trained; asked once, before anybody is told that it is there.
+
+        Raises:
+            Failure: it is not.
+        """
+        if self.compared or not self.spec.get("check"):
+            return
+        try:
+            found = tune_served.compared(self.spec, self._completed)
+        except (OSError, ValueError) as error:
+            raise Failure("serve_differs", f"what is served could not be compared: {error}") from None
+        with POINTS.open("a") as file:
+            file.write(json.dumps({"name": "served/largest_difference", "value": found.distance}) + "\n")
+        if not found.distance <= found.tolerance:
+            rule = f"a log-probability is {found.distance:.3g} nats from {found.framework}'s own ({found.where})"
+            raise Failure("serve_differs", f"{rule}, at most {found.tolerance:g} is allowed")
+        self.compared = f", {found}"
+
+    def _completed(self, body: dict[str, object]) -> dict[str, object]:
+        """The server's answer to one request."""
+        request = self._request("/v1/completions", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        with _opener().open(request, timeout=3600) as answer:
+            return dict(json.load(answer))
+
     def _say_ready(self) -> None:
         names = ", ".join(each["name"] for each in self.spec["models"])
-        detail = f"http://{self.spec['host']}:{self.port}/v1 serves {names}"
+        detail = f"http://{self.spec['host']}:{self.port}/v1 serves {names}{self.compared}"
         aside = Path(f"{SUMMARY}.part")
         aside.write_text(
             json.dumps({"detail": detail, "port": self.port, "models": [each["name"] for each in self.spec["models"]]})
@@ -126,14 +160,15 @@ class Keeper:
         aside.replace(SUMMARY)
         print(f"ready: {detail}", flush=True)
 
+    def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+        host = "127.0.0.1" if self.spec["host"] == "0.0.0.0" else self.spec["host"]  # noqa: S104  # compared, not bound
+        head = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return urllib.request.Request(f"http://{host}:{self.port}{path}", body, head)  # our own server
+
     def _asked(self, path: str) -> str | None:
         """What the server says; None when it does not answer."""
-        host = "127.0.0.1" if self.spec["host"] == "0.0.0.0" else self.spec["host"]  # noqa: S104  # compared, not bound
-        request = urllib.request.Request(f"http://{host}:{self.port}{path}")  # our own server
-        if self.key:
-            request.add_header("Authorization", f"Bearer {self.key}")
         try:
-            with _opener().open(request, timeout=10) as answer:
+            with _opener().open(self._request(path), timeout=10) as answer:
                 return answer.read(2**20).decode("utf-8", "replace")
         except (OSError, ValueError, urllib.error.URLError):
             return None

@@ -38,7 +38,21 @@ class Engine:
         self.name, self.key = spec["models"][0]["name"], secrets.token_urlsafe(32)
         params = tune_replies_gguf.params(_written(spec, config), self.longest * SLOTS)
         params.n_parallel, params.port, params.api_keys, params.endpoint_metrics = SLOTS, 0, [self.key], True
+        params.cache_prompt = spec["prefix_cache"]
         self.server = xllamacpp.Server(params)
+
+    def echoed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Log-probabilities of a prompt of token ids, which llama.cpp's own routes do not tell: token by token.
+
+        Raises:
+            Refusal: it is something else.
+        """
+        ids = body.get("prompt")
+        if not isinstance(ids, list) or not all(type(each) is int for each in ids) or body.get("max_tokens") != 0:
+            raise Refusal(400, "echo is answered for a prompt of token ids with max_tokens 0")
+        ask = lambda asked: json.load(self.ask("/completion", json.dumps(asked).encode()))  # noqa: E731
+        told = [None, *(tune_replies_gguf.following(ask, ids[:place], id)[1] for place, id in enumerate(ids) if place)]
+        return {"object": "text_completion", "choices": [{"index": 0, "text": "", "logprobs": {"token_logprobs": told}}]}
 
     def ask(self, path: str, body: bytes | None = None) -> Any:
         """Its answer, opened."""
@@ -77,6 +91,8 @@ class Handler(tune_http.Handler):
         """llama.cpp's, whole or streamed."""
         if body.get("model") != self.engine.name:
             raise Refusal(404, f"model: there is no {body.get('model')!r}; there is {self.engine.name}")
+        if body.get("echo") is True:
+            return self.send_whole(200, json.dumps(self.engine.echoed(body)))
         try:
             with self.engine.ask(self.path, json.dumps(body).encode()) as answer:
                 if not body.get("stream"):

@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,10 +16,10 @@ import pytest
 
 import backends
 from backends.backend import Ending, Progress
-from backends.plan import Input
+from backends.plan import Environment, Input
 from backends.registry import reader
-from backends.stages.registry import STAGES
-from backends.stages.stage import StageContext, Unplannable
+from backends.stages.registry import STAGES, with_scores
+from backends.stages.stage import Native, StageContext, Unplannable
 from orchestrator.client.errors import InvalidRequest
 from orchestrator.client.stages import checked
 from orchestrator.jobs.lifecycle import Become, Facts, reconcile
@@ -72,6 +73,28 @@ def test_each_engine_is_planned_by_what_it_can():
         planned(gguf="q8_0")
 
 
+def test_a_checked_server_is_planned_with_what_it_is_compared_with():
+    """By a recipe a scoring in the trainer's own environment comes before it, over the trainer's own checkpoint and rows; the server takes
+    its figures. A folder, a trainer that is not asked, and a base in 4 bits are refused.
+    """
+    with pytest.raises(Unplannable, match="needs a training job"):
+        planned(check=4)
+    own = Native("litgpt", Environment("litgpt", "3.11", "torch==2.13.0", "cpu"), "out/final", quantized=False)
+    wanted = {"serve": checked("serve", {"check": 4})}
+    scored, served = with_scores(STAGES["serve"], wanted["serve"], replace(CONTEXT, native=own))
+    assert (scored.backend, scored.environment, scored.steps[-1].argv[1]) == ("score", own.environment, "tune_score_litgpt.py")
+    assert {each.path: (each.source, each.made_by) for each in scored.inputs} == {
+        "inputs/trained": ("out/final", "train"),
+        "inputs/data": ("data", "train"),
+    }
+    assert [(each.source, each.made_by) for each in served.inputs if each.path == "inputs/scores.json"] == [
+        ("out/scores.json", "score")
+    ]
+    for native, said in ((replace(own, trainer="maxtext"), "is not asked here"), (replace(own, quantized=True), "in 4 bits")):
+        with pytest.raises(Unplannable, match=said):
+            with_scores(STAGES["serve"], wanted["serve"], replace(CONTEXT, native=native))
+
+
 def state(before, **facts):
     """What a server's job becomes."""
     made = [
@@ -113,6 +136,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler).serve_
 def keeper(tmp_path):
     """Starts the program that keeps an engine up, on a small engine of the standard library; ends what it started."""
     (tmp_path / "tune_server.py").write_text(ENGINE)
+    shutil.copy(SHIM.with_name("tune_served.py"), tmp_path)
     started = []
 
     def start(port=None):

@@ -43,6 +43,18 @@ def add_stages(commands: object, command: Command) -> None:
     export.add_argument("--prompts", type=int, metavar="N", help="prompts of the check (default: 4)")
     export.add_argument("--tokens", type=int, metavar="N", help="tokens of each reply in the check (default: 16)")
     _add_push(commands, command)
+    _add_serve(commands, command)
+    chat = command(commands, "chat", "chat", "chat with a served model")
+    chat.add_argument("job", metavar="JOB", help="the serving job, or its training job")
+    chat.add_argument("message", nargs="?", metavar="TEXT", help="one message (default: a conversation on standard input)")
+    chat.add_argument("--model", metavar="NAME", help="served model: base, adapter, ... (default: the trained one)")
+    chat.add_argument("--system", metavar="TEXT", help="system message")
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of a reply")
+    chat.add_argument("--temperature", type=float, metavar="T", help="sampling temperature; 0: always the most likely token")
+    chat.add_argument("--seed", type=int, metavar="N", help="random seed")
+
+
+def _add_serve(commands: object, command: Command) -> None:
     serve = command(commands, "serve", "stages", "serve a model with an OpenAI-compatible API, as a job; READY while it answers")
     _model(serve)
     engines = ("auto", "transformers", "vllm", "llama.cpp")
@@ -66,14 +78,6 @@ def add_stages(commands: object, command: Command) -> None:
     serve.add_argument("--no-adapters", action="store_true", help="serve only the merged model, without base model and adapter")
     serve.add_argument("--max-length", type=int, metavar="N", help="most tokens of prompt and reply together")
     serve.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="data type of the weights in memory")
-    chat = command(commands, "chat", "chat", "chat with a served model")
-    chat.add_argument("job", metavar="JOB", help="the serving job, or its training job")
-    chat.add_argument("message", nargs="?", metavar="TEXT", help="one message (default: a conversation on standard input)")
-    chat.add_argument("--model", metavar="NAME", help="served model: base, adapter, ... (default: the trained one)")
-    chat.add_argument("--system", metavar="TEXT", help="system message")
-    chat.add_argument("--max-tokens", type=int, metavar="N", help="most tokens of a reply")
-    chat.add_argument("--temperature", type=float, metavar="T", help="sampling temperature; 0: always the most likely token")
-    chat.add_argument("--seed", type=int, metavar="N", help="random seed")
 
 
 def _add_push(commands: object, command: Command) -> None:

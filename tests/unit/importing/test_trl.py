@@ -55,7 +55,7 @@ def test_evaluations_by_shares():
 def test_noise_on_the_embeddings():
     """neftune_noise_alpha is a leaf where answers are trained on; with pairs it is told, and kept for TRL."""
     assert found(SFT + "neftune_noise_alpha: 5\n").recipe.train.neftune_alpha == 5.0
-    made = found("model_name_or_path: a/b\ndataset_name: a/pairs\nloss_type: sigmoid\nneftune_noise_alpha: 5\n")
+    made = found("model_name_or_path: a/b\ndataset_name: a/pairs\nbeta: 0.2\nneftune_noise_alpha: 5\n")
     assert (made.recipe.method.kind, made.recipe.train.neftune_alpha) == ("dpo", None)
     assert made.recipe.native["trl"]["neftune_noise_alpha"] == 5.0
 

@@ -13,6 +13,7 @@ from orchestrator.client.session import session
 
 if TYPE_CHECKING:
     from orchestrator.store import PointRow
+    from orchestrator.store.thinning import ThinnedCurve
     from orchestrator.verification import Gap
 
 CHUNK = 1 << 20
@@ -129,6 +130,21 @@ def points(
                     ", ".join(metrics), f"{rule}; there {'is' if len(has) == 1 else 'are'} {', '.join(has)}", hint=near
                 )
         return out
+
+
+def curves(names: Iterable[str], pixels: int) -> dict[str, dict[str, ThinnedCurve]]:
+    """Metrics of the latest attempts of jobs for a screen: id -> metric -> a curve with two points a pixel, the lowest and the highest.
+
+    Args:
+        names: of the jobs.
+        pixels: width of the drawing; from 1.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    with session() as here:
+        here.keep_alive()
+        return {job.id: here.store.curves(job.id, pixels) for job in find_all(here.store, names)}
 
 
 def columns(found: Iterable[PointRow]) -> dict[str, list[float | None]]:

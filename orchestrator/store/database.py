@@ -102,6 +102,10 @@ class Database(Protocol):
         """The same, row by row as they are taken: half the time of `read` where there are 100,000. Take all of them."""
         ...
 
+    def mark(self) -> str:
+        """Another one than before where something may have been written by another connection since; the same where nothing was."""
+        ...
+
     def write(self, *, durable: bool) -> AbstractContextManager[None]:
         """All or nothing. A power cut may take the last transactions that are not `durable`; the death of a process takes none."""
         ...

@@ -38,6 +38,10 @@ class Postgres:
         with _errors("cannot read the store"):
             yield from self._connection().execute(_native(sql), storables(values))
 
+    def mark(self) -> str:
+        """Which transactions have ended, of the whole server: whatever is committed changes it."""
+        return str(self.read("SELECT txid_current_snapshot()")[0][0])
+
     @contextmanager
     def write(self, *, durable: bool) -> Iterator[None]:
         """Ends with the connection, if that breaks."""

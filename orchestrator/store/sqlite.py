@@ -48,6 +48,10 @@ class Sqlite:
         except sqlite3.Error as error:
             raise StoreError(f"{self._path}: cannot read the store: {error}") from error
 
+    def mark(self) -> str:
+        """SQLite counts what other connections commit."""
+        return str(self.read("PRAGMA data_version")[0][0])
+
     @contextmanager
     def write(self, *, durable: bool) -> Iterator[None]:
         """Waits for its turn first, up to `PATIENCE`."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .database import Database, storable, uncollected
 from .lanes import owned, owner_of, pinned
 from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
+from .thinning import ThinnedCurve, thinned
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -292,6 +293,19 @@ class Store:
         """Jobs that have not ended, with the reading positions of their attempt; by priority, then oldest first."""
         return self._active(f"WHERE jobs.ended IS NULL{self._mine} ORDER BY jobs.priority DESC, jobs.key")
 
+    def unended(self, event: int) -> list[Job]:
+        """Jobs of everybody that have not ended, and those to which something happened after the event with this key."""
+        happened = "jobs.key IN (SELECT events.job FROM events WHERE events.key > ?) AND jobs.ended IS NOT NULL"
+        return self._jobs(f"WHERE jobs.ended IS NULL UNION ALL SELECT {COLUMNS} FROM jobs WHERE {happened}", (event,))
+
+    def last_event(self) -> int:
+        """Key of the newest event; 0 where there is none."""
+        return int(self._database.read("SELECT coalesce(max(key), 0) FROM events")[0][0])
+
+    def mark(self) -> str:
+        """The same as before as long as nobody else has written anything: see `Database.mark`."""
+        return self._database.mark()
+
     def has_active(self) -> bool:
         """Is there a job that has not ended?"""
         return bool(self._database.read(f"SELECT 1 FROM jobs WHERE ended IS NULL{self._mine} LIMIT 1"))
@@ -393,6 +407,15 @@ class Store:
                 if names is None or name in names
                 for step, value, time in self._database.each(LATER, (key, first))
             ]
+
+    def curves(self, id: str, pixels: int) -> dict[str, ThinnedCurve]:
+        """Metrics of the latest attempt by name, each with so few points that they fit a drawing of this width."""
+        series = self._database.read(
+            "SELECT series.name, series.key FROM series JOIN jobs ON jobs.key = series.job"
+            " WHERE jobs.id = ? AND series.attempt = jobs.attempt",
+            (id,),
+        )
+        return {name: thinned(self._database, key, pixels) for name, key in sorted(series)}
 
     # Inside
 

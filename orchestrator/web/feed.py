@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from orchestrator.client.errors import TunesmithError
-from orchestrator.client.jobs import JobFilter, select_any
+from orchestrator.client.live import LiveJobs
 
 if TYPE_CHECKING:
     from orchestrator.store import Job
 
 PACE = 1.0
 """Seconds between two looks."""
+BEHIND = 100
+"""Looks with news that a viewer may lag behind; one that does not read is told to begin anew."""
 
 
 class Feed:
@@ -21,18 +24,19 @@ class Feed:
 
     def __init__(self) -> None:
         """Nothing is looked at until somebody listens."""
-        self.jobs: Mapping[str, Job] = {}
         self._listeners: set[asyncio.Queue[list[Job]]] = set()
         self._looking: asyncio.Task[None] | None = None
 
     async def listen(self) -> AsyncIterator[list[Job]]:
-        """Changed jobs, whenever there are some; an empty list now and then, which keeps the line open."""
-        queue: asyncio.Queue[list[Job]] = asyncio.Queue()
+        """Changed jobs, whenever there are some; an empty list now and then, which keeps the line open. It ends for a listener that
+        lags far behind: who comes again begins with what there is then.
+        """
+        queue: asyncio.Queue[list[Job]] = asyncio.Queue(BEHIND)
         self._listeners.add(queue)
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
         try:
-            while True:
+            while queue in self._listeners:
                 try:
                     yield await asyncio.wait_for(queue.get(), 15)
                 except TimeoutError:
@@ -44,17 +48,23 @@ class Feed:
                 self._looking = None
 
     async def _look(self) -> None:
-        first = not self.jobs
-        while True:
-            try:
-                found = {job.id: job for job in await asyncio.to_thread(select_any, JobFilter())}
-            except TunesmithError:  # the store is away for a while: what was shown stays
+        """A connection to the store belongs to one thread, which lives as long as somebody listens."""
+        loop, live = asyncio.get_running_loop(), LiveJobs()
+        thread = ThreadPoolExecutor(1, "feed")
+        try:
+            while True:
+                changed = await loop.run_in_executor(thread, live.look)
+                if changed:
+                    self._tell(changed)
                 await asyncio.sleep(PACE)
-                continue
-            changed = [job for id, job in found.items() if self.jobs.get(id) != job]
-            self.jobs = found
-            if changed and not first:
-                for queue in self._listeners:
-                    queue.put_nowait(changed)
-            first = False
-            await asyncio.sleep(PACE)
+        finally:
+            with suppress(RuntimeError):  # the interpreter ends
+                thread.submit(live.close)
+            thread.shutdown(wait=False)
+
+    def _tell(self, changed: list[Job]) -> None:
+        for queue in list(self._listeners):
+            if queue.full():
+                self._listeners.discard(queue)
+            else:
+                queue.put_nowait(changed)

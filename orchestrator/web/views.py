@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 from orchestrator.client import comparison, jobs, output
 from orchestrator.client.jobs import STATES, JobFilter
 from orchestrator.home import Home
-from orchestrator.render.points import course
 from orchestrator.render.status import eta_seconds
 from orchestrator.render.terminal import SEQUENCE
 from orchestrator.render.text import ago, clean, duration, iso, number, visible
-from orchestrator.web.thinning import thinned
 
 if TYPE_CHECKING:
     from orchestrator.store import Job
@@ -127,18 +125,12 @@ def one(id: str) -> dict[str, object]:
 
 
 def curves(ids: Sequence[str], width: int) -> dict[str, object]:
-    """Metric -> one series a job, thinned for a width in pixels; of the newest course of each job."""
+    """Metric -> one series a job, thinned for a width in pixels; of each job's latest attempt."""
     pixels = max(100, min(width, WIDEST))
     out: dict[str, list[dict[str, object]]] = {}
-    for id, found in output.points(ids).items():
-        values: dict[str, tuple[list[int], list[float]]] = {}
-        for point in sorted(course(found), key=lambda point: point.step):
-            steps, figures = values.setdefault(point.name, ([], []))
-            steps.append(point.step)
-            figures.append(point.value)
-        for name, (steps, figures) in values.items():
-            x, y = thinned(steps, figures, pixels)
-            out.setdefault(name, []).append({"job": id, "x": x, "y": y})
+    for id, found in output.curves(ids, pixels).items():
+        for name, curve in found.items():
+            out.setdefault(name, []).append({"job": id, "x": curve.steps, "y": curve.values})
     first = ("loss", "eval_loss", "lr", "grad_norm", "tokens_per_second", "memory_gib")
     order = [*(name for name in first if name in out), *sorted(set(out) - set(first))]
     return {"metrics": [{"name": name, "series": out[name]} for name in order]}

@@ -62,6 +62,11 @@ class Home(NamedTuple):
         return self.path / "results"
 
     @property
+    def evidence(self) -> Path:
+        """What races and verifications found: one file each."""
+        return self.path / "evidence"
+
+    @property
     def cache(self) -> Path:
         """Models and data by content."""
         return self.path / "cache"

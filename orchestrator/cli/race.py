@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 from orchestrator.cli import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.arguments import recipe, say
 from orchestrator.client.race import race as run
-from orchestrator.render.race import document, race_text
-from orchestrator.verification import left_out
+from orchestrator.render.race import race_text
 
 if TYPE_CHECKING:
     import argparse
-
-    from orchestrator.client.race import RaceResult
 
 
 def race(args: argparse.Namespace) -> int:
@@ -31,7 +28,7 @@ def race(args: argparse.Namespace) -> int:
         say=say,
     )
     if args.json:
-        print(json.dumps(_document(found), indent=1))
+        print(json.dumps(found.document(), indent=1))
     else:
         print(race_text(found.recipe, found.target, found.rounds, found.steps, found.laps, found.refused, found.tolerance))
         if found.submitted:
@@ -42,17 +39,3 @@ def race(args: argparse.Namespace) -> int:
         say("--submit-winner: nothing is submitted, since no two trainers' losses agree")
         return FAILED
     return DONE if all(lap.state == "SUCCEEDED" for lap in found.laps) else FAILED
-
-
-def _document(found: RaceResult) -> dict[str, object]:
-    """The document of `--json`: scripts rely on it."""
-    return {
-        "recipe": found.recipe,
-        "target": found.target,
-        "rounds": found.rounds,
-        "steps": found.steps,
-        "left_out": left_out(found.steps),
-        "tolerance": found.tolerance and found.tolerance.nats,
-        **document(found.laps, found.refused, found.winner),
-        "submitted": found.submitted,
-    }

@@ -10,7 +10,7 @@ from orchestrator.cli import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.arguments import recipe, say, width
 from orchestrator.client.errors import InvalidRequest
 from orchestrator.client.verify import verify as verified
-from orchestrator.render.verify import document, verify_text
+from orchestrator.render.verify import verify_text
 
 if TYPE_CHECKING:
     import argparse
@@ -34,8 +34,7 @@ def verify(args: argparse.Namespace) -> int:
         Path(args.html).write_text(found.html(), "utf-8")
         say(f"wrote {args.html}")
     if args.json:
-        facts = {"recipe": found.recipe, "target": found.target, "steps": found.steps}
-        print(json.dumps({**facts, **document(found.verdicts, found.losses, found.refused)}, indent=1))
+        print(json.dumps(found.document(), indent=1))
     else:
         print(verify_text(found.recipe, found.verdicts, found.refused, width=width()))
     if not found.finished:

@@ -10,6 +10,7 @@ from backends.backend import Inexpressible
 from backends.compile import plan as compiled
 from backends.registry import BACKENDS
 from orchestrator.client.errors import InvalidRequest, NotExpressible
+from orchestrator.client.evidence import keep
 from orchestrator.client.jobs import until_ended
 from orchestrator.client.plan import check_inputs, refusal, trainer
 from orchestrator.client.progress import Say, quiet
@@ -20,7 +21,7 @@ from orchestrator.client.targets import check_size, names_of, places, target
 from orchestrator.daemon.client import wake
 from orchestrator.home import Home
 from orchestrator.staging.request import GRACE
-from orchestrator.verification import LOSS, Lap, Run, Tolerance, laps, winner
+from orchestrator.verification import LOSS, Lap, Run, Tolerance, laps, left_out, winner
 
 if TYPE_CHECKING:
     from backends.plan import Plan
@@ -46,6 +47,8 @@ _SHORT: dict[str, Any] = {
 class RaceResult(NamedTuple):
     """The table of a race."""
 
+    id: str
+    """With which the ids of its jobs begin."""
     recipe: str
     target: str
     rounds: int
@@ -61,6 +64,22 @@ class RaceResult(NamedTuple):
     """Id of the whole recipe's job, where it was asked for and there is a winner."""
     finished: bool
     """False: Ctrl-C cut it short."""
+
+    def document(self) -> dict[str, object]:
+        """The document of `tune race --json`: scripts rely on it."""
+        from orchestrator.render.race import document  # noqa: PLC0415
+
+        return {
+            "id": self.id,
+            "recipe": self.recipe,
+            "target": self.target,
+            "rounds": self.rounds,
+            "steps": self.steps,
+            "left_out": left_out(self.steps),
+            "tolerance": self.tolerance and self.tolerance.nats,
+            **document(self.laps, self.refused, self.winner),
+            "submitted": self.submitted,
+        }
 
 
 def race(
@@ -102,11 +121,14 @@ def race(
     plans, refused = able(cut, where, to, accept)
     whole = able(recipe, where, to, accept)[0] if submit_winner else plans
     plans = {name: each for name, each in plans.items() if name in whole}
-    runs, finished = _all_rounds(new_id(f"{recipe.name}-race"), rounds, plans, room, say)
+    id = new_id(f"{recipe.name}-race")
+    runs, finished = _all_rounds(id, rounds, plans, room, say)
     found = laps(runs, allowed and allowed.nats)
     best = winner(found)
     sent = _submit(whole[best.trainer], room) if submit_winner and best and finished else None
-    return RaceResult(recipe.name, where.name, rounds, steps, found, refused, allowed, best, sent, finished)
+    out = RaceResult(id, recipe.name, where.name, rounds, steps, found, refused, allowed, best, sent, finished)
+    keep(id, "race", f"{best.trainer} is the fastest whose losses agree" if best else "no winner", out.document(), say)
+    return out
 
 
 def short(recipe: Recipe, steps: int) -> Recipe:
@@ -168,7 +190,7 @@ def _all_rounds(
     """
     runs: list[Run] = []
     for number in range(1, rounds + 1):
-        more, finished = run_all(f"{stem}-{number}", plans, where, say)
+        more, finished = run_all(f"{stem}-{number}", plans, where, say, labels={"race": stem})
         runs += more
         plans = {run.trainer: plans[run.trainer] for run in reversed(more) if run.ok}
         if not (finished and plans):
@@ -176,7 +198,14 @@ def _all_rounds(
     return runs, True
 
 
-def run_all(stem: str, plans: Mapping[str, Plan], where: Sequence[Candidate], say: Say = quiet) -> tuple[list[Run], bool]:
+def run_all(
+    stem: str,
+    plans: Mapping[str, Plan],
+    where: Sequence[Candidate],
+    say: Say = quiet,
+    *,
+    labels: Mapping[str, str] | None = None,
+) -> tuple[list[Run], bool]:
     """Jobs `STEM-TRAINER`, each when the one before has ended; False beside them when Ctrl-C cut them short."""
     home = Home.find().make()
     values = {name: secret_values(decided.secrets, home) for name, decided in plans.items()}
@@ -187,7 +216,7 @@ def run_all(stem: str, plans: Mapping[str, Plan], where: Sequence[Candidate], sa
             job = f"{stem}-{name}"
             say(f"{job}: {decided.promise.steps} steps")
             try:
-                enqueue(home, job, decided, where, values[name], 0)
+                enqueue(home, job, decided, where, values[name], 0, labels)
                 until_ended(here, [job], None)
             except KeyboardInterrupt:
                 _cancel(here, job, say)

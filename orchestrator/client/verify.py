@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from backends.compile import context_of
 from backends.registry import find
 from orchestrator.client.errors import InvalidRequest, Unreachable
+from orchestrator.client.evidence import keep
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.race import able, allowed_for, run_all, short
 from orchestrator.client.recipes import check_accepted
@@ -18,6 +19,7 @@ from orchestrator.client.submit import new_id
 from orchestrator.client.targets import places, target
 from orchestrator.executors.attempt_files import reached
 from orchestrator.monitoring.drift import RESOLVED
+from orchestrator.render.verify import tally
 from orchestrator.transports.base import TransportError
 from orchestrator.verification import (
     EXPECTED,
@@ -57,6 +59,8 @@ LARGEST = 1 << 26
 class Verification(NamedTuple):
     """What was found."""
 
+    id: str
+    """With which the ids of its jobs begin."""
     recipe: str
     target: str
     steps: int
@@ -73,6 +77,13 @@ class Verification(NamedTuple):
     def passed(self) -> bool:
         """No verdict is `failed`, and every job was let finish."""
         return self.finished and all(each.outcome != "failed" for each in self.verdicts)
+
+    def document(self) -> dict[str, object]:
+        """The document of `tune verify --json`: scripts rely on it."""
+        from orchestrator.render.verify import document  # noqa: PLC0415
+
+        facts = {"id": self.id, "recipe": self.recipe, "target": self.target, "steps": self.steps}
+        return {**facts, **document(self.verdicts, self.losses, self.refused)}
 
     def html(self) -> str:
         """The report as one page that needs nothing from elsewhere."""
@@ -118,7 +129,7 @@ def verify(
     plans, refused = able(recipe, where, to, accept)
     found = [_returns(name, decided, recipe, where) for name, decided in plans.items()]
     runs: list[Run] = []
-    finished = True
+    finished, id = True, new_id(f"{cut.name}-verify")
     if level > 1:
         able_now, unable = able(cut, where, to, accept)
         found += [
@@ -132,13 +143,15 @@ def verify(
             asked = {name: watched(name, each, cut, where) for name, each in asked.items()}
         if level >= 6:
             asked = told_truth(asked, cut, where)
-        runs, finished = run_all(new_id(f"{cut.name}-verify"), asked, places(on, ask=True, say=say), say)
+        runs, finished = run_all(id, asked, places(on, ask=True, say=say), say, labels={"verify": id})
         try:
             found += [each for each in measured(runs, cut, where, allowed) if each.level <= level]
         except TransportError as error:
             raise Unreachable(f"what the jobs left cannot be read: {error}") from None
     losses = {run.trainer: curve(run.points, "loss") for run in runs}
-    return Verification(recipe.name, on, steps if runs else 0, found, refused, losses, finished)
+    out = Verification(id, recipe.name, on, steps if runs else 0, found, refused, losses, finished)
+    keep(id, "verify", tally(found), out.document(), say)
+    return out
 
 
 def _returns(name: str, decided: Plan, recipe: Recipe, where: Target) -> Verdict:

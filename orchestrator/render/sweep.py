@@ -28,9 +28,15 @@ def as_units(jobs: Iterable[Job]) -> list[Job]:
     """
     found: dict[tuple[str, bool], list[Job]] = {}
     for job in jobs:
-        in_sweep = SWEEP in job.labels and FOLLOWS not in job.labels and job.id.startswith(f"{job.labels[SWEEP]}.")
-        found.setdefault((job.labels[SWEEP] if in_sweep else job.id, in_sweep), []).append(job)
+        sweep = sweep_of(job)
+        found.setdefault((sweep or job.id, bool(sweep)), []).append(job)
     return [_as_one(id, each) if is_sweep else each[0] for (id, is_sweep), each in found.items()]
+
+
+def sweep_of(job: Job) -> str:
+    """Id of the sweep of which a job is a point; empty where it is none's."""
+    sweep = job.labels.get(SWEEP, "")
+    return sweep if sweep and FOLLOWS not in job.labels and job.id.startswith(f"{sweep}.") else ""
 
 
 def _as_one(sweep: str, jobs: Sequence[Job]) -> Job:

@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 
 from orchestrator.client import actions, output, queueing
 from orchestrator.client.errors import NotFound, TunesmithError
+from orchestrator.render.sweep import sweep_of
 from orchestrator.render.text import number
 from orchestrator.web import views
 from orchestrator.web.access import COOKIE, HEADERS, Access, Role
@@ -54,6 +55,10 @@ def app(access: Access, *, root_path: str = "", base: Path | None = None) -> Sta
         Route("/compare", page.compare),
         Route("/curves.json", page.curves),
         Route("/targets", page.targets),
+        Route("/evidence", page.evidence),
+        Route("/evidence/{id}", page.one_evidence),
+        Route("/sweeps/{id}", page.sweep),
+        Route("/sweeps/{id}/cancel", page.cancel_sweep, methods=["POST"]),
         Route("/submit", page.submit, methods=["GET", "POST"]),
         Route("/jobs/{id}", page.job),
         Route("/jobs/{id}/log", page.log),
@@ -141,6 +146,19 @@ class Page:
             return self._message(request, 400, "Compare", "Choose two or more jobs in the list.")
         return self._shown(request, "compare.html", views.compared(ids))
 
+    def sweep(self, request: Request) -> Response:
+        """A sweep's points, the best first."""
+        return self._shown(request, "sweep.html", views.sweep(request.path_params["id"], request.query_params))
+
+    def evidence(self, request: Request) -> Response:
+        """Races and verifications."""
+        return self._shown(request, "evidence.html", views.evidence_list())
+
+    def one_evidence(self, request: Request) -> Response:
+        """One of them."""
+        kind, found = views.one_evidence(request.path_params["id"])
+        return self._shown(request, f"{kind}.html", found)
+
     def curves(self, request: Request) -> Response:
         """Points of jobs, thinned for the width that is asked for."""
         ids, width = tuple(request.query_params.getlist("job")), request.query_params.get("width", "")
@@ -184,7 +202,8 @@ class Page:
             now = time.time()
             for job in changed:
                 shown = views.JobRow.of(job, now)
-                data = {"id": job.id, "state": job.state, "step": job.step, "html": row.render(row=shown, root=self.root)}
+                html = row.render(row=shown, root=self.root)
+                data = {"id": job.id, "state": job.state, "step": job.step, "sweep": sweep_of(job), "html": html}
                 yield f"event: job\ndata: {json.dumps(data)}\n\n"
             if not changed:
                 yield ": still here\n\n"
@@ -219,6 +238,14 @@ class Page:
             raise NotFound(action, "is nothing that can be done with a job")
         await asyncio.to_thread(do[action])
         return RedirectResponse(f"{self.root}/jobs/{quote(id)}", 303)
+
+    async def cancel_sweep(self, request: Request) -> Response:
+        """End all jobs of a sweep."""
+        form, id = await self._form(request), request.path_params["id"]
+        if why := self._no(request, form):
+            return why
+        await asyncio.to_thread(actions.cancel, [id], wait=False)
+        return RedirectResponse(f"{self.root}/sweeps/{quote(id)}", 303)
 
     def wrong(self, request: Request, error: Exception) -> Response:
         """What the client refused, in its words."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator.client import comparison, jobs, output
+from orchestrator.client import comparison, evidence, jobs, output
 from orchestrator.client.jobs import STATES, JobFilter
 from orchestrator.home import Home
-from orchestrator.render.status import eta_seconds
+from orchestrator.render.status import eta_seconds, rows_lines
+from orchestrator.render.sweep import as_units, sweep_of
 from orchestrator.render.terminal import SEQUENCE
 from orchestrator.render.text import ago, clean, duration, iso, number, visible
 
@@ -23,6 +24,8 @@ PAGE = 100
 """Jobs on one page of the list."""
 TAIL = 64 << 10
 """Bytes of a log that are shown."""
+OVERLAID = 12
+"""Jobs whose curves are drawn over each other."""
 WIDEST = 2000
 """Pixels for which curves are thinned at most."""
 
@@ -45,9 +48,11 @@ class JobRow:
     age: str
     note: str
     labels: str
+    is_sweep: bool = False
+    """All jobs of a sweep as one."""
 
     @classmethod
-    def of(cls, job: Job, now: float) -> JobRow:
+    def of(cls, job: Job, now: float, *, is_sweep: bool = False) -> JobRow:
         """As it is at a moment."""
         steps = f"{job.step or 0:,}/{job.steps:,}" if job.steps else f"{job.step:,}" if job.step else ""
         note = ": ".join(filter(None, (job.reason, job.detail)))
@@ -67,6 +72,7 @@ class JobRow:
             ago(now - job.submitted),
             clean(note),
             " ".join(f"{key}={value}" for key, value in job.labels.items()),
+            is_sweep,
         )
 
 
@@ -78,11 +84,12 @@ def listing(query: Mapping[str, str]) -> dict[str, object]:
     shown = [
         job for job in found if _meant(job, text) and (not state or job.state == state or (state == "ACTIVE" and not job.ended))
     ]
-    shown.sort(key=lambda job: (job.ended is not None, -job.submitted))
+    ids = {job.id for job in shown}
+    shown = sorted(as_units(shown), key=lambda job: (job.ended is not None, -job.submitted))
     number_of = max(1, int(page)) if page.isdecimal() else 1
     now, at = time.time(), (number_of - 1) * PAGE
     return {
-        "rows": [JobRow.of(job, now) for job in shown[at : at + PAGE]],
+        "rows": [JobRow.of(job, now, is_sweep=job.id not in ids) for job in shown[at : at + PAGE]],
         "counts": [(name, counts[name]) for name in ("ACTIVE", *STATES) if counts[name] or name == "ACTIVE"],
         "active": sum(job.ended is None for job in found),
         "total": len(found),
@@ -120,8 +127,53 @@ def one(id: str) -> dict[str, object]:
         "inputs": [(each.path, each.source) for each in plan.inputs],
         "environment": f"{plan.environment.name}, {plan.environment.accelerator}, Python {plan.environment.python}",
         "settings": comparison.settings(plan),
+        "rows": rows_lines(job),
+        "part_of": _part_of(job),
         "pulled": str(pulls(job.id)) if pulls(job.id).exists() else "",
     }
+
+
+def _part_of(job: Job) -> tuple[str, str]:
+    """Path and name of the sweep, race or verification to which a job belongs; empty where it stands for itself."""
+    if sweep := sweep_of(job):
+        return "sweeps", sweep
+    kept = evidence.evidence_of(job)
+    return ("evidence", kept) if kept else ("", "")
+
+
+def sweep(id: str, query: Mapping[str, str]) -> dict[str, object]:
+    """A sweep: its points, the best first."""
+    from orchestrator.client.sweep import best  # noqa: PLC0415
+
+    found = best(id, metric=query.get("metric") or None, highest=query.get("highest") == "1")
+    now = time.time()
+    return {
+        "ranking": found,
+        "leaves": list(dict.fromkeys(leaf for point in found.points for leaf in point.sets)),
+        "rows": {point.job.id: JobRow.of(point.job, now) for point in found.points},
+        "shown": [point.job.id for point in found.points[:OVERLAID]],
+        "unit": JobRow.of(as_units([point.job for point in found.points])[0], now),
+        "ended": all(point.job.ended for point in found.points),
+    }
+
+
+def evidence_list() -> dict[str, object]:
+    """Races and verifications: those that run, and those that have ended."""
+    kept = evidence.all_kept()
+    running: dict[str, list[JobRow]] = {}
+    now = time.time()
+    for job in jobs.select_any(JobFilter(states=("ACTIVE",))):
+        if id := evidence.evidence_of(job):
+            running.setdefault(id, []).append(JobRow.of(job, now))
+    return {"kept": [(each, ago(now - each.made)) for each in kept], "running": running}
+
+
+def one_evidence(id: str) -> tuple[str, dict[str, object]]:
+    """Its kind, and a race or a verification as it was told, and the curves of those of its jobs that are still there."""
+    kept = evidence.get_kept(id)
+    known = [job.id for job in jobs.select_any(JobFilter(labels={kept.kind: id}))]
+    age = ago(time.time() - kept.made)
+    return kept.kind, {"kept": kept, "found": kept.document, "age": age, "jobs": sorted(known)[:OVERLAID]}
 
 
 def curves(ids: Sequence[str], width: int) -> dict[str, object]:

@@ -27,10 +27,10 @@ def lab(home):
 class Dashboard:
     """A running `tune dashboard`."""
 
-    def __init__(self, *words, **env) -> None:
+    def __init__(self, folder, *words, **env) -> None:
         argv = [sys.executable, "-m", "orchestrator.cli", "dashboard", "--port", "0", *words]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **env}
-        self.process = subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.entry = self.process.stdout.readline().strip()
         assert self.entry, self.process.stderr.read()
         self.url, _, self.token = self.entry.partition("?token=")
@@ -42,12 +42,12 @@ class Dashboard:
 
 
 @pytest.fixture
-def dashboard():
-    """Start dashboards; they end with the test, and none has written a traceback."""
+def dashboard(tmp_path):
+    """Start dashboards in an empty folder; they end with the test, and none has written a traceback."""
     running = []
 
     def start(*words, **env):
-        running.append(Dashboard(*words, **env))
+        running.append(Dashboard(tmp_path, *words, **env))
         return running[-1]
 
     yield start

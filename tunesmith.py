@@ -280,6 +280,8 @@ def submit(
     priority: int = 0,
     labels: Mapping[str, str] | None = None,
     snapshot: bool = False,
+    hold: bool = False,
+    after: Sequence[str] = (),
 ) -> JobHandle:
     """Queue a planned job. It outlives this process.
 
@@ -289,17 +291,21 @@ def submit(
         priority: higher starts earlier.
         labels: to find it by.
         snapshot: keep a copy of each input; else the job fails where one has changed before it begins.
+        hold: it starts only once it is released (`tune release`).
+        after: ids of other jobs, or `ID:OUTCOME` with `succeeded` (default), `failed`, `ended` or `ready`: it starts only once each has
+            become that. Where one has ended otherwise this job is CANCELLED (`dependency`).
 
     Raises:
-        InvalidRequest: an id or a label is written otherwise than it should be.
-        NotFound: a file that the recipe names is not there.
+        InvalidRequest: an id or a label is written otherwise than it should be, or a job to wait for has ended otherwise.
+        NotFound: a file that the recipe names is not there, or a job to wait for.
         MissingSecret: a secret that the job needs has no value.
         AlreadyExists: the id belongs to another job.
         Unreachable: the store does not answer.
     """
     from orchestrator.client import submit as client  # noqa: PLC0415
 
-    return JobHandle(client.submit(planned, id=id, priority=priority, labels=labels, snapshot=snapshot).id)
+    queued = client.submit(planned, id=id, priority=priority, labels=labels, snapshot=snapshot, hold=hold, after=after)
+    return JobHandle(queued.id)
 
 
 def sweep(

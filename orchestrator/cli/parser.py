@@ -70,17 +70,18 @@ def _recipe(command: argparse.ArgumentParser, on: str = "local") -> None:
 
 
 def _compiling(commands: Any) -> None:
+    from orchestrator.cli.queueing import add_waiting  # noqa: PLC0415  # pages of their own
+    from orchestrator.cli.sweep_parser import add_sweep  # noqa: PLC0415
+
     submit = _command(commands, "submit", "submit", "plan a recipe and run it as a job; print the job's id")
     _recipe(submit)
     submit.add_argument("--id", metavar="ID", help="id of the job; the same id submitted twice runs once (default: a new one)")
     _submitted(submit)
     about = "warn if a device does not hold the training (default), refuse it, or do not look"
     submit.add_argument("--fit", choices=("warn", "require", "off"), default="warn", help=about)
-    submit.add_argument("--hold", action="store_true", help="queue it, and start it only after tune release")
+    add_waiting(submit)
     submit.add_argument("--follow", action="store_true", help="show progress until the job ends; exit code 0 if it SUCCEEDED")
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every setting, and every file in full")
-    from orchestrator.cli.sweep_parser import add_sweep  # noqa: PLC0415  # a page of its own
-
     sweep = add_sweep(commands, _command)
     _recipe(sweep)
     _submitted(sweep)

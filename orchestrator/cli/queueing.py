@@ -31,6 +31,18 @@ def add_queueing(commands: object, command: Command) -> None:
         each.add_argument("--json", action="store_true", help="print one JSON document")
 
 
+def add_waiting(submit: argparse.ArgumentParser) -> None:
+    """What keeps a new job from starting at once."""
+    submit.add_argument("--hold", action="store_true", help="queue it, and start it only after tune release")
+    submit.add_argument(
+        "--after",
+        action="append",
+        default=[],
+        metavar="JOB[:OUTCOME]",
+        help="start it once JOB has succeeded, or :failed, :ended, :ready (may be repeated)",
+    )
+
+
 def hold(args: argparse.Namespace) -> int:
     """Keep jobs from starting."""
     from orchestrator.client import queueing  # noqa: PLC0415

@@ -34,7 +34,8 @@ def submit(args: argparse.Namespace) -> int:
     if args.dry_run:
         _show(job, args)
         return DONE
-    found = client.submit(job, id=args.id, priority=args.priority, labels=tags, snapshot=args.snapshot, hold=args.hold, say=say)
+    queued = {"priority": args.priority, "hold": args.hold, "after": args.after}
+    found = client.submit(job, id=args.id, labels=tags, snapshot=args.snapshot, say=say, **queued)
     if not args.to:
         say(f"trainer: {job.trainer} (chosen automatically; --to selects another)")
     if not found.new:

@@ -11,7 +11,7 @@ from orchestrator.client.jobs import find
 from orchestrator.client.session import session
 
 if TYPE_CHECKING:
-    from orchestrator.store import Changes, Job
+    from orchestrator.store import Changes, Job, Store
 
 
 def prioritize(names: Sequence[str], priority: int) -> list[str]:
@@ -28,28 +28,33 @@ def prioritize(names: Sequence[str], priority: int) -> list[str]:
         NotFound: there is no such job.
         ActionFailed: one does not wait any more; those before it in the list have the new priority.
     """
-    return _each(names, lambda job: {"priority": priority})
+    return _each(names, lambda job, _: {"priority": priority})
 
 
 def hold(names: Sequence[str]) -> list[str]:
     """Keep jobs that wait from starting, until they are released. See `prioritize`."""
     from orchestrator.store.rows import HELD, held  # noqa: PLC0415
 
-    return _each(names, lambda job: {"not_before": HELD, "detail": held(job.id)})
+    return _each(names, lambda job, _: {"not_before": HELD, "detail": held(job.id)})
 
 
 def release(names: Sequence[str]) -> list[str]:
-    """Let jobs start that are held, or that wait for their next attempt. See `prioritize`."""
-    return _each(names, lambda job: {"not_before": 0.0, "detail": ""})
+    """Let jobs start that are held, or that wait for other jobs or their next attempt. See `prioritize`."""
+
+    def free(job: Job, store: Store) -> Changes:
+        store.dependencies.forget(job.id)
+        return {"not_before": 0.0, "detail": ""}
+
+    return _each(names, free)
 
 
-def _each(names: Sequence[str], change: Callable[[Job], Changes]) -> list[str]:
+def _each(names: Sequence[str], change: Callable[[Job, Store], Changes]) -> list[str]:
     from orchestrator.daemon.client import wake  # noqa: PLC0415
 
     with session() as (home, store):
         found = find(store, names)
         for job in found:
-            if not store.change(job.id, expect=["QUEUED"], now=time.time(), event=True, **change(job)):
+            if not store.change(job.id, expect=["QUEUED"], now=time.time(), event=True, **change(job, store)):
                 raise ActionFailed(job.id, f"is {job.state}, and no longer waits")
         wake(home)
     return [job.id for job in found]

@@ -19,6 +19,7 @@ from orchestrator.home import Home, read_secrets
 if TYPE_CHECKING:
     from backends.plan import Input, Plan
     from orchestrator.store import NewJob
+    from orchestrator.store.dependencies import Dependency
     from orchestrator.store.requests import Fingerprint, JobRequest, SweepPoint
     from orchestrator.targets.model import Candidate
 
@@ -42,6 +43,7 @@ def submit(
     labels: Mapping[str, str] | None = None,
     snapshot: bool = False,
     hold: bool = False,
+    after: Sequence[str] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> Submitted:
     """Queue a planned job, and see that a controller takes it.
@@ -55,16 +57,19 @@ def submit(
         labels: to find it by.
         snapshot: keep a copy of each input, so that the job begins whatever happens to the original.
         hold: it starts only once it is released (`queueing.release`).
+        after: other jobs, `JOB` or `JOB:OUTCOME`: it starts only once each has become that; see `dependencies.Outcome`. A job whose
+            other has ended otherwise is CANCELLED (`dependency`).
         say: hears of what takes long, and what a user should know.
 
     Raises:
         InvalidRequest: an id or a label is written otherwise than it should be.
-        NotFound: a file that the recipe names is not there.
+        NotFound: a file that the recipe names is not there, or no job is one that it waits for.
         MissingSecret: a secret that the job needs has no value.
         AlreadyExists: the id belongs to another job.
         Unreachable: the store does not answer.
     """
     check_id(id)
+    needs = dependencies(after)
     labels = check_labels((labels or {}).items())
     check_inputs(job.plan)
     home = Home.find().make()
@@ -74,8 +79,39 @@ def submit(
     name = id or new_id(job.plan.recipe)
     tell_not_passed(job, say)
     copied = keep_inputs(home, job.plan, say) if snapshot else None
-    queued = QueuedJob(name, job.plan, job.candidates, priority, labels, copied, hold=hold)
+    queued = QueuedJob(name, job.plan, job.candidates, priority, labels, copied, hold=hold, after=needs)
     return Submitted(name, bool(enqueue_all(home, [queued], values)))
+
+
+def dependencies(after: Sequence[str]) -> tuple[Dependency, ...]:
+    """What a job waits for, out of `JOB` and `JOB:OUTCOME`; a sweep is all of its jobs.
+
+    Raises:
+        NotFound: there is no such job.
+        InvalidRequest: there is no such outcome, or it cannot come any more.
+    """
+    if not after:
+        return ()
+    from orchestrator.client.jobs import find_all  # noqa: PLC0415
+    from orchestrator.store.dependencies import OUTCOMES, Dependency, Settled, met  # noqa: PLC0415
+
+    out: dict[str, Dependency] = {}
+    with session() as here:
+        for text in after:
+            name, _, word = text.partition(":")
+            outcome = next((each for each in OUTCOMES if each == (word or "succeeded")), None)
+            if outcome is None:
+                rule = f"should be JOB or JOB:OUTCOME with one of {', '.join(OUTCOMES)}"
+                raise InvalidRequest(text, rule, argument="after")
+            for job in find_all(here.store, [name]):
+                need = Dependency(job.id, outcome)
+                if met(Settled("", need, job.state, job.reason, job.ended is not None)) is False:
+                    raise InvalidRequest(text, f"{job.id} has ended {job.state}: this job would never start", argument="after")
+                if out.setdefault(job.id, need) != need:
+                    raise InvalidRequest(
+                        text, f"{job.id} is waited for twice, {OUTCOMES[out[job.id].outcome]} too", argument="after"
+                    )
+    return tuple(out.values())
 
 
 def tell_not_passed(job: PlannedJob, say: Callable[[str], None]) -> None:
@@ -199,6 +235,8 @@ class QueuedJob(NamedTuple):
     """Of which sweep it is a point."""
     hold: bool = False
     """It starts only once it is released."""
+    after: tuple[Dependency, ...] = ()
+    """Other jobs that it waits for."""
 
 
 def enqueue(
@@ -278,10 +316,14 @@ def _requests(jobs: Sequence[QueuedJob]) -> list[JobRequest]:
 def _new(job: QueuedJob, request: JobRequest) -> NewJob:
     """As the store takes it."""
     from orchestrator.store import NewJob  # noqa: PLC0415
+    from orchestrator.store.dependencies import AFTER  # noqa: PLC0415
     from orchestrator.store.rows import HELD, held  # noqa: PLC0415
 
     plan, target = job.plan, names_of(job.candidates)
     digest = sha256(f"{plan.digest()} {target}".encode()).hexdigest()
     packed, steps = request.packed(), plan.promise.steps
     new = NewJob(job.id, plan.recipe, plan.backend, target, digest, packed, job.priority, job.labels, steps, request.lane)
-    return new._replace(not_before=HELD, detail=held(job.id)) if job.hold else new
+    new = new._replace(after=job.after)
+    if job.hold:
+        return new._replace(not_before=HELD, detail=held(job.id))
+    return new._replace(not_before=AFTER, detail=job.after[0].words) if job.after else new

@@ -95,7 +95,7 @@ class Controller:
             working = [each for each in working if each.job.state != "QUEUED"]
             for id in unwanted:
                 self.secrets.pop(id, None)
-        lanes = self.store.lanes()
+        lanes = self.queue.lanes()
         if start and lanes and (begun := self._admit(working, lanes)):
             statuses = self.executors.poll(self._watched(begun, abandoned=()), patience)
             self._heed(statuses, {each.job.id: each for each in (*working, *begun)})

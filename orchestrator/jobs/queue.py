@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from orchestrator.executors.base import Ask
-from orchestrator.store import Active, Store
+from orchestrator.store import Active, Changes, Store
 from orchestrator.store.attempts import AttemptRecord
+from orchestrator.store.dependencies import met, never
 from orchestrator.store.lanes import SWEEP, limit_of
 from orchestrator.store.requests import JobRequest
 from orchestrator.targets.node import Placement
 
 PAGE = 8
 """Jobs of a lane that are read at once."""
+SPARSE = 20.0
+"""Jobs that wait for others are looked at for one part of the time in so many."""
 AGAIN = 5.0
 """Seconds after which jobs that came meanwhile are told why they wait, too: it takes time by their number."""
 
@@ -36,6 +39,29 @@ class Queue:
     """When to say so again, by the monotonic clock."""
     _room: dict[str, int] = field(default_factory=dict)
     """Sweep -> how many more of its jobs may begin, of those with a limit."""
+    _settling: float = 0.0
+    """When to look again at jobs that wait for others, by the monotonic clock."""
+
+    def lanes(self) -> list[str]:
+        """Lanes in which jobs wait, once those that waited for others and need not any more are let go."""
+        began = time.monotonic()
+        if began >= self._settling:
+            while self._settle():  # one that ends may be what the next one waits for
+                pass
+            self._settling = time.monotonic() + SPARSE * (time.monotonic() - began)
+        return self.store.lanes()
+
+    def _settle(self) -> bool:
+        """Let jobs start whose others have become what they wait for, and end those whose others never will; did one end?"""
+        ended = False
+        for each in self.store.dependencies.settled():
+            answer, now = met(each), time.time()
+            if answer:
+                self.store.dependencies.meet(each)
+            elif answer is False:
+                end: Changes = {"state": "CANCELLED", "reason": "dependency", "detail": never(each), "ended": now}
+                ended |= self.store.change(each.job, expect=["QUEUED"], now=now, **end)
+        return ended
 
     def heads(self, lanes: Sequence[str], working: Iterable[Active] = ()) -> list[Iterator[Ask]]:
         """Jobs of each lane by their order; what was read of them before is not read again. Of a sweep with a limit no more than may begin.

@@ -51,6 +51,14 @@ QUEUE = (
 )
 """Indexes by which a controller finds what works and what may start, however many jobs wait."""
 
+DEPENDENCIES = """CREATE TABLE dependencies (
+    job BIGINT NOT NULL REFERENCES jobs,
+    needs TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    PRIMARY KEY (job, needs)
+)"""
+"""What jobs wait for: see `dependencies.Dependency`. A row goes when it is met, or when its job starts or ends otherwise."""
+
 
 def _fill_queue(database: Writer) -> None:
     """Give each job that has not ended its lane, and the time before which it may not start."""
@@ -86,6 +94,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(
         3, "what became of a job's rows stands beside it", ("ALTER TABLE jobs ADD COLUMN rows TEXT NOT NULL DEFAULT '{}'",)
     ),
+    Migration(4, "a job may wait for others", (DEPENDENCIES,)),
 )
 
 VERSION = MIGRATIONS[-1].version

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypedDict
 
+from .dependencies import Dependency
+
 Want = Literal["", "cancel", "abandon"]
 """What the user asked for and has not got yet. `abandon` is a cancel that waits for no host that does not answer."""
 
@@ -56,6 +58,8 @@ class NewJob(NamedTuple):
     """Seconds since the epoch before which it may not start; `HELD`: not before somebody says so."""
     detail: str = ""
     """What it waits for, where it is that."""
+    after: tuple[Dependency, ...] = ()
+    """Other jobs that it waits for."""
 
 
 class Job(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .database import Database, storable, uncollected
+from .dependencies import Dependencies
 from .lanes import owned, owner_of, pinned
 from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
 from .thinning import ThinnedCurve, thinned
@@ -40,6 +41,7 @@ class Store:
         self._database, self.owner = database, owner
         # not by `<` and `>=`, which go by the rules of some language in PostgreSQL
         self._mine = f" AND substr(jobs.lane, 1, {len(owner) + 1}) = '{owned('', owner)}'" if owner else ""
+        self.dependencies = Dependencies(database, self._mine)
 
     def __enter__(self) -> Self:
         return self
@@ -83,6 +85,7 @@ class Store:
         if added:
             self._database.execute("INSERT INTO requests (job, text) VALUES (?, ?)", (key, job.request))
             self._append(key, Event(job.id, 1, now, "", "QUEUED", detail=job.detail))
+            self.dependencies.add(key, job.after)
         if owner_of(there) != owner_of(lane):
             raise Duplicate(f"job {job.id}: this id belongs to a job that was submitted in another state folder")
         if digest != job.digest:
@@ -149,6 +152,7 @@ class Store:
                 self._set(key, {"lane": pinned(lane, positions or {})})
             if positions:
                 self._keep(key, attempt + 1, positions)
+            self.dependencies.drop(key)
             self._append(key, Event(id, attempt + 1, now, state, "QUEUED", "", why))
             return attempt + 1
 

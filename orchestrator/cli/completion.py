@@ -63,7 +63,7 @@ def _completer(action: argparse.Action) -> Callable[..., Iterable[str]] | None:
         return _named(_targets)
     first = kind.partition("|")[0]
     found = {
-        "JOB": _named(_jobs),
+        **dict.fromkeys(("JOB", "JOB[:OUTCOME]"), _named(_jobs)),
         "TARGET": _listed(_targets),
         "TRAINER": _named(_trainers),
         "all": _listed(_trainers),

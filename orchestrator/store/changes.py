@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class JobChanges:
-    """Jobs that are new or have changed since the last look. Of one store and one thread."""
+    """Jobs that are new or have changed since the last look. For one thread, on a connection by which nobody writes."""
 
     def __init__(self, store: Store) -> None:
         """What is there now is no news."""

@@ -100,7 +100,7 @@ def precision(*also: str) -> Row:
 
 
 PLAIN = {
-    "gemma2": "would leave out the soft cap of its attention's logits",
+    "gemma2": "has no soft cap of logits, which its attention has (older releases of transformers left it out without a word)",
     "gpt_oss": "has no sinks, which its attention has",
 }
 """Families whose attention torch's fused kernel does not have; shims/tune_attention.py sees to those of a folder."""

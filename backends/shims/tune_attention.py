@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 PLAIN = {
-    "gemma2": "would leave out the soft cap of its attention's logits (attn_logit_softcapping), without a word",
+    "gemma2": "has no soft cap of logits, which its attention has (attn_logit_softcapping)",
     "gpt_oss": "has no sinks, which its attention has",
 }
 """model_type -> what scaled_dot_product_attention does to it: https://github.com/huggingface/transformers/blob/v5.13.1/src/transformers/

@@ -148,5 +148,5 @@ def test_computed_memory_is_right(name):
     for said, each, what in COMPUTED.findall(LIBRARY[name].read_text()):
         model = MODELS[recipe.method.distill.teacher if "teacher" in what else recipe.model.id]
         assert (shares > 1) == bool(each)
-        wide = {"bf16": 1, "bf16-mixed": 2}[recipe.train.precision]
+        wide = {"bf16": 1, "bf16-mixed": 2, "fp32": 2}[recipe.train.precision]
         assert float(said) == pytest.approx(wide * model.parameters * BYTES[what] / shares / 2**30, abs=0.05)

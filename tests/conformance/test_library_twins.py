@@ -90,9 +90,9 @@ def changes(name, folder="./twin"):
 
 def refused(name, trainer):
     """Why a trainer cannot express a recipe for its twin; empty where it can."""
-    path, families = LIBRARY[name], BACKENDS[trainer].families
-    if families and (family := TWINS[twin_of(read(name).model.id)].family) not in families:
-        return f"model.id: {family} by names of the model table alone"
+    if lack := BACKENDS[trainer].lacks(MODELS[read(name).model.id]._asdict()):
+        return f"model.id: {lack}"
+    path = LIBRARY[name]
     recipe = parse(path.read_text(), name=str(path), base=str(path.parent), sets=changes(name), trainers=BACKENDS)
     try:
         plan(BACKENDS[trainer], recipe, Target("local", "cpu"))

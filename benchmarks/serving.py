@@ -25,7 +25,7 @@ from backends.stages.stage import StageContext
 from orchestrator.client.stages import checked
 
 MAKE = Path(__file__).parents[1] / "tests" / "conformance" / "adapted.py"
-PROMPT, REPLY, REQUESTS = 512, 32, 48
+PROMPT, REPLY, REQUESTS = 512, 32, 32
 """Tokens of a prompt and of a reply, and requests of each measure."""
 PUBLISHED = {
     "Llama 2 7B": (32, 32, 32, 128),

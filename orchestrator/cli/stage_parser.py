@@ -84,7 +84,9 @@ def _add_push(commands: object, command: Command) -> None:
     push = command(commands, "push", "stages", "upload a model to a hub with a model card; private by default")
     _model(push)
     push.add_argument("--repo", required=True, metavar="OWNER/NAME", help="repository on the hub; made if it does not exist")
-    push.add_argument("--what", choices=("model", "adapter"), help="the merged model or its adapter (default: model)")
+    push.add_argument(
+        "--what", dest="part", choices=("model", "adapter"), help="the merged model or its adapter (default: model)"
+    )
     push.add_argument("--public", action="store_true", help="make the repository public")
     push.add_argument("--token", dest="token_name", metavar="NAME", help="name of the secret with the token (default: HF_TOKEN)")
     push.add_argument("--branch", metavar="NAME", help="branch of the repository (default: main)")

@@ -74,6 +74,6 @@ def export(args: argparse.Namespace) -> int:
 
 def push(args: argparse.Namespace) -> int:
     """The model on a hub."""
-    names = ("what", "token_name", "branch")
-    settings = {name: value for name in names if (value := getattr(args, name)) is not None}
+    given = {"what": args.part, "token_name": args.token_name, "branch": args.branch}
+    settings = {name: value for name, value in given.items() if value is not None}
     return _run("push", args, {**settings, "repo": args.repo, "private": not args.public})

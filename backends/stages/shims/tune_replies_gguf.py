@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ def params(file: Path, context: int) -> Any:
     found.n_ctx = context
     found.n_parallel, found.n_gpu_layers, found.warmup, found.cache_ram_mib = 1, 0, False, 0
     found.verbosity = -1
+    if threads := int(
+        os.environ.get("OMP_NUM_THREADS") or 0
+    ):  # its threads wait for each other by spinning: more than cores starve
+        found.cpuparams.n_threads = found.cpuparams_batch.n_threads = threads
     return found
 
 

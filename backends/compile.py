@@ -63,7 +63,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
         files=_files(backend, recipe, specs),
         steps=(*_first_steps(python, specs), *backend.steps(launch, python)),
         inputs=_inputs(flat, recipe.base),
-        env=tuple(sorted({**_ENV, **backend.env, **_hub(flat), **_threads(target)}.items())),
+        env=tuple(sorted({**_ENV, **backend.env, **_hub(flat), **_trackers(flat), **_threads(target)}.items())),
         secrets=_secrets(flat),
         promise=Promise(flat["train.steps"], HF_LAYOUT),
         watch=backend.watch,
@@ -256,13 +256,23 @@ def _hub(flat: Flat) -> dict[str, str]:
     return {} if online else {"HF_HUB_OFFLINE": "1"}
 
 
+def _trackers(flat: Flat) -> dict[str, str]:
+    """What services read when they are imported, which trainers do in their own time."""
+    services = flat["log.trackers"]
+    offline = {"WANDB_MODE": "offline"} if "wandb" in services and flat["log.wandb_mode"] == "offline" else {}
+    return offline | ({"TRACKIO_DIR": "out/trackio"} if "trackio" in services else {})
+
+
 def _threads(target: Target) -> dict[str, str]:
     return {"OMP_NUM_THREADS": str(target.threads)} if target.threads else {}
 
 
 def _secrets(flat: Flat) -> tuple[str, ...]:
     entry = _entry(flat)
-    wanted = {"HF_TOKEN": bool(entry and entry.gated), "WANDB_API_KEY": "wandb" in flat["log.trackers"]}
+    wanted = {
+        "HF_TOKEN": bool(entry and entry.gated),
+        "WANDB_API_KEY": "wandb" in flat["log.trackers"] and flat["log.wandb_mode"] == "online",
+    }
     return tuple(dict.fromkeys([*flat["secrets"], *(name for name, is_wanted in wanted.items() if is_wanted)]))
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from backends.hf import train as hf
 from backends.hf.names import HF, TRAINER
 from backends.mapping.data import shared_data
-from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import Context, Row, Value, Values, Variant, cannot, const, couple
+from backends.mapping.launch import LAUNCH, NO_TRACKIO
+from backends.mapping.rows import Context, Row, Unsupported, Value, Values, Variant, cannot, const, couple
 from backends.recipe.leaves import PROJECT
 from backends.report import Kind
 
@@ -17,12 +17,16 @@ SOURCE = HF + "trainer.py"
 
 
 def trackers() -> Row:
-    """transformers' callbacks report; a project and MLflow's server are known to them by the environment alone."""
+    """As `report_to` and `run_name` of transformers, for which our callback reports (shims/tune_trackers.py)."""
     keys = ("report_to", "run_name", f"{TRAINER}:project", f"{TRAINER}:mlflow_uri", f"{LAUNCH}:log")
 
     def to(name: str, wanted: list[str], project: str | None, run: str | None, uri: str | None, _: Context) -> Values:
         mlflow = (uri or "file:out/mlflow") if "mlflow" in wanted else None
-        return wanted, run or name, project or PROJECT, mlflow, [name, wanted, project, run, uri]
+        has = [each for each in wanted if each != "trackio"]
+        values = has, run or name, project or PROJECT, mlflow, [name, has, project, run, uri]
+        if has != wanted:
+            raise Unsupported("log.trackers", NO_TRACKIO, kind="todo", fallback=dict(zip(keys, values, strict=True)))
+        return values
 
     return couple(
         ("name", "log.trackers", "log.project", "log.run", "log.mlflow_uri"),

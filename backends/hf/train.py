@@ -7,7 +7,7 @@ from collections.abc import Callable
 from backends.hf.names import ACCELERATE, EXPORT, HF, TRAINER
 from backends.mapping.batch import batch_per_device
 from backends.mapping.data import DATA
-from backends.mapping.launch import LAUNCH, resume
+from backends.mapping.launch import LAUNCH, OFFLINE, resume
 from backends.mapping.rows import (
     ABSENT,
     Context,
@@ -306,6 +306,7 @@ def logs() -> tuple[Row, ...]:
     workers = "the rows are in memory"
     return (
         handled_by_us("log.every", "we keep every n-th point of what is read"),
+        OFFLINE,
         const("logging_steps", 1, "every step is checked"),
         const("dataloader_num_workers", 0, workers),
         const("dataloader_pin_memory", lambda context: context.accelerator == "cuda", workers),

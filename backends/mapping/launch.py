@@ -86,4 +86,21 @@ def no_trackers(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:
         handled_by_us("log.project", "only with trackers"),
         handled_by_us("log.run", "only with trackers"),
         handled_by_us("log.mlflow_uri", "only with trackers"),
+        handled_by_us("log.wandb_mode", "only with trackers"),
     )
+
+
+OFFLINE = handled_by_us("log.wandb_mode", "WANDB_MODE of the job's environment")
+NO_TRACKIO = "trackio is not in the trainer's environment"
+
+
+def trackers(theirs: str) -> Row:
+    """log.trackers, of a trainer whose environment has all but trackio."""
+
+    def to(wanted: list[str], _: Context) -> Values:
+        if "trackio" in wanted:
+            others = [each for each in wanted if each != "trackio"]
+            raise Unsupported("log.trackers", NO_TRACKIO, kind="todo", fallback={theirs: others})
+        return (wanted,)
+
+    return Row(("log.trackers",), (theirs,), to, lambda wanted, _: (wanted,))

@@ -29,6 +29,7 @@ import torch
 import tune_checkpoints
 import tune_noise
 import tune_shared
+import tune_trackers
 import tune_witness
 from safetensors.torch import load_file
 from torch.optim.lr_scheduler import LambdaLR
@@ -49,6 +50,7 @@ class Exact:
     def __init__(self, *args: Any, **kw: Any) -> None:
         self.wish = json.loads(Path("trainer.json").read_text())
         settings = kw["args"]
+        self.trackers, settings.report_to = settings.report_to, []  # transformers' callbacks have names of their own for all
         settings.train_sampling_strategy = "random" if self.wish["shuffle"] else "sequential"
         settings.shuffle_dataset = self.wish["shuffle"]
         settings.eval_on_start = self.wish["eval_on_start"] and not tune_checkpoints.begun()
@@ -145,8 +147,22 @@ def stalled(losses: list[float], patience: int) -> bool:
     return bool(before) and not min(last) < min(before)
 
 
+_NAMES = {
+    "loss": "loss",
+    "learning_rate": "lr",
+    "grad_norm": "grad_norm",
+    "tokens": "tokens",
+    "memory_gib": "memory_gib",
+    "epoch": "epoch",
+    "eval_loss": "eval_loss",
+    "reward": "reward",
+    "kl": "kl",
+}
+"""transformers' name of a metric -> tune's, for the services."""
+
+
 class Journal(TrainerCallback):
-    """Writes metrics.jsonl, asks for an evaluation at the end, and keeps the list of checkpoints."""
+    """Writes metrics.jsonl, reports to the services, asks for an evaluation at the end, and keeps the list of checkpoints."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -155,6 +171,9 @@ class Journal(TrainerCallback):
         facts = tune_shared.manifest(folder) if folder and kind != "grpo" else {}
         self._counts = {name: facts[f"{name}_per_step"] for name in ("tokens", "loss_tokens") if facts}
         self._seen: int | None = None
+        asked = trainer.trackers if trainer.args.process_index == 0 else ()
+        about = {name: trainer.wish.get(name) for name in ("project", "mlflow_uri")}
+        self._runs = tune_trackers.begin(asked, _NAMES, run=trainer.args.run_name, **about)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002 - transformers calls it so
         """transformers makes 8 of 0.07 of 100 steps, which is a little more than 7 in binary."""
@@ -187,6 +206,7 @@ class Journal(TrainerCallback):
         """Where training ends early the last evaluation may have looked at some rows only."""
         if self._trainer.stopped and self._trainer.wish["eval_batches"]:
             self._trainer.evaluate()
+        self._runs.end()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
         """A checkpoint is complete when every process has written its part."""
@@ -206,6 +226,7 @@ class Journal(TrainerCallback):
             line["memory_gib"] = logs.get("memory/max_allocated (GiB)") or torch.cuda.max_memory_allocated() / 2**30
         with Path(args.output_dir, "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
+        self._runs.log(state.global_step, line)
 
     def _tokens(self, step: int) -> dict[str, int]:
         """Tokens up to this step as the data step counted them, or as they went by where the trainer reads the rows. Nobody counts the

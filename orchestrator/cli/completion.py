@@ -67,6 +67,7 @@ def _completer(action: argparse.Action) -> Callable[..., Iterable[str]] | None:
         "TARGET": _listed(_targets),
         "TRAINER": _named(_trainers),
         "all": _listed(_trainers),
+        "A,B": _listed(_trainers),
         "SETTING": _named(_settings),
         "ENGINE": _named(_engines),
         "PATH=VALUE": _settings_and_values,

@@ -87,13 +87,14 @@ def _compiling(commands: Any) -> None:
     _submitted(sweep)
     fit = _command(commands, "fit", "fit", "tell whether a training fits, how long it takes and what it costs")
     _recipe(fit, on="")
-    fit.add_argument("--to", metavar="TRAINER", help="the trainer (default: the first that supports the recipe)")
+    fit.add_argument("--to", metavar="A,B", help="trainers: the first that supports the recipe (default: of all)")
     fit.add_argument("--json", action="store_true", help="print one JSON document")
     translate = _command(
         commands, "translate", "translate", "convert a recipe to trainers' own configs and commands, with a translation report"
     )
     _recipe(translate, on="")
-    translate.add_argument("--to", default="all", metavar="TRAINER|all", help="one trainer, or all side by side (default: all)")
+    translate.add_argument("--to", default="all", metavar="all|A,B", help="trainers, side by side (default: all)")
+    translate.add_argument("--eject", metavar="FOLDER", help="write folders that train without tune, with a README")
     translate.add_argument(
         "--as", dest="engine", metavar="ENGINE", help="write a task file for skypilot, dstack, kubeflow or slurm"
     )
@@ -117,7 +118,7 @@ def _compiling(commands: Any) -> None:
 
 def _submitted(command: argparse.ArgumentParser) -> None:
     """What all commands take that put jobs of a recipe into the queue."""
-    command.add_argument("--to", metavar="TRAINER", help="the trainer (default: the first that supports the recipe)")
+    command.add_argument("--to", metavar="A,B", help="trainers: the first that supports the recipe (default: of all)")
     command.add_argument(
         "--snapshot", action="store_true", help="copy the input files; without it, a job fails if one has changed"
     )

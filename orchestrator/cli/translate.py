@@ -26,6 +26,8 @@ def translate(args: argparse.Namespace) -> int:
     """Native config files, commands, environment and report, of one trainer or of all side by side."""
     if args.engine:
         return _exported(args)
+    if args.eject:
+        return _ejected(args)
     found = translated(recipe(args), to=args.to, on=args.on, accept=args.accept, say=say)
     if args.out:
         for folder in found.write(args.out):
@@ -33,10 +35,10 @@ def translate(args: argparse.Namespace) -> int:
     if args.json:
         documents = {name: _document(each) for name, each in found.plans.items()}
         print(json.dumps({"recipe": found.recipe, "backends": documents}, indent=1))
-    elif args.to == "all":
+    elif len(found.plans) > 1:
         print(_beside(found, verbose=args.verbose))
     else:
-        print(_alone(found.plans[args.to], verbose=args.verbose))
+        print(_alone(*found.plans.values(), verbose=args.verbose))
     return DONE if found.expressible else INEXPRESSIBLE
 
 
@@ -53,6 +55,15 @@ def _exported(args: argparse.Namespace) -> int:
         print(json.dumps({"recipe": found.name, "engine": args.engine, "task": text}, indent=1))
     else:
         print(text, end="")
+    return DONE
+
+
+def _ejected(args: argparse.Namespace) -> int:
+    """Folders that train without tune."""
+    from orchestrator.client.eject import eject  # noqa: PLC0415  # few do
+
+    for folder in eject(recipe(args), args.eject, to=args.to, on=args.on, accept=args.accept, say=say):
+        print(folder)
     return DONE
 
 

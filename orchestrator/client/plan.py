@@ -89,7 +89,7 @@ def plan(
 
     Args:
         recipe: what to train.
-        to: the trainer; None: the first that can express the recipe.
+        to: the trainer, or several, `A,B`, of which the first is taken that can express the recipe; None: of all.
         on: a target or group of clusters.yaml, or `A,B`.
         accept: leaves that may be lost, by name.
         ask: ask hosts of which nothing is known yet what they have; without it no network is touched.
@@ -118,7 +118,7 @@ def plan(
 
 
 def decide(recipe: Recipe, target: Target, to: str | None = None, accept: Iterable[str] = ()) -> Plan:
-    """The plan of the trainer asked for, or of the first that can express the recipe.
+    """The plan of the first trainer that can express the recipe: of those asked for, `A,B`, or of all.
 
     Raises:
         NotExpressible: it cannot, or none can.
@@ -127,7 +127,7 @@ def decide(recipe: Recipe, target: Target, to: str | None = None, accept: Iterab
     check_size(recipe, target)
     check_accelerator(recipe, target, accept := frozenset(accept))
     refusals: dict[str, Report] = {}
-    for each in [trainer(to)] if to else candidates(recipe):
+    for each in trainers(to) if to else candidates(recipe):
         if (unread := for_others(each, recipe, accept)).refused:
             refusals[each.name] = unread
             continue
@@ -146,6 +146,19 @@ def candidates(recipe: Recipe) -> list[Backend]:
     """
     written = [name for name in names() if recipe.native.get(name)]
     return list(map(trainer, written)) or list(BACKENDS.values())
+
+
+def trainers(wanted: str) -> list[Backend]:
+    """Those of `A,B`, in that order.
+
+    Raises:
+        NotFound: there is none of such a name.
+        InvalidRequest: the package that brings one cannot be loaded, or none is named.
+    """
+    names_ = list(dict.fromkeys(name for name in map(str.strip, wanted.split(",")) if name))
+    if not names_:
+        raise InvalidRequest(wanted, "should name trainers, A,B", argument="to")
+    return list(map(trainer, names_))
 
 
 def trainer(name: str) -> Backend:

@@ -11,7 +11,7 @@ from backends.compile import plan as compiled
 from backends.recipe.flat import leaves
 from backends.registry import BACKENDS, Unloadable, find, others
 from orchestrator.client.errors import InvalidRequest, NotFound, did_you_mean
-from orchestrator.client.plan import check_inputs, decide, trainer
+from orchestrator.client.plan import check_inputs, decide, trainers
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import check_accepted
 from orchestrator.client.targets import machine
@@ -68,7 +68,7 @@ def translate(
 
     Args:
         recipe: what to train.
-        to: a trainer, or `all`.
+        to: a trainer, several, `A,B`, or `all`.
         on: a target; None: a machine such as the recipe asks for.
         accept: leaves that may be lost, by name.
         say: is told of a trainer of another package that cannot be loaded and is left out.
@@ -80,7 +80,7 @@ def translate(
     check_accepted(recipe, accept)
     where = machine(on, recipe)
     plans: dict[str, Plan | Inexpressible] = {}
-    for each in _all(say) if to == "all" else [trainer(to)]:
+    for each in _all(say) if to == "all" else trainers(to):
         try:
             plans[each.name] = compiled(each, recipe, where, accept)
         except Inexpressible as error:

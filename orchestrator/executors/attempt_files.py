@@ -15,8 +15,9 @@ from orchestrator.targets.connect import connect, ssh_address
 from orchestrator.targets.node import Node
 from orchestrator.transports.base import Transport
 
-RESULTS = ("work/checkpoint", "work/adapter")
-"""What every job that has trained leaves, in Hugging Face layout."""
+_TRACKED = ("tensorboard", "run/tensorboard", "wandb", "mlflow", "trackio")
+RESULTS = ("work/checkpoint", "work/adapter", *(f"work/out/{name}" for name in _TRACKED))
+"""What every job that has trained leaves, in Hugging Face layout, and what trackers wrote into files."""
 
 
 def brought(home: Home, job: str, attempt: int) -> Path:

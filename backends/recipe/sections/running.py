@@ -27,14 +27,17 @@ class Log(Section):
 
     every: Positive = 1
     """Optimizer steps between points."""
-    trackers: list[Literal["tensorboard", "wandb", "mlflow"]] = []
-    """Services that get the metrics besides tune itself. wandb wants WANDB_API_KEY, which then is a secret of the job."""
+    trackers: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = []
+    """Services that get the metrics besides tune itself: see docs/trackers.md. wandb wants WANDB_API_KEY, which then is a secret of
+    the job, unless it is offline."""
     project: Word | None = None
     """What the services call the project; null: `tunesmith`."""
     run: Word | None = None
-    """What they call the run; null: the recipe's name."""
+    """What they call the run; null: the job's id."""
     mlflow_uri: Word | None = None
     """Address of the MLflow server; null: files in the job's folder."""
+    wandb_mode: Literal["online", "offline"] = "online"
+    """`offline`: wandb writes files in the job's folder, without a key or network; `tune pull` brings them, `wandb sync` sends them."""
 
 
 class Resources(Section):

@@ -25,15 +25,17 @@ from backends.upstream.known_keys import KnownKeys
 
 def _trackers() -> Row:
     """The services' own keys; what they call the run is the recipe's name unless it says otherwise."""
-    switches = {"tensorboard": "use_tensorboard", "wandb": "use_wandb", "mlflow": "use_mlflow"}
-    named = ("wandb_project", "wandb_name", "mlflow_experiment_name", "mlflow_run_name", "mlflow_tracking_uri")
+    switches = {"tensorboard": "use_tensorboard", "wandb": "use_wandb", "mlflow": "use_mlflow", "trackio": "use_trackio"}
+    mlflow_keys = ("mlflow_experiment_name", "mlflow_run_name", "mlflow_tracking_uri")
+    named = ("wandb_project", "wandb_name", *mlflow_keys, "trackio_project_name", "trackio_run_name")
     theirs = (*switches.values(), *named, f"{LAUNCH}:log")
 
     def to(name: str, wanted: list[str], project: str | None, run: str | None, uri: str | None, _: Context) -> Values:
         what, which = project or PROJECT, run or name
         wandb = (what, which) if "wandb" in wanted else (ABSENT, ABSENT)
         mlflow = (what, which, uri or "file:out/mlflow") if "mlflow" in wanted else (ABSENT,) * 3
-        return *(each in wanted for each in switches), *wandb, *mlflow, [name, wanted, project, run, uri]
+        trackio = (what, which) if "trackio" in wanted else (ABSENT, ABSENT)
+        return *(each in wanted for each in switches), *wandb, *mlflow, *trackio, [name, wanted, project, run, uri]
 
     return couple(
         ("name", "log.trackers", "log.project", "log.run", "log.mlflow_uri"),

@@ -126,6 +126,9 @@ def around() -> tuple[ImportRow, ...]:
                 "mlflow_experiment_name",
                 "mlflow_run_name",
                 "mlflow_tracking_uri",
+                "use_trackio",
+                "trackio_project_name",
+                "trackio_run_name",
             ),
             _trackers,
         ),
@@ -193,7 +196,16 @@ def _saving(steps: Value, strategy: Value, per_epoch: Value) -> Flat:
 
 
 def _trackers(
-    board: Value, project: Value, wandb: Value, mlflow: Value, run: Value, experiment: Value, attempt: Value, uri: Value
+    board: Value,
+    project: Value,
+    wandb: Value,
+    mlflow: Value,
+    run: Value,
+    experiment: Value,
+    attempt: Value,
+    uri: Value,
+    trackio: Value,
+    *space: Value,
 ) -> Flat:
     services = [
         name
@@ -201,11 +213,13 @@ def _trackers(
             ("tensorboard", board is True),
             ("wandb", isinstance(project, str) and wandb is not False),
             ("mlflow", mlflow is True),
+            ("trackio", trackio is True),
         )
         if on
     ]
     if not services:
         return {}
-    values = {"log.project": project if "wandb" in services else experiment, "log.run": run if "wandb" in services else attempt}
+    first = (project, run) if "wandb" in services else (experiment, attempt) if "mlflow" in services else space
+    values = dict(zip(("log.project", "log.run"), first, strict=True))
     values |= {"log.mlflow_uri": uri} if "mlflow" in services else {}
     return {"log.trackers": services, **{leaf: value for leaf, value in values.items() if isinstance(value, str) and value}}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from backends.mapping.batch import batch_global
 from backends.mapping.data import DATA
-from backends.mapping.launch import LAUNCH, no_trackers, resume
+from backends.mapping.launch import LAUNCH, OFFLINE, no_trackers, resume, trackers
 from backends.mapping.rows import (
     ABSENT,
     Context,
@@ -350,4 +350,6 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
     if variant.native:
         why = "LitGPT takes one logger, and its CSV is what tune reads; use data.rendering: shared"
         return no_trackers("never", why, SEE + "utils.py")
-    return tuple(same(f"log.{leaf}", f"data.init_args.{leaf}") for leaf in ("trackers", "project", "run", "mlflow_uri"))
+    at = "data.init_args."
+    named = (same(f"log.{leaf}", f"{at}{leaf}") for leaf in ("project", "run", "mlflow_uri"))
+    return trackers(f"{at}trackers"), *named, OFFLINE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from backends.mapping.launch import resume
+from backends.mapping.launch import OFFLINE, resume
 from backends.mapping.rows import Context, Row, Unsupported, Values, Variant, cannot, const, couple, handled_by_us, same
 from backends.recipe.leaves import PROJECT
 from backends.report import Kind as Lack
@@ -89,13 +89,12 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
     def to(trackers: list[str], project: str | None, run: str | None, _: Context) -> Values:
         wandb = "wandb" in trackers and not tunix(variant)
         values = ("tensorboard" in trackers, wandb, wandb, project or PROJECT, run or "")
-        if "mlflow" in trackers:
-            raise Unsupported("log.trackers", "MaxText has no mlflow", see=see, fallback=dict(zip(keys, values, strict=True)))
+        fallback = dict(zip(keys, values, strict=True))
+        if lacking := [each for each in trackers if each in ("mlflow", "trackio")]:
+            raise Unsupported("log.trackers", f"MaxText has no {lacking[0]}", see=see, fallback=fallback)
         if "wandb" in trackers and tunix(variant):
             why = "Tunix starts a wandb run of its own beside MaxText's"
-            raise Unsupported(
-                "log.trackers", why, kind="todo", see=TUNIX + "metrics_logger.py", fallback=dict(zip(keys, values, strict=True))
-            )
+            raise Unsupported("log.trackers", why, kind="todo", see=TUNIX + "metrics_logger.py", fallback=fallback)
         return values
 
     def back(board: bool, wandb: bool, _wandb: bool, project: str, run: str, _: Context) -> Values:
@@ -105,4 +104,5 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
     return (
         couple(("log.trackers", "log.project", "log.run"), keys, to, back, why="event files are in out/run/tensorboard"),
         handled_by_us("log.mlflow_uri", "MaxText has no mlflow"),
+        OFFLINE,
     )

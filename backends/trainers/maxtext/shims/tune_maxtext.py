@@ -27,6 +27,7 @@ import tune_maxtext_hosts
 import tune_maxtext_mends
 import tune_shape
 import tune_shared
+import tune_trackers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -224,7 +225,9 @@ def _surroundings(wish: Mapping[str, Any]) -> None:
     """
     for name in [name for name in os.environ if name.startswith("M_")]:
         del os.environ[name]
-    if not wish["wandb"]:
+    if wish["wandb"]:
+        tune_trackers.name_wandb()
+    else:
         os.environ["WANDB_MODE"] = "disabled"
     if wish["accelerator"] == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"

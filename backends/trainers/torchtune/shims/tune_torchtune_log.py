@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import tune_checkpoints
 import tune_resolved
 import tune_shared
+import tune_trackers
 from omegaconf import OmegaConf
 from torchtune.training import metric_logging
 
@@ -18,8 +19,16 @@ if TYPE_CHECKING:
     import torch
     from torchtune.training.metric_logging import MetricLoggerInterface
 
-_PROJECT = "tunesmith"
-
+_NAMES = {
+    "loss": "loss",
+    "lr": "lr",
+    "grad_norm": "grad_norm",
+    "peak_memory_alloc": "memory_gib",
+    "tokens_per_second_per_gpu": "loss_tokens_per_second",
+    "class_loss": "class_loss",
+    "kd_loss": "kd_loss",
+}
+"""torchtune's name of a metric -> tune's, for the services."""
 
 _NORMS: list[float] = []
 """Of the last step's gradient, where `norms_of` was called."""
@@ -35,20 +44,19 @@ def norms_of(optimizer: torch.optim.Optimizer) -> None:
 
 
 class _Log:
-    """Several loggers as one. Values become plain numbers, which every service takes; `lr` is the rate that the step used, where
+    """The log that tune reads, and runs at services. Values become plain numbers, which every service takes; `lr` is the rate that the step used, where
     torchtune's recipes say the next step's, and `grad_norm` is there where a recipe does not clip either.
     """
 
-    def __init__(self, loggers: list[MetricLoggerInterface], share: int) -> None:
-        self._loggers = loggers
+    def __init__(self, own: MetricLoggerInterface, runs: tune_trackers.Runs, share: int) -> None:
+        self._own, self._runs = own, runs
         self._share = share
         self._begun, self._before = tune_checkpoints.begun(), 0
         self._steps = tune_shared.OptimizerSteps()
 
     def log_config(self, config: Any) -> None:
         tune_resolved.record("torchtune.yaml", OmegaConf.to_container(config, resolve=True))
-        for logger in self._loggers:
-            logger.log_config(config)
+        self._own.log_config(config)
 
     def log(self, name: str, data: Any, step: int) -> None:
         self.log_dict({name: data}, step)
@@ -63,12 +71,12 @@ class _Log:
             values["grad_norm"] = _NORMS[-1]
         if step <= self._begun:  # some recipes count from 1 again where they go on (recipes/lora_finetune_single_device.py)
             self._before = self._begun
-        for logger in self._loggers:
-            logger.log_dict(values, step=step + self._before)
+        self._own.log_dict(values, step=step + self._before)
+        self._runs.log(step + self._before, values)
 
     def close(self) -> None:
-        for logger in self._loggers:
-            logger.close()
+        self._own.close()
+        self._runs.end()
 
 
 def log(
@@ -94,18 +102,7 @@ def log(
         mlflow_uri: address of the MLflow server; a folder beside the log when not given.
         summed_over: processes whose losses the recipe adds up where it should average them (lora_dpo_distributed.py).
     """
-    project, run = project or _PROJECT, run or name
-    makers = {
-        "tensorboard": lambda: metric_logging.TensorBoardLogger(f"{log_dir}/tensorboard/{run}", organize_logs=False),
-        "wandb": lambda: metric_logging.WandBLogger(project=project, name=run, log_dir=f"{log_dir}/wandb"),
-        "mlflow": lambda: _mlflow(project, run, mlflow_uri or f"file:{log_dir}/mlflow"),
-    }
     Path(log_dir).mkdir(parents=True, exist_ok=True)
-    services = [makers[each]() for each in trackers or ()]
-    return _Log([metric_logging.DiskLogger(log_dir, filename), *services], summed_over)
-
-
-def _mlflow(project: str, run: str, uri: str) -> MetricLoggerInterface:
-    if uri.startswith("file:"):  # mlflow 3 asks for consent to what needs no database
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-    return metric_logging.MLFlowLogger(experiment_name=project, tracking_uri=uri, run_name=run)
+    asked = trackers or () if int(os.environ.get("RANK", "0")) == 0 else ()
+    runs = tune_trackers.begin(asked, _NAMES, project=project, run=run or name, mlflow_uri=mlflow_uri)
+    return _Log(metric_logging.DiskLogger(log_dir, filename), runs, summed_over)

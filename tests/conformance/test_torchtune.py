@@ -1,12 +1,15 @@
 """torchtune beyond one process and plain fine-tuning: what its recipes leave out or miscount is made good."""
 
 import json
+import shutil
 import subprocess
 from math import log
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.trainer
+HERE = Path(__file__).parent
 
 CLOSE = 1e-5
 """Largest difference of a step's loss, in nats."""
@@ -127,3 +130,20 @@ def test_a_teacher_who_says_the_same(train, tune):
     assert small["loss"][1] == pytest.approx(0.75 * small["class_loss"][1], abs=CLOSE)
     assert small["kd_loss"][6] > 1e-3
     assert small["loss"] == {step: pytest.approx(value, abs=CLOSE) for step, value in whole["loss"].items()}
+
+
+def test_a_model_that_rounds_rounds_as_the_recipe_says(call, python, twin, tmp_path):
+    """method.qat int8-int4: logits and gradients are those of rounding by hand, and far from those of no rounding. A group that does
+    not divide a layer's inputs is refused by name, which torchao would pass over.
+    """
+    for shim in (HERE.parents[1] / "backends").rglob("shims/tune_*.py"):
+        shutil.copy(shim, tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.json").write_text('{"longest": 64}')
+    argv = [python("torchtune"), str(HERE / "qat_by_hand.py"), str(twin("llama-2"))]
+    found = json.loads(call([*argv, "16"], tmp_path).stdout.splitlines()[-1])
+    assert found["logits"] < 1e-5
+    assert found["gradients"] < 1e-5
+    assert found["plain"] > 0.1
+    refused = call([*argv, "40"], tmp_path, check=False)
+    assert "method.qat.group: 40 does not divide the 64 inputs of layers.0.attn.q_proj" in refused.stderr

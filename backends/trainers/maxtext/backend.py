@@ -319,7 +319,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *preference(variant.kind),
         *grpo_idle(),
         *distill(variant),
-        *no_qat("todo", "MaxText's quantized training is not translated yet", SEE + "layers/quantizations.py"),
+        *no_qat("never", "MaxText trains in int8, int4 or fp8 throughout: none has int4 beside int8", SEE + "configs/types.py"),
         *(native(variant) if variant.native else shared()),
         batch(variant),
         _precision(variant),

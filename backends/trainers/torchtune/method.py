@@ -200,12 +200,34 @@ def distill(variant: Variant) -> tuple[Row, ...]:
 
 
 def qat(variant: Variant) -> tuple[Row, ...]:
-    """method.qat."""
+    """method.qat: our model component rounds, so that any recipe over all weights trains so. Upstream's own (qat_distributed) has no
+    schedule of the learning rate.
+    """
+    see = RECIPES + "qat_distributed.py"
     if variant.lora:
         why = "torchtune's QAT of adapters wants the FakeQuantizeConfig of an older torchao than the 0.15 of its environment"
-        return no_qat("todo", why, SEE + "torchtune/modules/peft/lora.py")
-    why = "torchtune's QAT has no schedule of the learning rate and does not compile; not translated yet"
-    return no_qat("todo", why, RECIPES + "qat_distributed.py")
+        return no_qat("never", why, SEE + "torchtune/modules/peft/lora.py")
+    if learns(variant) != "sft":
+        return no_qat("never", "torchtune has quantization-aware training of supervised fine-tuning only", see)
+    key = "model.qat_group"
+
+    def to(scheme: str, group: int, context: Context) -> Values:
+        if scheme != "none" and context.devices > 1:
+            why = "rounding over weights that are split is not tried yet"
+            raise Unsupported("method.qat.scheme", why, kind="todo", see=see, fallback={key: ABSENT})
+        return (ABSENT if scheme == "none" else group,)
+
+    return (
+        couple(
+            ("method.qat.scheme", "method.qat.group"),
+            (key,),
+            to,
+            lambda group, _: ("none", 32) if group is ABSENT else ("int8-int4", group),
+            absent=(key,),
+            why="torchao rounds in the forward pass, all linear layers but a tied head",
+            see=see,
+        ),
+    )
 
 
 def losses(variant: Variant) -> tuple[Row, ...]:

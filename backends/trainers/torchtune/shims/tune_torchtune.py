@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.lr_scheduler import LambdaLR
 from torchao.dtypes.nf4tensor import NF4Tensor
+from torchao.quantization.qat import Int8DynActInt4WeightQATQuantizer
 from torchtune.modules.low_precision import FrozenNF4Linear
 from torchtune.modules.peft import DoRALinear, LoRALinear
 from tune_shared import adamw
@@ -88,13 +89,29 @@ def schedule(
 
 
 def model(
-    *, path: str, builder: str | None = None, folder: str = "data", neftune_alpha: float | None = None
+    *,
+    path: str,
+    builder: str | None = None,
+    folder: str = "data",
+    neftune_alpha: float | None = None,
+    qat_group: int | None = None,
 ) -> TransformerDecoder:
     """The model of a Hugging Face folder, built from its config.json, or by a builder of torchtune's that is named; with NEFTune's noise
     where there is an alpha of it.
+
+    `qat_group`: its linear layers see what they would be in 4 bits, weights by groups of so many inputs, and inputs in 8 bits.
     """
     name, sizes = (builder, {}) if builder else _builder(read(path), folder)
-    return _noisy(_component(name)(**sizes), neftune_alpha, folder)
+    built = _noisy(_component(name)(**sizes), neftune_alpha, folder)
+    return _rounding(built, qat_group) if qat_group else built
+
+
+def _rounding(built: TransformerDecoder, group: int) -> TransformerDecoder:
+    """Put torchao's layers in place; it would pass over those whose inputs are no whole groups, and say nothing."""
+    for name, layer in built.named_modules():
+        if isinstance(layer, torch.nn.Linear) and layer.in_features % group:
+            raise ValueError(f"method.qat.group: {group} does not divide the {layer.in_features} inputs of {name}")
+    return Int8DynActInt4WeightQATQuantizer(groupsize=group, precision=torch.get_default_dtype()).prepare(built)
 
 
 def _noisy(built: TransformerDecoder, alpha: float | None, folder: str) -> TransformerDecoder:

@@ -52,7 +52,7 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     if report.refused:
         raise Inexpressible(backend.name, report)
     specs = _by_file(native, backend.config)
-    python = target.python or "env/bin/python"
+    python = target.interpreter(backend.name) or "env/bin/python"
     launch = specs.pop(LAUNCH, {})
     if DATA in specs and flat["train.epochs"] and flat["optim.warmup_steps"]:  # steps are known once the rows are counted
         specs[DATA]["warmup_steps"] = flat["optim.warmup_steps"]
@@ -226,8 +226,8 @@ def _first_steps(python: str, specs: Mapping[str, Value]) -> tuple[Step, ...]:
 
 
 def _environment(backend: Backend, variant: Variant, target: Target) -> Environment:
-    if target.python:
-        return Environment(backend.name, target.python, "", target.accelerator, backend.requires)
+    if python := target.interpreter(backend.name):
+        return Environment(backend.name, python, "", target.accelerator, backend.requires)
     room = backend.room(variant, target.accelerator)
     lock = backend.locks.get(room) or LOCKS.get(f"{backend.name}-{room}", "")
     return Environment(backend.name, backend.python, lock, target.accelerator, backend.requires)

@@ -25,3 +25,9 @@ class Target:
     hosts: int = 1
     slice: str = ""
     """The TPU slice that it is, `v5e-16`: a job gets all of its hosts and devices, or none."""
+    pythons: tuple[tuple[str, str], ...] = ()
+    """As `python`, for some trainers only: (trainer, interpreter). They go before it."""
+
+    def interpreter(self, trainer: str) -> str:
+        """What runs a trainer's steps; empty: an environment built from its lock."""
+        return dict(self.pythons).get(trainer, self.python)

@@ -21,6 +21,7 @@ from orchestrator.targets.inventory import Known, Snapshot, ask, holder, recall
 from orchestrator.targets.schema import KINDS
 
 if TYPE_CHECKING:
+    from backends.target import Target
     from orchestrator.executors.base import EngineCheck
     from orchestrator.store import Active
     from orchestrator.targets.model import Candidate, Targets
@@ -161,9 +162,9 @@ def wrong_with(candidate: Candidate, node: Node, facts: HostFacts) -> str:
     """Why jobs cannot run on a machine that answers; empty when they can."""
     if node.accelerator == "cuda" and candidate.kind in KINDS and len(facts.devices) < node.devices:
         return f"{node.name}: clusters.yaml says {node.devices} CUDA device(s), the machine has {len(facts.devices)}"
-    if not node.remote and (fault := _local_fault(candidate.target.python)):
+    if not node.remote and (fault := _local_fault(candidate.target)):
         return f"{node.name}: {fault}"
-    if facts.free < ROOM and not candidate.target.python:
+    if facts.free < ROOM and not candidate.target.pythons and not candidate.target.python:
         return f"{node.name}: {facts.folder} has {facts.free / 2**30:.1f} GiB free, an environment takes 2 to 5"
     return ""
 
@@ -188,12 +189,13 @@ def _held(home: Home, candidate: Candidate) -> str:
     return "; ".join(ask(home, candidate)) if ask else ""
 
 
-def _local_fault(python: str) -> str:
+def _local_fault(target: Target) -> str:
     """What a target of this machine lacks; empty when it is nothing."""
     from orchestrator.agent.provision import ProvisionError, find_uv  # noqa: PLC0415
 
-    if python:
-        return "" if os.access(python, os.X_OK) else f"{python}: no such program"
+    named = [python for python in (target.python, *dict(target.pythons).values()) if python]
+    if named:
+        return next((f"{python}: no such program" for python in named if not os.access(python, os.X_OK)), "")
     try:
         find_uv()
     except ProvisionError as error:

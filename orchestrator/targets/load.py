@@ -206,7 +206,8 @@ def _check_hosts(remotes: Mapping[str, list[HostSection]], wrong: _Wrong) -> Non
             where, other = machines.setdefault(name, (path, host))
             for key in _ALIKE:
                 if getattr(host, key) != (first := getattr(hosts[0], key)):
-                    wrong(f"{path}.{key}", f"should be {first} as for the target's first host: one plan is made for all of them")
+                    due = first.get("", first) if isinstance(first, dict) else first
+                    wrong(f"{path}.{key}", f"should be {due} as for the target's first host: one plan is made for all of them")
             if name in names:
                 wrong(path, "should have a name that no other host of this target has, nor this machine", name)
             elif differing := [key for key in _WAY if getattr(host, key) != getattr(other, key)]:
@@ -225,7 +226,7 @@ def _remote(name: str, hosts: list[HostSection], base: Path, known: Mapping[str,
         facts = known.get(ssh.key)
         about = _node(_name(host), host, facts.devices if facts else None)
         nodes.append(replace(about, address=host.inside or host.address, ssh=ssh, offline=host.provision == "offline"))
-    candidate = Candidate.of(name, "ssh", nodes, hosts[0].python or "", hosts[0].threads)
+    candidate = Candidate.of(name, "ssh", nodes, hosts[0].python, hosts[0].threads)
     return _priced(candidate, *(host.price for host in hosts))
 
 
@@ -249,7 +250,7 @@ def _address(host: HostSection, base: Path) -> SshAddress:
 
 def _local(name: str, entry: LocalSection) -> Candidate:
     seen = () if entry.accelerator == "cpu" else tuple(map(Device, range(nvidia_devices())))
-    python = str(Path(entry.python).expanduser().absolute()) if entry.python else ""
+    python = {trainer: str(Path(path).expanduser().absolute()) for trainer, path in entry.python.items()}
     return _priced(Candidate.of(name, "local", [_node("local", entry, seen)], python, entry.threads), entry.price)
 
 

@@ -27,14 +27,22 @@ class Candidate:
     """What else clusters.yaml says to its executor alone, as plain values: a partition, an address."""
 
     @classmethod
-    def of(cls, name: str, kind: str, nodes: Sequence[Node], python: str = "", threads: int | None = None) -> Candidate:
-        """A target out of its nodes. Where they turn out to have different accelerators, those count that are no CPUs."""
+    def of(
+        cls, name: str, kind: str, nodes: Sequence[Node], python: str | Mapping[str, str] = "", threads: int | None = None
+    ) -> Candidate:
+        """A target out of its nodes. Where they turn out to have different accelerators, those count that are no CPUs.
+
+        `python` is an interpreter, or one by trainer; of that "" is the one for all others.
+        """
         known = [node for node in nodes if node.devices]
         accelerator: Accelerator = next((each.accelerator for each in known or nodes if each.accelerator != "cpu"), "cpu")
         alike = [node for node in known if node.accelerator == accelerator]
         most, least = max((node.devices for node in alike), default=0), _least(node.memory_gib for node in alike)
         count = sum(node.count for node in alike)
-        return cls(Target(name, accelerator, most, least, python, threads, count), kind, tuple(nodes))
+        own = {"": python} if isinstance(python, str) else dict(python)
+        every = own.pop("", "")
+        about = Target(name, accelerator, most, least, every, threads, count, pythons=tuple(sorted(own.items())))
+        return cls(about, kind, tuple(nodes))
 
     @property
     def name(self) -> str:
@@ -64,7 +72,8 @@ class Candidate:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
         """The candidate that `as_dict` gave. An older release wrote neither its kind nor the nodes' accelerators."""
-        target = Target(**values["target"])
+        about = dict(values["target"])
+        target = Target(**{**about, "pythons": tuple((name, path) for name, path in about.get("pythons", ()))})
         nodes = tuple(Node.from_dict({"accelerator": target.accelerator, **each}) for each in values["hosts"])
         kind = values.get("kind") or ("ssh" if any(node.remote for node in nodes) else "local")
         return cls(target, kind, nodes, values.get("settings", {}))

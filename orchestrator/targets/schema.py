@@ -50,6 +50,28 @@ Program = Annotated[
     str, text(fits(rf"[A-Za-z0-9_]{PATH}|/{PATH}"), "should be a program's name or its absolute path on the host")
 ]
 Mine = Annotated[str, text(fits(rf"(?!~[^/]){PATH}"), "should be a path of this machine; ~ is your own home, nobody else's")]
+
+
+def _by_trainer(value: object) -> object:
+    """`python:` is a path for all trainers, which is kept by the name "", or paths by trainer."""
+    if not isinstance(value, str | dict | None):
+        raise ValueError("should be a path, or paths by trainer")
+    return {"": value} if isinstance(value, str) else value or {}
+
+
+def _trainer(name: str) -> str:
+    if name:
+        from backends.registry import names  # noqa: PLC0415  # heavy, and few targets have paths by trainer
+        from backends.stages.registry import STAGES  # noqa: PLC0415
+
+        if name not in (every := (*names(), *STAGES)):
+            raise ValueError(f"should be a path, or paths by trainer: {', '.join(every)}")
+    return name
+
+
+Trainer = Annotated[str, AfterValidator(_trainer)]
+MyPython = Annotated[dict[Trainer, Mine], BeforeValidator(_by_trainer)]
+Python = Annotated[dict[Trainer, Absolute], BeforeValidator(_by_trainer)]
 Variable = Annotated[
     str,
     text(
@@ -74,8 +96,8 @@ class MachineSection(Keys):
     """Accelerators to use; on a CPU machine the jobs that may run side by side. Null or detect: all NVIDIA devices, or 1."""
     memory_gib: Annotated[Annotated[float, Field(gt=0)] | None, _DETECT] = None
     """Memory of one device in GiB. Null or detect: as the host says."""
-    python: Mine | None = None
-    """An interpreter there that has the trainer, instead of an environment made from a lock."""
+    python: MyPython = {}
+    """An interpreter there that has the trainer, instead of an environment made from a lock; or one by trainer."""
     threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     """CPU threads of a job."""
     env: dict[Variable, Value] = {}
@@ -110,7 +132,7 @@ class SshAccess(Keys):
 class SshDefaults(MachineSection, SshAccess):
     """What a host of kind ssh may say; what it does not say is its target's, then that of `defaults`, then ssh_config's."""
 
-    python: Absolute | None = None
+    python: Python = {}
     folder: Folder = "~/.tune"
     """State folder on the host: jobs, environments, caches."""
     interpreter: Program = "python3"

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node
-from orchestrator.targets.schema import Absolute, Folder, MachineSection, Program
+from orchestrator.targets.schema import Folder, MachineSection, Program, Python
 from orchestrator.transports.base import RayAddress
 
 _URL = re.compile(r"https?://[A-Za-z0-9._~%:\[\]-]+(/[A-Za-z0-9._~%/-]*)?")
@@ -49,7 +49,7 @@ class RaySection(MachineSection):
     """Further resources that are reserved on each node, by Ray's name for them: `accelerator_type:A100: 0.001`."""
     queue: Annotated[int, Field(gt=0, le=1000)] = 8
     """Jobs that wait in the cluster at once; each is a small process on its head. The others wait here."""
-    python: Absolute | None = None
+    python: Python = Field(default_factory=dict)
     folder: Folder = "~/.tune"
     """State folder on each node, on a disk of its own."""
     interpreter: Program = "python"
@@ -80,7 +80,7 @@ def candidate(name: str, section: RaySection) -> Candidate:
         count=section.hosts,
     )
     settings: dict[str, object] = {"cpus": section.cpus, "resources": section.resources, "queue": section.queue}
-    return replace(Candidate.of(name, "ray", [node], section.python or "", section.threads), settings=settings)
+    return replace(Candidate.of(name, "ray", [node], section.python, section.threads), settings=settings)
 
 
 KIND = TargetKind(RaySection, candidate)

@@ -16,6 +16,7 @@ from orchestrator.targets.schema import (
     Address,
     Folder,
     Program,
+    Python,
     SshAccess,
     Value,
     Variable,
@@ -119,7 +120,7 @@ class SlurmSection(SshAccess):
     """Accelerators of each node; with `cpu` the jobs that fit on one."""
     memory_gib: Annotated[float, Field(gt=0)] | None = None
     """Memory of one device in GiB."""
-    python: Absolute | None = None
+    python: Python = Field(default_factory=dict)
     """An interpreter there that has the trainer, instead of an environment made from a lock."""
     threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     env: dict[Variable, Value] = Field(default_factory=dict)
@@ -202,7 +203,7 @@ def candidate(name: str, section: SlurmSection) -> Candidate:
     values: dict[str, Any] = {each.name: getattr(section, each.name, None) for each in fields(Site) if each.name != "cuda"}
     values["cpus"] = section.cpus or section.threads or 0
     values["cuda"] = section.accelerator == "cuda"
-    made = Candidate.of(name, "slurm", [node], section.python or "", section.threads)
+    made = Candidate.of(name, "slurm", [node], section.python, section.threads)
     return Candidate(
         made.target, made.kind, made.nodes, {key: value for key, value in values.items() if value not in (None, "", [])}
     )

@@ -12,7 +12,7 @@ from backends.tpu import GENERATIONS, NoSlice, TpuSlice
 from orchestrator.executors.tpu.slices import NAME
 from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node
-from orchestrator.targets.schema import Absolute, Address, Folder, Keys, Mine, Program, SshAccess, Value, Variable, fits, text
+from orchestrator.targets.schema import Address, Folder, Keys, Mine, Program, Python, SshAccess, Value, Variable, fits, text
 from orchestrator.transports.base import SshAddress
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class TpuSection(SshAccess):
     interpreter: Program = "python3"
     provision: Literal["online", "offline"] = "online"
     """Whether the workers reach a package index."""
-    python: Absolute | None = None
+    python: Python = Field(default_factory=dict)
     threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     env: dict[Variable, Value] = Field(default_factory=dict)
 
@@ -256,7 +256,7 @@ def candidate(name: str, section: TpuSection) -> Candidate:
         count=first.hosts,
     )
     nodes = [about.named(f"{name}-w-{number}", each, each) for number, each in enumerate(section.hosts or ())]
-    made = Candidate.of(name, "tpu", nodes or [about], section.python or "", section.threads)
+    made = Candidate.of(name, "tpu", nodes or [about], section.python, section.threads)
     return replace(made, target=replace(made.target, slice=first.name), settings=_settings(section))
 
 

@@ -3,19 +3,23 @@
 import json
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from backends.compile import plan
+from backends.recipe.parse import parse as recipe_of
 from backends.recipe.problems import RecipeError
 from backends.recipe.yaml_source import read
+from backends.registry import BACKENDS
 from backends.target import Target
 from orchestrator.executors.registry import kinds
 from orchestrator.home import Home
 from orchestrator.render.plan import problem_text
 from orchestrator.targets import load
 from orchestrator.targets.inventory import Known, Snapshot, keep, recall
-from orchestrator.targets.model import Targets
+from orchestrator.targets.model import Candidate, Targets
 from orchestrator.transports.base import Device, HostFacts, Lease, SshAddress
 
 ROOT = Path(__file__).parents[3]
@@ -233,6 +237,10 @@ def test_odd_values_that_are_right(host):
         ("{kind: ssh, hosts: [3]}", "targets.t.hosts.0", "section"),
         ("{kind: local, user: x}", "targets.t.user", "not a key"),
         ("{kind: local, python: ~nobody/bin/python}", "targets.t.python", "your own home"),
+        ("{kind: local, python: {litgpt: ~nobody/bin/python}}", "targets.t.python.litgpt", "your own home"),
+        ("{kind: local, python: {litgtp: /bin/python}}", "targets.t.python.litgtp", "paths by trainer: litgpt, torchtune"),
+        ("{kind: ssh, hosts: [{address: b, python: {litgpt: bin/python}}]}", "targets.t.hosts.0.python.litgpt", "absolute path"),
+        ("{kind: ssh, hosts: [{address: b, python: 3}]}", "targets.t.hosts.0.python", "should be a path, or paths by"),
         ("{kind: [ssh]}", "targets.t.kind", "local or ssh"),
         ("{hosts: [a]}", "targets.t.kind", "required"),
         ("{kind: ssh, hosts: [{address: 'b:2222'}]}", "targets.t.hosts.0.address", "port are keys of their own"),
@@ -242,6 +250,21 @@ def test_rules_between_keys(entry, path, rule):
     """One plan is made for all hosts of a target, and one name is one machine."""
     text = f"version: 1\ntargets:\n  s: {{kind: ssh, hosts: [{{address: z, name: x}}]}}\n  t: {entry}\n"
     assert rule in complaints(text)[4, path].rule
+
+
+def test_an_interpreter_by_trainer():
+    """A target has one interpreter, or one by trainer: who is not named gets an environment of its lock. It outlives JSON."""
+    entry = "{kind: ssh, hosts: [a], python: {torchtune: /t/bin/python, axolotl: /a/bin/python}}"
+    lab = parsed(f"version: 1\ntargets:\n  lab: {entry}\n").candidates["lab"]
+    lab = Candidate.from_dict(json.loads(json.dumps(lab.as_dict())))
+    assert [lab.target.interpreter(name) for name in ("torchtune", "axolotl", "litgpt")] == ["/t/bin/python", "/a/bin/python", ""]
+    one = parsed("version: 1\ntargets:\n  lab: {kind: ssh, hosts: [a], python: /one}\n").candidates["lab"].target
+    assert (one.python, one.pythons, one.interpreter("litgpt")) == ("/one", (), "/one")
+    recipe = recipe_of((ROOT / "recipes" / "quickstart.yaml").read_text())
+    for name, own in (("torchtune", "/t/bin/python"), ("litgpt", "env/bin/python")):
+        made = plan(BACKENDS[name], recipe, replace(lab.target, devices=1, hosts=1))
+        assert {step.argv[0] for step in made.steps} == {own}
+        assert bool(made.environment.lock) == (name == "litgpt")
 
 
 @pytest.mark.parametrize(

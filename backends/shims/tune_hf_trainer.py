@@ -13,6 +13,7 @@ Whoever names them has a class for each method: `class Dpo(Prepared, DPOTrainer)
     strategy      one, ddp, fsdp, zero1, zero2 or zero3: what must have come of the config and the machine
     neftune_alpha  null or the alpha of NEFTune's noise; only with `rows`
     start         safetensors with A and B of LoRA in Hugging Face names; null: as PEFT draws them
+    liger         true: Liger's kernels in the place of the model's own, where weights are bfloat16 (in float32 sums are as they are written)
 
 `metrics.jsonl` in the output folder gets a line for each step and each evaluation, with figures in full.
 """
@@ -58,6 +59,7 @@ class Exact:
         settings.logging_nan_inf_filter = False  # else a loss of NaN is logged as 0
         self.keep, settings.save_total_limit = settings.save_total_limit, None  # what is too old, the journal removes
         settings.average_tokens_across_devices = True  # else each process has a mean of its own
+        settings.use_liger_kernel = self.wish.get("liger", False) and self.wish["dtype"] == "bfloat16"
         super().__init__(*args, **kw)
         self._check_strategy()
         if self.wish["start"]:

@@ -38,7 +38,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
         hf.memory(_unoffloaded, SEE + "utils/schemas/validation.py"),
         hf.reentrant(BUILDER),
         hf.attention(),
-        hf.compiled(),
+        hf.fused(variant),
         hf.optimizer(("waiting", "axolotl's Muon leaves norms and biases as they are", SEE + "contribs/mit/muon/muon.py")),
         *hf.schedule(BUILDER),
         *hf.evaluation(named=False),

@@ -1,16 +1,31 @@
 """What models of transformers with PEFT's adapters keep in a device's memory, through the Trainer.
 
 Sources: transformers/models/llama/modeling_llama.py, loss/loss_utils.py (ForCausalLMLoss: logits in float32), peft/tuners/lora/layer.py.
-Rows without padding: a mask of scores, where there is one, is not counted.
+Rows without padding: a mask of scores, where there is one, is not counted. The counts of fused losses were solved from the peaks that
+one H200 had (tests/unit/memory/peaks_h200.json).
 """
+
+from dataclasses import replace
 
 from backends.memory.footprint import Footprint, Layer
 
-FOOTPRINT = Footprint(
-    layers={
-        ("full", "bf16"): Layer(16, 8, 0, 8),
-        ("adapter", "bf16"): Layer(12, 8, 0, 8, 14),
-    },
+_LAYERS = {
+    ("full", "bf16"): Layer(16, 8, 0, 8),
+    ("adapter", "bf16"): Layer(12, 8, 0, 8, 14),
+}
+_PLAIN = Footprint(
+    layers=_LAYERS,
     # in float32: the logits, their logarithms, and the gradient
     logits={("full", "bf16"): 12.0, ("adapter", "bf16"): 12.0},
 )
+FUSED = replace(_PLAIN, fused_layers=_LAYERS, fused_kinds=("sft", "pretrain"))
+"""Of a trainer whose loss of tokens never has the logits of all of them (trl/trainer/sft_trainer.py, 1.16: `fused_lm_head`)."""
+LIGER = replace(
+    _PLAIN,
+    fused_layers={
+        ("full", "bf16"): Layer(8, 4, 2, 6),
+        ("adapter", "bf16"): Layer(8, 4, 2, 6, 14),
+    },
+    fused_kinds=("sft", "pretrain"),
+)
+"""With Liger's kernels, which keep neither logits nor the copies in float32 of norms, nor the product inside a feed-forward block twice."""

@@ -82,6 +82,8 @@ class Training:
     """Activations are recomputed."""
     offloads: bool = False
     compiled: bool = False
+    fused: bool = False
+    """The loss makes no logits: it is summed up from hidden states, some tokens at a time."""
     eager: bool = False
     """The attention keeps its scores."""
     copies: int = 1
@@ -104,10 +106,11 @@ def estimate(training: Training, footprint: Footprint) -> Parts:
     Raises:
         Unknown: the trainer's table says nothing of such a training.
     """
-    layer, logit = _measured(training, footprint)
-    logit += 4 * min(1.0, footprint.chunk / training.length)
+    layer, logit, head = _measured(training, footprint)
     held = _held(training, footprint)
     activations, logits = _activations(training, layer), training.rows * training.length * training.model.vocab_size * logit
+    if training.adapter == "none":
+        logits += training.model.vocab_size * training.model.hidden_size * head
     early = held.gradients if training.accumulates else 0.0
     layer_bytes = training.rows * training.length / training.tensor * _layer_bytes(training, layer)
     flowing = training.rows * training.length / training.tensor * _flowing(training)
@@ -121,17 +124,23 @@ def estimate(training: Training, footprint: Footprint) -> Parts:
     return Parts(held.weights, gradient, held.optimizer, kept, lost, held.gathered, workspace)
 
 
-def _measured(training: Training, footprint: Footprint) -> tuple[Layer, float]:
-    """What a layer and the loss keep for a token."""
+def _measured(training: Training, footprint: Footprint) -> tuple[Layer, float, float]:
+    """What a layer and the loss keep for a token, and a trained head for each of its weights."""
     layers, logits = footprint.layers, footprint.logits
     if training.compiled:
         layers, logits = footprint.compiled_layers, footprint.compiled_logits
-    if training.key not in layers or training.key not in logits:
+    if training.fused:
+        layers, logits = footprint.fused_layers, dict.fromkeys(footprint.fused_layers, 0.0)
+    own = (training.adapter, training.precision)
+    layer = layers.get(own, layers.get(training.key))
+    if layer is None or training.key not in logits:
         how = "compiled" if training.compiled else "uncompiled"
         raise Unknown(
             f"nothing was measured of {training.precision}, {training.adapter if training.rank else 'all weights'}, {how}"
         )
-    return layers[training.key], logits[training.key]
+    if training.fused:
+        return layer, 0.0, footprint.fused_head
+    return layer, logits[training.key] + 4 * min(1.0, footprint.chunk / training.length), footprint.head
 
 
 class _Held(NamedTuple):

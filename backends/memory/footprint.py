@@ -14,7 +14,7 @@ from typing import NamedTuple
 from backends.models import ModelFacts
 
 Key = tuple[str, str]
-"""(`full` or `adapter`, a word of train.precision)."""
+"""(`full` or `adapter`, a word of train.precision); a word of method.adapter goes before `adapter`."""
 
 
 class Layer(NamedTuple):
@@ -57,6 +57,14 @@ class Footprint:
     compiled_layers: Mapping[Key, Layer] = field(default_factory=dict)
     """As `layers`, of a compiled model."""
     compiled_logits: Mapping[Key, float] = field(default_factory=dict)
+    fused_layers: Mapping[Key, Layer] = field(default_factory=dict)
+    """As `layers`, on CUDA and uncompiled, with a loss of `fused_kinds`, which makes no logits."""
+    fused_kinds: tuple[str, ...] = ()
+    """Words of method.kind."""
+    head: float = 2.0
+    """Bytes for each weight of an output head that is trained when the loss is differentiated: its gradient, and what adds up to it."""
+    fused_head: float = 8.0
+    """The same, where the loss makes no logits."""
     chunk: int = 0
     """Tokens of a row whose logits have a gradient in float32 at once, beside `logits`; 0: none."""
     adapter_bytes: int = 0

@@ -41,12 +41,17 @@ def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, acce
         )
     if kind in UNTOLD:
         raise Unknown(f"method.kind {kind}: {UNTOLD[kind]}")
+    if adapter == "dora":
+        raise Unknown("method.adapter dora: what the norms of its matrices take was not measured")
     if flat["method.qat.scheme"] != "none":
         raise Unknown("method.qat: what the rounded copies take was not measured")
     devices = flat["resources.devices"] * flat["resources.hosts"]
     share = max(1, flat["train.batch.global"] // devices)
     micro = flat["train.batch.micro"] or share
     asked = flat["train.compile"]
+    compiled = accelerator == "cuda" and adapter in footprint.compiles if asked is None else asked
+    key = ("full" if adapter == "none" else "adapter", flat["train.precision"])
+    fused = kind in footprint.fused_kinds and key in footprint.fused_layers and accelerator == "cuda" and not compiled
     return Training(
         model=model,
         precision=flat["train.precision"],
@@ -62,7 +67,8 @@ def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, acce
         accumulates=share > micro,
         recomputes=flat["train.activation_checkpointing"],
         offloads=flat["train.offload"],
-        compiled=accelerator == "cuda" and adapter in footprint.compiles if asked is None else asked,
+        compiled=compiled,
+        fused=fused,
         eager=flat["train.attention"] == "eager",
         copies=2 if kind in REFERENCED and adapter == "none" else 1,
         accelerator=accelerator,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from backends.backend import Backend, dialect_beside
 from backends.hf import run as hf
-from backends.hf.memory import FOOTPRINT
+from backends.hf.memory import LIGER
 from backends.hf.names import respelled
 from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.launch import LAUNCH, identity, resources
@@ -106,7 +106,7 @@ AXOLOTL = Backend(
     dialect=dialect_beside(__name__),
     signs=(*EVERYWHERE, *TORCH),
     judge=hf.judge,
-    memory=FOOTPRINT,
+    memory=LIGER,
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
     env={"AXOLOTL_DO_NOT_TRACK": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second

@@ -12,6 +12,7 @@ FOOTPRINT = Footprint(
     layers={
         ("full", "bf16"): Layer(20, 10, 0, 8),
         ("adapter", "bf16"): Layer(12, 10, 0, 8, 14),
+        ("qlora", "bf16"): Layer(12, 10, 0, 10, 14),
     },
     # in float32 the logits and their logarithms, in bf16 the gradients of all, and besides in float32 the gradient of one chunk
     logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0},

@@ -16,7 +16,11 @@ FOOTPRINT = Footprint(
     },
     # float32 logarithms of all tokens, gradients of the logits in bf16, and of one of eight chunks in float32
     logits={("full", "bf16"): 6.5, ("adapter", "bf16"): 6.5, ("full", "fp32"): 9.0},
-    compiled_layers={("full", "bf16"): _COMPILED, ("adapter", "bf16"): _COMPILED},
+    compiled_layers={
+        ("full", "bf16"): Layer(8, 8, 0, 7),
+        ("adapter", "bf16"): _COMPILED,
+        ("qlora", "bf16"): Layer(8, 8, 0, 8, 14),
+    },
     compiled_logits={("full", "bf16"): 2.25, ("adapter", "bf16"): 2.25},
     compiles=("none", "lora", "qlora", "dora"),
 )

@@ -8,9 +8,9 @@ finds no others (kubeflow/trainer#3930): we start `torchrun`, and the shim compa
 from __future__ import annotations
 
 from backends.backend import Backend, dialect_beside
+from backends.hf import memory
 from backends.hf import run as hf
 from backends.hf.arguments import trackers
-from backends.hf.memory import FOOTPRINT
 from backends.hf.method import grpo, preference
 from backends.mapping.launch import identity, resources
 from backends.mapping.methods import distill_idle
@@ -82,7 +82,7 @@ TRL = Backend(
     dialect=dialect_beside(__name__),
     signs=SIGNS,
     judge=hf.judge,
-    memory=FOOTPRINT,
+    memory=memory.FUSED,
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
     env={"TRL_EXPERIMENTAL_SILENCE": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second

@@ -5,7 +5,7 @@
 The recipe is that of gpu_race.py: a random model of Llama 3.2 1B's shape, rows of 2048 tokens, bf16, every token with loss. Both runs
 of a pair take the same global batch, N x 8 rows, so that their losses can be compared; the one GPU accumulates. What is printed: the
 state of each job, the largest difference of the losses, tokens a second for each GPU. `--python` names an interpreter that has the
-trainers; without it tune makes their environments. `--tiny --accelerator cpu` is the same in small, for trying the script.
+trainers, `--pythons` a JSON file with one for each; without them tune makes their environments. `--tiny --accelerator cpu` is the same in small, for trying the script.
 """
 
 from __future__ import annotations
@@ -58,6 +58,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--python", default="", help="an interpreter that has the trainers")
+    parser.add_argument("--pythons", type=Path, help="a JSON object: trainer -> interpreter, instead of --python")
     parser.add_argument("--to", default="torchtune,litgpt")
     parser.add_argument("--only", default="", help="run the parts whose names contain one of these, with commas between")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="as tune submit takes it, for the pairs")
@@ -96,10 +97,15 @@ class Bench:
         self.prepare()
         results: dict[str, Any] = {"devices": self.args.devices, "machine": self.machine(), "parts": []}
         trainers = self.args.to.split(",")
+        pairs = [(trainer, method) for method in self.args.methods.split(",") for trainer in trainers]
+        wanted = [pair for pair in pairs if any(some in " ".join(pair) for some in self.args.only.split(","))]
+        for count in (1, self.args.devices):  # the jobs of one device run side by side
+            for trainer, method in wanted:
+                more = (word for each in self.args.set for word in ("--set", each))
+                with suppress(SystemExit):  # who cannot express it has no job, and its pair says so
+                    self.submit(trainer, method, count, f"{trainer}-{method}-{count}", *more)
         parts: list[tuple[str, Any]] = [
-            (f"{trainer} {method}", lambda t=trainer, m=method: self.pair(t, m))
-            for method in self.args.methods.split(",")
-            for trainer in trainers
+            (f"{trainer} {method}", lambda t=trainer, m=method: self.pair(t, m)) for trainer, method in wanted
         ]
         parts += [
             ("side by side", lambda: self.side_by_side(trainers[0])),
@@ -111,7 +117,10 @@ class Bench:
                 results["parts"].append({"name": name, "well": False, "what": "not run: out of time"})
                 continue
             began = time.monotonic()
-            found = {"name": name, **part()}
+            try:
+                found = {"name": name, **part()}
+            except (SystemExit, ValueError) as error:
+                found = {"name": name, "well": False, "what": str(error)[-600:]}
             results["parts"].append(found)
             print(f"{name}: {time.monotonic() - began:.0f} s: {json.dumps(found)}", file=sys.stderr, flush=True)
             (self.out / "results.json").write_text(json.dumps(results, indent=1))
@@ -181,6 +190,8 @@ class Bench:
         target: dict[str, Any] = {"kind": "local", "accelerator": self.args.accelerator, "devices": self.args.devices}
         if self.args.python:
             target["python"] = str(Path(self.args.python).absolute())
+        if self.args.pythons:
+            target["python"] = json.loads(self.args.pythons.read_text())
         if self.args.accelerator == "cuda":  # NVLink multicast can put the GPUs of a shared host out of service
             target["env"] = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
         (self.folder / "clusters.yaml").write_text(json.dumps({"version": 1, "targets": {"local": target}}))
@@ -207,9 +218,8 @@ class Bench:
         return name
 
     def job(self, trainer: str, method: str, devices: int) -> dict[str, Any]:
-        """Run a job to its end; of one that did not succeed keep the log."""
-        more = (word for each in self.args.set for word in ("--set", each))
-        name = self.submit(trainer, method, devices, f"{trainer}-{method}-{devices}", *more)
+        """A job that was submitted, at its end; of one that did not succeed keep the log."""
+        name = f"{trainer}-{method}-{devices}"
         self.tune("wait", name, check=False)
         status = self.status(name)
         if status["state"] != "SUCCEEDED":

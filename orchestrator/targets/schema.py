@@ -55,7 +55,7 @@ Mine = Annotated[str, text(fits(rf"(?!~[^/]){PATH}"), "should be a path of this 
 def _by_trainer(value: object) -> object:
     """`python:` is a path for all trainers, which is kept by the name "", or paths by trainer."""
     if not isinstance(value, str | dict | None):
-        raise ValueError("should be a path, or paths by trainer")
+        raise ValueError("should be a path, or paths by trainer")  # noqa: TRY004 - what pydantic makes a problem of
     return {"": value} if isinstance(value, str) else value or {}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends.hf import train as hf
+from backends.hf.fused import fused
 from backends.hf.names import respelled
 from backends.mapping.rows import Context, Row, Variant, const
 from backends.report import Kind
@@ -38,7 +39,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
         hf.memory(_unoffloaded, SEE + "utils/schemas/validation.py"),
         hf.reentrant(BUILDER),
         hf.attention(),
-        hf.fused(variant),
+        fused(variant),
         hf.optimizer(("waiting", "axolotl's Muon leaves norms and biases as they are", SEE + "contribs/mit/muon/muon.py")),
         *hf.schedule(BUILDER),
         *hf.evaluation(named=False),

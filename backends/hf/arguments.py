@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from backends.hf import saving
 from backends.hf import train as hf
 from backends.hf.names import HF, TRAINER
 from backends.mapping.data import shared_data
@@ -94,9 +95,9 @@ def train(
         hf.compiled(),
         optimizer,
         *hf.schedule(HF + "optimization.py"),
-        *hf.evaluation("eval_on_start", named=True),
-        *hf.checkpoints(unresumed, SOURCE),
-        *hf.logs(),
+        *saving.evaluation("eval_on_start", named=True),
+        *saving.checkpoints(unresumed, SOURCE),
+        *saving.logs(),
         const("logging_strategy", "steps", "every step is checked"),
         const("logging_nan_inf_filter", False, "else a loss of NaN is logged as 0", SOURCE),
         const("average_tokens_across_devices", True, "a mean over all tokens of the step", SOURCE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from backends.hf import saving
 from backends.hf import train as hf
 from backends.hf.fused import fused
 from backends.hf.names import respelled
@@ -42,9 +43,9 @@ def train(variant: Variant) -> tuple[Row, ...]:
         fused(variant),
         hf.optimizer(("waiting", "axolotl's Muon leaves norms and biases as they are", SEE + "contribs/mit/muon/muon.py")),
         *hf.schedule(BUILDER),
-        *hf.evaluation(named=False),
-        *hf.checkpoints(_unresumed, SEE + "core/builders/causal.py"),
-        *hf.logs(),
+        *saving.evaluation(named=False),
+        *saving.checkpoints(_unresumed, SEE + "core/builders/causal.py"),
+        *saving.logs(),
     )
     return *(() if variant.kind == "grpo" else batch(variant)), *respelled(shared, NAMES), *own
 

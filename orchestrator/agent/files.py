@@ -14,7 +14,7 @@ from binascii import b2a_base64
 TYPE_CHECKING = False  # `typing` costs each start some milliseconds
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, BinaryIO
 
     Json = dict[str, Any]
 
@@ -96,7 +96,7 @@ def write_json(path: str, value: Any, durable: bool = False) -> None:
 
     What is not durable may be empty after a power cut, which ends the attempt anyway.
     """
-    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with open_new(path + ".new") as file:
         file.write(dump_json(value).encode())
         file.flush()
         if durable:
@@ -114,9 +114,14 @@ def is_locked(path: str) -> bool:
     return False
 
 
+def open_new(path: str) -> BinaryIO:
+    """A private file, to be written from its beginning."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
 def write_text(path: str, text: str) -> None:
     """Write a private file, whole or not at all; it is on the disk when this returns."""
-    with open(os.open(path + ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+    with open_new(path + ".new") as file:
         file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())

@@ -44,6 +44,7 @@ from orchestrator.agent.files import (
     dump_json,
     is_locked,
     make_folder,
+    open_new,
     parse_json,
     read_json,
     relative,
@@ -93,9 +94,9 @@ def fill(aside: str, home: str, document: Json) -> None:
         if name in links:
             os.symlink(os.path.join(home, links[name]), path)
         else:
-            with open(path, "wb") as file:
+            with open_new(path) as file:
                 file.write(files[name].encode())
-    with open(aside + "/reserve", "wb") as reserve, open(aside + "/log", "wb"):
+    with open_new(aside + "/reserve") as reserve, open_new(aside + "/log"):
         reserve.write(bytes(RESERVE))
     tag = "%s/%s:%s" % (document["spec"]["job"], document["spec"]["attempt"], os.urandom(8).hex())
     facts = {"machine": machine(), "boot_id": boot(), "owner": document["spec"].get("owner", "")}

@@ -271,7 +271,9 @@ def commandline(path: Path) -> str:
 
 def test_children_left_behind_end_before_the_next_step(host: Host) -> None:
     """What a finished step left running is ended before the next step starts, and counted."""
-    leaves = sh("setsid sleep 600 & echo $! >pid; env -i sh -c 'trap \"\" TERM; sleep 600' & sleep 0.1")
+    leaves = sh(
+        "setsid sleep 600 & echo $! >pid; env -i sh -c 'trap \"\" TERM; sleep 600 & : >there; wait' & until test -e there; do sleep 0.1; done"
+    )
     assert host.run("left", leaves, sh("kill -0 $(cat pid) && exit 1 || exit 0"), grace=0.3).rc == 0
     assert not host.living(int(host.file("left", "pid")))
     assert [each["left_behind"] for each in host.written("left", "exit.json")["history"]] == [3, 0]

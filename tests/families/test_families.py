@@ -58,7 +58,7 @@ def rows(short):
 @pytest.mark.parametrize(
     ("trainer", "name"),
     [
-        pytest.param(*cell, id="-".join(cell), marks=pytest.mark.core if cell in FIRST else pytest.mark.thorough(3))
+        pytest.param(*cell, id="-".join(cell), marks=pytest.mark.core if cell in FIRST else pytest.mark.thorough(12))
         for cell in CELLS
     ],
 )

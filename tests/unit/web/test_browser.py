@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -196,16 +197,62 @@ def test_a_shared_file_needs_no_network(dashboard, lab, tune, page, tmp_path):
 
 
 def test_a_script_in_a_name_does_not_run(dashboard, lab, page, tmp_path):
-    """Names, logs and labels that hold scripts are shown as they are, in the page and in a shared file."""
+    """Names, labels, log lines and names of files that hold scripts are shown as they are, in the page and in a shared file."""
     evil = "<img src=x onerror=document.title='run'><script>document.title='run'</script>"
-    lab.submit("a", f'echo "{evil}"; exit 3', name=evil)
-    lab.wait("a")
+    plan = shell_plan(f'echo "{evil}"; {lab.training(1)}', steps=1, name=evil)
+    plan = replace(plan, promise=replace(plan.promise, files=(f"{evil.replace('/', '')}.json",)))
+    enqueue_all(lab.home, [QueuedJob("a", plan, [here(1)], labels={"team": evil})], {})
+    job = lab.wait("a")
+    assert job.reason == "no_checkpoint"
+    assert "<img" in job.detail
     running = dashboard()
     page.goto(running.entry)
-    for path in ("", "jobs/a", "jobs/a/log"):
+    for path in ("", "?q=%3Cscript%3Edocument.title%3D%27run%27%3C/script%3E", "jobs/a", "jobs/a/log"):
         page.goto(running.url + path)
         page.wait_for_timeout(500)
         assert page.title() != "run"
+        assert page.locator("img").count() == 0
+    page.goto(running.url)
+    assert f"team={evil}" in page.inner_text("#job-a .note")
     (tmp_path / "a.html").write_text(page.request.get(f"{running.url}jobs/a/share.html").text())
     page.goto(f"file://{tmp_path}/a.html")
     assert page.title() != "run"
+    assert page.locator("img").count() == 0
+
+
+def focused(page):
+    """What has the keyboard, in words, and whether that can be seen."""
+    return page.evaluate(
+        """() => {
+            const it = document.activeElement, style = getComputedStyle(it)
+            const seen = style.outlineStyle !== "none" || style.boxShadow !== "none"
+            return [it.tagName, (it.getAttribute("aria-label") || it.name || it.textContent).trim(), seen]
+        }"""
+    )
+
+
+def test_by_the_keyboard_alone(dashboard, lab, page):
+    """What has the focus is seen; a job is found, opened and cancelled without a mouse, and the first key leads past the head."""
+    lab.submit("a", "sleep 100")
+    lab.wait("a", state="RUNNING")
+    running = dashboard()
+    page.goto(running.entry)
+    page.keyboard.press("Tab")
+    assert focused(page) == ["A", "Skip to content", True]
+    page.keyboard.press("Enter")
+    assert page.evaluate("location.hash") == "#main"
+    for wanted in (["INPUT", "q", True], ["A", "a", True]):
+        for _ in range(20):
+            page.keyboard.press("Tab")
+            if focused(page) == wanted:
+                break
+        assert focused(page) == wanted
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs/a")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if focused(page)[1] == "Cancel":
+            break
+    assert focused(page) == ["BUTTON", "Cancel", True]
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#state >> text=CANCELLED", timeout=60_000)

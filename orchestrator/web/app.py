@@ -93,6 +93,7 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *own]}
             await send(message)
 
+        scope = below(scope, self.root)
         answer = self._refusal(request := Request(scope))
         if answer is None:
             scope["state"] = {"role": self.access.role_in(request.cookies.get(COOKIE, ""))}
@@ -108,6 +109,14 @@ class Guard:
         if path.startswith(("/static/", "/login")) or self.access.role_in(request.cookies.get(COOKIE, "")):
             return None
         return RedirectResponse(f"{self.root}/login", 303)
+
+
+def below(scope: Scope, root: str) -> Scope:
+    """A request as one below the root path, whether the reverse proxy passed that on or cut it off."""
+    path = scope["path"]
+    if not path.startswith(f"{root}/"):
+        path = f"{root}/" if path == root else root + path
+    return {**scope, "root_path": root, "path": path}
 
 
 def entered(access: Access, role: Role, root: str) -> Response:

@@ -55,7 +55,6 @@ def serve(
             app(access, root_path=root),
             log_level="warning",
             access_log=False,
-            root_path=root,
             server_header=False,
             timeout_graceful_shutdown=1,
         )

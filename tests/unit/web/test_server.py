@@ -99,13 +99,25 @@ def test_text_of_a_job_stays_text(dashboard, lab, tmp_path):
 
 
 def test_behind_a_proxy_under_a_path(dashboard, lab):
-    """With a root path and a name of the proxy all addresses lead below it."""
+    """With a root path and a name of the proxy all pages are found and all addresses lead below it, whether the proxy passes the path on
+    or cuts it off.
+    """
+    lab.submit("a", lab.training(1), steps=1)
+    lab.wait("a")
     running = dashboard("--root-path", "/tune", "--allow-host", "proxy.example")
     visitor = Visitor(running)
+    status, headers, _ = visitor("/tune/", Host="proxy.example")
+    assert (status, headers["Location"]) == (303, "/tune/login")
+    assert visitor("/tune/login", Host="proxy.example")[0] == 401  # the form, and not on to itself
     visitor.enter(running.token)
-    text = visitor("/tune/", Host="proxy.example")[2]
-    addresses = re.findall(r'(?:href|src|action)="(/[^"]*)"', text)
-    assert addresses and all(each.startswith("/tune/") for each in addresses)
+    for path in ("/", "/jobs/a", "/evidence", "/static/page.css"):
+        cut, passed = (visitor(root + path, Host="proxy.example") for root in ("", "/tune"))
+        assert (cut[0], passed[0]) == (200, 200)
+        addresses = re.findall(r'(?:href|src|action)="(/[^"]*)"', passed[2])
+        assert all(each.startswith("/tune/") for each in addresses)
+        assert addresses or path.startswith("/static/")
+    assert visitor("/tune", Host="proxy.example")[0] == 200
+    assert visitor("/tune/none", Host="proxy.example")[0] == 404
 
 
 def test_tokens_of_the_environment_are_not_printed(dashboard, lab):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.home import Home
 
-RELEASE = 3
+RELEASE = 4
 """Of the controller. Raise it when one that was started before an upgrade can no longer do the work, because files that it still
 has to load have moved or the store has new rules: it is replaced then. A controller that names no release is of the first."""
 BOOT = (
@@ -25,6 +25,8 @@ BOOT = (
 """Our own path goes in by hand: in PYTHONPATH it would reach the trainers through the jobs' environment. The current folder goes out:
 modules of the user's own lie there, under any name.
 """
+BOOTED = rb"import sys; sys\.path.*; from [a-z_.]*orchestrator\.[a-z_.]+ import main; main\(.*\)(?:  # release ([0-9]+))?"
+"""What `BOOT` is and was in any release, from a checkout or a wheel; the first release named no number."""
 TURN = 3
 """The descriptor by which a new controller holds `Home.turn`: nobody starts a second one while the first still imports."""
 GRACE = 5.0
@@ -106,10 +108,8 @@ def _controllers(home: Home, before: int) -> list[int]:
             continue
         with suppress(OSError, ValueError):  # it has gone meanwhile, or is not ours to look at
             _, flag, boot, _, folder = (entry / "cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-            if flag != b"-c" or not boot.startswith(b"import sys; sys.path.insert(0, sys.argv[1]); from orchestrator."):
-                continue
-            release = re.search(rb"# release ([0-9]+)$", boot)
-            if Path(os.fsdecode(folder)).samefile(home.path) and int(release[1] if release else 1) < before:
+            ours = re.fullmatch(BOOTED, boot)
+            if flag == b"-c" and ours and Path(os.fsdecode(folder)).samefile(home.path) and int(ours[1] or 1) < before:
                 found.append(int(entry.name))
     return found
 

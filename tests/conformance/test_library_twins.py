@@ -136,7 +136,7 @@ def test_the_page_has_this_table():
 
 
 @pytest.mark.trainer
-@pytest.mark.thorough(15)
+@pytest.mark.thorough(60)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "trainer"), CASES)
 def test_a_recipe_trains_its_twin(tune, twin, trainer_python, tmp_path, name, trainer):

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from orchestrator.client.submit import QueuedJob, enqueue_all
+from orchestrator.daemon.client import wake
 from orchestrator.store import open_store
 from orchestrator.store.requests import SweepPoint
 from tests.faults.conftest import here, shell_plan
@@ -40,7 +41,8 @@ def killed_while_it_runs(lab, seed, count, where, *, at_once):
             time.sleep(chance.uniform(0, 0.3))
             killed += bool(lab.controllers())
             lab.kill_controllers()
-        lab.tune("status")
+        wake(lab.home)  # as any command does, and at once: on a busy machine the sweep would be over before five of them
+        time.sleep(0.02)
     jobs = all_of(lab)
     assert killed == 5
     assert {(job.state, job.attempt, job.step) for job in jobs} == {("SUCCEEDED", 1, 3)}, (jobs, lab.log())

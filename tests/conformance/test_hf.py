@@ -237,7 +237,7 @@ def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path, tra
     manifest = json.loads((work / "data" / "manifest.json").read_text())
     assert points["tokens"][6] == sum(manifest["tokens_per_step"])
     assert sorted(each.name for each in (work / "out").glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
-    assert list((work / "out").glob("runs/*/events*"))
+    assert list((work / "out").glob("tensorboard/*/events*"))
     assert list((work / "out" / "mlflow").glob("*/*/metrics"))
 
 

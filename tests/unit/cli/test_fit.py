@@ -60,7 +60,7 @@ def test_submit_warns_and_refuses(tune, home, big):
     refused = tune(*words, "--fit", "require", code=3).stderr
     assert "does not hold this training" in refused
     assert "activations" in refused and "WHAT WOULD HELP" in refused and "method.adapter=qlora" in refused
-    assert "warning" not in tune(*words, "--fit", "off").stderr
+    assert "this takes about" not in tune(*words, "--fit", "off").stderr
     assert tune("submit", *big, "--on", "small", "--fit", "require", code=3).stdout == ""
     assert not (home / "store.db").exists()
     told = tune("submit", *big, "--on", "blind", "--dry-run", "--fit", "require").stderr

@@ -189,6 +189,7 @@ def test_what_is_served_is_the_model(serving, own, engine):
     check_restart(server, engine)
 
 
+@pytest.mark.thorough
 def test_llama_cpp_serves_the_merged_model(serving, own):
     """In f32 its greedy tokens are transformers' own; what cannot be answered is refused; killed, it comes again alone."""
     server = serving(engine="llama.cpp")
@@ -212,7 +213,10 @@ def scores(own):
     return write
 
 
-@pytest.mark.parametrize("engine", ["transformers", "llama.cpp", pytest.param("vllm", marks=pytest.mark.thorough(6))])
+@pytest.mark.parametrize(
+    "engine",
+    ["transformers", pytest.param("llama.cpp", marks=pytest.mark.thorough), pytest.param("vllm", marks=pytest.mark.thorough(6))],
+)
 def test_a_server_is_ready_when_it_is_the_trained_model(serving, scores, engine):
     """Compared before anybody is told of it: the distance is a figure of the job, and stands beside the address."""
     server = serving(scores, engine=engine, check=3)

@@ -62,7 +62,7 @@ def said(python, code, *words):
     return done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("name", ["retnet", "rwkv"])
+@pytest.mark.parametrize("name", ["retnet", pytest.param("rwkv", marks=pytest.mark.thorough)])
 def test_a_language_model_of_another_kind_trains(tune, trainer_python, name):
     """RetNet and RWKV from nothing: SUCCEEDED with falling losses, and its forms agree (the script's own check)."""
     trainer_python("trl")

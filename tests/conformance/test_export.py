@@ -71,6 +71,7 @@ def test_a_wrong_merge_is_caught(export, tmp_path):
         assert "prompt" in reason["detail"]
 
 
+@pytest.mark.thorough
 def test_a_wrong_template_is_caught(export):
     """A chat template that asks otherwise than the checkpoint's makes other tokens, and is caught by them."""
     done = export("merged", script=("-c", TEMPLATE))

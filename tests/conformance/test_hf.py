@@ -196,7 +196,7 @@ def test_what_trl_calls_a_success(tune, home, native, reason):
 TWO = "version: 1\ntargets:\n  two: {kind: local, accelerator: cpu, devices: 2}\n"
 
 
-@pytest.mark.parametrize("trainer", ["axolotl", "trl"])
+@pytest.mark.parametrize("trainer", [pytest.param("axolotl", marks=pytest.mark.thorough), "trl"])
 def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path, trainer):
     """LoRA in two processes, with clipping, a linear schedule that ends above 0 after a share of warm-up, evaluation,
     checkpoints, trackers: losses, rates, evaluations and merged weights are those of a plain PyTorch loop.
@@ -244,14 +244,14 @@ def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path, tra
 @pytest.mark.parametrize(
     ("trainer", "kind", "adapter"),
     [
-        ("axolotl", "dpo", "dora"),
+        pytest.param("axolotl", "dpo", "dora", marks=pytest.mark.thorough),
         ("axolotl", "kto", "lora"),
-        ("axolotl", "grpo", "lora"),
-        ("axolotl", "reward", "lora"),
+        pytest.param("axolotl", "grpo", "lora", marks=pytest.mark.thorough),
+        pytest.param("axolotl", "reward", "lora", marks=pytest.mark.thorough),
         pytest.param("axolotl", "orpo", "none", marks=pytest.mark.thorough),
         pytest.param("axolotl", "sft", "qlora", marks=pytest.mark.thorough),
         ("trl", "dpo", "dora"),
-        ("trl", "grpo", "lora"),
+        pytest.param("trl", "grpo", "lora", marks=pytest.mark.thorough),
         pytest.param("trl", "kto", "lora", marks=pytest.mark.thorough),
         pytest.param("trl", "reward", "lora", marks=pytest.mark.thorough),
         pytest.param("trl", "sft", "qlora", marks=pytest.mark.thorough),
@@ -271,6 +271,7 @@ def test_every_method_trains(tune, home, trainer, kind, adapter):
     assert (work / "adapter").exists() == (adapter != "none")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("precision", ["bf16", pytest.param("bf16-mixed", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("trainer", ["axolotl", pytest.param("trl", marks=pytest.mark.thorough)])
 def test_bfloat16_on_a_cpu(tune, home, trainer, precision):

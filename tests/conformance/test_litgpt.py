@@ -127,6 +127,7 @@ def test_two_processes_are_one_run(tune, home, recipe, call, python, kind):
     assert points["tokens"][12] == sum(manifest["tokens_per_step"]), "LitGPT alone multiplies those of its first process"
 
 
+@pytest.mark.thorough
 def test_two_hosts_are_one_run(tune, home, recipe, call, python):
     """LoRA by FSDP, one process on each of two hosts: the steps that a plan has for them, with the places' numbers put in."""
     lora = (*SFT, "--set", "method.adapter=lora", "--set", "method.lora.rank=4", "--set", "optim.decay_on=all")
@@ -231,6 +232,7 @@ print(json.dumps([max((a - b).abs().max().item() for a, b in zip(plain, same)), 
 """
 
 
+@pytest.mark.thorough
 def test_activations_are_recomputed(job, case, call, python):
     """With `recompute` each block runs a second time for the gradient, which is the same, and once without one."""
     work = job(case("full"))
@@ -287,6 +289,7 @@ print(torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32)
 """
 
 
+@pytest.mark.thorough
 def test_single_precision_is_single_precision(job, case, call, python):
     """LitGPT's command allows TF32, 10 bits of mantissa, on CUDA; with our rows products are as precise as the recipe says."""
     assert call([python("litgpt"), "-c", FULL], job(case("full"))).stdout.split() == ["highest", "False"]

@@ -343,6 +343,7 @@ def test_preferences_by_tunix(tune, train, yardstick):
     assert run.largest("loss", want["loss"]) < SAME
 
 
+@pytest.mark.thorough
 def test_a_teacher_of_other_sizes(tune, teacher, train, yardstick, trainer_python, tmp_path):
     """Distillation, part by part: losses, divergences, the evaluation and the exported weights are those of a plain loop beside the same teacher."""
     asked_rows(tune.cwd / "rows.jsonl")

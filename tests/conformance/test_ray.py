@@ -31,6 +31,7 @@ def cluster(ray, tmp_path, shared_home, trainer_python, monkeypatch):  # noqa: F
     return ray
 
 
+@pytest.mark.thorough
 @pytest.mark.timeout(LONG + 600)
 def test_one_node_and_two(tune, cluster, tmp_path):
     """LitGPT LoRA on one node and torchtune with two processes on two, submitted at once: SUCCEEDED, their metrics whole and equal to

@@ -117,6 +117,7 @@ def test_half_precision_is_as_near_as_the_page_says(tune):
     assert max(gaps) < 5e-3
 
 
+@pytest.mark.thorough
 def test_the_token_of_padding_is_learned_where_rows_use_it(tune, home, tmp_path):
     """A model whose config pads with its end of turn: every trainer's losses still lie within 1e-5 of the plain loop, which knows no
     padding_idx. One embedding row without a gradient parts them by more.
@@ -225,6 +226,7 @@ def test_evaluations_that_no_longer_get_better_end_a_run(tune):
     assert len(ends) == 1
 
 
+@pytest.mark.thorough
 def test_preferences_are_learned_alike(tune):
     """DPO with all weights and accumulation: from ln 2 downwards, every trainer's loss within 1e-5 of each other's at every step."""
     rows = [

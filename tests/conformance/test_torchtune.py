@@ -75,8 +75,10 @@ def train(tune, home):
 
 @pytest.mark.parametrize(
     "words",
-    [("--set", "method.kind=pretrain"), ("--set", "method.adapter=lora", *PAIRS)],
-    ids=["weights", "pairs"],
+    [
+        pytest.param(("--set", "method.kind=pretrain"), id="weights"),
+        pytest.param(("--set", "method.adapter=lora", *PAIRS), id="pairs", marks=pytest.mark.thorough),
+    ],
 )
 def test_two_processes_learn_what_one_learns(train, words):
     """Every step's loss is the mean over both processes, and the same as with one."""
@@ -87,6 +89,7 @@ def test_two_processes_learn_what_one_learns(train, words):
     assert (work / "checkpoint" / "model.safetensors").stat().st_size > 0
 
 
+@pytest.mark.thorough
 def test_preferences_of_all_weights(train):
     """The first loss of DPO is ln 2, whatever the labels' smoothing; then rewards move apart."""
     _, curves = train(*PAIRS, "--set", "method.preference.label_smoothing=0.1")
@@ -108,6 +111,7 @@ def test_dora_is_what_its_adapter_says(train, trainer_python):
     assert worst < 1e-6 < 1e-3 < moved
 
 
+@pytest.mark.thorough
 def test_four_bits_in_two_processes(train):
     """QLoRA trains split over two processes; the checkpoint is not in four bits, nor in two types."""
     wide = ("--set", "model.architecture.hidden_size=256", "--set", "train.steps=3")
@@ -118,6 +122,7 @@ def test_four_bits_in_two_processes(train):
     assert {each["dtype"] for name, each in header.items() if name != "__metadata__"} == {"F32"}
 
 
+@pytest.mark.thorough
 def test_a_teacher_who_says_the_same(train, tune):
     """With itself as the teacher a model's divergence is 0, so that the loss is the labels' share of it; micro-batches change nothing."""
     start, _ = train("--set", "train.steps=2")

@@ -341,6 +341,12 @@ def _axolotl(keys: dict) -> dict:
         key for key in keys if not BACKENDS["axolotl"].known_keys.is_unknown(key, written=_LISTS, verbatim=keys)
     }  # it drops the others
     keys = {key: value for key, value in keys.items() if value is not None and (key in known or key.startswith(_LISTS))}
+    times, rows = (
+        keys.pop("evals_per_epoch", None),
+        keys.get("val_set_size") or any(key.startswith("test_datasets") for key in keys),
+    )
+    if times and rows and (share := 1.0 / (times * (keys.get("num_epochs") or 1.0))) < 1:  # axolotl.utils.config.normalize_config
+        keys["eval_steps"] = share
     at = "lr_scheduler_kwargs."
     if f"{at}min_ratio" in keys:
         share, steps = keys.get(f"{at}warmup_share"), keys.get(f"{at}warmup_steps")

@@ -165,7 +165,11 @@ def written(backend, made, wild):
     files = {file.path: file.text for file in made.files}
     job = {f"job:{key}": value for key, value in json.loads(files.get("maxtext.json", "{}")).items()}
     job |= {"job:spec": json.loads(files["model.json"])} if job else {}
-    launch = {} if job else {key: value for key, value in wild.items() if key.startswith("launch:")}
+    patience = {
+        "early_stopping_patience": json.loads(files.get("trainer.json", "{}")).get("patience")
+    }  # by our class of axolotl's trainer
+    launch = patience if backend.name == "axolotl" else {}
+    launch |= {} if job else {key: value for key, value in wild.items() if key.startswith("launch:")}
     return {**read(files[backend.config]).keys, **launch, **job}
 
 

@@ -165,12 +165,10 @@ def written(backend, made, wild):
     files = {file.path: file.text for file in made.files}
     job = {f"job:{key}": value for key, value in json.loads(files.get("maxtext.json", "{}")).items()}
     job |= {"job:spec": json.loads(files["model.json"])} if job else {}
-    patience = {
-        "early_stopping_patience": json.loads(files.get("trainer.json", "{}")).get("patience")
-    }  # by our class of axolotl's trainer
-    launch = patience if backend.name == "axolotl" else {}
-    launch |= {} if job else {key: value for key, value in wild.items() if key.startswith("launch:")}
-    return {**read(files[backend.config]).keys, **launch, **job}
+    launch = {} if job else {key: value for key, value in wild.items() if key.startswith("launch:")}
+    # what our class of transformers' trainer does, and axolotl's own by this key
+    ours = {"early_stopping_patience": json.loads(files["trainer.json"])["patience"]} if "trainer.json" in files else {}
+    return {**read(files[backend.config]).keys, **launch, **job, **ours}
 
 
 def test_moving(corpus):

@@ -47,7 +47,10 @@ def turn(text, messages, at, chat):
         alone = text if at == len(messages) - 1 else chat(messages[: at + 1])
         place = text.rfind(content, len(asked), len(alone)) if text.startswith(alone) else -1
         if place >= 0:
-            return len(asked), place + len(content), len(alone)
+            end = place + len(content)
+            if text.find(content, len(asked), end - 1) >= 0:  # it stands in a thought, a call, or the mark behind it as well: `>`
+                end = content_range(text, messages, at, chat)[1]
+            return len(asked), end, len(alone)
     first, behind = content_range(text, messages, at, chat)
     start = header_end(text, messages, at, chat, first) if messages[at]["role"] == "assistant" else first
     return start, behind, end_of(text, messages, at, chat, behind)

@@ -213,6 +213,14 @@ def test_ids_are_those_of_the_text(data_job, triples, template):
             assert template == "plain" or part == "prompt" or made[part] == f"{row[part]}<|im_end|>{end}"
 
 
+@pytest.mark.parametrize("answer", [">", "|>", "im_end", "<", "a>", "> >"])
+def test_an_answer_that_stands_in_the_templates_mark(data_job, answer):
+    """What is written behind an answer may hold the same letters: the answer ends where it ends, and is learned to."""
+    (made,), _ = lines(data_job, [{"prompt": "p", "chosen": answer, "rejected": "c"}], template="chat")
+    assert made["chosen"] == f"{answer}<|im_end|>\n"
+    assert made["chosen_ids"][-2:] == [END, 10] or END in made["chosen_ids"]
+
+
 def test_long_answers_are_cut(data_job):
     """An answer is cut at its end, in ids and text, EOS first; both answers keep the whole prompt; the row counts once."""
     rows = [{"prompt": "abc", "chosen": "1234", "rejected": "123456"}, {"prompt": "abc", "chosen": "123", "rejected": "1"}]

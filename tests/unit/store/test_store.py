@@ -451,7 +451,7 @@ def test_other_versions_are_refused(url):
     """A store of a later version is not touched, and the error says what to do."""
     open_store(url).close()
     execute(url, "UPDATE version SET version = 7" if "://" in url else "PRAGMA user_version = 7")
-    with pytest.raises(StoreError, match=r"has version 7, this tunesmith knows 1 to 3; upgrade tunesmith"):
+    with pytest.raises(StoreError, match=r"has version 7, this tunesmith knows 1 to 4; upgrade tunesmith"):
         open_store(url)
 
 

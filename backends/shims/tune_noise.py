@@ -33,7 +33,9 @@ def put_on(embedding: torch.nn.Module, alpha: float, folder: str = "data", also:
         also: other ids that the trainer pads with.
     """
     facts = tune_shared.manifest(folder)
-    pads, taken = torch.tensor(sorted({facts["pad_id"], *also})), [tune_checkpoints.begun()]
+    # on the CPU by name: a trainer may build its model on the meta device, where tensors have no numbers
+    pads = torch.tensor(sorted({facts["pad_id"], *also}), device="cpu")
+    taken = [tune_checkpoints.begun()]
 
     def step_taken(*_: Any) -> None:
         taken[0] += 1

@@ -40,6 +40,11 @@ def describe(wish):
 
     if tune_convert.family(wish["model"]) in tune_convert.FAMILIES:
         shape = tune_convert._config(tune_shape.read(wish["model"], tune_convert.FAMILIES), wish["name"])
+    elif wish["name"] is None:
+        import tune_convert_described  # noqa: PLC0415
+
+        sizes = json.loads(Path(wish["model"], "config.json").read_text())  # all that the folder of a test says
+        shape = Config(name="", **tune_convert_described._sizes(sizes))
     else:
         shape = Config.from_name(wish["name"])
     Path(wish["out"]).mkdir()

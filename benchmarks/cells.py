@@ -61,7 +61,7 @@ class Runner:
             recipe = parse(json.dumps(cell.recipe), base=str(self.folder))
             target = Target(accelerator=self.accelerator, python=self.pythons[cell.trainer])  # type: ignore[arg-type]
             decided = plan(BACKENDS[cell.trainer], recipe, target, cell.accept)
-            out |= {"told_gib": told(cell.trainer, recipe, self.accelerator)}
+            out |= {"told_gib": estimated_gib(cell.trainer, recipe, self.accelerator)}
             self._lay_out(decided, place, cell)
             return out | self._steps(decided, place, cell)
         except Exception as error:
@@ -142,7 +142,7 @@ def points(decided: Plan, place: Path) -> list[Any]:
     return list(enrich(found, summed(json.loads(manifest.read_text())) if manifest.exists() else None))
 
 
-def told(trainer: str, recipe: Recipe, accelerator: str) -> float | None:
+def estimated_gib(trainer: str, recipe: Recipe, accelerator: str) -> float | None:
     """What `tune fit` says that torch will have allocated at most, in GiB."""
     footprint, flat = BACKENDS[trainer].memory, recipe.flat()
     if footprint is None:

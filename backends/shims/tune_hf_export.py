@@ -41,7 +41,7 @@ def main(path: str) -> int:
 
 def _export(wish: dict[str, str]) -> None:
     _written(wish)
-    tune_changed.note(wish["model"], wish["out"], told=tune_scores.told(Path(wish["trained"], "metrics.jsonl")))
+    tune_changed.note(wish["model"], wish["out"], told=tune_scores.warnings(Path(wish["trained"], "metrics.jsonl")))
 
 
 def _written(wish: dict[str, str]) -> None:

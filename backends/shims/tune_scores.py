@@ -13,7 +13,7 @@ MANY = 0.9
 """Share of a run's prompts from which on it is told."""
 
 
-def told(metrics: Path) -> list[str]:
+def warnings(metrics: Path) -> list[str]:
     """A line for a run of which most prompts taught nothing; none for others, and for what has no scores.
 
     Args:

@@ -20,14 +20,14 @@ def write(folder, shares):
 )
 def test_answers_that_score_the_same_are_told(tmp_path, shares, words):
     """A run of which nearly all prompts taught nothing says so, with the share and what would give a difference."""
-    [line] = tune_scores.told(write(tmp_path, shares))
+    [line] = tune_scores.warnings(write(tmp_path, shares))
     assert words in line
     assert "method.grpo.generations" in line
 
 
 def test_others_are_not(tmp_path):
     """Scores that differ, a run without scores, and none at all: no word."""
-    assert tune_scores.told(write(tmp_path, [1.0, 0.5, 0.5])) == []
+    assert tune_scores.warnings(write(tmp_path, [1.0, 0.5, 0.5])) == []
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "loss": 2.0}) + "\n")
-    assert tune_scores.told(tmp_path / "metrics.jsonl") == []
-    assert tune_scores.told(tmp_path / "none.jsonl") == []
+    assert tune_scores.warnings(tmp_path / "metrics.jsonl") == []
+    assert tune_scores.warnings(tmp_path / "none.jsonl") == []

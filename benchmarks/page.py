@@ -182,7 +182,8 @@ def look(browser, each: Measured, pid: int, url: str) -> list[str]:
         fresh.goto(view, wait_until="commit", timeout=PATIENCE)
         fresh.locator("text=/job-\\d{4}/ >> visible=true").first.wait_for(timeout=PATIENCE)
         names.append((time.perf_counter() - began) * 1e3)
-        paints.append(fresh.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+        painted = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"  # the text may be there before the paint
+        paints.append(fresh.wait_for_function(painted, timeout=PATIENCE).json_value())
         sizes.append(fresh.evaluate("performance.getEntries().reduce((sum, each) => sum + (each.transferSize || 0), 0)"))
         fresh.close()
     began = time.perf_counter()

@@ -74,10 +74,12 @@ def _build(wish: Mapping[str, Any], start: str | None, place: Path) -> None:
             f"{wish['model']}: LoRA of a folder of the family {family(wish['model'])} has no start here: give its id"
         )
     else:
+        import tune_convert_described
         import tune_convert_named
 
+        facts = tune_convert_described.describe(wish["model"], wish.get("name"))  # what cannot be is said first
         _copy_around(wish["model"], place)
-        tune_convert_named.to_lit(wish["model"], wish.get("name"), wish.get("precision"), place)
+        tune_convert_named.to_lit(wish["model"], facts, wish.get("precision"), place)
 
 
 def _write(wish: Mapping[str, Any], start: str | None, place: Path) -> None:

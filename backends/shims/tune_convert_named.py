@@ -11,29 +11,31 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-import tune_convert_described
 import tune_shape
 from litgpt.config import Config, name_to_config
 from litgpt.model import GPT
 from litgpt.scripts.convert_hf_checkpoint import convert_hf_checkpoint
 from litgpt.scripts.convert_lit_checkpoint import convert_lit_checkpoint
 
+if TYPE_CHECKING:
+    from tune_convert_described import Facts
 
-def to_lit(model: str, name: str | None, precision: str | None, place: Path) -> None:
+
+def to_lit(model: str, facts: Facts, precision: str | None, place: Path) -> None:
     """LitGPT's checkpoint of a Hugging Face folder, in `place`.
 
     Args:
         model: the folder.
-        name: LitGPT's own name of the model, or None.
+        facts: LitGPT's description of the model, as `tune_convert_described.describe` makes it.
         precision: of the weights; None: as they are.
         place: an empty folder, but for config.json and the tokenizer.
 
     Raises:
-        ValueError: LitGPT cannot be that model.
+        ValueError: the weights are not those of that description.
     """
-    facts = tune_convert_described.describe(model, name)
     known, config = facts["name"], Config(**facts)
     name_to_config[known] = facts  # for this process; LitGPT's converter takes nothing but a name
     files = tune_shape.weight_files(model)

@@ -215,7 +215,7 @@ def test_evaluations_that_no_longer_get_better_end_a_run(tune):
     tune("wait", *jobs.values())
     ends = set()
     for trainer, job in jobs.items():
-        losses, found = curve(tune, job, "eval_loss"), tune.json("status", job)["jobs"][0]
+        losses, found = curve(tune, job, "eval_loss"), tune.json("status", job)[0]
         end = max(curve(tune, job, "loss"))
         before = [losses[step] for step in range(1, end - 1)]
         assert end < 60, trainer

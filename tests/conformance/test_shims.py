@@ -288,7 +288,7 @@ def test_another_kind_of_model_is_refused(job, case, call, python, tmp_path, key
     """A shape that is not known is no checkpoint of a wrong one, but an error that names what is different."""
     work = job(case("tied"))
     config = json.loads((work / "model/config.json").read_text())
-    value = {"model_type": "gemma", "rope_parameters": {"rope_type": "yarn"}, "attention_bias": True}[key]
+    value = {"model_type": "mamba", "rope_parameters": {"rope_type": "yarn"}, "attention_bias": True}[key]
     other = work / "other"
     other.mkdir()
     (other / "config.json").write_text(json.dumps({**config, key: value}))

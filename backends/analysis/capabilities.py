@@ -21,6 +21,7 @@ from backends.target import Target
 
 KINDS: tuple[str, ...] = choices("method.kind")
 ADAPTERS: tuple[str, ...] = choices("method.adapter")
+_SHAPE = frozenset(("method.kind", "method.adapter", "data.rendering", "data.format"))
 VARIANTS = tuple(Variant(kind, adapter, native) for kind in KINDS for adapter in ADAPTERS for native in (False, True))
 
 
@@ -72,7 +73,13 @@ def _theirs(row: Row) -> tuple[str, ...]:
 
 
 def _row(backend: Backend, leaf: str, variant: Variant) -> Row:
-    return next(row for row in backend.table(variant) if leaf in row.ours)
+    return _rows(backend, variant)[leaf]
+
+
+@cache
+def _rows(backend: Backend, variant: Variant) -> dict[str, Row]:
+    """Leaf -> the first row that reads it."""
+    return {leaf: row for row in reversed(backend.table(variant)) for leaf in row.ours}
 
 
 def _line(backend: Backend, leaf: str, flat: Flat, asked: Flat) -> Line:
@@ -93,9 +100,9 @@ def _context(backend: Backend, flat: Flat) -> Context:
 def has(backend: Backend, variant: Variant) -> Loss | None:
     """What keeps a trainer from a method and a rendering; None when it has them."""
     flat = _base(variant)
-    lines = translate(backend.table(variant), flat, _context(backend, flat), written=flat).lines
-    for line in lines:
-        if line.leaf in ("method.kind", "method.adapter", "data.rendering", "data.format") and line.status == "lost":
+    rows = [row for row in backend.table(variant) if _SHAPE.intersection(row.ours)]
+    for line in translate(rows, flat, _context(backend, flat), written=flat).lines:
+        if line.leaf in _SHAPE and line.status == "lost":
             return Loss(flat[line.leaf], line.kind, line.why, line.see)
     return None
 
@@ -133,6 +140,7 @@ _LEAST: Flat = {
 }
 
 
+@cache
 def _requests(leaf: str, variant: Variant) -> tuple[Flat, ...]:
-    """Values besides the default, each with the leaves that it needs; none for the leaves that make the shape."""
+    """The same for every trainer: values besides the default, each with the leaves that it needs; none for the leaves that make the shape."""
     return () if leaf in ("method.kind", "method.adapter") else tuple(requests(leaf, _base(variant)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from backends.recipe.facts import Also, Needs
 from backends.recipe.flat import Flat, Value, choices, defaults
 from backends.recipe.leaves import FORMATS, LEAVES, SECTIONS, facts
 
 
+@cache
 def needs_of(leaf: str) -> tuple[Needs, ...]:
     """All that must hold for a leaf to have an effect: its sections' needs, then its own."""
     above = leaf.split(".")[:-1]
@@ -71,11 +73,16 @@ def completed(change: Flat, recipe: Flat) -> Flat:
     forms = FORMATS[{**recipe, **out}["method.kind"]]
     if {**recipe, **out}["data.format"] not in forms:
         out["data.format"] = forms[0]
-    for leaf, fact in LEAVES.items():
+    for leaf in _required():
         full = {**recipe, **out}
-        if fact.required and has_effect(leaf, full) and not asks(full[leaf]):
-            out[leaf] = fact.samples[0]
+        if has_effect(leaf, full) and not asks(full[leaf]):
+            out[leaf] = facts(leaf).samples[0]
     return out
+
+
+@cache
+def _required() -> tuple[str, ...]:
+    return tuple(leaf for leaf, fact in LEAVES.items() if fact.required)
 
 
 def _meeting(need: Needs, recipe: Flat) -> Flat:

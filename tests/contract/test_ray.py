@@ -36,7 +36,7 @@ def processes(node, word):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 2))])
 def test_a_controller_that_is_killed_anywhere(bench, seed):
     """Executors that remember nothing take over at any moment, each submitting what it has not heard of: one start, and its end."""
     moments = random.Random(seed)
@@ -112,7 +112,7 @@ def test_the_head_dies_and_comes_back(bench, ray):
     bench.handles.clear()
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.parametrize("bench", ["two"], indirect=True)
 def test_a_node_dies(bench, ray, monkeypatch):
     """It does not answer, which says nothing; once the cluster has given it up, with the allocation, and a while has passed, the

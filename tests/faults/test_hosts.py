@@ -132,7 +132,7 @@ def test_two_controllers_share_a_device(lab, hosts, tmp_path):
         other.kill_controllers()
 
 
-@pytest.mark.parametrize("schedule", range(3))
+@pytest.mark.parametrize("schedule", [0, *(pytest.param(n, marks=pytest.mark.thorough) for n in (1, 2))])
 def test_the_controller_is_killed_again_and_again(lab, hosts, seed, schedule):
     """SIGKILL at random moments, the host over SSH: the job runs once, its metrics and its log are whole."""
     chance = random.Random(f"{seed}:{schedule}")

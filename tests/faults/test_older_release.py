@@ -101,8 +101,9 @@ def gone(pid):
     ("first", "in_place"),
     [
         ("status", True),
-        *(pytest.param(first, False, marks=pytest.mark.long) for first in ("status", "submit", "killed")),
-        *(pytest.param(first, True, marks=pytest.mark.long) for first in ("submit", "killed")),
+        pytest.param("killed", False, marks=pytest.mark.long),
+        *(pytest.param(first, False, marks=pytest.mark.thorough) for first in ("status", "submit")),
+        *(pytest.param(first, True, marks=pytest.mark.thorough) for first in ("submit", "killed")),
     ],
 )
 def test_a_running_job_is_followed_on(older, upgraded, tune, first, in_place):

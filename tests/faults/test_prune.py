@@ -44,6 +44,7 @@ def files(folder):
     return sorted(str(Path(place, name)) for place, _, names in os.walk(folder) for name in names)
 
 
+@pytest.mark.thorough
 def test_two_hundred_jobs(lab):
     """A prune frees on the disk what its dry run said, every kept job pulls, and what jobs share stays while one uses it."""
     for n in range(JOBS):

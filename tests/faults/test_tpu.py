@@ -209,7 +209,7 @@ def test_a_cancelled_job_gives_its_request_back(tune, fake, clusters, recipe):  
     assert tune.json("status", "one")[0]["state"] == "CANCELLED"
 
 
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("shared", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_a_preempted_job_goes_on_from_a_disk_that_slices_share(lab, fake, hosts, shared):
     """With `shared` the next attempt finds on its slice the checkpoint that the first one left, and goes on from it, in a folder of its
     own; without it begins anew. The first slice is silent from when it was taken, and its process has ended for all of it.

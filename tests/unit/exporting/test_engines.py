@@ -125,7 +125,7 @@ CHECKS = {
 """Engine -> its package, and a program of its environment that refuses what its models refuse."""
 
 
-@pytest.mark.long
+@pytest.mark.thorough
 @pytest.mark.parametrize("engine", CHECKS)
 def test_the_engine_takes_it(engine, shared_home, tmp_path):
     """Its own package reads the task: one node and two, with and without GPUs and secrets. And refuses a key that there is not."""

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -30,6 +30,9 @@ from backends.registry import BACKENDS
 from backends.target import Target
 from orchestrator.monitoring.metrics import enrich, summed
 
+Json = dict[str, Any]
+"""A document."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -37,9 +40,9 @@ class Cell:
 
     name: str
     trainer: str
-    recipe: Mapping[str, Any]
+    recipe: Json
     accept: tuple[str, ...] = ()
-    edits: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    edits: Mapping[str, Json] = field(default_factory=dict)
     """File of the plan (JSON or YAML) -> keys that are written over it: what a person would have written by hand."""
     env: Mapping[str, str] = field(default_factory=dict)
     profile: bool = False
@@ -52,11 +55,11 @@ class Runner:
         self.folder, self.pythons, self.accelerator, self.limit = folder, pythons, accelerator, limit
         (folder / "cache").mkdir(parents=True, exist_ok=True)
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: Cell) -> Json:
         """Every step but the export; what was seen of it."""
         place = self.folder / cell.name.replace(" ", "-").replace("/", "-")
         place.mkdir(parents=True)
-        out: dict[str, Any] = {"name": cell.name, "trainer": cell.trainer, "state": "FAILED"}
+        out: Json = {"name": cell.name, "trainer": cell.trainer, "state": "FAILED"}
         try:
             recipe = parse(json.dumps(cell.recipe), base=str(self.folder))
             target = Target(accelerator=self.accelerator, python=self.pythons[cell.trainer])  # type: ignore[arg-type]
@@ -81,7 +84,7 @@ class Runner:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(each.source)
 
-    def _steps(self, decided: Plan, place: Path, cell: Cell) -> dict[str, Any]:
+    def _steps(self, decided: Plan, place: Path, cell: Cell) -> Json:
         env = {**os.environ, **dict(decided.env), **cell.env}
         with (place / "log").open("wb") as log:
             for step in decided.steps:
@@ -93,7 +96,7 @@ class Runner:
                     return {**ended, "why": f"{step.name}: exit code {ended['code']}", "log": tail}
         return {**ended, "state": "SUCCEEDED"}
 
-    def _step(self, step: Step, decided: Plan, place: Path, env: Mapping[str, str], log: Any, cell: Cell) -> dict[str, Any]:
+    def _step(self, step: Step, decided: Plan, place: Path, env: Mapping[str, str], log: IO[bytes], cell: Cell) -> Json:
         began = time.monotonic()
         process = subprocess.Popen(step.argv, cwd=place, env=dict(env), stdout=log, stderr=log)
         first = None
@@ -111,7 +114,7 @@ class Runner:
                 return {**self._figures(decided, place, first), "code": -9, "why": f"not ended in {self.limit:.0f} s"}
         return {**self._figures(decided, place, first), "code": process.returncode, "seconds": round(time.monotonic() - began, 1)}
 
-    def _figures(self, decided: Plan, place: Path, first: float | None) -> dict[str, Any]:
+    def _figures(self, decided: Plan, place: Path, first: float | None) -> Json:
         found = points(decided, place)
         series = {name: [p.value for p in found if p.name == name] for name in ("loss", "tokens_per_second", "memory_gib")}
         speeds = series["tokens_per_second"]

@@ -24,6 +24,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+Json = dict[str, Any]
+"""A document."""
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "races.md"
 BEGIN, END = "<!-- made by benchmarks/gpu_race.py -->", "<!-- end -->"
@@ -125,7 +127,7 @@ def main() -> int:
     return 0 if all(map(ended_well, results["parts"])) else 1
 
 
-def ended_well(part: dict[str, Any]) -> bool:
+def ended_well(part: Json) -> bool:
     """The hand-made run, or all trainers of a race."""
     return "failed" not in part and all(each["state"] == "SUCCEEDED" for each in part.get("trainers", ()))
 
@@ -144,10 +146,10 @@ class Bench:
         self._env = os.environ | {"TUNE_HOME": str(folder / "home"), "TUNE_CLUSTERS": str(folder / "clusters.yaml")}
         self._env["PYTHONPATH"] = str(ROOT)
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Json:
         """Facts of the machine, and each part in its order."""
         self._prepare()
-        results: dict[str, Any] = {"machine": self._machine(), "parts": []}
+        results: Json = {"machine": self._machine(), "parts": []}
         for number in range(self._said.rounds):
             recomputed = number == 1
             for name, part in (("race", lambda again=recomputed: self._race(again=again)), ("hand", self._hand)):
@@ -165,7 +167,7 @@ class Bench:
 
     def _prepare(self) -> None:
         self._out.mkdir(parents=True, exist_ok=True)
-        target: dict[str, Any] = {"kind": "local", "accelerator": self._said.accelerator, "devices": 1}
+        target: Json = {"kind": "local", "accelerator": self._said.accelerator, "devices": 1}
         if self._said.python:
             target["python"] = str(Path(self._said.python).absolute())
         (self._folder / "clusters.yaml").write_text(json.dumps({"version": 1, "targets": {"local": target}}))
@@ -177,7 +179,7 @@ class Bench:
         texts = ("".join(draws.choices(string.ascii_letters + " ", k=self._length + 50)) for _ in range(64))
         (self._folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
-    def _race(self, *, again: bool) -> dict[str, Any]:
+    def _race(self, *, again: bool) -> Json:
         """`tune race`; a trainer that failed leaves its log."""
         words = ["race", "race.yaml", "--to", ",".join(TRAINERS), "--steps", str(STEPS), "--rounds", "1", "--json"]
         if again:
@@ -191,7 +193,7 @@ class Bench:
         )
         if not ran.stdout:
             return {"kind": "race", "recomputed": again, "failed": f"exit code {ran.returncode}"}
-        values: dict[str, Any] = json.loads(ran.stdout)
+        values: Json = json.loads(ran.stdout)
         for each in values["trainers"]:
             each["losses"] = self._losses(each["job"])
             if each["state"] != "SUCCEEDED":
@@ -207,7 +209,7 @@ class Bench:
         points = found["points"] if isinstance(found, dict) else found[0]["points"]
         return [each["value"] for each in sorted(points, key=lambda each: each["step"]) if each["name"] == "loss"]
 
-    def _hand(self) -> dict[str, Any]:
+    def _hand(self) -> Json:
         """torchtune's own program with the hand-made config, on the weights that the race has made."""
         place = Path(tempfile.mkdtemp(dir=self._folder))
         model = next(self._folder.glob("home/cache/models/*/model.safetensors")).parent
@@ -239,7 +241,7 @@ class Bench:
         """An interpreter that has torchtune."""
         return self._said.python or str(next(self._folder.glob("home/envs/torchtune-*/bin/python")))
 
-    def _machine(self) -> dict[str, Any]:
+    def _machine(self) -> Json:
         asks = "import json, sys; from importlib.metadata import version as v, PackageNotFoundError as E\n"
         asks += "def ask(n):\n try: return v(n)\n except E: return None\n"
         asks += "print(json.dumps({'python': sys.version.split()[0], **{n: ask(n) for n in sys.argv[1:]}}))"
@@ -254,7 +256,7 @@ class Bench:
         return facts
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: Json) -> str:
     """The tables, as Markdown."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
@@ -264,7 +266,7 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join([head, "", columns, *rows])
 
 
-def _rows(number: int, part: dict[str, Any]) -> list[str]:
+def _rows(number: int, part: Json) -> list[str]:
     if "failed" in part:
         return [f"| {number} | {part['kind']}: {part['failed']} | | | | | |"]
     if part["kind"] == "hand":
@@ -285,7 +287,7 @@ def _rows(number: int, part: dict[str, Any]) -> list[str]:
     ]
 
 
-def _row(number: int, what: str, speed: Any, memory: Any, first: Any, apart: Any) -> str:
+def _row(number: int, what: str, speed: Json | None, memory: float | None, first: float | None, apart: Json | None) -> str:
     cells = (
         f"{speed['median']:,.0f}" if speed else "-",
         f"{speed['low']:,.0f} to {speed['high']:,.0f}" if speed else "-",

@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+Json = dict[str, Any]
+"""A document."""
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
 
@@ -42,15 +44,15 @@ def recipe(
     micro: int | None = None,
     steps: int = 30,
     kind: str = "sft",
-    train: dict[str, Any] | None = None,
-    more: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    train: Json | None = None,
+    more: Json | None = None,
+) -> Json:
     """A recipe of random weights."""
     form = {"long.jsonl": "text", "chat.jsonl": "chat", "pairs.jsonl": "preference"}[rows]
-    method: dict[str, Any] = {"kind": kind, "adapter": adapter}
+    method: Json = {"kind": kind, "adapter": adapter}
     if adapter != "none":
         method["lora"] = {"rank": 16, "alpha": 32, "targets": ALL}
-    data: dict[str, Any] = {"train": rows, "format": form, "max_length": length}
+    data: Json = {"train": rows, "format": form, "max_length": length}
     if form != "text":
         data["chat_template" if form == "chat" else "template"] = "chatml" if form == "chat" else None
     return {
@@ -72,7 +74,7 @@ def recipe(
 def peaks(shape: dict[str, int]) -> list[Cell]:
     """Trainings of which fit tells the peak: trainers x adapters x lengths x recomputation x compilation."""
     on, off, again = {"compile": True}, {"compile": False}, {"activation_checkpointing": True}
-    table: list[tuple[str, str, int, int, dict[str, Any]]] = [
+    table: list[tuple[str, str, int, int, Json]] = [
         ("torchtune", "none", 1024, 4, off | again),
         ("torchtune", "none", 2048, 2, on),
         ("torchtune", "lora", 2048, 4, on),
@@ -206,7 +208,7 @@ def main() -> int:
     args = asked.parse_args()
     began = time.monotonic()
     pythons = json.loads(args.pythons.read_text())
-    results: dict[str, Any] = {"cells": []}
+    results: Json = {"cells": []}
     args.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -240,7 +242,7 @@ def main() -> int:
     return 0
 
 
-def line(found: dict[str, Any]) -> str:
+def line(found: Json) -> str:
     """One cell, short."""
     losses = found.get("losses") or [float("nan")]
     figures = [

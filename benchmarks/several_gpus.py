@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+Json = dict[str, Any]
+"""A document."""
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "races.md"
 BEGIN, END = "<!-- made by benchmarks/several_gpus.py -->", "<!-- end of several GPUs -->"
@@ -92,10 +94,10 @@ class Bench:
             "PYTHONPATH": str(ROOT),
         }
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> Json:
         """Facts of the machine, and each part in its order."""
         self.prepare()
-        results: dict[str, Any] = {"devices": self.args.devices, "machine": self.machine(), "parts": []}
+        results: Json = {"devices": self.args.devices, "machine": self.machine(), "parts": []}
         trainers = self.args.to.split(",")
         pairs = [(trainer, method) for method in self.args.methods.split(",") for trainer in trainers]
         wanted = [pair for pair in pairs if any(some in " ".join(pair) for some in self.args.only.split(","))]
@@ -128,7 +130,7 @@ class Bench:
 
     # Parts
 
-    def pair(self, trainer: str, method: str) -> dict[str, Any]:
+    def pair(self, trainer: str, method: str) -> Json:
         """The same job on one device and on all of them."""
         many = self.args.devices
         runs = {count: self.job(trainer, method, count) for count in (1, many)}
@@ -143,7 +145,7 @@ class Bench:
         what = {"apart": apart, "first": losses[1][0], "last": losses[1][-1], "speeds": speeds, "share": share, "memory": memory}
         return {"well": len(losses[1]) == STEPS, "what": what}
 
-    def side_by_side(self, trainer: str) -> dict[str, Any]:
+    def side_by_side(self, trainer: str) -> Json:
         """N jobs of one device run at once; a job that wants all devices waits for them."""
         ones = [self.submit(trainer, "lora", 1, f"side-{number}") for number in range(self.args.devices)]
         both = self.submit(trainer, "lora", self.args.devices, "side-all")
@@ -157,7 +159,7 @@ class Bench:
         well = together and not early and set(final) == {"SUCCEEDED"}
         return {"well": well, "what": f"at once: {together}; all waited for: {not early}; ends: {sorted(set(final))}"}
 
-    def killed_rank(self, trainer: str) -> dict[str, Any]:
+    def killed_rank(self, trainer: str) -> Json:
         """SIGKILL of the last rank in mid-training: how long until the job has ended, and how."""
         job = self.submit(trainer, "lora", self.args.devices, f"killed-{trainer}", *ONCE, steps=2000)
         if not self.until_step(job, 3):
@@ -170,7 +172,7 @@ class Bench:
         well = status["state"] == "FAILED" and seconds <= 10 and not self.ranks()
         return {"well": well, "what": f"{status['state']} {status['reason']} after {seconds:.1f} s, {len(self.ranks())} left"}
 
-    def hang(self, trainer: str) -> dict[str, Any]:
+    def hang(self, trainer: str) -> Json:
         """A rank that is stopped: no step is taken any more, and the job ends as `hang`."""
         job = self.submit(trainer, "lora", self.args.devices, "hang", *ONCE, "--set", "retry.hang_minutes=0.5", steps=2000)
         if not self.until_step(job, 3):
@@ -187,7 +189,7 @@ class Bench:
     def prepare(self) -> None:
         """The target and the rows."""
         self.out.mkdir(parents=True, exist_ok=True)
-        target: dict[str, Any] = {"kind": "local", "accelerator": self.args.accelerator, "devices": self.args.devices}
+        target: Json = {"kind": "local", "accelerator": self.args.accelerator, "devices": self.args.devices}
         if self.args.python:
             target["python"] = str(Path(self.args.python).absolute())
         if self.args.pythons:
@@ -217,7 +219,7 @@ class Bench:
         self.tune(*argv)
         return name
 
-    def job(self, trainer: str, method: str, devices: int) -> dict[str, Any]:
+    def job(self, trainer: str, method: str, devices: int) -> Json:
         """A job that was submitted, at its end; of one that did not succeed keep the log."""
         name = f"{trainer}-{method}-{devices}"
         self.tune("wait", name, check=False)
@@ -234,9 +236,9 @@ class Bench:
             raise SystemExit(f"{words}: exit code {done.returncode}\n{done.stderr}")
         return done.stdout
 
-    def status(self, job: str) -> dict[str, Any]:
+    def status(self, job: str) -> Json:
         """What `tune status` says of one job."""
-        found: dict[str, Any] = json.loads(self.tune("status", job, "--json"))[0]
+        found: Json = json.loads(self.tune("status", job, "--json"))[0]
         return found
 
     def states(self, jobs: list[str]) -> list[str]:
@@ -280,7 +282,7 @@ class Bench:
         return "; ".join(subprocess.run(query, capture_output=True, text=True, check=True).stdout.splitlines())
 
 
-def page(results: dict[str, Any]) -> str:
+def page(results: Json) -> str:
     """The tables, as Markdown."""
     many = results["devices"]
     head = f"Devices: {results['machine']}. {ROWS * many} rows a step in both runs; losses over {STEPS} steps."
@@ -293,7 +295,7 @@ def page(results: dict[str, Any]) -> str:
     return "\n".join([head, "", columns, *pairs, "", *others])
 
 
-def _pair(part: dict[str, Any], many: int) -> str:
+def _pair(part: Json, many: int) -> str:
     what = part["what"]
     memory = " and ".join(f"{what['memory'][n]:.1f}" if what["memory"][n] is not None else "-" for n in (1, many))
     speeds = f"{what['speeds'][1]:,.0f} | {what['speeds'][many]:,.0f} | {what['share']:.2f}"

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from orchestrator.client.errors import AlreadyExists, InvalidRequest, NotFound, Unreachable
 from orchestrator.client.jobs import find_attempt
 from orchestrator.client.pulling import pulling
-from orchestrator.client.session import session
+from orchestrator.client.session import Session, session
 from orchestrator.executors.attempt_files import RESULTS, brought, reached
 from orchestrator.home import Home
 from orchestrator.render.points import metrics_csv
@@ -57,10 +57,7 @@ def pull(
     with session() as here:
         here.keep_alive()
         job, number = find_attempt(here.store, name, attempt)
-        if gone := next((each for each in here.store.events(job.id) if each.reason == "pruned" and each.attempt >= number), None):
-            raise NotFound(
-                job.id, f"{gone.detail} by tune prune", hint=f"`tune metrics {job.id}` and `tune logs {job.id}` still work"
-            )
+        _refuse_pruned(here, job.id, number)
         folder = Path(into or job.id)
         if folder.exists() and not folder.is_dir():
             raise AlreadyExists(str(folder), "is a file; --into names another folder")
@@ -73,24 +70,39 @@ def pull(
         found = _kept(here.home, job.id, number, folder)
         if found and not everything and all((folder / "work" / name).exists() for name in wanted_files):
             return Pulled(folder, found)
-        try:
-            with pulling(here.home, job.id), reached(here.home, here.store, job.id, number) as hosts:
-                if not hosts:
-                    raise InvalidRequest(job.id, f"attempt {number} was not started anywhere yet")
-                for rank, (_, transport, known_as) in enumerate(hosts):
-                    below = folder if rank == 0 else folder / f"host{rank}"
-                    wanted = ["log", *(names if rank == 0 or everything else ())]
-                    found += transport.fetch(known_as, number, wanted, below, progress)
-        except ValueError as error:
-            raise InvalidRequest(str(error)) from None
-        except TransportError as error:
-            hint = f"`tune pull {job.id}` goes on where it ended; `tune logs` needs no host"
-            raise Unreachable(str(error), hint=hint) from None
+        found += _fetch(here, job.id, number, names, folder, everything=everything, progress=progress)
     missing = [name for name in wanted_files if not (folder / "work" / name).exists()]
     if missing:
         rule = f"is not in the folder of attempt {number} of {job.id}; all else is in {folder}"
         raise NotFound(missing[0], rule, argument="file", hint=f"`tune pull {job.id} --all` brings all that there is")
     return Pulled(folder, found)
+
+
+def _refuse_pruned(here: Session, job: str, attempt: int) -> None:
+    pruned = (each for each in here.store.events(job) if each.reason == "pruned" and each.attempt >= attempt)
+    if gone := next(pruned, None):
+        raise NotFound(job, f"{gone.detail} by tune prune", hint=f"`tune metrics {job}` and `tune logs {job}` still work")
+
+
+def _fetch(
+    here: Session, job: str, attempt: int, names: Sequence[str], into: Path, *, everything: bool, progress: Told
+) -> list[Path]:
+    """Log and files of the first host, and the logs of the others, or with `everything` all of theirs."""
+    found: list[Path] = []
+    try:
+        with pulling(here.home, job), reached(here.home, here.store, job, attempt) as hosts:
+            if not hosts:
+                raise InvalidRequest(job, f"attempt {attempt} was not started anywhere yet")
+            for rank, (_, transport, known_as) in enumerate(hosts):
+                below = into if rank == 0 else into / f"host{rank}"
+                wanted = ["log", *(names if rank == 0 or everything else ())]
+                found += transport.fetch(known_as, attempt, wanted, below, progress)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+    except TransportError as error:
+        hint = f"`tune pull {job}` goes on where it ended; `tune logs` needs no host"
+        raise Unreachable(str(error), hint=hint) from None
+    return found
 
 
 def _kept(home: Home, job: str, attempt: int, into: Path) -> list[Path]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from backends.mapping.rows import ABSENT, Flat
+from backends.mapping.rows import ABSENT, Flat, Value
 from backends.plan import WRITTEN_RECIPE, Plan
 from backends.registry import reader
 
@@ -24,8 +24,8 @@ class Drift(NamedTuple):
     """What the plan said by it; of several leaves the first, empty where no leaf says it."""
     key: str
     """Native; of a file that is not the main config with its name: `data.json:seed`."""
-    planned: Any
-    resolved: Any
+    planned: Value
+    resolved: Value
     """ABSENT: the trainer has no such key."""
     accepted: bool = False
 
@@ -59,7 +59,7 @@ def drifted(plan: Plan, text: str) -> str:
     return "; ".join(str(each) for each in drift(plan, text, plan.accepted) if not each.accepted)
 
 
-def resolved(text: str) -> Mapping[str, Any] | None:
+def resolved(text: str) -> Mapping[str, Value] | None:
     """What resolved.json says; None where it is not such a file."""
     try:
         said = json.loads(text)
@@ -69,7 +69,7 @@ def resolved(text: str) -> Mapping[str, Any] | None:
     return said if whole else None
 
 
-def _documents(plan: Plan, main: str) -> Iterator[tuple[str, Any]]:
+def _documents(plan: Plan, main: str) -> Iterator[tuple[str, Value]]:
     """The main config and the specs of our own steps, parsed."""
     for file in plan.files:
         if file.path.endswith(".json") and file.path != WRITTEN_RECIPE:
@@ -95,7 +95,7 @@ def _leaf(key: str, leaves: Mapping[str, str]) -> str:
     return leaves.get(f"{start}{name}", "")
 
 
-def apart(key: str, planned: Any, found: Any) -> Iterator[tuple[str, Any, Any]]:
+def apart(key: str, planned: Value, found: Value) -> Iterator[tuple[str, Value, Value]]:
     """Keys below this one whose values differ: (key, planned, found). Keys that nobody planned are the trainer's own."""
     if isinstance(planned, dict) and isinstance(found, dict):
         for name, value in planned.items():
@@ -109,7 +109,7 @@ def below(key: str, name: str) -> str:
     return f"{key}{name}" if not key or key.endswith(":") else f"{key}.{name}"
 
 
-def means(planned: Any, found: Any) -> bool:
+def means(planned: Value, found: Value) -> bool:
     """The same value: numbers by size, null as nothing, mappings in a list by what was planned of them."""
     if planned in (None, ABSENT) or found in (None, ABSENT):
         return planned in (None, ABSENT) and found in (None, ABSENT)
@@ -124,7 +124,7 @@ def means(planned: Any, found: Any) -> bool:
     return type(planned) is type(found) and bool(planned == found)
 
 
-def shown(value: Any) -> str:
+def shown(value: Value) -> str:
     """A value as a person reads it."""
     return "not there" if value is ABSENT else repr(value)
 
@@ -135,7 +135,7 @@ def split(key: str) -> tuple[str, str]:
     return (file, name) if colon else ("", key)
 
 
-def at(value: Any, name: str) -> Any:
+def at(value: Value, name: str) -> Value:
     """What stands under a dotted name; ABSENT where nothing does."""
     for part in name.split(".") if name else ():
         if not isinstance(value, dict) or part not in value:
@@ -144,7 +144,7 @@ def at(value: Any, name: str) -> Any:
     return value
 
 
-def keys_of(said: Mapping[str, Any], names: Iterable[str]) -> Flat:
+def keys_of(said: Mapping[str, Value], names: Iterable[str]) -> Flat:
     """Native keys of resolved.json by their names in a table of rows."""
     found = {}
     for name in names:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby, zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.render.plan import brief
 from orchestrator.render.text import GAP, columns, cut, table, visible
 
 if TYPE_CHECKING:
+    from backends.mapping.rows import Value
     from backends.report import Line, Report
 
 LEAF = 34
@@ -75,7 +76,7 @@ def _joined(cells: Sequence[str], first: int, room: int) -> str:
     return GAP.join(cell + " " * (size - columns(cell)) for cell, size in zip(cells, sizes, strict=True)).rstrip()
 
 
-def leaf_text(entry: Mapping[str, Any], *, width: int = 100) -> str:
+def leaf_text(entry: Mapping[str, Value], *, width: int = 100) -> str:
     """One leaf: its meaning, then each trainer's spelling, what to look out for, and upstream's word on it.
 
     Args:
@@ -92,7 +93,7 @@ def leaf_text(entry: Mapping[str, Any], *, width: int = 100) -> str:
     return "\n".join([*head, "", *lines])
 
 
-def _spellings(found: Mapping[str, Any], room: int) -> Iterator[str]:
+def _spellings(found: Mapping[str, Value], room: int) -> Iterator[str]:
     if not found["cases"]:
         yield "no recipe for it may hold this setting"
     for case in found["cases"]:
@@ -104,7 +105,7 @@ def _spellings(found: Mapping[str, Any], room: int) -> Iterator[str]:
         yield from _losses(case, room)
 
 
-def _losses(case: Mapping[str, Any], room: int) -> Iterator[str]:
+def _losses(case: Mapping[str, Value], room: int) -> Iterator[str]:
     """Values that do not cross, those with the same reason together."""
     for (kind, why, see), same in groupby(case["losses"], key=lambda loss: (loss["kind"], loss["why"], loss["see"])):
         values = ", ".join(brief(loss["value"], 24) for loss in same)
@@ -113,7 +114,7 @@ def _losses(case: Mapping[str, Any], room: int) -> Iterator[str]:
             yield f"  {see}"
 
 
-def matrix_text(document: Mapping[str, Any], *, width: int = 100) -> str:
+def matrix_text(document: Mapping[str, Value], *, width: int = 100) -> str:
     """Methods x trainers and leaves x trainers.
 
     Args:

@@ -98,11 +98,7 @@ def request(
     values = {JOB: job}
     if granted:
         values |= {RANK: str(rank), HEAD: hosts[0][0].address, PORT: str(_port(job, attempt))}
-    steps = [
-        {**asdict(step), "argv": [_filled(word, values) for word in step.argv]}
-        for step in plan.steps
-        if rank == 0 or step.everywhere
-    ]
+    steps = _steps(plan, rank, values)
     if environment.lock:
         place = address(Path(paths.folder, "envs"), environment, paths.platform)
         links["env"] = str(place)
@@ -127,6 +123,15 @@ def request(
         secrets=secrets,
         allocation=f"allocations/{job}-{attempt}" if node.ray else "",
     )
+
+
+def _steps(plan: Plan, rank: int, values: Mapping[str, str]) -> list[dict[str, object]]:
+    """Those that run on the host of a rank."""
+    return [
+        {**asdict(step), "argv": [_filled(word, values) for word in step.argv]}
+        for step in plan.steps
+        if rank == 0 or step.everywhere
+    ]
 
 
 def _variables(

@@ -6,7 +6,7 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from orchestrator.agent import attempts
 from orchestrator.transports.base import (
@@ -25,6 +25,9 @@ from orchestrator.transports.base import (
     Watch,
 )
 
+if TYPE_CHECKING:
+    from orchestrator.agent.files import Json
+
 SMALL = 1 << 20
 """Bytes of an answer without files."""
 LISTING = 32 << 20
@@ -42,7 +45,7 @@ MATCHES = 8
 """New files that one pattern of a watch finds in one poll; the next polls bring more."""
 
 
-def document(request: Request) -> dict[str, Any]:
+def document(request: Request) -> Json:
     """What the runner needs to start an attempt."""
     kept = ("job", "attempt", "env", "grace", "notify", "devices", "accelerator", "occupied", "lease", "allocation")
     spec = {key: getattr(request, key) for key in (*kept, "owner", "rank", "hosts")}
@@ -50,7 +53,7 @@ def document(request: Request) -> dict[str, Any]:
     return {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}
 
 
-def status(answer: Mapping[str, Any], ahead: float = 0.0) -> AttemptStatus:
+def status(answer: Json, ahead: float = 0.0) -> AttemptStatus:
     """What a host says of an attempt; bytes may have come as base64. Times are given back by our clock.
 
     Args:
@@ -79,7 +82,7 @@ def status(answer: Mapping[str, Any], ahead: float = 0.0) -> AttemptStatus:
     )
 
 
-def statuses(answer: Mapping[str, Any], wanted: Sequence[Watch]) -> list[AttemptStatus]:
+def statuses(answer: Json, wanted: Sequence[Watch]) -> list[AttemptStatus]:
     """One status for each watch, in its order. Raises as `status`."""
     difference = ahead(answer)
     found = [status(each, difference) for each in answer["seen"]]
@@ -97,7 +100,7 @@ def checked(host: str) -> Iterator[None]:
         raise TransportError(f"{host}: its answer is not understood: is another version of tune at work there?") from None
 
 
-def ahead(answer: Mapping[str, Any]) -> float:
+def ahead(answer: Json) -> float:
     """Seconds by which the clock of the host that has just answered is ahead of ours, less the way of the answer; 0 where the two
     agree to a second, so that a time told twice is the same time.
     """
@@ -114,7 +117,7 @@ def raw(data: str | bytes) -> bytes:
     raise TypeError("bytes come as they are, or as base64")
 
 
-def facts(answer: Mapping[str, Any], asked: float) -> HostFacts:
+def facts(answer: Json, asked: float) -> HostFacts:
     """What `hello` says; `asked` is when, in seconds since the epoch by our clock."""
     # as NTP does: the way there and the way back, without the time that the host took in between
     skew = ((answer["received"] - asked) + (answer["clock"] - time.time())) / 2
@@ -123,7 +126,7 @@ def facts(answer: Mapping[str, Any], asked: float) -> HostFacts:
     return HostFacts(**{**known, "devices": found, "skew": skew})
 
 
-def leases(answer: Mapping[str, Any]) -> list[Lease]:
+def leases(answer: Json) -> list[Lease]:
     """Devices in use."""
     return [
         Lease(
@@ -161,7 +164,7 @@ def settled(answer: Callable[[], Answer], host: str) -> Callable[[], Answer]:
     return wait
 
 
-def answer_limit(request: Mapping[str, Any]) -> int:
+def answer_limit(request: Json) -> int:
     """Bytes that the answer to a request may have. Bytes of files come as base64 but in answers to `read` and `take`."""
     operation = request["op"]
     if operation == "read":
@@ -173,13 +176,13 @@ def answer_limit(request: Mapping[str, Any]) -> int:
     return LISTING if operation in ("listing", "have", "slurm", "usage", "discard") else SMALL
 
 
-def _watch_limit(watch: Mapping[str, Any]) -> int:
+def _watch_limit(watch: Json) -> int:
     """Of one watch: what it reads on, a few files that it finds, files that come whole, and the log."""
     pieces = int(watch["log"] is not None) + len(watch["files"]) + attempts.MATCHES * len(watch["patterns"])
     whole = attempts.WHOLE if watch["whole"] or watch["failed"] else 0
     return (pieces * attempts.CHUNK + whole + int(watch["tail"])) * 4 // 3 + SMALL
 
 
-def watches(wanted: Iterable[Any]) -> list[dict[str, Any]]:
+def watches(wanted: Iterable[Any]) -> list[Json]:
     """Watches as they cross."""
     return [dict(vars(watch)) for watch in wanted]

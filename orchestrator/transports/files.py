@@ -10,13 +10,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.agent.blobs import executable, measure, within
 from orchestrator.agent.files import relative
 from orchestrator.transports.base import Answer, Told, TransportError, ignore_progress
 
-Way = Callable[[Mapping[str, Any], bytes], Callable[[], Answer]]
+if TYPE_CHECKING:
+    from orchestrator.agent.files import Json
+
+Way = Callable[["Json", bytes], Callable[[], Answer]]
 """Sends a request and its body; what it returns waits for the answer."""
 Piece = tuple[str, int, int]
 """Name, offset, length."""
@@ -66,7 +69,7 @@ def _rest(files: Mapping[str, int], there: Mapping[str, int]) -> list[Piece]:
     return [(name, at, files[name] - at) for name, at in offsets.items() if at < files[name] or name not in there]
 
 
-def _parcels(address: str, source: Path, pieces: Sequence[Piece]) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _parcels(address: str, source: Path, pieces: Sequence[Piece]) -> Iterator[tuple[Json, bytes]]:
     """Messages that bring a blob; the last has it checked."""
     *others, last = list(_grouped(pieces)) or [[]]
     for group in (*others, last):
@@ -74,7 +77,7 @@ def _parcels(address: str, source: Path, pieces: Sequence[Piece]) -> Iterator[tu
         yield {"op": "grow", "address": address, "pieces": group, **(_seal(source) if group is last else {"seal": False})}, body
 
 
-def _seal(source: Path) -> dict[str, Any]:
+def _seal(source: Path) -> Json:
     """What the last message of a blob says besides; `bytes` are to be summed there, which takes its time."""
     sizes = measure(str(source))
     marked = [name for name in sizes if executable(within(str(source), name))]
@@ -111,14 +114,14 @@ def _bytes(path: str, offset: int, length: int) -> bytes:
         return data
 
 
-def _weighed(requests: Iterable[tuple[dict[str, Any], bytes]], weight: int) -> Iterator[tuple[dict[str, Any], bytes]]:
+def _weighed(requests: Iterable[tuple[Json, bytes]], weight: int) -> Iterator[tuple[Json, bytes]]:
     """Each request says what all of them are part of, in bytes: the way may be another for much."""
     return (({**request, "weight": weight}, body) for request, body in requests)
 
 
-def _flow(way: Way, requests: Iterable[tuple[dict[str, Any], bytes]]) -> Iterator[tuple[dict[str, Any], Answer]]:
+def _flow(way: Way, requests: Iterable[tuple[Json, bytes]]) -> Iterator[tuple[Json, Answer]]:
     """Requests with their answers, in order, some of them under way at any time."""
-    waiting: deque[tuple[dict[str, Any], Callable[[], Answer]]] = deque()
+    waiting: deque[tuple[Json, Callable[[], Answer]]] = deque()
     for request, body in requests:
         if len(waiting) == AHEAD:
             first, answer = waiting.popleft()
@@ -129,7 +132,7 @@ def _flow(way: Way, requests: Iterable[tuple[dict[str, Any], bytes]]) -> Iterato
         yield first, answer()
 
 
-def fetch(way: Way, attempt: Mapping[str, Any], names: Sequence[str], into: Path, told: Told = ignore_progress) -> list[Path]:
+def fetch(way: Way, attempt: Json, names: Sequence[str], into: Path, told: Told = ignore_progress) -> list[Path]:
     """See `Transport.fetch`; `attempt` says `job` and `attempt`."""
     listed = way({"op": "listing", **attempt, "names": list(names)}, b"")()[0].get("files")
     files = {name: Arriving(into / name, size, changed, runs) for name, size, changed, runs in _asked_for(listed, names)}

@@ -9,7 +9,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from orchestrator import agent
 from orchestrator.transports import codec, files
@@ -180,14 +180,14 @@ class Served(ABC, Generic[C]):
 
     # Asking
 
-    def _ask(self, request: Mapping[str, Any]) -> Answer:
+    def _ask(self, request: Json) -> Answer:
         return self._send(self._wire(), request, b"")()
 
-    def _way(self, request: Mapping[str, Any], body: bytes) -> Callable[[], Answer]:
+    def _way(self, request: Json, body: bytes) -> Callable[[], Answer]:
         """Much has a channel of its own, so that no poll waits behind it."""
         return self._send(self._wire(freight=request.get("weight", 0) > LIGHT), request, body)
 
-    def _send(self, wire: Wire, request: Mapping[str, Any], body: bytes) -> Callable[[], Answer]:
+    def _send(self, wire: Wire, request: Json, body: bytes) -> Callable[[], Answer]:
         patience = PATIENCE + request.get("seconds", 0.0) + request.get("bytes", 0) / CHECKED
         self.asked += 1
         try:

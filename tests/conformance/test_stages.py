@@ -49,17 +49,19 @@ import json, sys
 from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 import tune_tasks
-spec = json.load(open("evaluate.json"))
-out = simple_evaluate(model="hf", model_args={"pretrained": "inputs/model", "dtype": "auto"}, tasks=tune_tasks.tasks(spec["tasks"]),
-    batch_size=8, random_seed=1234, numpy_random_seed=1234, torch_random_seed=1234, fewshot_random_seed=1234, device="cpu",
-    task_manager=TaskManager(include_defaults=False))
-print(json.dumps(out["results"]))
+spec, figures = json.load(open("evaluate.json")), {}
+for task, args in zip(tune_tasks.tasks(spec["tasks"]), ({}, {"add_bos_token": False}), strict=True):
+    model = {"pretrained": "inputs/model", "dtype": "auto", **args}
+    figures |= simple_evaluate(model="hf", model_args=model, tasks=[task], batch_size=8, random_seed=1234, numpy_random_seed=1234,
+        torch_random_seed=1234, fewshot_random_seed=1234, device="cpu", task_manager=TaskManager(include_defaults=False))["results"]
+print(json.dumps(figures))
 """
+"""A text as a whole begins with BOS once, which the harness puts there itself."""
 PLAIN = """
-import json, torch
+import json, math, torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer, model = (each.from_pretrained("inputs/model") for each in (AutoTokenizer, AutoModelForCausalLM))
-right = rows = 0
+right = rows = nats = size = 0
 with torch.inference_mode():
     for line in open("inputs/tasks/choice.jsonl"):
         row, scores = json.loads(line), []
@@ -70,7 +72,13 @@ with torch.inference_mode():
             scores.append(sum(said[place - 1, ids[place]].item() for place in range(len(start), len(ids))))
         right += scores.index(max(scores)) == row["answer"]
         rows += 1
-print(right / rows)
+    for line in open("inputs/tasks/text.jsonl"):
+        text = json.loads(line)["text"]
+        ids = [tokenizer.bos_token_id, *tokenizer(text, add_special_tokens=False)["input_ids"]]
+        said = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
+        nats -= sum(said[place - 1, ids[place]].item() for place in range(1, len(ids)))
+        size += len(text.encode())
+print(json.dumps([right / rows, nats / size / math.log(2)]))
 """
 
 
@@ -115,7 +123,9 @@ def test_a_recipe_to_its_server(tune, home, trained, stage_python, python, call)
         for name, value in figures.items():
             if isinstance(value, float) and name.endswith(",none"):
                 assert found[f"{task}.{name.removesuffix(',none')}"] == value
-    assert found["choice.acc"] == float(call([stage_python, "-c", PLAIN], work).stdout.splitlines()[-1])
+    accuracy, bits = json.loads(call([stage_python, "-c", PLAIN], work).stdout.splitlines()[-1])
+    assert found["choice.acc"] == accuracy
+    assert found["text.bits_per_byte"] == pytest.approx(bits, rel=1e-4)
 
     rows = [[5, 9, 200, 31, 7], list(range(40, 70)), [65] * 20]
     folder = home / "jobs" / "job" / "1" / "work" / "out" / "final"

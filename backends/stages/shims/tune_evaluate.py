@@ -56,23 +56,37 @@ def _harness(model: dict[str, str], spec: dict[str, Any], tasks: list[Any]) -> d
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager
 
-    args = {"pretrained": model["folder"], "dtype": spec["dtype"]}
-    if model.get("adapter"):
-        args["peft"] = model["adapter"]
     seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), spec["seed"])
     return simple_evaluate(
-        model="hf",
-        model_args=args,
+        model=_model(model, spec),
         tasks=[dict(each) if isinstance(each, dict) else each for each in tasks],
         # the index of the harness's own tasks takes longer than a small evaluation
         task_manager=TaskManager(include_defaults=any(isinstance(each, str) for each in tasks)),
         num_fewshot=spec["shots"] or None,
-        batch_size=spec["batch"],
         limit=spec["limit"],
         apply_chat_template=spec["chat"],
-        device=_device(),
         **seeds,
     )
+
+
+def _model(model: dict[str, str], spec: dict[str, Any]) -> Any:
+    """The harness's own `hf` model, but that a whole text begins once. The harness puts BOS before it and has the tokenizer add another
+    (lm-eval 0.4.13, models/huggingface.py, `loglikelihood_rolling`; https://github.com/EleutherAI/lm-evaluation-harness/issues/3333):
+    the second is a token that the figure counts, and the text follows what no model was trained on.
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    class Model(HFLM):
+        def loglikelihood_rolling(self, *args: Any, **kwargs: Any) -> list[float]:
+            """Log-likelihoods of whole texts."""
+            kept, self.add_bos_token = self.add_bos_token, False
+            try:
+                return super().loglikelihood_rolling(*args, **kwargs)
+            finally:
+                self.add_bos_token = kept
+
+    adapter = {"peft": model["adapter"]} if model.get("adapter") else {}
+    return Model(pretrained=model["folder"], dtype=spec["dtype"], batch_size=spec["batch"], device=_device(), **adapter)
 
 
 def _device() -> str:

@@ -36,6 +36,8 @@ ROWS = {
     "prompts": "prompts.jsonl",
 }
 """Rows that come along, for those of the hub."""
+GRADED = ROOT / "tests" / "twins" / "graded.py"
+"""A reward beside the recipe's own: a model of random weights is never right, and learns nothing from answers that score the same."""
 LOADS = """
 import json, sys, torch, transformers
 folder, kind = sys.argv[1:]
@@ -83,6 +85,7 @@ def changes(name, folder="./twin"):
     }
     if recipe.method.kind == "grpo":
         sets |= {"method.grpo.generations": 4, "method.grpo.max_new_tokens": 8}
+        sets["method.grpo.rewards"] = [*flat["method.grpo.rewards"], f"{GRADED}:graded"]
     if recipe.method.kind == "distill":
         sets["method.distill.teacher"] = folder
     return [f"{leaf}={json.dumps(value)}" for leaf, value in sets.items() if value != flat[leaf]]

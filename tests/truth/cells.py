@@ -87,6 +87,7 @@ MEANS = {"kl": 1e-3, "grad_norm": 1e-4}
 gradient was 5e-5 off, and nobody knows why yet.
 """
 MIDDLES = {"loss": 1e-3, "grad_norm": 5e-3, "eval_loss": 1e-3, "checkpoint": 2e-2, "adapter": 2e-3}
+MIDDLES |= dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/margins"), 5e-3)
 """bitsandbytes rounds a scale that lies within 1e-5 of the middle of two levels to either, one in a thousand: docs/methods.md."""
 ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth")
 CELLS = [

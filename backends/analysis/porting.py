@@ -18,9 +18,9 @@ def elsewhere(recipe: Recipe, backend: Backend) -> Recipe:
     """The recipe as it is best moved: with data.rendering: shared, so that the rows stay the same whatever the trainer, and on any
     accelerator where the trainer does not run on the one that is asked for.
     """
-    data = recipe.data.model_copy(update={"rendering": "shared"})
-    machine = recipe.resources.model_copy(update={"accelerator": "any"} if _barred(recipe, backend) else {})
-    return recipe.model_copy(update={"data": data, "resources": machine})
+    data = recipe.data.replace(rendering="shared")
+    machine = recipe.resources.replace(accelerator="any") if _barred(recipe, backend) else recipe.resources
+    return recipe.replace(data=data, resources=machine)
 
 
 def _barred(recipe: Recipe, backend: Backend) -> bool:

@@ -8,33 +8,29 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 from itertools import pairwise
-from typing import get_args
 
 from backends.recipe.flat import Value, field_of
 from backends.recipe.schema import Recipe
-from backends.recipe.sections.base import Section
+from backends.recipe.section import Section, sections_in
 
 
 @cache
 def _sections() -> Mapping[str, type[Section]]:
     """The classes that a recipe is made of, by their names."""
     found: dict[str, type[Section]] = {}
-    queue: list[Value] = [Recipe]
+    queue: list[type[Section]] = [Recipe]
     while queue:
-        kind = queue.pop(0)
-        queue += get_args(kind)
-        if isinstance(kind, type) and issubclass(kind, Section) and kind.__name__ not in found:
-            found[kind.__name__] = kind
-            queue += [info.annotation for info in kind.model_fields.values()]
+        section = queue.pop(0)
+        found[section.__name__] = section
+        queue += [
+            inner for field in section.section_fields for inner in sections_in(field.annotated) if inner.__name__ not in found
+        ]
     return found
 
 
 @cache
 def meanings() -> dict[tuple[str, str], str]:
-    """(section's class, field) -> the text below the field, on one line.
-
-    pydantic can collect these itself (`use_attribute_docstrings`), but then does so at every start: 30 of 230 ms.
-    """
+    """(section's class, field) -> the text below the field, on one line."""
     out = {}
     modules = dict.fromkeys(section.__module__ for section in _sections().values())
     for node in (node for name in modules for node in ast.parse(inspect.getsource(sys.modules[name])).body):
@@ -47,13 +43,13 @@ def meanings() -> dict[tuple[str, str], str]:
 
 def about(leaf: str) -> dict[str, Value]:
     """Meaning, type and default of a leaf."""
-    owner, name, info = field_of(leaf)
+    owner, field = field_of(leaf)
     schema = json_schema()["$defs"].get(owner.__name__) or json_schema()
-    about = schema["properties"][info.alias or name]
+    about = schema["properties"][field.called]
     return {
-        "meaning": meanings().get((owner.__name__, name), ""),
+        "meaning": meanings().get((owner.__name__, field.name), ""),
         "type": _type(about),
-        "default": "required" if info.is_required() else about.get("default"),
+        "default": "required" if field.is_required else about.get("default"),
     }
 
 
@@ -78,9 +74,11 @@ def _type(schema: dict[str, Value]) -> str:
 @cache
 def json_schema() -> dict[str, Value]:
     """JSON Schema of recipes, with the meaning of every field."""
-    schema = Recipe.model_json_schema()
+    from backends.recipe.judging import model_of  # noqa: PLC0415  # pydantic is heavy
+
+    schema = model_of(Recipe).model_json_schema()
     for owner, section in [("Recipe", schema), *schema["$defs"].items()]:
-        names = {info.alias or name: name for name, info in _sections()[owner].model_fields.items()}
+        names = {called: name for name, called in _sections()[owner].section_names}
         for key, field in section["properties"].items():
             text = meanings().get((owner, names[key]))
             if text:

@@ -1,6 +1,5 @@
-"""A recipe as dotted names: which leaves the schema has, and what it says of each.
-
-pydantic takes a good part of a command's start, and whoever only reads metrics needs no schema: it is imported when it is asked for.
+"""A recipe as dotted names: which leaves the schema has, and what it says of each. Whoever only reads metrics needs no schema: it is
+imported when it is asked for.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
-    from backends.recipe.sections.base import Section
+    from backends.recipe.section import Field, Section
 
 Value = Any
 """What a leaf or a native key holds: text, a number, true or false, null, or a list or mapping of them. Native configs hold anything."""
@@ -25,32 +22,32 @@ REQUIRED: Value = type("Required", (), {"__repr__": lambda _: "REQUIRED"})()
 
 
 @cache
-def _fields() -> Mapping[str, tuple[type[Section], str, FieldInfo]]:
-    """Leaf -> its section's class, its field there, and what the schema says of it; in the schema's order."""
+def _fields() -> Mapping[str, tuple[type[Section], Field]]:
+    """Leaf -> its section's class and its field there; in the schema's order."""
     from backends.recipe.schema import Recipe  # noqa: PLC0415  # see above
 
     return dict(_below(Recipe, ""))
 
 
-def _below(section: type[Section], above: str) -> Iterator[tuple[str, tuple[type[Section], str, FieldInfo]]]:
-    for name, info in section.model_fields.items():
-        path = f"{above}{info.alias or name}"
-        if inner := as_section(info):
+def _below(section: type[Section], above: str) -> Iterator[tuple[str, tuple[type[Section], Field]]]:
+    for field in section.section_fields:
+        path = f"{above}{field.called}"
+        if inner := _section_of(field):
             yield from _below(inner, f"{path}.")
         else:
-            yield path, (section, name, info)
+            yield path, (section, field)
 
 
-def as_section(info: FieldInfo) -> type[Section] | None:
+def _section_of(field: Field) -> type[Section] | None:
     """The section that a field holds; None of a leaf."""
-    from backends.recipe.sections.base import Section  # noqa: PLC0415  # see above
+    from backends.recipe.section import Section  # noqa: PLC0415  # see above
 
-    kind = info.annotation
+    kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
-def field_of(leaf: str) -> tuple[type[Section], str, FieldInfo]:
-    """A leaf's section, its field there, and what the schema says of it."""
+def field_of(leaf: str) -> tuple[type[Section], Field]:
+    """A leaf's section, and its field there."""
     return _fields()[leaf]
 
 
@@ -74,13 +71,13 @@ def sections() -> tuple[str, ...]:
 @cache
 def defaults() -> Mapping[str, Value]:
     """Leaf -> default, in the schema's order; REQUIRED where it has none."""
-    return {leaf: REQUIRED if info.is_required() else info.default for leaf, (_, _, info) in _fields().items()}
+    return {leaf: field.default for leaf, (_, field) in _fields().items()}
 
 
 @cache
 def choices(leaf: str) -> tuple[Value, ...]:
     """What a leaf may be that is one of a few named values, in the schema's order; empty for others."""
-    kind = field_of(leaf)[2].annotation
+    kind = field_of(leaf)[1].annotation
     return tuple(choice for each in (kind, *get_args(kind)) for choice in _choices_of(each))
 
 
@@ -93,14 +90,14 @@ def _choices_of(kind: Value) -> tuple[Value, ...]:
 
 def is_nullable(leaf: str) -> bool:
     """Whether a recipe may give it as null."""
-    return type(None) in get_args(field_of(leaf)[2].annotation)
+    return type(None) in get_args(field_of(leaf)[1].annotation)
 
 
 def is_mapping(leaf: str) -> bool:
     """Whether it is a mapping that is translated as one value, such as `native`: `--set` may set what is in it."""
     from backends.recipe.sections.base import Whole  # noqa: PLC0415  # see above
 
-    kind = field_of(leaf)[2].annotation
+    kind = field_of(leaf)[1].annotation
     kinds = (kind, get_origin(kind), *get_args(kind))
     return any(isinstance(each, type) and issubclass(each, dict | Whole) for each in kinds)
 

@@ -1,15 +1,11 @@
 """The recipe: what a training shall be, whoever does it. The meaning of every leaf is fixed here, not by a trainer."""
 
-from __future__ import annotations
-
-from functools import cache
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr
-
 from backends.recipe.flat import Flat, Value
+from backends.recipe.section import Limits, Section, as_plain
 from backends.recipe.sections.after import After
-from backends.recipe.sections.base import Section, Whole
+from backends.recipe.sections.base import Whole
 from backends.recipe.sections.data import Data
 from backends.recipe.sections.method import Method
 from backends.recipe.sections.model import Model
@@ -22,7 +18,7 @@ class Recipe(Section):
 
     version: Literal[1]
     """Of this schema."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+    name: Annotated[str, Limits(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
     """Of the job: letters, digits, `.`, `_`, `-`."""
     description: str | None = None
     """For people."""
@@ -37,14 +33,20 @@ class Recipe(Section):
     resources: Resources = Resources()
     retry: Retry = Retry()
     after: After = After()
-    secrets: list[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]] = []
+    secrets: list[Annotated[str, Limits(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]] = []
     """Names of environment variables that the job needs and that are shown to no one."""
     native: dict[str, dict[str, Value]] = {}
     """Trainer -> keys of its config, set as they are over everything else; `~key: null` takes one away. All are in the report."""
 
-    _written: frozenset[str] = PrivateAttr(default=frozenset())
-    _base: str = PrivateAttr(default="")
-    _source: tuple[str, str, tuple[str, ...]] = PrivateAttr(default=("", "<recipe>", ()))
+    _written: frozenset[str] = frozenset()
+    _base: str = ""
+    _source: tuple[str, str, tuple[str, ...]] = ("", "<recipe>", ())
+
+    def read_from(self, source: tuple[str, str, tuple[str, ...]], written: frozenset[str], base: str) -> "Recipe":
+        """The same recipe, which knows where it comes from; see the properties of these names."""
+        made = self.replace()
+        made.__dict__.update(_source=source, _written=written, _base=base)
+        return made
 
     @property
     def written(self) -> frozenset[str]:
@@ -68,21 +70,11 @@ class Recipe(Section):
         return out
 
 
-@cache
-def _names(section: type[Section]) -> tuple[tuple[str, str], ...]:
-    """(field, what the recipe calls it)."""
-    return tuple((name, info.alias or name) for name, info in section.model_fields.items())
-
-
 def _flatten(section: Section, above: str, out: Flat) -> None:
     values = section.__dict__
-    for name, called in _names(type(section)):
+    for name, called in section.section_names:
         path, value = above + called, values[name]
-        if isinstance(value, Whole):
-            out[path] = value.model_dump(by_alias=True)
-        elif isinstance(value, Section):
+        if isinstance(value, Section) and not isinstance(value, Whole):
             _flatten(value, f"{path}.", out)
-        elif isinstance(value, list) and value and isinstance(value[0], Whole):
-            out[path] = [item.model_dump() for item in value]
         else:
-            out[path] = value
+            out[path] = as_plain(value)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
 from backends.plan import TRAINED, Input, Plan
+from backends.recipe.building import Unsure, build
 from backends.recipe.flat import Value
 from backends.recipe.problems import RULES
+from backends.recipe.section import Section
 from backends.recipe.sections.after import After
 from backends.stages.registry import STAGES, context_of, with_scores
 from backends.stages.stage import MODEL, StageContext, Unplannable, bound
@@ -96,15 +96,20 @@ def checked(stage: str, settings: Mapping[str, Value]) -> dict[str, Value]:
     Raises:
         InvalidRequest: a setting breaks a rule of the recipe.
     """
+    wanted = {stage: dict(settings)}
     try:
-        section = getattr(After.model_validate({stage: dict(settings)}), stage)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        make = RULES.get(first["type"])
-        name = ".".join(str(part) for part in first["loc"][1:] if "-" not in str(part) and "[" not in str(part))
-        rule = make(first.get("ctx", {})) if make else first["msg"].removeprefix("Value error, ")
-        raise InvalidRequest(name or stage, rule) from None
-    return dict(section.model_dump())
+        after: After | None = build(After, wanted)
+    except Unsure:
+        from backends.recipe.judging import judge  # noqa: PLC0415  # pydantic is heavy
+
+        after, errors = judge(After, wanted)
+        for first in errors[:1]:
+            make = RULES.get(first["type"])
+            name = ".".join(str(part) for part in first["loc"][1:] if "-" not in str(part) and "[" not in str(part))
+            rule = make(first.get("ctx", {})) if make else first["msg"].removeprefix("Value error, ")
+            raise InvalidRequest(name or stage, rule) from None
+    section: Section = getattr(after, stage)
+    return section.plain()
 
 
 def planned(stage: str, settings: Mapping[str, Value], context: StageContext) -> Plan:

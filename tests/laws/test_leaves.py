@@ -37,12 +37,12 @@ def gaps():
     """Every fact that is missing, by section and leaf."""
     out = [f"{section}: its place among the sections (SECTIONS)" for section in sections() if section not in SECTIONS]
     for leaf in leaves():
-        owner, name, _ = field_of(leaf)
+        owner, field = field_of(leaf)
         fact = LEAVES.get(leaf)
         out += [f"{leaf}: whether it decides the result (effect)"] if fact is None else []
         out += [] if facts(leaf).samples or choices(leaf) else [f"{leaf}: values worth asking for (samples)"]
         out += [f"{leaf}: what null means (null)"] if is_nullable(leaf) and not facts(leaf).null else []
-        out += [] if meanings().get((owner.__name__, name)) else [f"{leaf}: its meaning (the text below the field)"]
+        out += [] if meanings().get((owner.__name__, field.name)) else [f"{leaf}: its meaning (the text below the field)"]
     return out
 
 

@@ -1,15 +1,12 @@
 """What is done with the model once it is trained: stages, each a job of its own that begins when the one before has succeeded."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
-from pydantic import Field
+from backends.recipe.section import Limits, Section
+from backends.recipe.sections.base import Positive, Whole, Word
 
-from backends.recipe.sections.base import Positive, Section, Whole, Word
-
-Secret = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
-Count = Annotated[int, Field(ge=0)]
+Secret = Annotated[str, Limits(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
+Count = Annotated[int, Limits(ge=0)]
 
 
 class EvalTask(Whole):
@@ -17,7 +14,7 @@ class EvalTask(Whole):
 
     path: Word
     """A file of JSON lines (.jsonl), relative to the recipe's file."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] | None = None
+    name: Annotated[str, Limits(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$")] | None = None
     """What its figures are called; null: the file's name without the ending."""
     kind: Literal["auto", "choice", "exact", "perplexity", "generation"] = "auto"
     """`choice`: question, choices, answer (number or text). `exact`: prompt, answer. `perplexity`: text. `generation`: prompt,
@@ -29,7 +26,7 @@ class EvalTask(Whole):
 class Evaluate(Whole):
     """Figures of the model by lm-evaluation-harness, and what they must be."""
 
-    tasks: Annotated[list[Word | EvalTask], Field(min_length=1, max_length=100)]
+    tasks: Annotated[list[Word | EvalTask], Limits(min_length=1, max_length=100)]
     """Names of the harness (`wmdp_bio`, `mmlu`), files of one's own (`./questions.jsonl`), or `{path, name, kind, like}`."""
     shots: Count = 0
     """Worked examples before each question."""
@@ -57,7 +54,7 @@ class Export(Whole):
 
     formats: Annotated[
         list[Literal["merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0", "gguf-adapter"]],
-        Field(min_length=1, max_length=10),
+        Limits(min_length=1, max_length=10),
     ] = ["merged"]
     """`merged`: a Hugging Face folder. `adapter`: PEFT. `gguf-*`: one file for llama.cpp, as it is or quantized;
     `gguf-adapter`: the adapter for llama.cpp, beside its start model."""
@@ -72,7 +69,7 @@ class Export(Whole):
 class Push(Whole):
     """The model on a hub, with a model card. What arrived is compared with what was sent."""
 
-    repo: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
+    repo: Annotated[str, Limits(pattern=r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")]
     """OWNER/NAME; made if it is not there. The hub is huggingface.co, or that of `HF_ENDPOINT` on the target."""
     what: Literal["model", "adapter", "export"] = "model"
     """The merged model, its adapter, or everything that `after.export` wrote."""
@@ -89,7 +86,7 @@ class Serve(Whole):
 
     engine: Literal["auto", "transformers", "vllm", "llama.cpp"] = "auto"
     """What runs the model. `auto`: vllm on CUDA, transformers on a CPU. `llama.cpp` serves the merged model alone, on a CPU."""
-    port: Annotated[int, Field(ge=1024, le=65535)] | None = None
+    port: Annotated[int, Limits(ge=1024, le=65535)] | None = None
     """On the host; null: a free one."""
     expose: bool = False
     """Listen on all interfaces instead of the loopback alone; needs `key_name`."""

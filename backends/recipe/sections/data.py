@@ -1,12 +1,9 @@
 """What it is trained on."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from backends.recipe.sections.base import Positive, Section, Whole, Word
+from backends.recipe.section import Limits, Section
+from backends.recipe.sections.base import Positive, Whole, Word
 
 
 class Columns(Section):
@@ -40,14 +37,14 @@ class Part(Whole):
     path: Word
     """As `data.train`."""
     split: Word = "train"
-    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    weight: Annotated[float, Limits(gt=0, le=1000)] = 1.0
     """How often each of its rows comes in an epoch: 2.0 is twice; 0.5 is half of the rows, drawn anew each epoch."""
 
 
 class Data(Section):
     """What it is trained on."""
 
-    train: Word | Annotated[list[Part], Field(min_length=1, max_length=100)]
+    train: Word | Annotated[list[Part], Limits(min_length=1, max_length=100)]
     """A file (.jsonl, .json, .parquet, .txt; relative to the recipe's file), a Hugging Face data set id (`org/name`), or a list
     of them: `[{path, split, weight}]`."""
     train_split: Word = "train"
@@ -56,17 +53,17 @@ class Data(Section):
     """Rows for evaluation, named like `train`; null: no evaluation."""
     eval_split: Word = "validation"
     """Split of a Hugging Face data set named in `eval`."""
-    eval_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    eval_share: Annotated[float, Limits(gt=0, lt=1)] | None = None
     """Share of the training rows that is held out for evaluation in place of `eval`: drawn from each source by train.seed, and trained
     by no step. Null: none."""
     format: Literal["instruct", "chat", "text", "completion", "preference", "rated", "prompts"]
     """`instruct`: instruction, input, output. `chat`: a list of messages. `text`: plain text. `completion`: prompt, completion.
     `preference`: prompt, chosen, rejected, each a text or messages. `rated`: prompt, completion, label. `prompts`: prompt."""
     columns: Columns = Columns()
-    template: Annotated[str, Field(min_length=1, max_length=20_000)] | None = None
+    template: Annotated[str, Limits(min_length=1, max_length=20_000)] | None = None
     """How a row becomes text. For instruct: `alpaca` (the default), `plain`, `chat` (the model's own chat template), or a
     text with {instruction} and maybe {input}, after which the output follows. Chat always uses the chat template."""
-    loss_roles: Annotated[list[Literal["system", "user", "assistant", "tool"]], Field(min_length=1)] = ["assistant"]
+    loss_roles: Annotated[list[Literal["system", "user", "assistant", "tool"]], Limits(min_length=1)] = ["assistant"]
     """Whose messages carry loss, with format chat."""
     system: str | None = None
     """System text put before each row that has none of its own."""

@@ -1,12 +1,9 @@
 """How it is trained: the loss, and which weights."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from backends.recipe.sections.base import Positive, Section, Share, Word
+from backends.recipe.section import Limits, Section
+from backends.recipe.sections.base import Positive, Share, Word
 
 LoraTarget = Literal["q", "k", "v", "o", "gate", "up", "down", "head"]
 
@@ -16,46 +13,46 @@ class Lora(Section):
 
     rank: Positive = 16
     """Inner width of an adapter: columns of B, rows of A. More is more to train and to store."""
-    alpha: Annotated[float, Field(gt=0)] = 32.0
+    alpha: Annotated[float, Limits(gt=0)] = 32.0
     """The product B A is scaled by alpha / rank."""
     rank_stabilized: bool = False
     """Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732): a larger rank then keeps its share of the update."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[float, Limits(ge=0, lt=1)] = 0.0
     """Share of the adapter's inputs dropped in training."""
-    targets: Annotated[list[LoraTarget], Field(min_length=1)] = ["q", "k", "v", "o", "gate", "up", "down"]
+    targets: Annotated[list[LoraTarget], Limits(min_length=1)] = ["q", "k", "v", "o", "gate", "up", "down"]
     """Which linear layers get an adapter; `head` is the output embedding."""
 
 
 class Preference(Section):
     """Of the kinds that learn from preferences: dpo, ipo, orpo, simpo, kto."""
 
-    beta: Annotated[float, Field(gt=0)] | None = None
+    beta: Annotated[float, Limits(gt=0)] | None = None
     """dpo, ipo, kto: how strongly the model is held near its start. simpo: scale of the rewards. orpo: weight of the odds ratio
     beside the loss of the chosen answer. Null means 0.1, for simpo 2.0."""
-    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    label_smoothing: Annotated[float, Limits(ge=0, lt=0.5)] = 0.0
     """dpo: share of pairs that are taken to be labelled the wrong way round."""
-    margin: Annotated[float, Field(ge=0)] = 0.5
+    margin: Annotated[float, Limits(ge=0)] = 0.5
     """simpo: by how much the chosen answer's reward should lead (gamma in the paper)."""
-    desirable: Annotated[float, Field(gt=0)] = 1.0
+    desirable: Annotated[float, Limits(gt=0)] = 1.0
     """kto: weight of the rows with a good verdict."""
-    undesirable: Annotated[float, Field(gt=0)] = 1.0
+    undesirable: Annotated[float, Limits(gt=0)] = 1.0
     """kto: weight of the rows with a bad verdict."""
 
 
 class Grpo(Section):
     """Of method.kind grpo: the model answers each prompt several times and learns from how its answers compare."""
 
-    rewards: list[Annotated[str, Field(pattern=r"^(\.{1,2}/|/|~).*\.py:[A-Za-z_][A-Za-z0-9_]*$")]] = []
+    rewards: list[Annotated[str, Limits(pattern=r"^(\.{1,2}/|/|~).*\.py:[A-Za-z_][A-Za-z0-9_]*$")]] = []
     """Functions that score answers, as `./rewards.py:function`: your own Python, which the trainer imports and calls."""
-    generations: Annotated[int, Field(ge=2)] = 8
+    generations: Annotated[int, Limits(ge=2)] = 8
     """Answers per prompt."""
     max_new_tokens: Positive = 256
     """Tokens of an answer."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Limits(gt=0)] = 1.0
     """Of sampling answers: the logits are divided by it."""
-    kl: Annotated[float, Field(ge=0)] = 0.0
+    kl: Annotated[float, Limits(ge=0)] = 0.0
     """Weight of the divergence from the start model."""
-    clip: Annotated[float, Field(gt=0)] = 0.2
+    clip: Annotated[float, Limits(gt=0)] = 0.2
     """How far the probability ratio may move in one step."""
 
 

@@ -1,12 +1,9 @@
 """What is trained."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from backends.recipe.sections.base import Positive, Section, Whole, Word
+from backends.recipe.section import Limits, Section
+from backends.recipe.sections.base import Positive, Whole, Word
 
 
 class Architecture(Whole):
@@ -14,7 +11,7 @@ class Architecture(Whole):
 
     family: Literal["llama", "mistral", "qwen2", "qwen3"] = "llama"
     """`qwen2` has biases on query, key and value; `qwen3` norms on query and key."""
-    vocab_size: Annotated[int, Field(ge=261)] = 320
+    vocab_size: Annotated[int, Limits(ge=261)] = 320
     """Ids. The tokenizer uses 261: 256 bytes and 5 special tokens."""
     hidden_size: Positive
     intermediate_size: Positive
@@ -27,11 +24,11 @@ class Architecture(Whole):
     """Width of a head; null means hidden_size / heads."""
     max_length: Positive = 2048
     """Longest sequence in tokens."""
-    rope_theta: Annotated[float, Field(gt=0)] = 10000.0
-    norm_eps: Annotated[float, Field(gt=0)] = 1e-5
+    rope_theta: Annotated[float, Limits(gt=0)] = 10000.0
+    norm_eps: Annotated[float, Limits(gt=0)] = 1e-5
     tied: bool = False
     """Input and output embeddings are one matrix."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Limits(ge=0)] = 0
     """Of the weights: normal with standard deviation 0.02, norms 1."""
 
 

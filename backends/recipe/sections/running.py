@@ -1,14 +1,11 @@
 """What is saved and reported, what the machine must have, and when a job is tried again."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
-from pydantic import Field
+from backends.recipe.section import Limits, Section
+from backends.recipe.sections.base import Positive, Word
 
-from backends.recipe.sections.base import Positive, Section, Word
-
-Tries = Annotated[int, Field(ge=0, le=100)]
+Tries = Annotated[int, Limits(ge=0, le=100)]
 
 
 class Checkpoint(Section):
@@ -55,7 +52,7 @@ class Resources(Section):
     model or an adapter leaves little to share; nothing on one device."""
     tensor: Positive = 1
     """Devices that share each matrix product (tensor parallelism); divides all devices."""
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: Annotated[float, Limits(gt=0)] | None = None
     """Memory that a device must have, in GiB."""
 
 
@@ -72,9 +69,9 @@ class Retry(Section):
     """Of a device or of the host. The same needs the same, unless others shared the machine."""
     unknown: Tries = 0
     """None of these is recognised."""
-    hang_minutes: Annotated[float, Field(gt=0)] | None = 60.0
+    hang_minutes: Annotated[float, Limits(gt=0)] | None = 60.0
     """Minutes without a step, an evaluation or a line in the log after which training hangs; null: never."""
-    diverged_above: Annotated[float, Field(gt=0)] | None = None
+    diverged_above: Annotated[float, Limits(gt=0)] | None = None
     """Loss above which training goes nowhere: when that of `diverged_steps` steps in a row is above it or no number, the run is ended
     as `diverged`, and not tried again. Null: no such limit."""
     diverged_steps: Positive = 3

@@ -1,18 +1,15 @@
 """How long, with what optimizer, and what is evaluated on the way."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
-from pydantic import Field
-
-from backends.recipe.sections.base import Positive, Section, Share
+from backends.recipe.section import Limits, Section
+from backends.recipe.sections.base import Positive, Share
 
 
 class Batch(Section):
     """Sequences per step."""
 
-    global_: Positive = Field(alias="global")
+    global_: Positive
     """Sequences per optimizer step over all devices. The gradient is the mean over all tokens with loss in them. With
     method.kind grpo it counts prompts, each of which is answered method.grpo.generations times."""
     micro: Positive | None = None
@@ -29,11 +26,11 @@ class Train(Section):
     batch: Batch
     precision: Literal["fp32", "bf16", "bf16-mixed", "fp16-mixed"] = "bf16"
     """`bf16`: weights, gradients and optimizer state in bfloat16; `*-mixed`: weights in fp32, arithmetic lower."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    seed: Annotated[int, Limits(ge=0, lt=2**32)] = 42
     """Of the order of rows, LoRA's start and dropout."""
-    grad_clip: Annotated[float, Field(gt=0)] | None = None
+    grad_clip: Annotated[float, Limits(gt=0)] | None = None
     """Largest norm of the whole gradient; null: no clipping."""
-    neftune_alpha: Annotated[float, Field(gt=0)] | None = None
+    neftune_alpha: Annotated[float, Limits(gt=0)] | None = None
     """NEFTune (arXiv:2310.05914): noise on the embeddings while training, uniform within +-alpha / sqrt(tokens of the row x width of the
     model); 5 to 15 are usual. Drawn from train.seed, the step and the row, so that it is the same in every trainer. Null: none."""
     activation_checkpointing: bool = False
@@ -55,23 +52,23 @@ class Optim(Section):
     """`*_8bit`: state in 8 bits; `paged`: moved to main memory under pressure."""
     fused: bool | None = None
     """One kernel for the whole step; null: on CUDA. The same result."""
-    lr: Annotated[float, Field(gt=0)]
+    lr: Annotated[float, Limits(gt=0)]
     """Highest learning rate."""
-    betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = [0.9, 0.95]
+    betas: Annotated[list[Annotated[float, Limits(ge=0, lt=1)]], Limits(min_length=2, max_length=2)] = [0.9, 0.95]
     """How slowly the means of gradients and of squared gradients forget, per step."""
-    eps: Annotated[float, Field(gt=0)] = 1e-8
+    eps: Annotated[float, Limits(gt=0)] = 1e-8
     """Added to the root of the mean squared gradient."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Limits(ge=0)] = 0.0
     """Decoupled, per step, times the learning rate."""
     decay_on: Literal["all", "matrices"] = "all"
     """`matrices` spares norms and biases."""
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     """How the learning rate goes after the warm-up: stays, falls in a line, or falls in half a cosine, to min_lr."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: Annotated[int, Limits(ge=0)] | None = None
     """Optimizer steps; give this or `warmup_share`; neither means no warm-up."""
     warmup_share: Share | None = None
     """Share of all steps, rounded up."""
-    min_lr: Annotated[float, Field(ge=0)] = 0.0
+    min_lr: Annotated[float, Limits(ge=0)] = 0.0
     """Learning rate at the end of the schedule."""
 
 
@@ -81,7 +78,7 @@ class Eval(Section):
     every: Positive | None = None
     """Optimizer steps between evaluations; null: none on the way. After the last step there is one of all rows in any case. Needs
     data.eval or data.eval_share."""
-    every_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    every_share: Annotated[float, Limits(gt=0, lt=1)] | None = None
     """Share of the run between evaluations, in place of `every`: of all its optimizer steps, rounded up."""
     batches: Positive | None = None
     """Micro-batches per evaluation on the way, from the first row; null: all rows."""

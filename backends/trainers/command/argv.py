@@ -7,12 +7,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from backends.bundle import LOCKS
 from backends.mapping.rows import Value
 from backends.recipe.problems import RULES
-from backends.recipe.sections.base import Section
 
 PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([a-z_]+(?:\.[a-z_]+)*)\}")
 OURS = re.compile(r"env|cache|inputs|data|out|checkpoint|adapter|.*\.json|tune_.*")
@@ -53,7 +52,13 @@ Inside = Annotated[Text, AfterValidator(_inside)]
 Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
-class Metrics(Section):
+class _Keys(BaseModel):
+    """As a section of a recipe: no other keys than its own, each of its kind."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Metrics(_Keys):
     """Where the command reports its steps: exit code 0 alone does not say that it has trained."""
 
     file: Inside | None = None
@@ -73,7 +78,7 @@ class Metrics(Section):
         return self
 
 
-class Command(Section):
+class Command(_Keys):
     """A command line as a trainer."""
 
     argv: Annotated[list[Text], Field(min_length=1)]

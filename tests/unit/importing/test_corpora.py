@@ -90,8 +90,8 @@ def machine(recipe):
 def on_one_host(recipe):
     """As many devices, all of one host: some trainers' runs over several are not translated, and their keys are the same."""
     wish = recipe.resources
-    alone = wish.model_copy(update={"devices": wish.devices * wish.hosts, "hosts": 1})
-    return recipe.model_copy(update={"resources": alone})
+    alone = wish.replace(devices=wish.devices * wish.hosts, hosts=1)
+    return recipe.replace(resources=alone)
 
 
 @pytest.mark.parametrize("trainer", list(COUNTS))

@@ -20,6 +20,7 @@ from backends.plan import WRITTEN_RECIPE, Environment, File, Input, Plan, Promis
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
 from backends.report import Line, Report
+from backends.smaller_batches import with_smaller
 from backends.stages.registry import following
 from backends.upstream.known_keys import KnownKeys
 
@@ -43,9 +44,15 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     Raises:
         Inexpressible: with the report of all leaves.
     """
+    accepted = frozenset(accept) - NEVER_ACCEPTABLE
+    decided = _decided(backend, recipe, target, accepted)
+    return with_smaller(decided, recipe, accepted, lambda smaller: _decided(backend, smaller, target, accepted))
+
+
+def _decided(backend: Backend, recipe: Recipe, target: Target, accepted: frozenset[str]) -> Plan:
+    """The plan of the recipe as it is."""
     flat = recipe.flat()
     backend = backend.fit(recipe) if backend.fit else backend
-    accepted = frozenset(accept) - NEVER_ACCEPTABLE
     context = context_of(flat, target)
     native, report = _translated(backend, recipe, flat, context, accepted)
     report = Report(report.lines + _misplaced(backend, flat, target, accepted))
@@ -294,7 +301,7 @@ def _retry(flat: Flat, report: Report) -> dict[str, Value]:
     """The section retry; to go on from a checkpoint may have been given up as lost."""
     lost = any(line.leaf == "checkpoint.resume" and line.status == "lost" for line in report.lines)
     return {
-        **{leaf.removeprefix("retry."): flat[leaf] for leaf in leaves("retry")},
+        **{leaf.removeprefix("retry."): flat[leaf] for leaf in leaves("retry") if not leaf.startswith("retry.oom.")},
         "resume": flat["checkpoint.resume"] and not lost,
     }
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 
 from backends.recipe.flat import Value
 from backends.report import Line, Report
@@ -91,6 +91,25 @@ class Promise:
 
 
 @dataclass(frozen=True)
+class SmallerBatch:
+    """What a plan has otherwise where a device takes fewer sequences at once, and accumulates as many times more."""
+
+    micro: int
+    """Sequences that a device takes at once."""
+    files: tuple[File, ...]
+    """Those with another text."""
+    steps: tuple[Step, ...]
+    env: tuple[tuple[str, str], ...]
+    reading: dict[str, Value] = field(hash=False)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Value]) -> SmallerBatch:
+        """What `asdict` gave."""
+        files, env = tuple(File(**each) for each in values["files"]), tuple((name, value) for name, value in values["env"])
+        return cls(values["micro"], files, _steps(values["steps"]), env, values["reading"])
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that will be sent, and nothing else."""
 
@@ -114,12 +133,24 @@ class Plan:
     """Accelerators on each host."""
     hosts: int = 1
     retry: dict[str, Value] = field(default_factory=dict, hash=False)
-    """The recipe's section retry, and `resume`: whether a retry goes on from a checkpoint."""
+    """The recipe's section retry, and `resume`: whether a retry goes on from a checkpoint. `micros`: sizes of the micro-batch that are
+    tried in turn where memory runs out, the recipe's own first; not there where that is the only one."""
     accepted: tuple[str, ...] = ()
     """Leaves that the user accepts as they come out, by name."""
     report: Report = field(default_factory=Report, hash=False)
     after: tuple[Plan, ...] = ()
     """Plans of the stages that follow once this job has succeeded, in order; see `backends.stages`."""
+    smaller: tuple[SmallerBatch, ...] = ()
+    """The same with smaller micro-batches, for attempts after one that ran out of memory; see `backends.smaller_batches`."""
+
+    def with_micro(self, micro: int | None) -> Plan:
+        """The plan of an attempt that takes so many sequences at once; None, and the recipe's own number: this one."""
+        for each in self.smaller:
+            if each.micro == micro:
+                texts = {file.path: file for file in each.files}
+                files = tuple(texts.get(file.path, file) for file in self.files)
+                return replace(self, files=files, steps=each.steps, env=each.env, reading=each.reading)
+        return self
 
     @property
     def brought(self) -> tuple[Input, ...]:
@@ -144,12 +175,13 @@ class Plan:
         made: dict[str, Value] = {
             "environment": Environment(**known["environment"]),
             "files": tuple(File(**each) for each in known["files"]),
-            "steps": tuple(Step(**{**each, "argv": tuple(each["argv"])}) for each in known["steps"]),
+            "steps": _steps(known["steps"]),
             "inputs": tuple(Input(**each) for each in known["inputs"]),
             "env": tuple((name, value) for name, value in known["env"]),
             "promise": Promise(promise["steps"], tuple(promise["files"])),
             "report": Report(tuple(Line(**each) for each in lines)),
             "after": tuple(map(cls.from_dict, known.get("after", ()))),
+            "smaller": tuple(map(SmallerBatch.from_dict, known.get("smaller", ()))),
         }
         texts: dict[str, Value] = {name: tuple(known[name]) for name in ("secrets", "watch", "accepted") if name in known}
         return cls(**{**known, **texts, **made})
@@ -160,12 +192,18 @@ class Plan:
         for each in values["inputs"]:
             if not each["made_by"]:
                 del each["made_by"]
-        # a plan without stages is written as it was before there were any: its digest stays
+        # a plan without stages or smaller batches is written as it was before there were any: its digest stays
         values["after"] = [each.as_dict() for each in self.after]
-        if not self.after:
-            del values["after"]
+        for part in ("after", "smaller"):
+            if not values[part]:
+                del values[part]
         return values
 
     def digest(self) -> str:
         """Name of this decision: equal plans have equal digests."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _steps(values: Iterable[Mapping[str, Value]]) -> tuple[Step, ...]:
+    """Steps out of plain values."""
+    return tuple(Step(**{**each, "argv": tuple(each["argv"])}) for each in values)

@@ -113,6 +113,7 @@ SECTIONS: Mapping[str, tuple[Needs, ...]] = {
     "checkpoint": (),
     "log": (),
     "retry": (),
+    "retry.oom": (),
     "after": (),
 }
 """All sections, with what each needs; in the order in which differences are told: by how much they change what is learnt."""
@@ -258,6 +259,7 @@ LEAVES: Mapping[str, Leaf] = {
     "retry.hardware": Leaf("job", (2,)),
     "retry.hang": Leaf("job", (2,)),
     "retry.out_of_memory": Leaf("job", (2,)),
+    "retry.oom.micro": Leaf("job"),
     "retry.unknown": Leaf("job", (2,)),
     "retry.hang_minutes": Leaf("job", (2.0,), "nothing"),
     "retry.diverged_above": Leaf("job", (8.0,), "nothing"),

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from backends.analysis.diff import Difference, Side, compare, of_native, of_recipe
-from backends.checkpoints import resumed
 from backends.importing import shell
 from backends.native_config import Unreadable
 from backends.native_config import read as flat_keys
@@ -18,6 +17,7 @@ from orchestrator.client.jobs import find
 from orchestrator.client.recipes import load
 from orchestrator.client.session import Session, session
 from orchestrator.executors.attempt_files import reached
+from orchestrator.jobs.attempt import attempt_plan
 from orchestrator.monitoring.drift import RESOLVED, Drift
 from orchestrator.monitoring.drift import drift as drifted
 from orchestrator.store.attempts import AttemptRecord
@@ -101,11 +101,8 @@ def drift(name: str) -> JobDrift:
 
 def _plan(here: Session, job: Job) -> Plan:
     """Of the job's last attempt, which may go on where another ended."""
-    plan, backend = JobRequest.unpacked(here.store.request(job.id)).plan, reader(job.backend)
-    start = AttemptRecord.from_dict(here.store.positions(job.id, job.attempt)).resume
-    if not start:
-        return plan
-    return resumed(plan, start.step, job.steps or plan.promise.steps, backend.resume, backend.config)
+    record = AttemptRecord.from_dict(here.store.positions(job.id, job.attempt))
+    return attempt_plan(JobRequest.unpacked(here.store.request(job.id)).plan, record, reader(job.backend), job.steps)
 
 
 def _resolved(here: Session, job: Job) -> str:

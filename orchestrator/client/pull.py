@@ -15,6 +15,7 @@ from orchestrator.client.session import Session, session
 from orchestrator.executors.attempt_files import RESULTS, brought, reached
 from orchestrator.home import Home
 from orchestrator.render.points import metrics_csv
+from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
 from orchestrator.transports.base import Told, TransportError, ignore_progress
 
@@ -63,9 +64,9 @@ def pull(
             raise AlreadyExists(str(folder), "is a file; --into names another folder")
         names = ["work"] if everything else [*RESULTS, *(f"work/{name}" for name in wanted_files)]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "plan.json").write_text(
-            json.dumps(JobRequest.unpacked(here.store.request(job.id)).plan.as_dict(), indent=1) + "\n", "utf-8"
-        )
+        record = AttemptRecord.from_dict(here.store.positions(job.id, number))
+        ran = JobRequest.unpacked(here.store.request(job.id)).plan.with_micro(record.micro)
+        (folder / "plan.json").write_text(json.dumps(ran.as_dict(), indent=1) + "\n", "utf-8")
         (folder / "metrics.csv").write_text(metrics_csv({job.id: here.store.points(job.id, attempt=number)}) + "\n", "utf-8")
         found = _kept(here.home, job.id, number, folder)
         if found and not everything and all((folder / "work" / name).exists() for name in wanted_files):

@@ -29,6 +29,8 @@ class JobReport(NamedTuple):
     points: Sequence[PointRow]
     """Of the latest attempt."""
     events: Sequence[Event]
+    micros: Mapping[int, int] = {}
+    """Attempt -> sequences that a device took at once, of those that had less than the recipe says."""
 
 
 def report(name: str) -> JobReport:
@@ -46,4 +48,7 @@ def report(name: str) -> JobReport:
         [job] = find(here.store, [name])
         request = JobRequest.unpacked(here.store.request(job.id))
         points, events = here.store.points(job.id), here.store.events(job.id)
-    return JobReport(job, request.plan, settings(request.plan), request.inputs, points, events)
+        numbers = range(1, job.attempt + 1)
+        micros = {number: micro for number in numbers if (micro := here.store.positions(job.id, number).get("micro"))}
+    plan = request.plan.with_micro(micros.get(job.attempt))
+    return JobReport(job, plan, settings(request.plan), request.inputs, points, events, micros)

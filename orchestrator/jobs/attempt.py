@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from backends.backend import Ending, JobKind
+from backends.checkpoints import resumed
 from backends.metrics import Point
 from backends.plan import Plan
+from backends.registry import reader
 from backends.stages.registry import STAGES
 from orchestrator.executors.base import Handle, Status, Watched
 from orchestrator.home import Home
@@ -19,7 +21,7 @@ from orchestrator.jobs.retry import Rules, astray, diverges
 from orchestrator.monitoring.drift import RESOLVED
 from orchestrator.monitoring.metrics import LONGEST_NOTE, rows_note
 from orchestrator.monitoring.poll import FAILED, MANIFEST, SUMMARY, TAIL, last_words
-from orchestrator.store import Job
+from orchestrator.store import Active, Job
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
 from orchestrator.transports.base import Watch
@@ -76,6 +78,13 @@ class ActiveAttempt:
             self._handle = Handle.of(self.request, job, self.attempt, placement)
         return self._handle if placement else None
 
+    @classmethod
+    def of(cls, active: Active, request: JobRequest) -> ActiveAttempt:
+        """Of a job as the store has it."""
+        job, backend, record = active.job, reader(active.job.backend), AttemptRecord.from_dict(active.positions)
+        plan = attempt_plan(request.plan, record, backend, job.steps)
+        return cls(plan, request, backend, record, job.attempt, Rules.of(request.plan.retry))
+
     def fault(self, every: Sequence[Point], kept: Sequence[Point], job: Job) -> tuple[str, str] | None:
         """(reason, why) for which it is to be stopped, as these new points show: of every step, and those that are kept."""
         notes = self.record.cursor.progress.kept
@@ -93,6 +102,21 @@ class ActiveAttempt:
         """Those that do not answer."""
         ranks = self.status.ranks if self.status else ()
         return [name for rank, name in enumerate(self.nodes()) if rank >= len(ranks) or ranks[rank] is None]
+
+
+def attempt_plan(plan: Plan, record: AttemptRecord, backend: JobKind, steps: int | None) -> Plan:
+    """The plan of an attempt: the job's, but for a smaller micro-batch and for a checkpoint that it goes on from.
+
+    Args:
+        plan: of the job.
+        record: of the attempt.
+        backend: its trainer.
+        steps: of the whole run; None where only the plan may know.
+    """
+    plan = plan.with_micro(record.micro)
+    if not record.resume:
+        return plan
+    return resumed(plan, record.resume.step, steps or plan.promise.steps, backend.resume, backend.config)
 
 
 def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> Facts:
@@ -153,10 +177,13 @@ def unchanged(summary: Mapping[str, object] | None) -> int:
 
 
 def notes_text(case: ActiveAttempt, summary: Mapping[str, object] | None) -> str:
-    """What a person should know of a job that has succeeded: that it ended early, of its rows, and of what the last step says."""
+    """What a person should know of a job that has succeeded: that it ended early or took less at once, of its rows, and of what the last
+    step says.
+    """
     step = case.record.cursor.progress.kept.get("stopped")
     early = f"ended at step {step}: evaluations no longer got better (eval.patience)" if isinstance(step, int) else ""
-    return "; ".join(filter(None, (early, rows_note(case.manifest), summary_text(summary))))
+    smaller = f"with micro-batches of {case.record.micro}: memory ran out with more" if case.record.micro else ""
+    return "; ".join(filter(None, (early, smaller, rows_note(case.manifest), summary_text(summary))))
 
 
 def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watched:

@@ -17,7 +17,7 @@ SPREAD = (
 )
 
 
-def outcome(ended: Ended, index: str, hosts: int, owed: Sequence[str] = ()) -> Outcome:
+def outcome(ended: Ended, index: str, hosts: int, owed: Sequence[str] = (), step: str = "") -> Outcome:
     """What is kept of an attempt that ended without success.
 
     Args:
@@ -25,9 +25,10 @@ def outcome(ended: Ended, index: str, hosts: int, owed: Sequence[str] = ()) -> O
         index: what it said of its checkpoints.
         hosts: on which it ran.
         owed: of these, those that did not answer, and have still to be told that it is over.
+        step: of the plan, that ran last.
     """
     found = (each if hosts == 1 else each._replace(lacks=SPREAD) for each in checkpoints(index))
-    return Outcome(classify(ended, reader(ended.backend).signs).kind, tuple(found), tuple(owed))
+    return Outcome(classify(ended, reader(ended.backend).signs).kind, tuple(found), tuple(owed), step)
 
 
 def tried(store: Store, id: str, attempts: int) -> list[Tried]:
@@ -37,13 +38,19 @@ def tried(store: Store, id: str, attempts: int) -> list[Tried]:
 
 def _tried(number: int, record: AttemptRecord) -> Tried:
     outcome = record.outcome or Outcome("unknown")
-    return Tried(number, outcome.kind, outcome.checkpoints, tuple(record.placement.devices) if record.placement else ())
+    place = tuple(record.placement.devices) if record.placement else ()
+    return Tried(number, outcome.kind, outcome.checkpoints, place, outcome.step, record.micro)
 
 
 def beginning(choice: Again, now: float) -> AttemptRecord:
     """What the next attempt begins with."""
-    record = AttemptRecord(not_before=now + choice.wait)
+    record = AttemptRecord(not_before=now + choice.wait, micro=choice.micro)
     if choice.start:
         attempt, (step, folder, _), place = choice.start
         record.resume = ResumePoint(attempt, step, folder, place[0])
     return record
+
+
+def anew(record: AttemptRecord) -> dict[str, object] | None:
+    """What an attempt over several hosts begins with in place of one that could not begin on all of them; None where that is nothing."""
+    return AttemptRecord(micro=record.micro).as_dict() if record.micro else None

@@ -12,27 +12,24 @@ import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from backends.checkpoints import resumed
 from backends.log_signs import Ended
-from backends.registry import reader
 from orchestrator.executors.base import AttemptRequest, ExecutorContext, Status, Watched
 from orchestrator.executors.registry import Executors
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
 from orchestrator.jobs.attempt import ActiveAttempt, facts, notes_text, served, watched
-from orchestrator.jobs.attempt_history import beginning, outcome, tried
+from orchestrator.jobs.attempt_history import anew, beginning, outcome, tried
 from orchestrator.jobs.following import begin_next
 from orchestrator.jobs.halving import outdone
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconcile
 from orchestrator.jobs.queue import Queue
-from orchestrator.jobs.retry import Again, Rules, again, elsewhere, hangs
+from orchestrator.jobs.retry import Again, again, elsewhere, hangs
 from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, row_counts, summed, thin
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.fingerprints import WAY_OUT, changed
 from orchestrator.store import Active, Changes, Store
-from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
 from orchestrator.targets.node import Placement
 from orchestrator.transports.base import AttemptStatus
@@ -68,11 +65,8 @@ class Controller:
         job = active.job
         known = self.cases.get(job.id)
         if known is None or known.attempt != job.attempt:
-            request, backend = JobRequest.unpacked(self.store.request(job.id)), reader(job.backend)
-            record, plan = AttemptRecord.from_dict(active.positions), request.plan
-            if record.resume:
-                plan = resumed(plan, record.resume.step, job.steps or plan.promise.steps, backend.resume, backend.config)
-            known = self.cases[job.id] = ActiveAttempt(plan, request, backend, record, job.attempt, Rules.of(plan.retry))
+            request = JobRequest.unpacked(self.store.request(job.id))
+            known = self.cases[job.id] = ActiveAttempt.of(active, request)
         return known
 
     def look(self, *, start: bool = True, patience: float = 0.0) -> int:
@@ -258,7 +252,7 @@ class Controller:
             return
         tail = speaker.tail.decode("utf-8", "replace") if speaker else ""
         ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail, seen.evidence)
-        case.record.outcome = outcome(ended, first.index if first else "", len(case.nodes()), case.silent())
+        case.record.outcome = outcome(ended, first.index if first else "", len(case.nodes()), case.silent(), seen.step)
         self.store.record(job.id, job.attempt, (), now, case.record.as_dict())
         if new.state != "CANCELLED":
             before = tried(self.store, job.id, job.attempt)
@@ -324,7 +318,7 @@ class Controller:
         if job.want:
             self._become(each, Become("CANCELLED", "cancelled", "before it started"))
         elif status.started:
-            self.store.new_attempt(job.id, ("STARTING",), now, why=status.reason)
+            self.store.new_attempt(job.id, ("STARTING",), now, why=status.reason, positions=anew(self.case(each).record))
         else:
             news: Changes = {"state": "QUEUED", "detail": status.reason}
             self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=now, **news)

@@ -32,6 +32,10 @@ class Tried:
     """Complete ones that it left, the oldest first."""
     place: tuple[str, ...] = ()
     """Hosts on which it ran; its checkpoints are on the first."""
+    step: str = ""
+    """The plan's step that ran last; empty where nobody knows."""
+    micro: int | None = None
+    """Sequences that a device took at once, where that was less than the recipe says."""
 
 
 class Start(NamedTuple):
@@ -52,6 +56,8 @@ class Again:
     """None: from the beginning."""
     wait: float = 0.0
     """Seconds after the end of the attempt before."""
+    micro: int | None = None
+    """Sequences that a device takes at once; None: as many as the recipe says."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,8 @@ class Rules:
     """Loss that shows that training goes nowhere; None: none does."""
     diverged_steps: int = 3
     """Steps in a row with such a loss."""
+    micros: tuple[int, ...] = ()
+    """Sizes of the micro-batch that are tried in turn where memory runs out, the recipe's own first."""
 
     @classmethod
     def of(cls, retry: Mapping[str, Any]) -> Rules:
@@ -82,10 +90,10 @@ class Rules:
         full = retry if "hang_minutes" in retry else {**_defaults(), **retry}  # a plan of an older release says less
         tries = {name: value for name, value in full.items() if name not in _NO_CLASS}
         limit = full.get("diverged_above"), full.get("diverged_steps", cls.diverged_steps)
-        return cls(tries, bool(full.get("resume")), full["hang_minutes"], *limit)
+        return cls(tries, bool(full.get("resume")), full["hang_minutes"], *limit, tuple(full.get("micros", ())))
 
 
-_NO_CLASS = ("hang_minutes", "diverged_above", "diverged_steps", "resume")
+_NO_CLASS = ("hang_minutes", "diverged_above", "diverged_steps", "resume", "oom.micro", "micros")
 """Of the section, what is no number of tries."""
 
 
@@ -103,17 +111,35 @@ def again(rules: Rules, tried: Sequence[Tried], steps: int | None) -> Again | En
         steps: of the whole run, if known by now.
     """
     last = tried[-1]
+    if smaller := _smaller(rules, last):
+        return smaller
     allowed = rules.tries.get(last.kind, 0)
-    times = sum(each.kind == last.kind for each in tried[_got_on(tried) :])
+    same = [each for each in tried if each.micro == last.micro]  # nothing goes on with other micro-batches than its checkpoint's
+    counted = tried[_got_on(tried) :]
+    times = sum(each.kind == last.kind and (each.kind != "out_of_memory" or each in same) for each in counted)
     said = last.kind.replace("_", " ")
     if not allowed:
         return Enough(f"{said}: not tried again" + ("" if last.kind == "wrong_request" else f" (retry.{last.kind} is 0)"))
     if times > allowed:
         return Enough(f"{said}: {times} times in a row without a new checkpoint, retry.{last.kind} allows {allowed}")
-    start = newest(tried, steps) if rules.resume else None
+    start = newest(same, steps) if rules.resume else None
     where = f"from step {start.checkpoint.step}" if start else "from the beginning"
     wait = min(LONGEST_WAIT, 10.0 * 2 ** (times - 1)) if last.kind in ("lost", "hardware") else 0.0
-    return Again(f"{said}: attempt {last.number + 1} {where}, {times} of {allowed}", start, wait)
+    return Again(f"{said}: attempt {last.number + 1} {where}, {times} of {allowed}", start, wait, last.micro)
+
+
+def _smaller(rules: Rules, last: Tried) -> Again | None:
+    """After training ran out of memory: the same with fewer sequences at once, from the beginning, while there are fewer."""
+    if last.kind != "out_of_memory" or last.step not in ("train", "") or not rules.micros:
+        return None
+    now = last.micro or rules.micros[0]
+    fewer = next((each for each in rules.micros if each < now), None)
+    if fewer is None:
+        return None
+    why = (
+        f"out of memory: attempt {last.number + 1} from the beginning with micro-batches of {fewer}, not {now} (retry.oom.micro)"
+    )
+    return Again(why, micro=fewer)
 
 
 def elsewhere(reason: str, tried: Sequence[Tried], nodes: Sequence[str]) -> Again | None:
@@ -128,7 +154,9 @@ def elsewhere(reason: str, tried: Sequence[Tried], nodes: Sequence[str]) -> Agai
     if reason not in HOST_FAULTS or before.issuperset(nodes):
         return None
     last = tried[-1]
-    return Again(f"{reason.replace('_', ' ')} on {', '.join(last.place)}: attempt {last.number + 1} on another host")
+    return Again(
+        f"{reason.replace('_', ' ')} on {', '.join(last.place)}: attempt {last.number + 1} on another host", micro=last.micro
+    )
 
 
 def _got_on(tried: Sequence[Tried]) -> int:
@@ -155,7 +183,8 @@ def newest(tried: Iterable[Tried], steps: int | None) -> Start | None:
 def by_hand(tried: Sequence[Tried], steps: int | None) -> Again | Enough:
     """`tune retry JOB --from-checkpoint`, whatever the rules say."""
     if start := newest(tried, steps):
-        return Again(f"asked for, from step {start.checkpoint.step} of attempt {start.attempt}", start)
+        [micro] = [each.micro for each in tried if each.number == start.attempt]
+        return Again(f"asked for, from step {start.checkpoint.step} of attempt {start.attempt}", start, micro=micro)
     lacks = {checkpoint.lacks for each in tried for checkpoint in each.checkpoints if checkpoint.lacks}
     return Enough("; ".join(sorted(lacks)) or "no attempt left a complete checkpoint: set checkpoint.every in the recipe")
 

@@ -26,9 +26,10 @@ def report_markdown(
     inputs: Mapping[str, Fingerprint],
     points: Sequence[PointRow],
     events: Sequence[Event],
+    micros: Mapping[int, int],
 ) -> str:
     """The page: what became of it, metrics, settings, translation, inputs, environment, events."""
-    parts = [f"# {code(job.id)}", *_outcome(job, plan)]
+    parts = [f"# {code(job.id)}", *_outcome(job, plan, micros)]
     parts += _section("Metrics", _metrics(points), ("metric", "first", "last", "lowest", "highest", "steps"))
     parts += _section(
         "Settings", [(leaf, json.dumps(value, ensure_ascii=False)) for leaf, value in settings.items()], ("setting", "value")
@@ -41,7 +42,7 @@ def report_markdown(
     return "\n\n".join(parts) + "\n"
 
 
-def _outcome(job: Job, plan: Plan) -> Iterator[str]:
+def _outcome(job: Job, plan: Plan, micros: Mapping[int, int]) -> Iterator[str]:
     took = duration(job.ended - job.started) if job.ended and job.started else ""
     facts = {
         "state": job.state,
@@ -51,6 +52,7 @@ def _outcome(job: Job, plan: Plan) -> Iterator[str]:
         "environment": f"{plan.environment.name} {plan.environment.accelerator}",
         "target": f"{job.target}, {plan.devices} device(s) on each of {plan.hosts} host(s)",
         "attempt": str(job.attempt),
+        "smaller micro-batches": ", ".join(f"{micro} in attempt {number}" for number, micro in micros.items()),
         "steps": f"{job.step or 0} of {job.steps or '?'}",
         "submitted": iso(job.submitted) or "",
         "took": took,

@@ -74,6 +74,8 @@ class Outcome:
     """Complete ones that it left, the oldest first."""
     owed: tuple[str, ...] = ()
     """Nodes that did not answer and still have to be told that it is over."""
+    step: str = ""
+    """The plan's step that ran last; empty where nobody knows."""
 
 
 @dataclass
@@ -90,6 +92,9 @@ class AttemptRecord:
     condemned: tuple[str, str] | None = None
     """Reason and detail for which we stop it: whatever it says in the end, it has failed."""
     outcome: Outcome | None = None
+    micro: int | None = None
+    """Sequences that a device takes at once (train.batch.micro), where an attempt before ran out of memory with more; None: as the
+    recipe says."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> AttemptRecord:
@@ -105,6 +110,7 @@ class AttemptRecord:
             values.get("not_before", 0.0),
             (condemned[0], condemned[1]) if condemned else None,
             _outcome(outcome) if outcome else None,
+            values.get("micro"),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -128,12 +134,15 @@ class AttemptRecord:
                 "kind": outcome.kind,
                 "checkpoints": [list(each) for each in outcome.checkpoints],
                 **({"owed": list(outcome.owed)} if outcome.owed else {}),
+                **({"step": outcome.step} if outcome.step else {}),
             }
             if outcome
             else {},
+            **({"micro": self.micro} if self.micro else {}),
         }
 
 
 def _outcome(values: Mapping[str, Any]) -> Outcome:
     checkpoints: Sequence[Sequence[Any]] = values.get("checkpoints", ())
-    return Outcome(values["kind"], tuple(SavedCheckpoint(*each) for each in checkpoints), tuple(values.get("owed", ())))
+    left = tuple(SavedCheckpoint(*each) for each in checkpoints)
+    return Outcome(values["kind"], left, tuple(values.get("owed", ())), values.get("step", ""))

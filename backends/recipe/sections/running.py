@@ -56,6 +56,14 @@ class Resources(Section):
     """Memory that a device must have, in GiB."""
 
 
+class OutOfMemory(Section):
+    """What the next attempt does otherwise after one that ran out of memory, of a device or of the host."""
+
+    micro: Literal["keep", "halve"] = "keep"
+    """`halve`: it takes half the sequences at once (`train.batch.micro`) and accumulates as much more, so that `train.batch.global` and
+    the result stay; again and again, down to 1. An odd number goes down to its largest divisor. These attempts are not counted."""
+
+
 class Retry(Section):
     """How often a failed job is tried again by itself, by what went wrong; a request that is wrong (data, model, secret): never."""
 
@@ -66,7 +74,9 @@ class Retry(Section):
     hang: Tries = 1
     """No step was taken for `hang_minutes`; the attempt is stopped then."""
     out_of_memory: Tries = 0
-    """Of a device or of the host. The same needs the same, unless others shared the machine."""
+    """Of a device or of the host. The same needs the same, unless others shared the machine. With `oom.micro: halve`, how often the
+    smallest micro-batch is tried again."""
+    oom: OutOfMemory = OutOfMemory()
     unknown: Tries = 0
     """None of these is recognised."""
     hang_minutes: Annotated[float, Limits(gt=0)] | None = 60.0

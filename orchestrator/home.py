@@ -101,6 +101,16 @@ class Home(NamedTuple):
         """`NAME=value` lines, mode 0600: secrets for jobs that start without their submitter."""
         return self.path / "secrets.env"
 
+    @property
+    def notify(self) -> Path:
+        """Which services are told of what happens to jobs and hosts."""
+        return self.path / "notify.yaml"
+
+    @property
+    def notifying(self) -> Path:
+        """Held by the one process that tells them."""
+        return self.path / "notices.lock"
+
     def exists(self) -> bool:
         """Whether anything was submitted here."""
         return bool(os.environ.get("TUNE_STORE")) or (self.path / "store.db").exists()

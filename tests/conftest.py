@@ -32,6 +32,8 @@ def pytest_configure():
     hypothesis.settings.register_profile("untimed", deadline=None)
     hypothesis.settings.load_profile("untimed")  # a busy machine is no failure
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        os.environ.pop(name, None)  # the tests' jobs are no news on a developer's desktop
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

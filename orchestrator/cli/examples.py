@@ -51,5 +51,5 @@ EXAMPLES = {
     ),
     "du": ("tune du", "tune du --on lab --json"),
     "prune": ("tune prune --older-than 30d --keep-best 3", "tune prune --state FAILED --older-than 1d --caches --yes"),
-    "doctor": ("tune doctor", "tune doctor --json"),
+    "doctor": ("tune doctor", "tune doctor --notify"),
 }

@@ -322,4 +322,7 @@ def _inspecting(commands: Any) -> None:
     add_storage(commands, _command, STATES)
     _command(commands, "schema", "doctor", "print the JSON Schema of recipes, for editors")
     doctor = _command(commands, "doctor", "doctor", "show versions, paths and environments")
+    doctor.add_argument(
+        "--notify", action="store_true", help="send a test notice to each service of notify.yaml, and the desktop"
+    )
     doctor.add_argument("--json", action="store_true", help="print one JSON document")

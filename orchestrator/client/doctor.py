@@ -64,8 +64,22 @@ def doctor() -> Installation:
         "clusters.yaml": str(find() or "none: the target local"),
         "controller": "running" if home.path.is_dir() and alive(home) else "not running (it starts when needed)",
         "environments": ", ".join(built) or "none yet",
+        "notices": _notices(home),
     }
     return Installation(facts, _programs())
+
+
+def _notices(home: Home) -> str:
+    from orchestrator.client.errors import InvalidRecipe  # noqa: PLC0415
+    from orchestrator.client.notices import describe_notices  # noqa: PLC0415
+    from orchestrator.store import StoreError  # noqa: PLC0415
+
+    try:
+        return describe_notices(home)
+    except InvalidRecipe as error:
+        return "; ".join(f"{each.file}:{each.line or 1}: {each.path}: {each.rule}" for each in error.problems)
+    except (OSError, StoreError) as error:
+        return str(error)
 
 
 def _programs() -> list[Program]:

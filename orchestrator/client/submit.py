@@ -10,6 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.client.errors import AlreadyExists, InvalidRequest, MissingSecret
+from orchestrator.client.notices import tell_notices
 from orchestrator.client.plan import PlannedJob, check_inputs
 from orchestrator.client.session import session
 from orchestrator.client.targets import names_of
@@ -57,12 +58,11 @@ def submit(
         labels: to find it by.
         snapshot: keep a copy of each input, so that the job begins whatever happens to the original.
         hold: it starts only once it is released (`queueing.release`).
-        after: other jobs, `JOB` or `JOB:OUTCOME`: it starts only once each has become that; see `dependencies.Outcome`. A job whose
-            other has ended otherwise is CANCELLED (`dependency`).
+        after: other jobs, `JOB` or `JOB:OUTCOME` (`dependencies.Outcome`): it starts once each has become that, or else is CANCELLED.
         say: hears of what takes long, and what a user should know.
 
     Raises:
-        InvalidRequest: an id or a label is written otherwise than it should be.
+        InvalidRequest: an id, a label or notify.yaml is written otherwise than it should be.
         NotFound: a file that the recipe names is not there, or no job is one that it waits for.
         MissingSecret: a secret that the job needs has no value.
         AlreadyExists: the id belongs to another job.
@@ -78,6 +78,7 @@ def submit(
     check_python(job.plan)
     name = id or new_id(job.plan.recipe)
     tell_not_passed(job, say)
+    tell_notices(home, say)
     copied = keep_inputs(home, job.plan, say) if snapshot else None
     queued = QueuedJob(name, job.plan, job.candidates, priority, labels, copied, hold=hold, after=needs)
     return Submitted(name, bool(enqueue_all(home, [queued], values)))

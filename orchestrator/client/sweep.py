@@ -224,6 +224,7 @@ def submit_sweep(
         InvalidRequest, NotFound, MissingSecret, AlreadyExists, Unreachable: as `submit`.
     """
     from orchestrator.client import submit  # noqa: PLC0415
+    from orchestrator.client.notices import tell_notices  # noqa: PLC0415
     from orchestrator.client.plan import check_inputs  # noqa: PLC0415
     from orchestrator.home import Home  # noqa: PLC0415
 
@@ -236,6 +237,7 @@ def submit_sweep(
         names += [*each.plan.secrets, *(name for stage in each.plan.after for name in stage.secrets)]
     values = submit.secret_values(tuple(dict.fromkeys(names)), home)
     submit.tell_not_passed(sweep.jobs[0], say)
+    tell_notices(home, say)
     queued = [
         submit.QueuedJob(
             point.job,

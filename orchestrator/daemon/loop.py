@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.daemon.client import end_turn, mark, near, nudge, only_one
+from orchestrator.daemon.notifier import Notifier
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import owed
 from orchestrator.jobs.controller import Controller
@@ -57,14 +58,14 @@ def serve(home: Home) -> None:
             claim(home, store)
             controller = Controller(home, store, secrets, lambda: nudge(home), owed(store))
             try:
-                _loop(controller)
+                _loop(controller, Notifier(home, store))
             finally:
                 controller.close()
         with open_store(home.store, home.owner) as store:  # a job that came after our last look and saw us alive
             again = store.has_active()
 
 
-def _loop(controller: Controller) -> None:
+def _loop(controller: Controller, notifier: Notifier) -> None:
     place = controller.home.socket
     place.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
@@ -72,6 +73,7 @@ def _loop(controller: Controller) -> None:
         place.chmod(0o600)
         busy, allowance = time.monotonic(), Allowance()
         while True:
+            notifier.keep()
             left = _look_safely(controller)
             if left:
                 busy = time.monotonic()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
+from . import notices
 from .migrations import DEPENDENCIES, QUEUE
 
 TABLES = """
@@ -78,7 +79,7 @@ CREATE TABLE positions (
     PRIMARY KEY (job, attempt)
 ) {clustered};
 """
-TABLES += ";\n".join((*QUEUE, DEPENDENCIES, ""))
+TABLES += ";\n".join((*QUEUE, DEPENDENCIES, *notices.TABLES, ""))
 # Why these: `requests` apart from `jobs`, so that a list of jobs does not page through megabytes of plans. A point
 # costs two short keys and two numbers, because job, attempt and both names are kept once, in its series.
 

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from . import notices
 from .lanes import lane, pinned, unpacked
 from .rows import StoreError
 
@@ -95,6 +96,7 @@ MIGRATIONS: tuple[Migration, ...] = (
         3, "what became of a job's rows stands beside it", ("ALTER TABLE jobs ADD COLUMN rows TEXT NOT NULL DEFAULT '{}'",)
     ),
     Migration(4, "a job may wait for others", (DEPENDENCIES,)),
+    Migration(5, "services are told of what happens", notices.TABLES),
 )
 
 VERSION = MIGRATIONS[-1].version

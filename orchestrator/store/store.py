@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .database import Database, storable, uncollected
 from .dependencies import Dependencies
 from .lanes import owned, owner_of, pinned
+from .notices import Notices
 from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
 from .thinning import ThinnedCurve, thinned
 
@@ -42,6 +43,7 @@ class Store:
         # not by `<` and `>=`, which go by the rules of some language in PostgreSQL
         self._mine = f" AND substr(jobs.lane, 1, {len(owner) + 1}) = '{owned('', owner)}'" if owner else ""
         self.dependencies = Dependencies(database, self._mine)
+        self.notices = Notices(database, owner, self._mine)
 
     def __enter__(self) -> Self:
         return self

@@ -193,6 +193,7 @@ def test_postgres(older, postgres_url, processes, request):
 
 
 BACK = {
+    5: ("DROP TABLE notices", "DROP TABLE notice_marks"),
     4: ("DROP TABLE dependencies",),
     3: ("ALTER TABLE jobs DROP COLUMN rows",),
     2: (

@@ -1,0 +1,183 @@
+"""Whoever is to be told of what happens is told once, whatever is killed, fails or hangs."""
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store import open_store
+from orchestrator.store.rows import Event
+from tests.faults.sinks import http_sink, smtp_sink
+
+SECRET = "s3cr3tpath"
+END = "mkdir -p checkpoint; sleep {}; exit 1"
+
+
+@pytest.fixture
+def web():
+    """A service over HTTP."""
+    with http_sink() as sink:
+        yield sink
+
+
+@pytest.fixture
+def mail():
+    """A mail server."""
+    with smtp_sink() as sink:
+        yield sink
+
+
+@pytest.fixture
+def told(lab, web, mail):
+    """A state folder whose jobs' ends are told to both."""
+    configure(lab, web, mail)
+    yield lab
+    lab.kill_controllers()
+    for pid in senders(lab):
+        os.kill(pid, signal.SIGKILL)
+
+
+def configure(lab, web, mail):
+    """Have both told of ends; their URLs stand in secrets.env."""
+    lab.home.notify.write_text(
+        "version: 1\nservices:\n  web: {url: WEB_URL, events: [end]}\n  mail: {url: MAIL_URL, events: [end]}\n"
+    )
+    urls = f"WEB_URL=json://127.0.0.1:{web.port}/{SECRET}\n"
+    urls += f"MAIL_URL=mailto://127.0.0.1:{mail.port}?from=tune@example.org&to=me@example.org&mode=insecure&name={SECRET}\n"
+    lab.home.secrets.write_text(urls)
+    lab.home.secrets.chmod(0o600)
+
+
+def senders(lab):
+    """Pids of this folder's processes that send notices."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if any(b".notifier import serve" in word for word in words) and os.fsencode(lab.home.path) in words:
+                found.append(int(entry.name))
+    return found
+
+
+def until(true, lab, seconds=120):
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, lab.log()
+        time.sleep(0.05)
+
+
+def ends(lab):
+    """Numbers of the events by which jobs ended, and the marks of the notices, by service."""
+    with open_store(lab.home.store) as store:
+        rows = store._database.read("SELECT key FROM events WHERE state IN ('FAILED', 'SUCCEEDED') ORDER BY key")
+        marks = store._database.read("SELECT service, topic, state FROM notices")
+    return [key for (key,) in rows], marks
+
+
+def is_told(lab, web, mail, jobs):
+    """Whether both services have been told of all jobs, and the store knows."""
+    numbers, marks = ends(lab)
+    done = [topic for _, topic, state in marks if state == "sent"]
+    return len(numbers) == jobs and len(done) == 2 * jobs and len(web.numbers()) >= jobs and len(mail.numbers()) >= jobs
+
+
+def run_and_kill(lab, web, mail, jobs, kills, chance):
+    """Jobs that end one after the other, a controller that is killed meanwhile, and everything is told; what arrived is checked."""
+    for n in range(jobs):
+        lab.submit(f"j{n}", END.format(chance.uniform(0, 0.2)), slots=2, retry={"on": {}})
+    for _ in range(kills):
+        time.sleep(chance.uniform(0, 0.6))
+        lab.kill_controllers()
+        lab.tune("status")
+    until(lambda: is_told(lab, web, mail, jobs), lab, 300)
+    numbers, _ = ends(lab)
+    assert sorted(web.numbers()) == numbers
+    assert sorted(mail.numbers()) == numbers
+
+
+def test_each_end_is_told_once(told, web, mail, seed):
+    """Five ends and a killed controller: a chat and a mail box hear of each once. The URLs are in no file but secrets.env, in no argument."""
+    run_and_kill(told, web, mail, 5, 1, random.Random(seed))
+    files = [
+        path for path in told.home.path.rglob("*") if path.is_file() and path != told.home.secrets and "envs" not in path.parts
+    ]
+    assert [path for path in files if SECRET.encode() in path.read_bytes()] == []
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in senders(told)]
+    assert not any(SECRET.encode() in line for line in lines)
+    until(lambda: told.controllers() or not senders(told), told)  # it leaves when nothing waits and the controller has gone
+
+
+@pytest.mark.thorough
+def test_fifty_ends_and_ten_kills(told, web, mail, seed):
+    """The same of fifty ends and ten kills."""
+    run_and_kill(told, web, mail, 50, 10, random.Random(f"{seed}:50"))
+
+
+def test_a_service_that_fails_and_one_that_hangs(told, web, mail):
+    """A service that answers 503 is asked again until it takes the notice, once; one that hangs delays neither it nor the jobs."""
+    web.hangs.clear()
+    told.submit("a", END.format(0), retry={"on": {}})
+    until(lambda: len(mail.numbers()) == 1, told)
+    told.submit("b", END.format(0), retry={"on": {}})
+    until(lambda: len(mail.numbers()) == 2, told)
+    assert web.numbers() == []
+    web.fails = 2
+    web.hangs.set()
+    until(lambda: is_told(told, web, mail, 2), told)
+    numbers, _ = ends(told)
+    assert sorted(set(web.numbers())) == numbers
+    assert mail.numbers() == numbers
+
+
+@pytest.mark.thorough
+def test_a_killed_sender_forgets_nothing(told, web, mail):
+    """SIGKILL of the process that sends, while a service keeps it waiting: the controller starts another, which sends what was not marked."""
+    web.hangs.clear()
+    told.submit("a", "sleep 0.1; exit 1", retry={"on": {}})
+    told.submit("b", "sleep 20; exit 1", retry={"on": {}})
+    until(lambda: ("web", "sending") in [(service, state) for service, _, state in ends(told)[1]], told)
+    until(lambda: len(mail.numbers()) == 1, told)
+    for pid in senders(told):
+        os.kill(pid, signal.SIGKILL)
+    web.texts.clear()
+    web.hangs.set()
+    until(lambda: ("web", "sent") in [(service, state) for service, _, state in ends(told)[1]], told)
+    assert ends(told)[0][0] in web.numbers()
+    assert mail.numbers() == ends(told)[0][:1]
+    told.tune("cancel", "b")
+
+
+def test_what_happened_before_is_no_news(lab, web, mail):
+    """Jobs that ended while nobody was to be told are not told of afterwards; the next one is."""
+    lab.submit("a", "exit 1", retry={"on": {}})
+    lab.wait("a")
+    lab.kill_controllers()
+    configure(lab, web, mail)
+    lab.submit("b", "exit 1", retry={"on": {}})
+    until(lambda: web.numbers() and mail.numbers(), lab)
+    assert " b FAILED" in web.texts[0]
+    assert len(web.numbers()) == 1
+    lab.kill_controllers()
+    until(lambda: not senders(lab), lab)
+
+
+def test_a_silent_host_that_answers_again_is_not_told(lab):
+    """When its notice is due the store is asked whether the job's host is still silent."""
+    lab.submit("a", "sleep 30; exit 1", retry={"on": {}})
+    lab.wait("a", state="RUNNING")
+    with open_store(lab.home.store) as store:
+        store.notices.begin()
+        store.change("a", expect=None, now=1.0, event=True, reachable=False, detail="h: timed out")
+        [found] = [each for each in store.notices.happened() if each.event.old == each.event.state]
+        assert found.event == Event("a", 1, 1.0, "RUNNING", "RUNNING", "", "h: timed out")
+        assert store.notices.silent(found.number)
+        store.change("a", expect=None, now=2.0, reachable=True, detail="")
+        assert not store.notices.silent(found.number)
+    lab.tune("cancel", "a")

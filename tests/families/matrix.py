@@ -35,6 +35,11 @@ def windowed(name):
     return bool(TWINS[name].settings().get("sliding_window"))
 
 
+def stretched(name):
+    """Do positions turn by other frequencies in a batch whose longest row is past a length (LongRoPE)?"""
+    return "long_factor" in (TWINS[name].settings().get("rope_scaling") or {})
+
+
 ROUTED = ("mixtral", "qwen3-moe", "olmoe", "gpt-oss")
 OPEN = {("trl", name): "the router's auxiliary loss is in the loss" for name in ROUTED}
 """Cells that are not the same, and why: a run of Qwen3's and of gpt-oss's twin differed by router_aux_loss_coef times that loss."""

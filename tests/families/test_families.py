@@ -18,7 +18,7 @@ from backends.registry import BACKENDS
 from backends.target import Target
 from backends.trainers.maxtext.method import FAMILIES as MAXTEXT
 from backends.trainers.torchtune import families as torchtune
-from tests.families.matrix import CELLS, REFUSED, WINDOWLESS, lack, measured, windowed
+from tests.families.matrix import CELLS, REFUSED, WINDOWLESS, lack, measured, stretched, windowed
 from tests.twins.families import TWINS, WINDOW
 
 HERE = Path(__file__).parent
@@ -40,15 +40,18 @@ def recipe(model, length):
     return nest({**flat, **OPTIM})
 
 
-def rows(short):
-    """Rows of unequal lengths; longer than a window of attention, unless `short`."""
+def rows(short, far):
+    """Rows of unequal lengths; longer than a window of attention, unless `short`. All past the length at which LongRoPE turns to its long
+    factors, if `far`: with rows on both sides transformers takes those of the longest row for its whole micro-batch (docs/upstream.md).
+    """
+    slowly = "Take all the time that you need for this one. " if far else ""
     for n in range(12):
         prompt, answer = f"{n}+{n * 7 % 11}=", f"{n + n * 7 % 11}."
         yield (
             {"prompt": prompt, "completion": answer}
             if short
             else {
-                "prompt": f"Add {prompt} and say it" + " please" * (n % 3) + ". ",
+                "prompt": f"{slowly}Add {prompt} and say it" + " please" * (n % 3) + ". ",
                 "completion": f"It is {answer}" + " Really," * (n % 4) + " it is.",
             }
         )
@@ -68,10 +71,10 @@ def test_a_family_is_trained_as_transformers_trains_it(
     """Losses of all steps are those of transformers' own model over the same rows within 1e-5, and so are the weights that are exported,
     which transformers loads.
     """
-    short = windowed(name) and trainer in WINDOWLESS
+    short, far = windowed(name) and trainer in WINDOWLESS, stretched(name)
     model = twin(name)
-    (tune.cwd / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(short)))
-    (tune.cwd / "r.yaml").write_text(json.dumps(recipe(model, WINDOW if short else 96)))
+    (tune.cwd / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows(short, far)))
+    (tune.cwd / "r.yaml").write_text(json.dumps(recipe(model, WINDOW if short else 160 if far else 96)))
     job = tune("submit", "r.yaml", "--to", trainer, "--follow").stdout.strip()
     points = {p["step"]: p["value"] for p in tune.json("metrics", job)["points"] if p["name"] == "loss"}
     work = home / "jobs" / job / "1" / "work"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     Figures = dict[str, dict[str, float]]
+    Changes = dict[str, tuple[float, float | None]]
 
 OUT = Path("out")
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -46,7 +47,7 @@ def _evaluated(spec: dict[str, Any], tasks: list[Any]) -> dict[str, Any]:
     if spec["baseline"]:
         results["base"] = _harness(spec["baseline"], spec, tune_tasks.tasks(spec["tasks"]))
     figures = {who: dict(_figures(each["results"])) for who, each in results.items()}
-    changes = dict(_changes(results)) if "base" in results else {}
+    changes = dict(_changes(results, figures)) if "base" in results else {}
     _write(results, figures, changes)
     return {"figures": figures, "changes": changes}
 
@@ -106,14 +107,18 @@ def _figures(results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str
         yield task, plain
 
 
-def _changes(results: dict[str, Any]) -> Iterator[tuple[str, dict[str, tuple[float, float]]]]:
-    """Task -> metric -> how far the model is from the start model, and the standard error of that: over the same rows, row by row."""
+def _changes(results: dict[str, Any], figures: dict[str, Figures]) -> Iterator[tuple[str, Changes]]:
+    """Task -> metric -> how far the model is from the start model, and the standard error of that: over the same rows, row by row. A figure
+    that is no mean over rows, as of perplexity, has a difference alone.
+    """
     for task, rows in results["model"]["samples"].items():
         theirs = {row["doc_id"]: row for row in results["base"]["samples"].get(task, ())}
         pairs = [(row, theirs[row["doc_id"]]) for row in rows if row["doc_id"] in theirs]
         metrics = {name for row, _ in pairs[:1] for name in row["metrics"]}
         found = {name: _change([(a[name], b[name]) for a, b in pairs if name in a and name in b]) for name in sorted(metrics)}
-        yield task, {name: value for name, value in found.items() if value}
+        ours, base = (dict(_main(figures[who].get(task, {}))) for who in ("model", "base"))
+        whole: Changes = {name: (ours[name] - base[name], None) for name in ours if name in base}
+        yield task, whole | {name: value for name, value in found.items() if value}
 
 
 def _change(pairs: list[tuple[Any, Any]]) -> tuple[float, float] | None:
@@ -140,10 +145,9 @@ def _write(results: dict[str, Any], figures: dict[str, Figures], changes: dict[s
     ]
     for task, metrics in changes.items():
         for metric, (mean, error) in metrics.items():
-            points += [
-                {"name": f"change/{task}.{metric}", "value": mean},
-                {"name": f"change/{task}.{metric}_stderr", "value": error},
-            ]
+            points.append({"name": f"change/{task}.{metric}", "value": mean})
+            if error is not None:
+                points.append({"name": f"change/{task}.{metric}_stderr", "value": error})
     _lines(OUT / "points.jsonl", points)
     lines = [
         _summary_line(task, metric, value, changes)
@@ -161,7 +165,10 @@ def _main(metrics: dict[str, float]) -> Iterable[tuple[str, float]]:
 
 def _summary_line(task: str, metric: str, value: float, changes: dict[str, Any]) -> str:
     change = changes.get(task, {}).get(metric)
-    return f"{task}.{metric} {value:.4g}" + (f" ({change[0]:+.3g} ± {change[1]:.2g})" if change else "")
+    if not change:
+        return f"{task}.{metric} {value:.4g}"
+    error = "" if change[1] is None else f" ± {change[1]:.2g}"
+    return f"{task}.{metric} {value:.4g} ({change[0]:+.3g}{error})"
 
 
 def _lines(path: Path, rows: Iterable[Any]) -> None:

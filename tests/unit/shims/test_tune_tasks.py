@@ -84,13 +84,21 @@ def test_a_gate_is_met_or_not(each, met):
 
 
 def test_a_change_has_the_error_of_paired_rows():
-    """The difference from the start model, and its standard error, are of the same rows one by one."""
+    """The difference from the start model, and its standard error, are of the same rows one by one; a figure that is no mean over rows has
+    the difference alone.
+    """
     ours, theirs = [1, 0, 1, 1], [0, 0, 1, 0]
     results = {
         who: {"samples": {"q": [{"doc_id": n, "acc": value, "metrics": ["acc"]} for n, value in enumerate(values)]}}
         for who, values in (("model", ours), ("base", theirs))
     }
-    [(_, changes)] = tune_evaluate._changes(results)
+    figures = {
+        "model": {"q": {"acc": 0.75, "acc_stderr": 0.2, "perplexity": 5.0}},
+        "base": {"q": {"acc": 0.25, "perplexity": 8.0}},
+    }
+    [(_, changes)] = tune_evaluate._changes(results, figures)
+    assert changes.keys() == {"acc", "perplexity"}
+    assert changes["perplexity"] == (-3.0, None)
     mean, error = changes["acc"]
     assert mean == 0.5
     assert error == pytest.approx(math.sqrt((4 * 0.25 / 3) / 4))

@@ -13,10 +13,14 @@ _LAYERS = {
     ("full", "bf16"): Layer(16, 8, 0, 8),
     ("adapter", "bf16"): Layer(12, 8, 0, 8, 14),
 }
+_FLOAT32 = {  # nothing is copied into another type
+    ("full", "fp32"): Layer(24, 16, 0, 16),
+    ("adapter", "fp32"): Layer(16, 16, 0, 16, 28),
+}
 _PLAIN = Footprint(
-    layers=_LAYERS,
+    layers=_LAYERS | _FLOAT32,
     # in float32: the logits, their logarithms, and the gradient
-    logits={("full", "bf16"): 12.0, ("adapter", "bf16"): 12.0},
+    logits=dict.fromkeys(_LAYERS | _FLOAT32, 12.0),
 )
 FUSED = replace(_PLAIN, fused_layers=_LAYERS, fused_kinds=("sft", "pretrain"))
 """Of a trainer whose loss of tokens never has the logits of all of them (trl/trainer/sft_trainer.py, 1.16: `fused_lm_head`)."""

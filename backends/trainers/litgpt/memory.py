@@ -13,9 +13,11 @@ FOOTPRINT = Footprint(
         ("full", "bf16"): Layer(20, 10, 0, 8),
         ("adapter", "bf16"): Layer(12, 10, 0, 8, 14),
         ("qlora", "bf16"): Layer(12, 10, 0, 10, 14),
+        ("full", "fp32"): Layer(24, 18, 12, 16),
+        ("adapter", "fp32"): Layer(16, 18, 12, 16, 28),
     },
     # in float32 the logits and their logarithms, in bf16 the gradients of all, and besides in float32 the gradient of one chunk
-    logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0},
+    logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0, ("full", "fp32"): 10.0, ("adapter", "fp32"): 10.0},
     chunk=128,
     compiled_layers={("full", "bf16"): _COMPILED, ("adapter", "bf16"): _COMPILED},
     compiled_logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0},

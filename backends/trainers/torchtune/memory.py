@@ -13,9 +13,10 @@ FOOTPRINT = Footprint(
         ("full", "bf16"): Layer(18, 10, 0, 8),
         ("adapter", "bf16"): Layer(10, 10, 0, 8, 14),
         ("full", "fp32"): Layer(20, 20, 0, 16),
+        ("adapter", "fp32"): Layer(16, 20, 0, 16, 28),
     },
     # float32 logarithms of all tokens, gradients of the logits in bf16, and of one of eight chunks in float32
-    logits={("full", "bf16"): 6.5, ("adapter", "bf16"): 6.5, ("full", "fp32"): 9.0},
+    logits={("full", "bf16"): 6.5, ("adapter", "bf16"): 6.5, ("full", "fp32"): 9.0, ("adapter", "fp32"): 9.0},
     compiled_layers={
         ("full", "bf16"): Layer(8, 8, 0, 7),
         ("adapter", "bf16"): _COMPILED,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from functools import partial, reduce
 from math import isfinite
 from types import NoneType, UnionType
 from typing import Annotated, Literal, TypeVar, Union, get_args, get_origin
 
 from backends.recipe.flat import REQUIRED, Value
-from backends.recipe.section import Limits, Section
+from backends.recipe.section import AfterCheck, BeforeCheck, Limits, Section
 
 _Section = TypeVar("_Section", bound=Section)
 _Check = Callable[[Value], Value]
@@ -37,7 +37,17 @@ def build(section: type[_Section], values: Value) -> _Section:
         made[name] = check(value)
     if any(default is REQUIRED and name not in made for name, _, default in section.section_fields):
         raise Unsure
-    return section(**made)
+    built = section(**made)
+    _asked(built.check_whole)
+    return built
+
+
+def _asked(about: Callable[..., Value], *values: Value) -> Value:
+    """What a section's own Python says."""
+    try:
+        return about(*values)
+    except ValueError:
+        raise Unsure from None
 
 
 def _checks(section: type[Section]) -> Mapping[str, tuple[str, _Check]]:
@@ -55,7 +65,7 @@ def _check(kind: Value) -> _Check:
     origin: Value = get_origin(kind)
     inner = get_args(kind)
     if origin is Annotated:
-        return partial(_limited, _check(inner[0]), _limits(inner[1:]))
+        return reduce(_narrowed, inner[1:], _check(inner[0]))
     if origin is Literal:
         return partial(_one_of, inner)
     if origin in (Union, UnionType):
@@ -124,6 +134,15 @@ def _entries(key: _Check, check: _Check, value: Value) -> dict[Value, Value]:
     return {key(name): check(item) for name, item in value.items()}
 
 
+def _narrowed(check: _Check, by: Limits | BeforeCheck | AfterCheck) -> _Check:
+    """A check, and what else holds of the value."""
+    if isinstance(by, BeforeCheck):
+        return lambda value: check(_asked(by.convert, value))
+    if isinstance(by, AfterCheck):
+        return lambda value: _asked(by.convert, check(value))
+    return partial(_limited, check, _limits(by))
+
+
 def _limited(check: _Check, keeps: Iterable[Callable[[Value], bool]], value: Value) -> Value:
     value = check(value)
     if not all(keep(value) for keep in keeps):
@@ -131,10 +150,10 @@ def _limited(check: _Check, keeps: Iterable[Callable[[Value], bool]], value: Val
     return value
 
 
-def _limits(all_of: Iterable[Limits]) -> list[Callable[[Value], bool]]:
+def _limits(limits: Limits) -> list[Callable[[Value], bool]]:
     """Whether a value keeps to them."""
     keeps: list[Callable[[Value], bool]] = []
-    for name, limit in (item for limits in all_of for item in limits._asdict().items()):
+    for name, limit in limits._asdict().items():
         if name == "pattern" and limit is not None:
             keeps.append(partial(_is_found, re.compile(limit, re.ASCII)))
         elif limit is not None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from types import UnionType
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, create_model, model_validator
 from pydantic import Field as FieldInfo
 
 from backends.recipe.flat import Value
-from backends.recipe.section import Field, Limits, Section
+from backends.recipe.section import AfterCheck, BeforeCheck, Field, Limits, Section
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+    from typing_extensions import Self
 
 _Section = TypeVar("_Section", bound=Section)
 
@@ -22,6 +23,11 @@ class _Model(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     section: ClassVar[type[Section]] = Section
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        _section_of(self).check_whole()
+        return self
 
 
 def judge(section: type[_Section], values: Value) -> tuple[_Section | None, list[ErrorDetails]]:
@@ -69,8 +75,10 @@ def _translated(kind: Value) -> Value:
     return model_of(kind) if isinstance(kind, type) and issubclass(kind, Section) else kind
 
 
-def _constraint(limits: Limits) -> Value:
-    return FieldInfo(**{name: limit for name, limit in limits._asdict().items() if limit is not None})
+def _constraint(by: Limits | BeforeCheck | AfterCheck) -> Value:
+    if isinstance(by, Limits):
+        return FieldInfo(**{name: limit for name, limit in by._asdict().items() if limit is not None})
+    return BeforeValidator(by.convert) if isinstance(by, BeforeCheck) else AfterValidator(by.convert)
 
 
 def _section_of(value: Value) -> Value:

@@ -9,7 +9,7 @@ A module with sections has no `from __future__ import annotations`: the annotati
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple, get_args, get_origin
 
 from backends.recipe.flat import REQUIRED, Value
@@ -35,6 +35,18 @@ class Limits(NamedTuple):
     max_length: int | None = None
     pattern: str | None = None
     """A regular expression that is found in the text."""
+
+
+class BeforeCheck(NamedTuple):
+    """What a value becomes before it is looked at, in `Annotated[list[str], BeforeCheck(...)]`; a ValueError says what it should be."""
+
+    convert: Callable[[Value], Value]
+
+
+class AfterCheck(NamedTuple):
+    """What a value of the right type becomes; a ValueError says what it should be."""
+
+    convert: Callable[[Value], Value]
 
 
 class Field(NamedTuple):
@@ -64,6 +76,10 @@ class Field(NamedTuple):
         return self.default is REQUIRED
 
 
+_GIVEN = "_given"
+"""Says nothing of whether two sections are the same."""
+
+
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Section:
     """A part of a file. Unknown keys are errors, values keep their type (but a whole number for a number), and none is infinite or no
@@ -78,7 +94,8 @@ class Section:
     """(attribute, what the file calls it) of its keys."""
 
     def __init_subclass__(cls) -> None:
-        found = {field.name: field for field in cls.section_fields}
+        above = (base for base in reversed(cls.__mro__[1:]) if issubclass(base, Section))
+        found = {field.name: field for base in above for field in base.section_fields}
         for name, kind in cls.__annotations__.items():
             if not name.startswith("_"):
                 found[name] = Field(name, kind, cls.__dict__.get(name, REQUIRED))
@@ -87,6 +104,7 @@ class Section:
 
     def __init__(self, **given: Value) -> None:
         values = self.__dict__
+        values[_GIVEN] = frozenset(given)
         for name, _, default in self.section_fields:
             value = given.pop(name, default)
             if value is REQUIRED:
@@ -95,9 +113,22 @@ class Section:
         if given:
             raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
 
+    def check_whole(self) -> None:
+        """Look at keys that need each other, where each alone is right.
+
+        Raises:
+            ValueError: with what should be.
+        """
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Attributes that were not left to their defaults."""
+        return frozenset(self.__dict__[_GIVEN])
+
     def replace(self, **changes: Value) -> Self:
         """The same section with other values."""
         made = type(self)(**{name: self.__dict__[name] for name, _, _ in self.section_fields} | changes)
+        made.__dict__[_GIVEN] = self.given | changes.keys()
         made.__dict__.update({name: value for name, value in self.__dict__.items() if name not in made.__dict__})
         return made
 
@@ -106,7 +137,9 @@ class Section:
         return {called: as_plain(self.__dict__[name]) for name, called in self.section_names}
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.__dict__ == other.__dict__
+        if not isinstance(other, Section) or type(self) is not type(other):
+            return False
+        return {**self.__dict__, _GIVEN: ()} == {**other.__dict__, _GIVEN: ()}
 
     __hash__ = None  # type: ignore[assignment]  # there are lists in it
 

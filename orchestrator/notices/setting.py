@@ -1,13 +1,11 @@
 """notify.yaml of the state folder: which services are told of what. A URL, which is a secret, never stands in it."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, NamedTuple, get_args
 
-from pydantic import Field, ValidationError
-
+from backends.recipe.building import Unsure, build
 from backends.recipe.problems import RULES, RecipeError, nearest, value_at
-from backends.recipe.yaml_source import Problem, read
+from backends.recipe.section import Limits
+from backends.recipe.yaml_source import Problem, Source, read
 from orchestrator.home import Home
 from orchestrator.notices.happenings import DEFAULT, Kind
 from orchestrator.targets.schema import Keys, fits, text
@@ -31,7 +29,7 @@ class ServiceSection(Keys):
 
     url: VariableName
     """Name of the environment variable, or of the line of secrets.env, that holds the Apprise URL."""
-    events: list[Kind] = Field(default=[*DEFAULT], min_length=1)
+    events: Annotated[list[Kind], Limits(min_length=1)] = [*DEFAULT]
     """What it is told of."""
 
 
@@ -39,7 +37,7 @@ class NotifyFile(Keys):
     """The file."""
 
     version: Literal[1]
-    services: dict[ServiceName, ServiceSection] = Field(default={})
+    services: dict[ServiceName, ServiceSection] = {}
     desktop: bool = True
     """Notices on the desktop of this machine, where it has one."""
 
@@ -52,7 +50,7 @@ class Audience(NamedTuple):
     kinds: dict[str, frozenset[Kind]]
     """Service -> what it is told of; the desktop is one, too."""
 
-    def without_desktop(self) -> Audience:
+    def without_desktop(self) -> "Audience":
         """Less the desktop: this machine has none."""
         return self._replace(kinds={name: kinds for name, kinds in self.kinds.items() if name != DESKTOP})
 
@@ -69,26 +67,37 @@ def load_notify(home: Home) -> Audience:
         return Audience({}, {DESKTOP: frozenset(DEFAULT)})
     source = read(path.read_text("utf-8"), str(path))
     problems = list(source.problems)
-    file = None
+    file: NotifyFile | None = None
     try:
-        file = NotifyFile.model_validate(source.values)
-    except ValidationError as error:
-        for each in error.errors(include_url=False) if source.values or not problems else ():
-            parts = [str(part) for part in each["loc"] if part != "[key]"]
-            at, last = ".".join(parts), parts[-1] if parts else ""
-            make = RULES.get(each["type"])
-            rule = make(each.get("ctx", {})) if make else str(each["msg"]).removeprefix("Value error, ")
-            hint = ""
-            if each["type"] == "extra_forbidden":
-                known = NotifyFile.model_fields if len(parts) == 1 else ServiceSection.model_fields
-                rule, hint = "is not a key here", nearest(last, known) or f"known here: {', '.join(known)}"
-            elif "events" in parts[2:3]:
-                hint = f"known: {', '.join(get_args(Kind))}"
-            secret = last == "url" or each["type"] == "extra_forbidden"
-            problems.append(Problem(at, rule, ... if secret else value_at(source.values, at), source.line(at), hint, str(path)))
+        file = build(NotifyFile, source.values)
+    except Unsure:
+        file, found = _judged(source)
+        problems += found if source.values or not problems else ()
     if problems or file is None:
         raise RecipeError(sorted(problems, key=lambda problem: problem.line or 0))
     kinds = {name: frozenset(each.events) for name, each in file.services.items()}
     return Audience(
         {name: each.url for name, each in file.services.items()}, kinds | ({DESKTOP: frozenset(DEFAULT)} if file.desktop else {})
     )
+
+
+def _judged(source: Source) -> tuple[NotifyFile | None, list[Problem]]:
+    """The file's sections, or what is wrong with them."""
+    from backends.recipe.judging import judge  # noqa: PLC0415  # pydantic is heavy
+
+    file, errors = judge(NotifyFile, source.values)
+    problems = []
+    for each in errors:
+        parts = [str(part) for part in each["loc"] if part != "[key]"]
+        at, last = ".".join(parts), parts[-1] if parts else ""
+        make = RULES.get(each["type"])
+        rule = make(each.get("ctx", {})) if make else str(each["msg"]).removeprefix("Value error, ")
+        hint = ""
+        if each["type"] == "extra_forbidden":
+            known = [called for _, called in (NotifyFile if len(parts) == 1 else ServiceSection).section_names]
+            rule, hint = "is not a key here", nearest(last, known) or f"known here: {', '.join(known)}"
+        elif "events" in parts[2:3]:
+            hint = f"known: {', '.join(get_args(Kind))}"
+        secret = last == "url" or each["type"] == "extra_forbidden"
+        problems.append(Problem(at, rule, ... if secret else value_at(source.values, at), source.line(at), hint, source.name))
+    return file, problems

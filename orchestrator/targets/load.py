@@ -4,25 +4,28 @@ without a file there is the target `local`, this machine.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
-
-from backends.recipe.problems import RULES, RecipeError
+from backends.recipe.building import Unsure, build
+from backends.recipe.problems import RecipeError, nearest
+from backends.recipe.section import Section
 from backends.recipe.yaml_source import Problem, Source, read
 from orchestrator.targets.model import Candidate, TargetKind, Targets
 from orchestrator.targets.node import Node
 from orchestrator.targets.schema import KINDS, ClustersFile, HostSection, LocalSection, MachineSection, SshDefaults, SshSection
 from orchestrator.transports.base import Device, HostFacts, SshAddress
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,62}")
-_Model = TypeVar("_Model", bound=BaseModel)
+_Checked = TypeVar("_Checked", bound="Section | BaseModel")
 _Others = Callable[[], Mapping[str, TargetKind]]
 _Wrong = Callable[..., None]
 """Takes a path and a rule, and where they tell more the value and a hint."""
@@ -104,7 +107,7 @@ def _target(name: str, values: Any, wrong: _Wrong, others: _Others) -> LocalSect
         return _Other(theirs[kind], section) if section else None
     if not isinstance(kind, str) or kind not in KINDS:
         kinds = list(dict.fromkeys((*KINDS, *others())))
-        wrong(f"{path}.kind", f"should be {', '.join(kinds[:-1])} or {kinds[-1]}", kind, _nearest(str(kind), kinds))
+        wrong(f"{path}.kind", f"should be {', '.join(kinds[:-1])} or {kinds[-1]}", kind, nearest(str(kind), kinds))
         return None
     if name == "local" and kind != "local":
         wrong(f"{path}.kind", "should be local: so this machine is called", kind)
@@ -115,57 +118,21 @@ class _Other(NamedTuple):
     """One entry of a kind that another package runs."""
 
     kind: TargetKind
-    section: BaseModel
+    section: Section | BaseModel
 
 
-def _checked(model: type[_Model], values: Any, at: str, wrong: _Wrong) -> _Model | None:
-    """The values as a model; None when something is wrong with them."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        for each in error.errors(include_url=False):
-            parts = [str(part) for part in each["loc"] if part != "[key]"]
-            section = _SECTIONS.get(parts[0]) or _inner(model, parts[0]) if len(parts) > 1 else model
-            wrong(".".join(filter(None, (at, *parts))), *_explained(each, section))
-    return None
+def _checked(model: type[_Checked], values: Any, at: str, wrong: _Wrong) -> _Checked | None:
+    """The values as a section; None when something is wrong with them."""
+    if issubclass(model, Section):
+        with suppress(Unsure):
+            return build(model, values)
+    from orchestrator.targets.complaints import complaints  # noqa: PLC0415  # pydantic is heavy
 
-
-_SECTIONS: dict[str, type[BaseModel]] = {"hosts": HostSection, "defaults": SshDefaults}
-"""Keys that hold sections of their own -> those."""
-
-
-def _inner(model: type[BaseModel], key: str) -> type[BaseModel]:
-    """The section that a key of a section holds; itself where that is none."""
-    kind = field.annotation if (field := model.model_fields.get(key)) else None
-    found = [each for each in (kind, *get_args(kind)) if isinstance(each, type) and issubclass(each, BaseModel)]
-    return found[0] if found else model
-
-
-def _explained(error: Any, model: type[BaseModel]) -> tuple[str, Any, str]:
-    """One of pydantic's errors in our words: the rule, the value, a hint."""
-    kind, last = error["type"], error["loc"][-1] if error["loc"] else ""
-    if kind == "extra_forbidden":
-        siblings = model.model_fields
-        return "is not a key here", error["input"], _nearest(str(last), siblings) or f"known here: {', '.join(siblings)}"
-    make = RULES.get(kind)
-    rule = make(error.get("ctx", {})) if make else str(error["msg"]).removeprefix("Value error, ")
-    number = isinstance(error["input"], int | float)
-    hint = 'write it in quotes: "..."' if kind == "string_type" and number else ""
-    if kind == "literal_error":
-        word = str(error["input"])
-        hint = f"did you mean {_MEANT[word]}?" if word in _MEANT else _nearest(word, re.findall(r"'([^']+)'", rule))
-    if last in ("devices", "memory_gib"):
-        rule += ", or detect"
-    return rule, ... if kind == "missing" or not error["loc"] else error["input"], hint  # a whole section is no value to show
-
-
-_MEANT = {"gpu": "cuda", "nvidia": "cuda", "auto": "detect"}
-"""Words that people use elsewhere -> ours."""
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean {found[0]}?" if found else ""
+    found: _Checked | None
+    found, all_wrong = complaints(model, values, at)
+    for each in all_wrong:
+        wrong(*each)
+    return found
 
 
 def _check_groups(source: Source, wrong: _Wrong) -> None:
@@ -177,7 +144,7 @@ def _check_groups(source: Source, wrong: _Wrong) -> None:
             wrong(f"groups.{name}", "should be a name of its own, of letters, digits, - and _", name)
         for at, member in enumerate(members if isinstance(members, list) else ()):
             if isinstance(member, str) and member not in known:
-                wrong(f"groups.{name}.{at}", "is not a target", member, _nearest(member, known) or f"known: {', '.join(known)}")
+                wrong(f"groups.{name}.{at}", "is not a target", member, nearest(member, known) or f"known: {', '.join(known)}")
 
 
 def _hosts(entry: SshSection, defaults: SshDefaults) -> list[HostSection]:
@@ -186,7 +153,7 @@ def _hosts(entry: SshSection, defaults: SshDefaults) -> list[HostSection]:
     for host in entry.hosts:
         merged: dict[str, Any] = {"env": {}}
         for layer in (defaults, entry, host):
-            said = {key: getattr(layer, key) for key in layer.model_fields_set - {"kind", "hosts"}}
+            said = {key: getattr(layer, key) for key in layer.given - {"kind", "hosts"}}
             merged |= {**said, "env": {**merged["env"], **said.get("env", {})}}
         hosts.append(HostSection(**merged))
     return hosts

@@ -12,6 +12,8 @@ from orchestrator.targets.node import Node
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from backends.recipe.section import Section
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -103,8 +105,8 @@ class Targets(NamedTuple):
 class TargetKind(NamedTuple):
     """What clusters.yaml may say of targets of one kind that an executor brings."""
 
-    section: type[BaseModel]
-    """Its keys. `kind` is one of them; unknown ones are refused where the model forbids them, as ours do."""
+    section: type[Section | BaseModel]
+    """Its keys. `kind` is one of them. Of a model of pydantic's unknown ones are refused where it forbids them, as sections do."""
     candidate: Callable[[str, Any], Candidate]
     """The name of a target and its checked section -> where jobs may run."""
 

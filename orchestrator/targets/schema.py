@@ -1,17 +1,14 @@
 """The schema of clusters.yaml: what its sections may say, and what the values mean."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-
+from backends.recipe.section import AfterCheck, BeforeCheck, Limits, Section
 from orchestrator.transports.ssh.config import HOP, NAME, USER
 
 
-def text(right: Callable[[str], object], rule: str) -> AfterValidator:
+def text(right: Callable[[str], object], rule: str) -> AfterCheck:
     """A text that is right. What reaches ssh is looked at twice: here, where the line is known, and before it is used."""
 
     def check(text: str) -> str:
@@ -19,7 +16,7 @@ def text(right: Callable[[str], object], rule: str) -> AfterValidator:
             raise ValueError(rule)
         return text
 
-    return AfterValidator(check)
+    return AfterCheck(check)
 
 
 def fits(pattern: str) -> Callable[[str], object]:
@@ -27,7 +24,7 @@ def fits(pattern: str) -> Callable[[str], object]:
     return re.compile(pattern).fullmatch
 
 
-_DETECT = BeforeValidator(lambda value: None if value == "detect" else value)
+_DETECT = BeforeCheck(lambda value: None if value == "detect" else value)
 PATH = r"[^\x00-\x1f\x7f]+"
 User = Annotated[str, text(USER.fullmatch, "should be a user's name, without blanks, quotes or a leading dash")]
 _WORD = "should be a name of ~/.ssh/config, a host name or an address: letters, digits, . _ - : and %"
@@ -55,7 +52,7 @@ Mine = Annotated[str, text(fits(rf"(?!~[^/]){PATH}"), "should be a path of this 
 def _by_trainer(value: object) -> object:
     """`python:` is a path for all trainers, which is kept by the name "", or paths by trainer."""
     if not isinstance(value, str | dict | None):
-        raise ValueError("should be a path, or paths by trainer")  # noqa: TRY004 - what pydantic makes a problem of
+        raise ValueError("should be a path, or paths by trainer")  # noqa: TRY004  # what becomes a problem with its line
     return {"": value} if isinstance(value, str) else value or {}
 
 
@@ -69,9 +66,9 @@ def _trainer(name: str) -> str:
     return name
 
 
-Trainer = Annotated[str, AfterValidator(_trainer)]
-MyPython = Annotated[dict[Trainer, Mine], BeforeValidator(_by_trainer)]
-Python = Annotated[dict[Trainer, Absolute], BeforeValidator(_by_trainer)]
+Trainer = Annotated[str, AfterCheck(_trainer)]
+MyPython = Annotated[dict[Trainer, Mine], BeforeCheck(_by_trainer)]
+Python = Annotated[dict[Trainer, Absolute], BeforeCheck(_by_trainer)]
 Variable = Annotated[
     str,
     text(
@@ -82,27 +79,25 @@ Variable = Annotated[
 Value = Annotated[str, text(fits(r"[^\x00]*"), "should be text without NUL")]
 
 
-class Keys(BaseModel):
-    """A section: no other keys than its own, each of its kind."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
+class Keys(Section):
+    """A section of clusters.yaml."""
 
 
 class MachineSection(Keys):
     """What a job finds on a machine."""
 
     accelerator: Literal["detect", "cpu", "cuda"] = "detect"
-    devices: Annotated[Annotated[int, Field(gt=0, le=1024)] | None, _DETECT] = None
+    devices: Annotated[Annotated[int, Limits(gt=0, le=1024)] | None, _DETECT] = None
     """Accelerators to use; on a CPU machine the jobs that may run side by side. Null or detect: all NVIDIA devices, or 1."""
-    memory_gib: Annotated[Annotated[float, Field(gt=0)] | None, _DETECT] = None
+    memory_gib: Annotated[Annotated[float, Limits(gt=0)] | None, _DETECT] = None
     """Memory of one device in GiB. Null or detect: as the host says."""
     python: MyPython = {}
     """An interpreter there that has the trainer, instead of an environment made from a lock; or one by trainer."""
-    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
+    threads: Annotated[int, Limits(gt=0, le=4096)] | None = None
     """CPU threads of a job."""
     env: dict[Variable, Value] = {}
     """Variables of every job there. No secrets: those are named in the recipe."""
-    price: Annotated[float, Field(ge=0)] | None = None
+    price: Annotated[float, Limits(ge=0)] | None = None
     """What one device costs an hour, in whatever currency: `tune fit` tells what a training costs. Null: nobody says."""
     occupied: Literal["wait", "use"] = "wait"
     """What to do with accelerators that processes use which are not tune's: wait until they are free, or use them all the same."""
@@ -118,7 +113,7 @@ class SshAccess(Keys):
     """How a machine is reached over SSH; what is not said is ssh_config's."""
 
     user: User | None = None
-    port: Annotated[int, Field(gt=0, lt=65536)] | None = None
+    port: Annotated[int, Limits(gt=0, lt=65536)] | None = None
     identity: Mine | None = None
     """Private key on this machine; relative to the folder of clusters.yaml."""
     jump: Jump | None = None
@@ -156,8 +151,8 @@ class SshSection(SshDefaults):
 
     kind: Literal["ssh"]
     hosts: Annotated[
-        list[Annotated[HostSection, BeforeValidator(lambda host: {"address": host} if isinstance(host, str) else host)]],
-        Field(min_length=1),
+        list[Annotated[HostSection, BeforeCheck(lambda host: {"address": host} if isinstance(host, str) else host)]],
+        Limits(min_length=1),
     ]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
+from backends.recipe.building import build
 from orchestrator.client.submit import enqueue
 from orchestrator.executors import registry
 from orchestrator.executors.base import Ask, AttemptRequest, ExecutorContext, Handle, Watched
@@ -155,11 +156,14 @@ def bench(request, tmp_path, monkeypatch):
     elif request.param == "slurm-ssh":
         running = request.getfixturevalue("slurm")
         way = {**request.getfixturevalue("gate"), "folder": str(tmp_path / "shared"), "env": {"SLURM_CONF": str(running.conf)}}
-        target = slurm_target("t", SlurmSection(kind="slurm", devices=2, pace=1, **way))
+        target = slurm_target("t", build(SlurmSection, {"kind": "slurm", "devices": 2, "pace": 1, **way}))
         made = Bench(lambda: SLURM.open(ExecutorContext(home)), target)
     elif request.param == "slurm":
         request.getfixturevalue("slurm")
-        made = Bench(lambda: SLURM.open(ExecutorContext(home)), slurm_target("t", SlurmSection(kind="slurm", devices=2, pace=1)))
+        made = Bench(
+            lambda: SLURM.open(ExecutorContext(home)),
+            slurm_target("t", build(SlurmSection, {"kind": "slurm", "devices": 2, "pace": 1})),
+        )
     else:
         node = Node("local", 2)
         if request.param == "ssh":
@@ -173,7 +177,7 @@ def bench(request, tmp_path, monkeypatch):
 def ray_bench(cluster, home, folder, **said):
     """Room for two jobs on the head."""
     about = {"devices": 2, "resources": {"one": 1}, **said}
-    section = RaySection(kind="ray", address=cluster.url, folder=f"/tmp/{folder}", **about)
+    section = build(RaySection, {"kind": "ray", "address": cluster.url, "folder": f"/tmp/{folder}", **about})
     made = Bench(lambda: RayExecutor(ExecutorContext(home)), candidate("t", section))
     made.limit = 300.0
     return made

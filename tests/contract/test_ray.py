@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from backends.recipe.building import build
 from orchestrator.executors.base import ExecutorContext
 from orchestrator.executors.ray import RAY
 from orchestrator.executors.ray import cluster as clusters
@@ -138,7 +139,7 @@ def test_a_check_asks_the_cluster(ray, tmp_path):
 
     def fault(**said):
         said = {"kind": "ray", "address": ray.url, **said}
-        return RAY.check(Home(tmp_path), candidate("t", RaySection(**said))).fault
+        return RAY.check(Home(tmp_path), candidate("t", build(RaySection, said))).fault
 
     assert fault(hosts=2) == ""
     assert "clusters.yaml says 3 node(s) with CPU:1, the cluster has 2 such now" in fault(hosts=3)
@@ -158,7 +159,7 @@ def test_a_refused_job_is_refused(tmp_path):
     """Where Ray will not have the allocation, the attempt is refused with Ray's words; what it answers is never run or believed."""
     said = {"/api/version": {"ray_version": "2.60.0"}, "/api/packages": "", "POST /api/jobs/": (400, "ValueError: no such thing")}
     with answering(said) as url:
-        where = candidate("t", RaySection(kind="ray", address=url))
+        where = candidate("t", build(RaySection, {"kind": "ray", "address": url}))
         made = ray_bench(type("cluster", (), {"url": url}), Home(tmp_path / "home").make(), "x")
         made.candidate = where
         made.offer(made.ask("a", "true"))

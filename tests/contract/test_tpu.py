@@ -8,6 +8,7 @@ from base64 import b64encode
 
 import pytest
 
+from backends.recipe.building import build
 from orchestrator.executors.tpu import api as api_module
 from orchestrator.executors.tpu.api import ApiError, TpuApi, endpoint
 from orchestrator.executors.tpu.check import check, requests
@@ -46,7 +47,7 @@ def home(tmp_path):
 def target(**more):
     """A target that is queued for, unless something else is said."""
     said = {"kind": "tpu", "type": "v4-8", "project": PROJECT, "zone": ZONE, **more}
-    return candidate("t", TpuSection(**(said if {"name", "hosts"} & said.keys() else {"queued": {}, **said})))
+    return candidate("t", build(TpuSection, said if {"name", "hosts"} & said.keys() else {"queued": {}, **said}))
 
 
 def test_google_auth_signs_for_us(fake):

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from backends.recipe.building import build
 from orchestrator.client.submit import enqueue
 from orchestrator.executors.tpu import api as api_module
 from orchestrator.executors.tpu.section import TpuSection, candidate
@@ -232,7 +233,7 @@ def test_a_preempted_job_goes_on_from_a_disk_that_slices_share(lab, fake, hosts,
         "project": PROJECT,
         "zone": ZONE,
     }
-    target = candidate("slice", TpuSection(**about, **way, shared=shared, queued={"spot": True}))
+    target = candidate("slice", build(TpuSection, {**about, **way, "shared": shared, "queued": {"spot": True}}))
     whole_plan = replace(plan, reading={**plan.reading, "rate": FACTS, "first_lr": 0.001})
     if not shared:
         hosts[1].run("touch", "/home/tunelab/began")

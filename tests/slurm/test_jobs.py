@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.recipe.building import build
 from orchestrator.executors.base import ExecutorContext, Handle, Watched
 from orchestrator.executors.slurm import SLURM
 from orchestrator.executors.slurm.section import SlurmSection, candidate
@@ -43,7 +44,7 @@ def lab(home, site):
 
 def hpc(**said):
     """The target."""
-    return [candidate("hpc", SlurmSection(kind="slurm", **{"devices": 2, "nodes": 2, "pace": 1, **said}))]
+    return [candidate("hpc", build(SlurmSection, {"kind": "slurm", "devices": 2, "nodes": 2, "pace": 1, **said}))]
 
 
 def work(lab, job, attempt=1, rank=0):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from backends.recipe.building import build
 from orchestrator.executors.slurm.section import SlurmSection, candidate
 from tests.faults.conftest import Lab, training
 from tests.slurm import site
@@ -31,7 +32,7 @@ def lab(home):
 
 def target(**said):
     """The cluster."""
-    return [candidate("hpc", SlurmSection(kind="slurm", **{"devices": 2, "pace": 1, **said}))]
+    return [candidate("hpc", build(SlurmSection, {"kind": "slurm", "devices": 2, "pace": 1, **said}))]
 
 
 def began(lab, job, attempt=1):

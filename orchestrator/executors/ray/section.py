@@ -1,14 +1,11 @@
 """What clusters.yaml says of a Ray cluster, and what that means."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field
-
+from backends.recipe.section import AfterCheck, Limits
 from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node
 from orchestrator.targets.schema import Folder, MachineSection, Program, Python
@@ -34,27 +31,27 @@ class RaySection(MachineSection):
     """A Ray cluster. Its nodes are alike as far as jobs are planned for them."""
 
     kind: Literal["ray"]
-    address: Annotated[str, AfterValidator(_is_url)]
+    address: Annotated[str, AfterCheck(_is_url)]
     """Of the Jobs API: `http://head:8265`."""
-    hosts: Annotated[int, Field(gt=0, le=4096)] = 1
+    hosts: Annotated[int, Limits(gt=0, le=4096)] = 1
     """Nodes that a job may get at most."""
     accelerator: Literal["cpu", "cuda"] = "cpu"
-    devices: Annotated[int, Field(gt=0, le=1024)] = 1
+    devices: Annotated[int, Limits(gt=0, le=1024)] = 1
     """GPUs that a node has for jobs; with cpu the jobs that may run side by side on it."""
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: Annotated[float, Limits(gt=0)] | None = None
     """Memory of one GPU in GiB."""
-    cpus: Annotated[float, Field(gt=0, le=4096)] = 1.0
+    cpus: Annotated[float, Limits(gt=0, le=4096)] = 1.0
     """CPUs that are reserved with each device."""
-    resources: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(default_factory=dict)]
+    resources: dict[str, Annotated[float, Limits(gt=0)]] = {}
     """Further resources that are reserved on each node, by Ray's name for them: `accelerator_type:A100: 0.001`."""
-    queue: Annotated[int, Field(gt=0, le=1000)] = 8
+    queue: Annotated[int, Limits(gt=0, le=1000)] = 8
     """Jobs that wait in the cluster at once; each is a small process on its head. The others wait here."""
-    python: Python = Field(default_factory=dict)
+    python: Python = {}
     folder: Folder = "~/.tune"
     """State folder on each node, on a disk of its own."""
     interpreter: Program = "python"
     """By which a job of the cluster starts a Python that has Ray."""
-    relay: Annotated[str, AfterValidator(_is_relay)] | None = None
+    relay: Annotated[str, AfterCheck(_is_relay)] | None = None
     """HOST:PORT by which the relay is reached from here. Null: the head's host, and a port that is free there."""
     provision: Literal["online", "offline"] = "online"
     """Whether the nodes reach a package index. Offline: wheels are prepared here and brought along."""

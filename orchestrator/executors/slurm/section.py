@@ -1,13 +1,10 @@
 """What clusters.yaml says of a target of kind slurm, and the values that come of it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-
+from backends.recipe.section import AfterCheck, BeforeCheck, Limits
 from orchestrator.agent.slurm_site import minutes
 from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node
@@ -65,7 +62,7 @@ def _option(value: str) -> str:
     return value
 
 
-_NUMBER = BeforeValidator(lambda value: str(value) if type(value) is int else value)
+_NUMBER = BeforeCheck(lambda value: str(value) if type(value) is int else value)
 
 
 class SlurmSection(SshAccess):
@@ -91,51 +88,45 @@ class SlurmSection(SshAccess):
     reservation: _Word | None = None
     gres: _Gres | None = None
     """By what GPUs are asked for, `--gres=GRES:N`. Null: `--gpus-per-node=N`."""
-    time: Annotated[str, _NUMBER, AfterValidator(_time)] | None = None
+    time: Annotated[str, _NUMBER, AfterCheck(_time)] | None = None
     """Time limit of a job. Null: the partition's default."""
-    signal: Annotated[int, Field(ge=0, le=65535)] = 60
+    signal: Annotated[int, Limits(ge=0, le=65535)] = 60
     """Seconds before the time limit at which a job is told to end; Slurm may be up to a minute early. 0: never."""
-    cpus: Annotated[int, Field(gt=0, le=4096)] | None = None
+    cpus: Annotated[int, Limits(gt=0, le=4096)] | None = None
     """CPUs for each device. Null: `threads`, or what the site gives."""
     memory: _Memory | None = None
     """Main memory of each node. Null: what the site gives."""
-    sbatch: list[Annotated[_Option, AfterValidator(_option)]] = Field(default_factory=list)
+    sbatch: list[Annotated[_Option, AfterCheck(_option)]] = []
     """More options, each a line of the script."""
-    modules: list[_Word] = Field(default_factory=list)
+    modules: list[_Word] = []
     """Environment modules to load in the job."""
-    container: list[Annotated[str, text(fits(r"[^\x00-\x1f\x7f]+"), "should be a word of a command")]] = Field(
-        default_factory=list
-    )
+    container: list[Annotated[str, text(fits(r"[^\x00-\x1f\x7f]+"), "should be a word of a command")]] = []
     """Words of a command before ours, such as [apptainer, exec, --nv, image.sif]. The folder is to be seen in it."""
     interface: Annotated[str, text(fits(r"[A-Za-z0-9_.-]{1,15}"), "should be a network interface, such as ib0")] | None = None
     """By which the nodes of a job meet. Null: the one that leads to the first of them."""
-    pace: Annotated[float, Field(ge=1, le=3600)] = 15
+    pace: Annotated[float, Limits(ge=1, le=3600)] = 15
     """Seconds between two calls of squeue, at most one for all jobs; sooner after our own actions."""
-    queued: Annotated[int, Field(gt=0)] = 500
+    queued: Annotated[int, Limits(gt=0)] = 500
     """Jobs of ours in Slurm's queue at once; others wait in tune's."""
-    nodes: Annotated[int, Field(gt=0, le=100_000)] = 1
+    nodes: Annotated[int, Limits(gt=0, le=100_000)] = 1
     """Nodes that a job may have at most."""
     accelerator: Literal["cpu", "cuda"] = "cpu"
-    devices: Annotated[int, Field(gt=0, le=1024)] = 1
+    devices: Annotated[int, Limits(gt=0, le=1024)] = 1
     """Accelerators of each node; with `cpu` the jobs that fit on one."""
-    memory_gib: Annotated[float, Field(gt=0)] | None = None
+    memory_gib: Annotated[float, Limits(gt=0)] | None = None
     """Memory of one device in GiB."""
-    python: Python = Field(default_factory=dict)
+    python: Python = {}
     """An interpreter there that has the trainer, instead of an environment made from a lock."""
-    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
-    env: dict[Variable, Value] = Field(default_factory=dict)
+    threads: Annotated[int, Limits(gt=0, le=4096)] | None = None
+    env: dict[Variable, Value] = {}
     """Variables of every job, and of Slurm's own commands."""
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def check_whole(self) -> None:
         """Keys that need each other."""
-        if self.login is None and (
-            said := {"user", "port", "identity", "jump", "known_hosts", "via", "folder"} & self.model_fields_set
-        ):
+        if self.login is None and (said := {"user", "port", "identity", "jump", "known_hosts", "via", "folder"} & self.given):
             raise ValueError(f"{', '.join(sorted(said))} says how a login node is reached: name it with `login:`")
         if self.gres and self.accelerator != "cuda":
             raise ValueError("gres asks for GPUs: say `accelerator: cuda`, too")
-        return self
 
 
 @dataclass(frozen=True)
@@ -164,7 +155,7 @@ class Site:
     cuda: bool = False
 
     @classmethod
-    def of(cls, candidate: Candidate) -> Self:
+    def of(cls, candidate: Candidate) -> "Site":
         """Of a target; a key that an older or newer release wrote alone has its default."""
         known = {each.name for each in fields(cls)}
         values = {name: value for name, value in candidate.settings.items() if name in known}

@@ -1,13 +1,10 @@
 """What clusters.yaml says of a target of kind tpu, and the values that come of it."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-
+from backends.recipe.section import AfterCheck, BeforeCheck, Limits
 from backends.tpu import GENERATIONS, NoSlice, TpuSlice
 from orchestrator.executors.tpu.slices import NAME
 from orchestrator.targets.model import Candidate, TargetKind
@@ -57,7 +54,7 @@ def _with_key(path: str) -> str:
     return path
 
 
-_Type = Annotated[str, AfterValidator(_slice)]
+_Type = Annotated[str, AfterCheck(_slice)]
 _Zone = Annotated[str, text(fits(r"[a-z]+-[a-z]+\d+-[a-z]"), "should be a zone, such as us-central2-b")]
 _Project = Annotated[str, text(fits(r"[a-z][a-z0-9.:-]{4,61}[a-z0-9]"), "should be the id of a project")]
 _Name = Annotated[str, text(NAME.fullmatch, "should be the name of a TPU VM: small letters, digits and -")]
@@ -74,48 +71,47 @@ class QueuedSection(Keys):
     """Cheaper, and may be preempted at any time."""
     reserved: bool = False
     """Out of a reservation of the project."""
-    valid_for: Annotated[int, Field(gt=0, le=100_000)] | None = None
+    valid_for: Annotated[int, Limits(gt=0, le=100_000)] | None = None
     """Minutes that a request may wait before the next zone or type is tried. Null: without an end."""
-    idle: Annotated[int, Field(ge=0, le=100_000)] = 0
+    idle: Annotated[int, Limits(ge=0, le=100_000)] = 0
     """Minutes for which a slice is kept that no job wants; it costs what it costs with one."""
-    most: Annotated[int, Field(gt=0, le=100)] = 1
+    most: Annotated[int, Limits(gt=0, le=100)] = 1
     """Slices at once, each with a job of its own."""
     network: _Word | None = None
     subnetwork: _Word | None = None
     service_account: _Word | None = None
-    public_key: Annotated[Mine, AfterValidator(_with_key)] | None = None
+    public_key: Annotated[Mine, AfterCheck(_with_key)] | None = None
     """File of the public key that is let in as `user`, put into the VMs' metadata. Null: OS Login or the project's keys let us in."""
-    labels: dict[_Label, _Label] = Field(default_factory=dict)
+    labels: dict[_Label, _Label] = {}
 
-    @model_validator(mode="after")
-    def _either(self) -> Self:
+    def check_whole(self) -> None:
+        """Keys that exclude each other."""
         if self.spot and self.reserved:
             raise ValueError("a slice is spot, or out of a reservation")
-        return self
 
 
 class TpuSection(SshAccess):
     """A TPU VM, or a slice of several: `name` of one that there is, `hosts` that can be reached over SSH, or one that is `queued` for."""
 
     kind: Literal["tpu"]
-    type: Annotated[list[_Type], BeforeValidator(_one), Field(min_length=1)]
+    type: Annotated[list[_Type], BeforeCheck(_one), Limits(min_length=1)]
     """Version and size, `v5e-16`; of a queued one several in the order of preference, with as many hosts and chips each."""
     name: _Name | None = None
     hosts: list[Address] | None = None
     """Addresses of the workers by number, worker 0 first; no API is asked."""
     queued: QueuedSection | None = None
     project: _Project | None = None
-    zone: Annotated[list[_Zone], BeforeValidator(_one)] = Field(default_factory=list)
+    zone: Annotated[list[_Zone], BeforeCheck(_one)] = []
     """Where it is; of a queued one several in the order of preference."""
     addresses: Literal["external", "internal"] = "external"
     """By which the workers are reached from here; internal from within their network, or with `jump`."""
-    price: Annotated[float, Field(ge=0)] | None = None
+    price: Annotated[float, Limits(ge=0)] | None = None
     """Of a chip and hour, in any currency; `tune targets` then says what a slice has cost."""
     accelerator: Literal["tpu", "cpu"] = "tpu"
     """`cpu` leaves the chips alone: a rehearsal on the VMs' CPUs."""
-    devices: Annotated[int, Field(gt=0, le=1024)] | None = None
+    devices: Annotated[int, Limits(gt=0, le=1024)] | None = None
     """Devices of each host. Null: as the type has them, on cpu 1."""
-    pace: Annotated[float, Field(gt=0, le=3600)] = 15
+    pace: Annotated[float, Limits(gt=0, le=3600)] = 15
     """Seconds between two looks at the API."""
     folder: Folder = "~/.tune"
     """State folder on each worker."""
@@ -124,12 +120,11 @@ class TpuSection(SshAccess):
     interpreter: Program = "python3"
     provision: Literal["online", "offline"] = "online"
     """Whether the workers reach a package index."""
-    python: Python = Field(default_factory=dict)
-    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
-    env: dict[Variable, Value] = Field(default_factory=dict)
+    python: Python = {}
+    threads: Annotated[int, Limits(gt=0, le=4096)] | None = None
+    env: dict[Variable, Value] = {}
 
-    @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def check_whole(self) -> None:
         """Keys that need, or exclude, each other."""
         ways = [key for key in ("name", "hosts", "queued") if getattr(self, key) is not None]
         if len(ways) != 1:
@@ -151,7 +146,6 @@ class TpuSection(SshAccess):
             raise ValueError(f"queued.runtime: {late[0].name} has no usual image of the VMs, name one")
         if self.queued and self.queued.public_key and not self.user:
             raise ValueError("queued.public_key lets in `user`: say who that is")
-        return self
 
 
 @dataclass(frozen=True)
@@ -171,11 +165,11 @@ class TpuSite:
     pace: float = 15.0
     shared: bool = False
     queued: bool = False
-    queue: Json = field(default_factory=dict)
+    queue: "Json" = field(default_factory=dict)
     """`QueuedSection`, by its keys; `user` and the text of the public key with it."""
 
     @classmethod
-    def of(cls, candidate: Candidate) -> Self:
+    def of(cls, candidate: Candidate) -> "TpuSite":
         """Of a target; a key that an older or newer release wrote alone has its default."""
         values = {name: value for name, value in candidate.settings.items() if name in cls.__dataclass_fields__}
         made: Json = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -191,7 +185,7 @@ class TpuSite:
         """(zone, type), the preferred first: all zones for a type before the next type."""
         return tuple((zone, kind) for kind in self.types for zone in self.zones)
 
-    def body(self, zone: str, kind: str, name: str) -> Json:
+    def body(self, zone: str, kind: str, name: str) -> "Json":
         """The queued resource that is asked for.
 
         https://docs.cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.queuedResources#QueuedResource
@@ -260,12 +254,12 @@ def candidate(name: str, section: TpuSection) -> Candidate:
     return replace(made, target=replace(made.target, slice=first.name), settings=_settings(section))
 
 
-def _settings(section: TpuSection) -> Json:
+def _settings(section: TpuSection) -> "Json":
     """`TpuSite` as plain values."""
     slices = [TpuSlice.named(each) for each in section.type]
     queue: Json = {}
     if section.queued:
-        queue = {key: value for key, value in section.queued.model_dump().items() if value not in (None, False, {})}
+        queue = {key: value for key, value in section.queued.plain().items() if value not in (None, False, {})}
         if path := queue.pop("public_key", ""):
             queue |= {"key": _public_key(path), "user": section.user}
     site = TpuSite(

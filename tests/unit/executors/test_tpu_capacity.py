@@ -4,6 +4,7 @@ from itertools import chain, repeat
 
 import pytest
 
+from backends.recipe.building import build
 from orchestrator.executors.base import Ask, ExecutorContext, Handle, Watched
 from orchestrator.executors.tpu.executor import TpuExecutor
 from orchestrator.executors.tpu.section import TpuSection, candidate
@@ -15,7 +16,7 @@ from orchestrator.transports.base import Watch
 def target(name, **more):
     """A target of one queued slice, unless something else is said."""
     about = {"kind": "tpu", "type": "v6e-8", "project": "a-project", "zone": "us-east5-b", "queued": {}}
-    return candidate(name, TpuSection(**{**about, **more}))
+    return candidate(name, build(TpuSection, {**about, **more}))
 
 
 def ask(job, *where, order=0):

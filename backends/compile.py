@@ -67,7 +67,7 @@ def _decided(backend: Backend, recipe: Recipe, target: Target, accepted: frozens
         recipe=recipe.name,
         backend=backend.name,
         environment=_environment(backend, context.variant, target),
-        files=_files(backend, recipe, specs),
+        files=_files(backend, recipe, flat, specs),
         steps=(*_first_steps(python, specs), *backend.steps(launch, python)),
         inputs=_inputs(flat, recipe.base),
         env=tuple(sorted({**_ENV, **backend.env, **_hub(flat), **_trackers(flat), **_threads(target)}.items())),
@@ -201,13 +201,13 @@ def _by_file(native: Flat, config: str) -> dict[str, dict[str, Value]]:
     return {file: nest(keys) for file, keys in flat.items()}
 
 
-def _files(backend: Backend, recipe: Recipe, specs: Mapping[str, Value]) -> tuple[File, ...]:
+def _files(backend: Backend, recipe: Recipe, flat: Flat, specs: Mapping[str, Value]) -> tuple[File, ...]:
     head = f"# {backend.package}, written by tunesmith from the recipe {recipe.name}\n"
     out = [
         File(path, head + as_yaml(spec) if path.endswith((".yaml", ".yml")) else as_json(spec)) for path, spec in specs.items()
     ]
     if MODEL in specs:
-        written = {leaf: value for leaf, value in recipe.flat().items() if leaf in recipe.written}
+        written = {leaf: value for leaf, value in flat.items() if leaf in recipe.written}
         out.append(File(WRITTEN_RECIPE, as_json({"name": recipe.name, **written})))
     first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
     shipped = [File(CHAT_TEMPLATE, CHAT_TEMPLATES[name])] if (name := _shipped_template(recipe)) and DATA in specs else []

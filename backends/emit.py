@@ -19,7 +19,14 @@ _WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 
 def as_json(spec: Mapping[str, object]) -> str:
     """A JSON object, a key of the top a line."""
-    return "{\n " + ",\n ".join(f"{_json(key)}: {_json(value)}" for key, value in spec.items()) + "\n}\n"
+    return "{\n " + ",\n ".join([f"{_json(key)}: {_compact(value)}" for key, value in spec.items()]) + "\n}\n"
+
+
+def _compact(value: object) -> str:
+    """A value as JSON. The encoder is made anew for each that is no text, which takes longer than a number does."""
+    if value is None or isinstance(value, bool):
+        return _CONSTANTS[value]
+    return repr(value) if type(value) is int else _json(value)
 
 
 def as_yaml(spec: Mapping[str, object]) -> str:

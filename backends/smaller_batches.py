@@ -35,9 +35,9 @@ def with_smaller(decided: Plan, recipe: Recipe, accepted: frozenset[str], plan: 
     Raises:
         Inexpressible: there is no smaller one, or it does not reach the trainer.
     """
-    flat = recipe.flat()
-    if flat[LEAF] == "keep":
+    if recipe.retry.oom.micro == "keep":
         return decided
+    flat = recipe.flat()
     why, kind = _in_the_way(decided, flat)
     smaller: list[SmallerBatch] = []
     line = Line(LEAF, "converted")

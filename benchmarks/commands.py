@@ -46,9 +46,11 @@ def measure(rounds: int) -> dict[str, list[float]]:
         for n in range(rounds + 1):
             for name, argv in COMMANDS.items():
                 began = time.perf_counter()
-                subprocess.run(argv, env=env, stdout=subprocess.DEVNULL, check=True)
+                done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
                 if n:
                     times[name].append(time.perf_counter() - began)
+                if done.returncode:
+                    raise SystemExit(f"{name}: {done.stderr}")
         return times
 
 

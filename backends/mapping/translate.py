@@ -49,7 +49,7 @@ def translate(
     """
     native: Flat = {}
     lines: list[Line] = []
-    unread, names = set(ours), ours.keys()
+    unread, names = set(ours), frozenset(ours)
     value_of = _Values(ours).__getitem__
     given, waived = frozenset(written), frozenset(accepted)
     for row in table:

@@ -73,8 +73,10 @@ class Recipe(Section):
 def _flatten(section: Section, above: str, out: Flat) -> None:
     values = section.__dict__
     for name, called in section.section_names:
-        path, value = above + called, values[name]
-        if isinstance(value, Section) and not isinstance(value, Whole):
-            _flatten(value, f"{path}.", out)
+        value = values[name]
+        if not isinstance(value, Section | list):
+            out[above + called] = value
+        elif isinstance(value, Section) and not isinstance(value, Whole):
+            _flatten(value, f"{above}{called}.", out)
         else:
-            out[path] = as_plain(value)
+            out[above + called] = as_plain(value)

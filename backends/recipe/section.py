@@ -77,7 +77,7 @@ class Field(NamedTuple):
 
 
 _GIVEN = "_given"
-"""Says nothing of whether two sections are the same."""
+"""The attribute with the names of those that were given. What begins with an underscore says nothing of whether two sections are equal."""
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -137,9 +137,8 @@ class Section:
         return {called: as_plain(self.__dict__[name]) for name, called in self.section_names}
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Section) or type(self) is not type(other):
-            return False
-        return {**self.__dict__, _GIVEN: ()} == {**other.__dict__, _GIVEN: ()}
+        mine, its = self.__dict__, getattr(other, "__dict__", {})
+        return type(self) is type(other) and all(mine[name] == its[name] for name, _, _ in self.section_fields)
 
     __hash__ = None  # type: ignore[assignment]  # there are lists in it
 

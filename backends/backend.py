@@ -143,6 +143,8 @@ class Backend:
     resume: Mapping[str, Value] = field(default_factory=dict)
     """Keys of the config, of its highest level, with the values by which an attempt goes on from the folder `resume`; see
     backends/checkpoints.py. Where the trainer cannot, the row of checkpoint.resume says so."""
+    resumes_smaller: bool = False
+    """A checkpoint may be gone on from with a smaller micro-batch than it was made with: its place in the rows counts optimizer steps."""
     room: Callable[[Variant, str], str] = lambda shape, accelerator: accelerator
     """(shape, accelerator) -> which of the trainer's locks: `envs/<name>-<room>.txt`."""
     scripts: Mapping[str, str] = field(default_factory=dict)

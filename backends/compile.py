@@ -46,7 +46,9 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
     """
     accepted = frozenset(accept) - NEVER_ACCEPTABLE
     decided = _decided(backend, recipe, target, accepted)
-    return with_smaller(decided, recipe, accepted, lambda smaller: _decided(backend, smaller, target, accepted))
+    return with_smaller(
+        decided, recipe, accepted, lambda smaller: _decided(backend, smaller, target, accepted), resumes=backend.resumes_smaller
+    )
 
 
 def _decided(backend: Backend, recipe: Recipe, target: Target, accepted: frozenset[str]) -> Plan:

@@ -134,7 +134,9 @@ class Plan:
     hosts: int = 1
     retry: dict[str, Value] = field(default_factory=dict, hash=False)
     """The recipe's section retry, and `resume`: whether a retry goes on from a checkpoint. `micros`: sizes of the micro-batch that are
-    tried in turn where memory runs out, the recipe's own first; not there where that is the only one."""
+    tried in turn where memory runs out, the recipe's own first; not there where that is the only one. `resumes_smaller`: a checkpoint
+    may be gone on from with a smaller one.
+    """
     accepted: tuple[str, ...] = ()
     """Leaves that the user accepts as they come out, by name."""
     report: Report = field(default_factory=Report, hash=False)

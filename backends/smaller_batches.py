@@ -23,7 +23,9 @@ LEAF = "retry.oom.micro"
 MICRO, GLOBAL, EVALUATED = "train.batch.micro", "train.batch.global", "eval.batches"
 
 
-def with_smaller(decided: Plan, recipe: Recipe, accepted: frozenset[str], plan: Callable[[Recipe], Plan]) -> Plan:
+def with_smaller(
+    decided: Plan, recipe: Recipe, accepted: frozenset[str], plan: Callable[[Recipe], Plan], *, resumes: bool = False
+) -> Plan:
     """The plan with those of the smaller micro-batches, where the recipe asks for them.
 
     Args:
@@ -31,6 +33,7 @@ def with_smaller(decided: Plan, recipe: Recipe, accepted: frozenset[str], plan: 
         recipe: what shall be trained.
         accepted: leaves whose loss is accepted by name; with this leaf among them the job is planned without.
         plan: as `decided` was made, of another recipe.
+        resumes: the trainer goes on from a checkpoint of another micro-batch.
 
     Raises:
         Inexpressible: there is no smaller one, or it does not reach the trainer.
@@ -56,8 +59,10 @@ def with_smaller(decided: Plan, recipe: Recipe, accepted: frozenset[str], plan: 
     report = Report(tuple(line if each.leaf == LEAF else each for each in decided.report.lines))
     if report.refused:
         raise Inexpressible(decided.backend, report)
-    micros = {"micros": [_micro(flat), *(each.micro for each in smaller)]} if smaller else {}
-    return replace(decided, report=report, smaller=tuple(smaller), retry={**decided.retry, **micros})
+    if not smaller:
+        return replace(decided, report=report)
+    retry = {**decided.retry, "micros": [_micro(flat), *(each.micro for each in smaller)], "resumes_smaller": resumes}
+    return replace(decided, report=report, smaller=tuple(smaller), retry=retry)
 
 
 def sizes(micro: int) -> list[int]:

@@ -83,6 +83,8 @@ class Rules:
     """Steps in a row with such a loss."""
     micros: tuple[int, ...] = ()
     """Sizes of the micro-batch that are tried in turn where memory runs out, the recipe's own first."""
+    resumes_smaller: bool = False
+    """A checkpoint may be gone on from with a smaller one."""
 
     @classmethod
     def of(cls, retry: Mapping[str, Any]) -> Rules:
@@ -90,10 +92,11 @@ class Rules:
         full = retry if "hang_minutes" in retry else {**_defaults(), **retry}  # a plan of an older release says less
         tries = {name: value for name, value in full.items() if name not in _NO_CLASS}
         limit = full.get("diverged_above"), full.get("diverged_steps", cls.diverged_steps)
-        return cls(tries, bool(full.get("resume")), full["hang_minutes"], *limit, tuple(full.get("micros", ())))
+        smaller = tuple(full.get("micros", ())), bool(full.get("resumes_smaller"))
+        return cls(tries, bool(full.get("resume")), full["hang_minutes"], *limit, *smaller)
 
 
-_NO_CLASS = ("hang_minutes", "diverged_above", "diverged_steps", "resume", "oom.micro", "micros")
+_NO_CLASS = ("hang_minutes", "diverged_above", "diverged_steps", "resume", "oom.micro", "micros", "resumes_smaller")
 """Of the section, what is no number of tries."""
 
 
@@ -111,12 +114,12 @@ def again(rules: Rules, tried: Sequence[Tried], steps: int | None) -> Again | En
         steps: of the whole run, if known by now.
     """
     last = tried[-1]
-    if smaller := _smaller(rules, last):
+    same = tried if rules.resumes_smaller else [each for each in tried if each.micro == last.micro]
+    if smaller := _smaller(rules, last, newest(tried, steps) if rules.resume and rules.resumes_smaller else None):
         return smaller
     allowed = rules.tries.get(last.kind, 0)
-    same = [each for each in tried if each.micro == last.micro]  # nothing goes on with other micro-batches than its checkpoint's
     counted = tried[_got_on(tried) :]
-    times = sum(each.kind == last.kind and (each.kind != "out_of_memory" or each in same) for each in counted)
+    times = sum(each.kind == last.kind and (each.kind != "out_of_memory" or each.micro == last.micro) for each in counted)
     said = last.kind.replace("_", " ")
     if not allowed:
         return Enough(f"{said}: not tried again" + ("" if last.kind == "wrong_request" else f" (retry.{last.kind} is 0)"))
@@ -128,18 +131,17 @@ def again(rules: Rules, tried: Sequence[Tried], steps: int | None) -> Again | En
     return Again(f"{said}: attempt {last.number + 1} {where}, {times} of {allowed}", start, wait, last.micro)
 
 
-def _smaller(rules: Rules, last: Tried) -> Again | None:
-    """After training ran out of memory: the same with fewer sequences at once, from the beginning, while there are fewer."""
+def _smaller(rules: Rules, last: Tried, start: Start | None) -> Again | None:
+    """After training ran out of memory: the same with fewer sequences at once, while there are fewer."""
     if last.kind != "out_of_memory" or last.step not in ("train", "") or not rules.micros:
         return None
     now = last.micro or rules.micros[0]
     fewer = next((each for each in rules.micros if each < now), None)
     if fewer is None:
         return None
-    why = (
-        f"out of memory: attempt {last.number + 1} from the beginning with micro-batches of {fewer}, not {now} (retry.oom.micro)"
-    )
-    return Again(why, micro=fewer)
+    where = f"from step {start.checkpoint.step}" if start else "from the beginning"
+    why = f"out of memory: attempt {last.number + 1} {where} with micro-batches of {fewer}, not {now} (retry.oom.micro)"
+    return Again(why, start, micro=fewer)
 
 
 def elsewhere(reason: str, tried: Sequence[Tried], nodes: Sequence[str]) -> Again | None:

@@ -179,6 +179,30 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(attempt, trainer, sets)
     assert steps(second)[-2:] == [3 * EVERY, STEPS]
 
 
+@pytest.mark.parametrize(
+    ("trainer", "sets"),
+    [
+        pytest.param("torchtune", (), id="torchtune-weights", marks=THOROUGH),
+        pytest.param("torchtune", (*LORA, *DPO), id="torchtune-pairs", marks=THOROUGH),
+        pytest.param("axolotl", (), id="axolotl-weights", marks=THOROUGH),
+        pytest.param("trl", (), id="trl-weights", marks=THOROUGH),
+        pytest.param("trl", (*LORA, *DPO), id="trl-pairs", marks=THOROUGH),
+        pytest.param("unsloth", LORA, id="unsloth-lora", marks=THOROUGH),
+        pytest.param("maxtext", (), id="maxtext-weights", marks=THOROUGH),
+        pytest.param("maxtext", DPO, id="maxtext-pairs", marks=THOROUGH),
+    ],
+)
+def test_it_goes_on_with_a_smaller_micro_batch(attempt, trainer, sets):
+    """As after a run that ran out of memory (`Backend.resumes_smaller`): the losses are those of a whole run."""
+    assert BACKENDS[trainer].resumes_smaller
+    whole = attempt(trainer, "whole", *sets).run()
+    killed = attempt(trainer, "1", *sets).run(until=2 * EVERY)
+    second = attempt(trainer, "2", *sets, "train.batch.micro=1", after=(killed, 2 * EVERY)).run()
+    due, seen = whole.curve("loss"), second.curve("loss")
+    assert list(seen) == list(range(2 * EVERY + 1, STEPS + 1))
+    assert max(abs(due[step] - seen[step]) for step in seen) < CLOSE
+
+
 def test_what_no_run_goes_on_from_says_so(attempt):
     """LitGPT's adapters are saved on their way, and listed with what they lack."""
     sets = (*LORA, "checkpoint.resume=false", f"train.steps={EVERY}")

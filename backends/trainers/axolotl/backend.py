@@ -109,5 +109,6 @@ AXOLOTL = Backend(
     memory=LIGER,
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
+    resumes_smaller=True,
     env={"AXOLOTL_DO_NOT_TRACK": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
 )

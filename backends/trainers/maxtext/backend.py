@@ -402,4 +402,5 @@ MAXTEXT = Backend(
     nf4="qwix",
     python="3.12",
     accelerators=("cpu", "cuda", "tpu"),
+    resumes_smaller=True,
 )

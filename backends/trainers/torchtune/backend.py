@@ -357,4 +357,5 @@ TORCHTUNE = Backend(
     nf4="torchao",
     env={"TIKTOKEN_CACHE_DIR": ""},  # tiktoken remembers a vocabulary by its path, which is the same in every job
     resume={"resume_from_checkpoint": True},
+    resumes_smaller=True,
 )

@@ -85,5 +85,6 @@ TRL = Backend(
     memory=memory.FUSED,
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
+    resumes_smaller=True,
     env={"TRL_EXPERIMENTAL_SILENCE": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
 )

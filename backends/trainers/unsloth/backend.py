@@ -89,5 +89,6 @@ UNSLOTH = Backend(
     signs=SIGNS,
     judge=hf.judge,
     resume={"resume_from_checkpoint": "resume"},
+    resumes_smaller=True,
     env={"UNSLOTH_DISABLE_STATISTICS": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
 )

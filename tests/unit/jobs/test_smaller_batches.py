@@ -120,6 +120,7 @@ def test_an_even_one_is_halved():
 
 
 RULES = Rules.of({"micros": [8, 4, 2, 1], "resume": True, "lost": 2})
+RESUMING = Rules.of({"micros": [8, 4, 2, 1], "resume": True, "lost": 2, "resumes_smaller": True})
 OOM = "out_of_memory"
 
 
@@ -144,15 +145,26 @@ def test_memory_that_runs_out_takes_the_next_smaller():
 
 
 def test_whatever_fails_next_keeps_it():
-    """An attempt after one that was lost takes what that took, goes on from its checkpoints and from no other's; so does one on another
-    host, and one that a person asks for.
+    """An attempt after one that was lost takes what that took, and goes on from its checkpoints; from those of another micro-batch only
+    where the trainer can. So does one on another host, and one that a person asks for takes what its checkpoint's took.
     """
     tried = [oom(1, steps=(15,)), oom(2, 4, kind="lost", steps=(5, 10))]
     choice = again(RULES, tried, 20)
     assert (choice.micro, choice.start.checkpoint.step, choice.start.attempt) == (4, 10, 2)
     assert elsewhere("disk_full", tried, ["host", "other"]).micro == 4
+    anywhere = again(RESUMING, tried, 20)
+    assert (anywhere.micro, anywhere.start.checkpoint.step, anywhere.start.attempt) == (4, 15, 1)
     assert (by_hand(tried, 20).start.attempt, by_hand(tried, 20).micro) == (1, None)
     assert again(RULES, [oom(1), oom(2, 4, kind="lost")], 20).start is None
+
+
+def test_where_the_trainer_can_it_goes_on():
+    """From the last checkpoint, with fewer sequences at once from there on."""
+    choice = again(RESUMING, [oom(1, steps=(5,)), oom(2, 4, steps=(10,))], 20)
+    assert (choice.micro, choice.start.checkpoint.step, choice.start.attempt) == (2, 10, 2)
+    assert "attempt 3 from step 10 with micro-batches of 2, not 4" in choice.why
+    said = {trainer: planned(trainer, HALVE).retry["resumes_smaller"] for trainer in TRAINERS}
+    assert said == {trainer: trainer != "litgpt" for trainer in TRAINERS}, "LitGPT's place in the rows counts micro-batches"
 
 
 @pytest.mark.parametrize("step", ["data", "model", "export"])

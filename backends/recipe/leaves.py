@@ -262,6 +262,7 @@ LEAVES: Mapping[str, Leaf] = {
     "retry.oom.micro": Leaf("job"),
     "retry.unknown": Leaf("job", (2,)),
     "retry.hang_minutes": Leaf("job", (2.0,), "nothing"),
+    "retry.idle_minutes": Leaf("job", (20.0,), "nothing"),
     "retry.diverged_above": Leaf("job", (8.0,), "nothing"),
     "retry.diverged_steps": Leaf("job", (5,), needs=(only_given("retry.diverged_above"),)),
     "after.evaluate": Leaf("job", (_EVALUATE,), "nothing"),

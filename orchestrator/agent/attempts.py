@@ -122,10 +122,20 @@ def observe(folder: str, watch: Mapping[str, Any]) -> Json:
         seen["whole"] = whole_files(work, wanted)
     if failed and watch.get("tail"):
         seen["tail"] = read_part(folder + "/log", max(0, seen["log_size"] - watch["tail"]), watch["tail"])
+    if watch.get("use") and seen["phase"] == "running":
+        seen["use"] = used(folder)
     seen["exist"] = [
         each for each in watch["promised"] if any(read_part(work + "/" + name, 0, 1) for name in matching(work, each))
     ]
     return seen
+
+
+def used(folder: str) -> Json:
+    """How much of the time the NVIDIA devices of an attempt are in use; nothing where it has none."""
+    from orchestrator.agent.gpus import use_of_gpus  # noqa: PLC0415 (seldom asked for)
+
+    spec = (read_json(folder + "/spec.json") or {}).get("spec", {})
+    return use_of_gpus(spec["devices"]) if spec.get("accelerator") == "cuda" and spec.get("devices") else {}
 
 
 def matching(work: str, pattern: str) -> list[str]:

@@ -50,6 +50,15 @@ def look_at_gpus() -> Json:
     return look
 
 
+def use_of_gpus(devices: Sequence[int]) -> Json:
+    """How much of the time NVIDIA devices are in use, by nvidia-smi: per cent over its last sample period, by the device as text; None
+    where that is not known.
+    """
+    rows, _ = query_smi("gpu=index,utilization.gpu,memory.used", 5.0)
+    shares = {row[0]: float(row[1]) for row in rows if row[0].isdecimal() and row[1].isdecimal()}
+    return {str(device): shares.get(str(device)) for device in devices}
+
+
 def state_of(pids: Sequence[str], memory: str, display: str, trouble: str) -> tuple[str, str]:
     """What uses a device, or why it is not known whether anything does; two empty texts when it is free.
 

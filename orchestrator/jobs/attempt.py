@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from backends.stages.registry import STAGES
 from orchestrator.executors.base import Handle, Status, Watched
 from orchestrator.home import Home
 from orchestrator.jobs.lifecycle import Facts
-from orchestrator.jobs.retry import Rules, astray, diverges
+from orchestrator.jobs.low_use import LowUse
+from orchestrator.jobs.retry import Rules, astray, diverges, hangs
 from orchestrator.monitoring.drift import RESOLVED
 from orchestrator.monitoring.metrics import LONGEST_NOTE, rows_note
 from orchestrator.monitoring.poll import FAILED, MANIFEST, SUMMARY, TAIL, last_words
@@ -66,6 +67,8 @@ class ActiveAttempt:
     """Bytes of its log by then."""
     status: Status | None = None
     """What its executor said last."""
+    low_use: LowUse = field(default_factory=lambda: LowUse(None))
+    """Since when its devices are idle."""
     mirrors: dict[int, Mirror] = field(default_factory=dict)
     """Rank -> its log, of hosts that are not this machine."""
     _handle: Handle | None = None
@@ -83,7 +86,24 @@ class ActiveAttempt:
         """Of a job as the store has it."""
         job, backend, record = active.job, reader(active.job.backend), AttemptRecord.from_dict(active.positions)
         plan = attempt_plan(request.plan, record, backend, job.steps)
-        return cls(plan, request, backend, record, job.attempt, Rules.of(request.plan.retry))
+        rules = Rules.of(request.plan.retry)
+        return cls(plan, request, backend, record, job.attempt, rules, low_use=LowUse(rules.idle_minutes))
+
+    def hanging(self, status: Status, now: float) -> str:
+        """Why it is to be stopped: it trains, and nothing is heard of it, or its devices are idle; empty where it is not.
+
+        Args:
+            status: what was heard just now.
+            now: by the monotonic clock.
+        """
+        speaker = status.observed
+        if status.phase != "running" or speaker is None or speaker.seen.step != "train":
+            self.low_use.forget()
+            return ""
+        for rank, each in enumerate(status.ranks):
+            if each:
+                self.low_use.take(rank, each.seen.use, now)
+        return hangs(self.rules, now, self.news) or self.low_use.verdict(self.nodes())
 
     def fault(self, every: Sequence[Point], kept: Sequence[Point], job: Job) -> tuple[str, str] | None:
         """(reason, why) for which it is to be stopped, as these new points show: of every step, and those that are kept."""
@@ -193,7 +213,7 @@ def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watche
         # of several nodes that share a folder of this machine, too, the log of the first alone lies where it is looked for
         if rank not in case.mirrors and (rank or handle.remote):
             case.mirrors[rank] = Mirror.of(home.mirror(job.id, case.attempt, rank))
-        return _watch(job, case, rank)
+        return replace(_watch(job, case, rank), use=job.state == "RUNNING" and case.low_use.ask(rank, time.monotonic()))
 
     return Watched(handle, watch)
 

@@ -23,7 +23,7 @@ from orchestrator.jobs.following import begin_next
 from orchestrator.jobs.halving import outdone
 from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconcile
 from orchestrator.jobs.queue import Queue
-from orchestrator.jobs.retry import Again, again, elsewhere, hangs
+from orchestrator.jobs.retry import Again, again, elsewhere
 from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, row_counts, summed, thin
@@ -187,8 +187,7 @@ class Controller:
         steps = case.manifest["steps"] if case.manifest else job.steps
         if speaker:
             self._note(each, speaker.seen, steps, reachable=answering, ready=served(speaker.summary or {}))
-        training = status.phase == "running" and speaker and speaker.seen.step == "train"
-        if training and (why := hangs(case.rules, time.monotonic(), case.news)):
+        if why := case.hanging(status, time.monotonic()):
             self._condemn(each, case, "hang", why)
         for action in reconcile(facts(each.job, case, status, steps)):
             if isinstance(action, Become):

@@ -83,6 +83,8 @@ class Rules:
     """Steps in a row with such a loss."""
     micros: tuple[int, ...] = ()
     """Sizes of the micro-batch that are tried in turn where memory runs out, the recipe's own first."""
+    idle_minutes: float | None = None
+    """None: idle devices are nobody's affair."""
     resumes_smaller: bool = False
     """A checkpoint may be gone on from with a smaller one."""
 
@@ -92,11 +94,27 @@ class Rules:
         full = retry if "hang_minutes" in retry else {**_defaults(), **retry}  # a plan of an older release says less
         tries = {name: value for name, value in full.items() if name not in _NO_CLASS}
         limit = full.get("diverged_above"), full.get("diverged_steps", cls.diverged_steps)
-        smaller = tuple(full.get("micros", ())), bool(full.get("resumes_smaller"))
-        return cls(tries, bool(full.get("resume")), full["hang_minutes"], *limit, *smaller)
+        return cls(
+            tries,
+            bool(full.get("resume")),
+            full["hang_minutes"],
+            *limit,
+            micros=tuple(full.get("micros", ())),
+            resumes_smaller=bool(full.get("resumes_smaller")),
+            idle_minutes=full.get("idle_minutes"),
+        )
 
 
-_NO_CLASS = ("hang_minutes", "diverged_above", "diverged_steps", "resume", "oom.micro", "micros", "resumes_smaller")
+_NO_CLASS = (
+    "hang_minutes",
+    "idle_minutes",
+    "diverged_above",
+    "diverged_steps",
+    "resume",
+    "oom.micro",
+    "micros",
+    "resumes_smaller",
+)
 """Of the section, what is no number of tries."""
 
 

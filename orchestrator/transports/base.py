@@ -242,6 +242,8 @@ class Watch:
     """Such files that are sent once the attempt has ended without success."""
     tail: int = 0
     """Bytes of the log's end to send then."""
+    use: bool = False
+    """How much are its devices in use? That takes nvidia-smi's time, a second or so."""
 
 
 @dataclass(frozen=True)
@@ -293,6 +295,8 @@ class AttemptStatus:
     """Those of `Watch.whole` and `Watch.failed` that are there and not empty."""
     tail: bytes = field(default=b"", repr=False)
     """The log's end, as `Watch.tail` asks for it."""
+    use: Mapping[int, float | None] = field(default_factory=dict)
+    """Device -> per cent of the time in use, where the watch asked for it and it has NVIDIA devices; None: not known."""
 
 
 class Transport(Protocol):

@@ -77,6 +77,7 @@ def status(answer: Json, ahead: float = 0.0) -> AttemptStatus:
         chunks=tuple(Chunk(**{**chunk, "data": raw(chunk["data"])}) for chunk in answer.get("chunks", ())),
         log=raw(answer.get("log", b"")),
         tail=raw(answer.get("tail", b"")),
+        use={int(device): None if share is None else float(share) for device, share in answer.get("use", {}).items()},
         whole={name: raw(data) for name, data in answer.get("whole", {}).items()},
         exist=tuple(map(str, answer.get("exist", ()))),
     )

@@ -81,6 +81,9 @@ class Retry(Section):
     """None of these is recognised."""
     hang_minutes: Annotated[float, Limits(gt=0)] | None = 60.0
     """Minutes without a step, an evaluation or a line in the log after which training hangs; null: never."""
+    idle_minutes: Annotated[float, Limits(gt=0)] | None = None
+    """Minutes for which an NVIDIA device of the job may be idle (used less than 1 % of the time at every look at it) while it trains;
+    then training hangs, too. What nvidia-smi does not say is not idle. Null: for ever."""
     diverged_above: Annotated[float, Limits(gt=0)] | None = None
     """Loss above which training goes nowhere: when that of `diverged_steps` steps in a row is above it or no number, the run is ended
     as `diverged`, and not tried again. Null: no such limit."""

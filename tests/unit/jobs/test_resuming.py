@@ -56,7 +56,14 @@ def test_a_plan_says_the_rules(trainer):
     """What the recipe says of retries is in the plan, for whoever runs it."""
     said = planned(trainer, "retry.lost=7", "retry.hang_minutes=null", "retry.diverged_above=9.5").retry
     tries = {"lost": 7, "hardware": 1, "hang": 1, "out_of_memory": 0, "unknown": 0}
-    assert said == {**tries, "hang_minutes": None, "diverged_above": 9.5, "diverged_steps": 3, "resume": True}
+    assert said == {
+        **tries,
+        "hang_minutes": None,
+        "idle_minutes": None,
+        "diverged_above": 9.5,
+        "diverged_steps": 3,
+        "resume": True,
+    }
 
 
 def test_what_cannot_go_on_says_so():

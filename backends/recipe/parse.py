@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from backends.recipe.building import Unsure, build
 from backends.recipe.flat import Value, is_mapping, leaves
@@ -51,6 +51,16 @@ def _written(values: dict[str, Value]) -> set[str]:
     return {leaf for leaf in known if value_at(values, leaf) is not ...}
 
 
+def _near(path: str, known: Collection[str]) -> str:
+    """The setting that looks most like a path; in a section that there is, by the last part alone: all others are alike there."""
+    section, dot, last = path.rpartition(".")
+    siblings = {leaf.removeprefix(f"{section}."): leaf for leaf in known if leaf.startswith(f"{section}{dot}")}
+    if dot and siblings:
+        found = nearest(last, siblings)
+        return found.replace("did you mean ", f"did you mean {section}.") or f"known here: {', '.join(siblings)}"
+    return nearest(path, known)
+
+
 def _apply(values: dict[str, Value], sets: Sequence[str], problems: list[Problem]) -> set[str]:
     """Put `path=value` settings into the values; the paths that were set."""
     changed: set[str] = set()
@@ -61,7 +71,7 @@ def _apply(values: dict[str, Value], sets: Sequence[str], problems: list[Problem
             problems.append(Problem(path, "should be path=value", text, file="--set"))
             continue
         if not any(path == leaf or (path.startswith(f"{leaf}.") and is_mapping(leaf)) for leaf in known):
-            problems.append(Problem(path, "is not a setting of the recipe", ..., hint=nearest(path, known), file="--set"))
+            problems.append(Problem(path, "is not a setting of the recipe", ..., hint=_near(path, known), file="--set"))
             continue
         item = read(f"value: {value}", "--set")
         problems += [Problem(path, p.rule, value, file="--set") for p in item.problems]

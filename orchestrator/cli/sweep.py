@@ -85,8 +85,9 @@ def _search(args: argparse.Namespace, varied: client.Space, tags: dict[str, str]
 
 def best(args: argparse.Namespace) -> int:
     """The points of a sweep, the best first; 1 where none can be compared."""
+    from orchestrator.cli.arguments import terminal_width  # noqa: PLC0415
     from orchestrator.render.sweep import ranking_json, ranking_text  # noqa: PLC0415
 
     found = client.best(args.sweep, metric=args.metric, highest=args.highest)
-    print(json.dumps(ranking_json(found), indent=1) if args.json else ranking_text(found))
+    print(json.dumps(ranking_json(found), indent=1) if args.json else ranking_text(found, width=terminal_width()))
     return DONE if found.best else FAILED

@@ -38,10 +38,20 @@ def plan_of(name: str) -> Plan:
 
 
 def settings(plan: Plan) -> dict[str, object]:
-    """Leaves that the recipe of a plan writes, as values; empty for a plan of other steps than a training's."""
-    for file in plan.files:
-        if file.path == WRITTEN_RECIPE:
-            return dict(json.loads(file.text))
+    """Leaves that the recipe of a plan writes, as values; empty for a plan of other steps than a training's.
+
+    A command of the user's own gets no file of ours beside its inputs: its config has what the recipe says, between its own keys.
+    """
+    texts = {file.path: file.text for file in plan.files}
+    if WRITTEN_RECIPE in texts:
+        return dict(json.loads(texts[WRITTEN_RECIPE]))
+    if plan.backend == "command":
+        from backends.native_config import flat  # noqa: PLC0415  # each of them for jobs of this kind alone
+        from backends.recipe.flat import leaves  # noqa: PLC0415
+        from backends.trainers.command.backend import COMMAND  # noqa: PLC0415
+
+        said = flat(json.loads(texts[COMMAND.config]))
+        return {leaf: said[leaf] for leaf in leaves() if leaf in said}
     return {}
 
 

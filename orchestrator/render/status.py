@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.render.text import GAP, NARROWEST, ago, clean, duration, iso, number, table
+from orchestrator.render.text import ago, clean, duration, iso, narrowed, number, table
 
 if TYPE_CHECKING:
     from orchestrator.store import Job
@@ -49,22 +49,9 @@ def status_table(jobs: Iterable[Job], now: float, *, width: int | None = None, c
     if lines:
         columns = dict(zip(headers, zip(*lines, strict=True), strict=True))
     if width is not None:
-        narrowed(columns, width)
+        narrowed(columns, width, SPARE, LOOSE)
     rows = list(zip(*columns.values(), strict=True))
     return table(list(columns), rows, width=width, loose=LOOSE, right=FLUSH, paint={"STATE": _painted} if colour else None)
-
-
-def narrowed(columns: dict[str, tuple[str, ...]], width: int) -> None:
-    """Leave out columns by header until those that are left can be fitted into a terminal's width."""
-
-    def least(header: str) -> int:
-        widest = max(map(len, (header, *columns[header])))
-        return min(widest, NARROWEST) if header in LOOSE else widest
-
-    for spare in SPARE:
-        if sum(least(header) + len(GAP) for header in columns) - len(GAP) <= width:
-            return
-        columns.pop(spare, None)
 
 
 def _labels(job: Job) -> str:

@@ -86,13 +86,13 @@ def sweep_json(points: Sequence[SweepPoint], trainer: str, target: str) -> dict[
     return {"sweep": points[0].sweep, "trainer": trainer, "target": target, "points": listed}
 
 
-def ranking_text(found: Ranking) -> str:
-    """The points of a sweep, the best first; what is not compared says why."""
+def ranking_text(found: Ranking, *, width: int | None = None) -> str:
+    """The points of a sweep, the best first; what is not compared says why, as far as the terminal's width lets it."""
     leaves = list(dict.fromkeys(leaf for point in found.points for leaf in point.sets))
     rows = [_row(point, leaves) for point in found.points]
     headers, right = ("RANK", "JOB", *leaves, found.metric.upper(), "STEP"), ("RANK", found.metric.upper(), "STEP")
     columns = (*headers, "") if any(row[-1] for row in rows) else headers
-    text = table(columns, [row[: len(columns)] for row in rows], right=right)
+    text = table(columns, [row[: len(columns)] for row in rows], width=width, loose=("", *leaves), right=right)
     order = "highest" if found.highest else "lowest"
     if not found.best:
         return f"{text}\n\nno point can be compared by {found.metric} yet"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.render.text import ago, clean, table, visible
+from orchestrator.render.text import ago, clean, narrowed, table, visible
 
 if TYPE_CHECKING:
     from orchestrator.targets.model import Candidate
@@ -30,6 +30,9 @@ CHECKED = (
     *("PYTHON", "CPUS", "DISK FREE", "CLOCK", "UV", "HELD BY"),
 )
 LISTED = ("TARGET", "MACHINE", "KIND", "ACCELERATOR", "DEVICES", "MEMORY", "FREE", "LOOKED AT", "IN USE BY")
+
+SPARE = ("LOOKED AT", "MEMORY", "KIND", "ACCELERATOR")
+"""Columns of the list that a narrow terminal goes without, the first one first."""
 
 
 class TargetRow(NamedTuple):
@@ -69,7 +72,11 @@ def targets_table(rows: Sequence[TargetRow], groups: Mapping[str, Sequence[str]]
         )
         for row in rows
     ]
-    text = table(LISTED, lines, width=width, loose=("IN USE BY",), right=("DEVICES", "FREE"))
+    columns = dict(zip(LISTED, zip(*lines, strict=True) if lines else [()] * len(LISTED), strict=True))
+    if width is not None:
+        narrowed(columns, width, SPARE, ("IN USE BY",))
+    lines = list(zip(*columns.values(), strict=True))
+    text = table(list(columns), lines, width=width, loose=("IN USE BY",), right=("DEVICES", "FREE"))
     waiting = {row.target: row.waiting for row in rows if row.waiting}
     more = [f"waiting: {', '.join(f'{count} for {target}' for target, count in waiting.items())}"] if waiting else []
     more += [f"{visible(row.target)}: {visible(row.note)}" for row in rows if row.note]

@@ -165,6 +165,26 @@ def table(
     return "\n".join(GAP.join(line).rstrip() for line in zip(*padded, strict=True))
 
 
+def narrowed(columns: dict[str, tuple[str, ...]], width: int, spare: Sequence[str], loose: Collection[str]) -> None:
+    """Leave out columns until those that are left can be fitted into a terminal's width.
+
+    Args:
+        columns: cells by header; changed.
+        width: columns of the terminal.
+        spare: headers to go without, the first one first.
+        loose: headers whose cells `table` may cut.
+    """
+
+    def least(header: str) -> int:
+        widest = max(map(len, (header, *columns[header])))
+        return min(widest, NARROWEST) if header in loose else widest
+
+    for each in spare:
+        if sum(least(header) + len(GAP) for header in columns) - len(GAP) <= width:
+            return
+        columns.pop(each, None)
+
+
 def _cleaned(body: list[str]) -> list[str]:
     """One look at the whole column is enough for nearly all of them: 10,000 rows must be quick."""
     return body if "".join(body).isprintable() else [clean(cell) for cell in body]

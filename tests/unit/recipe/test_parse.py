@@ -157,3 +157,20 @@ def test_every_leaf_is_documented():
     assert about("optim.lr") == {"meaning": "Highest learning rate.", "type": "number > 0", "default": "required"}
     assert about("method.adapter")["type"] == "none|lora|qlora|dora"
     assert json_schema()["$defs"]["Batch"]["properties"]["global"]["description"] == meanings()["Batch", "global_"]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("optim.learning_rate", "known here: name, fused, lr, "),
+        ("optim.shedule", "did you mean optim.schedule?"),
+        ("train.batch.globl", "did you mean train.batch.global?"),
+        ("optm.lr", "did you mean optim.lr?"),
+    ],
+)
+def test_a_path_of_set_that_is_none(path, hint):
+    """The nearest name in its section, or what there is; a name of which only the section is alike is not offered."""
+    with pytest.raises(RecipeError) as caught:
+        parse(GOOD, sets=[f"{path}=1"])
+    [problem] = [each for each in caught.value.problems if each.path == path]
+    assert problem.hint.startswith(hint)

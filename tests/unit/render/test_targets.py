@@ -66,6 +66,14 @@ def test_narrow():
     assert max(map(len, lines[:5])) == 90
 
 
+def test_narrower():
+    """Where cutting is not enough whole columns are left out, and no line is wider than the terminal; the machine and what is free stay."""
+    lines = targets_table(ROWS, {}, NOW, width=60).split("\n\n")[0].splitlines()
+    assert max(map(len, lines)) <= 60
+    assert {"TARGET", "MACHINE", "FREE"} <= set(lines[0].split())
+    assert "LOOKED" not in lines[0]
+
+
 def test_json():
     """The document has every fact under a stable name, and null for what nobody knows."""
     local, lab, new = json.loads(json.dumps(targets_json(CANDIDATES, ROWS, GROUPS, checked=True)))

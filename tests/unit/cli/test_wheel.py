@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.agent.provision import find_uv
+from tests.unit.cli.test_completion import SETUP, SHOWN, Shell
 
 ROOT = Path(__file__).parents[3]
 WRONG = "raise SystemExit('the wrong one')\n"
@@ -147,12 +148,13 @@ def installed(wheel, folder, home, tmp_path):
         (folder / f"{name}.py").write_text(WRONG)
 
     def run(*argv, code=0, **more):
-        environ = {**os.environ, "PATH": f"{env / 'bin'}:{os.environ['PATH']}", **more}
-        environ.pop("PYTHONPATH", None)
+        environ = {**run.environ, **more}
         done = subprocess.run(argv, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=600)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout
 
+    run.environ = {**os.environ, "PATH": f"{env / 'bin'}:{os.environ['PATH']}"}
+    run.environ.pop("PYTHONPATH", None)
     return run
 
 
@@ -188,6 +190,32 @@ def test_the_rest_runs_from_an_installed_wheel(installed, folder):
     asked = "exec 8>answer; tune 8>&8 9>/dev/null"
     installed("bash", "-c", asked, _ARGCOMPLETE="1", _ARGCOMPLETE_IFS=" ", COMP_LINE="tune canc", COMP_POINT="9", IFS=" ")
     assert (folder / "answer").read_text() == "cancel "
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", [*SETUP, "fish"])
+def test_tab_from_an_installed_wheel(installed, folder, name):
+    """TAB completes a command, a trainer and a setting in bash, zsh and fish, whatever the folder's own packages are called."""
+    if not shutil.which(name):
+        pytest.skip(f"{name} is not installed")
+    lines = [("canc", "cancel"), ("translate r.yaml --to torcht", "translate r.yaml --to torchtune")]
+    lines.append(("explain optim.warmup_st", "explain optim.warmup_steps"))
+    if name == "fish":
+        asks = "; ".join(f"complete -C 'tune {line}'" for line, _ in lines)
+        told = installed("fish", "--no-config", "-c", f"tune completion fish | source; {asks}")
+        assert [line.partition("\t")[0] for line in told.splitlines()] == [whole.rpartition(" ")[2] for _, whole in lines]
+        return
+    argv, setup = SETUP[name]
+    shell = Shell(argv, folder, {**installed.environ, "PS1": "$ ", "TERM": "dumb"})
+    try:
+        for line in (setup, SHOWN, "echo re''ady"):
+            shell.type(f"{line}\n")
+        shell.until("ready")
+        for line, whole in lines:
+            shell.type(f"tune {line}\t\n")
+            shell.until(f"<{whole}>")
+    finally:
+        shell.end()
 
 
 def test_a_checkout_has_the_same_names():

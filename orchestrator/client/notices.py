@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from backends.recipe.problems import RecipeError
 from orchestrator.client.errors import InvalidRequest
 from orchestrator.client.progress import Say
-from orchestrator.client.recipes import invalid
 from orchestrator.home import Home
-from orchestrator.notices.services import deliver, has_apprise, has_desktop, url_of
-from orchestrator.notices.setting import Audience, load_notify
 from orchestrator.store import open_store
+
+if TYPE_CHECKING:
+    from orchestrator.notices.setting import Audience
+
+# `submit` imports this room always and has such a file seldom, so the rest is imported where it is used.
 
 EXTRA = "notices need the extra tunesmith[notify]: pip install 'tunesmith[notify]'"
 
@@ -32,6 +33,8 @@ def tell_notices(home: Home, say: Say) -> None:
         InvalidRecipe: the file is wrong.
     """
     if home.notify.exists():
+        from orchestrator.notices.services import has_apprise  # noqa: PLC0415
+
         unset = _unset(home, _audience(home))
         troubles = [f"{service} is not told: {why}" for service, why in unset.items()] if has_apprise() else [EXTRA]
         for each in troubles:
@@ -44,6 +47,8 @@ def describe_notices(home: Home) -> str:
     Raises:
         InvalidRecipe: notify.yaml is wrong.
     """
+    from orchestrator.notices.services import has_apprise  # noqa: PLC0415
+
     wanted = _present(home)
     if not has_apprise():
         return f"none: {EXTRA}"
@@ -67,6 +72,8 @@ def try_notices(home: Home) -> list[Delivery]:
         InvalidRequest: the extra is not installed, or there is nobody to tell.
         InvalidRecipe: notify.yaml is wrong.
     """
+    from orchestrator.notices.services import deliver, has_apprise  # noqa: PLC0415
+
     wanted = _present(home)
     if not has_apprise():
         raise InvalidRequest(EXTRA)
@@ -77,6 +84,10 @@ def try_notices(home: Home) -> list[Delivery]:
 
 
 def _audience(home: Home) -> Audience:
+    from backends.recipe.problems import RecipeError  # noqa: PLC0415
+    from orchestrator.client.recipes import invalid  # noqa: PLC0415
+    from orchestrator.notices.setting import load_notify  # noqa: PLC0415
+
     try:
         return load_notify(home)
     except RecipeError as error:
@@ -84,12 +95,16 @@ def _audience(home: Home) -> Audience:
 
 
 def _present(home: Home) -> Audience:
+    from orchestrator.notices.services import has_desktop  # noqa: PLC0415
+
     wanted = _audience(home)
     return wanted if has_desktop(os.environ) else wanted.without_desktop()
 
 
 def _unset(home: Home, wanted: Audience) -> dict[str, str]:
     """Service -> why its URL is not known."""
+    from orchestrator.notices.services import url_of  # noqa: PLC0415
+
     found = {}
     for service, variable in wanted.urls.items():
         try:

@@ -21,7 +21,6 @@ from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
 from backends.report import Line, Report
 from backends.smaller_batches import with_smaller
-from backends.stages.registry import following
 from backends.upstream.known_keys import KnownKeys
 
 if TYPE_CHECKING:
@@ -95,6 +94,8 @@ def _with_stages(trained: Plan, flat: Flat, base: str, accepted: frozenset[str])
     wanted = {leaf.removeprefix("after."): flat[leaf] for leaf in leaves("after")}
     if not any(wanted.values()):
         return trained
+    from backends.stages.registry import following  # noqa: PLC0415  # heavy, and few recipes have stages
+
     after, lacking = following(trained, wanted, base)
     lost = {line.leaf: line._replace(accepted=line.leaf in accepted) for line in lacking}
     report = Report(tuple(lost.get(line.leaf, line) for line in trained.report.lines))

@@ -190,7 +190,7 @@ class Plan:
 
     def as_dict(self) -> dict[str, Value]:
         """Plain values, in a fixed order: what is stored, and what the digest is made of."""
-        values = {**asdict(self), "report": self.report.as_dict()}
+        values = {**asdict(replace(self, report=Report(), after=())), "report": self.report.as_dict()}  # asdict copies each line
         for each in values["inputs"]:
             if not each["made_by"]:
                 del each["made_by"]

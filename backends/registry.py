@@ -8,7 +8,6 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from backends.backend import Backend, JobKind, ReadOnly
-from backends.stages.registry import STAGES
 from backends.trainers.axolotl.backend import AXOLOTL
 from backends.trainers.command.backend import COMMAND
 from backends.trainers.litgpt.backend import LITGPT
@@ -40,6 +39,8 @@ class Unloadable(Exception):
 def others() -> dict[str, EntryPoint]:
     """Backends of other packages, not yet loaded. No other package takes the name of one of ours."""
     from importlib.metadata import entry_points  # noqa: PLC0415  # 20 ms, and few have any
+
+    from backends.stages.registry import STAGES  # noqa: PLC0415  # plans of most recipes have none
 
     return {
         each.name: each for each in entry_points(group=GROUP) if each.name not in (*BACKENDS, *READ_ONLY, *STAGES, COMMAND.name)
@@ -94,6 +95,8 @@ def dialects() -> dict[str, Dialect]:
 
 def reader(name: str) -> JobKind:
     """The trainer or stage of a job that was submitted. One that is gone since reads nothing, and calls no job trained."""
+    from backends.stages.registry import STAGES  # noqa: PLC0415  # plans of most recipes have none
+
     if stage := STAGES.get(name):
         return stage
     try:

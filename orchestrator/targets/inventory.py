@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -74,13 +73,15 @@ def _used(said: Iterable[Mapping[str, Any]]) -> tuple[Lease, ...]:
 
 def keep(home: Home, found: Mapping[str, Snapshot], now: float) -> None:
     """Keep what hosts said, beside what others did; private to the user, whole or not at all."""
+    from tempfile import mkstemp  # noqa: PLC0415  # heavy, and a plan keeps nothing
+
     home.make()
     kept = {**recall(home), **{key: Known(each.facts, now, each.leases) for key, each in found.items()}}
     hosts = {
         key: {"at": each.at, "facts": asdict(each.facts), "leases": list(map(asdict, each.leases))}
         for key, each in sorted(kept.items())
     }
-    fd, aside = tempfile.mkstemp(dir=home.path, prefix="hosts.")  # mode 0600
+    fd, aside = mkstemp(dir=home.path, prefix="hosts.")  # mode 0600
     with os.fdopen(fd, "w", encoding="utf-8") as out:
         json.dump({"version": 1, "hosts": hosts}, out, indent=1)
     Path(aside).replace(_file(home))

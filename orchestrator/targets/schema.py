@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from backends.recipe.section import AfterCheck, BeforeCheck, Limits, Section
-from orchestrator.transports.ssh.config import HOP, NAME, USER
+from orchestrator.transports.ssh.names import HOP, NAME, USER
 
 
 def text(right: Callable[[str], object], rule: str) -> AfterCheck:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from collections import defaultdict
@@ -16,13 +15,8 @@ from getpass import getuser
 from pathlib import Path
 
 from orchestrator.transports.base import SshAddress, TransportError
+from orchestrator.transports.ssh.names import HOP, NAME, USER
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]*")
-"""A host. No sign of a shell, since a ProxyCommand of ssh_config has one; no dash at the beginning, since ssh takes options."""
-USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+\\-]*")
-HOP = re.compile(
-    rf"(?:(?P<user>{USER.pattern})@)?(?:\[(?P<boxed>{NAME.pattern})\]|(?P<plain>[A-Za-z0-9_][A-Za-z0-9_.%-]*))(?::(?P<port>\d+))?"
-)
 KNOWN = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 KEYS = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 

@@ -1,8 +1,11 @@
 """clusters.yaml: what it says becomes places; what is wrong with it is said at once, with lines; nothing in it reaches ssh raw."""
 
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -309,3 +312,15 @@ def test_the_example():
     assert list(parsed(text).candidates) == ["local"]
     layout = parsed(re.sub(r"(?m)^# (?=[ a-z])", "", text), others=kinds)
     assert (list(layout.candidates), list(layout.groups)) == (["local", "lab", "cpus", "ray"], ["any"])
+
+
+@pytest.mark.parametrize("words", [["translate"], ["submit", "--dry-run"]], ids=" ".join)
+def test_what_is_right_is_read_without_pydantic(words, tmp_path):
+    """A command that plans by a recipe and a clusters.yaml that are right does not load pydantic, which takes longer than all else."""
+    (tmp_path / "clusters.yaml").write_text(GOOD)
+    argv = [*words, str(ROOT / "recipes" / "quickstart.yaml"), "--to", "litgpt"]
+    code = f"import sys; from orchestrator.cli import run; code = run({argv}); sys.exit(code or 'pydantic' in sys.modules)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "TUNE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "litgpt" in done.stdout

@@ -45,6 +45,7 @@ from orchestrator.agent.files import (
     is_locked,
     make_folder,
     open_new,
+    overwrite_json,
     parse_json,
     read_json,
     relative,
@@ -234,7 +235,7 @@ def claim(folder: str, document: Json, held: list[int]) -> int | None:
             clear_stale_lock()
         holder = {key: spec.get(key, "") for key in ("job", "attempt", "lease", "accelerator")}
         for device in devices:
-            write_json("%s/%d.json" % (leases_folder(home), device), holder)
+            overwrite_json("%s/%d.json" % (leases_folder(home), device), holder)
         name = name_attempt(folder)
         if name is None:
             return None

@@ -7,7 +7,7 @@ import time
 
 from orchestrator.agent.attempts import ALLOCATION_ENDED
 from orchestrator.agent.causes import cause_of, memory_kills
-from orchestrator.agent.files import DISK_FULL, ignore_errors, is_locked, read_json, write_json
+from orchestrator.agent.files import DISK_FULL, fill_reserved, ignore_errors, is_locked, read_json, write_json
 from orchestrator.agent.processes import adopt_orphans, attempt_processes, process_stat, signal_all, spawn
 
 TYPE_CHECKING = False
@@ -164,17 +164,22 @@ class Supervisor:
         ignore_errors(os.write, self.log, line.encode("utf-8", "replace"))
 
     def finish(self, end: Json) -> None:
-        """Keep exit.json. A full disk gets the reserve back first, and after that only delays it."""
+        """Keep exit.json, in the room of the reserve. Where a file system writes elsewhere, a full disk gets that back first; after
+        that it only delays.
+        """
+        reserve, path = self.folder + "/reserve", self.folder + "/exit.json"
         while True:
             try:
-                write_json(self.folder + "/exit.json", end, durable=True)
+                if os.path.exists(reserve):
+                    fill_reserved(reserve, path, end)
+                else:
+                    write_json(path, end, durable=True)
                 break
             except OSError as error:
                 if error.errno not in DISK_FULL:
                     raise
-            ignore_errors(os.unlink, self.folder + "/reserve")
+            ignore_errors(os.unlink, reserve)
             time.sleep(PACE)
-        ignore_errors(os.unlink, self.folder + "/reserve")
         self.tell()
 
     def tell(self) -> None:

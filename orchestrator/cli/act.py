@@ -41,12 +41,11 @@ def _print(found: Iterable[Job]) -> None:
 
 def _documents(found: Iterable[Job]) -> None:
     """As `tune status --json` has them."""
-    import json  # noqa: PLC0415
     import time  # noqa: PLC0415
 
-    from orchestrator.render.status import status_json  # noqa: PLC0415
+    from orchestrator.render.status import status_json_text  # noqa: PLC0415
 
-    print(json.dumps(status_json(found, time.time()), indent=1))
+    print(status_json_text(found, time.time()))
 
 
 def cancel(args: argparse.Namespace) -> int:

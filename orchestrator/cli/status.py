@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -12,7 +11,7 @@ from orchestrator.cli import DONE
 from orchestrator.cli.arguments import labels, say, terminal_width
 from orchestrator.client import jobs as client
 from orchestrator.home import Home
-from orchestrator.render.status import status_json, status_screen, status_table
+from orchestrator.render.status import status_json_text, status_screen, status_table
 from orchestrator.render.sweep import as_units
 from orchestrator.render.text import DUMB, clean, may_colour, table
 from orchestrator.store.lanes import SWEEP
@@ -51,7 +50,7 @@ def _show(found: Sequence[Job], args: argparse.Namespace) -> None:
         found = as_units(found)
     moving = sys.stdout.isatty() and os.environ.get("TERM", "").lower() not in DUMB
     if args.json:
-        print(json.dumps(status_json(found, time.time()), indent=1), flush=True)
+        print(status_json_text(found, time.time()), flush=True)
     elif args.watch and moving:
         print(_frame(status_screen(found, time.time(), size=os.get_terminal_size(), colour=colour)), end="", flush=True)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from itertools import islice
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.client.errors import Ambiguous, InvalidRequest, JobFailed, NotFound, TimedOut, did_you_mean
@@ -86,8 +86,12 @@ def find_all(store: Store, names: Iterable[str]) -> list[Job]:
         NotFound: a name means none.
         Ambiguous: a name means several that are no sweep.
     """
-    out = []
+    out, names = [], list(names)
+    exact = store.by_id(name for name in names if name != "latest")  # at once: there may be thousands
     for name in names:
+        if name in exact:
+            out.append(exact[name])
+            continue
         sweep = [job for job in store.find(name) if job.labels.get(SWEEP) == name and STAGE_OF not in job.labels]
         out += sweep[::-1] or find(store, [name])
     return list({job.id: job for job in out}.values())
@@ -200,7 +204,8 @@ def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = Fa
     until = None if timeout is None else time.monotonic() + timeout
     with session() as here:
         found = until_ended(here, [job.id for job in find_all(here.store, names)], until, ready=True)
-        while all(map(_settled, found)) and (more := stages_of(here.store, [job.id for job in found])):
+        while all(map(_settled, found)):
+            more = here.patiently(stages_of, here.store, [job.id for job in found], until=until)
             late = [job.id for job in more if job.id not in {each.id for each in found}]
             if not late:
                 break
@@ -237,18 +242,21 @@ def _check_succeeded(found: Sequence[Job]) -> None:
 
 def until_ended(here: Session, ids: Sequence[str], until: float | None, *, ready: bool = False) -> list[Job]:
     """The jobs, when all have ended or the time (monotonic) has come; with `ready` a server that answers is waited for no longer."""
-    looked, left = 0.0, list(reversed(ids))
+    looked, left, many = 0.0, list(reversed(ids)), 1
     while left and (until is None or time.monotonic() <= until):
         if time.monotonic() - looked > 1:
             looked = time.monotonic()
-            here.keep_alive()
-        job = here.store.job(left[-1])  # the one that is next in turn: all have to end, and there may be thousands
-        if job is None or job.ended or (ready and _settled(job)):
-            left.pop()
-        else:
+            here.patiently(here.keep_alive, until=until)
+        some = left[: -many - 1 : -1]
+        known = here.patiently(here.store.by_id, some, until=until)
+        over = list(takewhile(lambda id: id not in known or known[id].ended or (ready and _settled(known[id])), some))  # noqa: B023 - used here
+        del left[len(left) - len(over) :]
+        # all have to end, and there may be thousands: one that has not is looked at alone, those that have by more and more at once
+        many = 2 * many if len(over) == len(some) else 1
+        if many == 1:
             time.sleep(PACE / 2)
-    place = {id: number for number, id in enumerate(ids)}
-    return sorted(here.store.jobs(ids=ids), key=lambda job: place[job.id])
+    found = here.patiently(here.store.by_id, ids, until=until)
+    return [found[id] for id in ids if id in found]
 
 
 def follow(name: str) -> Iterator[Update]:
@@ -270,9 +278,9 @@ def follow(name: str) -> Iterator[Update]:
                 return
             if time.monotonic() - looked > 2:
                 looked = time.monotonic()
-                here.keep_alive()
+                here.patiently(here.keep_alive)
             time.sleep(PACE)
-            [job] = here.store.jobs(ids=[job.id])
+            [job] = here.patiently(find, here.store, [job.id])
 
 
 def _environment_lines(here: Session, job: Job, offset: int) -> tuple[tuple[str, ...], int]:

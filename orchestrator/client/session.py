@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from orchestrator.client.errors import NotFound, Unreachable
 from orchestrator.home import Home
-from orchestrator.store import StoreError, open_store
+from orchestrator.store import StoreAway, StoreError, open_store
 
 if TYPE_CHECKING:
     from orchestrator.store import Store
+
+
+Value = TypeVar("Value")
+AWAY = 600.0
+"""Seconds for which whoever waits for jobs waits for a database that does not answer, too: the jobs go on without it."""
 
 
 class Session(NamedTuple):
@@ -19,6 +25,26 @@ class Session(NamedTuple):
 
     home: Home
     store: Store
+
+    def patiently(self, call: Callable[..., Value], *args: object, until: float | None = None) -> Value:
+        """What a call of the store returns; a database that is away is asked again and again.
+
+        Args:
+            call: to make.
+            args: of it.
+            until: when to give up, by the monotonic clock; in any case after `AWAY` seconds.
+
+        Raises:
+            StoreAway: it did not come back.
+        """
+        latest = min(time.monotonic() + AWAY, until or float("inf"))
+        while True:
+            try:
+                return call(*args)
+            except StoreAway:
+                if time.monotonic() >= latest:
+                    raise
+            time.sleep(0.5)
 
     def keep_alive(self) -> None:
         """When jobs are active and there is no controller of this release: look once, so that what is shown is true; start one."""

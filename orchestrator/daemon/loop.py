@@ -20,6 +20,10 @@ PACE = 0.5
 """Seconds between looks at running jobs for news of their metrics; starts and ends are announced by the runner at once."""
 TOGETHER = 0.002
 """Seconds after the first news in which more may come before it is looked at."""
+QUIET = 0.007
+"""Of a core that our looks take while nothing is announced: the more jobs are at work, the longer we sleep."""
+SLOWEST = 2.0
+"""Seconds between those looks at most."""
 SHARE = 0.1
 """Of a core that we take while there is always news: a thousand jobs have some every few ms."""
 TURNOVER = 1.0
@@ -72,17 +76,26 @@ def _loop(controller: Controller, notifier: Notifier) -> None:
         inbox.bind(near(place))
         place.chmod(0o600)
         busy, allowance = time.monotonic(), Allowance()
+        took = before = 0.0
         while True:
             notifier.keep()
+            before, began = took, time.thread_time()
             left = _look_safely(controller)
+            took = time.thread_time() - began
             if left:
                 busy = time.monotonic()
             elif time.monotonic() - busy > PATIENCE:
                 break
             rest = allowance.rest(free=time.monotonic() - controller.started < TURNOVER)
-            if _listen(inbox, controller, PACE if left else 1.0, time.monotonic() + rest):
+            quiet = pace(min(took, before)) if left else 1.0  # the last one may have started jobs
+            if _listen(inbox, controller, quiet, time.monotonic() + rest):
                 busy = time.monotonic()
         place.unlink(missing_ok=True)
+
+
+def pace(cost: float) -> float:
+    """Seconds between looks that find nothing new and take so much of a core each."""
+    return min(max(PACE, cost / QUIET), SLOWEST)
 
 
 class Allowance:

@@ -29,7 +29,7 @@ from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, row_counts, summed, thin
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.fingerprints import WAY_OUT, changed
-from orchestrator.store import Active, Changes, Store
+from orchestrator.store import Active, Changes, JobStart, Store
 from orchestrator.store.requests import JobRequest
 from orchestrator.targets.node import Placement
 from orchestrator.transports.base import AttemptStatus
@@ -106,8 +106,7 @@ class Controller:
     # What is heard
 
     def _heed(self, statuses: Sequence[Status], present: Mapping[str, Active]) -> bool:
-        """Act on what was heard; was there anything?"""
-        # each job once; those whose user waits for no host first
+        """Act on what was heard: each job once, those whose user waits for no host first. Was there anything?"""
         heard: dict[str, Status | None] = {id: None for id, each in present.items() if each.job.want and id in self.cases}
         for status in statuses:
             if known := self.left.get((status.job, status.attempt)):
@@ -281,16 +280,17 @@ class Controller:
         """Submit queued jobs for which there is room; those begun."""
         capacity = self.executors.capacity(self._watched(working), self.queue.heads(lanes, working))
         self.queue.explain(lanes, capacity.busy)
-        begun = []
-        for id, placement in self.queue.within_limits(capacity.granted).items():
-            each = self.queue.seen[id]
-            case = self.case(each)
+        granted = self.queue.within_limits(capacity.granted)
+        starts = []
+        for id, placement in granted.items():
+            case = self.case(self.queue.seen[id])
             case.record.placement, case.status = placement, None
-            self.store.record(id, each.job.attempt, (), time.time(), case.record.as_dict())
-            news: Changes = {"state": "STARTING", "target": placement.target, "detail": ""}
-            if self.store.change(id, expect=["QUEUED"], attempt=each.job.attempt, now=time.time(), **news):
-                begun.append(each._replace(job=each.job._replace(state="STARTING", target=placement.target, detail="")))
-                self.started = time.monotonic()
+            starts.append(JobStart(id, case.attempt, placement.target, case.record.as_dict()))
+        begun = []
+        for id in self.store.begin(starts, time.time()) if starts else ():  # at once, since each transaction waits for the disk
+            each = self.queue.seen[id]
+            begun.append(each._replace(job=each.job._replace(state="STARTING", target=granted[id].target, detail="")))
+            self.started = time.monotonic()
         self._submit(begun)
         return begun
 

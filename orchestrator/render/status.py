@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,11 +20,6 @@ EXTRA = ("LABELS", "")
 LOOSE = ("NAME", "TARGET", *EXTRA)
 SPARE = ("TOK/S", "LABELS", "ETA", "TRAINER", "LOSS", "NAME", "TARGET", "AGE", "STEP")
 """Columns that a narrow terminal goes without, the first one first."""
-DOCUMENT = (
-    *("id", "name", "trainer", "target", "state", "reason", "detail", "attempt", "step", "steps", "phase_step", "eta_s"),
-    *("loss", "tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels", "rows"),
-)
-"""Keys of a job in `tune status --json`: scripts rely on them."""
 _COLOURS = {"SUCCEEDED": 32, "FAILED": 31, "LOST": 31, "RUNNING": 36, "READY": 32, "STOPPING": 33, "CANCELLED": 33}
 
 
@@ -163,13 +159,39 @@ def status_json(jobs: Iterable[Job], now: float) -> list[dict[str, object]]:
     return [_document(job, now) for job in jobs]
 
 
+def status_json_text(jobs: Iterable[Job], now: float) -> str:
+    """The document as text, a key a line. With `indent`, `json` does without its fast half, and there may be thousands of jobs."""
+    return json.dumps(status_json(jobs, now), separators=(",\n ", ": "))
+
+
 def _document(job: Job, now: float) -> dict[str, object]:
+    """Scripts rely on these keys."""
     left = eta_seconds(job, now)
-    values = {**job._asdict(), "trainer": job.backend, "eta_s": None if left is None else round(left, 1)}
-    values |= {key: iso(values[key]) for key in ("submitted", "started", "ended", "seen_at")}
-    return {key: None if _odd(values[key]) else values[key] for key in DOCUMENT}
+    return {
+        "id": job.id,
+        "name": job.name,
+        "trainer": job.backend,
+        "target": job.target,
+        "state": job.state,
+        "reason": job.reason,
+        "detail": job.detail,
+        "attempt": job.attempt,
+        "step": job.step,
+        "steps": job.steps,
+        "phase_step": job.phase_step,
+        "eta_s": None if left is None else _finite(round(left, 1)),
+        "loss": _finite(job.loss),
+        "tokens_per_second": _finite(job.tokens_per_second),
+        "submitted": iso(job.submitted),
+        "started": iso(job.started),
+        "ended": iso(job.ended),
+        "seen_at": iso(job.seen_at),
+        "reachable": job.reachable,
+        "labels": job.labels,
+        "rows": job.rows,
+    }
 
 
-def _odd(value: object) -> bool:
-    """Whether JSON has no word for it."""
-    return isinstance(value, float) and not math.isfinite(value)
+def _finite(value: float | None) -> float | None:
+    """None where JSON has no word for it."""
+    return value if value is None or math.isfinite(value) else None

@@ -8,6 +8,7 @@ import time
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 
 DUMB = frozenset({"dumb", "unknown"})
 """Values of `TERM` for terminals that know neither colours nor a cursor."""
@@ -73,7 +74,13 @@ def iso(seconds: float | None) -> str | None:
     if seconds is None:
         return None
     whole, thousandths = divmod(round(seconds * 1000), 1000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{thousandths:03d}Z"
+    return f"{_iso_second(whole)}.{thousandths:03d}Z"
+
+
+@lru_cache(256)
+def _iso_second(whole: int) -> str:
+    """Jobs that are listed together were often submitted together."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
 
 
 def _largest(seconds: int) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, StoreError, UnknownJob
+from .rows import Active, Changes, Duplicate, Event, Job, JobStart, NewJob, PointRow, StoreAway, StoreError, UnknownJob
 from .sqlite import Sqlite
 from .store import Store
 
@@ -20,9 +20,11 @@ __all__ = [
     "Duplicate",
     "Event",
     "Job",
+    "JobStart",
     "NewJob",
     "PointRow",
     "Store",
+    "StoreAway",
     "StoreError",
     "UnknownJob",
     "open_store",

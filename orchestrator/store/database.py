@@ -6,12 +6,16 @@ The SQL here and in the store is what SQLite and PostgreSQL share.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from . import notices
 from .migrations import DEPENDENCIES, QUEUE
+
+Value = TypeVar("Value")
+CHUNK = 500
+"""Values of one statement; SQLite takes 999 in old builds."""
 
 TABLES = """
 CREATE TABLE jobs (
@@ -125,6 +129,17 @@ class Database(Protocol):
     def close(self) -> None:
         """Let go. Twice is fine."""
         ...
+
+
+def chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """Values by as many as one statement takes."""
+    for first in range(0, len(values), CHUNK):
+        yield values[first : first + CHUNK]
+
+
+def marks(values: Collection[Any]) -> str:
+    """A question mark for each of them."""
+    return ", ".join("?" * len(values))
 
 
 def storable(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from .database import KEEP_LATEST, TABLES, storables
 from .migrations import VERSION, check_version, migrate
-from .rows import StoreError
+from .rows import StoreAway, StoreError
 
 try:
     import psycopg
@@ -150,4 +150,5 @@ def _errors(what: str, secret: str = "") -> Iterator[None]:
         yield
     except psycopg.Error as error:
         text = str(error).strip()
-        raise StoreError(f"PostgreSQL: {what}: {text.replace(secret, 'the URL') if secret else text}") from None
+        kind = StoreAway if isinstance(error, psycopg.OperationalError) else StoreError
+        raise kind(f"PostgreSQL: {what}: {text.replace(secret, 'the URL') if secret else text}") from None

@@ -19,6 +19,10 @@ class StoreError(Exception):
     """The database could not be used, or is not ours. The text says where, and what to do."""
 
 
+class StoreAway(StoreError):
+    """The database does not answer now; what it holds is there when it does again."""
+
+
 class Duplicate(StoreError):
     """A job with this id is there already, and it is another job."""
 
@@ -60,6 +64,16 @@ class NewJob(NamedTuple):
     """What it waits for, where it is that."""
     after: tuple[Dependency, ...] = ()
     """Other jobs that it waits for."""
+
+
+class JobStart(NamedTuple):
+    """A job that is taken out of the queue."""
+
+    id: str
+    attempt: int
+    target: str
+    positions: Mapping[str, object]
+    """With which the attempt begins; see `Store.record`."""
 
 
 class Job(NamedTuple):

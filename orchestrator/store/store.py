@@ -5,27 +5,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from .database import Database, storable, uncollected
+from .database import Database, chunks, marks, storable, uncollected
 from .dependencies import Dependencies
 from .lanes import owned, owner_of, pinned
 from .notices import Notices
-from .rows import Active, Changes, Duplicate, Event, Job, NewJob, PointRow, Reading, UnknownJob, Want, as_job
+from .rows import Active, Changes, Duplicate, Event, Job, JobStart, NewJob, PointRow, Reading, UnknownJob, Want, as_job
 from .thinning import ThinnedCurve, thinned
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
-Value = TypeVar("Value")
 COLUMNS = ", ".join(f"jobs.{field}" for field in Job._fields)
 CHANGEABLE = frozenset(Changes.__annotations__)
 WAITING = "jobs.ended IS NULL AND jobs.state = 'QUEUED'"
 WORKING = "jobs.ended IS NULL AND (jobs.state <> 'QUEUED' OR jobs.want <> '')"
 """As the partial indexes have it word for word, or they are not used."""
-CHUNK = 500
-"""Values of one statement; SQLite takes 999 in old builds."""
 LATER = "SELECT step, value, time FROM points WHERE series = ? AND step >= ? ORDER BY step"
 SHOWN = ("loss", "tokens_per_second")
 """Metrics whose latest value is kept beside the job, so that a list of jobs is one query."""
@@ -104,8 +101,8 @@ class Store:
         """The same of many jobs at once: all or none is noted; those that are active."""
         asked: set[str] = set()
         with self._database.write(durable=True):
-            for chunk in _chunks(ids):
-                where = f"id IN ({_marks(chunk)}) AND ended IS NULL"
+            for chunk in chunks(ids):
+                where = f"id IN ({marks(chunk)}) AND ended IS NULL"
                 asked |= {id for (id,) in self._database.read(f"SELECT id FROM jobs WHERE {where}{self._database.lock}", chunk)}
                 self._database.execute(f"UPDATE jobs SET want = ? WHERE {where}", (want, *chunk))
         return asked
@@ -194,6 +191,18 @@ class Store:
                 self._append(key, Event(id, present, now, old, state, values.get("reason", ""), values.get("detail", "")))
             return True
 
+    def begin(self, starts: Iterable[JobStart], now: float) -> list[str]:
+        """Take jobs out of the queue, in one transaction that a power cut does not take back; ids of those that were in it."""
+        begun = []
+        with self._database.write(durable=True):
+            for each in starts:
+                if (found := self._lock(each.id)) and found[1:3] == ("QUEUED", each.attempt):
+                    self._keep(found[0], each.attempt, each.positions)
+                    self._set(found[0], {"state": "STARTING", "target": each.target, "detail": "", "seen_at": now})
+                    self._append(found[0], Event(each.id, each.attempt, now, "QUEUED", "STARTING"))
+                    begun.append(each.id)
+        return begun
+
     def note(self, id: str, now: float, reason: str, detail: str) -> None:
         """Write down something that happened to a job and changes nothing of it."""
         with self._database.write(durable=False):
@@ -206,8 +215,8 @@ class Store:
         found = f"SELECT jobs.key FROM jobs WHERE {WAITING} AND {WORKING}{self._mine}{self._database.lock}"
         with self._database.write(durable=False):
             keys = [key for (key,) in self._database.read(found)]
-            for chunk in _chunks(keys):
-                where = f"key IN ({_marks(chunk)})"
+            for chunk in chunks(keys):
+                where = f"key IN ({marks(chunk)})"
                 self._database.execute(
                     "INSERT INTO events (job, attempt, time, old, state, reason, detail)"
                     f" SELECT key, attempt, ?, state, ?, ?, ? FROM jobs WHERE {where} ORDER BY key",
@@ -263,6 +272,10 @@ class Store:
         """The job with exactly this id."""
         return next(iter(self._jobs("WHERE jobs.id = ?", (id,))), None)
 
+    def by_id(self, ids: Iterable[str]) -> dict[str, Job]:
+        """Those of these jobs that are known, however many are asked for."""
+        return {job.id: job for some in chunks(list(ids)) for job in self._jobs(f"WHERE jobs.id IN ({marks(some)})", some)}
+
     def find(self, word: str) -> list[Job]:
         """Jobs that a user may mean, newest first: `latest`, an exact id, or the start of an id or an exact name."""
         if word == "latest":
@@ -287,7 +300,7 @@ class Store:
         filters = {column: list(values) for column, values in wanted.items() if values is not None}
         if not all(filters.values()):
             return []
-        where = " AND ".join(f"jobs.{column} IN ({_marks(values)})" for column, values in filters.items())
+        where = " AND ".join(f"jobs.{column} IN ({marks(values)})" for column, values in filters.items())
         values: list[str | int] = [value for values in filters.values() for value in values]
         order = f"ORDER BY jobs.key {'DESC' if newest_first else 'ASC'}"
         if limit is not None:
@@ -479,12 +492,3 @@ class Store:
 
     def _known(self, key: int, attempt: int) -> dict[str, int]:
         return dict(self._database.read("SELECT name, key FROM series WHERE job = ? AND attempt = ?", (key, attempt)))
-
-
-def _chunks(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
-    for first in range(0, len(values), CHUNK):
-        yield values[first : first + CHUNK]
-
-
-def _marks(values: Collection[Any]) -> str:
-    return ", ".join("?" * len(values))

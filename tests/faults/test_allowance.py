@@ -74,3 +74,9 @@ def test_what_is_free_does_not_count(clock):
     assert allowance.rest() == 0.0
     clock.work(0.5)
     assert allowance.rest() > 0.0
+
+
+@pytest.mark.parametrize(("cost", "seconds"), [(0.0, loop.PACE), (0.001, loop.PACE), (loop.QUIET, 1.0), (5.0, loop.SLOWEST)])
+def test_the_more_a_quiet_look_takes_the_longer_is_slept(cost, seconds):
+    """While nothing is announced, looks take less than one part of a core in a hundred, but news of metrics are never waited for longer."""
+    assert loop.pace(cost) == pytest.approx(seconds)

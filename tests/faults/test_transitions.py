@@ -40,6 +40,7 @@ def dying(write, state):
     return call
 
 Store.change = dying(Store.change, lambda fields: fields.get("state"))
+Store.begin = dying(Store.begin, lambda fields: "STARTING")
 Store.new_attempt = dying(Store.new_attempt, lambda fields: "QUEUED")
 main(sys.argv[2])
 """

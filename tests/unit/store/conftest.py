@@ -25,31 +25,36 @@ def programs() -> Path | None:
     return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
 
 
+def control(folder: Path, program: str, *words: str) -> None:
+    """Run one of PostgreSQL's programs on the server in a folder. It refuses to run as root, so root runs it as `postgres`."""
+    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
+    with (folder / "output").open("ab") as output:
+        argv = [*user, str(programs() / program), "-D", str(folder / "data"), *words]
+        subprocess.run(argv, check=True, stdout=output, stderr=output, cwd="/")
+
+
+def start(folder: Path) -> None:
+    """Start the server in a folder; returns when it answers."""
+    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=50"
+    control(folder, "pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
-    """The folder of a running server's socket. It refuses to run as root, so root runs it as `postgres`."""
-    bin_folder = programs()
-    if bin_folder is None or find_spec("psycopg") is None:
+    """The folder of a running server's socket."""
+    if programs() is None or find_spec("psycopg") is None:
         refuse = pytest.fail if "postgres" in os.environ.get("TUNE_REQUIRE", "") else pytest.skip
         refuse("PostgreSQL's initdb, or psycopg, is not installed")
     folder = Path(tempfile.mkdtemp(prefix="tune-pg-"))  # not pytest's: its path is private to root, and too long for a socket
-    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
-    if user:
+    if os.getuid() == 0:
         shutil.chown(folder, "postgres")
-
-    def run(program: str, *words: str) -> None:
-        with (folder / "output").open("ab") as output:
-            argv = [*user, str(bin_folder / program), "-D", str(folder / "data"), *words]
-            subprocess.run(argv, check=True, stdout=output, stderr=output, cwd="/")
-
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=50"
     try:
-        run("initdb", "-A", "trust", "-U", "tune", "-E", "UTF8", "--locale=C.UTF-8")
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        control(folder, "initdb", "-A", "trust", "-U", "tune", "-E", "UTF8", "--locale=C.UTF-8")
+        start(folder)
         try:
             yield str(folder)
         finally:
-            run("pg_ctl", "-m", "immediate", "stop")
+            control(folder, "pg_ctl", "-m", "immediate", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

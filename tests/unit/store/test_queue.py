@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from orchestrator.store import Duplicate, Event, NewJob, Store, open_store
+from orchestrator.store import Duplicate, Event, JobStart, NewJob, Store, open_store
 from orchestrator.store.lanes import lane, limit_of, limited, owned, pinned
 
 PLACE = {"target": {"name": "lab"}, "hosts": [{"machine": "one", "devices": 2}, {"machine": "two", "devices": 2}]}
@@ -146,3 +146,25 @@ def test_many_jobs_are_added_together_or_not_at_all(store: Store):
         store.add_jobs([new[2], new[1]._replace(digest="other")], 2.0)
     assert [job.id for job in store.jobs(newest_first=False)] == ["a", "b"]
     assert store.add_jobs(new, 3.0) == {"c"}
+
+
+def test_begin_takes_from_the_queue(store: Store):
+    """Jobs are taken out of the queue together, with their places; one that left it, has another attempt or is unknown is not."""
+    add(store, "a", "b", "c", "d", lane="x")
+    store.change("b", expect=None, now=2.0, state="CANCELLED", ended=2.0)
+    starts = [JobStart(id, 2 if id == "c" else 1, "there", {"placement": id}) for id in ("d", "a", "b", "c", "nobody")]
+    assert store.begin(starts, 3.0) == ["d", "a"]
+    job = store.job("a")
+    assert (job.state, job.target, job.seen_at, store.positions("a", 1)) == ("STARTING", "there", 3.0, {"placement": "a"})
+    assert store.events("a")[1:] == [Event("a", 1, 3.0, "QUEUED", "STARTING")]
+    assert [store.job(id).state for id in "bc"] == ["CANCELLED", "QUEUED"]
+    assert store.begin(starts, 4.0) == []
+
+
+def test_by_id_takes_any_number(store: Store):
+    """Thousands of ids are looked up by as many as a statement takes; unknown ones are left out."""
+    many = [f"j{n}" for n in range(1200)]
+    add(store, *many)
+    assert store.by_id([*many, "nobody"]).keys() == set(many)
+    assert store.by_id(["j7"]) == {"j7": store.job("j7")}
+    assert store.by_id([]) == {}

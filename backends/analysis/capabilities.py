@@ -10,7 +10,7 @@ from typing import NamedTuple
 from backends.backend import Backend
 from backends.compile import context_of
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import Context, Row, Variant, variant_of
+from backends.mapping.rows import ABSENT, Context, Row, Variant, variant_of
 from backends.mapping.translate import translate
 from backends.recipe.flat import REQUIRED, Flat, Value, choices, defaults
 from backends.recipe.leaves import FORMATS
@@ -89,6 +89,18 @@ def _line(backend: Backend, leaf: str, flat: Flat, asked: Flat) -> Line:
     own = next(line for line in lines if line.leaf == leaf)
     others = (line for line in lines if line.leaf in asked and line.status == "lost")
     return own if own.status == "lost" else next(others, own)
+
+
+def leaves_behind(backend: Backend, row: Row, key: str, variant: Variant) -> tuple[str, ...]:
+    """Of the leaves that a row reads, those of which some value changes this key of the trainer's; all of them where none does."""
+    usual = _base(variant)
+
+    def value(flat: Flat) -> Value:
+        return translate([row], flat, _context(backend, flat), written=flat).native.get(key, ABSENT)
+
+    before = value(usual)
+    moving = (leaf for leaf in row.ours if any(value({**usual, **asked}) != before for asked in _requests(leaf, variant)))
+    return tuple(moving) or row.ours
 
 
 def _context(backend: Backend, flat: Flat) -> Context:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from backends.analysis.capabilities import leaves_behind
 from backends.backend import Backend
 from backends.mapping.rows import Variant
 
-VARIANTS = (Variant(), Variant(adapter="lora"), Variant(native=True), Variant("dpo"))
+VARIANTS = (Variant(), Variant(adapter="lora"), Variant(native=True), Variant("dpo"), Variant("grpo"))
 """Of these the tables have the keys that people know."""
 
 
@@ -20,8 +21,14 @@ def leaves_of_key(backends: Iterable[Backend], key: str) -> dict[tuple[str, ...]
     """
     found: dict[tuple[str, ...], list[str]] = {}
     for backend in backends:
-        rows = (row for variant in VARIANTS for row in backend.table(variant) if row.ours)
-        named = (row for row in rows if any(f".{each.rpartition(':')[2]}".endswith(f".{key}") for each in row.theirs))
-        for leaves in dict.fromkeys(row.ours for row in named):
+        named = (
+            leaves_behind(backend, row, each, variant)
+            for variant in VARIANTS
+            for row in backend.table(variant)
+            if row.ours
+            for each in row.theirs
+            if f".{each.rpartition(':')[2]}".endswith(f".{key}")
+        )
+        for leaves in dict.fromkeys(named):
             found.setdefault(leaves, []).append(backend.name)
     return found

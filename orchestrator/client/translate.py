@@ -181,7 +181,7 @@ def similar_leaves(name: str) -> str:
     from backends.analysis.native_names import leaves_of_key  # noqa: PLC0415  # asked for where nothing else is found
 
     if native := leaves_of_key(BACKENDS.values(), name):
-        return "; ".join(f"the key of {' and '.join(each)} for {' and '.join(ours)}" for ours, each in native.items())
+        return "; ".join(f"the key of {', '.join(each)} for {' and '.join(ours)}" for ours, each in native.items())
     return did_you_mean(name, leaves())
 
 

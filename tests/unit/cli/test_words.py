@@ -85,12 +85,19 @@ def test_a_command_by_another_name(tune, word, meant):
 
 
 @pytest.mark.parametrize(
-    ("key", "leaf"), [("learning_rate", "optim.lr"), ("lora_r", "method.lora.rank"), ("micro_batch_size", "train.batch.micro")]
+    ("key", "leaf"),
+    [
+        ("learning_rate", "optim.lr"),
+        ("lora_r", "method.lora.rank"),
+        ("micro_batch_size", "train.batch.micro"),
+        ("num_generations", "method.grpo.generations"),
+    ],
 )
 def test_explain_knows_the_trainers_names(tune, key, leaf):
     """Who asks by a trainer's own key is told which leaf it is, and whose key."""
     said = " ".join(tune("explain", key, code=2).stderr.split())
     assert leaf in said
+    assert "min_lr" not in said  # which its row reads, too, and which never changes that key
     assert "axolotl" in said
 
 

@@ -196,7 +196,8 @@ def test_what_trl_calls_a_success(tune, home, native, reason):
 TWO = "version: 1\ntargets:\n  two: {kind: local, accelerator: cpu, devices: 2}\n"
 
 
-@pytest.mark.parametrize("trainer", [pytest.param("axolotl", marks=pytest.mark.thorough), "trl"])
+@pytest.mark.thorough
+@pytest.mark.parametrize("trainer", ["axolotl", "trl"])
 def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path, trainer):
     """LoRA in two processes, with clipping, a linear schedule that ends above 0 after a share of warm-up, evaluation,
     checkpoints, trackers: losses, rates, evaluations and merged weights are those of a plain PyTorch loop.
@@ -241,21 +242,22 @@ def test_two_processes_and_many_leaves(tune, home, trainer_python, tmp_path, tra
     assert list((work / "out" / "mlflow").glob("*/*/metrics"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("trainer", "kind", "adapter"),
     [
-        pytest.param("axolotl", "dpo", "dora", marks=pytest.mark.thorough),
+        ("axolotl", "dpo", "dora"),
         ("axolotl", "kto", "lora"),
-        pytest.param("axolotl", "grpo", "lora", marks=pytest.mark.thorough),
-        pytest.param("axolotl", "reward", "lora", marks=pytest.mark.thorough),
-        pytest.param("axolotl", "orpo", "none", marks=pytest.mark.thorough),
-        pytest.param("axolotl", "sft", "qlora", marks=pytest.mark.thorough),
+        ("axolotl", "grpo", "lora"),
+        ("axolotl", "reward", "lora"),
+        ("axolotl", "orpo", "none"),
+        ("axolotl", "sft", "qlora"),
         ("trl", "dpo", "dora"),
-        pytest.param("trl", "grpo", "lora", marks=pytest.mark.thorough),
-        pytest.param("trl", "kto", "lora", marks=pytest.mark.thorough),
-        pytest.param("trl", "reward", "lora", marks=pytest.mark.thorough),
-        pytest.param("trl", "sft", "qlora", marks=pytest.mark.thorough),
-        pytest.param("trl", "orpo", "none", marks=pytest.mark.thorough),
+        ("trl", "grpo", "lora"),
+        ("trl", "kto", "lora"),
+        ("trl", "reward", "lora"),
+        ("trl", "sft", "qlora"),
+        ("trl", "orpo", "none"),
     ],
 )
 def test_every_method_trains(tune, home, trainer, kind, adapter):

@@ -325,6 +325,7 @@ def test_pretraining_on_two_devices(tune, train, yardstick):
     assert "Num_devices: 2" in run.said
 
 
+@pytest.mark.thorough
 def test_preferences_by_tunix(tune, train, yardstick):
     """DPO with accumulation: it begins at ln 2, and each loss is that of a plain loop over the same pairs."""
     rows = [{"prompt": f"Say {n}.", "chosen": f" {n}!" * (1 + n % 3), "rejected": " No" * (1 + n % 4)} for n in range(40)]

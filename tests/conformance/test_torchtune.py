@@ -100,6 +100,7 @@ def test_preferences_of_all_weights(train):
     assert all(0 <= share <= 1 for share in curves["rewards/accuracies"].values())
 
 
+@pytest.mark.thorough
 def test_dora_is_what_its_adapter_says(train, trainer_python):
     """The merged weights are those that PEFT would make of the adapter: magnitude times direction, row by row."""
     work, _ = train("--set", "method.adapter=dora")

@@ -91,7 +91,6 @@ MIDDLES |= dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/margins
 """bitsandbytes rounds a scale that lies within 1e-5 of the middle of two levels to either, one in a thousand: docs/methods.md."""
 ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth")
 CELLS = [
-    Cell("axolotl", "grpo", unlike=MEANS),
     Cell("axolotl", "kto"),
     Cell("maxtext", "orpo"),
     Cell("torchtune", "distill", "lora"),
@@ -100,6 +99,7 @@ CELLS = [
 ]
 """These run where the trainers are: each trainer that has more than one way, and the methods that went wrong most often."""
 MORE = [
+    Cell("axolotl", "grpo", unlike=MEANS),
     Cell("axolotl", "dpo"),
     Cell("torchtune", "dpo", "lora"),
     Cell("maxtext", "dpo"),

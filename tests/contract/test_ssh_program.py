@@ -14,7 +14,7 @@ import pytest
 
 from orchestrator.transports.base import HostKeyProblem, SshAddress, TransportError
 from orchestrator.transports.ssh.config import route
-from orchestrator.transports.ssh.forward import forwarded
+from orchestrator.transports.ssh.forward import forwarded, listens
 from orchestrator.transports.ssh.needs import program_needed
 from orchestrator.transports.ssh.transport import Ssh
 from tests.hosts.lab import LOGIN, PYTHON, Lab, Node
@@ -324,6 +324,25 @@ def test_a_port_is_forwarded(bench: Bench, via: str) -> None:
     with forwarded(bench.address(via=via), there) as port, socket.create_connection(("127.0.0.1", port), 30) as talk:
         talk.settimeout(30)
         assert talk.recv(5) == b"hello"
+
+
+def test_who_looks_for_a_listener_is_not_in_its_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wants to listen at a port can, also in the very moment in which it is asked whether somebody does, and is seen then."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert listens(port)
+    plain = socket.socket
+
+    class Meanwhile(socket.socket):
+        def bind(self, address: tuple[str, int]) -> None:
+            super().bind(address)
+            with plain() as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                other.bind(address)
+                other.listen()
+
+    monkeypatch.setattr(socket, "socket", Meanwhile)
+    assert not listens(port)
 
 
 def test_nothing_is_left_running(bench: Bench) -> None:

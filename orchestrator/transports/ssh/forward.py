@@ -39,7 +39,7 @@ def forwarded(host: SshAddress, port: int) -> Iterator[int]:
     try:
         with connection.forward_local(local, remote_port=port, remote_host="127.0.0.1", local_host="127.0.0.1"):
             until = time.monotonic() + CONNECT
-            while not _listens(local) and time.monotonic() < until:  # a thread of Fabric's begins to
+            while not listens(local) and time.monotonic() < until:  # a thread of Fabric's begins to
                 time.sleep(0.01)
             yield local
     except (OSError, ThreadException) as error:
@@ -56,7 +56,7 @@ def _program(host: SshAddress, local: int, port: int) -> Iterator[None]:
     process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         until = time.monotonic() + CONNECT
-        while process.poll() is None and not _listens(local):
+        while process.poll() is None and not listens(local):
             if time.monotonic() > until:
                 raise TransportError(f"{host.name}: no connection after {CONNECT:.0f} s")
             time.sleep(0.02)
@@ -68,9 +68,11 @@ def _program(host: SshAddress, local: int, port: int) -> Iterator[None]:
         process.communicate()
 
 
-def _listens(port: int) -> bool:
-    """Whether a port of ours is taken. It is not connected to: that would reach the other end."""
+def listens(port: int) -> bool:
+    """Whether somebody listens at a port of ours. It is not connected to: that would reach the other end."""
     with socket.socket() as tried:
+        # with this on both sides (Fabric and ssh set it) only a listener is in the way, so that we never are, while we try
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             tried.bind(("127.0.0.1", port))
         except OSError:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.store import Duplicate, Event, NewJob, PointRow, Store, StoreError, UnknownJob, open_store
+from orchestrator.store.migrations import VERSION
 
 ROOT = Path(__file__).parents[3]
 
@@ -450,8 +451,8 @@ def test_open_again(url):
 def test_other_versions_are_refused(url):
     """A store of a later version is not touched, and the error says what to do."""
     open_store(url).close()
-    execute(url, "UPDATE version SET version = 7" if "://" in url else "PRAGMA user_version = 7")
-    with pytest.raises(StoreError, match=r"has version 7, this tunesmith knows 1 to 4; upgrade tunesmith"):
+    execute(url, f"UPDATE version SET version = {VERSION + 1}" if "://" in url else f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(StoreError, match=f"has version {VERSION + 1}, this tunesmith knows 1 to {VERSION}; upgrade tunesmith"):
         open_store(url)
 
 

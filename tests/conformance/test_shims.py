@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-NAMES = ("full", "tied", "lora", "some")
+NAMES = ("full", "lora", *(pytest.param(name, marks=pytest.mark.thorough) for name in ("tied", "some")))
 TRAINERS = ("torchtune", "litgpt")
 SAME = 1e-5
 

@@ -33,7 +33,7 @@ def workers(request, tmp_path, shared_home, trainer_python, monkeypatch, tune):
     if why := missing():
         pytest.skip(why)
     trainer_python("maxtext")
-    with laboratory(request.param) as lab:
+    with laboratory(request.param, shared_home) as lab:  # which may lie below /tmp, where each host has its own
         for node in lab.nodes:
             node.configured("AllowUsers root", "PermitRootLogin prohibit-password")  # who may use this tree's environments
             node.run("mkdir", "-p", "-m", "700", "/run/tune")

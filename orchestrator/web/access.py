@@ -13,6 +13,8 @@ from hashlib import sha256
 from typing import Literal
 from urllib.parse import urlsplit
 
+from orchestrator.web.inline import STYLE, sums
+
 COOKIE = "tune_session"
 Role = Literal["act", "look", ""]
 """May act, may look, or is nobody."""
@@ -79,8 +81,8 @@ def hosts_of(address: str, port: int, more: Collection[str] = ()) -> frozenset[s
 
 
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": f"default-src 'none'; script-src 'self'; style-src 'self' {sums(STYLE)}; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",

@@ -27,6 +27,7 @@ from orchestrator.render.text import number
 from orchestrator.web import views
 from orchestrator.web.access import COOKIE, HEADERS, Access, Role
 from orchestrator.web.feed import Feed
+from orchestrator.web.inline import STYLE
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -136,6 +137,7 @@ class Page:
         self.feed = Feed()
         self._kept: dict[tuple[object, ...], tuple[float, Any]] = {}
         self.templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
+        self.templates.globals["style"] = STYLE
         self.templates.filters.update(
             number=number, json=functools.partial(json.dumps, ensure_ascii=False, default=str), url=quote
         )

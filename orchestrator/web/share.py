@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from base64 import b64encode
-from hashlib import sha256
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -14,6 +12,7 @@ from orchestrator.client import jobs, output
 from orchestrator.render.points import metrics_json
 from orchestrator.render.text import number
 from orchestrator.web import views
+from orchestrator.web.inline import own, sums
 
 HERE = Path(__file__).parent
 SCRIPTS = ("uplot.js", "charts.js")
@@ -24,20 +23,15 @@ def share(name: str) -> str:
     """The file's text. Its scripts are named by their sums in its own policy, so that no text of a job can become one."""
     values, id = views.one(name), jobs.get(name).id
     log = views.plain(output.log_tail(id, views.TAIL)[0])
-    scripts = [(HERE / "static" / each).read_text("utf-8") for each in SCRIPTS]
-    styles = [(HERE / "static" / each).read_text("utf-8") for each in STYLES]
+    scripts, styles = [own(each) for each in SCRIPTS], [own(each) for each in STYLES]
     templates = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined)
     templates.filters.update(number=number)
     points = {**views.curves([id], views.WIDEST), "all": metrics_json(id, output.points([id])[id])["points"]}
     return templates.get_template("share.html").render(
         **values,
         log=log,
-        policy=f"default-src 'none'; img-src data:; script-src {_sums(scripts)}; style-src {_sums(styles)}",
-        scripts=[Markup(each) for each in scripts],  # noqa: S704  # our own files
-        styles=[Markup(each) for each in styles],  # noqa: S704  # our own files
+        policy=f"default-src 'none'; img-src data:; script-src {sums(*scripts)}; style-src {sums(*styles)}",
+        scripts=scripts,
+        styles=styles,
         data=Markup(json.dumps(points).replace("<", "\\u003c")),  # noqa: S704  # JSON that cannot end its element
     )
-
-
-def _sums(texts: list[str]) -> str:
-    return " ".join(f"'sha256-{b64encode(sha256(each.encode()).digest()).decode()}'" for each in texts)

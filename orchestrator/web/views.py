@@ -20,7 +20,7 @@ from orchestrator.render.text import ago, clean, duration, iso, number, visible
 if TYPE_CHECKING:
     from orchestrator.store import Job
 
-PAGE = 100
+PAGE = 50
 """Jobs on one page of the list."""
 TAIL = 64 << 10
 """Bytes of a log that are shown."""

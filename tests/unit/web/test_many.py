@@ -9,7 +9,7 @@ import time
 import pytest
 
 from orchestrator.store import NewJob, open_store
-from orchestrator.web import feed
+from orchestrator.web import feed, views
 from tests.unit.store.conftest import postgres_url, server  # noqa: F401
 from tests.unit.web.test_server import Visitor
 
@@ -59,7 +59,7 @@ def test_a_hundred_viewers_of_a_thousand_jobs(dashboard, lab):
             if all(stream.told.wait(1) for stream in streams):
                 break
         assert all(stream.told.is_set() for stream in streams)
-    assert visitor("/")[2].count("<tr id=") == 100
+    assert visitor("/")[2].count("<tr id=") == views.PAGE
 
 
 def test_one_look_for_all_viewers(monkeypatch):

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from orchestrator.store import NewJob, open_store
+from orchestrator.web import views
 
 pytestmark = pytest.mark.long
 
@@ -130,7 +131,7 @@ def test_tokens_of_the_environment_are_not_printed(dashboard, lab):
 
 
 def test_a_thousand_jobs_fit_a_small_page(dashboard, lab):
-    """The first page of 1,000 jobs has a hundred of them, and with all its files under 100 KB on the wire."""
+    """The first page of 1,000 jobs has fifty of them, and with all its files under 100 KB on the wire."""
     with open_store(lab.home.store) as store:
         for n in range(1000):
             store.add_job(NewJob(f"job-{n}", "sweep", "litgpt", "local", "d", "{}"), float(n))
@@ -144,8 +145,8 @@ def test_a_thousand_jobs_fit_a_small_page(dashboard, lab):
         line.request("GET", path, headers={"Host": visitor.host, "Cookie": visitor.cookie, "Accept-Encoding": "gzip"})
         sizes[path] = len(line.getresponse().read())
     assert sum(sizes.values()) < 100_000, sizes
-    assert visitor("/")[2].count("<tr id=") == 100
-    assert visitor("/?page=10")[2].count("<tr id=") == 100
+    assert visitor("/")[2].count("<tr id=") == views.PAGE
+    assert visitor("/?page=20")[2].count("<tr id=") == views.PAGE
 
 
 def test_a_port_in_use_is_told(dashboard, tune, lab):

@@ -95,6 +95,10 @@ def switched(messages, roles):
 def carries(message, number, roles):
     """Whether a message carries loss: `train` decides, a `weight` of 0 takes it away, else it is its role's."""
     for key in SWITCHES:
+        if isinstance(message.get(key), str):
+            raise BadRow(
+                f"message {number}: {key} should be true or false, got the text {message[key]!r:.60}: take its quotes away"
+            )
         if key in message and message[key] not in (0, 1):  # false and true are equal to them
             raise BadRow(
                 f"message {number}: {key} should be 0 or 1, false or true, got {message[key]!r:.60}: a share of a message's "

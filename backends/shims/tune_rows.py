@@ -25,7 +25,7 @@ from functools import partial
 from itertools import accumulate, chain, pairwise
 
 from tune_arrays import Npy, content
-from tune_chat import opened, row_facts, structured, switched, turns, written
+from tune_chat import SWITCHES, opened, row_facts, structured, switched, turns, written
 from tune_columns import HEEDED, HEEDED_IN_CHATS, Cells
 from tune_files import BadRow
 from tune_reading import MOST_PROBLEMS, batched, check_good, each, raw, tried
@@ -81,6 +81,8 @@ def text_row(cells, _spec, _chat):
 
 def completion_row(cells, _spec, _chat):
     """Prompt and completion as they stand."""
+    if isinstance(cells.get("completion"), list):
+        raise BadRow(f"column {cells.theirs('completion')!r}: is a list, not a text: data.format: chat reads messages there")
     prompt, completion = cells.text("prompt"), cells.text("completion")
     text = prompt + completion
     return text, [(len(prompt), len(text))], [], not completion.strip(), []
@@ -127,6 +129,8 @@ def instruct_row(cells, spec, chat):
     return prompt + output, [(len(prompt), len(prompt) + len(output))], [], not output.strip(), []
 
 
+HALVES = ("prompt", "completion")
+"""Columns of a chat in two parts, as TRL's conversational prompt and completion."""
 FORGOTTEN = "messages[].content: thoughts of earlier turns"
 WAYS = {"instruct": instruct_row, "completion": completion_row, "chat": chat_row, "text": text_row}
 
@@ -152,22 +156,36 @@ def system_of(cells, spec):
 
 
 def conversation(cells, spec):
-    """The row's messages; ShareGPT's column is known without being named."""
+    """The row's messages; ShareGPT's column, and TRL's two of which only the second carries loss, are known without being named."""
     name = cells.theirs("messages")
     if name == "messages" and cells.row.get("messages") is None and cells.row.get("conversations") is not None:
         name = "conversations"
-    cells.read.add(name)
-    if name not in cells.row:
-        cells.cell("messages")  # says which columns there are
-    given = structured(name, cells.row[name], "a list of messages")
-    if not isinstance(given, list) or not given:
-        raise BadRow(f"column {name!r}: should be a list of messages, got {given!r:.60}")
+    if name == "messages" and name not in cells.row and all(cells.row.get(one) is not None for one in HALVES):
+        given = [*map(unlearned, listed(cells, HALVES[0])), *listed(cells, HALVES[1])]
+    else:
+        given = listed(cells, name)
     messages, own = turns(given, None, None, spec.ignore), cells.text("system", optional=True)
     if messages[0]["role"] != "system":
         return opened(messages, own or spec.system)
     if own and own != messages[0]["content"]:
         raise BadRow("column 'system': says otherwise than the system turn: keep one, or put 'system' into data.ignore")
     return messages
+
+
+def listed(cells, name):
+    """The messages in a column."""
+    cells.read.add(name)
+    if name not in cells.row:
+        cells.cell("messages")  # says which columns there are
+    given = structured(name, cells.row[name], "a list of messages")
+    if not isinstance(given, list) or not given:
+        raise BadRow(f"column {name!r}: should be a list of messages, got {given!r:.60}")
+    return given
+
+
+def unlearned(message):
+    """A message of a prompt: without loss, unless it says so itself."""
+    return message if not isinstance(message, dict) or message.keys() & set(SWITCHES) else {**message, "train": False}
 
 
 # Rows as tokens

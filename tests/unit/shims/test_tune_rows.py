@@ -90,6 +90,17 @@ def test_sharegpt_needs_no_column_name():
         learned(row, format="chat", columns={"messages": "turns"})
 
 
+def test_a_chat_in_two_columns():
+    """Messages in `prompt` and `completion` are one chat, of which the first part carries loss only where a message says so."""
+    asked = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    row = {"prompt": asked, "completion": [{"role": "assistant", "content": "d"}]}
+    assert learned(row, format="chat") == ("<user>a#<assistant>b#<user>c#<assistant>d#", ["d#"])
+    asked[1]["train"] = True
+    assert learned(row, format="chat")[1] == ["b#", "d#"]
+    with pytest.raises(BadRow, match="has no column 'turns', only 'prompt', 'completion'"):
+        learned(row, format="chat", columns={"messages": "turns"})
+
+
 def test_roles_that_carry_loss():
     """The turns of the roles that are named carry loss, from their content on, header not; several roles in one chat."""
     texts = (("system", "S"), ("user", "user"), ("assistant", "b"), ("tool", ""), ("assistant", "\ue000"), ("user", "\ue000"))
@@ -149,6 +160,12 @@ def test_column_names():
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]},
             {"format": "chat"},
             "message 1: content should be text, got a list of parts: write their texts as one",
+        ),
+        ({"prompt": [], "completion": [{}]}, {"format": "completion"}, "is a list, not a text: data.format: chat reads messages"),
+        (
+            {"messages": [{"role": "user", "content": "x", "train": "false"}]},
+            {"format": "chat"},
+            "message 1: train should be true or false, got the text 'false': take its quotes away",
         ),
         ({"talk": []}, {"format": "chat"}, "has no column 'messages', only 'talk' (data.columns names them)"),
         (

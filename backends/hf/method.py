@@ -7,6 +7,7 @@ from backends.mapping.data import reward_files
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import beta, grpo_idle, lora_idle, preference_idle, preferring
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
+from backends.report import Kind
 
 TARGETS = {
     **{name: f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")},
@@ -78,6 +79,39 @@ def _targets(wanted: list[str], context: Context) -> Values:
     return modules, wanted
 
 
+_WHOLE = {"embeddings": "embed_tokens", "head": "lm_head", "norms": "norm"}
+"""Our word -> how the names of its modules end, which is how PEFT finds them (peft/utils/other.py: _set_trainable)."""
+_WHOLE_OF = {"gpt_neox": {"embeddings": "embed_in", "head": "embed_out", "norms": "norm"}}
+_UNWHOLE: dict[tuple[str, str], tuple[Kind, str]] = {
+    ("olmo", "norms"): ("never", "the norms of OLMo 1 have no weights"),
+    ("gemma3", "norms"): ("todo", "the vision tower has norms of such names, which would learn too"),
+}
+"""Family and word -> why they are not trained so."""
+
+
+def _whole(variant: Variant) -> Row:
+    """method.lora.train_fully."""
+    leaf, keys = "method.lora.train_fully", ("lora_modules_to_save", f"{TRAINER}:train_fully")
+
+    def to(wanted: list[str], context: Context) -> Values:
+        if not wanted:
+            return None, []
+        family = str(context.model.get("family", ""))
+        lacks = [_UNWHOLE[family, word] for word in wanted if (family, word) in _UNWHOLE]
+        if context.devices > 1 and context.accelerator == "cuda":
+            lacks.append(
+                ("todo", "several CUDA devices share the weights, where whole modules beside adapters are not tried yet")
+            )
+        if lacks:
+            raise Unsupported(leaf, lacks[0][1], kind=lacks[0][0], see=PEFT, fallback=dict(zip(keys, (None, []), strict=True)))
+        names = _WHOLE_OF.get(family, _WHOLE)
+        modules = [names[word] for word in wanted if word != "head" or variant.kind != "reward"]
+        return modules or None, wanted
+
+    why = "modules by the ends of Hugging Face's names; what is tied is kept so on the host, which knows"
+    return couple((leaf,), keys, to, lambda _, wanted, _context: (wanted,), why=why, see=PEFT)
+
+
 def lora(variant: Variant, *, unheaded: tuple[str, str] = ("", "")) -> tuple[Row, ...]:
     """method.lora.
 
@@ -108,6 +142,7 @@ def lora(variant: Variant, *, unheaded: tuple[str, str] = ("", "")) -> tuple[Row
             lambda _modules, wanted, _: (wanted,),
             why="Hugging Face's names of the layers",
         ),
+        _whole(variant),
         const(start, "lora/start.safetensors", "every trainer starts from the same A and B"),
     )
 

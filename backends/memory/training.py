@@ -43,6 +43,8 @@ def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, acce
         raise Unknown(f"method.kind {kind}: {UNTOLD[kind]}")
     if adapter == "dora":
         raise Unknown("method.adapter dora: what the norms of its matrices take was not measured")
+    if adapter != "none" and flat["method.lora.train_fully"]:
+        raise Unknown("method.lora.train_fully: what whole modules beside an adapter take was not measured")
     if flat["method.qat.scheme"] != "none":
         raise Unknown("method.qat: what the rounded copies take was not measured")
     devices = flat["resources.devices"] * flat["resources.hosts"]

@@ -133,6 +133,9 @@ LEAVES: Mapping[str, Leaf] = {
     "method.lora.rank_stabilized": Leaf("result", (True,)),
     "method.lora.dropout": Leaf("result", (0.1,)),
     "method.lora.targets": Leaf("result", (["q", "v"], ["q", "k", "v", "o"], ["gate"], ["q", "head"]), unordered=True),
+    "method.lora.train_fully": Leaf(
+        "result", (["embeddings"], ["head"], ["norms"], ["embeddings", "head", "norms"]), unordered=True
+    ),
     "method.preference.beta": Leaf("result", (0.3,), lambda recipe: beta_for_null(recipe["method.kind"])),
     "method.preference.label_smoothing": Leaf("result", (0.1,), needs=(only_with("method.kind", "dpo"),)),
     "method.preference.margin": Leaf("result", (0.7,), needs=(only_with("method.kind", "simpo"),)),

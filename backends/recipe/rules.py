@@ -41,6 +41,9 @@ def _method_rules(at: At, problem: Complain) -> Iterable[Problem]:
     if kind == "kto" and at("train.batch.global") == 1:
         hint = "its divergence is estimated from each prompt with the answer of another row of the step"
         yield problem("train.batch.global", "should be at least 2 with method.kind: kto", hint)
+    targets, whole = at("method.lora.targets"), at("method.lora.train_fully")
+    if isinstance(targets, list) and isinstance(whole, list) and "head" in targets and "head" in whole:
+        yield problem("method.lora.train_fully", "should not name head, which method.lora.targets gives an adapter")
 
 
 def _effects(values: dict[str, Value], problem: Complain) -> Iterable[Problem]:

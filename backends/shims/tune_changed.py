@@ -33,12 +33,13 @@ def note(model: str, out: str, adapter: str = "adapter", told: Iterable[str] = (
     Args:
         model: folder of the base.
         out: folder of the exported weights.
-        adapter: folder of the exported adapter, if there is one; then its B alone is looked at, which begins with zeros.
+        adapter: folder of the exported adapter, if there is one; then its B is looked at, which begins with zeros, and what was trained
+            whole beside it.
         told: what else a person should know of the training.
     """
-    found = adapted(Path(adapter)) if Path(adapter).is_dir() else compared(model, out)
+    found = adapted(Path(adapter), model) if Path(adapter).is_dir() else compared(model, out)
     summary: dict[str, Any] = {}
-    details = list(told)
+    details = [*told, *_still(found)]
     if found and found["of"]:
         summary["changed"] = {**found, "share": found["changed"] / found["of"]}
         details += _little(found)
@@ -47,6 +48,19 @@ def note(model: str, out: str, adapter: str = "adapter", told: Iterable[str] = (
         print(f"warning: {summary['detail']}")
     if summary:
         Path("summary.json").write_text(json.dumps(summary))
+
+
+WHOLE = {"embeddings": "embed_tokens.weight", "head": "lm_head.weight", "norms": "norm.weight"}
+"""Word of method.lora.train_fully -> how the names of its weights end."""
+
+
+def _still(found: dict[str, Any] | None) -> list[str]:
+    """Words where modules that were to learn whole beside an adapter are as they were."""
+    parts, kind = (found.pop("whole", {}), found.pop("kind", "")) if found else ({}, "")
+    still = [word for word, (changed, of) in parts.items() if of and not changed]
+    why = ": in bf16 an update that is below 1/256 of its weight is rounded away; use train.precision bf16-mixed, or a higher optim.lr"
+    said = f"method.lora.train_fully: none of the weights of {' and '.join(still)} changed"
+    return [said + (why if kind == "BF16" else "")] if still else []
 
 
 def _little(found: dict[str, Any]) -> list[str]:
@@ -60,26 +74,46 @@ def _little(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def adapted(folder: Path) -> dict[str, Any] | None:
-    """Elements of all B that are not zero; None where there is no adapter's file."""
+def adapted(folder: Path, model: str) -> dict[str, Any] | None:
+    """Elements of all B that are not zero, and those of modules beside them that differ from the base's; None where there is no adapter's
+    file. `whole` and `kind`: of the latter alone, by their word, and what their numbers are.
+    """
     file = folder / "adapter_model.safetensors"
     if not file.is_file():
         return None
-    found = {"changed": 0, "of": 0, "dtype": "F32"}
-    for name, (values, _) in stored(file).items():
+    found: dict[str, Any] = {"changed": 0, "of": 0, "dtype": "F32"}
+    parts = {name.removeprefix("base_model.model."): each for name, each in stored(file).items()}
+    beside = {name for name in parts if ".lora_" not in name}
+    before = {name: each for base in _bases(model) for name, each in stored(base).items()} if beside else {}
+    counts: dict[str, list[int]] = {}
+    for name, (values, kind) in parts.items():
         if ".lora_B" in name:
-            found["changed"] += int(np.count_nonzero(values))
-            found["of"] += values.size
-    return found
+            count = int(np.count_nonzero(values))
+        elif name in before and before[name][0].size == values.size:
+            count, found["kind"] = _differing(*before[name], values, kind)[0], kind
+            word = next((word for word, end in WHOLE.items() if name.endswith(end)), "")
+            counts[word] = [one + other for one, other in zip(counts.get(word, [0, 0]), (count, values.size), strict=True)]
+        else:
+            continue
+        found["changed"] += count
+        found["of"] += values.size
+    return {**found, "whole": {word: count for word, count in counts.items() if word}}
+
+
+def _bases(model: str) -> list[Path]:
+    """The base's safetensors files; none where it has others."""
+    try:
+        return tune_shape.weight_files(model)
+    except FileNotFoundError:
+        return []
 
 
 def compared(model: str, out: str) -> dict[str, Any] | None:
     """Weights that are in both folders: how many have changed, of how many, and by what share of their norm; None where the base has
     no safetensors files. What was saved in fewer bits is compared with the base in as many.
     """
-    try:
-        before = {name: each for file in tune_shape.weight_files(model) for name, each in stored(file).items()}
-    except FileNotFoundError:
+    before = {name: each for file in _bases(model) for name, each in stored(file).items()}
+    if not before:
         return None
     changed = of = inner = inner_of = 0
     moved = whole = 0.0

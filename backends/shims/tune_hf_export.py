@@ -23,6 +23,7 @@ import tune_layout
 import tune_scores
 import tune_shape
 import tune_shared
+import tune_whole
 
 if TYPE_CHECKING:
     import torch
@@ -102,16 +103,26 @@ def _merge(wish: dict[str, str], place: Path) -> None:
         if wish["kind"] == "reward":
             weights.pop("lm_head.weight", None)
         weights |= {name: tune_nf4.rounded(weights[name], dtype) for name in quantized & weights.keys()}
-        merged = {name: _merged(name, value.float(), parts, scale) for name, value in weights.items()}
+        whole = {name: parts.pop(name) for name in list(parts) if name in weights}  # what was trained whole beside the adapters
+        merged = {name: _merged(name, value.float(), parts, scale) for name, value in (weights | whole).items()}
         if file is files[-1]:
-            whole = [name for name in parts if ".lora_" not in name]  # what is trained beside the adapters: a reward model's head
-            merged |= {name: parts.pop(name) for name in whole}
+            merged |= _beside(wish, parts)
         save_file({name: value.to(dtype).contiguous() for name, value in merged.items()}, place / file.name, {"format": "pt"})
         where |= dict.fromkeys(merged, file.name)
     if parts:
         raise ValueError(f"{trained}: {sorted(parts)[0]} and {len(parts) - 1} others belong to no weight of {wish['model']}")
     if len(files) > 1:
         (place / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}, indent=2) + "\n")
+
+
+def _beside(wish: dict[str, str], parts: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """What is in no file of the base: a reward model's head. It is taken out of `parts`, as is an output embedding that is the input's:
+    PEFT saves what is tied twice.
+    """
+    if tune_whole.is_tied(json.loads(Path(wish["model"], "config.json").read_text())):
+        parts.pop("lm_head.weight", None)
+    new = [name for name in parts if ".lora_" not in name] if wish["kind"] == "reward" else []
+    return {name: parts.pop(name) for name in new}
 
 
 def _quantized() -> set[str]:

@@ -13,6 +13,7 @@ Whoever names them has a class for each method: `class Dpo(Prepared, DPOTrainer)
     strategy      one, ddp, fsdp, zero1, zero2 or zero3: what must have come of the config and the machine
     neftune_alpha  null or the alpha of NEFTune's noise; only with `rows`
     start         safetensors with A and B of LoRA in Hugging Face names; null: as PEFT draws them
+    train_fully   words of method.lora.train_fully; only with an adapter
     liger         true: Liger's kernels in the place of the model's own, where weights are bfloat16 (in float32 sums are as they are written)
 
 `metrics.jsonl` in the output folder gets a line for each step and each evaluation, with figures in full.
@@ -31,6 +32,7 @@ import tune_checkpoints
 import tune_noise
 import tune_shared
 import tune_trackers
+import tune_whole
 import tune_witness
 from safetensors.torch import load_file
 from torch.optim.lr_scheduler import LambdaLR
@@ -64,6 +66,8 @@ class Exact:
         self._check_strategy()
         if self.wish["start"]:
             _preset(self.model, self.wish["start"])
+        if whole := self.wish.get("train_fully"):
+            tune_whole.check(self.model, whole)
         for model in (self.model, getattr(self, "ref_model", None)):
             if model is not None:
                 _cast(model, getattr(torch, self.wish["dtype"]))

@@ -7,8 +7,8 @@ truth.json:
     model, data         a Hugging Face folder; the data step's folder
     teacher             null or the folder of distill's teacher
     answers             null or a file with a line for each step of grpo: its answers, see tune_truth_losses.grpo
-    adapter             null or {kind: lora|qlora|dora, start, alpha, nf4 (a library), quantized (ends of layers' names)}: A and B begin
-                        as in `start`, everything else is frozen
+    adapter             null or {kind: lora|qlora|dora, start, alpha, nf4 (a library), quantized (ends of layers' names), whole (words of
+                        method.lora.train_fully)}: A and B begin as in `start`, everything but `whole` is frozen
     lr, betas, eps, weight_decay, decay_on (all|matrices), clip (null or the largest norm of the gradient)
     neftune             null or {alpha, seed} of the noise on embeddings (arXiv:2310.05914)
     schedule            {kind: constant|linear|cosine, warmup (steps) or share, min_ratio}
@@ -32,13 +32,16 @@ import sys
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from tune_truth_losses import DEVICE, METHODS, Models, tensor
 from tune_truth_model import Adapter, Model, Weights, nf4, read_model
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LISTS = {"dpo": "pairs", "ipo": "pairs", "orpo": "pairs", "simpo": "pairs", "reward": "pairs", "kto": "rated"}
 """Kind -> the file of the data step that has its rows; the others' are arrays of ids and labels."""
@@ -127,6 +130,13 @@ def adapter_of(wish: dict[str, Any], weights: Weights) -> Adapter | None:
     return Adapter(parts, wish["alpha"] / rank)
 
 
+def whole_of(words: Sequence[str], weights: Weights) -> list[str]:
+    """Names of the weights that learn whole beside an adapter; of tied embeddings there is one."""
+    head = "lm_head.weight" if "lm_head.weight" in weights else "model.embed_tokens.weight"
+    ends = {"embeddings": "model.embed_tokens.weight", "head": head, "norms": "norm.weight"}
+    return [name for name in weights if name.endswith(tuple(ends[word] for word in words))]
+
+
 def base_of(wish: dict[str, Any]) -> tuple[dict[str, Any], Weights]:
     """The model before the first step, rounded to NF4 where an adapter is trained over that."""
     facts, weights = read_model(wish["model"])
@@ -146,6 +156,8 @@ def models_of(wish: dict[str, Any]) -> tuple[Models, list[torch.Tensor]]:
     params = list((adapter.weights if adapter else weights).values())
     if adapter and "score.weight" in weights:
         params.append(weights["score.weight"])  # PEFT trains the head of a reward model beside its adapter
+    if adapter:
+        params += [weights[name] for name in whole_of(wish["adapter"].get("whole") or (), weights)]
     start = Model(facts, {name: value.clone() for name, value in weights.items()})
     for p in params:
         p.requires_grad_()

@@ -16,6 +16,9 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         raise Unplannable("formats", f"{twice[0]} is there twice")
     if {"adapter", "gguf-adapter"} & {*formats} and not (context.adapter and context.base):
         raise Unplannable("formats", "no adapter was trained, or its start model is not known", "leave adapter out")
+    if "gguf-adapter" in formats and context.whole:
+        why = f"llama.cpp takes adapters of low rank alone, and {' and '.join(context.whole)} learned whole beside this one"
+        raise Unplannable("formats", why, "leave gguf-adapter out: a gguf of the merged model has all of it")
     spec = {
         "model": MODEL,
         "adapter": ADAPTER if context.adapter else None,

@@ -19,6 +19,7 @@ from backends.stages.stage import ADAPTER, BASE, MODEL, Native, Stage, StageCont
 
 _EXPORT = "export.json"
 """Where a trainer's plan says what its own checkpoint is called."""
+_WHOLE = "method.lora.train_fully"
 _OTHERWISE = ("approximated", "lost")
 
 STAGES: dict[str, Stage] = {each.name: each for each in (EVALUATE, EXPORT, PUSH, SCORE, SERVE)}
@@ -73,13 +74,16 @@ def context_of(trained: Plan) -> StageContext:
     """What stages may know of a training by its plan."""
     specs = {file.path: json.loads(file.text) for file in trained.files if file.path in (WRITTEN_RECIPE, MODEL_SPEC, _EXPORT)}
     folder = specs.get(MODEL_SPEC, {}).get("folder")
-    adapted = specs.get(WRITTEN_RECIPE, {}).get("method.adapter", "none") != "none"
+    written = specs.get(WRITTEN_RECIPE, {})
+    adapted = written.get("method.adapter", "none") != "none"
+    lost = {line.leaf for line in trained.report.lines if line.status == "lost"}
     return StageContext(
         name=trained.recipe,
         accelerator=trained.environment.accelerator,
         threads=next((int(value) for name, value in trained.env if name == "OMP_NUM_THREADS"), None),
         model=made_by_training(MODEL, "checkpoint"),
         adapter=made_by_training(ADAPTER, "adapter") if adapted else None,
+        whole=tuple(written.get(_WHOLE, ())) if adapted and _WHOLE not in lost else (),
         base=made_by_training(BASE, folder) if folder else None,
         native=_native(trained, specs.get(_EXPORT, {})),
         notes=tuple(f"{line.leaf}: {line.status}: {line.why}" for line in trained.report.lines if line.status in _OTHERWISE),

@@ -26,11 +26,13 @@ class Engine(NamedTuple):
     merged_beside: bool = True
     """Can serve the merged weights beside the start model; else the recipe's name is the adapter on the start model."""
     adapters: bool = True
+    whole: bool = True
+    """Takes an adapter with whole modules beside it."""
 
 
 ENGINES: Mapping[str, Engine] = {
     "transformers": Engine("tune_server.py", "hf"),
-    "vllm": Engine("tune_server_vllm.py", "vllm", merged_beside=False),
+    "vllm": Engine("tune_server_vllm.py", "vllm", merged_beside=False, whole=False),
     "llama.cpp": Engine("tune_server_llama.py", "hf", ("cpu",), adapters=False),
 }
 
@@ -84,6 +86,9 @@ def _models(engine: Engine, settings: Mapping[str, Value], context: StageContext
     adapter = {"folder": BASE, "adapter": ADAPTER}
     if not (engine.adapters and settings["adapters"] and context.adapter and context.base):
         return [{"name": context.name, "folder": MODEL}]
+    if context.whole and not engine.whole:
+        why = f"should be false: vLLM takes adapters of low rank alone, and {' and '.join(context.whole)} learned whole beside it"
+        raise Unplannable("adapters", why, "the merged model has all of it")
     main = {"folder": MODEL} if engine.merged_beside else adapter
     return [{"name": context.name, **main}, {"name": "base", "folder": BASE}, {"name": "adapter", **adapter}]
 

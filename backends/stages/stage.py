@@ -69,6 +69,8 @@ class StageContext:
     """The folder of the trained model, in Hugging Face layout."""
     adapter: Input | None = None
     """The folder of its adapter in PEFT form; None where none was trained."""
+    whole: tuple[str, ...] = ()
+    """Modules that were trained whole beside the adapter: method.lora.train_fully."""
     base: Input | None = None
     """The folder of the start model; None where it is not known."""
     native: Native | None = None

@@ -139,6 +139,7 @@ def _adapter(backend: Backend, recipe: Flat, folder: str) -> Flat:
         return {"adapter": None, "lora_spec": None}
     drawn = {"rank": recipe["method.lora.rank"], "targets": recipe["method.lora.targets"], "seed": recipe["train.seed"]}
     adapter = {"kind": kind, "start": None, "alpha": _alpha(recipe), "nf4": backend.nf4, "quantized": _LAYERS}
+    adapter["whole"] = recipe["method.lora.train_fully"]
     return {"adapter": adapter, "lora_spec": {"model": folder, **drawn}}
 
 
@@ -158,6 +159,9 @@ def changes(recipe: Flat) -> list[Mistake]:
         other = {**recipe, stable: not recipe[stable]}
         out += [Mistake("method.lora.alpha", alpha * n, {"adapter": {"alpha": _alpha(recipe) * n}}) for n in (2, 0.5)]
         out.append(Mistake(stable, other[stable], {"adapter": {"alpha": _alpha(other)}}))
+        whole = recipe["method.lora.train_fully"]
+        others = ([each for each in whole if each != word] for word in whole)
+        out += [Mistake("method.lora.train_fully", other, {"adapter": {"whole": other}}) for other in others]
     if noise := recipe["train.neftune_alpha"]:
         out += [Mistake("train.neftune_alpha", noise * 2, {"neftune": {"alpha": noise * 2}})]
         out += [Mistake("train.neftune_alpha", None, {"neftune": None})]

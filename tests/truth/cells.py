@@ -63,13 +63,18 @@ class Cell:
     adapter: str = "none"
     micro: int = 2
     devices: int = 1
+    whole: tuple[str, ...] = ()
+    """method.lora.train_fully."""
+    tied: bool = False
+    """Input and output embedding are one matrix."""
     untold: tuple[str, ...] = ()
     """Metrics that the trainer does not report."""
     unlike: dict = field(default_factory=dict)
     """What may differ by more: metric -> how far it may be from the truth."""
 
     def __str__(self):
-        return "-".join([self.trainer, self.kind, self.adapter, f"micro{self.micro}", f"{self.devices}process"])
+        more = [*self.whole, *(["tied"] if self.tied else [])]
+        return "-".join([self.trainer, self.kind, self.adapter, f"micro{self.micro}", f"{self.devices}process", *more])
 
     @property
     def settings(self):
@@ -90,12 +95,15 @@ MIDDLES = {"loss": 1e-3, "grad_norm": 5e-3, "eval_loss": 1e-3, "checkpoint": 2e-
 MIDDLES |= dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/margins"), 5e-3)
 """bitsandbytes rounds a scale that lies within 1e-5 of the middle of two levels to either, one in a thousand: docs/methods.md."""
 ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth")
+WHOLE = ("axolotl", "trl", "unsloth")
+"""Trainers that train modules whole beside adapters."""
 CELLS = [
     Cell("axolotl", "kto"),
     Cell("maxtext", "orpo"),
     Cell("torchtune", "distill", "lora"),
     Cell("torchtune", "sft", "qlora"),
     Cell("trl", "dpo"),
+    Cell("trl", "sft", "lora", whole=("head", "norms"), tied=True),
 ]
 """These run where the trainers are: each trainer that has more than one way, and the methods that went wrong most often."""
 MORE = [
@@ -136,6 +144,11 @@ MORE = [
         for kind in ("sft", "pretrain")
         if kind != "sft" or trainer not in ("trl", "unsloth")
     ),
+    *(Cell(trainer, "sft", "lora", whole=("embeddings", "head", "norms")) for trainer in WHOLE),
+    *(Cell(trainer, "sft", "lora", whole=("embeddings", "norms"), tied=True) for trainer in WHOLE),
+    *(Cell(trainer, "dpo", "lora", whole=("embeddings", "head", "norms")) for trainer in ("axolotl", "trl")),
+    Cell("axolotl", "sft", "lora", devices=2, whole=("embeddings", "head", "norms"), tied=False),
+    Cell("axolotl", "reward", "lora", whole=("embeddings", "norms")),
     *(Cell(trainer, "sft", "lora", micro=micro) for trainer in ALL for micro in (1, 4)),
     *(Cell(trainer, "sft", "lora") for trainer in ALL if trainer != "litgpt"),
     *(Cell(trainer, "sft", "lora", devices=2) for trainer in ALL if trainer != "unsloth"),
@@ -148,7 +161,7 @@ def recipe(cell, model, teacher=None):
     flat = {"version": 1, "name": "truth", "model.id": str(model), "method.kind": cell.kind, "method.adapter": cell.adapter}
     flat |= {f"{cell.section}.{name}": value for name, value in cell.settings.items()}
     if cell.adapter != "none":
-        flat |= {"method.lora.rank": RANK, "method.lora.alpha": ALPHA}
+        flat |= {"method.lora.rank": RANK, "method.lora.alpha": ALPHA, "method.lora.train_fully": list(cell.whole)}
     if cell.kind == "distill":
         flat["method.distill.teacher"] = str(teacher)
     if cell.kind == "grpo":
@@ -170,7 +183,7 @@ def claimed(trainer, flat):
             plan(BACKENDS[trainer], parse(_yaml(flat), base="/x"), Target(devices=flat["resources.devices"]))
         except Inexpressible as error:
             lost = [line.leaf for line in error.report.lines if line.status == "lost"]
-            assert not {"method.kind", "method.adapter", "resources.devices"} & set(lost), lost
+            assert not {"method.kind", "method.adapter", "method.lora.train_fully", "resources.devices"} & set(lost), lost
             flat = {leaf: value for leaf, value in flat.items() if leaf not in lost}
         else:
             return flat
@@ -194,7 +207,7 @@ def wish(cell, flat, model, work, teacher=None):
     adapter = None
     if cell.adapter != "none":
         adapter = {"kind": cell.adapter, "start": str(work / "lora" / "start.safetensors"), "alpha": ALPHA}
-        adapter |= {"nf4": NF4.get(cell.trainer), "quantized": _LAYERS}
+        adapter |= {"nf4": NF4.get(cell.trainer), "quantized": _LAYERS, "whole": list(cell.whole)}
     lr = flat["optim.lr"]
     exported = {"checkpoint": str(work / "checkpoint"), **({"adapter": str(work / "adapter")} if adapter else {})}
     return {
@@ -219,7 +232,11 @@ def variants(cell, flat):
     own = {f"{cell.section}.{name}": ("settings", {name: _more(name, value)}) for name, value in cell.settings.items()}
     drawn = ("generations", "max_new_tokens")  # which answers there are; a run's are given
     found = {leaf: each for leaf, each in {**UP, **own}.items() if leaf in flat and leaf.rpartition(".")[2] not in drawn}
-    return [{"leaf": leaf, "value": value, "change": {key: value}} for leaf, (key, value) in found.items()]
+    less = {word: [each for each in cell.whole if each != word] for word in cell.whole}
+    return [
+        *({"leaf": leaf, "value": value, "change": {key: value}} for leaf, (key, value) in found.items()),
+        *({"leaf": f"no {word}", "value": rest, "change": {"adapter": {"whole": rest}}} for word, rest in less.items()),
+    ]
 
 
 def _more(name, value):

@@ -21,7 +21,8 @@ def key(line):
 
 def line(cell, found):
     """The line of a cell, by the name that its test has."""
-    trainer, kind, adapter, micro, processes = cell.split("-")
+    trainer, kind, adapter, micro, processes, *more = cell.split("-")
+    whole = f" + {', '.join(more)}" if more else ""
     worst = {}
     for name, gap in found.items():
         column = "rewards" if REWARDS.match(name) else name
@@ -29,7 +30,7 @@ def line(cell, found):
     figures = [f"{worst[name]:.0e}" if name in worst else "-" for name in COLUMNS]
     return (
         "| "
-        + " | ".join([kind, adapter, trainer, micro.removeprefix("micro"), processes.removesuffix("process"), *figures])
+        + " | ".join([kind, adapter + whole, trainer, micro.removeprefix("micro"), processes.removesuffix("process"), *figures])
         + " |"
     )
 

@@ -42,9 +42,9 @@ def sharp(trainer_python, tmp_path_factory):
     """The folder of a small model with sharp weights; that of a reward model has a head."""
 
     @cache
-    def make(head=False, blocks=False, seed=5):
+    def make(head=False, blocks=False, seed=5, tied=False):
         base = tmp_path_factory.mktemp("sharp")
-        shape = {**SHAPE, **(BLOCKS if blocks else {})}
+        shape = {**SHAPE, **(BLOCKS if blocks else {}), "tied": tied}
         (base / "model.json").write_text(
             json.dumps({"init": "random", "folder": "made/model", "seed": seed, "architecture": shape})
         )
@@ -133,7 +133,7 @@ def test_what_is_trained_is_what_is_meant(tune, home, sharp, trainer_python, rec
     others: none is taken and not used. Two have no effect by the truth either: A and B of LoRA are matrices, whatever decays, and
     answers that are learned from once have a ratio of 1, wherever it is clipped.
     """
-    model = sharp(head=cell.kind == "reward", blocks=cell.adapter == "qlora")
+    model = sharp(head=cell.kind == "reward", blocks=cell.adapter == "qlora", tied=cell.tied)
     teacher = sharp(blocks=cell.adapter == "qlora", seed=6) if cell.kind == "distill" else None
     flat = recipe(cell, model, teacher)
     points, work = trained(tune, home, cell.trainer, flat)

@@ -6,6 +6,7 @@ from backends.recipe.section import Limits, Section
 from backends.recipe.sections.base import Positive, Share, Word
 
 LoraTarget = Literal["q", "k", "v", "o", "gate", "up", "down", "head"]
+WholeModule = Literal["embeddings", "head", "norms"]
 
 
 class Lora(Section):
@@ -21,6 +22,10 @@ class Lora(Section):
     """Share of the adapter's inputs dropped in training."""
     targets: Annotated[list[LoraTarget], Limits(min_length=1)] = ["q", "k", "v", "o", "gate", "up", "down"]
     """Which linear layers get an adapter; `head` is the output embedding."""
+    train_fully: list[WholeModule] = []
+    """Modules that learn whole beside the adapters, with the same optimizer: `embeddings` of the input, `head` (the output embedding; of a
+    reward model the score, which always learns), `norms` (all of them). Where input and output embedding are tied they are one matrix,
+    which either word trains and which stays one. The adapter's folder has these weights too (PEFT's modules_to_save)."""
 
 
 class Preference(Section):

@@ -45,7 +45,11 @@ def argv(spec: dict[str, Any], port: str, *, cpu: bool) -> list[str]:
     args += ["--no-enable-prefix-caching"] if not spec["prefix_cache"] else ["--enable-prefix-caching"]
     args += ["--enforce-eager"] if cpu else []  # compiling needs a C++ compiler on the host
     if adapters:
-        ranks = [json.loads(Path(each["adapter"], "adapter_config.json").read_text("utf-8"))["r"] for each in adapters]
+        settings = [json.loads(Path(each["adapter"], "adapter_config.json").read_text("utf-8")) for each in adapters]
+        if whole := [name for each in settings for name in each.get("modules_to_save") or ()]:
+            why = f"vLLM takes adapters of low rank alone, this one has whole modules beside them ({', '.join(whole)})"
+            raise ValueError(f"{why}; use adapters: false, which serves the merged model")
+        ranks = [each["r"] for each in settings]
         room = next((each for each in RANKS if each >= max(ranks)), None)
         if room is None:
             raise ValueError(f"vLLM takes adapters up to rank {RANKS[-1]}, this one has {max(ranks)}; use adapters: false")

@@ -163,6 +163,12 @@ def _lora() -> tuple[Row, ...]:
             wanted,
             why="six switches; lora_mlp is gate, up and down together",
         ),
+        cannot(
+            "method.lora.train_fully",
+            "LitGPT freezes all but the adapters (mark_only_lora_as_trainable), and saves and merges those alone",
+            kind="todo",
+            see=LORA,
+        ),
         const(f"{LAUNCH}:drawn", lambda context: not _named(context), "every trainer starts from the same A and B"),
         const(
             "convert.json:lora.start",

@@ -131,6 +131,11 @@ def _lora(adapter: str) -> tuple[Row, ...]:
             lambda path, *_: (targets(path),),
             why="a pattern over the paths of MaxText's modules",
         ),
+        cannot(
+            "method.lora.train_fully",
+            "Tunix's optimizer is over LoRA's parameters alone where there are any (wrt=nnx.LoRAParam)",
+            see=TUNIX + "peft_trainer.py",
+        ),
     )
 
 

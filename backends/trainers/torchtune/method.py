@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, lora_scale, no_qat, preference_idle, preferring
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
 from backends.recipe.paths import is_hub
 from backends.report import Kind
 from backends.trainers.torchtune.release import RELEASE
@@ -149,6 +149,12 @@ def lora(variant: Variant) -> tuple[Row, ...]:
             why="attention by name; the MLP's three together",
             see=_BUILDERS,
             absent=("model.apply_lora_to_output",),
+        ),
+        cannot(
+            "method.lora.train_fully",
+            "torchtune's recipes train what calls itself an adapter alone, and save nothing else beside it",
+            kind="todo",
+            see=SEE + "torchtune/modules/peft/_utils.py",
         ),
         const("model.start", "lora/start.safetensors", "every trainer starts from the same A and B"),
         const("save_adapter_weights_only", False, "merged weights and the adapter"),

@@ -31,6 +31,7 @@ OWN = {
     "use_rslora": "lora.use_rslora",
     "lora_dropout": "lora.lora_dropout",
     "lora_target_modules": "lora.target_modules",
+    "lora_modules_to_save": "lora.modules_to_save",
     "resume_from_checkpoint": "resume_from_checkpoint",
 }
 """Names of transformers and PEFT -> Unsloth's arguments; all others are keys of `training`."""

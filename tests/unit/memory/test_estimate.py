@@ -86,6 +86,13 @@ def test_dora_is_not_guessed():
         training_of(flat, sizes_of(flat), BACKENDS["trl"].memory, "cuda")
 
 
+def test_whole_modules_are_not_guessed():
+    """What embeddings take that learn beside an adapter was not measured: nothing is told."""
+    flat = parse(JOB, sets=["method.adapter=lora", "method.lora.train_fully=[embeddings]"]).flat()
+    with pytest.raises(Unknown, match="train_fully"):
+        training_of(flat, sizes_of(flat), BACKENDS["trl"].memory, "cuda")
+
+
 FULL = replace(RACE, adapter="none", rank=0, rows=1, recomputes=True)
 
 

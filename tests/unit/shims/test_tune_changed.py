@@ -103,3 +103,30 @@ def test_a_base_in_other_files_is_not_compared(tmp_path, monkeypatch):
     save(tmp_path / "out", a__weight=np.ones(4))
     changed.note("model", "out")
     assert not Path("summary.json").exists()
+
+
+def test_modules_beside_an_adapter_are_counted(tmp_path, monkeypatch):
+    """What was trained whole beside an adapter counts by its difference from the base; a kind of it that stayed as it was is told by name,
+    with the way out where bfloat16 explains it. B alone may be 0.
+    """
+    monkeypatch.chdir(tmp_path)
+    words, norm = np.random.default_rng(4).normal(size=300), np.ones(40)
+    save(tmp_path / "model", "BF16", model__embed_tokens__weight=words, model__norm__weight=norm)
+    moved = words.copy()
+    moved[:30] += 1
+    own = {"base_model__model__model__embed_tokens__weight": moved, "base_model__model__model__norm__weight": norm}
+    own |= {"base_model__model__a__lora_A__weight": words, "base_model__model__a__lora_B__weight": np.zeros(20)}
+    save(tmp_path / "adapter", "BF16", name="adapter_model.safetensors", **own)
+    changed.note("model", "out")
+    found = json.loads(Path("summary.json").read_text())
+    assert (found["changed"]["changed"], found["changed"]["of"]) == (30, 360)
+    assert found["detail"].startswith("method.lora.train_fully: none of the weights of norms changed: in bf16")
+    own["base_model__model__model__norm__weight"] = norm * 2
+    save(tmp_path / "adapter", "BF16", name="adapter_model.safetensors", **own)
+    changed.note("model", "out")
+    found = json.loads(Path("summary.json").read_text())
+    assert found["changed"]["changed"] == 70
+    assert "detail" not in found
+    save(tmp_path / "model", "BF16", model__embed_tokens__weight=moved, model__norm__weight=norm * 2)
+    changed.note("model", "out")
+    assert json.loads(Path("summary.json").read_text())["changed"]["changed"] == 0

@@ -38,9 +38,12 @@ def test_weights_are_served_as_they_are_stored(spec):
 
 
 def test_what_vllm_cannot_run_is_refused(spec, tmp_path):
-    """Heads of a width that it has not on a CPU, and a rank above its largest: with the way out."""
+    """Heads of a width that it has not on a CPU, a rank above its largest, and whole modules beside an adapter: with the way out."""
     (tmp_path / "adapter" / "adapter_config.json").write_text('{"r": 600}')
     with pytest.raises(ValueError, match="up to rank 512"):
+        tune_server_vllm.argv(spec, "1", cpu=True)
+    (tmp_path / "adapter" / "adapter_config.json").write_text('{"r": 8, "modules_to_save": ["norm"]}')
+    with pytest.raises(ValueError, match=r"whole modules beside them \(norm\); use adapters: false"):
         tune_server_vllm.argv(spec, "1", cpu=True)
     (tmp_path / "base" / "config.json").write_text('{"hidden_size": 64, "num_attention_heads": 4}')
     with pytest.raises(ValueError, match="are 16 wide; use engine: transformers"):

@@ -54,6 +54,18 @@ def test_an_adapter_is_served_beside_its_start_model():
     assert [each["name"] for each in planned()[1]["models"]] == ["tiny"]
 
 
+def test_whole_modules_beside_an_adapter():
+    """vLLM and llama.cpp take no such adapter: both are refused before anything runs, with the way out; transformers takes it."""
+    both = {"adapter": Input("inputs/adapter", "adapter"), "base": Input("inputs/base", "base"), "whole": ("norms",)}
+    adapted = replace(CONTEXT, **both)
+    with pytest.raises(Unplannable, match="adapters: should be false: vLLM takes adapters of low rank alone, and norms learned"):
+        planned(adapted, engine="vllm")
+    assert planned(adapted, engine="vllm", adapters=False)[1]["models"] == [{"name": "tiny", "folder": "inputs/model"}]
+    assert len(planned(adapted)[1]["models"]) == 3
+    with pytest.raises(Unplannable, match="takes adapters of low rank alone, and norms learned whole"):
+        STAGES["export"].plan(checked("export", {"formats": ["gguf-adapter"]}), adapted)
+
+
 def test_each_engine_is_planned_by_what_it_can():
     """vLLM has one set of weights, so the recipe's name is its adapter; llama.cpp has the merged model alone; on CUDA vLLM is taken, and
     an engine or a setting that is none for the place is refused by name.

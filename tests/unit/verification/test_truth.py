@@ -38,6 +38,14 @@ def test_adapters_scaled_by_the_root_of_their_rank():
     assert tried["method.lora.rank_stabilized"] == {"adapter": {"alpha": 32.0}}
 
 
+def test_modules_beside_adapters():
+    """Whole modules learn there, too; each left out is one of the mistakes that are tried."""
+    whole = {"method.adapter": "lora", "method.lora.train_fully": ["head", "norms"]}
+    assert wish(**whole)["adapter"]["whole"] == ["head", "norms"]
+    tried = [each.change for each in changes(recipe(**whole).flat()) if each.leaf == "method.lora.train_fully"]
+    assert tried == [{"adapter": {"whole": ["norms"]}}, {"adapter": {"whole": ["head"]}}]
+
+
 def test_noise_on_the_embeddings():
     """NEFTune's alpha and the seed that it is drawn from; twice the alpha and none are mistakes that are tried."""
     assert wish()["neftune"] is None

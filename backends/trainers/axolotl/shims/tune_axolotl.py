@@ -38,12 +38,15 @@ def train(path: str) -> None:
     import tune_attention
     import tune_axolotl_trainers
     import tune_resolved
+    import tune_whole
     from axolotl.cli.config import load_cfg
 
     wish = json.loads(Path("trainer.json").read_text())
     cfg = load_cfg(path)
     tune_resolved.record(path, _resolved(cfg))
     cfg.attn_implementation = tune_attention.suited(cfg.base_model, cfg.attn_implementation)
+    names, tied = tune_whole.for_peft(cfg.lora_modules_to_save, cfg.base_model, wish["kind"])
+    cfg.lora_modules_to_save, cfg.peft_ensure_weight_tying = names, tied
     cfg.torch_dtype = getattr(torch, wish["dtype"])  # with `bf16: true` axolotl makes the weights bfloat16, mixed or not
     if wish["dtype"] == "bfloat16":
         cfg.bf16 = "full"  # no autocast: core/builders/base.py knows the word, the schema of 0.19.0 does not

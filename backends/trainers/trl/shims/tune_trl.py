@@ -23,6 +23,7 @@ import tune_attention
 import tune_hf_rows
 import tune_resolved
 import tune_trl_trainers
+import tune_whole
 from trl import (
     DPOConfig,
     GRPOConfig,
@@ -63,7 +64,7 @@ def train(path: str) -> None:
         train_dataset=rows,
         eval_dataset=evaluated,
         processing_class=transformers.AutoTokenizer.from_pretrained(model.model_name_or_path),
-        peft_config=get_peft_config(model),
+        peft_config=_peft(model, wish["kind"]),
         **({"reward_funcs": [_function(name) for name in script.reward_funcs]} if wish["kind"] == "grpo" else {}),
     )
     trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
@@ -84,6 +85,15 @@ def parsed(path: str, kind: str) -> tuple[Any, ModelConfig, ScriptArguments]:
 def resolved(*parts: Any) -> dict[str, Any]:
     """All that was parsed, by its keys."""
     return {name: value for part in reversed(parts) for name, value in vars(part).items()}
+
+
+def _peft(model: ModelConfig, kind: str) -> Any:
+    """TRL's config of the adapter; what is tied stays so, for which ModelConfig has no key."""
+    model.lora_modules_to_save, tied = tune_whole.for_peft(model.lora_modules_to_save, model.model_name_or_path, kind)
+    config = get_peft_config(model)
+    if config is not None:
+        config.ensure_weight_tying = tied
+    return config
 
 
 def _with_model(settings: Any, model: ModelConfig) -> Any:

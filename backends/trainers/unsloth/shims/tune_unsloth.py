@@ -23,6 +23,7 @@ import torch
 import trl
 import tune_hf_rows
 import tune_resolved
+import tune_whole
 import yaml
 from tune_hf_trainer import TokenMean
 
@@ -62,7 +63,9 @@ def _model(config: dict[str, Any]) -> tuple[Any, Any]:
     if wanted["load_in_4bit"] != bool(getattr(model, "is_loaded_in_4bit", False)):
         raise RuntimeError("method.adapter: Unsloth could not load the base in 4 bits, and took it in 16 instead")
     if config.get("lora"):
-        model = unsloth.FastLanguageModel.get_peft_model(model, **config["lora"])
+        whole, tied = tune_whole.for_peft(config["lora"].get("modules_to_save"), wanted["model_name"], "sft")
+        own = {**config["lora"], "modules_to_save": whole, "ensure_weight_tying": tied}
+        model = unsloth.FastLanguageModel.get_peft_model(model, **own)
     return model, tokenizer
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backends.dialect import ImportRow, Unfit, counted, idle, number, text, unmodelled, whole
+from backends.dialect import ImportRow, Unfit, counted, idle, note, number, text, unmodelled, whole
 from backends.mapping.rows import ABSENT, Flat, Value
 
 NOTHING: tuple[Value, ...] = (ABSENT, None, "")
@@ -53,6 +53,37 @@ def targets(named: list[str], carry: Flat) -> Flat:
     if len(known) < len(named):
         raise Unfit("layers that method.lora.targets has no word for", {"method.lora.targets": known or ALL, **carry})
     return {"method.lora.targets": [each for each in (*ALL, "head") if each in known]}
+
+
+_WHOLE = {"embed_tokens": "embeddings", "lm_head": "head", "norm": "norms"}
+
+
+def train_fully(named: Value, targeted: Value, carry: Flat, *, ties: bool = False) -> Flat:
+    """Modules that are trained whole beside an adapter. PEFT takes all whose names end so: `norm` is every norm.
+
+    Args:
+        named: names, a list or one text with commas.
+        targeted: names of the layers with an adapter.
+        carry: what is set verbatim where recipes have no word for some.
+        ties: the config keeps tied embeddings one matrix.
+
+    Raises:
+        Unfit: recipes have no word for some of them.
+    """
+    leaf = "method.lora.train_fully"
+    listed = named.split(",") if isinstance(named, str) else named or []
+    if named in NOTHING or not listed:
+        return {}
+    names = [str(each).strip().removeprefix("model.") for each in listed]
+    words = [word for name, word in _WHOLE.items() if name in names]
+    if "head" in words and isinstance(targeted, list | str) and "lm_head" in targeted:
+        words.remove("head")
+        raise Unfit("lm_head is among the layers with an adapter, too; the recipe gives it one", {leaf: words})
+    rest = [each for each in names if each not in _WHOLE and not ("norm" in names and each.endswith("norm"))]
+    if rest:
+        raise Unfit(f"modules that {leaf} has no word for: {', '.join(rest)}", {leaf: words, **carry})
+    told = note("tied embeddings stay one matrix with the recipe; PEFT alone trains a copy that parts them")
+    return {leaf: words, **({} if ties or words == ["norms"] else told)}
 
 
 def duration(says: ArgumentNames) -> ImportRow:

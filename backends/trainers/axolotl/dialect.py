@@ -197,7 +197,6 @@ _UNMODELLED = {
     "datasets.*": "of this data set",
     "pretraining_dataset.*": "of this data set",
     "unfrozen_parameters": "which weights are trained",
-    "lora_modules_to_save": "layers that are trained in full beside the adapter",
     "lora_target_parameters": "weights outside of linear layers that get an adapter",
     "lora_fan_in_fan_out": "the layout of the base's weights",
     "peft*": "another form or another start of the adapter",

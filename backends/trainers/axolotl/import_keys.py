@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from backends.dialect import ImportRow, Unfit, counted, idle, machine, note, number, text, unmodelled, whole
-from backends.hf.import_arguments import ArgumentNames, neftune
+from backends.hf.import_arguments import ArgumentNames, neftune, train_fully
 from backends.hf.method import smoothed
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_path
@@ -130,12 +130,24 @@ def _lora() -> tuple[ImportRow, ...]:
         ),
         ImportRow(("lora_dropout",), lambda n: {"method.lora.dropout": 0.0 if n in (ABSENT, None) else number(n)}),
         ImportRow(("lora_target_linear", "lora_target_modules"), _targets, "linear layers by Hugging Face's names"),
+        ImportRow(
+            ("lora_modules_to_save", "peft_ensure_weight_tying"),
+            _fully,
+            "modules by Hugging Face's names",
+            also=("lora_target_modules",),
+        ),
     )
 
 
 def _no_lora() -> tuple[ImportRow, ...]:
-    keys = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_linear", "lora_target_modules")
+    keys = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_linear", "lora_target_modules", "lora_modules_to_save")
     return (ImportRow(keys, lambda *_: {}, "no adapter: all weights are trained"),)
+
+
+def _fully(modules: Value, tied: Value, targeted: Value) -> Flat:
+    carry = {f"{_NATIVE}lora_modules_to_save": modules}
+    found = train_fully(modules, targeted, carry, ties=tied is True)
+    return {**found, **({} if tied in (ABSENT, None) else idle("peft_ensure_weight_tying", "what is tied stays so"))}
 
 
 def _targets(linear: Value, modules: Value) -> Flat:

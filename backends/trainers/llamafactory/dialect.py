@@ -185,7 +185,6 @@ _UNMODELLED = {
     "enable_thinking": "what the template writes for thoughts",
     "preserve_thinking": "what the template writes for thoughts",
     "tool_format": "what the template writes for tools",
-    "additional_target": "layers that are trained in full beside the adapter",
     "adapter_name_or_path": "an adapter to start from: its folder does not come along, and the run starts with a new one",
     "resume_from_checkpoint": "goes on from the output of an earlier run",
     "ref_model*": "another reference than the model at its start",

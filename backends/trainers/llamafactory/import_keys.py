@@ -58,7 +58,7 @@ def _adapter(variant: Variant) -> tuple[ImportRow, ...]:
         ),
         ImportRow(("use_dora",), lambda on: _dora(on, variant), "method.adapter"),
     )
-    keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "use_rslora")
+    keys = ("lora_rank", "lora_alpha", "lora_dropout", "lora_target", "use_rslora", "additional_target")
     if not variant.lora:
         return (*chosen, ImportRow(keys, lambda *_: {}, "no adapter is trained"))
     return (
@@ -67,6 +67,12 @@ def _adapter(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("lora_dropout",), lambda n: {"method.lora.dropout": number(n)}),
         ImportRow(("lora_target",), _targets, "linear layers by Hugging Face's names"),
         ImportRow(("use_rslora",), lambda on: {"method.lora.rank_stabilized": True} if on is True else {}),
+        ImportRow(
+            ("additional_target",),
+            lambda names, targeted: arguments.train_fully(names, targeted, {}),
+            "modules by Hugging Face's names",
+            also=("lora_target",),
+        ),
     )
 
 

@@ -133,7 +133,6 @@ _KEPT = {
 }
 _UNMODELLED = {
     "chat_template_path": "how messages become text; a recipe uses the model's own template, or data.chat_template",
-    "lora_modules_to_save": "layers that are trained in full beside the adapter",
     "lora_target_parameters": "weights outside of linear layers that get an adapter",
     "use_rslora": "the adapter's product over the root of its rank",
     "load_in_8bit": "the base in 8 bits; a recipe has 4 (qlora) or none",

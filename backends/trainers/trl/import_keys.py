@@ -45,7 +45,7 @@ def _adapter(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("use_peft", "use_dora"), lambda *_: {}, "method.adapter"),
         ImportRow(("load_in_4bit",), lambda on: _four_bits(on, variant), "method.adapter", also=()),
     )
-    keys = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules")
+    keys = ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_modules_to_save")
     if not variant.lora:
         return (*chosen, ImportRow(keys, lambda *_: {}, "no adapter: use_peft is not set"))
     return (
@@ -55,6 +55,12 @@ def _adapter(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("lora_dropout",), lambda n: {"method.lora.dropout": number(n)}),
         ImportRow(
             ("lora_target_modules",), _targets, "linear layers by Hugging Face's names; PEFT takes q and v where none is named"
+        ),
+        ImportRow(
+            ("lora_modules_to_save",),
+            lambda names, targeted: arguments.train_fully(names, targeted, {f"{_NATIVE}lora_modules_to_save": names}),
+            "modules by Hugging Face's names",
+            also=("lora_target_modules",),
         ),
     )
 

@@ -220,7 +220,6 @@ _PROGRAM_RULES = (
     Rule("get_chat_template.map*", "kept", "words of messages, which recipes read too"),
     Rule("get_chat_template.mapping*", "kept", "words of messages, which recipes read too"),
     Rule("load_dataset.*", "unmodelled", "how rows are loaded"),
-    Rule("get_peft_model.modules_to_save", "unmodelled", "layers that are trained in full beside the adapter", carried=True),
     Rule("*", "unmodelled", "an argument with no recipe equivalent", carried=True),
 )
 

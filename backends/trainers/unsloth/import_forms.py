@@ -30,17 +30,32 @@ def _model(name: Value) -> Flat:
     return {"model.id": said if HUB.fullmatch(said) or is_path(said) else f"./{said}"}
 
 
-def _targets(modules: Value) -> Flat:
-    if modules in NOTHING or modules in ("all-linear", ["all-linear"]):
-        return {"method.lora.targets": arguments.ALL}
+_ENDS = ("embed_tokens", "lm_head")
+
+
+def _targets(modules: Value, whole: Value) -> Flat:
+    """Layers with an adapter. Embeddings among them Unsloth trains whole instead, and keeps them tied where they are."""
     named = [each.strip() for each in modules.split(",")] if isinstance(modules, str) else modules
-    return arguments.targets(named, {f"{_NATIVE}lora.target_modules": named})
+    moved = [each for each in named if each in _ENDS] if isinstance(named, list) else []
+    if moved:
+        named = [each for each in named if each not in moved]
+    asked = whole if isinstance(whole, list) else [] if whole in NOTHING else [whole]
+    fully = arguments.train_fully(
+        [*moved, *(each for each in asked if each not in moved)],
+        ABSENT,
+        {f"{_NATIVE}lora.modules_to_save": [*moved, *asked]},
+        ties=not set(asked) & set(_ENDS),
+    )
+    if named in (*NOTHING, [], "all-linear", ["all-linear"]):
+        return {"method.lora.targets": arguments.ALL, **fully}
+    return {**arguments.targets(named, {f"{_NATIVE}lora.target_modules": named, **fully}), **fully}
 
 
 def _adapter(variant: Variant, section: str, four: str) -> tuple[ImportRow, ...]:
     """Keys of an adapter, by the section that they stand in."""
     rank = "r" if section == "get_peft_model." else "lora_r"
-    keys = [f"{section}{name}" for name in (rank, "lora_alpha", "lora_dropout", "target_modules", "use_rslora")]
+    names = (rank, "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "modules_to_save")
+    keys = [f"{section}{name}" for name in names]
     chosen = ImportRow((four,), lambda _: {}, "method.adapter")
     if not variant.lora:
         return chosen, ImportRow(tuple(keys), lambda *_: {}, "no adapter is trained")
@@ -49,7 +64,7 @@ def _adapter(variant: Variant, section: str, four: str) -> tuple[ImportRow, ...]
         ImportRow((keys[0],), lambda n: {"method.lora.rank": whole(n)}),
         ImportRow((keys[1],), lambda n: {"method.lora.alpha": number(n)}),
         ImportRow((keys[2],), lambda n: {"method.lora.dropout": number(n)}),
-        ImportRow((keys[3],), _targets, "linear layers by Hugging Face's names; all of them where none is named"),
+        ImportRow((keys[3], keys[5]), _targets, "linear layers by Hugging Face's names; all of them where none is named"),
         ImportRow((keys[4],), lambda on: {"method.lora.rank_stabilized": True} if on is True else {}),
     )
 

@@ -126,6 +126,7 @@ def test_its_own_defaults():
         ({"lora_rank": 64}, {"method.lora.alpha": 128.0}),
         ({"lora_target": "q_proj, v_proj"}, {"method.lora.targets": ["q", "v"]}),
         ({"use_rslora": True, "lora_dropout": 0.1}, {"method.lora.rank_stabilized": True, "method.lora.dropout": 0.1}),
+        ({"additional_target": "embed_tokens,lm_head"}, {"method.lora.train_fully": ["embeddings", "head"]}),
         ({"use_dora": True}, {"method.adapter": "dora"}),
         ({"finetuning_type": "full"}, {"method.adapter": "none"}),
         ({"quantization_bit": 4}, {"method.adapter": "qlora"}),

@@ -52,6 +52,26 @@ def test_evaluations_by_shares():
     assert (flat["eval.every_share"], flat["eval.on_start"]) == (0.5, False)
 
 
+@pytest.mark.parametrize(
+    ("names", "words", "told"),
+    [
+        ("[embed_tokens, lm_head]", ["embeddings", "head"], []),
+        ("[input_layernorm, model.norm]", ["norms"], []),
+        ("[lm_head, visual]", ["head"], ["lora_modules_to_save"]),
+        ("[input_layernorm]", [], ["lora_modules_to_save"]),
+    ],
+)
+def test_modules_beside_the_adapter(names, words, told):
+    """By the ends of names, as PEFT finds them: `norm` is every norm, one kind of norm is none of the recipe's words. What is left is kept
+    for TRL, and what becomes of tied embeddings is said.
+    """
+    made = found(f"{SFT}lora_modules_to_save: {names}\n")
+    assert made.recipe.method.lora.train_fully == words
+    assert [each.key for each in made.entries if each.fate == "unmodelled"] == told
+    assert bool(told) == ("lora_modules_to_save" in made.recipe.native.get("trl", {}))
+    assert any("tied embeddings stay one matrix" in note for note in made.notes) == (words == ["embeddings", "head"])
+
+
 def test_noise_on_the_embeddings():
     """neftune_noise_alpha is a leaf where answers are trained on; with pairs it is told, and kept for TRL."""
     assert found(SFT + "neftune_noise_alpha: 5\n").recipe.train.neftune_alpha == 5.0

@@ -265,7 +265,7 @@ def test_the_way_out_works():
     ("old", "new", "key"),
     [
         ("random_state = 7)", "random_state = 8)", "get_peft_model.random_state"),
-        ("random_state = 7)", 'modules_to_save = ["embed_tokens"])', "get_peft_model.modules_to_save"),
+        ("random_state = 7)", 'modules_to_save = ["router"])', "get_peft_model.modules_to_save"),
         ("random_state = 7)", "loftq_config = {'loftq_bits': 4})", "get_peft_model.loftq_config"),
         ('split = "train_sft"', 'split = "train[:5%]"', "load_dataset.split"),
         ('split = "train_sft"', 'name = "en"', "load_dataset.name"),
@@ -279,6 +279,21 @@ def test_what_a_recipe_cannot_say_of_a_script(old, new, key):
     assert key in untold(made)
     own = made.recipe.native.get("unsloth", {})
     assert ("torch_empty_cache_steps" in own.get("training", {})) == ("empty_cache" in key)
+
+
+@pytest.mark.parametrize(
+    ("targets", "whole", "words"),
+    [
+        ('["q_proj", "v_proj", "embed_tokens", "lm_head"]', "None", ["embeddings", "head"]),
+        ('["q_proj", "v_proj"]', '["lm_head"]', ["head"]),
+        ('["q_proj", "v_proj", "lm_head"]', '["norm", "lm_head"]', ["head", "norms"]),
+    ],
+)
+def test_modules_that_are_trained_whole(targets, whole, words):
+    """Unsloth trains embeddings whole that are named among the layers with an adapter, as its notebooks for new languages do."""
+    made = found(SCRIPT.replace('["q_proj", "v_proj"]', f"{targets}, modules_to_save = {whole}"))
+    assert (made.recipe.method.lora.targets, made.recipe.method.lora.train_fully) == (["q", "v"], words)
+    assert not {"get_peft_model.modules_to_save", "get_peft_model.target_modules"} & set(untold(made))
 
 
 def test_rows_that_are_made_by_code():

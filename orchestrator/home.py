@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from orchestrator.agent.files import make_folder
 from orchestrator.agent.identity import name_state
 
 
@@ -27,7 +28,7 @@ class Home(NamedTuple):
     def make(self) -> Home:
         """Make it and the folders in it, private to the user."""
         for folder in (self.path, self.jobs, self.cache, self.envs):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_folder(str(folder))
         with suppress(OSError):  # one of an older release that cannot be written can still be looked at
             name_state(str(self.path))
         return self

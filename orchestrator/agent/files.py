@@ -164,6 +164,8 @@ def make_folder(path: str) -> None:
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
+        if os.path.islink(path) and not os.path.exists(path):
+            raise OSError(errno.ENOENT, "is a link to %s, which is not there" % os.readlink(path), path) from None
         if not os.path.isdir(path):
             raise
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from orchestrator.agent import uv_process
+from orchestrator.agent.files import make_folder
 from orchestrator.agent.turns import MakerTurn, Overtaken, turn
 from orchestrator.agent.uv_process import masked, run
 from orchestrator.agent.uv_settings import ProvisionError, find_uv, handed_on, pip_settings, surroundings
@@ -150,7 +151,7 @@ def build(envs: Path, environment: Wanted, uv: str = "", say: Say = _say, wheels
     if ready(path):
         return path
     try:
-        envs.mkdir(parents=True, exist_ok=True)
+        make_folder(str(envs))
         with turn(envs / f".{path.name}", _waiting(say)) as mine:
             if not ready(path):
                 _make(path, environment, uv or find_uv(), mine, say, wheels)

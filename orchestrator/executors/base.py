@@ -157,6 +157,8 @@ class Status:
     """When it is expected to start, in seconds since the epoch, where the executor says so."""
     started: bool = False
     """Of a withdrawn one: some host had begun with it, so that the number is used up."""
+    ill: bool = False
+    """Of a withdrawn one: something is wrong where it was to begin, that does not pass by itself."""
     placement: Placement | None = None
     """Where it runs, once that is known better than when it was submitted: the controller keeps it."""
 

@@ -291,7 +291,8 @@ class HostsExecutor:
             self._order(node, "stop", handle.job, handle.attempt, GRACE)
         if nothing:
             reason = "; ".join(f"{name}: {error}" for name, error in wrong.items())
-            return [Status(*handle.key, "withdrawn", reason=reason, started=bool(began))]
+            ill = any(isinstance(error, HostRefused) for error in wrong.values())
+            return [Status(*handle.key, "withdrawn", reason=reason, started=bool(began), ill=ill)]
         return [Status(*handle.key, "refused", reason=str(refused[0]))]
 
     def _status(self, job: str, attempt: int) -> Status | None:

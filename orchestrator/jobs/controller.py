@@ -25,6 +25,7 @@ from orchestrator.jobs.lifecycle import ABANDONED, ALIVE, ENDED, Become, reconci
 from orchestrator.jobs.queue import Queue
 from orchestrator.jobs.retry import Again, again, elsewhere
 from orchestrator.jobs.secret_values import NoValue, secret_values
+from orchestrator.jobs.start_failures import StartFailures
 from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, row_counts, summed, thin
 from orchestrator.monitoring.poll import Observed
@@ -48,6 +49,7 @@ class Controller:
     left: dict[tuple[str, int], Abandoned] = field(default_factory=dict)
     """Attempts that were given up, to be stopped when their hosts are seen again."""
     cases: dict[str, ActiveAttempt] = field(default_factory=dict)
+    failures: StartFailures = field(default_factory=StartFailures)
     started: float = float("-inf")
     """When a queued job was given devices last, by the monotonic clock."""
 
@@ -267,6 +269,7 @@ class Controller:
         """Write a new state down, if the job still is where we saw it."""
         job, now = each.job, time.time()
         fields: Changes = {"state": new.state, "reason": new.reason, "detail": new.detail}
+        self.failures.forget(job.id)
         if new.state == "RUNNING":
             fields["started"] = seen.step_started if seen and seen.step_started else now
         if new.state in ENDED:
@@ -313,11 +316,14 @@ class Controller:
 
     def _take_back(self, each: Active, status: Status) -> None:
         """It could not begin: the job waits again. Where some hosts had begun, the attempt is over, and the next has another number."""
-        job, now = each.job, time.time()
+        job, now, record = each.job, time.time(), self.case(each).record
         if job.want:
             self._become(each, Become("CANCELLED", "cancelled", "before it started"))
-        elif status.started:
-            self.store.new_attempt(job.id, ("STARTING",), now, why=status.reason, positions=anew(self.case(each).record))
+            return
+        until = now + self.failures.pause(job.id, record.placement, ill=status.ill)
+        if status.started:
+            positions = {**(anew(record) or {}), "not_before": until}
+            self.store.new_attempt(job.id, ("STARTING",), now, why=status.reason, positions=positions)
         else:
-            news: Changes = {"state": "QUEUED", "detail": status.reason}
+            news: Changes = {"state": "QUEUED", "detail": status.reason, "not_before": until}
             self.store.change(job.id, expect=["STARTING"], attempt=job.attempt, now=now, **news)

@@ -97,6 +97,22 @@ def test_a_host_without_python(lab, hosts):
     assert lab.wait("a", 2 * SSH).state == "SUCCEEDED"
 
 
+def test_a_folder_that_is_a_link_to_nowhere(lab, hosts):
+    """A state folder whose `envs` leads nowhere is its host's fault: the host is closed for longer and longer, `tune targets` says why,
+    another host takes the job, and one for this host alone waits without a start a second. Mended, it is used again.
+    """
+    hosts[0].run("sh", "-c", "mkdir -p /home/tunelab/tune && ln -s /nowhere/envs /home/tunelab/tune/envs", user=True)
+    lab.submit("both", lab.training(1), steps=1, where=[there(*hosts[:2])])
+    lab.submit("one", lab.training(1), steps=1, where=[there(hosts[0])])
+    assert "tune/envs" in until(lambda: closed(lab).get("node0"), lab)
+    assert lab.wait("both", 2 * SSH).state == "SUCCEEDED"
+    time.sleep(12.0)
+    starts = [event.time for event in events(lab, "one") if event.state == "STARTING"]
+    assert len(starts) <= 3, events(lab, "one")
+    hosts[0].run("rm", "/home/tunelab/tune/envs")
+    assert lab.wait("one", 2 * SSH).state == "SUCCEEDED"
+
+
 def test_a_cancel_while_data_travels(lab, hosts, tmp_path):
     """Much is being sent over a slow line: a cancel ends the job at once, what is on its way is not finished, and nothing is started."""
     data = tmp_path / "data"

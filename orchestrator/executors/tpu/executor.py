@@ -55,16 +55,23 @@ class TpuExecutor:
         """See `base.Executor.capacity`. As many as a target may have slices: the others wait here."""
         used = Counter(each.handle.placement.target for each in present)
         holders = {each.handle.placement.target: f"{each.handle.job}/{each.handle.attempt} has the slice" for each in present}
-        busy: dict[str, str] = {}
+        placed = [self._resolved(each) for each in present if each.handle.placement.devices]
+        closed = self.placed.capacity(placed, ()).busy
+        busy = dict(closed)
         granted: dict[str, Placement] = {}
 
+        def is_closed(candidate: Candidate) -> bool:
+            return any(node.name in closed for node in candidate.nodes)
+
         def room(ask: Ask) -> Candidate | None:
-            return next((each for each in ask.candidates if used[each.name] < _most(each)), None)
+            return next((each for each in ask.candidates if used[each.name] < _most(each) and not is_closed(each)), None)
 
         def has_room(ask: Ask) -> bool:
             if room(ask):
                 return True
-            busy.update({node.name: holders.get(each.name, "") for each in ask.candidates for node in each.nodes})
+            busy.update(
+                {node.name: holders.get(each.name, "") for each in ask.candidates if not is_closed(each) for node in each.nodes}
+            )
             return False
 
         for ask in merge(*(takewhile(has_room, lane) for lane in waiting), key=lambda ask: ask.order):
@@ -72,7 +79,6 @@ class TpuExecutor:
                 used[found.name] += 1
                 holders[found.name] = f"{ask.job}/{ask.attempt} has the slice"
                 granted[ask.job] = _known(found) or Placement(found.name, {})
-        self.placed.capacity([self._resolved(each) for each in present if each.handle.placement.devices], ())
         return Capacity(granted, busy)
 
     def submit(self, request: AttemptRequest) -> Handle:

@@ -69,3 +69,14 @@ def test_hosts_by_address_are_placed_at_once(executor):
     where = target("mine", type="v6e-16", hosts=["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"], queued=None)
     placed = executor.capacity([], [iter([ask("one", where)])]).granted["one"]
     assert dict(placed.devices) == {f"mine-w-{number}": (0, 1, 2, 3) for number in range(4)}
+
+
+def test_a_worker_that_cannot_take_a_start_closes_its_target(executor):
+    """Of a target that lists its workers nothing is granted while one is closed, and its jobs say why; another target goes on."""
+    section = build(TpuSection, {"kind": "tpu", "type": "v4-8", "hosts": ["10.0.0.1"]})
+    listed, other = candidate("a", section), target("b")
+    name = listed.nodes[0].name
+    executor.placed._host(listed.nodes[0]).refuse("envs is a link to nowhere")
+    found = executor.capacity([], [iter([ask("one", listed)]), iter([ask("two", other, order=1)])])
+    assert list(found.granted) == ["two"]
+    assert found.busy[name] == "nothing is started there for now: envs is a link to nowhere"

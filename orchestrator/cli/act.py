@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED
-from orchestrator.cli.arguments import labels
+from orchestrator.cli.arguments import labels, say
 from orchestrator.client import actions
 from orchestrator.client import jobs as client
 from orchestrator.client.errors import InvalidRequest, TimedOut
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def wait(args: argparse.Namespace) -> int:
     """Wait until jobs end; 0 when all SUCCEEDED."""
     try:
-        found = client.wait(args.jobs, args.timeout)
+        found = client.wait(args.jobs, args.timeout, say=say)
     except TimedOut as error:
         if not args.json:
             _print(error.jobs)

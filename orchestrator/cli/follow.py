@@ -43,7 +43,7 @@ def follow_one(id: str) -> int:
 def _watch(view: LiveProgress, id: str) -> Job:
     """The job, once it has ended."""
     shown = None
-    for job, lines in jobs.follow(id):  # the last one is what is returned
+    for job, lines in jobs.follow(id, view.line):  # the last one is what is returned
         for line in lines:
             view.line(line)
         if job.ended or job.state == "READY":

@@ -102,7 +102,7 @@ def retry(name: str, *, from_checkpoint: bool = False) -> int:
     from orchestrator.daemon.client import wake  # noqa: PLC0415
     from orchestrator.store.requests import JobRequest  # noqa: PLC0415
 
-    with session() as (home, store):
+    with session() as (home, store, _):
         [job] = find(store, [name])
         plan = JobRequest.unpacked(store.request(job.id)).plan
         why, record = _beginning(store, job, plan) if from_checkpoint else ("asked for", None)

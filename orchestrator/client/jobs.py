@@ -9,6 +9,7 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.client.errors import Ambiguous, InvalidRequest, JobFailed, NotFound, TimedOut, did_you_mean
+from orchestrator.client.progress import Say, quiet
 from orchestrator.client.session import Session, session
 from orchestrator.home import Home
 from orchestrator.store.lanes import SWEEP
@@ -189,20 +190,21 @@ def events(ids: Iterable[str]) -> list[Event]:
         return [event for id in ids for event in here.store.events(id)]
 
 
-def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = False) -> list[Job]:
+def wait(names: Iterable[str], timeout: float | None = None, *, check: bool = False, say: Say = quiet) -> list[Job]:
     """Wait until jobs end, and the stages that follow them; a server is waited for until it is READY.
 
     Args:
         names: of the jobs, or of sweeps.
         timeout: seconds; None waits for as long as it takes.
         check: a job that did not succeed is an error.
+        say: is told when the store is away, and that this waits for it.
 
     Raises:
         TimedOut: some have not ended by then.
         JobFailed: with `check`, one did not end as SUCCEEDED.
     """
     until = None if timeout is None else time.monotonic() + timeout
-    with session() as here:
+    with session(say=say) as here:
         found = until_ended(here, [job.id for job in find_all(here.store, names)], until, ready=True)
         while all(map(_settled, found)):
             more = here.patiently(stages_of, here.store, [job.id for job in found], until=until)
@@ -259,13 +261,17 @@ def until_ended(here: Session, ids: Sequence[str], until: float | None, *, ready
     return [found[id] for id in ids if id in found]
 
 
-def follow(name: str) -> Iterator[Update]:
+def follow(name: str, say: Say = quiet) -> Iterator[Update]:
     """A job whenever something is new of it, until it has ended; leaving early does nothing to the job.
+
+    Args:
+        name: of the job.
+        say: as for `wait`.
 
     Raises:
         NotFound: there is no such job.
     """
-    with session() as here:
+    with session(say=say) as here:
         [job] = find(here.store, [name])
         shown: Job | None = None
         looked, offset = 0.0, 0

@@ -51,7 +51,7 @@ def release(names: Sequence[str]) -> list[str]:
 def _each(names: Sequence[str], change: Callable[[Job, Store], Changes]) -> list[str]:
     from orchestrator.daemon.client import wake  # noqa: PLC0415
 
-    with session() as (home, store):
+    with session() as (home, store, _):
         found = find(store, names)
         for job in found:
             if not store.change(job.id, expect=["QUEUED"], now=time.time(), event=True, **change(job, store)):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from orchestrator.client.errors import NotFound, Unreachable
+from orchestrator.client.progress import Say, quiet
 from orchestrator.home import Home
 from orchestrator.store import StoreAway, StoreError, open_store
 
@@ -25,6 +26,8 @@ class Session(NamedTuple):
 
     home: Home
     store: Store
+    say: Say = quiet
+    """Is told once of each time that the store is away."""
 
     def patiently(self, call: Callable[..., Value], *args: object, until: float | None = None) -> Value:
         """What a call of the store returns; a database that is away is asked again and again.
@@ -37,13 +40,23 @@ class Session(NamedTuple):
         Raises:
             StoreAway: it did not come back.
         """
-        latest = min(time.monotonic() + AWAY, until or float("inf"))
+        latest, told = min(time.monotonic() + AWAY, until or float("inf")), False
         while True:
             try:
-                return call(*args)
-            except StoreAway:
+                found = call(*args)
+            except StoreAway as error:
                 if time.monotonic() >= latest:
                     raise
+                if not told:
+                    told, since = True, time.strftime("%H:%M:%S")
+                    end = time.strftime("%H:%M:%S", time.localtime(time.time() + latest - time.monotonic()))
+                    self.say(
+                        f"the store is away since {since}: {str(error).splitlines()[0]}; jobs go on, and this waits for it until {end}"
+                    )
+            else:
+                if told:
+                    self.say("the store answers again")
+                return found
             time.sleep(0.5)
 
     def keep_alive(self) -> None:
@@ -60,12 +73,13 @@ class Session(NamedTuple):
 
 
 @contextmanager
-def session(*, make: bool = False, home: Home | None = None) -> Iterator[Session]:
+def session(*, make: bool = False, home: Home | None = None, say: Say = quiet) -> Iterator[Session]:
     """The user's state folder (`TUNE_HOME`) with its store open.
 
     Args:
         make: make both where they are not there yet.
         home: another state folder than the user's.
+        say: see `Session`.
 
     Raises:
         NotFound: nothing was submitted yet.
@@ -78,7 +92,7 @@ def session(*, make: bool = False, home: Home | None = None) -> Iterator[Session
         raise NotFound(f"nothing was submitted yet (no store in {home.path})")
     try:
         with open_store(home.store, home.owner) as store:
-            yield Session(home, store)
+            yield Session(home, store, say)
     except StoreError as error:
         raise Unreachable(str(error)) from error
 

@@ -278,7 +278,7 @@ def enqueue_all(home: Home, jobs: Sequence[QueuedJob], values: Mapping[str, str]
     requests = _requests(jobs)
     if values:  # before the job can be seen: whoever starts it has them then
         wake(home, {job.id: values for job in jobs})
-    with session(make=True, home=home) as (_, store):
+    with session(make=True, home=home) as (_, store, _):
         try:
             added = store.add_jobs([_new(*each) for each in zip(jobs, requests, strict=True)], time.time())
         except Duplicate as error:

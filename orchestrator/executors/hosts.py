@@ -263,8 +263,7 @@ class HostsExecutor:
     def _started(self, known: SubmittedAttempt, answers: list[AttemptStatus | Exception] | Exception) -> list[Status]:
         """What the hosts answered to a start: all began; or none shall have."""
         handle = known.handle
-        if isinstance(answers, Exception):
-            answers = [answers] * len(handle.nodes)
+        answers = [answers] * len(handle.nodes) if isinstance(answers, Exception) else answers
         known.begun = time.monotonic()
         wrong: dict[str, Exception] = {}
         asked = {node.name: host.facts.host for node in handle.nodes if (host := self._host(node)).facts}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -37,7 +38,7 @@ def execute(server, sql):
 @pytest.mark.postgres
 def test_a_database_that_is_away(tune, home, monkeypatch, server):
     """A job ends while the server is down; what it reported and how it ended is there once the server is back, and `tune wait`, which
-    was under way, says so. A command that asks meanwhile is told that the database does not answer.
+    was under way, says so, having told once that it waits for the store. A command that asks meanwhile is told that the database does not answer.
     """
     execute(server, "CREATE DATABASE away TEMPLATE template0")
     monkeypatch.setenv("TUNE_STORE", f"postgresql://tune@/away?host={server}")
@@ -46,7 +47,9 @@ def test_a_database_that_is_away(tune, home, monkeypatch, server):
     tune("submit", "r.yaml", "--to", "command", "--id", "j", *(word for leaf in ACCEPTED for word in ("--accept", leaf)))
     until(lambda: tune.json("status", "j")[0]["state"] == "RUNNING")
     argv = [sys.executable, "-m", "orchestrator.cli", "wait", "j"]
-    waiting = subprocess.Popen(argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    waiting = subprocess.Popen(
+        argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         until(
             lambda: execute(server, "SELECT count(*) FROM pg_stat_activity WHERE datname = 'away'") == [(2,)]
@@ -59,7 +62,14 @@ def test_a_database_that_is_away(tune, home, monkeypatch, server):
             assert waiting.poll() is None
         finally:
             start(Path(server))
-        assert waiting.communicate(timeout=PATIENCE)[0].startswith("j SUCCEEDED")
+        said, told = waiting.communicate(timeout=PATIENCE)
+        assert said.startswith("j SUCCEEDED")
+        assert len(told.splitlines()) == 2, told  # each once, however often it was asked
+        away, again = told.splitlines()
+        assert re.match(
+            r"the store is away since \d\d:\d\d:\d\d: PostgreSQL: .*; jobs go on, and this waits for it until \d\d:", away
+        )
+        assert again == "the store answers again"
     finally:
         waiting.kill()
         waiting.communicate()

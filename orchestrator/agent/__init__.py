@@ -10,6 +10,7 @@ SERVED = (
         "attempts",
         "tpus",
         "leases",
+        "utilization",
         "causes",
         "supervisor",
         "runner",

@@ -18,7 +18,7 @@ import sys
 import time
 from hashlib import sha256
 
-from orchestrator.agent import attempts, blobs, gpus, identity, leases, runner, slurm, storage
+from orchestrator.agent import attempts, blobs, gpus, identity, leases, runner, slurm, storage, utilization
 from orchestrator.agent.files import dump_json, ignore_errors, make_folder
 from orchestrator.agent.network import interface
 
@@ -241,6 +241,7 @@ QUESTIONS: Mapping[str, Callable[[str, Json], Json]] = {
     "have": blobs.have,
     "listing": blobs.listing,
     "leases": lambda home, request: {"leases": leases.leases(home)},
+    "utilization": lambda home, request: utilization.utilization(home),
     "start": start,
     "poll": poll,
     "stop": stop,

@@ -15,7 +15,7 @@ GROUPS = {
     "look": ("status", "logs", "metrics", "report", "pull", "ssh", "dashboard", "mcp"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("init", "translate", "import", "explain", "preview", "fit", "recipes", "schema", "convert"),
-    "machines": ("targets", "du", "prune", "doctor", "completion"),
+    "machines": ("targets", "top", "du", "prune", "doctor", "completion"),
 }
 """Commands as the help lists them."""
 OTHER_NAMES = {
@@ -40,6 +40,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("eval", "benchmark", "test"), "evaluate"),
     **dict.fromkeys(("check", "version"), "doctor"),
     **dict.fromkeys(("ui", "web", "board"), "dashboard"),
+    **dict.fromkeys(("htop", "gpus", "nvidia-smi", "nvtop", "usage"), "top"),
     **dict.fromkeys(("disk", "df"), "du"),
     **dict.fromkeys(("clean", "gc", "purge"), "prune"),
     **dict.fromkeys(("new", "quickstart"), "init"),

@@ -45,6 +45,7 @@ EXAMPLES = {
     ),
     "schema": ("tune schema", "tune schema > recipe.schema.json"),
     "targets": ("tune targets", "tune targets check lab", "tune targets drain gpu1 --why 'new driver'"),
+    "top": ("tune top", "tune top lab --once", "tune top --json"),
     "completion": (
         "tune completion bash > ~/.local/share/bash-completion/completions/tune",
         "tune completion fish > ~/.config/fish/completions/tune.fish",

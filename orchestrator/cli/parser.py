@@ -36,7 +36,7 @@ COMPILING = ("submit", "sweep", "fit", "translate", "preview", "explain", "impor
 TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retry", "hold", "release", "priority", "ssh")
 FOLLOWING = ("evaluate", "export", "push", "serve", "chat")
 TOOLS = ("recipes", "completion", "convert", "init", "mcp", "report")
-INSPECTING = ("targets", "dashboard", "schema", "doctor", "du", "prune", *TOOLS)
+INSPECTING = ("targets", "top", "dashboard", "schema", "doctor", "du", "prune", *TOOLS)
 STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
@@ -314,11 +314,12 @@ def _inspecting(commands: Any) -> None:
         "--allow-host", action="append", default=[], metavar="NAME[:PORT]", help="host name of a reverse proxy in front of it"
     )
     page.add_argument("--root-path", default="", metavar="PATH", help="path prefix of a reverse proxy in front of it")
-    from orchestrator.cli.tools_parser import add_tools  # noqa: PLC0415  # a page of its own
+    from orchestrator.cli.storage_parser import add_storage  # noqa: PLC0415  # pages of their own
+    from orchestrator.cli.tools_parser import add_tools  # noqa: PLC0415
+    from orchestrator.cli.top import add_top  # noqa: PLC0415
 
+    add_top(commands, _command)
     add_tools(commands, _command)
-    from orchestrator.cli.storage_parser import add_storage  # noqa: PLC0415  # a page of its own
-
     add_storage(commands, _command, STATES)
     _command(commands, "schema", "doctor", "print the JSON Schema of recipes, for editors")
     doctor = _command(commands, "doctor", "doctor", "show versions, paths and environments")

@@ -13,7 +13,7 @@ from orchestrator.client import jobs as client
 from orchestrator.home import Home
 from orchestrator.render.status import status_json_text, status_screen, status_table
 from orchestrator.render.sweep import as_units
-from orchestrator.render.text import DUMB, clean, may_colour, table
+from orchestrator.render.text import DUMB, clean, may_colour, screen_frame, table
 from orchestrator.store.lanes import SWEEP
 
 if TYPE_CHECKING:
@@ -52,16 +52,11 @@ def _show(found: Sequence[Job], args: argparse.Namespace) -> None:
     if args.json:
         print(status_json_text(found, time.time()), flush=True)
     elif args.watch and moving:
-        print(_frame(status_screen(found, time.time(), size=os.get_terminal_size(), colour=colour)), end="", flush=True)
+        print(screen_frame(status_screen(found, time.time(), size=os.get_terminal_size(), colour=colour)), end="", flush=True)
     else:
         print(status_table(found, time.time(), width=terminal_width(), colour=colour), flush=True)
     if args.events and not args.json:
         print("\n" + _events(listed))
-
-
-def _frame(text: str) -> str:
-    """A screen drawn over the one before it, without a flicker in between."""
-    return "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J"
 
 
 def _events(found: Sequence[Job]) -> str:

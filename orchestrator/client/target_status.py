@@ -113,7 +113,7 @@ def _rows(
         elif node.stands_in:
             fault, note = engine() if check else ("", _held(home, candidate))
         leases = answer.leases if isinstance(answer, Snapshot) else _others(kept, holder(home))
-        using = {lease.device: _holder(lease, holder(home)) for lease in leases if _counts(lease, node)} | dict(using)
+        using = {lease.device: holder_words(lease, holder(home)) for lease in leases if counts_there(lease, node)} | dict(using)
         ill = closed.get(node.name, "")
         at = kept and kept.at
         rows.append(TargetRow(candidate.name, candidate.kind, node, facts, at, using, waiting, fault, note, ill))
@@ -125,12 +125,13 @@ def _others(kept: Known | None, us: str) -> list[Lease]:
     return [lease for lease in (kept.leases if kept else ()) if lease.owner != us]
 
 
-def _counts(lease: Lease, node: Node) -> bool:
+def counts_there(lease: Lease, node: Node) -> bool:
     """Is it one of the devices that jobs get there? A machine with accelerators may be used for its CPUs."""
     return lease.accelerator == node.accelerator
 
 
-def _holder(lease: Lease, us: str) -> str:
+def holder_words(lease: Lease, us: str) -> str:
+    """Who has a device, in words; `us` is who we are (`inventory.holder`)."""
     if not lease.job:
         return f"not known to be free: {lease.owner}" if lease.unknown else lease.owner
     return lease.job if lease.owner == us else f"{lease.job} of {lease.owner}"

@@ -93,6 +93,11 @@ def may_colour(terminal: bool, environ: Mapping[str, str]) -> bool:
     return terminal and not environ.get("NO_COLOR") and environ.get("TERM", "").lower() not in DUMB
 
 
+def screen_frame(text: str) -> str:
+    """A screen drawn over the one before it, without a flicker in between."""
+    return "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\n\x1b[J"
+
+
 def clean(text: str) -> str:
     """Text from elsewhere as one harmless line: escape sequences are gone, other control characters are spaces."""
     if text.isprintable():

@@ -184,6 +184,39 @@ class Lease:
 
 
 @dataclass(frozen=True)
+class DeviceUtilization:
+    """How much of one accelerator is used now; None is not known."""
+
+    index: int
+    percent: float | None = None
+    """Of the time in use, over nvidia-smi's last sample period."""
+    memory_used: int | None = None
+    """Bytes."""
+    memory: int | None = None
+    """Bytes that it has."""
+    watts: float | None = None
+    watts_limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Utilization:
+    """How much of a host is used now; None is not known."""
+
+    cpu_percent: float | None
+    """Of all processors' time."""
+    memory_used: int | None
+    """Bytes of main memory that programs could not have any more."""
+    memory: int | None
+    """Bytes of main memory."""
+    devices: tuple[DeviceUtilization, ...] = ()
+    """Those of which nvidia-smi told."""
+    trouble: str = ""
+    """What nvidia-smi says where it cannot tell of all devices."""
+    leases: tuple[Lease, ...] = ()
+    """Devices in use, by whomever."""
+
+
+@dataclass(frozen=True)
 class Request:
     """One attempt of one job, complete: everything the runner needs to run it without asking anybody."""
 
@@ -340,6 +373,10 @@ class Transport(Protocol):
 
     def leases(self) -> list[Lease]:
         """Devices in use there, whoever uses them."""
+        ...
+
+    def utilization(self) -> Utilization:
+        """How much of the machine is used now, and who has its devices. Takes as long as nvidia-smi does there."""
         ...
 
     def put(self, blobs: Mapping[str, Path], told: Told = ignore_progress) -> None:

@@ -16,12 +16,14 @@ from orchestrator.transports.base import (
     Chunk,
     Conflict,
     Device,
+    DeviceUtilization,
     HostFacts,
     HostRefused,
     Lease,
     Phase,
     Request,
     TransportError,
+    Utilization,
     Watch,
 )
 
@@ -140,6 +142,44 @@ def leases(answer: Json) -> list[Lease]:
         )
         for each in answer["leases"]
     ]
+
+
+def utilization(answer: Json) -> Utilization:
+    """How much of a host is used."""
+    devices = tuple(
+        DeviceUtilization(
+            int(each["index"]),
+            _figure(each["percent"]),
+            _bytes(each["memory_used"]),
+            _bytes(each["memory"]),
+            _figure(each["watts"]),
+            _figure(each["watts_limit"]),
+        )
+        for each in answer["devices"]
+    )
+    return Utilization(
+        _figure(answer["cpu_percent"]),
+        _bytes(answer["memory_used"]),
+        _bytes(answer["memory"]),
+        devices,
+        str(answer["trouble"]),
+        tuple(leases(answer)),
+    )
+
+
+def _figure(value: float | None) -> float | None:
+    """A figure of a host, or None; ValueError where it is none, so that no sum of ours is spoilt."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not 0.0 <= float(value) < 1e18:
+        raise ValueError("a figure is a number from 0")
+    return float(value)
+
+
+def _bytes(value: float | None) -> int | None:
+    """As `_figure`."""
+    found = _figure(value)
+    return None if found is None else int(found)
 
 
 def refusal(code: int, message: str, devices: Sequence[int] = ()) -> Exception:

@@ -24,6 +24,7 @@ from orchestrator.transports.base import (
     Request,
     Told,
     TransportError,
+    Utilization,
     Watch,
     ignore_progress,
 )
@@ -128,6 +129,10 @@ class Local:
     def leases(self) -> list[Lease]:
         """See `Transport.leases`."""
         return codec.leases(self._way({"op": "leases"}, b"")()[0])
+
+    def utilization(self) -> Utilization:
+        """See `Transport.utilization`."""
+        return codec.utilization(self._way({"op": "utilization"}, b"")()[0])
 
     def put(self, blobs: Mapping[str, Path], told: Told = ignore_progress) -> None:
         """See `Transport.put`."""

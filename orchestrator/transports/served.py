@@ -21,6 +21,7 @@ from orchestrator.transports.base import (
     Request,
     Told,
     TransportError,
+    Utilization,
     Watch,
     ignore_progress,
 )
@@ -35,6 +36,8 @@ LIGHT = 1 << 20
 """Bytes of files that go between questions."""
 SLURM = 90.0
 """Seconds that commands of Slurm may take, some of them one after another."""
+SMI = 20.0
+"""Seconds that nvidia-smi may take, asked three times."""
 CHECKED = 50e6
 """Bytes a second that a slow host sums, when it checks what arrived."""
 BOOT = r"""
@@ -150,6 +153,12 @@ class Served(ABC, Generic[C]):
         answer, _ = self._ask({"op": "leases"})
         with codec.checked(self.name):
             return codec.leases(answer)
+
+    def utilization(self) -> Utilization:
+        """See `Transport.utilization`."""
+        answer, _ = self._ask({"op": "utilization", "seconds": SMI})
+        with codec.checked(self.name):
+            return codec.utilization(answer)
 
     def put(self, blobs: Mapping[str, Path], told: Told = ignore_progress) -> None:
         """See `Transport.put`."""

@@ -27,7 +27,7 @@ HEAD = 256  # bytes; as `transports.base.HEAD`
 CHUNK = 1024 * 1024  # most bytes of one file in one poll; the next poll goes on
 WHOLE = 16 * CHUNK  # most bytes of all files that are sent whole with one status
 MATCHES = 8  # most new files of one pattern in one poll
-STATUS_KEYS = ("phase", "step", "step_started", "rc", "signal", "why", "orphans", "ended", "cause", "evidence")
+STATUS_KEYS = ("phase", "step", "step_started", "rc", "signal", "why", "orphans", "ended", "cause", "evidence", "kept_until")
 ALLOCATION_ENDED = "allocation ended"  # why an attempt ended whose devices were taken back
 FOLDER_GONE = "folder gone"  # `AttemptStatus.why` of an attempt that goes on without its folder
 
@@ -54,12 +54,16 @@ def status(folder: str) -> Json:
     facts = elsewhere(folder)
     lives = not facts and alive(folder)  # before exit.json: the other order would miss an end in between
     ended = None if facts else read_json(folder + "/exit.json")
+    if not ended and not facts and not lives:  # it had failed already, and only held its devices
+        ended = (read_json(folder + "/run.json") or {}).get("kept")
     if ended:
         # what granted the devices is gone: the attempt did not end by itself, nor did anybody ask for it
         facts = dict(ended, phase="lost" if ended["why"] == ALLOCATION_ENDED else "exited")
     elif lives:
         facts = read_json(folder + "/run.json") or {}
-        facts["phase"] = "stopping" if os.path.exists(folder + "/stop.json") else "running"
+        stopping, kept = os.path.exists(folder + "/stop.json"), facts.get("kept")
+        facts = dict(kept, kept_until=facts["kept_until"]) if kept else facts
+        facts["phase"] = "stopping" if stopping else "kept" if kept else "running"
     elif not facts:
         facts = lost(folder, read_json(folder + "/run.json") or {})
     seen = {key: facts[key] for key in STATUS_KEYS if key in facts}
@@ -116,7 +120,7 @@ def observe(folder: str, watch: Mapping[str, Any]) -> Json:
     seen["chunks"] = [chunk for name in files for chunk in new_bytes(work, name, *files[name])]
     if watch.get("log") is not None:
         seen["log"] = read_part(folder + "/log", watch["log"], CHUNK)
-    failed = seen["phase"] == "lost" or (seen["phase"] == "exited" and seen["rc"] != 0)
+    failed = seen["phase"] in ("lost", "kept") or (seen["phase"] == "exited" and seen["rc"] != 0)
     wanted = [*watch.get("whole", ()), *(watch.get("failed", ()) if failed else ())]
     if wanted:
         seen["whole"] = whole_files(work, wanted)

@@ -9,7 +9,8 @@
     wait DIR SECONDS             answer when the attempt ended, or after SECONDS
 
 DIR is `HOME/jobs/JOB/ATTEMPT`. DOCUMENT is `{"spec": {"job", "attempt", "steps": [{"name", "argv", "made"}], "env": {},
-"grace": 10, "notify": "", "devices": [0], "accelerator": "cuda", "occupied": "wait", "lease": who asks, "allocation": lock}, "files": {name: text},
+"grace": 10, "notify": "", "devices": [0], "accelerator": "cuda", "occupied": "wait", "lease": who asks, "allocation": lock,
+"keep": 0}, "files": {name: text},
 "links": {name: target}, "secrets": {NAME: value}}`; names are relative to `DIR/work`, where the steps run, and relative targets
 to HOME. See `transports.base.Request`. WATCHES is a list of `transports.base.Watch`, each with
 `dir`; answers are `transports.base.AttemptStatus`, bytes in base64. Exit codes: 0 done; 2 wrong arguments or document; 3 the
@@ -132,7 +133,10 @@ def place(folder: str, document: Json) -> int | None:
 def identity(document: Json) -> Json:
     """What an attempt is, whoever asks for it and hears of it. An older release said less."""
     return dict(
-        document, spec=dict({"rank": 0, "hosts": 1, "allocation": ""}, **dict(document["spec"], notify="", lease="", owner=""))
+        document,
+        spec=dict(
+            {"rank": 0, "hosts": 1, "allocation": "", "keep": 0.0}, **dict(document["spec"], notify="", lease="", owner="")
+        ),
     )
 
 

@@ -64,7 +64,25 @@ class Supervisor:
                 end = self.step(index, step["name"], step["argv"])
             if self.why or end["rc"] != 0:
                 break
-        self.finish(dict(end, why=self.why, ended=time.time(), history=self.state["history"]))
+        self.finish(self.keep(dict(end, why=self.why, ended=time.time(), history=self.state["history"])))
+
+    def keep(self, end: Json) -> Json:
+        """After a failure hold the devices for as long as the request says (`keep`, seconds), or until a stop: somebody may look. What
+        the attempt's end is stays the failure. Where it could not be written down why this process still lives, there is no holding.
+        """
+        seconds = self.spec.get("keep") or 0.0
+        if not seconds or self.grace is not None or (end["rc"] == 0 and not end["why"]):
+            return end
+        try:
+            write_json(self.folder + "/run.json", dict(self.state, kept=end, kept_until=time.time() + seconds), durable=True)
+        except OSError:
+            return end
+        self.say("failed; the devices are kept for %.0f s" % seconds)
+        self.tell()
+        until = time.monotonic() + seconds
+        while self.grace is None and time.monotonic() < until:  # a stop sets the grace
+            self.tick()
+        return end
 
     def needless(self, index: int, step: Mapping[str, Any]) -> bool:
         """Is what the step makes there already? The last step always runs: the attempt ends as it does."""

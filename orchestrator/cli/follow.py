@@ -28,7 +28,7 @@ def follow(id: str) -> int:
 
 
 def follow_one(id: str) -> int:
-    """Show progress until this job ends, or answers as a server; 0 when it SUCCEEDED or is READY."""
+    """Show progress until this job ends, has failed and keeps its devices, or answers as a server; 0 when it SUCCEEDED or is READY."""
     try:
         with LiveProgress() as view:
             job = _watch(view, id)
@@ -46,7 +46,7 @@ def _watch(view: LiveProgress, id: str) -> Job:
     for job, lines in jobs.follow(id, view.line):  # the last one is what is returned
         for line in lines:
             view.line(line)
-        if job.ended or job.state == "READY":
+        if job.ended or job.state in ("READY", "KEPT"):
             break
         if job.step and job.step != shown:
             shown = job.step

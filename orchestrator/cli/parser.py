@@ -37,7 +37,8 @@ TRACKING = ("status", "logs", "metrics", "best", "pull", "wait", "cancel", "retr
 FOLLOWING = ("evaluate", "export", "push", "serve", "chat")
 TOOLS = ("recipes", "completion", "convert", "init", "mcp", "report")
 INSPECTING = ("targets", "top", "dashboard", "schema", "doctor", "du", "prune", *TOOLS)
-STATES = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
+WORKING = ("ACTIVE", "QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "KEPT")
+STATES = (*WORKING, "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
 def _command(commands: Any, name: str, module: str, about: str, function: str = "") -> argparse.ArgumentParser:

@@ -22,7 +22,7 @@ def add_queueing(commands: object, command: Command) -> None:
     """
     made = {
         "hold": command(commands, "hold", "queueing", "keep queued jobs from starting"),
-        "release": command(commands, "release", "queueing", "let held jobs start"),
+        "release": command(commands, "release", "queueing", "let held jobs start; let go of the devices of jobs that are KEPT"),
         "priority": command(commands, "priority", "queueing", "change the priority of queued jobs"),
     }
     made["priority"].add_argument("priority", type=int, metavar="N", help="higher starts earlier; a job has 0 by default")
@@ -32,7 +32,9 @@ def add_queueing(commands: object, command: Command) -> None:
 
 
 def add_waiting(submit: argparse.ArgumentParser) -> None:
-    """What keeps a new job from starting at once."""
+    """What keeps a new job from starting at once, and its devices from others once it has failed."""
+    from orchestrator.cli.storage_parser import seconds  # noqa: PLC0415  # a page of its own
+
     submit.add_argument("--hold", action="store_true", help="queue it, and start it only after tune release")
     submit.add_argument(
         "--after",
@@ -40,6 +42,15 @@ def add_waiting(submit: argparse.ArgumentParser) -> None:
         default=[],
         metavar="JOB[:OUTCOME]",
         help="start it once JOB has succeeded, or :failed, :ended, :ready (may be repeated)",
+    )
+    submit.add_argument(
+        "--keep-on-failure",
+        nargs="?",
+        type=seconds,
+        const=3600.0,
+        default=0.0,
+        metavar="TIME",
+        help="if it fails, hold its devices for TIME (30m; alone: 1h) so that you can tune ssh there; no retry meanwhile",
     )
 
 

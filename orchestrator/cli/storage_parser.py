@@ -30,7 +30,7 @@ def add_storage(commands: object, command: Command, states: Sequence[str]) -> No
     )
     prune.add_argument("jobs", nargs="*", metavar="JOB", help="id, prefix of an id, recipe name, or latest (default: all)")
     prune.add_argument(
-        "--older-than", type=_seconds, default=0.0, metavar="AGE", help="ended at least this long ago: 12h, 30d, 4w"
+        "--older-than", type=seconds, default=0.0, metavar="AGE", help="ended at least this long ago: 12h, 30d, 4w"
     )
     prune.add_argument(
         "--keep-best", type=int, default=0, metavar="N", help="keep the N jobs with the lowest loss of each recipe name"
@@ -47,7 +47,8 @@ def add_storage(commands: object, command: Command, states: Sequence[str]) -> No
     prune.add_argument("--json", action="store_true", help="print one JSON document")
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
+    """A span of time such as `30d`."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw])", text)
     if not found:
         raise argparse.ArgumentTypeError(f"should be a number with s, m, h, d or w, such as 30d, got {text}")

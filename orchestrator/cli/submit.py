@@ -34,7 +34,7 @@ def submit(args: argparse.Namespace) -> int:
     if args.dry_run:
         _show(job, args)
         return DONE
-    queued = {"priority": args.priority, "hold": args.hold, "after": args.after}
+    queued = {"priority": args.priority, "hold": args.hold, "after": args.after, "keep": args.keep_on_failure}
     found = client.submit(job, id=args.id, labels=tags, snapshot=args.snapshot, say=say, **queued)
     if not args.to:
         say(f"trainer: {job.trainer} (chosen automatically; --to selects another)")

@@ -21,7 +21,7 @@ STAGE_OF = "after"
 """Label of a stage's job: the id of the job that it follows; `orchestrator.jobs.following` gives it."""
 PACE = 0.1
 """Seconds between looks at the store: one small query."""
-STATES = ("QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
+STATES = ("QUEUED", "PREPARING", "STARTING", "RUNNING", "READY", "STOPPING", "KEPT", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 
 
 class JobFilter(NamedTuple):

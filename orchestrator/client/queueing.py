@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.client.errors import ActionFailed
@@ -39,22 +39,29 @@ def hold(names: Sequence[str]) -> list[str]:
 
 
 def release(names: Sequence[str]) -> list[str]:
-    """Let jobs start that are held, or that wait for other jobs or their next attempt. See `prioritize`."""
+    """Let jobs start that are held, or that wait for other jobs or their next attempt; and let go of devices that are kept after a failure,
+    whereupon the job is FAILED, or tried again, as its recipe says. See `prioritize`.
+    """
 
     def free(job: Job, store: Store) -> Changes:
         store.dependencies.forget(job.id)
         return {"not_before": 0.0, "detail": ""}
 
-    return _each(names, free)
+    return _each(names, free, {"KEPT": {"want": "release"}})
 
 
-def _each(names: Sequence[str], change: Callable[[Job, Store], Changes]) -> list[str]:
+def _each(
+    names: Sequence[str], change: Callable[[Job, Store], Changes], others: Mapping[str, Changes] | None = None
+) -> list[str]:
+    """Change jobs that wait, and those in other states as `others` says of each."""
     from orchestrator.daemon.client import wake  # noqa: PLC0415
 
     with session() as (home, store, _):
         found = find(store, names)
         for job in found:
-            if not store.change(job.id, expect=["QUEUED"], now=time.time(), event=True, **change(job, store)):
+            news = (others or {}).get(job.state)
+            expected, news = (job.state, news) if news else ("QUEUED", change(job, store))
+            if not store.change(job.id, expect=[expected], now=time.time(), event=expected == "QUEUED", **news):
                 raise ActionFailed(job.id, f"is {job.state}, and no longer waits")
         wake(home)
     return [job.id for job in found]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.client.conditions import check_keep, dependencies
 from orchestrator.client.errors import AlreadyExists, InvalidRequest, MissingSecret
 from orchestrator.client.notices import tell_notices
 from orchestrator.client.plan import PlannedJob, check_inputs
@@ -45,6 +46,7 @@ def submit(
     snapshot: bool = False,
     hold: bool = False,
     after: Sequence[str] = (),
+    keep: float = 0.0,
     say: Callable[[str], None] = lambda text: None,
 ) -> Submitted:
     """Queue a planned job, and see that a controller takes it.
@@ -59,6 +61,7 @@ def submit(
         snapshot: keep a copy of each input, so that the job begins whatever happens to the original.
         hold: it starts only once it is released (`queueing.release`).
         after: other jobs, `JOB` or `JOB:OUTCOME` (`dependencies.Outcome`): it starts once each has become that, or else is CANCELLED.
+        keep: seconds for which the devices of an attempt that has failed are held, for somebody to look; no retry begins meanwhile.
         say: hears of what takes long, and what a user should know.
 
     Raises:
@@ -70,6 +73,7 @@ def submit(
     """
     check_id(id)
     needs = dependencies(after)
+    check_keep(keep, job.candidates)
     labels = check_labels((labels or {}).items())
     check_inputs(job.plan)
     home = Home.find().make()
@@ -80,39 +84,8 @@ def submit(
     tell_not_passed(job, say)
     tell_notices(home, say)
     copied = keep_inputs(home, job.plan, say) if snapshot else None
-    queued = QueuedJob(name, job.plan, job.candidates, priority, labels, copied, hold=hold, after=needs)
+    queued = QueuedJob(name, job.plan, job.candidates, priority, labels, copied, hold=hold, after=needs, keep=keep)
     return Submitted(name, bool(enqueue_all(home, [queued], values)))
-
-
-def dependencies(after: Sequence[str]) -> tuple[Dependency, ...]:
-    """What a job waits for, out of `JOB` and `JOB:OUTCOME`; a sweep is all of its jobs.
-
-    Raises:
-        NotFound: there is no such job.
-        InvalidRequest: there is no such outcome, or it cannot come any more.
-    """
-    if not after:
-        return ()
-    from orchestrator.client.jobs import find_all  # noqa: PLC0415
-    from orchestrator.store.dependencies import OUTCOMES, Dependency, Settled, met  # noqa: PLC0415
-
-    out: dict[str, Dependency] = {}
-    with session() as here:
-        for text in after:
-            name, _, word = text.partition(":")
-            outcome = next((each for each in OUTCOMES if each == (word or "succeeded")), None)
-            if outcome is None:
-                rule = f"should be JOB or JOB:OUTCOME with one of {', '.join(OUTCOMES)}"
-                raise InvalidRequest(text, rule, argument="after")
-            for job in find_all(here.store, [name]):
-                need = Dependency(job.id, outcome)
-                if met(Settled("", need, job.state, job.reason, job.ended is not None)) is False:
-                    raise InvalidRequest(text, f"{job.id} has ended {job.state}: this job would never start", argument="after")
-                if out.setdefault(job.id, need) != need:
-                    raise InvalidRequest(
-                        text, f"{job.id} is waited for twice, {OUTCOMES[out[job.id].outcome]} too", argument="after"
-                    )
-    return tuple(out.values())
 
 
 def tell_not_passed(job: PlannedJob, say: Callable[[str], None]) -> None:
@@ -238,6 +211,8 @@ class QueuedJob(NamedTuple):
     """It starts only once it is released."""
     after: tuple[Dependency, ...] = ()
     """Other jobs that it waits for."""
+    keep: float = 0.0
+    """Seconds for which its devices are held after a failure."""
 
 
 def enqueue(
@@ -309,7 +284,9 @@ def _requests(jobs: Sequence[QueuedJob]) -> list[JobRequest]:
                 inputs[brought] = fingerprints(brought)
         except OSError as error:
             raise InvalidRequest(f"{error.filename or 'an input'}: {error.strerror or error}") from None
-        request = JobRequest(job.copied or job.plan, tuple(job.candidates), passed(os.environ), inputs[brought], job.sweep)
+        request = JobRequest(
+            job.copied or job.plan, tuple(job.candidates), passed(os.environ), inputs[brought], job.sweep, job.keep
+        )
         out.append(request)
     return out
 

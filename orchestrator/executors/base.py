@@ -126,6 +126,8 @@ class AttemptRequest:
     """The checkpoint from which it goes on."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Name -> value."""
+    keep: float = 0.0
+    """Seconds for which its devices are held after a failure, where they are ours to grant."""
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ class HostsExecutor:
             if observed := self._latest.get((*handle.key, node.name)):
                 if observed.seen.orphans:
                     self._order(node, "reap", handle.job, handle.attempt)
-                elif observed.seen.phase in ("running", "unknown"):
+                elif observed.seen.phase in ("running", "kept", "unknown"):
                     self._order(node, "stop", handle.job, handle.attempt, GRACE)
 
     def find(self, job: str, attempt: int, candidates: Sequence[Candidate]) -> Handle | None:

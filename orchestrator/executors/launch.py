@@ -75,7 +75,8 @@ class Launch:
             raise
         except TransportError as error:
             raise NotStaged(str(error)) from error
-        return request(handle.job, handle.attempt, plan, nodes, rank, paths, self.asked.secrets, self.owner, self.asked.resume)
+        made = request(handle.job, handle.attempt, plan, nodes, rank, paths, self.asked.secrets, self.owner, self.asked.resume)
+        return replace(made, keep=self.asked.keep)
 
     def _paths(self, host: HostState) -> HostPaths:
         if not host.node.remote:

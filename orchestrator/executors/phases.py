@@ -15,6 +15,7 @@ Phase = Literal[
     "unknown",
     "running",
     "stopping",
+    "kept",
     "exited",
     "lost",
     "failing",
@@ -27,7 +28,7 @@ Phase = Literal[
 `withdrawn`: it could not begin now, nothing of it goes on, and another attempt may: a device was taken meanwhile.
 `refused`: it can never begin so; `Status.reason` is the error.
 `unknown`: there is no such attempt. It was not submitted yet, or its folder is gone.
-`running`, `stopping`, `exited`, `lost`: as its hosts say, see `AttemptStatus.phase`.
+`running`, `stopping`, `kept`, `exited`, `lost`: as its hosts say, see `AttemptStatus.phase`.
 `failing`: one host went wrong, and another is still at work.
 `unreachable`: a host does not answer, and no other says more.
 """
@@ -59,6 +60,8 @@ def merge_ranks(hosts: Sequence[AttemptStatus | None]) -> tuple[Phase, int]:
     for rank, seen in known.items():
         if seen.phase == "stopping" or ("stopping" not in phases and seen.phase == "running"):
             return seen.phase, rank
+    if kept := [rank for rank in wrong if known[rank].phase == "kept"]:
+        return "kept", kept[0]
     stopped = (rank for rank, seen in known.items() if seen.why)
     speaker = speaker if wrong else next(stopped, speaker)
     return known[speaker].phase, speaker
@@ -66,4 +69,4 @@ def merge_ranks(hosts: Sequence[AttemptStatus | None]) -> tuple[Phase, int]:
 
 def _went_wrong(seen: AttemptStatus) -> bool:
     stopped = seen.why in STOPPED
-    return seen.phase == "lost" or (seen.phase == "exited" and not stopped and bool(seen.why or seen.rc != 0))
+    return seen.phase == "lost" or (seen.phase in ("kept", "exited") and not stopped and bool(seen.why or seen.rc != 0))

@@ -48,7 +48,7 @@ def due(seen: AttemptStatus) -> Literal["cancel", "wait", ""]:
     """What is to be done with it, by what its host says; nothing more when it has ended, or never was."""
     if seen.phase == "stopping":
         return "wait"
-    return "cancel" if seen.phase == "running" or seen.orphans else ""
+    return "cancel" if seen.phase in ("running", "kept") or seen.orphans else ""
 
 
 def settle(store: Store, each: Abandoned, over: Iterable[tuple[str, AttemptStatus]], now: float) -> Abandoned | None:

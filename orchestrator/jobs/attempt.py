@@ -143,8 +143,9 @@ def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> F
     """Everything that a decision rests on; nothing is known of how it went where no host answers."""
     speaker = status.observed
     phases = [each.seen.phase for each in status.ranks if each]
+    want = "" if job.want == "release" else job.want
     if speaker is None:
-        return Facts(job.state, job.want, status.phase, silent=case.silent())
+        return Facts(job.state, want, status.phase, silent=case.silent())
     seen, first = speaker.seen, status.ranks[0]
     left = None
     if speaker.reason is not None:
@@ -157,7 +158,7 @@ def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> F
         )
     return Facts(
         job.state,
-        job.want,
+        want,
         status.phase,
         seen.step,
         seen.rc,
@@ -169,12 +170,20 @@ def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> F
         verdict,
         left,
         case.record.condemned,
-        last_words(speaker.tail) if status.phase == "exited" and not left else "",
+        last_words(speaker.tail) if status.phase in ("exited", "kept") and not left else "",
         phases,
         case.silent(),
         case.plan.steps[-1].name if case.plan.backend in STAGES else "train",
         served(first.summary) if first and first.summary else "",
+        kept_words(job.id, seen.kept_until) if seen.kept_until else "",
+        job.want == "release",
     )
+
+
+def kept_words(job: str, until: float) -> str:
+    """When devices are let go of, and what can be done before: `2026-11-30 14:05 UTC (tune ssh JOB; tune release JOB lets go)`."""
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(until))
+    return f"{when} (tune ssh {job} looks, tune release {job} lets go)"
 
 
 def served(summary: Mapping[str, object]) -> str:

@@ -254,7 +254,7 @@ class Controller:
         ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail, seen.evidence)
         case.record.outcome = outcome(ended, first.index if first else "", len(case.nodes()), case.silent(), seen.step)
         self.store.record(job.id, job.attempt, (), now, case.record.as_dict())
-        if new.state != "CANCELLED":
+        if new.state != "CANCELLED" and job.want in ("", "release"):  # who does not want it any more gets no other attempt
             before = tried(self.store, job.id, job.attempt)
             choice = elsewhere(new.reason, before, case.request.usable(case.plan.hosts)) or again(case.rules, before, steps)
             if isinstance(choice, Again):
@@ -311,7 +311,7 @@ class Controller:
                 self._become(each, Become("FAILED", "input_changed", f"{news}; {WAY_OUT}"))
             elif handle:
                 case.status = None
-                asked = AttemptRequest(handle, case.plan, case.request.candidates, case.record.resume, values)
+                asked = AttemptRequest(handle, case.plan, case.request.candidates, case.record.resume, values, case.request.keep)
                 self._place(each, case, self.executors.submit(asked).placement)
 
     def _take_back(self, each: Active, status: Status) -> None:

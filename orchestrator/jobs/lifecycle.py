@@ -17,7 +17,7 @@ from orchestrator.sweeps.halving import STOPPED_EARLY
 ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED", "LOST"})
 
 
-ALIVE = frozenset({"STARTING", "PREPARING", "RUNNING", "READY", "STOPPING"})
+ALIVE = frozenset({"STARTING", "PREPARING", "RUNNING", "READY", "STOPPING", "KEPT"})
 """A runner may be at work."""
 
 
@@ -62,6 +62,10 @@ class Facts:
     """The step that the job is for; those before it prepare."""
     ready: str = ""
     """Of a server that answers: where, in words."""
+    kept_until: str = ""
+    """When an attempt that has failed lets go of its devices, in words."""
+    released: bool = False
+    """The user lets go of them earlier."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ def reconcile(facts: Facts) -> Sequence[Action]:
         return _lost(facts)
     if facts.phase == "exited":
         return (_ended(facts),)
+    if facts.phase == "kept":
+        return _kept(facts)
     if facts.want and facts.state != "STOPPING":
         return Do("cancel"), Become("STOPPING")
     if facts.phase == "failing" or (facts.condemned and facts.phase == "running"):
@@ -105,6 +111,16 @@ def reconcile(facts: Facts) -> Sequence[Action]:
         return (Become("RUNNING", "", "it does not answer; it is started again"),)
     now = "RUNNING" if facts.step == facts.main or facts.state == "RUNNING" else "PREPARING"
     return (Become(now),) if now != facts.state else ()
+
+
+def _kept(facts: Facts) -> Sequence[Action]:
+    """It has failed, and its devices are held for whoever wants to look; nothing follows meanwhile."""
+    if facts.want or facts.released or facts.condemned:
+        return (Do("cancel"),)
+    if facts.state == "KEPT":
+        return ()
+    end = _ended(facts)
+    return (Become("KEPT", end.reason, f"{end.detail}; its devices are kept until {facts.kept_until}"),)
 
 
 def _stopping(facts: Facts) -> Sequence[Action]:

@@ -54,7 +54,9 @@ def kinds_of(happened: Happened) -> frozenset[Kind]:
     kinds: set[Kind] = set()
     if event.state in ("RUNNING", "READY") and event.old not in ("RUNNING", "READY"):
         kinds.add("start")
-    if event.state in ENDED and event.old != event.state:
+    if event.state == "KEPT" and event.old != event.state:
+        kinds.add("end")  # told now: its devices wait for somebody
+    if event.state in ENDED and event.old not in (event.state, "KEPT"):
         kinds |= {"end"} if not happened.again else set()
         kinds |= {"gate"} if event.reason == "gate" else set()
         kinds |= {"stuck"} if event.reason == "hang" else set()
@@ -82,7 +84,7 @@ def _tone(happened: Happened, kinds: frozenset[Kind]) -> Tone:
     state = happened.event.state
     if "host" in kinds or state == "CANCELLED" or happened.again:
         return "warning"
-    return "success" if state == "SUCCEEDED" else "failure" if state in ENDED else "info"
+    return "success" if state == "SUCCEEDED" else "failure" if state in ENDED or state == "KEPT" else "info"
 
 
 class ClosedHost(NamedTuple):

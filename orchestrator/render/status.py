@@ -20,7 +20,7 @@ EXTRA = ("LABELS", "")
 LOOSE = ("NAME", "TARGET", *EXTRA)
 SPARE = ("TOK/S", "LABELS", "ETA", "TRAINER", "LOSS", "NAME", "TARGET", "AGE", "STEP")
 """Columns that a narrow terminal goes without, the first one first."""
-_COLOURS = {"SUCCEEDED": 32, "FAILED": 31, "LOST": 31, "RUNNING": 36, "READY": 32, "STOPPING": 33, "CANCELLED": 33}
+_COLOURS = {"SUCCEEDED": 32, "FAILED": 31, "LOST": 31, "RUNNING": 36, "READY": 32, "STOPPING": 33, "KEPT": 31, "CANCELLED": 33}
 
 
 def status_table(jobs: Iterable[Job], now: float, *, width: int | None = None, colour: bool = False) -> str:
@@ -97,7 +97,7 @@ def _progress(job: Job) -> str:
 
 
 def _note(job: Job, now: float) -> str:
-    if job.state in {"FAILED", "LOST"}:
+    if job.state in {"FAILED", "LOST"} or (job.state == "KEPT" and job.reachable):
         return ": ".join(text for text in (job.reason, job.detail) if text)
     if job.state == "CANCELLED" and job.reason not in ("", "cancelled"):
         return f"{job.reason}: {job.detail}"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 FOLLOWS = "after"
 """Label of a stage's job, which is no point of a sweep: as `client.jobs.STAGE_OF`."""
-_ORDER = ("RUNNING", "PREPARING", "STARTING", "STOPPING", "READY", "QUEUED", "FAILED", "LOST", "SUCCEEDED", "CANCELLED")
+_ORDER = ("RUNNING", "PREPARING", "STARTING", "STOPPING", "KEPT", "READY", "QUEUED", "FAILED", "LOST", "SUCCEEDED", "CANCELLED")
 """Which state of its jobs is that of a sweep: the first that one of them has."""
 
 

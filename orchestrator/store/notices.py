@@ -17,7 +17,7 @@ from .rows import Event, Job, as_job
 if TYPE_CHECKING:
     from .database import Database
 
-STATES = ("RUNNING", "READY", "STARTING", "PREPARING", "STOPPING", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
+STATES = ("RUNNING", "READY", "STARTING", "PREPARING", "STOPPING", "KEPT", "SUCCEEDED", "FAILED", "CANCELLED", "LOST")
 """Of events that a notice may be about."""
 
 TABLES = (

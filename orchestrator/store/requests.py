@@ -1,7 +1,7 @@
 """What a job was submitted with, as a value.
 
 The keys in the store are those of the first release: `plan`, `places` (each with `target` and `hosts`); later ones are left out
-of what older releases wrote: `env`, `inputs`, `sweep`.
+of what older releases wrote: `env`, `inputs`, `sweep`, `keep`.
 """
 
 from __future__ import annotations
@@ -74,13 +74,18 @@ class JobRequest:
     """Source of an input -> what it was then: an attempt does not begin with anything else."""
     sweep: SweepPoint | None = None
     """None: it belongs to no sweep."""
+    keep: float = 0.0
+    """Seconds for which the devices of an attempt that has failed are held."""
 
     def packed(self) -> str:
         """The text that the store keeps."""
         places = [each.as_dict() for each in self.candidates]
         inputs = {source: asdict(each) for source, each in self.inputs.items()}
         sweep = {"sweep": asdict(self.sweep)} if self.sweep else {}
-        return lanes.packed({"plan": self.plan.as_dict(), "places": places, "env": dict(self.env), "inputs": inputs, **sweep})
+        keep = {"keep": self.keep} if self.keep else {}
+        return lanes.packed(
+            {"plan": self.plan.as_dict(), "places": places, "env": dict(self.env), "inputs": inputs, **sweep, **keep}
+        )
 
     @classmethod
     def unpacked(cls, text: str) -> JobRequest:
@@ -89,7 +94,7 @@ class JobRequest:
         inputs = {source: Fingerprint(**each) for source, each in document.get("inputs", {}).items()}
         places = tuple(map(Candidate.from_dict, document["places"]))
         sweep = SweepPoint.from_dict(document["sweep"]) if "sweep" in document else None
-        return cls(Plan.from_dict(document["plan"]), places, document.get("env", {}), inputs, sweep)
+        return cls(Plan.from_dict(document["plan"]), places, document.get("env", {}), inputs, sweep, document.get("keep", 0.0))
 
     @property
     def lane(self) -> str:

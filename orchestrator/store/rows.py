@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 from .dependencies import Dependency
 
-Want = Literal["", "cancel", "abandon"]
-"""What the user asked for and has not got yet. `abandon` is a cancel that waits for no host that does not answer."""
+Want = Literal["", "cancel", "abandon", "release"]
+"""What the user asked for and has not got yet. `abandon` is a cancel that waits for no host that does not answer; `release` lets go of the
+devices of a job that is KEPT."""
 
 Reading = tuple[int, str, float, str]
 """Step, name, value, native name: what `backends.points.Point` is."""

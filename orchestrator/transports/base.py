@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from orchestrator.agent.files import Json
 
 
-Phase = Literal["unknown", "running", "stopping", "exited", "lost"]
+Phase = Literal["unknown", "running", "stopping", "kept", "exited", "lost"]
+"""`kept`: it has failed, and holds its devices for a while (`Request.keep`)."""
 
 Answer = tuple[dict[str, Any], bytes]
 """What `remote` says to a request, and bytes that go with it."""
@@ -248,6 +249,8 @@ class Request:
     It does not start without, and ends when the lock is let go of. Empty: the devices are ours to grant."""
     owner: str = ""
     """Whose attempt it is: see `targets.inventory.owner`."""
+    keep: float = 0.0
+    """Seconds for which it holds its devices after it has failed, for somebody to look."""
     rank: int = 0
     """Which of its hosts this is."""
     hosts: int = 1
@@ -319,6 +322,8 @@ class AttemptStatus:
     """Which machine says so, which boot of it, and which state folder there: see `executors.host_identity`."""
     ended: float | None = None
     """Seconds since the epoch, by our clock, when exited."""
+    kept_until: float | None = None
+    """Seconds since the epoch, by our clock, until which one that is kept holds its devices."""
     chunks: tuple[Chunk, ...] = ()
     log: bytes = field(default=b"", repr=False)
     """New bytes of the log, not more than of one chunk. The phase was read before."""

@@ -40,7 +40,7 @@ KINDS: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("job", "phase", "step", "why", "cause", "evidence", "host"), str),
     **dict.fromkeys(("attempt", "orphans", "log_size"), int),
     **dict.fromkeys(("rc", "signal"), (int, type(None))),
-    **dict.fromkeys(("step_started", "ended"), (int, float, type(None))),
+    **dict.fromkeys(("step_started", "ended", "kept_until"), (int, float, type(None))),
 }
 """Plain fields of a status."""
 MATCHES = 8
@@ -50,7 +50,7 @@ MATCHES = 8
 def document(request: Request) -> Json:
     """What the runner needs to start an attempt."""
     kept = ("job", "attempt", "env", "grace", "notify", "devices", "accelerator", "occupied", "lease", "allocation")
-    spec = {key: getattr(request, key) for key in (*kept, "owner", "rank", "hosts")}
+    spec = {key: getattr(request, key) for key in (*kept, "owner", "keep", "rank", "hosts")}
     spec["steps"] = [dict(step) for step in request.steps]
     return {"spec": spec, "files": request.files, "links": request.links, "secrets": request.secrets}
 
@@ -71,7 +71,7 @@ def status(answer: Json, ahead: float = 0.0) -> AttemptStatus:
             raise TypeError(f"{key} should be of another kind than {type(value).__name__}")
     if known["phase"] not in get_args(Phase):
         raise ValueError("there is no such phase")
-    for key in ("step_started", "ended"):
+    for key in ("step_started", "ended", "kept_until"):
         if known.get(key):
             known[key] = min(max(0.0, known[key] - ahead), LATEST)  # a clock that jumped is no reason to lose the rest
     return AttemptStatus(

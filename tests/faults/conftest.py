@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from backends.plan import Environment, Plan, Promise, Step
-from orchestrator.client.submit import enqueue
+from orchestrator.client.submit import QueuedJob, enqueue_all
 from orchestrator.daemon.client import alive
 from orchestrator.home import Home
 from orchestrator.store import open_store
@@ -98,10 +98,11 @@ class Lab:
     def __init__(self, home: Path) -> None:
         self.home = Home(home).make()
 
-    def submit(self, job, *scripts, slots=1, secrets=None, priority=0, where=None, **kw):
+    def submit(self, job, *scripts, slots=1, secrets=None, priority=0, where=None, keep=0.0, **kw):
         """Queue a job and wake a controller."""
         decided = shell_plan(*scripts, secrets=tuple(secrets or ()), **kw)
-        return enqueue(self.home, job, decided, where or [here(slots)], secrets or {}, priority)
+        queued = QueuedJob(job, decided, where or [here(slots)], priority, keep=keep)
+        return bool(enqueue_all(self.home, [queued], secrets or {}))
 
     def job(self, id):
         with open_store(self.home.store) as store:

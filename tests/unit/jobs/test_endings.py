@@ -2,7 +2,9 @@
 
 import pytest
 
-from orchestrator.jobs.lifecycle import Facts, reconcile
+from orchestrator.executors.phases import merge_ranks
+from orchestrator.jobs.lifecycle import Become, Facts, reconcile
+from orchestrator.transports.base import AttemptStatus
 
 FULL = {"cause": "disk_full", "evidence": "the disk of the work folder has 0 KiB of 3 MiB free"}
 KILLED = {"cause": "out_of_memory", "evidence": "the kernel killed it for want of memory (oom_kill 3 -> 4)"}
@@ -37,3 +39,29 @@ def test_a_full_disk_after_a_success_is_no_failure():
     """Who trained to the end has succeeded, however little room is left."""
     [end] = reconcile(Facts("RUNNING", phase="exited", step="train", rc=0, **FULL))
     assert end.state == "SUCCEEDED"
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        ({}, [("KEPT", "exit_code")]),
+        ({"state": "KEPT"}, []),
+        ({"state": "KEPT", "released": True}, ["cancel"]),
+        ({"state": "KEPT", "want": "cancel"}, ["cancel"]),
+        ({"condemned": ("drift", "lr is 1")}, ["cancel"]),
+    ],
+)
+def test_what_has_failed_is_kept(facts, said):
+    """Until somebody lets go: it is told why it failed and until when, once; what we stop ourselves is not kept."""
+    found = reconcile(Facts(**{"state": "RUNNING", "phase": "kept", "step": "train", "rc": 1, "kept_until": "tomorrow", **facts}))
+    assert [(each.state, each.reason) if isinstance(each, Become) else each.what for each in found] == said
+    assert all("exit code 1; its devices are kept until tomorrow" in each.detail for each in found if isinstance(each, Become))
+
+
+def test_what_is_kept_speaks_for_all_hosts():
+    """One host that failed and is kept, beside one that still runs, has the others stopped; once they are, the job is kept."""
+    kept = AttemptStatus("a", 1, "kept", rc=1, ended=2.0, kept_until=9.0)
+    assert merge_ranks([AttemptStatus("a", 1, "running"), kept]) == ("failing", 1)
+    assert merge_ranks([AttemptStatus("a", 1, "stopping"), kept])[0] == "stopping"
+    assert merge_ranks([AttemptStatus("a", 1, "exited", rc=1, ended=1.0), kept]) == ("kept", 1)
+    assert merge_ranks([AttemptStatus("a", 1, "exited", signal=15, why="stopped", ended=3.0), kept]) == ("kept", 1)

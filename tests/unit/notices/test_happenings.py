@@ -34,6 +34,8 @@ def happened(old, state, reason="", detail="", *, again=False, attempt=1):
         (happened("RUNNING", "FAILED", "gate"), {"end", "gate"}),
         (happened("RUNNING", "FAILED", "hang"), {"end", "stuck"}),
         (happened("RUNNING", "FAILED", "hang", again=True), {"stuck"}),
+        (happened("RUNNING", "KEPT", "exit_code"), {"end"}),
+        (happened("KEPT", "FAILED", "exit_code"), set()),
         (happened("RUNNING", "RUNNING", detail="h: timed out"), {"host"}),
         (happened("CANCELLED", "CANCELLED", detail="h answers again"), set()),
         (happened("SUCCEEDED", "SUCCEEDED", "pruned"), set()),

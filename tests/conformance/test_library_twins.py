@@ -1,7 +1,7 @@
 """Every recipe that comes along, trained for a few steps on its model's twin by each trainer that says it can: rows, template, adapter and
 precision are the recipe's own, and what is exported loads in transformers and generates.
 
-A twin (twins/families.py) has bytes for words and 512 positions, and the machine is a CPU: sizes, steps, devices and the rows of the hub
+A twin (twins/families.py) has bytes for words and 512 positions or 1024, and the machine is a CPU: sizes, steps, devices and the rows of the hub
 are replaced (`changes`), nothing else.
 """
 
@@ -36,6 +36,8 @@ ROWS = {
     "prompts": "prompts.jsonl",
 }
 """Rows that come along, for those of the hub."""
+LONGEST = {"tools.jsonl": 832}
+"""Bytes of rows that are longer than 384, with the template and its description of each tool."""
 GRADED = ROOT / "tests" / "twins" / "graded.py"
 """A reward beside the recipe's own: a model of random weights is never right, and learns nothing from answers that score the same."""
 LOADS = """
@@ -68,7 +70,7 @@ def changes(name, folder="./twin"):
     sets = {
         "model.id": folder,
         "model.revision": None,
-        "data.max_length": min(recipe.data.max_length, 384),
+        "data.max_length": min(recipe.data.max_length, LONGEST.get(Path(train).name, 384)),
         "data.drop_empty": recipe.data.rendering == "shared",
         "data.train": str(DATA / ROWS[recipe.data.format]) if is_hub(train) else flat["data.train"],
         "data.eval": str(DATA / ROWS[recipe.data.format]) if recipe.data.eval and is_hub(recipe.data.eval) else recipe.data.eval,

@@ -235,7 +235,9 @@ TWINS: dict[str, Twin] = {
     ),
     "qwen2.5": _qwen("Qwen/Qwen2.5-7B-Instruct", "qwen2", styles.QWEN_25),
     "qwen2.5-tied": _qwen("Qwen/Qwen2.5-0.5B-Instruct", "qwen2", styles.QWEN_25, tie_word_embeddings=True),
-    "qwen3": _qwen("Qwen/Qwen3-8B", "qwen3", styles.QWEN_3, head_dim=32, attention_bias=False),
+    "qwen3": _qwen(
+        "Qwen/Qwen3-8B", "qwen3", styles.QWEN_3, head_dim=32, attention_bias=False, max_position_embeddings=1024
+    ),  # rows of tools are long
     "qwen3-tied": _qwen("Qwen/Qwen3-0.6B", "qwen3", styles.QWEN_3, head_dim=32, attention_bias=False, tie_word_embeddings=True),
     "qwen3-moe": _qwen("Qwen/Qwen3-30B-A3B", "qwen3_moe", styles.QWEN_3, attention_bias=False, **_MOE),
     "gemma": _gemma("google/gemma-2b-it", "gemma", num_key_value_heads=1, head_dim=16),

@@ -11,7 +11,7 @@ from backends.backend import judge as judge_all
 from backends.hf.names import EXPORT, TRAINER
 from backends.mapping.launch import LAUNCH, torchrun
 from backends.mapping.model import model
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
 from backends.metrics import Point
 from backends.plan import Step
 
@@ -43,13 +43,14 @@ ZERO = "deepspeed.json"
 """DeepSpeed's own config."""
 
 
-def devices(spelled: Mapping[str, Mapping[str, Value]], absent: tuple[str, ...], see: str) -> tuple[Row, ...]:
+def devices(spelled: Mapping[str, Mapping[str, Value]], absent: tuple[str, ...], see: str, *, tensor: Row) -> tuple[Row, ...]:
     """One process a device: the whole model in each (DDP), FSDP2, or DeepSpeed's ZeRO.
 
     Args:
         spelled: strategy (one, ddp, fsdp, zero) -> the trainer's keys; all have the same keys.
         absent: of these, those that are not written for every strategy.
         see: upstream's word on what runs where.
+        tensor: the row of resources.tensor.
     """
     own = tuple(spelled["one"])
     keys = (*own, f"{TRAINER}:strategy", f"{ZERO}:", f"{LAUNCH}:strategy")
@@ -76,7 +77,7 @@ def devices(spelled: Mapping[str, Mapping[str, Value]], absent: tuple[str, ...],
             absent=(*absent, f"{ZERO}:"),
             why="auto is fsdp on several CUDA devices and ddp on several CPU processes",
         ),
-        cannot("resources.tensor", "tensor parallelism is not translated yet", kind="todo", see=see),
+        tensor,
     )
 
 

@@ -24,7 +24,6 @@ from backends.mapping.rows import (
     same,
 )
 from backends.mapping.schedule import warmup_steps
-from backends.report import Kind
 
 ARGUMENTS = HF + "training_args.py"
 
@@ -119,9 +118,10 @@ def attention() -> Row:
         if word == "flash":
             raise Unsupported(
                 "train.attention",
-                "the package flash-attn is not in the environment; sdpa calls torch's own flash kernel where it can",
-                kind="todo",
-                see=HF + "modeling_flash_attention_utils.py",
+                "flash-attn has no wheels on the package index, only a source that wants CUDA's compiler and torch first; sdpa calls "
+                "torch's own flash kernel where it can",
+                kind="waiting",
+                see="https://github.com/Dao-AILab/flash-attention/issues/1531",
                 fallback={"attn_implementation": "sdpa", f"{LAUNCH}:attention": "auto"},
             )
         return "eager" if word == "eager" else "sdpa", word
@@ -141,22 +141,29 @@ _OPTIMIZERS = {
     "paged_adamw_8bit": "paged_adamw_8bit",
     "adafactor": "adafactor",
     "sgd": "sgd",
+    "muon": "adamw_torch",
 }
+MUON = "https://github.com/pytorch/pytorch/blob/v2.13.0/torch/optim/_muon.py"
 
 
-def optimizer(muon: tuple[Kind, str, str]) -> Row:
-    """transformers' name of the optimizer; AdamW has a second one for a single kernel. `muon`: why there is none."""
-    keys = ("optim", f"{LAUNCH}:fused")
-    turned = {native: word for word, native in _OPTIMIZERS.items()} | {"adamw_torch_fused": "adamw"}
+def optimizer() -> Row:
+    """transformers' name of the optimizer; AdamW has a second one for a single kernel. It has none for Muon, which our trainer classes
+    make of torch's (shims/tune_muon.py).
+    """
+    keys = ("optim", f"{TRAINER}:muon", f"{LAUNCH}:fused")
+    turned = {native: word for word, native in _OPTIMIZERS.items() if word != "muon"} | {"adamw_torch_fused": "adamw"}
 
     def to(word: str, fused: bool | None, context: Context) -> Values:
         one = word == "adamw" and (context.accelerator == "cuda" if fused is None else fused)
-        if word == "muon":
-            kind, why, see = muon
-            raise Unsupported("optim.name", why, kind=kind, see=see, fallback={keys[0]: "adamw_torch", keys[1]: fused})
-        return "adamw_torch_fused" if one else _OPTIMIZERS[word], fused
+        if word == "muon" and context.devices * context.hosts > 1:
+            why = "torch's Muon takes whole matrices, and is for one device"
+            raise Unsupported("optim.name", why, see=MUON, fallback=dict(zip(keys, ("adamw_torch", ABSENT, fused), strict=True)))
+        return "adamw_torch_fused" if one else _OPTIMIZERS[word], True if word == "muon" else ABSENT, fused
 
-    return couple(("optim.name", "optim.fused"), keys, to, lambda name, fused, _: (turned[name], fused), status="same")
+    def back(name: str, muon: Value, fused: Value, _: Context) -> Values:
+        return ("muon" if muon is True else turned[name]), fused
+
+    return couple(("optim.name", "optim.fused"), keys, to, back, status="same", absent=keys[1:2])
 
 
 def schedule(see: str) -> tuple[Row, ...]:

@@ -14,6 +14,7 @@ Whoever names them has a class for each method: `class Dpo(Prepared, DPOTrainer)
     neftune_alpha  null or the alpha of NEFTune's noise; only with `rows`
     start         safetensors with A and B of LoRA in Hugging Face names; null: as PEFT draws them
     train_fully   words of method.lora.train_fully; only with an adapter
+    muon          true: Muon for the matrices inside the layers, AdamW for the rest (tune_muon.py)
     liger         true: Liger's kernels in the place of the model's own, where weights are bfloat16 (in float32 sums are as they are written)
 
 `metrics.jsonl` in the output folder gets a line for each step and each evaluation, with figures in full.
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import tune_checkpoints
+import tune_muon
 import tune_noise
 import tune_shared
 import tune_trackers
@@ -102,6 +104,17 @@ class Exact:
         every = self.wish["decay_on"] == "all"
         # ds_shape: ZeRO 3 leaves an empty vector in place of a weight
         return [name for name, p in model.named_parameters() if every or len(getattr(p, "ds_shape", p.shape)) > 1]
+
+    def create_optimizer(self, *args: Any, **kw: Any) -> Any:
+        """transformers has no word for Muon."""
+        if not self.wish.get("muon"):
+            return super().create_optimizer(*args, **kw)
+        if self.optimizer is None:
+            betas = (self.args.adam_beta1, self.args.adam_beta2)
+            decays = self.get_decay_parameter_names(self.model)
+            given = {"lr": self.args.learning_rate, "weight_decay": self.args.weight_decay, "eps": self.args.adam_epsilon}
+            self.optimizer = tune_muon.muon(self.model, betas=betas, decays=decays, **given)
+        return self.optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LambdaLR:
         """Step k (from 1) runs with f(k - 1): a linear warm-up, then constant, linear or cosine down to `min_ratio`.

@@ -81,14 +81,14 @@ def begin(
     return Runs({name: _SERVICES[name](about) for name in trackers}, names)
 
 
-def name_wandb() -> None:
+def name_wandb(project: str) -> None:
     """Have a trainer's own run at wandb named, described and kept like ours, whose metrics go by the trainer's names."""
     import wandb
 
     begin_run = wandb.init
 
     def init(**given: Any) -> Any:
-        about = _about(given.get("project"), given.get("name"), None, Path("out").resolve())
+        about = _about(project, given.get("name"), None, Path("out").resolve())
         return begin_run(**{**given, **_wandb_arguments(about)})
 
     wandb.init = init

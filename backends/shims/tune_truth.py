@@ -9,6 +9,7 @@ truth.json:
     answers             null or a file with a line for each step of grpo: its answers, see tune_truth_losses.grpo
     adapter             null or {kind: lora|qlora|dora, start, alpha, nf4 (a library), quantized (ends of layers' names), whole (words of
                         method.lora.train_fully)}: A and B begin as in `start`, everything but `whole` is frozen
+    optimizer           adamw (if not there), sgd or muon
     lr, betas, eps, weight_decay, decay_on (all|matrices), clip (null or the largest norm of the gradient)
     neftune             null or {alpha, seed} of the noise on embeddings (arXiv:2310.05914)
     schedule            {kind: constant|linear|cosine, warmup (steps) or share, min_ratio}
@@ -39,6 +40,7 @@ import torch
 from safetensors.torch import load_file
 from tune_truth_losses import DEVICE, METHODS, Models, tensor
 from tune_truth_model import Adapter, Model, Weights, nf4, read_model
+from tune_truth_steps import optimizer_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,26 +100,6 @@ def factor(step: int, steps: int, kind: str, warmup: int = 0, share: float | Non
     return left if kind == "constant" else min_ratio + (1 - min_ratio) * left
 
 
-class AdamW:
-    """arXiv:1711.05101, algorithm 2: the decay is decoupled and times the learning rate."""
-
-    def __init__(self, params: list[torch.Tensor], betas: list[float], eps: float, weight_decay: float, decay_on: str) -> None:
-        self.params, self.betas, self.eps, self.count = params, betas, eps, 0
-        self.decays = [weight_decay if decay_on == "all" or p.ndim > 1 else 0.0 for p in params]
-        self.means, self.squares = ([torch.zeros_like(p) for p in params] for _ in range(2))
-
-    @torch.no_grad()
-    def step(self, lr: float, slopes: list[torch.Tensor]) -> None:
-        """Move the weights."""
-        self.count += 1
-        one, two = self.betas
-        for p, decay, mean, square, slope in zip(self.params, self.decays, self.means, self.squares, slopes, strict=True):
-            mean.lerp_(slope, 1 - one)
-            square.mul_(two).add_(slope * slope, alpha=1 - two)
-            p.mul_(1 - lr * decay)
-            p.sub_(lr * (mean / (1 - one**self.count)) / ((square / (1 - two**self.count)).sqrt() + self.eps))
-
-
 def adapter_of(wish: dict[str, Any], weights: Weights) -> Adapter | None:
     """A and B of the start; DoRA's lengths are those of the rows of the base."""
     if not wish:
@@ -149,17 +131,17 @@ def base_of(wish: dict[str, Any]) -> tuple[dict[str, Any], Weights]:
     return facts, {name: value.to(DEVICE) for name, value in weights.items()}
 
 
-def models_of(wish: dict[str, Any]) -> tuple[Models, list[torch.Tensor]]:
+def models_of(wish: dict[str, Any]) -> tuple[Models, Weights]:
     """The models of a run, and what of them is trained."""
     facts, weights = base_of(wish)
     adapter = adapter_of(wish["adapter"], weights)
-    params = list((adapter.weights if adapter else weights).values())
+    params = dict(adapter.weights if adapter else weights)
     if adapter and "score.weight" in weights:
-        params.append(weights["score.weight"])  # PEFT trains the head of a reward model beside its adapter
+        params["score.weight"] = weights["score.weight"]  # PEFT trains the head of a reward model beside its adapter
     if adapter:
-        params += [weights[name] for name in whole_of(wish["adapter"].get("whole") or (), weights)]
+        params |= {name: weights[name] for name in whole_of(wish["adapter"].get("whole") or (), weights)}
     start = Model(facts, {name: value.clone() for name, value in weights.items()})
-    for p in params:
+    for p in params.values():
         p.requires_grad_()
     policy = Model(facts, weights, adapter)
     taught = wish["teacher"] and read_model(wish["teacher"])
@@ -170,11 +152,12 @@ def models_of(wish: dict[str, Any]) -> tuple[Models, list[torch.Tensor]]:
 def train(wish: dict[str, Any], most: int | None = None) -> dict[str, Any]:
     """All steps, or `most` of them; the evaluation; the exported models."""
     loss_of, settings = METHODS[wish["kind"]], wish["settings"]
-    models, params = models_of(wish)
+    models, named = models_of(wish)
+    params = list(named.values())
     batches, steps = batches_of(wish)
     noise = wish.get("neftune")
     pad = json.loads(Path(wish["data"], "manifest.json").read_text())["pad_id"] if noise else None
-    optimizer = AdamW(params, wish["betas"], wish["eps"], wish["weight_decay"], wish["decay_on"])
+    optimizer = optimizer_of(wish, named)
     out: dict[str, Any] = {"loss": [], "grad_norm": []}
     for step, rows in enumerate(batches[:most]):
         if noise:

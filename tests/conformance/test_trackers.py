@@ -70,6 +70,22 @@ def test_every_service_has_the_same_run(tune, home, trainer_python, monkeypatch,
         assert list(out.glob("trackio/*.db"))
 
 
+@pytest.mark.trainer
+@pytest.mark.thorough
+def test_a_run_that_tunix_begins_at_wandb_is_ours(tune, home, monkeypatch):
+    """MaxText's LoRA trains by Tunix, which begins a run of its own: it has the job's name, the recipe's project and settings."""
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    (tune.cwd / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("a b c", "b c d", "c d a", "d")))
+    (tune.cwd / "r.yaml").write_text(
+        RECIPE.replace("tensorboard, wandb, mlflow", "tensorboard, wandb") + "method: {adapter: lora}\n"
+    )
+    job = tune("submit", "r.yaml", "--to", "maxtext", "--follow").stdout.strip()
+    work = home / "jobs" / job / "1" / "work"
+    [record] = (work / "out").glob("wandb/offline-run-*/run-*.wandb")
+    raw = record.read_bytes()
+    assert [word for word in (job, "mine", "optim.lr", "loss", f"tune status {job}") if word.encode() not in raw] == []
+
+
 def test_a_key_is_only_asked_for_online(tune, monkeypatch):
     """Online wandb wants its key as a secret of the job, and says so before anything is submitted."""
     monkeypatch.delenv("WANDB_API_KEY", raising=False)

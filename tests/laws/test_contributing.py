@@ -24,7 +24,7 @@ def changed(tmp_path_factory):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
     blocks = list(BLOCK.finditer((ROOT / "CONTRIBUTING.md").read_text("utf-8")))
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     for block in blocks:
         put(root / block["file"], block["where"], block["anchor"], re.sub(r"^ *\+ ", "", block["text"], flags=re.M))
 

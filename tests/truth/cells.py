@@ -135,6 +135,7 @@ MORE = [
     *(Cell("axolotl", kind, "lora") for kind in ("dpo", "ipo", "orpo", "kto", "simpo", "reward")),
     Cell("axolotl", "grpo", "lora", unlike=MEANS),
     *(Cell("axolotl", kind, "dora") for kind in ("sft", "dpo")),
+    Cell("unsloth", "sft", "dora"),
     *(Cell("axolotl", kind, "qlora", unlike=MIDDLES) for kind in ("sft", "dpo")),
     Cell("torchtune", "dpo"),
     *(Cell("torchtune", "dpo", "lora", micro=micro) for micro in (1, 4)),

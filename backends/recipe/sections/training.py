@@ -49,7 +49,9 @@ class Optim(Section):
     """
 
     name: Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "adafactor", "muon", "sgd"] = "adamw"
-    """`*_8bit`: state in 8 bits; `paged`: moved to main memory under pressure."""
+    """`*_8bit`: state in 8 bits; `paged`: moved to main memory under pressure. `muon`: for the matrices inside the layers, with steps of
+    the size of AdamW's (arXiv:2502.16982), and AdamW for the rest.
+    """
     fused: bool | None = None
     """One kernel for the whole step; null: on CUDA. The same result."""
     lr: Annotated[float, Limits(gt=0)]

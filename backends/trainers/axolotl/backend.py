@@ -14,7 +14,7 @@ from backends.hf.names import respelled
 from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.launch import LAUNCH, identity, resources
 from backends.mapping.methods import distill_idle
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Values, Variant, couple
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Values, Variant, cannot, couple
 from backends.plan import Step
 from backends.recipe.leaves import PROJECT
 from backends.trainers.axolotl import data, method, train
@@ -62,6 +62,9 @@ _STRATEGIES: dict[str, Flat] = {
     "zero": {**_NONE, "deepspeed": hf.ZERO},
 }
 
+_MANY = SEE + "utils/distributed.py"
+_TENSOR = cannot("resources.tensor", "tensor parallelism is not translated yet", kind="todo", see=_MANY)
+
 
 def rows(variant: Variant) -> tuple[Row, ...]:
     """All rows, in the schema's order."""
@@ -82,7 +85,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *method.qat(variant),
         *(data.native(variant) if variant.native else data.shared()),
         *train.train(variant),
-        *resources(*hf.devices(_STRATEGIES, tuple(_NONE)[1:], SEE + "utils/distributed.py")),
+        *resources(*hf.devices(_STRATEGIES, tuple(_NONE)[1:], _MANY, tensor=_TENSOR)),
     )
 
 

@@ -41,7 +41,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
         hf.reentrant(BUILDER),
         hf.attention(),
         fused(variant),
-        hf.optimizer(("waiting", "axolotl's Muon leaves norms and biases as they are", SEE + "contribs/mit/muon/muon.py")),
+        hf.optimizer(),
         *hf.schedule(BUILDER),
         *saving.evaluation(named=False),
         *saving.checkpoints(_unresumed, SEE + "core/builders/causal.py"),

@@ -95,8 +95,8 @@ def _compiling(variant: Variant) -> Row:
         why = "LitGPT's fine-tuning does not compile; with data.rendering: shared our data module does"
         return cannot("train.compile", why, supported=(None, False), see=FINETUNE)
     if variant.adapter == "qlora":
-        why = "compiling over a quantized base is not tried yet"
-        return cannot("train.compile", why, supported=(None, False), kind="todo", see=LORA)
+        why = "LitGPT's fine-tuning does not compile; our data module compiles blocks whose weights are not quantized"
+        return cannot("train.compile", why, supported=(None, False), see=LORA)
     return default_for_null(
         "train.compile",
         "data.init_args.compile",
@@ -186,7 +186,7 @@ _OPTIMIZERS = {
 }
 _NO_OPTIMIZER: dict[str, tuple[Kind, str]] = {
     "adafactor": ("never", "torch's Adafactor multiplies the rate by the size of each weight"),
-    "muon": ("todo", "torch's Muon takes matrices only, and LitGPT one optimizer for all weights"),
+    "muon": ("never", "LitGPT gives all weights to one optimizer, and Muon is for matrices inside the layers only"),
 }
 
 

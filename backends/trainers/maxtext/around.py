@@ -7,7 +7,7 @@ from backends.mapping.rows import Context, Row, Unsupported, Values, Variant, ca
 from backends.recipe.leaves import PROJECT
 from backends.report import Kind as Lack
 from backends.trainers.maxtext.data import JOB
-from backends.trainers.maxtext.method import PREFERS, SEE, TUNIX, tunix
+from backends.trainers.maxtext.method import PREFERS, SEE, tunix
 
 NEVER = 1_000_000_000
 """A checkpoint period that no run reaches: the last one is saved at the end."""
@@ -82,22 +82,19 @@ def around(variant: Variant) -> tuple[Row, ...]:
 
 
 def _trackers(variant: Variant) -> tuple[Row, ...]:
-    """MaxText's own: event files, and wandb where MaxText's loop trains."""
+    """MaxText's own: event files, and wandb where MaxText's loop trains. Where Tunix's does, Tunix begins a run of its own."""
     see = SEE + "common/metric_logger.py"
     keys = ("enable_tensorboard", "enable_wandb", f"{JOB}:wandb", "wandb_project_name", "wandb_run_name")
 
     def to(trackers: list[str], project: str | None, run: str | None, _: Context) -> Values:
-        wandb = "wandb" in trackers and not tunix(variant)
-        values = ("tensorboard" in trackers, wandb, wandb, project or PROJECT, run or "")
-        fallback = dict(zip(keys, values, strict=True))
+        wandb, named = "wandb" in trackers, project or PROJECT
+        values = ("tensorboard" in trackers, wandb and not tunix(variant), named if wandb else None, named, run or "")
         if lacking := [each for each in trackers if each in ("mlflow", "trackio")]:
+            fallback = dict(zip(keys, values, strict=True))
             raise Unsupported("log.trackers", f"MaxText has no {lacking[0]}", see=see, fallback=fallback)
-        if "wandb" in trackers and tunix(variant):
-            why = "Tunix starts a wandb run of its own beside MaxText's"
-            raise Unsupported("log.trackers", why, kind="todo", see=TUNIX + "metrics_logger.py", fallback=fallback)
         return values
 
-    def back(board: bool, wandb: bool, _wandb: bool, project: str, run: str, _: Context) -> Values:
+    def back(board: bool, _wandb: bool, wandb: str | None, project: str, run: str, _: Context) -> Values:
         chosen = [name for name, on in (("tensorboard", board), ("wandb", wandb)) if on]
         return chosen, None if project == PROJECT else project, run or None
 

@@ -28,16 +28,13 @@ from backends.mapping.rows import (
     Values,
     Variant,
     cannot,
-    choice,
     const,
     couple,
     everywhere,
-    handled_by_us,
     same,
 )
 from backends.metrics import Point
 from backends.plan import HEAD, PORT, RANK, Step
-from backends.report import Kind as Lack
 from backends.trainers.maxtext.around import around
 from backends.trainers.maxtext.data import JOB, batch, native, shared
 from backends.trainers.maxtext.method import (
@@ -52,15 +49,14 @@ from backends.trainers.maxtext.method import (
     preference,
     tunix,
 )
+from backends.trainers.maxtext.optimizer import optimizer
 from backends.trainers.maxtext.release import RELEASE
 from backends.trainers.maxtext.signs import SIGNS
 from backends.upstream.known_keys import KnownKeys
 
 _TYPES = SEE + "configs/types.py"
-_OPTIMIZERS = SEE + "optimizers/optimizers.py"
 _CHECKPOINTS = SEE + "common/checkpointing.py"
 _SPLIT = SEE + "utils/sharding.py"
-_MOMENTS = "https://github.com/google-deepmind/optax/blob/v0.2.6/optax/tree_utils/_tree_math.py"
 
 
 def _model(variant: Variant) -> Row:
@@ -182,57 +178,6 @@ def _care() -> tuple[Row, ...]:
     )
 
 
-def _optimizer() -> tuple[Row, ...]:
-    spared = [".*norm.*", ".*bias.*"]
-    others: tuple[Lack, str] = ("never", "MaxText has adamw, adam_pax, sgd and muon")
-    later: tuple[Lack, str] = ("todo", "not translated yet")
-    lacks = {**dict.fromkeys(("adamw_8bit", "paged_adamw_8bit", "adafactor"), others), **dict.fromkeys(("muon", "sgd"), later)}
-    return (
-        choice("optim.name", "opt_type", {"adamw": "adamw"}, otherwise=lacks, fallback="adamw", see=_OPTIMIZERS),
-        handled_by_us("optim.fused", "XLA compiles the whole step"),
-        couple(
-            ("optim.lr", "optim.min_lr"),
-            ("learning_rate", "learning_rate_final_fraction"),
-            lambda lr, low, _: (lr, low / lr),
-            lambda lr, share, _: (lr, lr * share),
-            why="schedules end at a share of the rate",
-        ),
-        couple(
-            ("optim.betas",),
-            ("adam_b1", "adam_b2"),
-            lambda v, _: tuple(v),
-            lambda one, two, _: ([one, two],),
-            status="approximated",
-            why="rounded to the type of the optimizer's state: 0.9 is 0.8984 with train.precision bf16, and 0.9 with the others",
-            see=_MOMENTS,
-        ),
-        same("optim.eps", "adam_eps"),
-        const("adam_eps_root", 0.0, "no setting asks for it"),
-        same("optim.weight_decay", "adam_weight_decay"),
-        couple(
-            ("optim.decay_on",),
-            ("adamw_mask",),
-            lambda on, _: ([] if on == "all" else spared,),
-            lambda mask, _: ("matrices" if mask else "all",),
-            why="patterns of what is spared",
-        ),
-        couple(
-            ("optim.schedule",),
-            ("lr_schedule_type", "wsd_decay_style", f"{JOB}:schedule"),
-            lambda kind, _: ("cosine" if kind == "cosine" else "wsd", "linear", kind),
-            lambda *values: (values[2],),
-            why="linear and constant are warm-up, stable, decay",
-        ),
-        couple(
-            ("optim.warmup_steps", "optim.warmup_share"),
-            (f"{JOB}:warmup_steps", f"{JOB}:warmup_share"),
-            lambda count, share, _: (count, share),
-            lambda count, share, _: (count, share),
-            why="warmup_steps_fraction: written on the host, which knows the steps",
-        ),
-    )
-
-
 _STRATEGIES = {
     "auto": (1, -1, False),
     "fsdp": (1, -1, False),
@@ -325,7 +270,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         _precision(variant),
         everywhere("train.seed", *seeds, *(("lora.json:seed",) if adapts(variant) else ())),
         *_care(),
-        *_optimizer(),
+        *optimizer(),
         *around(variant),
         *resources(*_devices(variant)),
         *_fixed(),

@@ -54,29 +54,42 @@ def _schedule() -> tuple[Row, ...]:
     )
 
 
-_OPTIMIZERS = {"adamw": "torch.optim.AdamW", "adamw_8bit": "torchao.optim.AdamW8bit", "sgd": "torch.optim.SGD"}
-_NO_OPTIMIZER: dict[str, tuple[Kind, str]] = {
-    "paged_adamw_8bit": ("todo", "torchtune's would be that of bitsandbytes, which its environment has not"),
-    "adafactor": ("todo", "torch's Adafactor has neither optim.betas nor optim.eps; not translated yet"),
-    "muon": ("never", "torchtune gives all weights to one optimizer, and Muon is for matrices inside the layers only"),
+_OPTIMIZERS = {
+    "adamw": "torch.optim.AdamW",
+    "adamw_8bit": "torchao.optim.AdamW8bit",
+    "paged_adamw_8bit": "bitsandbytes.optim.PagedAdamW8bit",
+    "sgd": "torch.optim.SGD",
+}
+_NO_OPTIMIZER = {
+    "adafactor": "torch's Adafactor multiplies the rate by the size of each weight",
+    "muon": "torchtune gives all weights to one optimizer, and Muon is for matrices inside the layers only",
 }
 
 
+def _refused(name: str, context: Context) -> str:
+    """Why there is no such optimizer here; empty where there is."""
+    if name == "paged_adamw_8bit" and context.accelerator != "cuda":
+        return "bitsandbytes pages its state from CUDA devices only"
+    if name == "paged_adamw_8bit" and context.devices * context.hosts > 1:
+        return "torchtune splits the weights over several devices, and bitsandbytes takes whole ones"
+    return _NO_OPTIMIZER.get(name, "")
+
+
 def _optimizer() -> Row:
-    """The optimizer, and what it takes: torchao's 8-bit one has a single kernel anyway, SGD neither betas nor eps."""
+    """The optimizer, and what it takes: those with state in 8 bits have a single kernel anyway, SGD neither betas nor eps."""
     ours = ("optim.name", "optim.decay_on", "optim.fused", "optim.betas", "optim.eps")
     theirs = tuple(f"optimizer.{key}" for key in ("_component_", "decay_on", "fused", "betas", "eps", "momentum"))
 
     def to(name: str, on: str, fused: bool | None, betas: list[float], eps: float, context: Context) -> Values:
-        known = name if name in _OPTIMIZERS else "adamw"
+        lack = _refused(name, context)
+        known = "adamw" if lack else name
         path = "tune_torchtune.adamw" if known == "adamw" and on != "all" else _OPTIMIZERS[known]
-        one = ABSENT if known == "adamw_8bit" else context.accelerator == "cuda" if fused is None else fused
+        one = ABSENT if known.endswith("8bit") else context.accelerator == "cuda" if fused is None else fused
         adam = (ABSENT, ABSENT, 0.0) if known == "sgd" else (betas, eps, ABSENT)
         values = (path, on if path.startswith("tune") else ABSENT, one, *adam)
         written = dict(zip(theirs, values, strict=True))
-        if known != name:
-            kind, why = _NO_OPTIMIZER[name]
-            raise Unsupported("optim.name", why, kind=kind, see=_FULL, fallback=written)
+        if lack:
+            raise Unsupported("optim.name", lack, see=_FULL, fallback=written)
         if known != "adamw" and on != "all":
             raise Unsupported("optim.decay_on", f"not translated for {name} yet", kind="todo", see=_FULL, fallback=written)
         return values

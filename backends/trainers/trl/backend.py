@@ -14,7 +14,7 @@ from backends.hf.arguments import trackers
 from backends.hf.method import grpo, preference
 from backends.mapping.launch import identity, resources
 from backends.mapping.methods import distill_idle
-from backends.mapping.rows import ABSENT, Flat, Row, Variant
+from backends.mapping.rows import ABSENT, Flat, Row, Variant, cannot
 from backends.plan import Step
 from backends.trainers.trl import method, train
 from backends.trainers.trl.method import SEE
@@ -37,6 +37,9 @@ _STRATEGIES: dict[str, Flat] = {
     "zero": {**_WHOLE, "deepspeed": hf.ZERO},
 }
 
+_MANY = SEE + "accelerate_configs/"
+_TENSOR = cannot("resources.tensor", "TRL trains on several devices by DDP, FSDP and DeepSpeed, and splits no matrix", see=_MANY)
+
 
 def rows(variant: Variant) -> tuple[Row, ...]:
     """All rows, in the schema's order. The trainer reads no files itself, so a native variant has the same."""
@@ -58,7 +61,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *method.qat(),
         *train.data(shape),
         *train.train(shape),
-        *resources(*hf.devices(_STRATEGIES, tuple(_WHOLE), SEE + "accelerate_configs/")),
+        *resources(*hf.devices(_STRATEGIES, tuple(_WHOLE), _MANY, tensor=_TENSOR)),
     )
 
 

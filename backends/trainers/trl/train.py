@@ -32,7 +32,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
             variant,
             precision=hf.precision("dtype"),
             memory=(offloads, hf.reentrant(SEE + "trainer/base_config.py")),
-            optimizer=hf.optimizer(("todo", "transformers' optimizers have no Muon", HF + "training_args.py")),
+            optimizer=hf.optimizer(),
             unresumed=_unresumed,
         ),
     )

@@ -46,7 +46,7 @@ def _patched() -> ModuleType:
 
 def keys() -> set[str]:
     """Arguments of its calls by section."""
-    known = {"resume_from_checkpoint"}
+    known = {"resume_from_checkpoint", "lora.use_dora"}  # the second by **kwargs, which go to PEFT
     for section, calls in CALLS.items():
         known |= {f"{section}.{name}" for call in calls for name in _arguments(*call) if name != "model"}
     made = _patched().SFTConfig

@@ -36,6 +36,8 @@ OWN = {
 }
 """Names of transformers and PEFT -> Unsloth's arguments; all others are keys of `training`."""
 
+_ONE = RELEASE.source("unsloth/_gpu_init.py")
+
 
 def rows(variant: Variant) -> tuple[Row, ...]:
     """All rows, in the schema's order."""
@@ -58,7 +60,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *arguments.data("max_length", "model.max_seq_length", why=why, see=SEE),
         arguments.batch(shape._replace(kind="sft"), SEE),
         *train.train(shape),
-        *resources(*one_device(SEE, "several devices are not tried with Unsloth yet")),
+        *resources(*one_device(_ONE, "in Unsloth's own words several GPUs are not yet supported (a beta on request)", "waiting")),
     )
     names = {key: OWN.get(key, f"training.{key}") for row in table for key in row.theirs if _is_argument(key)}
     return respelled(table, names)

@@ -6,7 +6,7 @@ from backends.hf import method as hf
 from backends.hf.names import TRAINER
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import kinds, no_qat
-from backends.mapping.rows import Context, Row, Unsupported, Values, Variant, const, couple
+from backends.mapping.rows import ABSENT, Context, Row, Values, Variant, const, couple
 from backends.report import Kind
 from backends.trainers.unsloth.release import RELEASE
 
@@ -14,8 +14,8 @@ SEE = RELEASE.source("unsloth/models/loader.py")
 CPU = RELEASE.source("unsloth/_cpu_init.py")
 
 _UNTRIED: tuple[Kind, str, str] = (
-    "todo",
-    "on a CPU Unsloth has text by SFTTrainer alone, and its trainers of preferences on a GPU are not tried yet",
+    "waiting",
+    "on a CPU Unsloth has SFTTrainer alone: its other trainers, patched for GPUs, could not be held against plain PyTorch",
     CPU,
 )
 KINDS = kinds(
@@ -36,15 +36,17 @@ def kind(variant: Variant) -> tuple[Row, ...]:
     )
 
 
-_ADAPTERS = {"none": (True, False), "lora": (False, False), "qlora": (False, True)}
-"""Our word -> full_finetuning, load_in_4bit."""
+_ADAPTERS: dict[str, Values] = {
+    "none": (True, False, ABSENT),
+    "lora": (False, False, ABSENT),
+    "qlora": (False, True, ABSENT),
+    "dora": (False, False, True),
+}
+"""Our word -> full_finetuning, load_in_4bit, use_dora."""
 
 
 def _adapters(word: str, context: Context) -> Values:
-    fallback = {"model.full_finetuning": False, "model.load_in_4bit": False}
-    hf.four_bits(word, context, fallback)
-    if word == "dora":
-        raise Unsupported("method.adapter", "DoRA is not tried with Unsloth yet", kind="todo", see=SEE, fallback=fallback)
+    hf.four_bits(word, context, {"model.full_finetuning": False, "model.load_in_4bit": False, "lora.use_dora": ABSENT})
     return _ADAPTERS[word]
 
 
@@ -54,10 +56,11 @@ def adapter(variant: Variant) -> tuple[Row, ...]:
     return (
         couple(
             ("method.adapter",),
-            ("model.full_finetuning", "model.load_in_4bit"),
+            ("model.full_finetuning", "model.load_in_4bit", "lora.use_dora"),
             _adapters,
-            lambda full, four, _: (turned[full, four],),
-            why="Unsloth's own default is a base in 4 bits",
+            lambda full, four, dora, _: (turned[full, four, dora],),
+            absent=("lora.use_dora",),
+            why="Unsloth's own default is a base in 4 bits; DoRA is LoRA with use_dora, which it hands on to PEFT",
         ),
         const("model.load_in_8bit", False, "no setting asks for it"),
         const(f"{LAUNCH}:lora", variant.lora, "there is a step that draws A and B"),
@@ -77,4 +80,6 @@ def lora(variant: Variant) -> tuple[Row, ...]:
 
 def qat() -> tuple[Row, ...]:
     """method.qat."""
-    return no_qat("todo", "Unsloth's qat_scheme is not translated yet", SEE)
+    return no_qat(
+        "waiting", "on a CPU Unsloth drops qat_scheme without a word, so that it could not be held against plain PyTorch", CPU
+    )

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from backends.hf import arguments
 from backends.hf import train as hf
-from backends.hf.names import HF
-from backends.mapping.rows import Context, Row, Unsupported, Value, Values, Variant, couple
+from backends.mapping.rows import ABSENT, Context, Row, Unsupported, Value, Values, Variant, couple
 from backends.trainers.unsloth.method import CPU, SEE
 
 
@@ -70,11 +69,11 @@ def _memory(variant: Variant) -> Row:
 
 def _optimizer() -> Row:
     """On a CPU Unsloth takes the fused AdamW, and makes it of every optimizer in 8 bits."""
-    row = hf.optimizer(("todo", "transformers' optimizers have no Muon", HF + "training_args.py"))
+    row = hf.optimizer()
 
     def to(word: str, fused: bool | None, context: Context) -> Values:
         if context.accelerator == "cpu" and "8bit" in word:
-            fallback = {"optim": "adamw_torch_fused", row.theirs[1]: fused}
+            fallback = {"optim": "adamw_torch_fused", row.theirs[1]: ABSENT, row.theirs[2]: fused}
             raise Unsupported("optim.name", "on a CPU Unsloth makes AdamW of it in silence", see=CPU, fallback=fallback)
         made, *rest = row.to(word, fused, context)
         return "adamw_torch_fused" if context.accelerator == "cpu" and made == "adamw_torch" else made, *rest

@@ -6,7 +6,7 @@
 maxtext.json: `{"kind": sft|pretrain|dpo|orpo|distill, "model": folder, "data": the data step's folder or null, "weights": the link of
 convert.json, "teacher": folder or null, whose weights are the link teacher-weights, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
 number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "eval_every_share": share or null, "eval_on_start": bool, "block": tokens that sequences
-are multiples of, "devices": 1, "hosts": 1, "accelerator": "cpu", "parts": of a step that Tunix trains, "keep": checkpoints that remain or null, "wandb": bool}`.
+are multiples of, "devices": 1, "hosts": 1, "accelerator": "cpu", "parts": of a step that Tunix trains, "keep": checkpoints that remain or null, "wandb": the project there or null}`.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def _surroundings(wish: Mapping[str, Any]) -> None:
     for name in [name for name in os.environ if name.startswith("M_")]:
         del os.environ[name]
     if wish["wandb"]:
-        tune_trackers.name_wandb()
+        tune_trackers.name_wandb(wish["wandb"])
     else:
         os.environ["WANDB_MODE"] = "disabled"
     if wish["accelerator"] == "cpu":

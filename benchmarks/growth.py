@@ -1,51 +1,107 @@
-"""How the controller's work grows with the number of queued jobs: figures for each size, and the exponents of their growth.
+"""How the controller's work grows with the number of queued jobs: figures for each size and store, and the exponents of their growth.
 
-    uv run python benchmarks/growth.py [--sizes 100 1000 10000] [--slots 16] [--widths 1 4 16] [--ends 200]
+    uv run python benchmarks/growth.py [--stores sqlite postgres] [--sizes 100 1000 10000] [--slots 16] [--ends 200] [--whole]
 
-The jobs are `true`, given as plans, so that what is measured is tune itself. For each size, in a fresh state folder:
-the jobs ended a second and the controller's CPU for each of them (the first `--ends` of the queue); with all slots held by jobs that
-sleep, the share of a core that the controller takes in 10 s, and `tune wait` with the names of all jobs; then `tune status --json`
-and `tune cancel --all-of`, in seconds of the clock and, for status, of its own CPU. An exponent of 0 means that the number of queued
-jobs does not matter, 1 that twice the jobs take twice the time. At last the rate by the number of slots, beside that of the first.
+The jobs are `true`, given as plans, so that what is measured is tune itself. Each figure has a fresh state folder, and in PostgreSQL
+(Debian's, a server of its own, which waits for the disk) a fresh database.
 
-The CPU is what can be compared on a machine that is busy with other things; a rate of the clock only with others of one run.
-TUNE_STORE measures PostgreSQL; all jobs of the benchmark are then in that database, so give it one of its own.
+    first/s, last/s   jobs ended a second: the first `--ends` of the queue, and the last ones, when all between them have ended (they are
+                      cancelled; with `--whole` they run, which takes minutes), and milliseconds of the controller's CPU for each
+    idle %            of a core that the controller takes with all slots held by jobs that sleep, while a third of the queue waits for a
+                      slot, a third is held, a third waits for another job (`--after`); and that `tune wait` with all their names takes
+    status, json ms   `tune status` and `tune status --json`: seconds of the clock, and of their own CPU; the best of three
+    cancel s          `tune cancel --all-of`: of the clock, and of the CPU of it and the controller together
+
+An exponent of 0 means that the number of queued jobs does not matter, 1 that twice the jobs take twice the time. At last the rate by
+the number of slots, beside that of the first. On a machine that is busy with other things the CPU can be compared; a rate of the
+clock only with others of one run.
 """
 
 import argparse
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from backends.plan import Environment, Plan, Promise, Step
 from orchestrator.daemon.client import BOOT, wake
 from orchestrator.home import Home
-from orchestrator.store import NewJob, open_store
+from orchestrator.store import NewJob, Store, open_store
+from orchestrator.store.dependencies import AFTER, Dependency
 from orchestrator.store.requests import JobRequest
+from orchestrator.store.rows import HELD, held
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node
+from tests.unit.store.conftest import control
 
 ROOT = Path(__file__).parents[1]
-IDLE = 10.0
+IDLE = 6.0
+NUMBER = count()
 
 
-def queue(home: Home, prefix: str, count: int, script: str, slots: int) -> None:
-    """Queue jobs of one shell step, without waking anything."""
+@contextmanager
+def postgres() -> Iterator[str]:
+    """Folder of the socket of a PostgreSQL server, which lives as long as this."""
+    folder = Path(tempfile.mkdtemp(prefix="tune-pg-"))
+    if os.getuid() == 0:
+        shutil.chown(folder, "postgres")
+    try:
+        control(folder, "initdb", "-A", "trust", "-U", "tune", "-E", "UTF8", "--locale=C.UTF-8")
+        options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
+        control(folder, "pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
+        try:
+            yield str(folder)
+        finally:
+            control(folder, "pg_ctl", "-m", "immediate", "stop")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fresh(folder: Path, server: str) -> Home:
+    """A new state folder, and where there is a server a new database for it."""
+    name = f"growth{next(NUMBER)}"
+    if server:
+        import psycopg  # noqa: PLC0415  # only where it is measured
+
+        with psycopg.connect(f"postgresql://tune@/postgres?host={server}", autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        os.environ["TUNE_STORE"] = f"postgresql://tune@/{name}?host={server}"
+    return Home(folder / name).make()
+
+
+def opened(home: Home) -> Store:
+    return open_store(home.store, home.owner)
+
+
+def queue(home: Home, prefix: str, number: int, script: str, slots: int, behind: str = "") -> list[str]:
+    """Queue jobs of one shell step, without waking anything; their ids. With a job to wait `behind`, a third each waits so, is held,
+    and waits for a slot.
+    """
     reading = {"every": 1, "first_lr": 0.0, "accumulation": 1}
     step = Step("train", ("/bin/sh", "-c", script))
     environment = Environment("litgpt", "/bin/sh")
     plan = Plan("growth", "litgpt", environment, (), (step,), (), (), (), Promise(None, ()), (), reading)
     request = JobRequest(plan, (Candidate.of("local", "local", [Node("local", slots)]),))
     packed, lane = request.packed(), request.lane
-    with open_store(home.store) as store:
-        for n in range(count):
-            store.add_job(NewJob(f"{prefix}-{n:05}", "growth", "litgpt", "local", "d", packed, lane=lane), time.time())
+    jobs = []
+    for n in range(number):
+        job = NewJob(f"{prefix}-{n:05}", "growth", "litgpt", "local", "d", packed, lane=lane)
+        if behind and n % 3 == 1:
+            job = job._replace(not_before=HELD, detail=held(job.id))
+        if behind and n % 3 == 2:
+            job = job._replace(not_before=AFTER, detail=f"waits for {behind} to end", after=(Dependency(behind, "ended"),))
+        jobs.append(job)
+    with opened(home) as store:
+        store.add_jobs(jobs, time.time())
+    return [job.id for job in jobs]
 
 
 def controller(home: Home) -> int:
@@ -68,85 +124,80 @@ def cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def seconds(home: Home, *args: str) -> float:
-    """Of one command."""
+def command(home: Home, *args: str) -> tuple[float, float]:
+    """Seconds of one command, and of its CPU."""
+    before, began = os.times(), time.perf_counter()
     env = {**os.environ, "TUNE_HOME": str(home.path), "PYTHONPATH": str(ROOT)}
-    began = time.perf_counter()
     subprocess.run([sys.executable, "-m", "orchestrator.cli", *args], env=env, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - began
+    took, after = time.perf_counter() - began, os.times()
+    return took, after.children_user + after.children_system - before.children_user - before.children_system
 
 
-def states(home: Home, state: str, prefix: str) -> int:
+def states(store: Store, state: str, prefix: str) -> int:
     """How many jobs whose ids begin so are in a state."""
-    with open_store(home.store) as store:
-        found = store._database.read("SELECT count(*) FROM jobs WHERE state = ? AND id LIKE ?", (state, f"{prefix}-%"))
-        return found[0][0]
+    found = store._database.read("SELECT count(*) FROM jobs WHERE state = ? AND id LIKE ?", (state, f"{prefix}-%"))
+    return int(found[0][0])
 
 
-def drain(folder: Path, size: int, slots: int, ends: int) -> tuple[float, float]:
-    """Jobs ended a second, and milliseconds of the controller's CPU for each, at the head of a queue."""
-    home = Home(folder / f"drain-{size}").make()
-    queue(home, f"d{size}", size, "true", slots)
-    wake(home)
-    pid = controller(home)
-    while states(home, "FAILED", f"d{size}") == 0:  # a job that trains nothing is no success
-        time.sleep(0.01)
-    first, began, spent = states(home, "FAILED", f"d{size}"), time.monotonic(), cpu(pid)
-    while (ended := states(home, "FAILED", f"d{size}")) < min(size, ends + first):
+def ending(store: Store, pid: int, prefix: str, until: int) -> tuple[float, float]:
+    """Jobs ended a second, and milliseconds of the controller's CPU for each, until so many have ended."""
+    first, began, spent = states(store, "FAILED", prefix), time.monotonic(), cpu(pid)
+    while (ended := states(store, "FAILED", prefix)) < until:
         time.sleep(0.05)
-    done = ended - first
-    out = done / (time.monotonic() - began), (cpu(pid) - spent) / done * 1e3
+    done = max(ended - first, 1)
+    return done / (time.monotonic() - began), (cpu(pid) - spent) / done * 1e3
+
+
+def drain(home: Home, size: int, slots: int, ends: int, *, whole: bool = False) -> tuple[float, ...]:
+    """The rate and the CPU at the head of a queue, and at its end."""
+    ids = queue(home, "d", size, "true", slots)
+    wake(home)
+    pid, part = controller(home), min(ends, size // 2)
+    with opened(home) as store:
+        while not states(store, "FAILED", "d"):  # a job that trains nothing is no success
+            time.sleep(0.01)
+        head = ending(store, pid, "d", part)
+        if not whole and size > 2 * part:
+            store.ask_all(ids[part + 4 * slots : size - part], "cancel")
+            wake(home)
+            while states(store, "CANCELLED", "d") < size - 2 * part - 4 * slots:
+                time.sleep(0.05)
+        else:
+            ending(store, pid, "d", size - part)
+        left = size - states(store, "CANCELLED", "d")
+        tail = ending(store, pid, "d", left)
     os.kill(pid, signal.SIGKILL)
-    return out
+    return *head, *tail
 
 
-def waiting(home: Home, ids: Sequence[str]) -> float:
-    """Percent of a core that `tune wait` takes with these names, once it has looked them up."""
-    env = {**os.environ, "TUNE_HOME": str(home.path), "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", "wait", *ids], env=env, stdout=subprocess.DEVNULL)
-    time.sleep(5)
-    spent = cpu(process.pid)
-    time.sleep(IDLE)
-    share = (cpu(process.pid) - spent) / IDLE * 100
-    process.kill()
-    process.wait()
-    return share
-
-
-def own_cpu(home: Home, *args: str) -> float:
-    """Seconds of CPU of one command."""
-    before = os.times()
-    seconds(home, *args)
-    after = os.times()
-    return after.children_user + after.children_system - before.children_user - before.children_system
-
-
-def idle(folder: Path, size: int, slots: int) -> tuple[float, ...]:
-    """Percent of a core that a controller and a `tune wait` take with nothing to do, milliseconds of `tune status` and of its CPU,
-    seconds of `tune cancel --all-of`.
-    """
-    home = Home(folder / f"idle-{size}").make()
-    queue(home, f"s{size}", slots, "sleep 1000", slots)
-    queue(home, f"i{size}", size, "true", slots)
+def idle(home: Home, size: int, slots: int) -> tuple[float, ...]:
+    """Of a controller with nothing to do and of the commands beside it, as at the top."""
+    queue(home, "s", slots, "sleep 1000", slots)
+    ids = queue(home, "i", size, "true", slots, behind="s-00000")
     wake(home)
     pid = controller(home)
-    while states(home, "RUNNING", f"s{size}") < slots:
-        time.sleep(0.05)
-    time.sleep(2)
-    spent = cpu(pid)
+    with opened(home) as store:
+        while states(store, "RUNNING", "s") < slots:
+            time.sleep(0.05)
+    env = {**os.environ, "TUNE_HOME": str(home.path), "PYTHONPATH": str(ROOT)}
+    waits = subprocess.Popen([sys.executable, "-m", "orchestrator.cli", "wait", *ids], env=env, stdout=subprocess.DEVNULL)
+    time.sleep(5)
+    spent = cpu(pid), cpu(waits.pid)
     time.sleep(IDLE)
-    share = (cpu(pid) - spent) / IDLE * 100
-    waits = waiting(home, [f"i{size}-{n:05}" for n in range(size)])
-    status = min(seconds(home, "status", "--json") for _ in range(3)) * 1e3
-    spent = min(own_cpu(home, "status", "--json") for _ in range(3)) * 1e3
-    return share, waits, status, spent, seconds(home, "cancel", "--all-of", "growth")
+    shares = [(cpu(each) - before) / IDLE * 100 for each, before in zip((pid, waits.pid), spent, strict=True)]
+    waits.kill()
+    waits.wait()
+    looks = [min(command(home, "status", *words) for _ in range(3)) for words in ((), ("--json",))]
+    before = cpu(pid)
+    took, own = command(home, "cancel", "--all-of", "growth")
+    return *shares, *(1e3 * each for look in looks for each in look), took, own + cpu(pid) - before
 
 
 def widths(folder: Path, slots: Sequence[int], ends: int) -> None:
     """The rate with so many slots."""
     first = 0.0
     for number in slots:
-        rate, spent = drain(folder / f"width-{number}", ends + 2 * number + 20, number, ends)
+        rate, spent = drain(fresh(folder, ""), 2 * ends, number, ends)[:2]
         first = first or rate
         print(
             f"{number:4} slots {rate:8.2f} ended/s, {rate / first:.2f} x the first, {spent:.2f} ms of the controller's CPU each",
@@ -161,23 +212,42 @@ def exponent(sizes: Sequence[int], values: Sequence[float]) -> float:
     return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
 
 
+HEADS = ("queued", "first/s", "CPU ms", "last/s", "CPU ms", "idle %", "wait %")
+HEADS += ("status ms", "its CPU", "json ms", "its CPU", "cancel s", "its CPU s")
+
+
+def table(folder: Path, server: str, args: argparse.Namespace) -> None:
+    """All sizes in one store, and the exponents."""
+    print(f"{'PostgreSQL' if server else 'SQLite'}\n" + "".join(f"{head:>10}" for head in HEADS), flush=True)
+    rows = []
+    for size in args.sizes:
+        rates = drain(fresh(folder, server), size, args.slots, args.ends, whole=args.whole)
+        rows.append((*rates, *idle(fresh(folder, server), size, args.slots)))
+        print(f"{size:10}" + "".join(f"{value:10.2f}" for value in rows[-1]), flush=True)
+    if len(rows) > 1:
+        print(f"{'exponent':>10}" + "".join(f"{exponent(args.sizes, column):10.2f}" for column in zip(*rows, strict=True)))
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stores", nargs="+", choices=["sqlite", "postgres"], default=["sqlite", "postgres"])
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--slots", type=int, default=16)
-    parser.add_argument("--widths", type=int, nargs="*", default=[1, 4, 16])
+    parser.add_argument("--widths", type=int, nargs="*", default=[1, 16])
     parser.add_argument("--ends", type=int, default=200)
+    parser.add_argument("--whole", action="store_true")
     args = parser.parse_args()
-    heads = ("queued", "ended/s", "CPU ms/job", "idle %", "wait %", "status ms", "its CPU ms", "cancel s")
-    print("".join(f"{head:>12}" for head in heads))
-    rows = []
+    os.environ.pop("TUNE_STORE", None)
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        for size in args.sizes:
-            rows.append((*drain(Path(folder), size, args.slots, args.ends), *idle(Path(folder), size, args.slots)))
-            print(f"{size:12}" + "".join(f"{value:12.2f}" for value in rows[-1]), flush=True)
-        if len(rows) > 1:
-            print(f"{'exponent':>12}" + "".join(f"{exponent(args.sizes, column):12.2f}" for column in zip(*rows, strict=True)))
-        widths(Path(folder), args.widths, args.ends)
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"  # as an installation has it
+        if "sqlite" in args.stores:
+            table(Path(folder), "", args)
+            widths(Path(folder), args.widths, args.ends // 2)
+        if "postgres" in args.stores:
+            with postgres() as server:
+                table(Path(folder), server, args)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,6 @@ from orchestrator.monitoring.metrics import points, row_counts, summed, thin
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.fingerprints import WAY_OUT, changed
 from orchestrator.store import Active, Changes, JobStart, Store
-from orchestrator.store.requests import JobRequest
 from orchestrator.targets.node import Placement
 from orchestrator.transports.base import AttemptStatus
 
@@ -67,8 +66,7 @@ class Controller:
         job = active.job
         known = self.cases.get(job.id)
         if known is None or known.attempt != job.attempt:
-            request = JobRequest.unpacked(self.store.request(job.id))
-            known = self.cases[job.id] = ActiveAttempt.of(active, request)
+            known = self.cases[job.id] = ActiveAttempt.of(active, self.queue.request(job.id))
         return known
 
     def look(self, *, start: bool = True, patience: float = 0.0) -> int:
@@ -81,16 +79,13 @@ class Controller:
         Returns:
             How many jobs work, and how many lanes wait, and whether an executor has something to give back; 0 when all have ended.
         """
+        for id in self.store.end_unstarted("CANCELLED", "cancelled", "before it started", time.time()):
+            self.secrets.pop(id, None)
         working = self.store.working()
         present = {each.job.id: each for each in working}
         self.cases = {id: case for id, case in self.cases.items() if id in present}
         if self._heed(self.executors.poll(self._watched(working), patience), present):
             working = self.store.working()
-        if unwanted := [each.job.id for each in working if each.job.state == "QUEUED"]:
-            self.store.end_unstarted("CANCELLED", "cancelled", "before it started", time.time())
-            working = [each for each in working if each.job.state != "QUEUED"]
-            for id in unwanted:
-                self.secrets.pop(id, None)
         lanes = self.queue.lanes()
         if start and lanes and (begun := self._admit(working, lanes)):
             statuses = self.executors.poll(self._watched(begun, abandoned=()), patience)

@@ -33,6 +33,8 @@ class Queue:
     """Job -> what the store said of it, of those read last."""
     _asks: dict[tuple[str, int], Ask] = field(default_factory=dict)
     """By job and attempt."""
+    _requests: dict[str, JobRequest] = field(default_factory=dict)
+    """By job, of those read by the last look: one that starts then is not read again."""
     _told: dict[str, str] = field(default_factory=dict)
     """Lane -> why its jobs wait, where others have what they wait for."""
     _telling: float = 0.0
@@ -70,7 +72,7 @@ class Queue:
             lanes: all in which jobs wait.
             working: jobs that have begun.
         """
-        self.seen = {}
+        self.seen, self._requests = {}, {}
         known, self._asks = self._asks, {}
         begun = Counter(each.job.labels.get(SWEEP) for each in working if each.job.state != "QUEUED")
         limits = dict(filter(None, map(limit_of, lanes)))
@@ -99,8 +101,13 @@ class Queue:
                 yield ask
             skip += len(page)
 
+    def request(self, job: str) -> JobRequest:
+        """What a job was submitted with."""
+        return self._requests.get(job) or JobRequest.unpacked(self.store.request(job))
+
     def _ask(self, each: Active, lane: str) -> Ask:
-        request, resume = JobRequest.unpacked(self.store.request(each.job.id)), AttemptRecord.from_dict(each.positions).resume
+        request, resume = self.request(each.job.id), AttemptRecord.from_dict(each.positions).resume
+        self._requests[each.job.id] = request
         return Ask(
             each.job.id,
             each.job.attempt,

@@ -210,12 +210,14 @@ class Store:
                 key, state, attempt, _ = found
                 self._append(key, Event(id, attempt, now, state, state, reason, detail))
 
-    def end_unstarted(self, state: str, reason: str, detail: str, now: float) -> int:
-        """End all jobs that wait and of which the user wants something, in one transaction; how many."""
-        found = f"SELECT jobs.key FROM jobs WHERE {WAITING} AND {WORKING}{self._mine}{self._database.lock}"
+    def end_unstarted(self, state: str, reason: str, detail: str, now: float) -> list[str]:
+        """End all jobs that wait and of which the user wants something, in one transaction; their ids."""
+        found = f"SELECT jobs.key, jobs.id FROM jobs WHERE {WAITING} AND {WORKING}{self._mine}"
+        if not self._database.read(f"{found} LIMIT 1"):
+            return []
         with self._database.write(durable=False):
-            keys = [key for (key,) in self._database.read(found)]
-            for chunk in chunks(keys):
+            rows = self._database.read(found + self._database.lock)
+            for chunk in chunks([key for key, _ in rows]):
                 where = f"key IN ({marks(chunk)})"
                 self._database.execute(
                     "INSERT INTO events (job, attempt, time, old, state, reason, detail)"
@@ -226,7 +228,7 @@ class Store:
                     f"UPDATE jobs SET state = ?, reason = ?, detail = ?, ended = ? WHERE {where}",
                     (state, reason, detail, now, *chunk),
                 )
-        return len(keys)
+        return [id for _, id in rows]
 
     def explain(self, lane: str, detail: str, now: float) -> int:
         """Say of all jobs that wait in a lane and might start what they wait for; how many did not say so yet."""
@@ -257,8 +259,12 @@ class Store:
                 raise UnknownJob(f"no job {id}")
             key, _, present, reached = found
             natives = {name: native for (name, _), (_, native) in latest.items()}
-            series = self._series(key, attempt, natives)
-            news = self._database.put((series[name], step, value, now) for (name, step), (value, _) in latest.items())
+            series = self._series(key, attempt, natives) if natives else {}
+            news = (
+                self._database.put((series[name], step, value, now) for (name, step), (value, _) in latest.items())
+                if latest
+                else 0
+            )
             self._keep(key, attempt, positions)
             if attempt == present:
                 steps = [step for _, step in latest]

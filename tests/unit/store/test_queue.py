@@ -84,8 +84,8 @@ def test_what_waits_is_ended_together(store: Store):
     add(store, *(f"j{n}" for n in range(1200)), "stays", "works")
     store.change("works", expect=None, now=2.0, state="RUNNING")
     store.ask_all([*(f"j{n}" for n in range(1200)), "works"], "cancel")
-    assert store.end_unstarted("CANCELLED", "cancelled", "before it started", 3.0) == 1200
-    assert store.end_unstarted("CANCELLED", "cancelled", "before it started", 4.0) == 0
+    assert len(store.end_unstarted("CANCELLED", "cancelled", "before it started", 3.0)) == 1200
+    assert store.end_unstarted("CANCELLED", "cancelled", "before it started", 4.0) == []
     job = store.job("j700")
     assert (job.state, job.reason, job.detail, job.ended) == ("CANCELLED", "cancelled", "before it started", 3.0)
     assert store.events("j700")[1:] == [Event("j700", 1, 3.0, "QUEUED", "CANCELLED", "cancelled", "before it started")]

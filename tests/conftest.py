@@ -19,6 +19,7 @@ from backends.mapping.rows import Variant
 from backends.registry import BACKENDS
 from backends.target import Target
 from orchestrator.agent.provision import build
+from tests.distribution import Distribution
 
 ROOT = Path(__file__).parents[1]
 FAST = ("laws/", "golden/", "unit/recipe/", "unit/render/", "unit/jobs/")
@@ -41,6 +42,11 @@ def pytest_configure():
 def pytest_xdist_auto_num_workers():
     """One more than there are cores, since tests of hosts and faults mostly wait; few, since trainers need memory."""
     return min(len(os.sched_getaffinity(0)), 4) + 1
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Whole files go to workers, by an order of our own."""
+    return Distribution(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_addoption(parser):

@@ -28,11 +28,13 @@ FAST = ("laws/", "golden/", "unit/recipe/", "unit/render/", "unit/jobs/")
 
 def pytest_configure():
     """What processes that tests start inherit: one thread for sums, since two trainers with a thread on each core wait for each
-    other most of the time; and Ctrl-C, to which a shell that runs the tests in the background makes them deaf.
+    other most of the time; no bytecode but that of modules in use, a quarter of an environment's; and Ctrl-C, to which a shell that
+    runs the tests in the background makes them deaf.
     """
     hypothesis.settings.register_profile("untimed", deadline=None)
     hypothesis.settings.load_profile("untimed")  # a busy machine is no failure
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("UV_COMPILE_BYTECODE", "false")
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         os.environ.pop(name, None)  # the tests' jobs are no news on a developer's desktop
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

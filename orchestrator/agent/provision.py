@@ -190,7 +190,8 @@ def _make(path: Path, environment: Wanted, uv: str, mine: MakerTurn, say: Say, w
         shutil.rmtree(path)
     offline = ["--no-index"] if wheels or pip.get("no-index", "").lower() in {"1", "true", "yes", "on"} else []
     offline += ["--find-links", wheels] if wheels else []
-    sync = ["pip", "sync", "--compile-bytecode", *offline, "--python", str(path / "bin/python"), "-"]
+    compiled = [] if env.get("UV_COMPILE_BYTECODE") else ["--compile-bytecode"]  # else each import of another user compiles
+    sync = ["pip", "sync", *compiled, *offline, "--python", str(path / "bin/python"), "-"]
     try:
         for args in (["venv", "--quiet", "--python", python, str(path)], sync):
             if last := run([uv, *args], "\n".join(wanted), env, say):

@@ -29,6 +29,7 @@ defaults:
   known_hosts: {first.known_hosts}
   interpreter: {first.interpreter}
   provision: offline
+  env: {{UV_COMPILE_BYTECODE: "false"}}
 targets:
   lab:
     kind: ssh
@@ -57,7 +58,7 @@ def test_four_jobs_on_two_hosts(tune, lab, tmp_path):
     jobs = {
         "lora": ("--to", "litgpt", "--set", "method.adapter=lora"),
         "full": ("--to", "torchtune"),
-        "third": ("--to", "litgpt"),
+        "third": ("--to", "torchtune"),  # whichever host is free: torchtune is made on both, LitGPT on one
         "both": ("--to", "torchtune", "--set", "resources.hosts=2"),
     }
     for job, words in jobs.items():
@@ -92,7 +93,7 @@ def rebooted(tune, node, job):
     return checkpoints((node.home / index).read_text())[-1].step
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 @pytest.mark.parametrize("trainer", ["litgpt", "torchtune"])
 @pytest.mark.timeout(LONG + 300)
 def test_a_host_that_is_rebooted_in_mid_training(tune, lab, trainer):

@@ -18,7 +18,8 @@ from orchestrator.agent.provision import ProvisionError, build, ready
 
 def test_a_lock_becomes_an_environment(make, ask) -> None:
     """From the user's index, with the Python asked for, with its bytecode; and the log says what was done."""
-    make.env = {**os.environ, "UV_CACHE_DIR": make.env["UV_CACHE_DIR"], "PYTHONDONTWRITEBYTECODE": "1", "UV_SYSTEM_PYTHON": "1"}
+    words = {"PYTHONDONTWRITEBYTECODE": "1", "UV_SYSTEM_PYTHON": "1", "UV_COMPILE_BYTECODE": ""}
+    make.env = {**os.environ, "UV_CACHE_DIR": make.env["UV_CACHE_DIR"], **words}
     rc, out, err = make.run("# a comment\nsix==1.17.0\niniconfig==2.1.0\n")
     if "a download failed" in err:
         pytest.skip("needs a package index")
@@ -38,6 +39,15 @@ def local(make, wheel, tmp_path):
     wheel(tmp_path / "wheels", "onlyhere", "1.0", {"onlyhere.py": "ANSWER = 42\n"})
     make.env |= {"UV_FIND_LINKS": str(tmp_path / "wheels"), "UV_OFFLINE": "1"}
     return make
+
+
+@pytest.mark.parametrize(("told", "count"), [("", 1), ("1", 1), ("false", 0)])
+def test_bytecode_is_compiled_unless_uv_is_told_otherwise(local, told, count) -> None:
+    """UV_COMPILE_BYTECODE is the user's, as all that is set for uv itself: with `false` each module is compiled by its first import."""
+    local.env["UV_COMPILE_BYTECODE"] = told
+    local.run()
+    (path,) = local.made()
+    assert len(list(path.glob("lib/python*/site-packages/__pycache__/onlyhere.*.pyc"))) == count
 
 
 def test_the_second_time_nothing_is_done(local) -> None:

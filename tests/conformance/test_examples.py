@@ -82,7 +82,7 @@ def test_three_forms_of_retention_are_one(trainer_python):
     assert float(wrong) > 1e-3
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 def test_what_was_learned_is_taken_away(tune, trainer_python, home):
     """A model learns two sets; RMU raises the loss of one by 2 nats a token and moves the other's by less than 0.1, and the evaluation,
     which is its gate, agrees.

@@ -180,7 +180,7 @@ def test_trls_own_parser_accepts_every_method(trainer_python, tmp_path):
         ({"num_train_epochs": 0}, "no_steps"),
         pytest.param({"output_dir": "elsewhere"}, "no_checkpoint", marks=pytest.mark.thorough),
         pytest.param({"learning_rate": 1e30, "lr_scheduler_kwargs.warmup_steps": 0}, "nan_loss", marks=pytest.mark.thorough),
-        ({"max_length": 4}, "no_loss_tokens"),
+        pytest.param({"max_length": 4}, "no_loss_tokens", marks=pytest.mark.thorough),
     ],
 )
 def test_what_trl_calls_a_success(tune, home, native, reason):

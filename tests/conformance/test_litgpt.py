@@ -270,7 +270,7 @@ print(json.dumps([gap, none, graphs]))
 """
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 def test_blocks_are_compiled(job, case, call, python):
     """With `compile` the gradient is the same, and rows of whatever length need no more graphs than rows of two lengths: for
     the first block, whose input is not trained, and for the others.

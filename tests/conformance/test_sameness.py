@@ -23,6 +23,8 @@ from benchmarks.parity import LIMIT, MACHINE, RECIPE, STEPS, Case, chat, plain_l
 RATE = 1e-7
 """Largest difference of a step's learning rate, as a share of itself: float32, in which MaxText has it, rounds by up to 6e-8."""
 
+FIRST = ("litgpt", "torchtune", "axolotl", "maxtext")
+"""Of these each has a loop of its own; all others train by Hugging Face's Trainer, as axolotl does."""
 YARDSTICK = Path(__file__).with_name("yardstick.py")
 
 pytestmark = pytest.mark.trainer
@@ -78,13 +80,21 @@ def weights(folder):
     return count
 
 
-@pytest.mark.parametrize("method", ["full", pytest.param("lora", marks=pytest.mark.thorough)])
-def test_one_recipe_is_the_same_training(tune, home, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "some"),
+    [
+        pytest.param("full", FIRST, id="full"),
+        pytest.param("full", None, id="full-all", marks=pytest.mark.thorough(3)),
+        pytest.param("lora", None, id="lora-all", marks=pytest.mark.thorough(3)),
+    ],
+)
+def test_one_recipe_is_the_same_training(tune, home, tmp_path, method, some):
     """Chat rows, batches of 8 accumulated over 2, 100 steps in fp32: every trainer's losses lie within 1e-5 of a plain PyTorch loop
     at every step, with the same rates, the same rows, the same trained parameters.
     """
     case, trainers = Case(method), able(RECIPE)
-    assert {"litgpt", "torchtune", "axolotl", "maxtext"} <= set(trainers)
+    assert set(FIRST) < set(trainers)
+    trainers = some or trainers
     jobs = trained(tune, case, trainers)
     works = {t: home / "jobs" / job / "1" / "work" for t, job in jobs.items()}
     want = plain_loop(works["torchtune"], case, tmp_path / "plain.json")
@@ -103,7 +113,7 @@ def test_one_recipe_is_the_same_training(tune, home, tmp_path, method):
     assert len(set(counts.values())) == 1
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 def test_half_precision_is_as_near_as_the_page_says(tune):
     """LitGPT and torchtune with everything in bfloat16: alike before the weights move, and close afterwards; docs/sameness.md
     measured 1.7e-3.
@@ -117,7 +127,7 @@ def test_half_precision_is_as_near_as_the_page_says(tune):
     assert max(gaps) < 5e-3
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 def test_the_token_of_padding_is_learned_where_rows_use_it(tune, home, tmp_path):
     """A model whose config pads with its end of turn: every trainer's losses still lie within 1e-5 of the plain loop, which knows no
     padding_idx. One embedding row without a gradient parts them by more.
@@ -140,7 +150,7 @@ def test_the_token_of_padding_is_learned_where_rows_use_it(tune, home, tmp_path)
         assert gap < LIMIT, trainer
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 def test_adapters_scaled_by_the_root_of_their_rank(tune, home, tmp_path):
     """rsLoRA: every trainer's losses lie within 1e-5 of the plain loop with B A scaled by alpha / sqrt(rank), and the merged weights of
     all are the same.
@@ -176,7 +186,7 @@ def test_adapters_scaled_by_the_root_of_their_rank(tune, home, tmp_path):
         assert (apart["largest"] < LIMIT, apart["alone"]) == (True, []), trainer
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 def test_rows_that_are_held_out(tune, home, tmp_path):
     """data.eval_share: the trainers that evaluate train the very rows that are left and report the plain loop's losses, also of the rows
     that are held out, before the first step (eval.on_start) and after each share of the run; none of these is trained.
@@ -201,7 +211,7 @@ def test_rows_that_are_held_out(tune, home, tmp_path):
         assert curve(tune, job, "eval_loss") == pytest.approx(evals, abs=LIMIT), trainer
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 def test_evaluations_that_no_longer_get_better_end_a_run(tune):
     """eval.patience: a run ends after as many evaluations in a row without a lower loss, all rows are looked at then, and the job has
     SUCCEEDED and says at which step; the trainers end at the same one.
@@ -226,7 +236,7 @@ def test_evaluations_that_no_longer_get_better_end_a_run(tune):
     assert len(ends) == 1
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 def test_preferences_are_learned_alike(tune):
     """DPO with all weights and accumulation: from ln 2 downwards, every trainer's loss within 1e-5 of each other's at every step."""
     rows = [

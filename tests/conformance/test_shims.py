@@ -142,6 +142,7 @@ def test_litgpts_eval_loss_is_the_mean_over_tokens(both, name):
     assert largest(curves["eval"].values(), want["eval"].values()) < SAME
 
 
+@pytest.mark.thorough
 def test_litgpts_evaluations_leave_dropout_on(trained, yardstick):
     """With dropout, a run that evaluates every 10 steps has the losses of one that never does, to the last digit."""
     with_evals, _ = trained("litgpt", "lora", dropout=0.5)
@@ -150,6 +151,7 @@ def test_litgpts_evaluations_leave_dropout_on(trained, yardstick):
     assert with_evals["loss"] == without["loss"]
 
 
+@pytest.mark.thorough
 def test_litgpt_on_two_processes_is_the_same_run(trained, yardstick, call, python):
     """LoRA on two processes with accumulation: the yardstick's losses, evaluations and weights, and no hang."""
     curves, work = trained("litgpt", "lora", devices=2, micro=2)

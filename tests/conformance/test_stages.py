@@ -163,7 +163,7 @@ def test_a_gate_that_is_not_met_serves_nothing(tune, home, trained):
     assert tune("wait", "job", code=1).stdout.splitlines()[-1].startswith("job.evaluate FAILED gate")
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough(3)
 @pytest.mark.parametrize("trainer", ["torchtune", "trl"])
 @pytest.mark.parametrize("adapter", ["lora", "none"])
 def test_a_server_is_compared_with_its_trainer(tune, trained, trainer, adapter):

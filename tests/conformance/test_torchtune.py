@@ -76,7 +76,7 @@ def train(tune, home):
 @pytest.mark.parametrize(
     "words",
     [
-        pytest.param(("--set", "method.kind=pretrain"), id="weights"),
+        pytest.param(("--set", "method.kind=pretrain"), id="weights", marks=pytest.mark.thorough),
         pytest.param(("--set", "method.adapter=lora", *PAIRS), id="pairs", marks=pytest.mark.thorough),
     ],
 )

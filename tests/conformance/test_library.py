@@ -29,7 +29,7 @@ TRAINERS = [name for name in BACKENDS if (LOADERS / f"{name}.py").exists()]
 LATER = ("trl", "unsloth")
 """Their settings go through the loader of transformers, as axolotl's do: a thorough case each."""
 EACH = [pytest.param(name, marks=pytest.mark.thorough) if name in LATER else name for name in TRAINERS]
-COUNT = 71
+COUNT = 69
 ACCEPTED = {"litgpt": 40, "torchtune": 37, "axolotl": 67, "maxtext": 35, "trl": 65, "unsloth": 31}
 """At least so many recipes can each trainer express: what is accepted must not shrink unseen."""
 

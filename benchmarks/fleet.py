@@ -21,6 +21,7 @@ from orchestrator.store import open_store
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node
 from tests.hosts.lab import Lab, laboratory
+from tests.processes import CONTROLLER, pids_of
 
 SLEEP = 2.0
 """Seconds of each job."""
@@ -45,19 +46,6 @@ def fleet(lab: Lab, slots: int) -> Candidate:
     return Candidate.of("fleet", "ssh", nodes)
 
 
-def controller(home: Home) -> int:
-    """The controller's pid; 0 when there is none."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if any(b"orchestrator.daemon.loop" in word for word in words) and os.fsencode(home.path) in words:
-                return int(entry.name)
-    return 0
-
-
 def taken(pid: int) -> tuple[float, float]:
     """Seconds of CPU so far, and the peak of its memory in MB."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -73,7 +61,7 @@ def main(jobs: int, hosts: int, slots: int) -> None:
         for number in range(jobs):
             enqueue(home, f"job-{number}", sleeper(number), where, {}, 0)
         queued = time.monotonic()
-        pid, cpu, memory = controller(home), 0.0, 0.0
+        pid, cpu, memory = next(iter(pids_of(home.path, CONTROLLER)), 0), 0.0, 0.0
         with open_store(home.store) as store:
             while store.active():
                 if pid and Path(f"/proc/{pid}").exists():

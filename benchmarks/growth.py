@@ -40,6 +40,7 @@ from orchestrator.store.requests import JobRequest
 from orchestrator.store.rows import HELD, held
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node
+from tests.processes import pids_of
 from tests.unit.store.conftest import control
 
 ROOT = Path(__file__).parents[1]
@@ -107,14 +108,8 @@ def queue(home: Home, prefix: str, number: int, script: str, slots: int, behind:
 def controller(home: Home) -> int:
     """Pid of the one that has the lock, once it is there."""
     while True:
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    argv = (entry / "cmdline").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                if BOOT.encode() in argv and os.fsencode(home.path) in argv:
-                    return int(entry.name)
+        if found := pids_of(home.path, BOOT):
+            return found[0]
         time.sleep(0.01)
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from orchestrator.store import open_store
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node
 from tests.hosts.lab import hosts, network  # noqa: F401
+from tests.processes import CONTROLLER, kill_all, pids_of
 
 CLOCKED = "/home/tunelab/clock"
 METRICS = "out/logs/csv/version_0/metrics.csv"
@@ -131,24 +131,11 @@ class Lab:
 
     def controllers(self):
         """Pids of this folder's controllers."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                except OSError:
-                    continue
-                if any(b"orchestrator.daemon.loop" in word for word in words) and os.fsencode(self.home.path) in words:
-                    found.append(int(entry.name))
-        return found
+        return pids_of(self.home.path, CONTROLLER)
 
     def kill_controllers(self):
         """SIGKILL; when this returns none is left that a submission could take for a living one."""
-        for pid in self.controllers():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        kill_all(self.controllers())
         while alive(self.home):
             time.sleep(0.001)
 

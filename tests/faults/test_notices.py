@@ -1,8 +1,6 @@
 """Whoever is to be told of what happens is told once, whatever is killed, fails or hangs."""
 
-import os
 import random
-import signal
 import time
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 from orchestrator.store import open_store
 from orchestrator.store.rows import Event
 from tests.faults.sinks import http_sink, smtp_sink
+from tests.processes import SENDER, kill_all, pids_of
 
 SECRET = "s3cr3tpath"
 END = "mkdir -p checkpoint; sleep {}; exit 1"
@@ -36,8 +35,7 @@ def told(lab, web, mail):
     configure(lab, web, mail)
     yield lab
     lab.kill_controllers()
-    for pid in senders(lab):
-        os.kill(pid, signal.SIGKILL)
+    kill_all(senders(lab))
 
 
 def configure(lab, web, mail):
@@ -53,16 +51,7 @@ def configure(lab, web, mail):
 
 def senders(lab):
     """Pids of this folder's processes that send notices."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if any(b".notifier import serve" in word for word in words) and os.fsencode(lab.home.path) in words:
-                found.append(int(entry.name))
-    return found
+    return pids_of(lab.home.path, SENDER)
 
 
 def until(true, lab, seconds=120):
@@ -144,8 +133,7 @@ def test_a_killed_sender_forgets_nothing(told, web, mail):
     told.submit("b", "sleep 20; exit 1", retry={"on": {}})
     until(lambda: ("web", "sending") in [(service, state) for service, _, state in ends(told)[1]], told)
     until(lambda: len(mail.numbers()) == 1, told)
-    for pid in senders(told):
-        os.kill(pid, signal.SIGKILL)
+    kill_all(senders(told))
     web.texts.clear()
     web.hangs.set()
     until(lambda: ("web", "sent") in [(service, state) for service, _, state in ends(told)[1]], told)

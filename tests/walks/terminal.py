@@ -4,14 +4,15 @@ import json
 import os
 import re
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
+
+from tests.processes import kill_all, pids_of
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
@@ -63,10 +64,7 @@ class Terminal:
     def close(self):
         """End the shell, and the controller that it has started."""
         subprocess.run(self._argv("kill-server"), check=False)
-        for entry in Path("/proc").iterdir():
-            with suppress(OSError):
-                if entry.name.isdigit() and os.fsencode(self.home / ".tune") in (entry / "cmdline").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
+        kill_all(pids_of(self.home / ".tune"))
         shutil.rmtree(self._control)
 
     def _argv(self, *words):

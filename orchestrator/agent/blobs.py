@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 from hashlib import sha256
+from itertools import chain
 
-from orchestrator.agent.attempts import located
+from orchestrator.agent.attempts import located, matching
 from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_json, read_part, relative
 from orchestrator.agent.identity import is_strange, owner_words
 
@@ -183,9 +184,14 @@ def whose(home: str, request: Mapping[str, Any]) -> str:
 
 
 def listing(home: str, request: Json) -> Json:
-    """Plain files of an attempt that are, or lie below, the names given: (name, bytes, time of change in ns, executable)."""
+    """Plain files of an attempt that are, or lie below, the names given: (name, bytes, time of change in ns, executable).
+
+    A name that is not there and has a `*` stands for the files that fit it, as in a plan's promise.
+    """
     folder, found = whose(home, request), []
-    for name in map(readable, request["names"]):
+    given = [readable(name) for name in request["names"]]
+    fits = {name: matching(folder, name) for name in given if "*" in name and not os.path.lexists("%s/%s" % (folder, name))}
+    for name in chain.from_iterable(fits.get(name, [name]) for name in given):
         root = "%s/%s" % (folder, name)
         for below in plain(root):
             path = within(root, below)

@@ -12,7 +12,7 @@ from orchestrator.client.errors import AlreadyExists, InvalidRequest, NotFound, 
 from orchestrator.client.jobs import find_attempt
 from orchestrator.client.pulling import pulling
 from orchestrator.client.session import Session, session
-from orchestrator.executors.attempt_files import RESULTS, brought, reached
+from orchestrator.executors.attempt_files import brought, reached, results
 from orchestrator.home import Home
 from orchestrator.render.points import metrics_csv
 from orchestrator.store.attempts import AttemptRecord
@@ -62,16 +62,16 @@ def pull(
         folder = Path(into or job.id)
         if folder.exists() and not folder.is_dir():
             raise AlreadyExists(str(folder), "is a file; --into names another folder")
-        names = ["work"] if everything else [*RESULTS, *(f"work/{name}" for name in wanted_files)]
         folder.mkdir(parents=True, exist_ok=True)
         record = AttemptRecord.from_dict(here.store.positions(job.id, number))
         ran = JobRequest.unpacked(here.store.request(job.id)).plan.with_micro(record.micro)
+        left = [*results(ran.promise.files), *(f"work/{name}" for name in wanted_files)]
         (folder / "plan.json").write_text(json.dumps(ran.as_dict(), indent=1) + "\n", "utf-8")
         (folder / "metrics.csv").write_text(metrics_csv({job.id: here.store.points(job.id, attempt=number)}) + "\n", "utf-8")
         found = _kept(here.home, job.id, number, folder)
         if found and not everything and all((folder / "work" / name).exists() for name in wanted_files):
             return Pulled(folder, found)
-        found += _fetch(here, job.id, number, names, folder, everything=everything, progress=progress)
+        found += _fetch(here, job.id, number, ["work"] if everything else left, folder, everything=everything, progress=progress)
     missing = [name for name in wanted_files if not (folder / "work" / name).exists()]
     if missing:
         rule = f"is not in the folder of attempt {number} of {job.id}; all else is in {folder}"

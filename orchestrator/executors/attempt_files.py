@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,8 +16,13 @@ from orchestrator.targets.node import Node
 from orchestrator.transports.base import Transport
 
 _TRACKED = ("tensorboard", "run/tensorboard", "wandb", "mlflow", "trackio")
-RESULTS = ("work/checkpoint", "work/adapter", *(f"work/out/{name}" for name in _TRACKED))
+_RESULTS = ("work/checkpoint", "work/adapter", *(f"work/out/{name}" for name in _TRACKED))
 """What every job that has trained leaves, in Hugging Face layout, and what trackers wrote into files."""
+
+
+def results(promised: Sequence[str]) -> list[str]:
+    """Names of what a job leaves for its user: the above, and the files that its plan promises."""
+    return [*_RESULTS, *(f"work/{name}" for name in promised)]
 
 
 def brought(home: Home, job: str, attempt: int) -> Path:

@@ -398,6 +398,8 @@ class Transport(Protocol):
     def fetch(self, job: str, attempt: int, names: Sequence[str], into: Path, told: Told = ignore_progress) -> list[Path]:
         """Copy files of an attempt (`log`, `work/...`; of a folder, all files in it) to the same names below `into`.
 
+        A name with a `*` stands for the files that fit it, where there is none of just this name.
+
         A file that is here with the same size and time is left alone, and an interrupted call is gone on with. Links to
         files are followed, links to folders only where named. Names that do not exist yield nothing.
 

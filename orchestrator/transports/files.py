@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,9 +167,17 @@ def _asked_for(listed: Any, names: Sequence[str]) -> Iterator[tuple[str, int, in
             relative(name)
         except ValueError as error:
             raise TransportError(f"the host names a file {error}") from None
-        if not any(name == asked or name.startswith(f"{asked}/") for asked in names):
+        if not any(_is_asked(name, asked) for asked in names):
             raise TransportError(f"the host names a file that was not asked for: {name!r}; nothing was written")
         yield name, entry[1], entry[2], entry[3]
+
+
+def _is_asked(name: str, asked: str) -> bool:
+    """Is it what was asked for, below it, or a file that fits a name with a `*`, which stands for no `/`?"""
+    if name == asked or name.startswith(f"{asked}/"):
+        return True
+    theirs, ours = name.split("/"), asked.split("/")
+    return "*" in asked and len(theirs) == len(ours) and all(map(fnmatchcase, theirs, ours))
 
 
 def _opened(pieces: Sequence[Piece], lengths: Any, body: bytes) -> Iterator[tuple[str, bytes]]:

@@ -74,6 +74,15 @@ def test_only_what_was_asked_for_comes(hostile: Hostile, tmp_path: Path, name: s
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+@pytest.mark.parametrize("name", ["work/a/b.txt", "work/b.json/evil", "b.json", "work/a.json/../../b.json"])
+def test_a_pattern_lets_nothing_else_in(hostile: Hostile, tmp_path: Path, name: str) -> None:
+    """Nor what does not fit a name with a `*`; a `*` stands for no `/`."""
+    ssh = hostile(FILES.replace("NAMES", repr([name])))
+    with pytest.raises(TransportError, match="the host names a file"):
+        ssh.fetch("j", 1, ["log", "work/*.json"], tmp_path / "into")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 def test_what_was_asked_for_comes(hostile: Hostile, tmp_path: Path) -> None:
     """The same host with an honest list is heard: a file by its name, and a file below a folder."""
     got = hostile(FILES.replace("NAMES", "['work/a/x', 'log']")).fetch("j", 1, ["log", "work/a"], tmp_path)

@@ -244,6 +244,20 @@ def test_only_results_can_be_fetched(host: Host, tmp_path: Path, name: str) -> N
         host.transport.fetch("outside", 1, [name], tmp_path)
 
 
+def test_a_pattern_brings_what_fits(host: Host, tmp_path: Path) -> None:
+    """A name with a `*` stands for the files that fit it and no others; a file that is called so comes itself."""
+    host.run(
+        "fits",
+        [
+            "sh",
+            "-c",
+            "mkdir -p model/deep; echo a > model/a.json; echo b > model/deep/b.json; echo c > model/c.txt; echo d > 'd*'; echo e > de",
+        ],
+    )
+    found = host.transport.fetch("fits", 1, ["work/model/*.json", "work/d*", "work/none*"], tmp_path)
+    assert sorted(path.relative_to(tmp_path).as_posix() for path in found) == ["work/d*", "work/model/a.json"]
+
+
 @pytest.mark.parametrize("name", ["../evil", "/etc/evil", "a/../../evil"])
 def test_a_host_cannot_write_where_it_likes(tmp_path: Path, name: str) -> None:
     """Names that a host makes up for what it sends lead nowhere."""

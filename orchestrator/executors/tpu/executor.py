@@ -234,9 +234,9 @@ class TpuExecutor:
     def _granted(self, pool: Pool, handle: Handle, view: SliceView) -> None:
         """A slice is there for an attempt. It is started by the poll that follows, when the controller has written down where."""
         placed = placement(pool.name, view, pool.devices)
-        if pool.rules.ours:
-            note(self.home, view.name, Owed(*handle.key, placed))
         request = self._requests.pop(handle.key)
+        if pool.rules.ours:
+            note(self.home, view.name, Owed(*handle.key, placed, request.plan.promise.files))
         self.submit(replace(request, handle=replace(handle, placement=placed)))
         self._told[handle.key] = Status(*handle.key, "pending", reason=f"{view.name} is there", placement=placed)
 

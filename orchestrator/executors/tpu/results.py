@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from orchestrator.executors.attempt_files import RESULTS, brought
+from orchestrator.executors.attempt_files import brought, results
 from orchestrator.executors.tpu.section import PINNED
 from orchestrator.executors.tpu.slices import nodes
 from orchestrator.targets.connect import connect
@@ -33,6 +33,8 @@ class Owed(NamedTuple):
     job: str
     attempt: int
     placement: Placement
+    promised: tuple[str, ...] = ()
+    """Files that its plan promises."""
 
     @property
     def key(self) -> Key:
@@ -55,7 +57,7 @@ def noted(home: Home, slice_: str) -> list[Owed]:
         listed = json.loads(_file(home, slice_).read_text("utf-8"))
     except FileNotFoundError:
         return []
-    return [Owed(job, attempt, Placement.from_dict(placed)) for job, attempt, placed in listed]
+    return [Owed(job, attempt, Placement.from_dict(placed), tuple(*promised)) for job, attempt, placed, *promised in listed]
 
 
 def owed(home: Home, slice_: str, alive: Collection[Key]) -> list[Owed]:
@@ -74,7 +76,7 @@ def bring(home: Home, candidate: Candidate, slice_: str, what: Owed) -> None:
     place = brought(home, *what.key)
     aside = place.with_name(f"{place.name}.part")  # what is half here is not taken for all of it
     try:
-        transport.fetch(what.job, what.attempt, ["log", *RESULTS], aside)
+        transport.fetch(what.job, what.attempt, ["log", *results(what.promised)], aside)
     finally:
         transport.close()
     if aside.exists():
@@ -100,5 +102,5 @@ def _write(home: Home, slice_: str, listed: list[Owed]) -> None:
         return
     path.parent.mkdir(mode=0o700, exist_ok=True)
     aside = path.with_suffix(".new")
-    aside.write_text(json.dumps([(each.job, each.attempt, each.placement.as_dict()) for each in listed]), "utf-8")
+    aside.write_text(json.dumps([(each.job, each.attempt, each.placement.as_dict(), each.promised) for each in listed]), "utf-8")
     aside.replace(path)

@@ -97,6 +97,8 @@ def test_a_script_trains(tune, script, metrics):
     assert {p["step"]: p["value"] for p in points if p["name"] == "loss"} == {1: 1.0, 2: 0.875, 3: 0.75, 4: 0.625}
     assert {p["value"] for p in points if p["name"] == "lr"} == {0.125}
     assert "3 script" in tune("logs", id).stdout
+    tune("pull", id, "--into", "out")  # with what the command promises to write
+    assert json.loads((tune.cwd / "out/work/model/weight.json").read_text()) == 0.5
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,13 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from orchestrator.cli.arguments import message_width, say
 from orchestrator.cli.parser import parser as command_parser
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from orchestrator.client.errors import NotExpressible
 
 DONE, FAILED, WRONG, INEXPRESSIBLE, TROUBLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -44,13 +47,13 @@ def main() -> NoReturn:
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        say("interrupted")
         code = INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # whoever read us has enough: not an error of ours
         code = DONE
     except OSError as error:
-        print(f"{error.filename or 'tune'}: {error.strerror or error}", file=sys.stderr)
+        say(f"{error.filename or 'tune'}: {error.strerror or error}")
         code = TROUBLE
     except Exception as error:
         code = _explained(error)
@@ -63,7 +66,7 @@ def _explained(error: Exception) -> int:
 
     if not isinstance(error, errors.TunesmithError):
         raise error
-    print(error.text(_as_option), file=sys.stderr)
+    say(_refusals(error) if isinstance(error, errors.NotExpressible) and error.reports else error.text(_as_option))
     if "--json" in sys.argv[1:]:
         import json  # noqa: PLC0415
 
@@ -71,6 +74,13 @@ def _explained(error: Exception) -> int:
         print(json.dumps({"error": {"kind": type(error).__name__, **said}}))
     codes = {errors.NotExpressible: INEXPRESSIBLE, errors.InvalidRequest: WRONG, errors.Unreachable: TROUBLE}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), FAILED)
+
+
+def _refusals(error: NotExpressible) -> str:
+    """What each trainer cannot honour, as wide as the terminal."""
+    from orchestrator.client.plan import refusal  # noqa: PLC0415
+
+    return "\n\n".join(refusal(name, report, width=message_width() or 100) for name, report in error.reports.items())
 
 
 def _as_option(argument: str, what: str) -> str:

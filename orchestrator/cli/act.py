@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED
@@ -60,7 +59,7 @@ def cancel(args: argparse.Namespace) -> int:
         print(f"{job.id} {job.state}" + ("" if job.id in asked else " (it had ended before)"))
     if gone := [job.id for job in found if not job.ended and not job.reachable]:
         way = f"`tune cancel --abandon {' '.join(gone)}`"
-        print(f"hint: a host does not answer; what runs there ends when it does. {way} does not wait for it", file=sys.stderr)
+        say(f"hint: a host does not answer; what runs there ends when it does. {way} does not wait for it")
     return DONE if all(job.ended for job in found) else FAILED
 
 

@@ -50,7 +50,19 @@ OTHER_NAMES = {
 """What other tools call a command of ours."""
 
 
-class GroupedParser(argparse.ArgumentParser):
+class MessageParser(argparse.ArgumentParser):
+    """Its errors are messages as all others: a terminal gets them broken between words."""
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """End, with a message on stderr."""
+        if message:
+            from orchestrator.cli.arguments import say  # noqa: PLC0415  # not for --help
+
+            say(message, end="")
+        super().exit(status)
+
+
+class GroupedParser(MessageParser):
     """The command itself: its help lists commands by group, and an unknown command gets the nearest one as a hint."""
 
     commands: Any
@@ -100,7 +112,7 @@ class NamedCommand:
         return self
 
 
-class CommandParser(argparse.ArgumentParser):
+class CommandParser(MessageParser):
     """One command: examples in its help, and the nearest of its options where one is unknown."""
 
     def format_help(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from typing import TYPE_CHECKING
@@ -36,14 +37,28 @@ def labels(texts: Iterable[str]) -> dict[str, str]:
     return check_labels((key, value) for key, _, value in (text.partition("=") for text in listed))
 
 
-def say(text: str) -> None:
-    """A word on the way, to stderr."""
-    print(text, file=sys.stderr, flush=True)
+def say(text: str, end: str = "\n") -> None:
+    """A message, to stderr; on a terminal it is broken between words."""
+    from orchestrator.render.wrapping import wrapped  # noqa: PLC0415  # not for --help
+
+    print(wrapped(text, message_width()), end=end, file=sys.stderr, flush=True)
 
 
 def width() -> int:
     """Columns of the terminal; of a file, what people like to read."""
     return shutil.get_terminal_size((120, 40)).columns
+
+
+def message_width() -> int | None:
+    """Columns of the terminal that standard error is; None where it is none, and lines stay whole."""
+    if not sys.stderr.isatty():
+        return None
+    if (wanted := os.environ.get("COLUMNS", "")).isdigit() and int(wanted) > 0:
+        return int(wanted)
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
 
 
 def terminal_width() -> int | None:

@@ -32,7 +32,7 @@ def chat(args: argparse.Namespace) -> int:
 def _converse(where: Endpoint, messages: list[dict[str, str]], model: str, settings: dict[str, float]) -> None:
     while True:
         if sys.stdin.isatty():
-            print("> ", end="", file=sys.stderr, flush=True)
+            say("> ", end="")
         line = sys.stdin.readline()
         if not line.strip():
             return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED, INTERRUPTED
@@ -35,7 +34,7 @@ def follow_one(id: str) -> int:
             view.finish(job.state, ": ".join(filter(None, (job.reason, job.detail))))
             _close(job)
     except KeyboardInterrupt:
-        print(f"\nthe job goes on; `tune status {id}` tells, `tune cancel {id}` ends it", file=sys.stderr)
+        say(f"\nthe job goes on; `tune status {id}` tells, `tune cancel {id}` ends it")
         return INTERRUPTED
     return DONE if job.state in ("SUCCEEDED", "READY") else FAILED
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, INEXPRESSIBLE
-from orchestrator.cli.arguments import say, width
+from orchestrator.cli.arguments import message_width, say, width
 from orchestrator.client import importing as client
 from orchestrator.client.errors import NotFound, did_you_mean
 from orchestrator.render.imported import document, explained, imported_text, summary
@@ -33,7 +33,7 @@ def native(args: argparse.Namespace) -> int:
         if not (args.output or args.check):
             print(made.text, end="")
         report = imported_text if args.verbose else summary
-        print(report(made.found, made.moves, width=width()), file=sys.stderr)
+        say(report(made.found, made.moves, width=message_width() or width()))
     wrong = args.output and args.check and (not Path(args.output).is_file() or Path(args.output).read_text("utf-8") != made.text)
     if wrong:
         say(f"--check: {args.output} is not what import makes of {args.file}")

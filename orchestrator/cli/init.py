@@ -57,7 +57,7 @@ def _answer(name: str) -> str:
     """
     question, default = QUESTIONS[name]
     if sys.stdin.isatty():
-        print(f"{question}{f' [{default}]' if default else ''}: ", end="", file=sys.stderr, flush=True)
+        say(f"{question}{f' [{default}]' if default else ''}: ", end="")
         default = sys.stdin.readline().strip() or default
     if not default:
         raise InvalidRequest(f"--{name} is needed", hint="tune init --data rows.jsonl")

@@ -11,9 +11,9 @@ from orchestrator.cli import DONE
 from orchestrator.cli.arguments import labels, say, terminal_width
 from orchestrator.client import jobs as client
 from orchestrator.home import Home
-from orchestrator.render.status import status_json_text, status_screen, status_table
+from orchestrator.render.status import events_table, status_json_text, status_screen, status_table
 from orchestrator.render.sweep import as_units
-from orchestrator.render.text import DUMB, clean, may_colour, screen_frame, table
+from orchestrator.render.text import DUMB, may_colour, screen_frame
 from orchestrator.store.lanes import SWEEP
 
 if TYPE_CHECKING:
@@ -56,12 +56,4 @@ def _show(found: Sequence[Job], args: argparse.Namespace) -> None:
     else:
         print(status_table(found, time.time(), width=terminal_width(), colour=colour), flush=True)
     if args.events and not args.json:
-        print("\n" + _events(listed))
-
-
-def _events(found: Sequence[Job]) -> str:
-    rows = [
-        (time.strftime("%F %T", time.localtime(e.time)), e.job, str(e.attempt), e.state, e.reason, clean(e.detail))
-        for e in client.events(job.id for job in found)
-    ]
-    return table(("TIME", "JOB", "ATTEMPT", "STATE", "REASON", "DETAIL"), rows)
+        print("\n" + events_table(client.events(job.id for job in listed), width=terminal_width()))

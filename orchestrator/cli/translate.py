@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from backends.backend import Inexpressible
 from backends.compile import NEVER_ACCEPTABLE
 from orchestrator.cli import DONE, INEXPRESSIBLE
-from orchestrator.cli.arguments import recipe, say, width
+from orchestrator.cli.arguments import recipe, say, terminal_width, width
 from orchestrator.client.plan import refusal
 from orchestrator.client.translate import Translations, export
 from orchestrator.client.translate import translate as translated
 from orchestrator.render.matrix import beside_text
 from orchestrator.render.plan import plan_text, way_out
+from orchestrator.render.wrapping import wrapped
 
 if TYPE_CHECKING:
     import argparse
@@ -69,14 +70,15 @@ def _ejected(args: argparse.Namespace) -> int:
 
 def _alone(each: Plan | Inexpressible, *, verbose: bool) -> str:
     if isinstance(each, Inexpressible):
-        return refusal(each.backend, each.report)
+        return refusal(each.backend, each.report, width())
     return plan_text(each, width=width(), verbose=verbose)
 
 
 def _beside(found: Translations, *, verbose: bool) -> str:
     """The table, one line a trainer on whether it goes, and when asked the plans in full."""
     parts = [beside_text(found.reports, width=width(), verbose=verbose)]
-    parts.append("\n".join(f"{name}: {_verdict(each)}" for name, each in found.plans.items()))
+    verdicts = "\n".join(f"{name}: {_verdict(each)}" for name, each in found.plans.items())
+    parts.append(wrapped(verdicts, terminal_width()))
     if verbose:
         parts += [f"===== {name} =====\n{_alone(each, verbose=True)}" for name, each in found.plans.items()]
     return "\n\n".join(parts)

@@ -184,9 +184,9 @@ def not_expressible(refusals: Mapping[str, Report]) -> NotExpressible:
     return error
 
 
-def refusal(name: str, report: Report) -> str:
-    """Each leaf that a trainer cannot honour, and why."""
-    return f"{name} cannot express this recipe\n\n{report_text(Report(report.refused), firm=NEVER_ACCEPTABLE)}"
+def refusal(name: str, report: Report, width: int = 100) -> str:
+    """Each leaf that a trainer cannot honour, and why; lines are at most `width` columns long."""
+    return f"{name} cannot express this recipe\n\n{report_text(Report(report.refused), width=width, firm=NEVER_ACCEPTABLE)}"
 
 
 _INPUTS = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from backends.command_line import ODD
 from orchestrator.render.plan import brief
 from orchestrator.render.text import visible
+from orchestrator.render.wrapping import wrapped
 
 if TYPE_CHECKING:
     from backends.importing.convert import Imported, KeyEntry
@@ -73,7 +73,7 @@ def _line(entry: KeyEntry) -> str:
 
 def _wrapped(lines: Sequence[str], width: int) -> Iterator[str]:
     for text in lines:
-        yield from textwrap.wrap(visible(text), width, initial_indent="  ", subsequent_indent="      ")
+        yield wrapped("  " + visible(text), width, hang=4)
 
 
 def _places(own: str, moves: Mapping[str, Sequence[Line]]) -> Iterator[str]:
@@ -117,7 +117,7 @@ def _entries(entries: Sequence[KeyEntry], width: int) -> Iterator[str]:
         yield visible(f"  {said}{place}")
         leaves = [f"{leaf} = {brief(value)}" for leaf, value in each.leaves.items() if not leaf.startswith("native.")]
         for text in (*leaves, each.why):
-            yield from textwrap.wrap(visible(text), width, initial_indent="      ", subsequent_indent="      ")
+            yield wrapped("      " + visible(text), width, hang=0)
 
 
 def _moves(own: str, moves: Mapping[str, Sequence[Line]], width: int) -> Iterator[str]:
@@ -125,16 +125,7 @@ def _moves(own: str, moves: Mapping[str, Sequence[Line]], width: int) -> Iterato
     for name, lines in moves.items():
         head = f"moving to {name}, with data.rendering: shared:" if name != own else f"back to {name}:"
         body = [_move(line) for line in lines] or ["nothing is lost"]
-        yield "\n".join(
-            [
-                head,
-                *(
-                    part
-                    for text in body
-                    for part in textwrap.wrap(visible(text), width, initial_indent="  ", subsequent_indent="      ")
-                ),
-            ]
-        )
+        yield "\n".join([head, *_wrapped(body, width)])
 
 
 def _move(line: Line) -> str:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from orchestrator.render.text import DUMB, clean, duration, number
+from orchestrator.render.wrapping import wrapped
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -32,7 +33,10 @@ class View(Protocol):
         """Training got this far."""
 
     def line(self, text: str) -> None:
-        """Something to read, above what moves."""
+        """Something to read, above what moves: as it is."""
+
+    def message(self, text: str) -> None:
+        """The same of our own, which a terminal gets broken between words."""
 
     def close(self) -> None:
         """Nothing moves any more. May come twice."""
@@ -78,7 +82,7 @@ class LiveProgress:
             self._phase, self._why = (name, self._clock()), ""
             self._view.phase(clean(name))
         if why and why != self._why:
-            self._view.line(clean(f"{name}: {why}"))
+            self._view.message(clean(f"{name}: {why}"))
         self._why = why
 
     def step(self, step: int, steps: int | None, loss: float | None = None, tokens_per_second: float | None = None) -> None:
@@ -101,7 +105,7 @@ class LiveProgress:
         """The job has ended."""
         self._pass()
         self._view.close()
-        self._view.line(clean(f"{state} after {duration(self._clock() - self._began)}" + (f": {reason}" if reason else "")))
+        self._view.message(clean(f"{state} after {duration(self._clock() - self._began)}" + (f": {reason}" if reason else "")))
 
     def __enter__(self) -> LiveProgress:
         return self
@@ -151,6 +155,9 @@ class _Lines:
         self._stream.write(f"{text}\n")
         self._stream.flush()
 
+    def message(self, text: str) -> None:
+        self.line(text)
+
     def close(self) -> None:
         """Nothing moves here."""
 
@@ -198,6 +205,9 @@ class _Terminal:
 
     def line(self, text: str) -> None:
         self._console.print(text, soft_wrap=True)
+
+    def message(self, text: str) -> None:
+        self.line(wrapped(text, self._console.width))
 
     def close(self) -> None:
         if self._moving is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby, zip_longest
@@ -67,8 +68,21 @@ def _cell(line: Line | None, room: int, *, verbose: bool) -> list[str]:
 
 
 def _wrapped(text: str, room: int) -> list[str]:
-    """Lines of at most so many columns; words that are too long are broken."""
+    """Lines of at most so many columns; words that are too long are broken, a key after a dot or `_` where it has one."""
+    text = re.sub(r"\S+", lambda word: " ".join(_parts(word[0], room)), text)
     return [cut(line, room) for line in textwrap.wrap(text, room, break_on_hyphens=False)]
+
+
+def _parts(word: str, room: int) -> list[str]:
+    """A word, or as much of it as fits up to a separator, and so on: the next part never fits beside the one before."""
+    if columns(word) <= room:
+        return [word]
+    parts = [""]
+    for piece in re.split(r"(?<=[._/=:-])(?=\w)", word):
+        if parts[-1] and columns(parts[-1] + piece) > room:
+            parts.append("")
+        parts[-1] += piece
+    return parts
 
 
 def _joined(cells: Sequence[str], first: int, room: int) -> str:

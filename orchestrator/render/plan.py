@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VALUE = 60
 """Longest value in characters that is written in full."""
 NARROW = 30
-"""The text beside a leaf is not wrapped to less than this."""
+"""The text about a leaf is not wrapped to less than this; where it has no such room beside the leaf, it stands below."""
 SHIM = "tune_*.py"
 """Files of our own in a plan: the same in every job, so their name and sum are enough."""
 
@@ -105,8 +105,13 @@ def _entries(lines: Sequence[Line], width: int) -> Iterator[str]:
     couples = [list(same) for _, same in groupby(lines, key=_crossing)]
     heads = [[_head(line) for line in same] for same in couples]
     indent = max(columns(head) for same in heads for head in same) + 2
+    if width - indent < NARROW:  # below it instead
+        for same, left in zip(couples, heads, strict=True):
+            yield from left
+            yield from (f"      {text}" for text in _about(same[0], max(width - 6, NARROW)))
+        return
     for same, left in zip(couples, heads, strict=True):
-        right = _about(same[0], max(width - indent, NARROW))
+        right = _about(same[0], width - indent)
         for head, text in zip_longest(left, right, fillvalue=""):
             yield f"{head}{' ' * (indent - columns(head))}{text}".rstrip()
 

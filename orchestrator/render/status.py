@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.render.text import ago, clean, duration, iso, narrowed, number, table
+from orchestrator.render.text import ago, clean, columns, duration, iso, narrowed, number, table
+from orchestrator.render.wrapping import wrapped
 
 if TYPE_CHECKING:
-    from orchestrator.store import Job
+    from orchestrator.store import Event, Job
 
 HEADERS = ("ID", "NAME", "TRAINER", "TARGET", "STATE", "STEP", "LOSS", "TOK/S", "ETA", "AGE")
 FLUSH = ("STEP", "LOSS", "TOK/S", "ETA", "AGE")
 EXTRA = ("LABELS", "")
 """Columns that stand where some job has something to say there."""
 LOOSE = ("NAME", "TARGET", *EXTRA)
+EVENTS = ("TIME", "JOB", "ATTEMPT", "STATE", "REASON")
 SPARE = ("TOK/S", "LABELS", "ETA", "TRAINER", "LOSS", "NAME", "TARGET", "AGE", "STEP")
 """Columns that a narrow terminal goes without, the first one first."""
 _COLOURS = {"SUCCEEDED": 32, "FAILED": 31, "LOST": 31, "RUNNING": 36, "READY": 32, "STOPPING": 33, "KEPT": 31, "CANCELLED": 33}
@@ -41,17 +44,41 @@ def status_table(jobs: Iterable[Job], now: float, *, width: int | None = None, c
         if any(words):
             headers.append(header)
             lines = [(*line, word) for line, word in zip(lines, words, strict=True)]
-    columns: dict[str, tuple[str, ...]] = dict.fromkeys(headers, ())
+    shown: dict[str, tuple[str, ...]] = dict.fromkeys(headers, ())
     if lines:
-        columns = dict(zip(headers, zip(*lines, strict=True), strict=True))
+        shown = dict(zip(headers, zip(*lines, strict=True), strict=True))
     if width is not None:
-        narrowed(columns, width, SPARE, LOOSE)
-    rows = list(zip(*columns.values(), strict=True))
-    return table(list(columns), rows, width=width, loose=LOOSE, right=FLUSH, paint={"STATE": _painted} if colour else None)
+        narrowed(shown, width, SPARE, LOOSE)
+    rows = list(zip(*shown.values(), strict=True))
+    return table(list(shown), rows, width=width, loose=LOOSE, right=FLUSH, paint={"STATE": _painted} if colour else None)
 
 
 def _labels(job: Job) -> str:
     return " ".join(f"{key}={value}" for key, value in job.labels.items())
+
+
+def events_table(events: Sequence[Event], *, width: int | None = None) -> str:
+    """What happened, one line each, in local time; a detail that has no room at the end of its line stands below, in full.
+
+    Args:
+        events: in the order to show them.
+        width: columns of the terminal, where jobs and attempts are left out if need be; None breaks nothing.
+    """
+    times = [time.strftime("%F %T", time.localtime(event.time)) for event in events]
+    cells = [(at, each.job, str(each.attempt), each.state, each.reason) for at, each in zip(times, events, strict=True)]
+    shown: dict[str, tuple[str, ...]] = dict.fromkeys(EVENTS, ())
+    shown |= zip(EVENTS, zip(*cells, strict=True), strict=False)
+    details = [clean(each.detail) for each in events]
+    if width is not None:
+        spare = ("ATTEMPT",) if len({each.job for each in events}) > 1 else ("JOB", "ATTEMPT")
+        narrowed(shown, width, spare, ())
+    lines = table(list(shown), list(zip(*shown.values(), strict=True))).split("\n")
+    room = max(map(columns, lines))
+    for at, detail in enumerate(["DETAIL" if any(details) else "", *details]):
+        beside = f"{lines[at]}{' ' * (room - columns(lines[at]))}  {detail}" if detail else lines[at]
+        fits = width is None or columns(beside) <= width
+        lines[at] = beside if fits else f"{lines[at]}\n{wrapped(f'  {detail}', width)}" if at else lines[at]
+    return "\n".join(lines)
 
 
 def status_screen(jobs: Sequence[Job], now: float, *, size: tuple[int, int], colour: bool = False) -> str:

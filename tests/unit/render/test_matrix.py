@@ -29,8 +29,8 @@ REPORTS = {
 
 BESIDE = r"""
 SETTING             ONE                      TWO
-train.batch.global  size = 8                 a_rather_long_name_of_a
-train.batch.micro                            _key = 4
+train.batch.global  size = 8                 a_rather_long_name_of_
+train.batch.micro                            a_key = 4
                                              times = 2
 data.pack           lost: never, one pads    packed = true
                     every sample; it has no  approximated: rows see

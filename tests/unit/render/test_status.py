@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from orchestrator.render.status import eta_seconds, rows_lines, status_json, status_screen, status_table
+from orchestrator.render.status import EVENTS, eta_seconds, events_table, rows_lines, status_json, status_screen, status_table
 from orchestrator.render.text import columns, iso
-from orchestrator.store import Job, NewJob, open_store
+from orchestrator.store import Event, Job, NewJob, open_store
 
 NOW = 1_000_000.0
 
@@ -54,6 +54,20 @@ def test_table_without_notes():
         "a-7  quickstart  litgpt   local   QUEUED     -     -      -    -  4 min",
     ]
     assert status_table([], NOW) == "ID  NAME  TRAINER  TARGET  STATE  STEP  LOSS  TOK/S  ETA  AGE"
+
+
+def test_events_fit():
+    """A terminal gets what there is room for: of one job not its name, and a detail below its line, in full; a pipe gets all of it."""
+    why = "host key not in known_hosts (ssh-ed25519 SHA256:abc); connection refused by 10.0.0.7"
+    found = [Event("job-a", 1, NOW, "", "QUEUED", "", why), Event("job-a", 2, NOW, "FAILED", "STOPPING", "exit_code", "short")]
+    head, first, second = events_table(found).splitlines()
+    assert [head.split(), first.endswith(f"  {why}"), "job-a" in second] == [[*EVENTS, "DETAIL"], True, True]
+    for width in (44, 60, 100):
+        lines = events_table(found, width=width).splitlines()
+        assert max(map(columns, lines)) <= width
+        assert " ".join(" ".join(lines).split()).count(why) == 1
+    assert "DETAIL" not in events_table([found[0]._replace(detail="")])
+    assert events_table([]).split() == list(EVENTS)
 
 
 def test_table_fits():

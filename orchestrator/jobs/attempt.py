@@ -123,6 +123,11 @@ class ActiveAttempt:
         ranks = self.status.ranks if self.status else ()
         return [name for rank, name in enumerate(self.nodes()) if rank >= len(ranks) or ranks[rank] is None]
 
+    def silence(self, status: Status) -> str:
+        """Which hosts do not answer, as clusters.yaml calls them, and why: the way to a host knows it by its address."""
+        names = [name for name in self.silent() if name not in status.reason]
+        return ": ".join(filter(None, (", ".join(names), status.reason)))
+
 
 def attempt_plan(plan: Plan, record: AttemptRecord, backend: JobKind, steps: int | None) -> Plan:
     """The plan of an attempt: the job's, but for a smaller micro-batch and for a checkpoint that it goes on from.

@@ -26,6 +26,7 @@ from orchestrator.jobs.queue import Queue
 from orchestrator.jobs.retry import Again, again, elsewhere
 from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.jobs.start_failures import StartFailures
+from orchestrator.jobs.unwell import note_silence, note_stuck
 from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, row_counts, summed, thin
 from orchestrator.monitoring.poll import Observed
@@ -152,10 +153,7 @@ class Controller:
         if status.phase == "pending" and (job.phase_step, job.detail) != ("pending", status.reason):
             news: Changes = {"phase_step": "pending", "detail": status.reason}
             self.store.change(job.id, expect=list(ALIVE), attempt=job.attempt, now=time.time(), **news)
-        silent = status.phase != "pending" and (not status.ranks or None in status.ranks)
-        if silent and (job.reachable or job.detail != status.reason):
-            # it says nothing about the job, but that we do not know
-            self.store.change(job.id, expect=None, now=time.time(), event=job.reachable, reachable=False, detail=status.reason)
+        note_silence(self.store, job, case, status)
 
     def _place(self, each: Active, case: ActiveAttempt, placement: Placement) -> None:
         """Keep where an attempt runs, once that is known better."""
@@ -231,6 +229,8 @@ class Controller:
     def _condemn(self, each: Active, case: ActiveAttempt, reason: str, detail: str) -> None:
         """Note why an attempt is to be stopped, before it is: it will have failed for that."""
         if not case.record.condemned:
+            if reason == "hang":
+                note_stuck(self.store, each.job, detail)
             case.record.condemned = (reason, detail)
             self.store.record(each.job.id, each.job.attempt, (), time.time(), case.record.as_dict())
 

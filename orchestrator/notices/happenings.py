@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple, get_args
 
 from orchestrator.jobs.lifecycle import ALIVE, ENDED
@@ -12,8 +12,8 @@ from orchestrator.store.notices import Happened, NewNotice
 from orchestrator.targets.closed import FORGOTTEN, Closed
 
 Kind = Literal["start", "end", "gate", "stuck", "host"]
-"""A job begins to train, or a server is READY; a job has ended for good; a result is outside its gate; no step and no line for
-`retry.hang_minutes`; a host does not answer, or cannot take jobs."""
+"""A job begins to train, or a server is READY; a job has ended for good; a result is outside its gate; an attempt that makes no
+step and no line for `retry.hang_minutes`, as soon as that is seen; a host does not answer, or cannot take jobs."""
 DEFAULT: tuple[Kind, ...] = ("end", "gate", "stuck", "host")
 """What a service is told of unless it says otherwise."""
 Tone = Literal["info", "success", "warning", "failure"]
@@ -59,9 +59,8 @@ def kinds_of(happened: Happened) -> frozenset[Kind]:
     if event.state in ENDED and event.old not in (event.state, "KEPT"):
         kinds |= {"end"} if not happened.again else set()
         kinds |= {"gate"} if event.reason == "gate" else set()
-        kinds |= {"stuck"} if event.reason == "hang" else set()
-    if event.old == event.state and event.state in ALIVE and not event.reason:
-        kinds.add("host")
+    if event.old == event.state and event.state in ALIVE:
+        kinds |= {"stuck"} if event.reason == "hang" else {"host"} if not event.reason else set()
     return frozenset(kinds)
 
 
@@ -70,6 +69,8 @@ def _words(happened: Happened, kinds: frozenset[Kind]) -> str:
     name = event.job if event.attempt == 1 else f"{event.job} (attempt {event.attempt})"
     if "host" in kinds:
         return f"{name}: its host does not answer: {event.detail or 'no reason given'}; the job may go on there"
+    if "stuck" in kinds:
+        return f"{name} is stuck: {event.detail}; it is being stopped"
     if "start" in kinds:
         return f"{name} {event.state} on {job.target}{f': {event.detail}' if event.detail else ''}"
     reason = f" ({event.reason})" if event.reason else ""
@@ -82,7 +83,7 @@ def _words(happened: Happened, kinds: frozenset[Kind]) -> str:
 
 def _tone(happened: Happened, kinds: frozenset[Kind]) -> Tone:
     state = happened.event.state
-    if "host" in kinds or state == "CANCELLED" or happened.again:
+    if kinds & {"host", "stuck"} or state == "CANCELLED" or happened.again:
         return "warning"
     return "success" if state == "SUCCEEDED" else "failure" if state in ENDED or state == "KEPT" else "info"
 
@@ -106,7 +107,11 @@ def watched(before: Mapping[str, ClosedHost], closed: Mapping[str, Closed], now:
 
 
 def host_notices(
-    hosts: Mapping[str, ClosedHost], told: Mapping[str, float], wanted: Mapping[str, frozenset[Kind]], now: float
+    hosts: Mapping[str, ClosedHost],
+    told: Mapping[str, float],
+    wanted: Mapping[str, frozenset[Kind]],
+    now: float,
+    silent: Collection[str] = (),
 ) -> list[NewNotice]:
     """What is told of machines that have been closed for long.
 
@@ -115,8 +120,11 @@ def host_notices(
         told: machine -> when it was told last, seconds since the epoch.
         wanted: service -> kinds that it is told of.
         now: seconds since the epoch.
+        silent: what is known of jobs at work on hosts that do not answer, `HOST, HOST: reason`: these are told with the job.
     """
-    ill = [name for name, each in hosts.items() if now - each.since >= SILENT and now - told.get(name, float("-inf")) >= AGAIN]
+    with_jobs = {name for each in silent for name in each.partition(": ")[0].split(", ")}
+    long = [name for name, each in hosts.items() if now - each.since >= SILENT and name not in with_jobs]
+    ill = [name for name in long if now - told.get(name, float("-inf")) >= AGAIN]
     return [
         NewNotice(service, f"host {name} {now:.0f}", 0, "host", "warning", harmless(_ill(name, hosts[name].reason)), now)
         for name in ill

@@ -110,7 +110,8 @@ class Sender:
         now = time.time()
         self._hosts = watched(self._hosts, read_closed(self._home, now), now)
         told = self._store.notices.told_hosts(now - AGAIN) if self._hosts else {}
-        new: list[NewNotice] = host_notices(self._hosts, told, wanted.kinds, now)
+        silent = self._store.notices.silences() if self._hosts else ()
+        new: list[NewNotice] = host_notices(self._hosts, told, wanted.kinds, now, silent)
         if new:
             self._store.notices.add(new)
 

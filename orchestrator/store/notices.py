@@ -168,6 +168,11 @@ class Notices:
         sql = "SELECT 1 FROM events JOIN jobs ON jobs.key = events.job WHERE events.key = ? AND jobs.reachable = 0 AND jobs.ended IS NULL"
         return bool(self._database.read(sql, (event,)))
 
+    def silences(self) -> list[str]:
+        """Of our jobs at work on a host that does not answer: which, and why."""
+        sql = f"SELECT DISTINCT jobs.detail FROM jobs WHERE jobs.reachable = 0 AND jobs.ended IS NULL{self._mine}"
+        return [str(detail) for (detail,) in self._database.read(sql, ())]
+
     def told_hosts(self, since: float) -> dict[str, float]:
         """Host -> when its last notice was noted, of those after a time."""
         sql = "SELECT topic, time FROM notices WHERE owner = ? AND event = 0 AND time >= ? ORDER BY time"

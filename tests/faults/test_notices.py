@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.notices.happenings import SILENT
 from orchestrator.store import open_store
 from orchestrator.store.rows import Event
 from tests.faults.sinks import http_sink, smtp_sink
+from tests.faults.test_hosts import there
+from tests.faults.test_ill_hosts import fill
 from tests.processes import SENDER, kill_all, pids_of
 
 SECRET = "s3cr3tpath"
@@ -169,3 +172,54 @@ def test_a_silent_host_that_answers_again_is_not_told(lab):
         store.change("a", expect=None, now=2.0, reachable=True, detail="")
         assert not store.notices.silent(found.number)
     lab.tune("cancel", "a")
+
+
+def test_a_stuck_attempt_is_told_before_its_end(lab, web):
+    """A trainer that makes no step for longer than its recipe allows is told of while it runs, once; its end is told as an end."""
+    lab.home.notify.write_text("version: 1\ndesktop: false\nservices:\n  web: {url: WEB_URL, events: [stuck, end]}\n")
+    lab.home.secrets.write_text(f"WEB_URL=json://127.0.0.1:{web.port}/\n")
+    lab.home.secrets.chmod(0o600)
+    sleeps = lab.training(2) + "trap '' TERM; while :; do sleep 0.1; done"
+    lab.submit("a", sleeps, retry={"hang_minutes": 0.02, "on": {}})
+    until(lambda: web.texts, lab)
+    until(lambda: len(web.numbers()) == 2, lab)
+    stuck, end = "\n".join(web.texts).splitlines()
+    assert "a is stuck: no step and no line in the log for 0 minutes (retry.hang_minutes is 0.02); it is being stopped" in stuck
+    assert "a FAILED (hang)" in end
+    with open_store(lab.home.store) as store:
+        events = [(event.old, event.state, event.reason) for event in store.events("a")]
+    assert events[-2:] == [("RUNNING", "RUNNING", "hang"), ("RUNNING", "FAILED", "hang")]
+    lab.kill_controllers()
+    until(lambda: not senders(lab), lab)
+
+
+@pytest.mark.thorough
+def test_sick_hosts_are_told_once(lab, web, hosts):
+    """Over real sshd: a host whose disk is full and one whose cable is pulled below a job are told of by name and with the reason, each
+    once, and not before a minute is over.
+    """
+    lab.home.notify.write_text("version: 1\ndesktop: false\nservices:\n  web: {url: WEB_URL, events: [host]}\n")
+    lab.home.secrets.write_text(f"WEB_URL=json://127.0.0.1:{web.port}/\n")
+    lab.home.secrets.chmod(0o600)
+    full, silent = hosts[:2]
+    for node in (full, silent):
+        node.run("rm", "-rf", "/home/tunelab/tune", "/home/tunelab/go", user=True)
+    fill(full)
+    lab.submit("waits", lab.training(1), steps=1, where=[there(full)])
+    lab.submit("goes", "while [ ! -e ~/go ]; do sleep 0.1; done; " + lab.training(1), steps=1, where=[there(silent)])
+    lab.wait("goes", state="RUNNING")
+    began = time.time()
+    silent.cut()
+    until(lambda: len("\n".join(web.texts).splitlines()) >= 2, lab, 300)
+    assert min(web.times) - began > SILENT / 2  # a hiccup is no news
+    lines = "\n".join(web.texts).splitlines()
+    assert sum("No space left on device" in line and full.name in line for line in lines) == 1, lines
+    assert sum("goes: its host does not answer" in line and silent.name in line for line in lines) == 1, lines
+    assert len(lines) == 2
+    silent.heal()
+    silent.run("touch", "/home/tunelab/go", user=True)
+    assert lab.wait("goes", 300).state == "SUCCEEDED", lab.log()
+    assert len("\n".join(web.texts).splitlines()) == 2
+    lab.tune("cancel", "waits")
+    lab.kill_controllers()
+    until(lambda: not senders(lab), lab)

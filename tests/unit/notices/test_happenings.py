@@ -32,8 +32,9 @@ def happened(old, state, reason="", detail="", *, again=False, attempt=1):
         (happened("RUNNING", "FAILED", "nan_loss"), {"end"}),
         (happened("RUNNING", "FAILED", "out_of_memory", again=True), set()),
         (happened("RUNNING", "FAILED", "gate"), {"end", "gate"}),
-        (happened("RUNNING", "FAILED", "hang"), {"end", "stuck"}),
-        (happened("RUNNING", "FAILED", "hang", again=True), {"stuck"}),
+        (happened("RUNNING", "RUNNING", "hang", "no step"), {"stuck"}),
+        (happened("RUNNING", "FAILED", "hang"), {"end"}),
+        (happened("RUNNING", "FAILED", "hang", again=True), set()),
         (happened("RUNNING", "KEPT", "exit_code"), {"end"}),
         (happened("KEPT", "FAILED", "exit_code"), set()),
         (happened("RUNNING", "RUNNING", detail="h: timed out"), {"host"}),
@@ -55,6 +56,13 @@ def test_one_notice_for_each_service_that_wants_it():
     assert (found[0].topic, found[0].event, found[0].tone, found[0].due) == ("7", 7, "failure", 130.0)
 
 
+def test_a_stuck_attempt_is_told_while_it_runs():
+    """At once, in words that say that it has not ended yet; its end says what became of it."""
+    [found] = notices(happened("RUNNING", "RUNNING", "hang", "no step for 30 minutes", attempt=2), ALL)
+    assert found.line == "[7] j (attempt 2) is stuck: no step for 30 minutes; it is being stopped"
+    assert (found.kind, found.tone, found.due) == ("job", "warning", 130.0)
+
+
 def test_a_silent_host_is_told_after_a_while():
     """A hiccup of the network is no news: the notice is due later, and its sender looks again then."""
     [found] = notices(happened("RUNNING", "RUNNING", detail="gpu-3: timed out", attempt=2), ALL)
@@ -74,6 +82,8 @@ def test_a_closed_host_is_told_once_an_hour():
     assert found.event == 0
     assert host_notices(hosts, {"gpu-3": SILENT}, ALL, SILENT + AGAIN - 1) == []
     assert host_notices(hosts, {"gpu-3": SILENT}, ALL, SILENT + AGAIN) != []
+    assert host_notices(hosts, {}, ALL, SILENT, ["gpu-3, gpu-4: 10.0.0.3: timed out"]) == []  # told with its job
+    assert len(host_notices(hosts, {}, ALL, SILENT, ["gpu-4: not gpu-3: timed out"])) == 1
     assert watched(hosts, {}, 200.0) == {}
 
 

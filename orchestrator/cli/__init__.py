@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
-from orchestrator.cli.arguments import message_width, say
+from orchestrator.cli.arguments import message_width, print_error, say
 from orchestrator.cli.parser import parser as command_parser
 
 if TYPE_CHECKING:
@@ -68,10 +68,7 @@ def _explained(error: Exception) -> int:
         raise error
     say(_refusals(error) if isinstance(error, errors.NotExpressible) and error.reports else error.text(_as_option))
     if "--json" in sys.argv[1:]:
-        import json  # noqa: PLC0415
-
-        said = {name: str(getattr(error, name)) for name in ("what", "rule", "argument", "hint")}
-        print(json.dumps({"error": {"kind": type(error).__name__, **said}}))
+        print_error(type(error).__name__, what=error.what, rule=error.rule, argument=error.argument, hint=error.hint)
     codes = {errors.NotExpressible: INEXPRESSIBLE, errors.InvalidRequest: WRONG, errors.Unreachable: TROUBLE}
     return next((code for kind, code in codes.items() if isinstance(error, kind)), FAILED)
 

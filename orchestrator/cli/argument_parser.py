@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
@@ -51,7 +52,20 @@ OTHER_NAMES = {
 
 
 class MessageParser(argparse.ArgumentParser):
-    """Its errors are messages as all others: a terminal gets them broken between words."""
+    """Its errors are messages as all others: in plain words, with a hint, an object under `--json`, and broken between words."""
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self._positionals.title = "arguments"
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        text, _, hint = _plain(message).partition("\n\nhint: ")
+        if "--json" in sys.argv[1:]:
+            from orchestrator.cli.arguments import print_error  # noqa: PLC0415  # not for --help
+
+            print_error("InvalidRequest", what=text, hint=hint)
+        super().error(f"{text}\n\nhint: {hint}" if hint else text)
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
         """End, with a message on stderr."""
@@ -60,6 +74,20 @@ class MessageParser(argparse.ArgumentParser):
 
             say(message, end="")
         super().exit(status)
+
+
+def _plain(message: str) -> str:
+    """A message of argparse in the words of our own."""
+    if found := re.fullmatch(r"argument (.+?): invalid choice: '?(.*?)'? \(choose from (.*)\)", message):
+        import difflib  # noqa: PLC0415  # not for --help
+
+        known = re.findall(r"[^', ]+", found[3])
+        near = difflib.get_close_matches(found[2], known, n=1)
+        hint = f"\n\nhint: did you mean {near[0]}?" if near else ""
+        return f"argument {found[1]}: should be one of {', '.join(known)}, got {found[2]}{hint}"
+    if found := re.fullmatch(r"argument (.+?): invalid (int|float) value: '(.*)'", message):
+        return f"argument {found[1]}: should be a {'whole number' if found[2] == 'int' else 'number'}, got {found[3]}"
+    return message
 
 
 class GroupedParser(MessageParser):

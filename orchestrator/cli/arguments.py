@@ -49,6 +49,19 @@ def width() -> int:
     return shutil.get_terminal_size((120, 40)).columns
 
 
+def print_error(kind: str, **parts: object) -> None:
+    """An error as an object, to stdout.
+
+    Args:
+        kind: its class.
+        parts: `what`, `rule`, `argument` and `hint` of it, as far as there are.
+    """
+    import json  # noqa: PLC0415
+
+    said = {name: str(parts.get(name, "")) for name in ("what", "rule", "argument", "hint")}
+    print(json.dumps({"error": {"kind": kind, **said}}))
+
+
 def message_width() -> int | None:
     """Columns of the terminal that standard error is; None where it is none, and lines stay whole."""
     if not sys.stderr.isatty():

@@ -20,6 +20,8 @@ def dashboard(args: argparse.Namespace) -> int:
     """Serve until Ctrl-C; with --share write one file."""
     if args.share and not args.job:
         raise InvalidRequest("--share FILE needs a job: tune dashboard JOB --share FILE")
+    if args.job and not args.share:
+        raise InvalidRequest(args.job, "a job goes with --share FILE; without it, the page shows all jobs")
     try:
         if args.share:
             from orchestrator.web.share import share  # noqa: PLC0415  # an extra

@@ -52,14 +52,14 @@ def _command(commands: Any, name: str, module: str, about: str, function: str = 
 def _recipe(command: argparse.ArgumentParser, on: str = "local") -> None:
     command.add_argument("recipe", metavar="RECIPE", help="a recipe file")
     command.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="override a setting: --set optim.lr=3e-4"
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="override a setting: --set optim.lr=3e-4; repeatable"
     )
     command.add_argument(
         "--accept",
         action="append",
         default=[],
         metavar="SETTING",
-        help="run without this setting where the trainer does not support it",
+        help="run without this setting where the trainer does not support it; repeatable",
     )
     about = "local" if on else "a machine like the one that the recipe asks for"
     command.add_argument(
@@ -125,7 +125,7 @@ def _submitted(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--priority", type=int, default=0, metavar="N", help="higher starts earlier (default: 0)")
     command.add_argument(
-        "--label", action="append", default=[], metavar="KEY=VALUE", help="label the job, for tune status --label"
+        "--label", action="append", default=[], metavar="KEY=VALUE", help="label the job, for tune status --label; repeatable"
     )
     command.add_argument("--dry-run", action="store_true", help="print what would run; write nothing, connect to nothing")
     command.add_argument("--json", action="store_true", help="print one JSON document")
@@ -209,7 +209,7 @@ def _tracking(commands: Any) -> None:
     pull = _command(commands, "pull", "pull", "download a job's results: checkpoint, adapter, logs, metrics, plan")
     pull.add_argument("job", metavar="JOB", help="id, prefix of an id, recipe name, or latest")
     pull.add_argument("--into", metavar="DIR", help="folder to write to (default: named like the job)")
-    pull.add_argument("--file", action="append", default=[], metavar="PATH", help="also this file or folder of the job's folder")
+    pull.add_argument("--file", action="append", default=[], metavar="PATH", help="another file or folder of the job; repeatable")
     pull.add_argument("--all", action="store_true", help="everything in the job's folder, from every host")
     pull.add_argument("--attempt", type=int, metavar="N", help="number of the attempt (default: the latest)")
     pull.add_argument("--json", action="store_true", help="print one JSON document")
@@ -306,8 +306,8 @@ def _inspecting(commands: Any) -> None:
     targets.add_argument("--why", default="", metavar="TEXT", help="for drain: the reason, for others to see")
     targets.add_argument("--json", action="store_true", help="print one JSON document")
     page = _command(commands, "dashboard", "dashboard", "start the web dashboard: jobs, curves, machines (needs tunesmith[web])")
-    page.add_argument("job", nargs="?", metavar="JOB", help="the job, for --share")
-    page.add_argument("--share", metavar="FILE", help="write a job as one self-contained HTML file")
+    page.add_argument("job", nargs="?", metavar="JOB", help="with --share: the job to write")
+    page.add_argument("--share", metavar="FILE", help="write JOB as one self-contained HTML file, and start nothing")
     page.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
     page.add_argument("--port", type=int, default=8765, metavar="N", help="port to listen on (default: 8765; 0: any free one)")
     page.add_argument("--read-only", action="store_true", help="disable all actions")

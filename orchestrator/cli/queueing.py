@@ -41,7 +41,7 @@ def add_waiting(submit: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="JOB[:OUTCOME]",
-        help="start it once JOB has succeeded, or :failed, :ended, :ready (may be repeated)",
+        help="start it once JOB has succeeded, or :failed, :ended, :ready; repeatable",
     )
     submit.add_argument(
         "--keep-on-failure",

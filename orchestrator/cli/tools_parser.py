@@ -17,7 +17,12 @@ def add_tools(commands: object, command: Command) -> None:
     """
     _recipes(commands, command)
     shells = command(commands, "completion", "completion", "print the script that completes commands, jobs and names with TAB")
-    shells.add_argument("shell", choices=("bash", "zsh", "fish"), help="your shell; its start-up file evaluates the script")
+    shells.add_argument(
+        "shell",
+        choices=("bash", "zsh", "fish"),
+        metavar="bash|zsh|fish",
+        help="your shell; its start-up file evaluates the script",
+    )
     fewer = command(
         commands,
         "convert",
@@ -25,7 +30,13 @@ def add_tools(commands: object, command: Command) -> None:
         "write a model with fewer key and value heads, each the mean of a group (needs tunesmith[convert])",
     )
     fewer.add_argument("model", metavar="MODEL", help="folder in Hugging Face layout, weights in safetensors")
-    fewer.add_argument("--kv-heads", type=int, required=True, metavar="N", help="heads of keys and values afterwards: a divisor")
+    fewer.add_argument(
+        "--kv-heads",
+        type=int,
+        required=True,
+        metavar="N",
+        help="number of key and value heads to leave, a divisor of the present one",
+    )
     fewer.add_argument("--out", required=True, metavar="FOLDER", help="folder to write")
     fewer.add_argument("--json", action="store_true", help="print one JSON document")
     first = command(commands, "init", "init", "write a first recipe for a data file; asks for what is not given")
@@ -51,10 +62,14 @@ def add_tools(commands: object, command: Command) -> None:
 
 def _recipes(commands: object, command: Command) -> None:
     recipes = command(commands, "recipes", "recipes", "list, show or copy the recipes that come with tunesmith")
-    recipes.add_argument("action", nargs="?", choices=("ls", "show", "cp"), default="ls")
+    recipes.add_argument(
+        "action", nargs="?", choices=("ls", "show", "cp"), default="ls", metavar="ls|show|cp", help="what to do (default: ls)"
+    )
     recipes.add_argument("name", nargs="?", metavar="NAME", help="the recipe, for show and cp")
     recipes.add_argument("folder", nargs="?", metavar="DIR", default=".", help="where to, for cp (default: .)")
-    recipes.add_argument("--for", dest="fits", metavar="MEMORY", help="for ls: those that fit into 24GB of a device")
-    about = "for ls: those about it: tools, grpo; repeatable, all must match"
+    recipes.add_argument(
+        "--for", dest="fits", metavar="MEMORY", help="for ls: recipes that fit a device with this much memory, such as 24GB"
+    )
+    about = "for ls: recipes about this: tools, grpo, ...; repeatable, all must match"
     recipes.add_argument("--task", action="append", default=[], metavar="WORD", help=about)
     recipes.add_argument("--json", action="store_true", help="for ls: print one JSON document")

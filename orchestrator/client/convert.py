@@ -93,12 +93,12 @@ def _language(config: dict[str, object]) -> dict[str, object]:
 def _config(source: Path) -> dict[str, object]:
     if not source.is_dir():
         hint = "of a model of the hub, download it first: hf download ORG/NAME --local-dir FOLDER"
-        raise NotFound(str(source), "no such folder", argument="model", hint=hint)
+        raise NotFound(str(source), "no such folder", hint=hint)
     if not (file := source / "config.json").is_file():
-        raise NotFound(str(file), "no such file: a model folder in Hugging Face layout has one", argument="model")
+        raise NotFound(str(file), "no such file: a model folder in Hugging Face layout has one")
     config = json.loads(file.read_text("utf-8"))
     if not isinstance(config, dict):
-        raise InvalidRequest(str(file), "should be a JSON object", argument="model")
+        raise InvalidRequest(str(file), "should be a JSON object")
     if "vision_config" in config:
         raise InvalidRequest(str(file), "has a vision tower, whose heads are others; only language models are converted")
     return config
@@ -109,7 +109,7 @@ def _divided(source: Path, config: Mapping[str, object], kv_heads: int) -> int:
     heads = config.get("num_attention_heads")
     before = config.get("num_key_value_heads") or heads
     if not isinstance(heads, int) or not isinstance(before, int):
-        raise InvalidRequest(str(source / "config.json"), "has no num_attention_heads", argument="model")
+        raise InvalidRequest(str(source / "config.json"), "has no num_attention_heads")
     if kv_heads < 1 or before % kv_heads or kv_heads == before:
         fits = ", ".join(str(n) for n in range(1, before) if before % n == 0)
         way = f"should be one of {fits}" if fits else "cannot become fewer: there is one"
@@ -136,21 +136,21 @@ def _check(source: Path, tensors: list[_Tensor], config: Mapping[str, object], b
         InvalidRequest: keys and values cannot be pooled head by head.
     """
     if not tensors:
-        raise NotFound(str(source), "no weights in safetensors in it", argument="model")
+        raise NotFound(str(source), "no weights in safetensors in it")
     pooled = [each for each in tensors if POOLED.search(each.name)]
     weights = sum(each.name.endswith("weight") for each in pooled)
     kind = config.get("model_type")
     if weights != 2 * int(str(config.get("num_hidden_layers", 0))):
         why = f"{kind}: {weights} weights self_attn.k_proj and v_proj; fused or latent projections are not converted"
-        raise InvalidRequest(str(source), why, argument="model")
+        raise InvalidRequest(str(source), why)
     for each in pooled:
         if each.dtype not in WORDS or each.shape[0] % before:
             why = f"{each.name} is {each.dtype} {each.shape}: should be floating point, a multiple of {before} heads"
-            raise InvalidRequest(str(source), why, argument="model")
+            raise InvalidRequest(str(source), why)
     width = pooled[0].shape[0]
     if norm := next((each for each in tensors if KEY_NORM.search(each.name) and each.shape[0] == width), None):
         why = f"{kind}: {norm.name} is over all heads together, and has no mean that is a norm of fewer"
-        raise InvalidRequest(str(source), why, argument="model")
+        raise InvalidRequest(str(source), why)
     return len(pooled)
 
 

@@ -108,7 +108,7 @@ def find_recipe(name: str) -> Path:
     known = _known()
     short = name.removesuffix(".yaml").removeprefix("recipes/")
     if short not in known:
-        raise NotFound(name or "NAME", "is not one of the recipes", hint=did_you_mean(name, known))
+        raise NotFound(name or "NAME", "is not one of the recipes", hint=did_you_mean(name, known) or "`tune recipes` lists them")
     return known[short]
 
 

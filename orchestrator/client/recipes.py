@@ -89,7 +89,7 @@ def check_accepted(recipe: Recipe, accept: Iterable[str]) -> None:
 def _read(path: Path) -> str:
     if path.is_dir() or not path.exists():
         beside = [str(p) for p in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-        library = f"`tune recipes` lists those that come along; `tune recipes cp {path}` copies one" if not beside else ""
+        library = "`tune recipes` lists those that come along; `tune init` writes one" if not beside else ""
         rule = "is a folder" if path.is_dir() else "no such file"
         raise NotFound(str(path), rule, hint=did_you_mean(str(path), beside) or library)
     try:

@@ -89,7 +89,8 @@ def session(*, make: bool = False, home: Home | None = None, say: Say = quiet) -
     if make:
         home.make()
     elif not home.exists():
-        raise NotFound(f"nothing was submitted yet (no store in {home.path})")
+        hint = "`tune submit RECIPE` submits; TUNE_HOME names another state folder"
+        raise NotFound(f"nothing was submitted yet (no store in {home.path})", hint=hint)
     try:
         with open_store(home.store, home.owner) as store:
             yield Session(home, store, say)

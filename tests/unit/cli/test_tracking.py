@@ -78,7 +78,7 @@ def test_filters(tune, jobs, words, ids):
         (["--label", "a\nb=x"], r"--label 'a\nb=x'"),
         (["--label", "a=\x1b[2J"], "should be KEY=VALUE"),
         (["--label", "a=1", "--label", "a=2"], "--label a: is given twice, as 1 and as 2"),
-        (["--state", "runing"], "invalid choice"),
+        (["--state", "runing"], "should be one of"),
         (["--limit", "0"], "whole number from 1"),
         (["--limit", "x"], "whole number from 1"),
     ],

@@ -1,7 +1,7 @@
 """What was trained -> a Hugging Face folder. `python tune_export.py export.json`, in the job's folder.
 
 export.json: `{"from": "litgpt"|"torchtune", "model": folder of the base model, "trained": folder, "out": "checkpoint", "over": LitGPT's
-checkpoint of a base that was trained over in 4 bits, or not there}`.
+checkpoint of a base that was trained over in 4 bits, or not there, "train_fully": words of method.lora.train_fully, or not there}`.
 Leaves `out/` with merged weights as safetensors, config.json and the tokenizer. A LoRA adapter goes to `adapter/` in PEFT
 form, apart: transformers applies an adapter that lies beside merged weights a second time.
 On failure: exit 1, a message, and reason.json.
@@ -19,6 +19,7 @@ import tune_changed
 import tune_layout
 import tune_shape
 import tune_shared
+import tune_whole
 from tune_layout import HEAD
 
 if TYPE_CHECKING:
@@ -40,19 +41,23 @@ def main(path: str) -> int:
     return tune_shared.guarded("no_checkpoint", lambda: _export(json.loads(Path(path).read_text())))
 
 
-def _export(wish: dict[str, str]) -> None:
+def _export(wish: dict[str, Any]) -> None:
     _written(wish)
     tune_changed.note(wish["model"], wish["out"])
 
 
-def _written(wish: dict[str, str]) -> None:
+def _written(wish: dict[str, Any]) -> None:
     model, trained = wish["model"], Path(wish["trained"])
     own = wish["from"] == "torchtune"
     weights, adapter = _torchtune(trained, model) if own else _litgpt(trained, _shape(model), wish.get("over"))
     _check(weights, wish["model"], trained)
     tune_layout.whole(wish["out"], lambda place: _write_model(wish["model"], weights, place))
     if adapter:
-        tune_layout.whole("adapter", lambda place: tune_layout.write_adapter(*adapter, place, _save))
+        parts, *scale = adapter
+        words = wish.get("train_fully") or ()
+        parts |= {name: weights[name]() for name in tune_whole.named(words, weights)}
+        whole = tune_whole.peft_facts(words, model)
+        tune_layout.whole("adapter", lambda place: tune_layout.write_adapter(parts, *scale, place, _save, whole))
 
 
 def _shape(model: str) -> tune_shape.Shape | None:
@@ -134,6 +139,8 @@ def _unstacked(state: dict[str, torch.Tensor], parts: list[str], shape: tune_sha
 
     wide = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
     for name, value in state.items():
+        if "lora_" not in name:  # what was trained whole is among the merged weights
+            continue
         if ".attn.qkv." not in name:
             yield from ((f"{hf}.weight", piece) for hf, piece in tune_convert.to_hf(name, value, shape))
             continue

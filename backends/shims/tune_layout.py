@@ -92,8 +92,10 @@ def _planned(weights: Source) -> Iterator[list[str]]:
     yield names
 
 
-def write_adapter(adapter: Mapping[str, Any], rank: int, alpha: float, place: Path, save: Save) -> None:
-    """PEFT's form: adapter_model.safetensors and adapter_config.json."""
+def write_adapter(
+    adapter: Mapping[str, Any], rank: int, alpha: float, place: Path, save: Save, more: Mapping[str, Any] | None = None
+) -> None:
+    """PEFT's form: adapter_model.safetensors and adapter_config.json, with `more` in it."""
     save({f"base_model.model.{name}": value for name, value in adapter.items()}, place / "adapter_model.safetensors")
     config: dict[str, Any] = {
         "peft_type": "LORA",
@@ -101,8 +103,9 @@ def write_adapter(adapter: Mapping[str, Any], rank: int, alpha: float, place: Pa
         "r": rank,
         "lora_alpha": alpha,
         "use_dora": any(name.endswith("magnitude_vector") for name in adapter),
-        "target_modules": sorted({name.split(".")[-3] for name in adapter if name.endswith(".weight")}),
+        "target_modules": sorted({name.split(".")[-3] for name in adapter if ".lora_" in name and name.endswith(".weight")}),
         "bias": "none",
         "inference_mode": True,
+        **(more or {}),
     }
     (place / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")

@@ -33,6 +33,23 @@ def for_peft(modules: list[str] | None, folder: str, kind: str) -> tuple[list[st
     return [own, *(each for each in modules if each not in ENDS)], True
 
 
+_PEFT = {"embeddings": "embed_tokens", "head": "lm_head", "norms": "norm"}
+
+
+def named(words: Collection[str], weights: Collection[str]) -> list[str]:
+    """Of weights by Hugging Face's names, those that the words of method.lora.train_fully mean. A head that is not there is the embedding."""
+    ends = [f"{_PEFT[word]}.weight" for word in words]
+    if "head" in words and "lm_head.weight" not in weights:
+        ends.append("embed_tokens.weight")
+    return [name for name in weights if name.endswith(tuple(ends))]
+
+
+def peft_facts(words: Collection[str], folder: str) -> dict[str, Any]:
+    """What an adapter_config.json says of such modules; nothing where there are none."""
+    names, tied = for_peft([_PEFT[word] for word in words], folder, "sft")
+    return {"modules_to_save": names, "ensure_weight_tying": tied} if words else {}
+
+
 def is_tied(config: dict[str, Any]) -> bool:
     """Whether input and output embedding are one matrix, by config.json. Where it is silent, that is Gemma's way."""
     return bool(config.get("tie_word_embeddings", str(config.get("model_type")).startswith("gemma")))

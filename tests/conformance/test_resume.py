@@ -37,6 +37,7 @@ optim: {{lr: {RATE}, warmup_steps: 3, weight_decay: 0.1}}
 checkpoint: {{every: {EVERY}, resume: true}}
 """
 LORA = ("method.adapter=lora", "method.lora.rank=4")
+WHOLE = "method.lora.train_fully=[embeddings,norms]"
 DPO = ("method.kind=dpo", "data.train=pairs.jsonl", "data.format=preference", "optim.lr=3.0e-4")
 
 TWO = ("resources.devices=2",)
@@ -149,14 +150,18 @@ def attempt(tmp_path, shared_home, trainer_python):
         pytest.param("torchtune", TWO, id="torchtune-processes", marks=THOROUGH),
         pytest.param("torchtune", (*LORA, *TWO), id="torchtune-lora-processes", marks=THOROUGH),
         pytest.param("torchtune", (*LORA, "method.lora.dropout=0.1"), id="torchtune-lora", marks=THOROUGH),
+        pytest.param("torchtune", (*LORA, WHOLE), id="torchtune-lora-whole", marks=THOROUGH),
         pytest.param("torchtune", (*LORA, *DPO), id="torchtune-pairs", marks=THOROUGH),
         pytest.param("axolotl", KEEP, id="axolotl-weights", marks=THOROUGH),
         pytest.param("axolotl", (*LORA, "method.lora.dropout=0.1"), id="axolotl-lora", marks=THOROUGH),
+        pytest.param("axolotl", (*LORA, WHOLE), id="axolotl-lora-whole", marks=THOROUGH),
         pytest.param("trl", (*LORA, "method.lora.dropout=0.1"), id="trl-lora", marks=THOROUGH),
+        pytest.param("trl", (*LORA, WHOLE), id="trl-lora-whole", marks=THOROUGH),
         pytest.param("trl", KEEP, id="trl-weights", marks=THOROUGH),
         pytest.param("trl", TWO, id="trl-processes", marks=THOROUGH),
         pytest.param("trl", (*LORA, *DPO), id="trl-pairs", marks=THOROUGH),
         pytest.param("unsloth", (*LORA, "method.lora.dropout=0.1"), id="unsloth-lora", marks=THOROUGH),
+        pytest.param("unsloth", (*LORA, WHOLE), id="unsloth-lora-whole", marks=THOROUGH),
         pytest.param("maxtext", KEEP, id="maxtext-weights", marks=THOROUGH),
         pytest.param("maxtext", (*LORA, *KEEP), id="maxtext-lora", marks=THOROUGH),
         pytest.param("maxtext", DPO, id="maxtext-pairs", marks=THOROUGH),

@@ -98,10 +98,11 @@ ROUNDING = {"grad_norm": 3e-5}
 """What float32 alone makes of DPO over the wider model that NF4 wants. With weights that are off by at most half a unit in the last place
 plain PyTorch's own norms spread by 4.5e-6 (standard deviation; 9e-6 at most in ten runs), with `lora` over the same model by 5.9e-6:
 it is not NF4, whose weights are torchao's to the bit. Against plain PyTorch in float64 the trainer is 1.2e-5 off, and plain PyTorch in
-float32 3.4e-6: two such roundings, 3e-5 is more than four standard deviations of their difference.
+float32 3.4e-6: two such roundings, 3e-5 is more than four standard deviations of their difference. The same where embeddings learn beside
+an adapter, and the first gradient is 18: TRL and plain PyTorch in float32 are both 4.3e-6 from float64.
 """
 ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth")
-WHOLE = ("axolotl", "trl", "unsloth")
+WHOLE = ("litgpt", "torchtune", "axolotl", "trl", "unsloth")
 """Trainers that train modules whole beside adapters."""
 CELLS = [
     Cell("axolotl", "kto"),
@@ -153,7 +154,7 @@ MORE = [
     ),
     *(Cell(trainer, "sft", "lora", whole=("embeddings", "head", "norms")) for trainer in WHOLE),
     *(Cell(trainer, "sft", "lora", whole=("embeddings", "norms"), tied=True) for trainer in WHOLE),
-    *(Cell(trainer, "dpo", "lora", whole=("embeddings", "head", "norms")) for trainer in ("axolotl", "trl")),
+    *(Cell(trainer, "dpo", "lora", whole=("embeddings", "head", "norms"), unlike=ROUNDING) for trainer in ("axolotl", "trl")),
     Cell("axolotl", "sft", "lora", devices=2, whole=("embeddings", "head", "norms"), tied=False),
     Cell("axolotl", "reward", "lora", whole=("embeddings", "norms")),
     *(Cell(trainer, "sft", "lora", micro=micro) for trainer in ALL for micro in (1, 4)),

@@ -131,6 +131,28 @@ def _files(variant: Variant) -> tuple[Row, ...]:
     )
 
 
+def _whole() -> Row:
+    """method.lora.train_fully."""
+    leaf, keys = "method.lora.train_fully", ("data.init_args.train_fully", "export.json:train_fully")
+
+    def to(words: list[str], context: Context) -> Values:
+        lacks = {
+            "our data module lets them learn; use data.rendering: shared": context.variant.native,
+            "over a base in 4 bits LitGPT quantizes the head too, and swaps the embedding": context.variant.adapter == "qlora",
+            "several devices share the weights, where whole modules beside LoRA are not tried yet": context.devices > 1,
+            "models that LitGPT's own converters take are not tried yet": _named(context),
+        }
+        if words and (why := next((each for each, so in lacks.items() if so), "")):
+            raise Unsupported(leaf, why, kind="todo", see=LORA, fallback=dict.fromkeys(keys, ABSENT))
+        return (words or ABSENT,) * len(keys)
+
+    def back(words: Value, *_: Value | Context) -> Values:
+        return ([] if words is ABSENT else words,)
+
+    why = "LitGPT freezes all but LoRA's matrices; the data module lets these modules learn and be saved"
+    return couple((leaf,), keys, to, back, absent=keys, why=why, see=LORA)
+
+
 def _lora() -> tuple[Row, ...]:
     mlp = ("gate", "up", "down")
     switches = {"q": "lora_query", "k": "lora_key", "v": "lora_value", "o": "lora_projection", "head": "lora_head"}
@@ -163,12 +185,7 @@ def _lora() -> tuple[Row, ...]:
             wanted,
             why="six switches; lora_mlp is gate, up and down together",
         ),
-        cannot(
-            "method.lora.train_fully",
-            "LitGPT freezes all but the adapters (mark_only_lora_as_trainable), and saves and merges those alone",
-            kind="todo",
-            see=LORA,
-        ),
+        _whole(),
         const(f"{LAUNCH}:drawn", lambda context: not _named(context), "every trainer starts from the same A and B"),
         const(
             "convert.json:lora.start",

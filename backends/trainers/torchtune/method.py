@@ -131,6 +131,34 @@ def _wanted(modules: list[str], all_mlp: bool, head: Value, *_: Value) -> Values
     return ([*named, *(_MLP if all_mlp else ()), *(("head",) if head is True else ())],)
 
 
+def _whole(variant: Variant) -> Row:
+    """method.lora.train_fully."""
+    see = SEE + "torchtune/modules/peft/_utils.py"
+    if learns(variant) == "dpo":
+        why = "torchtune's reference is the trained model with its adapters off, and whole modules have no such switch"
+        return cannot("method.lora.train_fully", why, see=see)
+    if learns(variant) == "distill":
+        return cannot("method.lora.train_fully", "not tried with a teacher yet", kind="todo", see=see)
+    keys = ("model.train_fully", "checkpointer.train_fully", "export.json:train_fully")
+
+    def to(words: list[str], context: Context) -> Values:
+        if words and context.devices > 1:
+            why = "torchtune's recipe for several processes draws anew what calls itself an adapter; one device works"
+            raise Unsupported("method.lora.train_fully", why, kind="todo", see=see, fallback=dict.fromkeys(keys, ABSENT))
+        return (words or ABSENT,) * len(keys)
+
+    why = "our model component calls these modules adapters, which is what torchtune's recipes train"
+    return couple(
+        ("method.lora.train_fully",),
+        keys,
+        to,
+        lambda *values: ([] if values[0] is ABSENT else values[0],),
+        absent=keys,
+        why=why,
+        see=see,
+    )
+
+
 def lora(variant: Variant) -> tuple[Row, ...]:
     """method.lora."""
     if not variant.lora:
@@ -150,12 +178,7 @@ def lora(variant: Variant) -> tuple[Row, ...]:
             see=_BUILDERS,
             absent=("model.apply_lora_to_output",),
         ),
-        cannot(
-            "method.lora.train_fully",
-            "torchtune's recipes train what calls itself an adapter alone, and save nothing else beside it",
-            kind="todo",
-            see=SEE + "torchtune/modules/peft/_utils.py",
-        ),
+        _whole(variant),
         const("model.start", "lora/start.safetensors", "every trainer starts from the same A and B"),
         const("save_adapter_weights_only", False, "merged weights and the adapter"),
     )

@@ -26,7 +26,7 @@ ALL = "[embeddings, head, norms]"
 
 def planned(trainer, words=ALL, model="Qwen/Qwen3-8B", kind="sft", target=None, **more):
     """A plan of a recipe that names modules."""
-    form = "preference" if kind == "reward" else "chat"
+    form = "preference" if kind in ("reward", "dpo") else "chat"
     text = RECIPE.format(model=model, words=words, kind=kind, form=form)
     return plan(BACKENDS[trainer], parse(text, **more), target or Target())
 
@@ -54,6 +54,31 @@ def test_modules_by_the_ends_of_their_names(trainer, key):
     assert line(trainer, model="EleutherAI/pythia-1b").native[key] == ["embed_in", "embed_out", "norm"]
 
 
+def test_torchtunes_three_places():
+    """Its model calls the modules adapters, its checkpoints keep them, and the export writes them beside the adapter. Over several
+    processes its recipe would draw them anew.
+    """
+    keys = ("model.train_fully", "checkpointer.train_fully", "export.json:train_fully")
+    assert line("torchtune", words="[norms]", model="meta-llama/Llama-3.2-1B").native == {key: ["norms"] for key in keys}
+    assert line("torchtune", words="[]", model="meta-llama/Llama-3.2-1B").native == {}
+    text = RECIPE.format(model="meta-llama/Llama-3.2-1B", words=ALL, kind="sft", form="chat") + "resources: {devices: 2}\n"
+    with pytest.raises(Inexpressible, match="train_fully"):
+        plan(BACKENDS["torchtune"], parse(text), Target(devices=2))
+
+
+def test_litgpts_two_places():
+    """Its data module lets the modules learn and be saved, and the export writes them beside the adapter; not over 4 bits, not on several
+    devices.
+    """
+    due = {"data.init_args.train_fully": ["head"], "export.json:train_fully": ["head"]}
+    assert line("litgpt", words="[head]").native == due
+    assert line("litgpt", words="[]").native == {}
+    text = RECIPE.format(model="Qwen/Qwen3-8B", words=ALL, kind="sft", form="chat")
+    for change in ("method.adapter=qlora", "resources.devices=2"):
+        with pytest.raises(Inexpressible, match="train_fully"):
+            plan(BACKENDS["litgpt"], parse(text, sets=[change]), Target(devices=2))
+
+
 def test_the_head_of_a_reward_model_learns_in_any_case():
     """PEFT trains the score whole unasked; the word names nothing more."""
     assert line("trl", words="[head]", kind="reward").native["lora_modules_to_save"] is None
@@ -63,8 +88,8 @@ def test_the_head_of_a_reward_model_learns_in_any_case():
 @pytest.mark.parametrize(
     ("trainer", "more", "why"),
     [
-        ("torchtune", {}, "what calls itself an adapter alone"),
-        ("litgpt", {}, "mark_only_lora_as_trainable"),
+        ("torchtune", {"kind": "dpo"}, "with its adapters off"),
+        ("litgpt", {"model": "google/gemma-2-2b"}, "LitGPT's own converters"),
         ("maxtext", {}, "wrt=nnx.LoRAParam"),
         ("trl", {"words": "[norms]", "model": "allenai/OLMo-1B-hf"}, "have no weights"),
         ("axolotl", {"words": "[norms]", "model": "google/gemma-3-4b-pt"}, "vision tower"),

@@ -40,6 +40,7 @@ from litgpt.prompts import Default
 from litgpt.utils import CLI
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from tune_litgpt_parts import Ddp, TokenMean, by_products, keeping, no_example, noisy, one_embedding, own, recomputed, replace
+from tune_litgpt_whole import marking, saving
 from tune_shared import adamw
 
 __all__ = ["Rows", "adamw"]
@@ -104,6 +105,8 @@ class Rows(DataModule):
     """Compile each block, which fine-tuning by itself does not."""
     neftune_alpha: float | None = None
     """Of the noise on embeddings; null: none."""
+    train_fully: list[str] = field(default_factory=list)
+    """Words of method.lora.train_fully."""
     trackers: list[str] = field(default_factory=list)
     """tensorboard, wandb, mlflow: what gets the metrics besides LitGPT's CSV file."""
     name: str = "run"
@@ -198,6 +201,9 @@ class Rows(DataModule):
         if self.neftune_alpha:
             for model in (litgpt.model.GPT, litgpt.lora.GPT):
                 replace(model, "forward", noisy(own(model, "forward"), self.neftune_alpha, self.folder))
+        if self.train_fully:
+            for name, make in (("mark_only_lora_as_trainable", marking), ("save_lora_checkpoint", saving)):
+                replace(_LORA, name, make(own(_LORA, name), self.train_fully, tied=self.tied()))
         if self.tied():  # finetuning refuses `train.tie_embeddings`
             replace(_FULL, "GPT", one_embedding(own(_FULL, "GPT")))
         if "bitsandbytes" in sys.modules:

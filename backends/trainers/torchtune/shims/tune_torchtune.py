@@ -19,6 +19,7 @@ import tune_checkpoints
 import tune_noise
 import tune_shape
 import tune_shared
+import tune_torchtune_whole
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.lr_scheduler import LambdaLR
@@ -32,6 +33,8 @@ from tune_torchtune_log import log, norms_of
 from tune_torchtune_rows import PadOnly, pairs, rows
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from torchtune.modules import TransformerDecoder
 
 __all__ = ["PadOnly", "adamw", "checkpointer", "log", "lora_model", "model", "pairs", "rows", "schedule", "teacher"]
@@ -145,6 +148,7 @@ def lora_model(
     builder: str | None = None,
     folder: str = "data",
     neftune_alpha: float | None = None,
+    train_fully: Collection[str] = (),
     **more: Any,
 ) -> TransformerDecoder:
     """The same with LoRA; A and B begin as in `start`, a safetensors file in Hugging Face names.
@@ -177,6 +181,7 @@ def lora_model(
             layer.register_state_dict_post_hook(_apart)
     if start:
         _preset(built, start, shape)
+    tune_torchtune_whole.learn(built, train_fully)
     return _noisy(built, neftune_alpha, folder)
 
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import tune_checkpoints
 import tune_shape
-from torchtune.training import ADAPTER_KEY, FullModelHFCheckpointer
+import tune_torchtune_whole
+from torchtune.training import ADAPTER_KEY, MODEL_KEY, FullModelHFCheckpointer
 from torchtune.training.checkpointing._utils import safe_torch_load
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 _TYPES = {"llama": "LLAMA3", "mistral": "MISTRAL", "qwen2": "QWEN2", "gemma": "GEMMA", "phi3": "PHI3_MINI"}
 """Families that are built from config.json -> torchtune's name for the layout of their weights."""
 
 _RESUME = tune_checkpoints.RESUME
-_ADAPTER, _STATE, _RANDOM = "adapter_model.pt", "recipe_state.pt", "random.pt"
+_ADAPTER, _STATE, _RANDOM, _WHOLE = "adapter_model.pt", "recipe_state.pt", "random.pt", "whole.pt"
 
 
 def read(folder: str) -> tune_shape.Shape:
@@ -28,8 +32,18 @@ class _Checkpointer(FullModelHFCheckpointer):
     has its own recipe state: torchtune has one, which it writes over, so that no checkpoint is whole meanwhile.
     """
 
-    def __init__(self, *, shape: tune_shape.Shape, every: int | None, keep: int | None, resume: bool, **settings: Any) -> None:
+    def __init__(
+        self,
+        *,
+        shape: tune_shape.Shape,
+        every: int | None,
+        keep: int | None,
+        resume: bool,
+        train_fully: Collection[str],
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
+        self._train_fully = train_fully
         self._config |= {"tie_word_embeddings": shape.tied, "num_key_value_heads": shape.kv_heads}
         self._tied, self._every, self._keep, self._resume = shape.tied, every, keep, resume
         if resume and not (_RESUME / _ADAPTER).exists():
@@ -44,9 +58,12 @@ class _Checkpointer(FullModelHFCheckpointer):
             state |= safe_torch_load(_RESUME / _STATE, mmap=False)
             if (_RESUME / _ADAPTER).exists():
                 state[ADAPTER_KEY] = safe_torch_load(_RESUME / _ADAPTER, mmap=False)
+            if self._train_fully:
+                state[ADAPTER_KEY] |= safe_torch_load(_RESUME / _WHOLE, mmap=False)
         return state
 
     def save_checkpoint(self, state: dict[str, Any], epoch: int, intermediate_checkpoint: bool = False, **more: Any) -> None:
+        whole = tune_torchtune_whole.among(state[MODEL_KEY], self._train_fully) if self._train_fully else {}
         super().save_checkpoint(state, epoch, intermediate_checkpoint=intermediate_checkpoint, **more)
         if not self._every:
             return
@@ -54,6 +71,8 @@ class _Checkpointer(FullModelHFCheckpointer):
         if intermediate_checkpoint:
             (self._output_dir / "recipe_state" / _STATE).replace(place / _STATE)
             torch.save(_random(), place / _RANDOM)
+            if whole:
+                torch.save(whole, place / _WHOLE)
         lacks = "" if intermediate_checkpoint else "the end of training has no optimizer state"
         tune_checkpoints.complete(place, (epoch + 1) * self._every, keep=self._keep, lacks=lacks)
 
@@ -81,6 +100,7 @@ def checkpointer(
     every: int | None = None,
     keep: int | None = None,
     should_load_recipe_state: bool = False,
+    train_fully: Collection[str] = (),
 ) -> FullModelHFCheckpointer:
     """FullModelHFCheckpointer over a Hugging Face folder: the files are listed and the type is read from it.
 
@@ -91,6 +111,7 @@ def checkpointer(
         every: optimizer steps of one of torchtune's epochs, where it saves on the way.
         keep: how many checkpoints remain; None: all.
         should_load_recipe_state: the recipe's `resume_from_checkpoint`: go on from the folder `resume`.
+        train_fully: words of method.lora.train_fully.
     """
     if model_type != "AUTO":
         raise ValueError(f"checkpointer.model_type should be AUTO, it is read from config.json; got {model_type!r}")
@@ -102,6 +123,7 @@ def checkpointer(
         every=every,
         keep=keep,
         resume=should_load_recipe_state,
+        train_fully=train_fully,
         checkpoint_dir=checkpoint_dir,
         checkpoint_files=[p.name for p in tune_shape.weight_files(checkpoint_dir)],
         model_type="LLAMA3_2" if shape.tied and shape.family == "llama" else _TYPES[shape.family],

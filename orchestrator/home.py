@@ -34,6 +34,11 @@ class Home(NamedTuple):
         return self
 
     @property
+    def writable(self) -> bool:
+        """Can anything be kept there? One on a disk mounted read-only, or a colleague's, can still be looked at."""
+        return os.access(self.path, os.W_OK)
+
+    @property
     def store(self) -> str:
         """Path of the SQLite file, or the URL in `TUNE_STORE`."""
         return os.environ.get("TUNE_STORE") or str(self.path / "store.db")

@@ -33,6 +33,7 @@ READY = b"\0tune 1\n"  # what comes before it is a login shell's talk
 LENGTHS = struct.Struct(">IQ")
 IDLE = 900.0  # seconds without a word, after which a server ends: its controller may have vanished without a FIN
 BLOCK = 1024 * 1024  # bytes read at once
+PROBED = 64 * 1024  # bytes written to see whether anything can be
 
 
 # ---- the host
@@ -57,10 +58,30 @@ def hello(home: str) -> Json:
         "uv": program("uv", [home + "/bin", "~/.local/bin", "~/.cargo/bin"]),
         "devices": found,
         "gpu_trouble": trouble,
+        "folder_trouble": folder_trouble(home),
         "ends_at_logout": ends_at_logout(),
         "received": received,
         "clock": time.time(),
     }
+
+
+def folder_trouble(home: str) -> str:
+    """Why nothing can be run or kept in the state folder, as what follows its name; empty where something can. A little is written."""
+    disk = os.statvfs(home)
+    if disk.f_flag & os.ST_NOEXEC:
+        return "is mounted noexec: no environment can be used there"
+    if disk.f_files and not disk.f_favail:
+        return "has no inodes left: no file can be made there"
+    path = "%s/.probe-%s" % (home, os.urandom(6).hex())
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as file:
+            file.write(bytes(PROBED))
+            os.fsync(file.fileno())  # where a quota is counted late
+    except OSError as error:
+        return "cannot be written: %s" % error.strerror
+    finally:
+        ignore_errors(os.unlink, path)
+    return ""
 
 
 def ends_at_logout() -> bool:

@@ -26,13 +26,18 @@ def utilization(home: str) -> Json:
     rows, trouble = query_smi(QUERY, 5.0)
     time.sleep(max(0.0, SAMPLE - (time.monotonic() - began)))
     memory, free = memory_bytes()
+    try:
+        held = leases.leases(home)
+    except OSError as error:  # a state folder that cannot be written
+        held, why = [], "who has the devices is not known: %s" % (error.strerror or error)
+        trouble = "; ".join(filter(None, (trouble, why)))
     return {
         "cpu_percent": busy_percent(before, processor_times()),
         "memory_used": None if memory is None or free is None else memory - free,
         "memory": memory,
         "devices": [device(row) for row in rows if row[0].isdecimal()],
         "trouble": trouble,
-        "leases": leases.leases(home),
+        "leases": held,
     }
 
 

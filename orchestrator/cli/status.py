@@ -37,13 +37,13 @@ def status(args: argparse.Namespace) -> int:
         found = client.select(args.jobs, wanted)
         if not found and not args.watch and (why := client.nothing_matches(wanted)):
             say(why)
-        _show(found, args)
+        _show(found, args, client.stale(found))
         if not args.watch or all(job.ended for job in found):
             return DONE
         time.sleep(PACE)
 
 
-def _show(found: Sequence[Job], args: argparse.Namespace) -> None:
+def _show(found: Sequence[Job], args: argparse.Namespace, stale: str) -> None:
     listed = found
     colour = may_colour(sys.stdout.isatty(), os.environ)
     if not (args.json or args.jobs or args.sweep or args.state or args.label or args.limit):
@@ -52,8 +52,13 @@ def _show(found: Sequence[Job], args: argparse.Namespace) -> None:
     if args.json:
         print(status_json_text(found, time.time()), flush=True)
     elif args.watch and moving:
-        print(screen_frame(status_screen(found, time.time(), size=os.get_terminal_size(), colour=colour)), end="", flush=True)
+        width, height = os.get_terminal_size()
+        screen = status_screen(found, time.time(), size=(width, height - bool(stale)), colour=colour)
+        print(screen_frame("\n".join(filter(None, (stale, screen)))), end="", flush=True)
+        stale = ""
     else:
         print(status_table(found, time.time(), width=terminal_width(), colour=colour), flush=True)
+    if stale:
+        say(stale)
     if args.events and not args.json:
         print("\n" + events_table(client.events(job.id for job in listed), width=terminal_width()))

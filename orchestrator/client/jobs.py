@@ -165,6 +165,14 @@ def _all_that_may_pass(store: Store, wanted: JobFilter) -> list[Job]:
     return store.jobs(states=states, name=plain, limit=wanted.limit if rest == JobFilter() else None)
 
 
+def stale(found: Sequence[Job]) -> str:
+    """How old what is shown of jobs is, and why; empty where it is not old: see `Session.stale`."""
+    if all(job.ended for job in found):
+        return ""
+    with session() as here:
+        return here.stale(found, time.time())
+
+
 def nothing_matches(wanted: JobFilter) -> str:
     """Why no job passes a filter, in words: what it names that no job has, beside what they have. Empty where each part is met by one."""
     with session() as here:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 @contextmanager
 def pulling(home: Home, job: str) -> Iterator[None]:
     """For as long as it is open, the job's files are being pulled; by several at once, if they like."""
+    if not home.writable:  # nothing can be taken away there either
+        yield
+        return
     folder = home.path / "pulling"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / job).open("w") as file:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -13,10 +13,12 @@ from orchestrator.home import Home
 from orchestrator.store import StoreAway, StoreError, open_store
 
 if TYPE_CHECKING:
-    from orchestrator.store import Store
+    from orchestrator.store import Job, Store
 
 
 Value = TypeVar("Value")
+STALE = 30.0
+"""Seconds without a look of the controller, after which that is told: a busy one takes a while."""
 AWAY = 600.0
 """Seconds for which whoever waits for jobs waits for a database that does not answer, too: the jobs go on without it."""
 
@@ -61,7 +63,7 @@ class Session(NamedTuple):
 
     def keep_alive(self) -> None:
         """When jobs are active and there is no controller of this release: look once, so that what is shown is true; start one."""
-        if self.store.has_active():
+        if self.home.writable and self.store.has_active():
             from orchestrator.daemon.client import alive, retire_older, wake  # noqa: PLC0415
 
             retire_older(self.home)
@@ -70,6 +72,27 @@ class Session(NamedTuple):
 
                 catch_up(self.home, self.store)
                 wake(self.home)
+
+    def stale(self, jobs: Iterable[Job], now: float) -> str:
+        """Why what is shown of jobs is old, and how old: `as of 45 s ago: ...`; empty where it is not, or none of them is at work.
+
+        Args:
+            jobs: that are shown.
+            now: seconds since the epoch.
+        """
+        if all(job.ended or job.state == "QUEUED" for job in jobs):
+            return ""
+        from orchestrator.daemon.client import alive, looked_at  # noqa: PLC0415
+        from orchestrator.render.text import ago  # noqa: PLC0415
+
+        age = now - looked_at(self.home)
+        if age < STALE:
+            return ""
+        if alive(self.home):
+            why = "the controller is stopped, or waits for the disk or the database"
+        else:
+            why = "there is no controller" + ("" if self.home.writable else f", and {self.home.path} cannot be written")
+        return f"as of {ago(age)} ago: {why}"
 
 
 @contextmanager

@@ -165,7 +165,10 @@ def wrong_with(candidate: Candidate, node: Node, facts: HostFacts) -> str:
         return f"{node.name}: clusters.yaml says {node.devices} CUDA device(s), the machine has {len(facts.devices)}"
     if not node.remote and (fault := _local_fault(candidate.target)):
         return f"{node.name}: {fault}"
-    if facts.free < ROOM and not candidate.target.pythons and not candidate.target.python:
+    builds = not candidate.target.pythons and not candidate.target.python  # else nothing of ours is run there
+    if facts.folder_trouble and (builds or "noexec" not in facts.folder_trouble):
+        return f"{node.name}: {facts.folder} {facts.folder_trouble}"
+    if facts.free < ROOM and builds:
         return f"{node.name}: {facts.folder} has {facts.free / 2**30:.1f} GiB free, an environment takes 2 to 5"
     return ""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.home import Home
 
-RELEASE = 5
+RELEASE = 6
 """Of the controller. Raise it when one that was started before an upgrade can no longer do the work, because files that it still
 has to load have moved or the store has new rules: it is replaced then. A controller that names no release is of the first."""
 BOOT = (
@@ -44,7 +44,8 @@ def only_one(home: Home, patience: float = 0.0) -> Iterator[bool]:
         patience: seconds to try; a process that only asks whether there is a controller holds the lock for a moment.
     """
     home.make()  # with a store in PostgreSQL nothing else has made it yet
-    fd = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    how = os.O_RDWR | os.O_CREAT if home.writable else os.O_RDONLY  # to ask is enough where nothing can be written
+    fd = os.open(home.lock, how | os.O_CLOEXEC, 0o600)
     try:
         yield _locked(fd, time.monotonic() + patience)
     finally:
@@ -74,6 +75,20 @@ def alive(home: Home) -> bool:
 def mark(home: Home) -> None:
     """Say in the lock file, as its holder, of which release we are."""
     home.lock.write_text(f"{RELEASE}\n")
+
+
+def beat(home: Home) -> None:
+    """Say in the lock file, as its holder, that all jobs were just looked at."""
+    with suppress(OSError):
+        os.utime(home.lock)
+
+
+def looked_at(home: Home) -> float:
+    """When a controller looked at all jobs last, in seconds since the epoch; 0 where none ever did."""
+    try:
+        return home.lock.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def retire_older(home: Home) -> bool:

@@ -9,7 +9,7 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.daemon.client import end_turn, mark, near, nudge, only_one
+from orchestrator.daemon.client import beat, end_turn, mark, near, nudge, only_one
 from orchestrator.daemon.notifier import Notifier
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import owed
@@ -121,7 +121,9 @@ class Allowance:
 def _look_safely(controller: Controller) -> int:
     """One pass. What goes wrong with it is written down and tried again: a full disk or a locked database passes."""
     try:
-        return controller.look()
+        left = controller.look()
+        beat(controller.home)
+        return left
     except Exception:  # the loop must live on; the log has the trace
         traceback.print_exc()
         controller.cases.clear()

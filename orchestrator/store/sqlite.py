@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from .database import KEEP_LATEST, TABLES, storables
@@ -31,7 +33,7 @@ class Sqlite:
         try:
             if not path.exists():
                 _create(path)
-            self._connection = _connect(path)
+            self._connection = _connect(path) if os.access(path.parent, os.W_OK) else _connect_to_look(path)
             if self._outdated():
                 self._migrate()
         except (OSError, sqlite3.Error) as error:
@@ -114,6 +116,33 @@ class Sqlite:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+
+
+def _connect_to_look(path: Path) -> sqlite3.Connection:
+    """Read a store in a folder that cannot be written: a disk mounted read-only, a colleague's, a backup.
+
+    SQLite reads a write-ahead log without writing only beside its index, which is there while somebody has the store open
+    (https://www.sqlite.org/wal.html#readonly). Else the store is what lies there, or, with a log that nobody has moved into it, a copy is read.
+    """
+    connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", timeout=PATIENCE, isolation_level=None, uri=True)
+    try:
+        connection.execute("PRAGMA application_id").fetchone()
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+    else:
+        return connection
+    log = path.with_name(f"{path.name}-wal")
+    if not (log.exists() and log.stat().st_size):
+        return sqlite3.connect(f"{path.as_uri()}?immutable=1", isolation_level=None, uri=True)
+    with TemporaryDirectory(prefix="tune-store-") as folder:
+        copy = Path(folder, path.name)
+        for each in (path, log):
+            shutil.copyfile(each, copy.with_name(each.name))
+        with closing(_connect(copy)) as source:
+            found = sqlite3.connect(":memory:", isolation_level=None)
+            source.backup(found)
+            return found
 
 
 def _create(path: Path) -> None:

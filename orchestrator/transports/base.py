@@ -151,6 +151,8 @@ class HostFacts:
     """NVIDIA devices."""
     gpu_trouble: str = ""
     """What nvidia-smi says where it cannot tell of all devices."""
+    folder_trouble: str = ""
+    """Why nothing can be run or kept in the state folder: noexec, no inodes, a quota; empty where something can."""
     host: str = ""
     """As in `AttemptStatus`."""
     ends_at_logout: bool = False

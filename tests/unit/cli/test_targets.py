@@ -86,6 +86,27 @@ def test_faults(tune, written, hosts):  # noqa: F811
     assert all(host["fault"].startswith(name) for name, host in found.items())
 
 
+FULL = "mount -o remount,nr_inodes=60 /home/tunelab && cd /home/tunelab && i=0; while touch f$i 2>/dev/null; do i=$((i+1)); done"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("mount -o remount,noexec /home/tunelab", "is mounted noexec: no environment can be used there"),
+        (FULL, "has no inodes left: no file can be made there"),
+    ],
+)
+def test_a_folder_that_is_of_no_use(tune, written, hosts, script, words):  # noqa: F811
+    """A check tries the state folder: where nothing may be run or no file made, that is the fault, beside hosts that are well."""
+    hosts[0].small("4m")
+    names = written(accelerator="cpu")
+    tune("targets", "check", "lab", code=4)  # too small; but there is a state folder now
+    hosts[0].run("sh", "-c", script)
+    found = by_name(tune.json("targets", "check", "lab", code=4))
+    assert found[names[0]]["fault"] == f"{names[0]}: /home/tunelab/.tune {words}"
+    assert [found[name]["fault"] for name in names[1:]] == [None, None]
+
+
 def test_a_promise_that_is_not_kept(tune, written):
     """More CUDA devices than a host has are a fault, not a surprise when a job starts."""
     names = written(accelerator="cuda", devices=2)

@@ -14,6 +14,10 @@ TARGETS = {
     "head": "lm_head",
 }
 
+ROUTER: dict[str, Value] = {"router_aux_loss_coef": 0.0}
+"""Null would add the loss of a mixture's router with the weight that its config.json names (TRL's sft_trainer.py and its siblings): no other
+trainer does so unasked. `native.trl.router_aux_loss_coef` and `native.unsloth.training.router_aux_loss_coef` ask for it.
+"""
 SFT: dict[str, Value] = {
     "dataset_kwargs.skip_prepare_dataset": True,
     "packing": False,

@@ -40,10 +40,7 @@ def stretched(name):
     return "long_factor" in (TWINS[name].settings().get("rope_scaling") or {})
 
 
-ROUTED = ("mixtral", "qwen3-moe", "olmoe", "gpt-oss")
-OPEN = {("trl", name): "the router's auxiliary loss is in the loss" for name in ROUTED}
-"""Cells that are not the same, and why: a run of Qwen3's and of gpt-oss's twin differed by router_aux_loss_coef times that loss."""
-CELLS = [(t, name) for t in TRAINERS for name in TWINS if not lack(t, name) and (t, name) not in OPEN]
+CELLS = [(t, name) for t in TRAINERS for name in TWINS if not lack(t, name)]
 REFUSED = [(trainer, name) for trainer in TRAINERS for name in TWINS if lack(trainer, name)]
 
 
@@ -65,8 +62,6 @@ def shown(trainer, name, known, notes):
     """The cell's text on the page: a figure, a note of what is lacking, or that it was not run."""
     if why := lack(trainer, name):
         return f"no ({notes.setdefault(why, len(notes) + 1)})"
-    if why := OPEN.get((trainer, name)):
-        return f"differs: {why}"
     gap = known.get(trainer, {}).get(name)
     if gap is None:
         return "not run"

@@ -30,12 +30,8 @@ FUSED = ("sft", "pretrain", "dpo", "ipo", "kto", "grpo")
 OFFLOADING = ("sft", "pretrain", "dpo", "ipo", "kto", "reward")
 """Kinds whose config has activation_offloading."""
 
-_ROUTER: dict[str, Value] = {"router_aux_loss_coef": 0.0}
-"""Null would add the loss of a mixture's router with the weight that its config.json names (sft_trainer.py and its siblings): no other
-trainer does so unasked. `native.trl.router_aux_loss_coef` asks for it.
-"""
-_SFT: dict[str, Value] = {**hf.SFT, **_ROUTER}
-_REFERENCE: dict[str, Value] = {"disable_dropout": False, "precompute_ref_log_probs": False, "sync_ref_model": False, **_ROUTER}
+_SFT: dict[str, Value] = {**hf.SFT, **hf.ROUTER}
+_REFERENCE: dict[str, Value] = {"disable_dropout": False, "precompute_ref_log_probs": False, "sync_ref_model": False, **hf.ROUTER}
 _PAIRS: dict[str, Value] = {
     **_REFERENCE,
     "truncation_mode": "keep_start",
@@ -55,7 +51,7 @@ _WRITTEN: dict[str, dict[str, Value]] = {
     },
     "reward": {"disable_dropout": False, "center_rewards_coefficient": None},
     "grpo": {
-        **_ROUTER,
+        **hf.ROUTER,
         **{"disable_dropout": False, "remove_unused_columns": False, "shuffle_dataset": False},
         **{"importance_sampling_level": "token", "top_entropy_quantile": 1.0, "entropy_coef": 0.0},
         **{"top_p": 1.0, "top_k": 0, "repetition_penalty": 1.0},

@@ -11,8 +11,10 @@ from backends.report import Kind
 from backends.trainers.unsloth.release import RELEASE
 
 SEE = RELEASE.source("unsloth/models/loader.py")
+SEE_TRAINER = RELEASE.source("unsloth/models/rl.py")
 CPU = RELEASE.source("unsloth/_cpu_init.py")
 
+_UNASKED = "TRL's own default adds the loss of a mixture's router with the weight of config.json"
 _UNTRIED: tuple[Kind, str, str] = (
     "waiting",
     "on a CPU Unsloth has SFTTrainer alone: its other trainers, patched for GPUs, could not be held against plain PyTorch",
@@ -33,6 +35,7 @@ def kind(variant: Variant) -> tuple[Row, ...]:
         const(f"{TRAINER}:kind", variant.kind, "which rows the data step makes"),
         const(f"{TRAINER}:strategy", "one", "several devices are not tried yet"),
         *(const(key, value, "rows are tokens already", SEE) for key, value in hf.SFT.items()),
+        *(const(key, value, _UNASKED, SEE_TRAINER) for key, value in hf.ROUTER.items()),
     )
 
 

@@ -46,7 +46,17 @@ class Sft(TokenMean, AxolotlTrainer):
         return tokens, rows
 
 
-class Dpo(Prepared, AxolotlDPOTrainer):
+class Unrouted:
+    """A mixture trains without the loss of its router, which no other trainer adds unasked. TRL 1.9 adds it to DPO, KTO and GRPO with a
+    weight of 0.001 (trl/trainer/dpo_config.py and its siblings), and axolotl has no key for that.
+    """
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        kw["args"].router_aux_loss_coef = 0.0
+        super().__init__(*args, **kw)
+
+
+class Dpo(Unrouted, Prepared, AxolotlDPOTrainer):
     """dpo and ipo."""
 
     def training_step(self, *args: Any, **kw: Any) -> torch.Tensor:
@@ -54,7 +64,7 @@ class Dpo(Prepared, AxolotlDPOTrainer):
         return super(AxolotlDPOTrainer, self).training_step(*args, **kw)
 
 
-class Kto(tune_hf_losses.StepKto, Prepared, AxolotlKTOTrainer):
+class Kto(Unrouted, tune_hf_losses.StepKto, Prepared, AxolotlKTOTrainer):
     """kto."""
 
 
@@ -70,7 +80,7 @@ class Simpo(Ready, AxolotlCPOTrainer):
     """simpo."""
 
 
-class Grpo(Answering, AxolotlGRPOTrainer):
+class Grpo(Unrouted, Answering, AxolotlGRPOTrainer):
     """grpo."""
 
 

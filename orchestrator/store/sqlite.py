@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from .database import KEEP_LATEST, TABLES, storables
@@ -135,6 +133,9 @@ def _connect_to_look(path: Path) -> sqlite3.Connection:
     log = path.with_name(f"{path.name}-wal")
     if not (log.exists() and log.stat().st_size):
         return sqlite3.connect(f"{path.as_uri()}?immutable=1", isolation_level=None, uri=True)
+    import shutil  # noqa: PLC0415 - slow, and seldom needed
+    from tempfile import TemporaryDirectory  # noqa: PLC0415
+
     with TemporaryDirectory(prefix="tune-store-") as folder:
         copy = Path(folder, path.name)
         for each in (path, log):

@@ -45,8 +45,10 @@ def run(tune, home, recipe, *words):
     return points, home / "jobs" / job / "1" / "work"
 
 
-def test_litgpt(tune, home, recipe):
-    """Packed text, a tied Qwen2 shape, evaluation and checkpoints on the way, every second point."""
+def test_litgpt(tune, home, recipe, trainer_python):
+    """Packed text, a tied Qwen2 shape, evaluation and checkpoints on the way, every second point. Then what came out is a model folder
+    beside the recipe, with LoRA on it, and the target has a `python:`: no environment is made, the adapter is apart.
+    """
     points, work = run(tune, home, recipe, "--to", "litgpt")
     assert list(points["loss"]) == [2, 4, 6, 8, 10, 12]
     assert set(points["eval_loss"]) == {4, 8, 12}
@@ -55,35 +57,14 @@ def test_litgpt(tune, home, recipe):
     manifest = json.loads((work / "data" / "manifest.json").read_text())
     assert manifest["longest"] <= 64
     assert manifest["rows"] < 200, "nothing was packed"
+    goes_on(tune, home, recipe, work, trainer_python("litgpt"))
 
 
-def test_torchtune(tune, home, recipe):
-    """What LitGPT has not: clipping, a linear schedule that ends above 0, a warm-up share; and without evaluation."""
-    said = tune("submit", recipe, "--to", "torchtune", code=3).stderr
-    assert "data.eval" in said
-    assert "eval.every" in said
-    recipe.write_text(
-        RECIPE.replace(" eval: val.jsonl,", "")
-        .replace("eval: {every: 4}\n", "")
-        .replace("warmup_steps: 2", "warmup_share: 0.1")
-        .replace("precision: fp32", "precision: fp32, grad_clip: 0.5, activation_checkpointing: true")
-        .replace("decay_on: matrices", "decay_on: matrices, schedule: linear, min_lr: 1e-4")
-    )
-    assert "train.grad_clip" in tune("submit", recipe, "--to", "litgpt", code=3).stderr
-    points, work = run(tune, home, recipe)
-    assert list(points["loss"]) == [2, 4, 6, 8, 10, 12]
-    assert points["grad_norm"][2] > 0
-    assert points["lr"][2] == pytest.approx(5e-4)
-    assert points["lr"][12] == pytest.approx(1e-4 + 9e-4 * 1 / 10)
-    assert sorted(p.name for p in (work / "out").glob("epoch_*")) == ["epoch_0", "epoch_1"]
-
-
-def test_a_folder_as_the_model_and_an_interpreter_of_ones_own(tune, home, recipe, trainer_python):
-    """A model folder beside the recipe, LoRA on it, and a target with `python:`: no environment is made, the adapter is apart."""
-    _, first = run(tune, home, recipe, "--to", "litgpt")
+def goes_on(tune, home, recipe, first, python):
+    """LoRA on a job's checkpoint, by an interpreter of one's own."""
     (tune.cwd / "base").symlink_to(first / "checkpoint")
     (tune.cwd / "clusters.yaml").write_text(
-        f"version: 1\ntargets:\n  mine: {{kind: local, accelerator: cpu, python: {trainer_python('litgpt')}}}\n"
+        f"version: 1\ntargets:\n  mine: {{kind: local, accelerator: cpu, python: {python}}}\n"
     )
     values = json.loads(json.dumps({"id": "./base"}))
     text = RECIPE.replace(
@@ -113,6 +94,27 @@ def test_a_folder_as_the_model_and_an_interpreter_of_ones_own(tune, home, recipe
             code=2,
         ).stderr
     )
+
+
+def test_torchtune(tune, home, recipe):
+    """What LitGPT has not: clipping, a linear schedule that ends above 0, a warm-up share; and without evaluation."""
+    said = tune("submit", recipe, "--to", "torchtune", code=3).stderr
+    assert "data.eval" in said
+    assert "eval.every" in said
+    recipe.write_text(
+        RECIPE.replace(" eval: val.jsonl,", "")
+        .replace("eval: {every: 4}\n", "")
+        .replace("warmup_steps: 2", "warmup_share: 0.1")
+        .replace("precision: fp32", "precision: fp32, grad_clip: 0.5, activation_checkpointing: true")
+        .replace("decay_on: matrices", "decay_on: matrices, schedule: linear, min_lr: 1e-4")
+    )
+    assert "train.grad_clip" in tune("submit", recipe, "--to", "litgpt", code=3).stderr
+    points, work = run(tune, home, recipe)
+    assert list(points["loss"]) == [2, 4, 6, 8, 10, 12]
+    assert points["grad_norm"][2] > 0
+    assert points["lr"][2] == pytest.approx(5e-4)
+    assert points["lr"][12] == pytest.approx(1e-4 + 9e-4 * 1 / 10)
+    assert sorted(p.name for p in (work / "out").glob("epoch_*")) == ["epoch_0", "epoch_1"]
 
 
 def test_litgpts_own_data_path(tune, home):

@@ -29,6 +29,8 @@ TRAINERS = [name for name in BACKENDS if (LOADERS / f"{name}.py").exists()]
 LATER = ("trl", "unsloth")
 """Their settings go through the loader of transformers, as axolotl's do: a thorough case each."""
 EACH = [pytest.param(name, marks=pytest.mark.thorough) if name in LATER else name for name in TRAINERS]
+WRONG = "wrong"
+"""The quickstart with a key that no trainer has."""
 COUNT = 69
 ACCEPTED = {"litgpt": 40, "torchtune": 37, "axolotl": 67, "maxtext": 35, "trl": 65, "unsloth": 31}
 """At least so many recipes can each trainer express: what is accepted must not shrink unseen."""
@@ -131,7 +133,7 @@ def manifest(recipe):
 
 @pytest.fixture(scope="session")
 def looked_at(trainer_python, tmp_path_factory):
-    """Recipe -> Job of those that a trainer can express: its loader runs once over all of them."""
+    """Recipe -> Job of those that a trainer can express, and `WRONG`: its loader runs once over all of them."""
 
     @cache
     def look(trainer):
@@ -140,10 +142,21 @@ def looked_at(trainer_python, tmp_path_factory):
             folder = base / str(n)
             write(folder, recipe, made)
             jobs.append(asked(folder, made, target))
-        said = load(trainer_python(trainer), trainer, base, jobs)
-        return {name: Job(*each, answer) for (name, each), answer in zip(planned(trainer).items(), said, strict=True)}
+        recipe, target, made = planned(trainer)["quickstart"]
+        write(base / WRONG, recipe, made)
+        with (base / WRONG / config(made)).open("a") as file:
+            file.write("lerning_rate: 1\n")
+        *said, wrong = load(trainer_python(trainer), trainer, base, [*jobs, asked(base / WRONG, made, target)])
+        found = {name: Job(*each, answer) for (name, each), answer in zip(planned(trainer).items(), said, strict=True)}
+        return {**found, WRONG: Job(recipe, target, made, wrong)}
 
     return look
+
+
+@pytest.fixture
+def library(looked_at):
+    """The same of the recipes as they are."""
+    return lambda trainer: {name: job for name, job in looked_at(trainer).items() if name != WRONG}
 
 
 def asked(folder, made, target):
@@ -199,20 +212,20 @@ def agrees(ours, theirs):
 
 
 @pytest.mark.parametrize("trainer", EACH)
-def test_the_trainer_accepts_what_is_emitted(looked_at, trainer):
+def test_the_trainer_accepts_what_is_emitted(library, trainer):
     """The trainer's own loader takes every config, and knows every key in it."""
-    jobs = looked_at(trainer)
+    jobs = library(trainer)
     assert {name: job.said["error"] for name, job in jobs.items() if job.said["error"]} == {}
     assert {name: job.said["unknown"] for name, job in jobs.items() if job.said["unknown"]} == {}
     assert len(jobs) >= ACCEPTED.get(trainer, 1)
 
 
 @pytest.mark.parametrize("trainer", EACH)
-def test_the_trainer_resolves_what_was_written(looked_at, trainer):
+def test_the_trainer_resolves_what_was_written(library, trainer):
     """No key that the plan wrote has another value once the trainer has read the config."""
     changed = {
         (name, key): (value, job.said["resolved"].get(key))
-        for name, job in looked_at(trainer).items()
+        for name, job in library(trainer).items()
         for key, value in written(job).items()
         if not agrees(value, job.said["resolved"].get(key))
     }
@@ -220,9 +233,9 @@ def test_the_trainer_resolves_what_was_written(looked_at, trainer):
 
 
 @pytest.mark.parametrize("trainer", EACH)
-def test_what_the_trainer_resolved_means_the_recipe(looked_at, trainer):
+def test_what_the_trainer_resolved_means_the_recipe(library, trainer):
     """The trainer's resolved values, carried back across the table, are the recipe."""
-    assert {name: back for name, job in looked_at(trainer).items() if (back := other_leaves(job))} == {}
+    assert {name: back for name, job in library(trainer).items() if (back := other_leaves(job))} == {}
 
 
 def other_leaves(job):
@@ -241,13 +254,9 @@ def other_leaves(job):
 
 
 @pytest.mark.parametrize("trainer", EACH)
-def test_a_wrong_key_is_found(trainer_python, trainer, tmp_path):
+def test_a_wrong_key_is_found(looked_at, trainer):
     """What is looked for would be seen: a key that the trainer does not know is named or refused."""
-    recipe, target, made = planned(trainer)["quickstart"]
-    write(tmp_path, recipe, made)
-    with (tmp_path / config(made)).open("a") as file:
-        file.write("lerning_rate: 1\n")
-    [said] = load(trainer_python(trainer), trainer, tmp_path, [asked(tmp_path, made, target)])
+    said = looked_at(trainer)[WRONG].said
     assert said["unknown"] == ["lerning_rate"] or "lerning_rate" in said["error"]
 
 

@@ -3,9 +3,11 @@
 import inspect
 import json
 import warnings
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import docstring_parser
 import torch
 from jsonargparse import CLI, capture_parser, set_docstring_parse_options
 from litgpt.__main__ import PARSER_DATA
@@ -14,6 +16,7 @@ from litgpt.utils import instantiate_torch_optimizer, save_config
 
 warnings.simplefilter("ignore")
 set_docstring_parse_options(attribute_docstrings=True)  # as litgpt.__main__ does
+docstring_parser.parse_from_object = cache(docstring_parser.parse_from_object)  # texts of --help, read anew for each config
 PARSER = capture_parser(lambda: CLI(PARSER_DATA))
 
 

@@ -1,7 +1,6 @@
 """The escape hatch: keys of the user's own, held against what the trainer knows."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -125,13 +124,3 @@ def test_accepted_on_the_command_line(tune):
     assert "to write it anyway: --accept native.torchtune.lerning" in tune(*words, code=3).stdout
     assert "lerning: 1" in tune(*words, "--accept", "native.torchtune.lerning").stdout
     assert "did you mean native.torchtune.lerning?" in tune(*words, "--accept", "native.torchtune.lernin", code=2).stderr
-
-
-@pytest.mark.trainer
-@pytest.mark.parametrize("trainer", list(BACKENDS))
-def test_the_tables_are_current(trainer, trainer_python):
-    """Each table is what `backends/upstream/generate_keys.py` reads out of the pinned trainer."""
-    script = ROOT / "backends" / "upstream" / "generate_keys.py"
-    done = subprocess.run([trainer_python(trainer), str(script), trainer], capture_output=True, text=True, check=True)
-    assert done.stdout == BACKENDS[trainer].known_keys.text
-    assert BACKENDS[trainer].known_keys.version == BACKENDS[trainer].package

@@ -1,6 +1,7 @@
 """The trainers' own configs, out of their packages: fetched from the package registry, never kept in the repository."""
 
 import contextlib
+import json
 import os
 import posixpath
 import shutil
@@ -9,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +34,18 @@ PACKAGES = {
 
 SOURCES = {"llamafactory": ("llamafactory==0.9.5", "transformers==5.6.0")}
 """Trainer that no job is run with -> what pip unpacks so that its arguments can be read: transformers is the newest that it takes."""
+
+SCRIPTS = ("generate_keys.py", "generate_defaults.py")
+PRINTED = """
+import contextlib, io, json, runpy, sys
+said = []
+for script in sys.argv[2:]:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        runpy.run_path(script, run_name="__main__")
+    said.append(out.getvalue())
+print(json.dumps(said))
+"""
+"""Of a trainer and scripts, what each of these prints."""
 
 COUNTS = {"torchtune": 156, "axolotl": 269, "maxtext": 137, "litgpt": 46, "llamafactory": 82}
 """YAML files in each corpus."""
@@ -68,20 +82,29 @@ def corpus(shared_home):
 
 @pytest.fixture(scope="session")
 def asked(shared_home, trainer_python):
-    """What a script of backends/upstream prints of a trainer: in its environment, or beside its unpacked source."""
+    """What a script of backends/upstream prints of a trainer: in its environment, or beside its unpacked source. Both scripts are run
+    by one process, since to import a trainer takes the most of their time.
+    """
 
-    def get(script: str, trainer: str) -> str:
-        path = Path(backends.upstream.__file__).with_name(script)
+    @cache
+    def both(trainer: str) -> dict[str, str]:
+        paths = [Path(backends.upstream.__file__).with_name(script) for script in SCRIPTS]
         source = _unpacked(trainer, shared_home / "cache" / "corpora") if trainer in SOURCES else None
         python = sys.executable if source else trainer_python(trainer)
         env = {**os.environ, **({"PYTHONPATH": str(source)} if source else {})}
         with TemporaryDirectory() as folder:
             done = subprocess.run(
-                [python, path, trainer], capture_output=True, text=True, timeout=300, check=True, cwd=folder, env=env
+                [python, "-c", PRINTED, trainer, *paths],
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=True,
+                cwd=folder,
+                env=env,
             )
-        return done.stdout
+        return dict(zip(SCRIPTS, json.loads(done.stdout.splitlines()[-1]), strict=True))
 
-    return get
+    return lambda script, trainer: both(trainer)[script]
 
 
 def _unpacked(trainer, folder):

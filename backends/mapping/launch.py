@@ -91,7 +91,7 @@ def no_trackers(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:
 
 
 OFFLINE = handled_by_us("log.wandb_mode", "WANDB_MODE of the job's environment")
-NO_TRACKIO = "trackio is not in the trainer's environment"
+NO_TRACKIO = "the trainer's environment has pillow 13 (TensorBoard), and no trackio up to 0.43 takes more than 12"
 
 
 def trackers(theirs: str) -> Row:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
@@ -13,6 +12,7 @@ from backends.log_signs import EVERYWHERE, JAX, TORCH, Sign
 from backends.mapping.complete import missing
 from backends.mapping.rows import Flat, Row, Value, Variant
 from backends.plan import Plan, Step
+from backends.records import dataclass, field
 from backends.report import Report
 from backends.upstream.known_keys import NO_TABLE, KnownKeys
 

@@ -1,30 +1,26 @@
-"""Texts that plans carry: the steps' scripts and the locks. Read once, when this module is imported, so that planning
-itself touches no file.
-"""
+"""Texts that plans carry: the steps' scripts and the locks. They are constants of this package, each read when it is first used."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
+from backends.lazy import lock_name, texts
 from backends.plan import File
 
 _HERE = Path(__file__).parent
 
-SHIMS: dict[str, str] = {
-    p.name: p.read_text("utf-8")
-    for room in ("shims", "trainers/*/shims", "stages/shims")
-    for p in sorted(_HERE.glob(f"{room}/tune_*.py"))
-}
+SHIMS: Mapping[str, str] = texts(
+    _HERE, *(f"{room}/tune_*.py" for room in ("shims", "trainers/*/shims", "stages/shims")), name=lambda path: path.name
+)
 """File name -> text of the scripts and modules that run in the environment of a trainer or a stage."""
 
-LOCKS: dict[str, str] = {
-    f"{p.parent.name}-{p.stem.removeprefix('env-')}": p.read_text("utf-8") for p in sorted(_HERE.glob("trainers/*/env-*.txt"))
-}
+LOCKS: Mapping[str, str] = texts(_HERE, "trainers/*/env-*.txt", name=lock_name)
 """`<trainer>-<accelerator>` -> text of the lock."""
 
-CHAT_TEMPLATES: dict[str, str] = {p.stem: p.read_text("utf-8") for p in sorted(_HERE.glob("chat_templates/*.jinja"))}
+CHAT_TEMPLATES: Mapping[str, str] = texts(_HERE, "chat_templates/*.jinja", name=lambda path: path.stem)
 """Name -> text of the shipped chat templates."""
 
 _IMPORT = re.compile(r"^\s*(?:import|from) (tune_\w+)", re.MULTILINE)

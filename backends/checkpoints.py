@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from backends.emit import as_json
 from backends.mapping.schedule import rate, warmup_steps
 from backends.plan import File, Plan
 from backends.recipe.flat import Value
+from backends.records import replace
 
 INDEX = "checkpoints.json"
 """Where an attempt lists its checkpoints, in its work folder."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backends.backend import HF_LAYOUT, Backend, Inexpressible
@@ -19,6 +18,7 @@ from backends.models import MODELS, ModelFacts, linear, sizes_of
 from backends.plan import WRITTEN_RECIPE, Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
+from backends.records import replace
 from backends.report import Line, Report
 from backends.smaller_batches import with_smaller
 from backends.upstream.known_keys import KnownKeys

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+from backends.records import dataclass
 
 Class = Literal["wrong_request", "out_of_memory", "hardware", "lost", "hang", "unknown"]
 """`wrong_request` would fail again; of the others the recipe's section retry says what each means."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
 
 from backends.recipe.flat import Value
+from backends.records import asdict, dataclass, field, replace
 from backends.report import Line, Report
 
 WRITTEN_RECIPE = "recipe.json"

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from backends.backend import Backend, JobKind, ReadOnly
-from backends.trainers.axolotl.backend import AXOLOTL
-from backends.trainers.command.backend import COMMAND
-from backends.trainers.litgpt.backend import LITGPT
-from backends.trainers.llamafactory.trainer import LLAMAFACTORY
-from backends.trainers.maxtext.backend import MAXTEXT
-from backends.trainers.torchtune.backend import TORCHTUNE
-from backends.trainers.trl.backend import TRL
-from backends.trainers.unsloth.backend import UNSLOTH
+from backends.lazy import Lazy, attribute
+from backends.records import replace
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
+    from backends.backend import Backend, JobKind, ReadOnly
     from backends.dialect import Dialect
 
-BACKENDS: dict[str, Backend] = {b.name: b for b in (LITGPT, TORCHTUNE, AXOLOTL, MAXTEXT, TRL, UNSLOTH)}
-"""Ours, the preferred first: without `--to` the first that can express a recipe runs it."""
+BACKENDS: Mapping[str, Backend] = Lazy(
+    lambda: {
+        "litgpt": "trainers.litgpt.backend:LITGPT",
+        "torchtune": "trainers.torchtune.backend:TORCHTUNE",
+        "axolotl": "trainers.axolotl.backend:AXOLOTL",
+        "maxtext": "trainers.maxtext.backend:MAXTEXT",
+        "trl": "trainers.trl.backend:TRL",
+        "unsloth": "trainers.unsloth.backend:UNSLOTH",
+    },
+    lambda place: cast("Backend", attribute(place)),
+)
+"""Ours, the preferred first: without `--to` the first that can express a recipe runs it. A trainer is imported when it is asked for."""
 
-READ_ONLY: dict[str, ReadOnly] = {each.name: each for each in (LLAMAFACTORY,)}
+READ_ONLY: Mapping[str, ReadOnly] = Lazy(
+    lambda: {"llamafactory": "trainers.llamafactory.trainer:LLAMAFACTORY"},
+    lambda place: cast("ReadOnly", attribute(place)),
+)
 """Trainers whose configs are imported and that no job is run with."""
+
+COMMAND = "command"
+"""The user's own command, which no recipe becomes unless it names it."""
 
 GROUP = "tunesmith.backends"
 
@@ -42,14 +52,12 @@ def others() -> dict[str, EntryPoint]:
 
     from backends.stages.registry import STAGES  # noqa: PLC0415  # plans of most recipes have none
 
-    return {
-        each.name: each for each in entry_points(group=GROUP) if each.name not in (*BACKENDS, *READ_ONLY, *STAGES, COMMAND.name)
-    }
+    return {each.name: each for each in entry_points(group=GROUP) if each.name not in (*BACKENDS, *READ_ONLY, *STAGES, COMMAND)}
 
 
 def names() -> tuple[str, ...]:
     """All that `--to` takes."""
-    return (*BACKENDS, COMMAND.name, *others())
+    return (*BACKENDS, COMMAND, *others())
 
 
 def find(name: str) -> Backend:
@@ -61,7 +69,11 @@ def find(name: str) -> Backend:
     """
     if name in BACKENDS:
         return BACKENDS[name]
-    return COMMAND if name == COMMAND.name else _load(others()[name])
+    if name == COMMAND:
+        from backends.trainers.command.backend import COMMAND as command  # noqa: N811, PLC0415  # few recipes are one
+
+        return command
+    return _load(others()[name])
 
 
 def importer(name: str) -> Backend | ReadOnly:
@@ -77,6 +89,8 @@ def _load(entry: EntryPoint) -> Backend:
         raise Unloadable(
             f"trainer {entry.name} of package {package} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
+    from backends.backend import Backend  # noqa: PLC0415  # few have any
+
     if not isinstance(found, Backend) or found.name != entry.name:
         raise Unloadable(f"trainer {entry.name} of package {package}: {entry.value} should be a Backend named {entry.name}")
     return found
@@ -103,4 +117,4 @@ def reader(name: str) -> JobKind:
         return find(name)
     except (KeyError, Unloadable) as error:
         why = str(error) if isinstance(error, Unloadable) else f"no trainer {name} is installed any more"
-        return replace(COMMAND, name=name, read=lambda *_: [], judge=lambda _: ("no_backend", why))
+        return replace(find(COMMAND), name=name, read=lambda *_: [], judge=lambda _: ("no_backend", why))

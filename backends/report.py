@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple
+
+from backends.records import dataclass
 
 Status = Literal["same", "converted", "defaulted", "approximated", "lost", "native"]
 Kind = Literal["", "todo", "waiting", "never"]

@@ -7,12 +7,12 @@ otherwise (`Plan.with_micro`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backends.backend import Inexpressible
 from backends.plan import Plan, SmallerBatch
 from backends.recipe.leaves import facts
+from backends.records import replace
 from backends.report import Line, Report
 
 if TYPE_CHECKING:

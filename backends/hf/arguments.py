@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from backends.hf import saving
 from backends.hf import train as hf
@@ -12,6 +11,7 @@ from backends.mapping.data import shared_data
 from backends.mapping.launch import LAUNCH, NO_TRACKIO
 from backends.mapping.rows import Context, Row, Unsupported, Value, Values, Variant, cannot, const, couple
 from backends.recipe.leaves import PROJECT
+from backends.records import replace
 from backends.report import Kind
 
 SOURCE = HF + "trainer.py"

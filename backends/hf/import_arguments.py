@@ -6,10 +6,9 @@ Each function makes an import row in the trainer's own spelling. Sources: https:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from backends.dialect import ImportRow, Unfit, counted, idle, note, number, text, unmodelled, whole
 from backends.mapping.rows import ABSENT, Flat, Value
+from backends.records import dataclass
 
 NOTHING: tuple[Value, ...] = (ABSENT, None, "")
 """Values that ask for nothing."""

@@ -5,9 +5,8 @@ Rows without padding: a mask of scores, where there is one, is not counted. The 
 one H200 had (tests/unit/memory/peaks_h200.json).
 """
 
-from dataclasses import replace
-
 from backends.memory.footprint import Footprint, Layer
+from backends.records import replace
 
 _LAYERS = {
     ("full", "bf16"): Layer(16, 8, 0, 8),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 
 from backends.mapping.rows import Context, Row, Unsupported, Value, Values
+from backends.records import replace
 
 HF = "https://github.com/huggingface/transformers/blob/v5.16.1/src/transformers/"
 ACCELERATE = "https://github.com/huggingface/accelerate/blob/v1.13.0/src/accelerate/"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 
 from backends.backend import Ending, Progress
 from backends.backend import judge as judge_all
@@ -14,6 +13,7 @@ from backends.mapping.model import model
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
 from backends.metrics import Point
 from backends.plan import Step
+from backends.records import replace
 
 SHIMS = ("tune_hf_export.py", "tune_lora.py")
 """Scripts of `steps`, besides the trainer's own."""

@@ -7,13 +7,13 @@ Configs are flat on both sides: dotted names, lists are values. A native name is
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from backends.recipe.flat import Flat as Flat  # noqa: PLC0414  # exported again: whoever writes rows needs it
 from backends.recipe.flat import Value as Value  # noqa: PLC0414  # as above
 from backends.recipe.flat import defaults, leaves
+from backends.records import dataclass, field
 from backends.report import Kind, Line, Status
 
 Values = Sequence[Value]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value
+from backends.records import dataclass
 from backends.report import Line
 
 

@@ -6,11 +6,11 @@ gradients of weights only where an earlier micro-batch left some), the last laye
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from backends.memory.footprint import Footprint, Layer
 from backends.models import ModelFacts, linear
+from backends.records import dataclass
 
 GIB = 2**30
 WEIGHT = {"fp32": 4.0, "bf16": 2.0, "bf16-mixed": 4.0, "fp16-mixed": 4.0}

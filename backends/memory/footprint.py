@@ -8,10 +8,10 @@ runs them again), and hold against peaks of GPUs to 4 per cent (docs/fit.md).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from backends.models import ModelFacts
+from backends.records import dataclass, field
 
 Key = tuple[str, str]
 """(`full` or `adapter`, a word of train.precision); a word of method.adapter goes before `adapter`."""

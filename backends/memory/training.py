@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import NamedTuple
 
 from backends.memory.estimate import Parts, Training, Unknown, estimate
 from backends.memory.footprint import Footprint
 from backends.models import ModelFacts
 from backends.recipe.flat import Flat
+from backends.records import replace
 
 PAIRS = ("dpo", "ipo", "orpo", "simpo", "kto", "reward")
 """Kinds whose rows are pairs of answers, or (kto) have the row of another prompt beside them."""

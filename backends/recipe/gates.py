@@ -7,13 +7,10 @@ from typing import Literal, NamedTuple, cast
 
 Comparison = Literal["<", "<=", ">", ">="]
 
-_GATE = re.compile(
-    r"""\s*(?P<task>[A-Za-z0-9][\w-]*)\.(?P<metric>[A-Za-z][\w-]*)
+_GATE = r"""\s*(?P<task>[A-Za-z0-9][\w-]*)\.(?P<metric>[A-Za-z][\w-]*)
     \s*(?P<comparison><=|>=|<|>)
     \s*(?:(?P<base>base)(?:\s*(?P<sign>[+-])\s*(?P<step>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?))?
-        |(?P<number>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?))\s*""",
-    re.VERBOSE | re.ASCII,
-)
+        |(?P<number>[+-]?\d+(?:\.\d*)?(?:[eE][+-]?\d+)?))\s*"""
 RULE = "should be TASK.METRIC, then one of < <= > >=, then a number, base, or base + or - a number: wmdp_bio.acc <= 0.30"
 
 
@@ -37,7 +34,7 @@ def gate(text: str) -> Gate:
     Raises:
         ValueError: it is written otherwise.
     """
-    found = _GATE.fullmatch(text)
+    found = re.fullmatch(_GATE, text, re.VERBOSE | re.ASCII)
     if not found:
         raise ValueError(RULE)
     number = float(f"{found['sign']}{found['step']}") if found["step"] else float(found["number"] or 0.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypedDict
 
@@ -52,6 +51,8 @@ def value_at(values: Value, path: str) -> Value:
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known name that looks most like a word, as a question; empty when none does."""
+    import difflib  # noqa: PLC0415  # only once something is wrong
+
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean {found[0]}?" if found else ""
 

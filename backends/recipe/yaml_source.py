@@ -7,12 +7,12 @@ A key given twice is an error, as is a document that is not a mapping.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
 from backends.recipe.flat import Value
+from backends.records import dataclass, field
 
 MOST_NODES = 20_000
 """A recipe has about 100 nodes. Aliases that unfold to more than this are an attack or a mistake."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from backends.plan import Plan
 from backends.recipe.flat import Value
+from backends.records import replace
 from backends.stages.stage import ADAPTER, MODEL, Stage, StageContext, Unplannable, stage_plan
 
 EXPORTED, FIGURES = "inputs/export", "inputs/evaluation.json"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 
 from backends.mapping.model import MODEL as MODEL_SPEC
 from backends.plan import WRITTEN_RECIPE, Input, Plan
 from backends.recipe.flat import Value
+from backends.records import replace
 from backends.report import Line
 from backends.stages.evaluate import EVALUATE
 from backends.stages.export import EXPORT

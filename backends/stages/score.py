@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from backends.bundle import SHIMS
 from backends.plan import Input, Plan
 from backends.recipe.flat import Value
+from backends.records import replace
 from backends.stages.stage import BASE, Stage, StageContext, Unplannable, stage_plan
 
 LEFT, DATA, SCORES = "inputs/trained", "inputs/data", "out/scores.json"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple
 
 from backends.plan import Plan
 from backends.recipe.flat import Value
+from backends.records import replace
 from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, stage_plan
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # only where the recipe says `expose`

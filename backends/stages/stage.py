@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from backends.backend import Ending, Progress
 from backends.bundle import with_imports
 from backends.emit import as_json
+from backends.lazy import lock_name, texts
 from backends.log_signs import EVERYWHERE, TORCH, Sign
 from backends.metrics import Point
 from backends.plan import HERE, TRAINED, Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import Value
+from backends.records import dataclass, field, replace
 from backends.report import Line, Report
 
 POINTS = "out/points.jsonl"
@@ -34,10 +35,7 @@ RETRY: Mapping[str, Value] = {
 }
 """As the recipe's section retry; a stage begins anew, its steps find again what they had finished."""
 
-_HERE = Path(__file__).parent
-LOCKS: dict[str, str] = {
-    f"{p.parent.name}-{p.stem.removeprefix('env-')}": p.read_text("utf-8") for p in sorted(_HERE.glob("*/env-*.txt"))
-}
+LOCKS: Mapping[str, str] = texts(Path(__file__).parent, "*/env-*.txt", name=lock_name)
 """`<environment>-<accelerator>` -> text of the lock."""
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_./ -]{0,120}")
 

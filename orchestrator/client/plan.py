@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from backends.backend import Backend, Inexpressible
 from backends.compile import NEVER_ACCEPTABLE, for_others
 from backends.compile import plan as compiled
 from backends.recipe.hints import hints
+from backends.records import dataclass
 from backends.registry import BACKENDS, Unloadable, find, names
 from backends.report import Report
 from orchestrator.client.errors import InvalidRequest, NotExpressible, NotFound, did_you_mean
@@ -138,14 +138,14 @@ def decide(recipe: Recipe, target: Target, to: str | None = None, accept: Iterab
     raise not_expressible(refusals)
 
 
-def candidates(recipe: Recipe) -> list[Backend]:
+def candidates(recipe: Recipe) -> Iterable[Backend]:
     """Trainers that may be chosen without `--to`, the preferred first: those of `native` where the recipe writes keys for some.
 
     Raises:
         InvalidRequest: the package that brings one cannot be loaded.
     """
-    written = [name for name in names() if recipe.native.get(name)]
-    return list(map(trainer, written)) or list(BACKENDS.values())
+    written = [name for name in names() if recipe.native.get(name)] if recipe.native else []
+    return [trainer(name) for name in written] or BACKENDS.values()
 
 
 def trainers(wanted: str) -> list[Backend]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from backends.recipe.flat import leaves
 from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
 from backends.recipe.schema import Recipe
+from backends.records import replace
 from backends.registry import BACKENDS, names
 from orchestrator.client.errors import InvalidRecipe, InvalidRequest, NotFound, did_you_mean
 from orchestrator.render.plan import problem_text

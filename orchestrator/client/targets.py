@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backends.recipe.problems import RecipeError
+from backends.records import replace
 from orchestrator.client.errors import Ambiguous, InvalidRequest, NotExpressible, NotFound, Unreachable, did_you_mean
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.recipes import invalid

@@ -7,10 +7,10 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backends.records import asdict
 from orchestrator.agent.gpus import user_name
 from orchestrator.agent.identity import state_id
 from orchestrator.targets.node import Node

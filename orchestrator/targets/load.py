@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -16,6 +15,7 @@ from backends.recipe.building import Unsure, build
 from backends.recipe.problems import RecipeError, nearest
 from backends.recipe.section import Section
 from backends.recipe.yaml_source import Problem, Source, read
+from backends.records import replace
 from orchestrator.targets.model import Candidate, TargetKind, Targets
 from orchestrator.targets.node import Node
 from orchestrator.targets.schema import KINDS, ClustersFile, HostSection, LocalSection, MachineSection, SshDefaults, SshSection

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from backends.records import asdict, dataclass, field, replace
 from backends.target import Accelerator, Target
 from orchestrator.targets.node import Node
 

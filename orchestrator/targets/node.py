@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from backends.records import asdict, dataclass, field, replace
 from backends.target import Accelerator
 from orchestrator.transports.base import RayAddress, SshAddress
 

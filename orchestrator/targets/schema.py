@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from backends.recipe.section import AfterCheck, BeforeCheck, Limits, Section
@@ -21,7 +22,7 @@ def text(right: Callable[[str], object], rule: str) -> AfterCheck:
 
 def fits(pattern: str) -> Callable[[str], object]:
     """Whether a whole text is as a regular expression says."""
-    return re.compile(pattern).fullmatch
+    return partial(re.fullmatch, pattern)  # compiled when something is looked at
 
 
 _DETECT = BeforeCheck(lambda value: None if value == "detect" else value)

@@ -6,9 +6,10 @@ A transport never decides what a state means for a job; it reports what durable 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from backends.records import dataclass, field
 
 if TYPE_CHECKING:
     from orchestrator.agent.files import Json

@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from backends.backend import Backend, Ending, Progress
@@ -46,6 +45,7 @@ from backends.metrics import Point
 from backends.plan import Environment, Input, Plan, Promise, Step
 from backends.recipe.flat import defaults, leaves
 from backends.recipe.paths import absolute, is_hub
+from backends.records import dataclass, replace
 
 if TYPE_CHECKING:
     from backends.recipe.schema import Recipe

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.log_signs import EVERYWHERE, TORCH
@@ -36,6 +35,7 @@ from backends.mapping.rows import (
 )
 from backends.metrics import Point
 from backends.plan import Step
+from backends.records import replace
 from backends.report import Kind
 from backends.trainers.litgpt import native, train
 from backends.trainers.litgpt.families import FAMILIES, lacks

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from backends.mapping.batch import batch_global
 from backends.mapping.data import COLUMNS, input_path, unchecked
 from backends.mapping.launch import LAUNCH
 from backends.mapping.rows import Context, Row, Unsupported, Value, Values, Variant, cannot, const, couple, handled_by_us, same
 from backends.recipe.paths import is_hub
+from backends.records import replace
 from backends.trainers.litgpt.release import RELEASE
 
 _SEE = RELEASE.source("litgpt/")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import posixpath
-from dataclasses import replace
 
 from backends.command_line import DEVICES
 from backends.dialect import Beside, Dialect, Refused, Rule
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import LARGEST, NativeConfig, flat
+from backends.records import replace
 from backends.trainers.llamafactory import import_v1
 from backends.trainers.llamafactory.command_line import LAUNCHER
 from backends.trainers.llamafactory.import_data import INFO, names, section

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 
 from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.mapping.data import DATA
@@ -35,6 +34,7 @@ from backends.mapping.rows import (
 )
 from backends.metrics import Point
 from backends.plan import HEAD, PORT, RANK, Step
+from backends.records import replace
 from backends.trainers.maxtext.around import around
 from backends.trainers.maxtext.data import JOB, batch, native, shared
 from backends.trainers.maxtext.method import (

@@ -7,12 +7,12 @@ https://github.com/AI-Hypercomputer/maxtext (src/maxtext/configs/pyconfig.py, ba
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 from backends.dialect import Beside, Dialect, Refused
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, Unreadable, read
+from backends.records import replace
 from backends.trainers.maxtext.command_line import LAUNCHER
 from backends.trainers.maxtext.defaults import DEFAULTS
 from backends.trainers.maxtext.import_keys import reads

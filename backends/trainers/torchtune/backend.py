@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.log_signs import EVERYWHERE, TORCH
@@ -35,6 +34,7 @@ from backends.mapping.rows import (
 from backends.metrics import Point
 from backends.plan import Step
 from backends.recipe.flat import defaults
+from backends.records import replace
 from backends.trainers.torchtune import data, method, train
 from backends.trainers.torchtune.families import lacks
 from backends.trainers.torchtune.memory import FOOTPRINT

@@ -4,12 +4,12 @@ of those calls, which is tune's own form.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cache
 
 from backends.dialect import Beside, Dialect, Refused, Rule
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig
+from backends.records import replace
 from backends.trainers.unsloth.command_line import LAUNCHER
 from backends.trainers.unsloth.import_forms import command, program
 from backends.trainers.unsloth.import_keys import reads

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from backends.hf import arguments
 from backends.hf import train as hf
 from backends.mapping.rows import ABSENT, Context, Row, Unsupported, Value, Values, Variant, couple
+from backends.records import replace
 from backends.trainers.unsloth.method import CPU, SEE
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 GROUPS = {
     "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority"),
@@ -51,11 +52,28 @@ OTHER_NAMES = {
 """What other tools call a command of ours."""
 
 
+def columns(otherwise: int = 80) -> int:
+    """Of the terminal: as `shutil.get_terminal_size` finds them, which brings what unpacks archives."""
+    if (told := os.environ.get("COLUMNS", "")).isdecimal() and int(told):
+        return int(told)
+    try:
+        return (os.get_terminal_size(sys.__stdout__.fileno()).columns if sys.__stdout__ else 0) or otherwise
+    except (OSError, ValueError):  # it is none, or closed
+        return otherwise
+
+
+class _Formatter(argparse.HelpFormatter):
+    """As wide as the terminal. argparse makes one for each argument that a command takes."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=columns() - 2)
+
+
 class MessageParser(argparse.ArgumentParser):
     """Its errors are messages as all others: in plain words, with a hint, an object under `--json`, and broken between words."""
 
     def __init__(self, *args: Any, **kw: Any) -> None:
-        super().__init__(*args, **kw)
+        super().__init__(*args, **{"formatter_class": _Formatter, **kw})
         self._positionals.title = "arguments"
 
     def error(self, message: str) -> NoReturn:
@@ -166,3 +184,10 @@ class CommandParser(MessageParser):
             found = difflib.get_close_matches(unknown[0].partition("=")[0], re.findall(r"--[\w-]+", self.format_usage()), n=1)
             self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f"\n\nhint: did you mean {found[0]}?" if found else ""))
         return parsed, unknown
+
+
+def maker(asked: Collection[str]) -> Any:
+    """What argparse is to make commands with: those that are asked for get their options, which take their time, the others have
+    names alone.
+    """
+    return lambda **how: CommandParser(**how) if str(how["prog"]).partition(" ")[2] in asked else NamedCommand()

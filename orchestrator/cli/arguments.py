@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from typing import TYPE_CHECKING
+
+from orchestrator.cli.argument_parser import columns
 
 if TYPE_CHECKING:
     import argparse
@@ -46,7 +47,7 @@ def say(text: str, end: str = "\n") -> None:
 
 def width() -> int:
     """Columns of the terminal; of a file, what people like to read."""
-    return shutil.get_terminal_size((120, 40)).columns
+    return columns(120)
 
 
 def print_error(kind: str, **parts: object) -> None:
@@ -76,4 +77,4 @@ def message_width() -> int | None:
 
 def terminal_width() -> int | None:
     """Columns of the terminal; None where standard output is none, and nothing is to be cut."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return columns() if sys.stdout.isatty() else None

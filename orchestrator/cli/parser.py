@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from orchestrator.cli.argument_parser import CommandParser, GroupedParser, NamedCommand
+from orchestrator.cli.argument_parser import GroupedParser, maker
 
 ABOUT = "Write a fine-tune once; run it on any of several trainers; know exactly what was translated."
 
 
 def parser(first: str = "") -> argparse.ArgumentParser:
-    """All commands, or when the first argument is one, those of its group: making them all takes 15 ms. When it is --help,
-    no command gets its options. Each names the module below `orchestrator.cli` and the function that does it.
+    """All commands, or when the first argument is one, those of its group, and only that one with its options: making them all
+    takes 15 ms. When it is --help, none has options. Each names the module below `orchestrator.cli` and the function that does it.
     """
     top = GroupedParser(
         prog="tune",
@@ -23,11 +23,11 @@ def parser(first: str = "") -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_const", const="version", dest="command", help="print the version")
     top.set_defaults(module="doctor", function="version")
-    made = NamedCommand if first in ("-h", "--help") else CommandParser
-    commands = top.commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=made)
     groups = ((_compiling, COMPILING), (_tracking, TRACKING), (_following, FOLLOWING), (_inspecting, INSPECTING))
-    chosen = [add for add, names in groups if first in names] or [add for add, _ in groups]
-    for add in chosen:
+    known = {name: add for add, names in groups for name in names}
+    asked = () if first in ("-h", "--help") else (first,) if first in known else known
+    commands = top.commands = top.add_subparsers(dest="command", metavar="COMMAND", parser_class=maker(asked))
+    for add in dict.fromkeys([known[first]] if first in known else known.values()):
         add(commands)
     return top
 

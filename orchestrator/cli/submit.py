@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE
-from orchestrator.client.session import wake_early
 
 if TYPE_CHECKING:
     import argparse
@@ -19,13 +18,17 @@ if TYPE_CHECKING:
 def submit(args: argparse.Namespace) -> int:
     """Plan a recipe and run it; prints the job's id."""
     if not args.dry_run:
+        from orchestrator.client.session import wake_early  # noqa: PLC0415  # a dry run needs no store
+
         wake_early()
-    from orchestrator.cli.arguments import labels, recipe, say  # noqa: PLC0415
-    from orchestrator.client import submit as client  # noqa: PLC0415  # pydantic is heavy
+    from orchestrator.cli.arguments import labels, recipe, say  # noqa: PLC0415  # after the controller is woken
     from orchestrator.client.plan import plan  # noqa: PLC0415
 
     wanted, tags = recipe(args), labels(args.label)
-    client.check_id(args.id)
+    if args.id is not None:
+        from orchestrator.client.submit import check_id  # noqa: PLC0415
+
+        check_id(args.id)
     job = plan(wanted, to=args.to, on=args.on, accept=args.accept, ask=not args.dry_run, say=say)
     if args.fit != "off":
         from orchestrator.client.fit import check_fit  # noqa: PLC0415
@@ -34,6 +37,8 @@ def submit(args: argparse.Namespace) -> int:
     if args.dry_run:
         _show(job, args)
         return DONE
+    from orchestrator.client import submit as client  # noqa: PLC0415  # as above
+
     queued = {"priority": args.priority, "hold": args.hold, "after": args.after, "keep": args.keep_on_failure}
     found = client.submit(job, id=args.id, labels=tags, snapshot=args.snapshot, say=say, **queued)
     if not args.to:

@@ -1,6 +1,6 @@
 """How long commands take, as multiples of a bare `python -c pass` in the same run, and a plan in process.
 
-Budgets: help 5, status 8, translate 25 times; recipe -> plan 1 ms, median.
+Budgets: help 5, status 8, translate 20, with one trainer 12, a dry run 12 times; recipe -> plan 1 ms, median.
 
 uv run python benchmarks/commands.py [ROUNDS]
 """
@@ -29,9 +29,10 @@ COMMANDS = {
     "tune --help": (*TUNE, "--help"),
     "tune status": (*TUNE, "status"),
     "tune translate": (*TUNE, "translate", RECIPE),
+    "tune translate --to litgpt": (*TUNE, "translate", RECIPE, "--to", "litgpt"),
     "tune submit --dry-run": (*TUNE, "submit", RECIPE, "--dry-run"),
 }
-BUDGET = {"tune --help": 5, "tune status": 8, "tune translate": 25}
+BUDGET = {"tune --help": 5, "tune status": 8, "tune translate": 20, "tune translate --to litgpt": 12, "tune submit --dry-run": 12}
 
 
 def measure(rounds: int) -> dict[str, list[float]]:
@@ -89,10 +90,10 @@ def wanted(recipe: Recipe) -> Target:
 def main() -> None:
     times = measure(int(sys.argv[1]) if sys.argv[1:] else 9)
     bare = statistics.median(times["python -c pass"])
-    print(f"{'command':24} {'median ms':>10} {'min':>7} {'x bare':>7}  budget")
+    print(f"{'command':26} {'median ms':>10} {'min':>7} {'x bare':>7}  budget")
     for name, seconds in times.items():
         middle = statistics.median(seconds)
-        print(f"{name:24} {middle * 1e3:10.0f} {min(seconds) * 1e3:7.0f} {middle / bare:7.1f}  {BUDGET.get(name, '')}")
+        print(f"{name:26} {middle * 1e3:10.0f} {min(seconds) * 1e3:7.0f} {middle / bare:7.1f}  {BUDGET.get(name, '')}")
     for name, each in planning().items():
         if each:
             middle, worst = statistics.median(each), max(each)

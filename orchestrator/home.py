@@ -35,8 +35,8 @@ class Home(NamedTuple):
 
     @property
     def writable(self) -> bool:
-        """Can anything be kept there? One on a disk mounted read-only, or a colleague's, can still be looked at."""
-        return os.access(self.path, os.W_OK)
+        """Can anything be kept there? One on a disk mounted read-only, or a colleague's, can still be looked at. One that is not there yet is made."""
+        return not self.path.exists() or os.access(self.path, os.W_OK)
 
     @property
     def store(self) -> str:

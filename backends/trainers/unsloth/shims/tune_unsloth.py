@@ -21,6 +21,7 @@ from typing import Any
 import unsloth
 import torch
 import trl
+import tune_attention
 import tune_hf_rows
 import tune_resolved
 import tune_whole
@@ -59,6 +60,7 @@ def _model(config: dict[str, Any]) -> tuple[Any, Any]:
         RuntimeError: Unsloth took the model in another precision than it was told to.
     """
     wanted = config["model"]
+    wanted = {**wanted, "attn_implementation": tune_attention.suited(wanted["model_name"], wanted["attn_implementation"])}
     model, tokenizer = unsloth.FastLanguageModel.from_pretrained(**{**wanted, "dtype": getattr(torch, wanted["dtype"])})
     if wanted["load_in_4bit"] != bool(getattr(model, "is_loaded_in_4bit", False)):
         raise RuntimeError("method.adapter: Unsloth could not load the base in 4 bits, and took it in 16 instead")

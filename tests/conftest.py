@@ -35,6 +35,7 @@ def pytest_configure():
     hypothesis.settings.load_profile("untimed")  # a busy machine is no failure
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("UV_COMPILE_BYTECODE", "false")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # or each process would compile its modules anew
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         os.environ.pop(name, None)  # the tests' jobs are no news on a developer's desktop
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import json
-import lzma
 import textwrap
 import zlib
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ MODULES = ("__init__", *(name for name in agent.PROVISIONING if name != "__main_
 LONGEST = 120_000
 """Bytes of a shell text: Linux takes 131,072 in one argument, and engines add some."""
 BOOT = """\
-import base64, json, lzma, os, sys
-document = json.loads(lzma.decompress(base64.b64decode(DATA)))
+import base64, bz2, json, os, sys
+document = json.loads(bz2.decompress(base64.b64decode(DATA)))
 library = os.path.join(os.path.expanduser(document["folder"]), "lib-" + document["digest"])
 for name, text in document.pop("modules").items():
     path = os.path.join(library, name)
@@ -77,7 +77,7 @@ def shell(plan: Plan, engine: Mapping[str, str], inputs: Mapping[str, str]) -> s
     Raises:
         TooLarge: no engine would take it.
     """
-    packed = lzma.compress(json.dumps(document(plan, engine, inputs), sort_keys=True).encode())
+    packed = bz2.compress(json.dumps(document(plan, engine, inputs), sort_keys=True).encode())  # of source text the smallest
     data = "\n".join(textwrap.wrap(base64.b64encode(packed).decode(), 120))
     text = f'python3 - <<\'END_OF_PLAN\'\nDATA = """\n{data}\n"""\n{BOOT}END_OF_PLAN\n'
     if len(text) > LONGEST:

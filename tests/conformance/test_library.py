@@ -32,9 +32,11 @@ EACH = [pytest.param(name, marks=pytest.mark.thorough) if name in LATER else nam
 WRONG = "wrong"
 """The quickstart with a key that no trainer has."""
 COUNT = 69
-ACCEPTED = {"litgpt": 40, "torchtune": 37, "axolotl": 67, "maxtext": 35, "trl": 65, "unsloth": 31}
+ACCEPTED = {"litgpt": 43, "torchtune": 36, "axolotl": 66, "maxtext": 39, "trl": 64, "unsloth": 32}
 """At least so many recipes can each trainer express: what is accepted must not shrink unseen."""
 
+NOT_ON_A_CPU = {("llama-3.1-8b/full-one-device", "torchtune")}
+"""What names a package that only the lock for CUDA has: bitsandbytes, for an optimizer in pages."""
 PACKAGES = {"tensorboard": ("tensorboard", "tensorboardx"), "wandb": ("wandb",), "mlflow": ("mlflow", "mlflow-skinny")}
 WINDOWS = {"mistralai/Mistral-7B-v0.1": 4096}
 """Of config.json, what the model table leaves out."""
@@ -64,6 +66,8 @@ def planned(trainer):
     """Recipe -> (recipe, target, plan) of those that a trainer can express."""
     out = {}
     for name, path in LIBRARY.items():
+        if (name, trainer) in NOT_ON_A_CPU:
+            continue
         recipe = parse(path.read_text(), name=str(path), base=str(path.parent), trainers=BACKENDS)
         target = wanted(recipe)
         try:

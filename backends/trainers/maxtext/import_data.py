@@ -69,7 +69,9 @@ def reinforced(variant: Variant) -> tuple[ImportRow, ...]:
 
     def rows_of(*values: Value) -> Flat:
         *data, subset, made, size = values
-        return plain(*data) if size is ABSENT else _questions(data[_DATA.index("dataset_name")], subset, made)
+        if size is ABSENT:
+            return plain(*data)
+        return _questions(*(data[_DATA.index(key)] for key in ("dataset_name", "hf_train_files")), subset, made)
 
     def steps(count: Value, *batched: Value) -> Flat:
         return {"train.steps": whole(count) if batched[0] is ABSENT else max(1, int(math.prod(map(number, batched))))}
@@ -94,10 +96,12 @@ def reinforced(variant: Variant) -> tuple[ImportRow, ...]:
     )
 
 
-def _questions(name: Value, subset: Value, made: Value) -> Flat:
+def _questions(name: Value, files: Value, subset: Value, made: Value) -> Flat:
     leaves = {"data.format": "prompts", "data.columns.prompt": "question"}
     if not HUB.fullmatch(text(name)):
         raise Unfit(f"{name} is not a data set of the hub: name your rows in data.train", {"data.train": ROWS, **leaves})
+    if files not in (ABSENT, None, ""):  # read in place of the data set, whose name says how prompts are made
+        raise Unfit(f"{text(files)} are its rows: name files of yours in data.train", {"data.train": name, **leaves})
     if made not in (ABSENT, None, ""):
         raise Unfit(f"{made} makes prompts of the rows", {"data.train": name, **leaves})
     if subset not in (ABSENT, None, "", "main"):

@@ -377,6 +377,8 @@ def _axolotl(keys: dict) -> dict:
         keys.pop("lora_target_modules", None)
     elif isinstance(keys.get("lora_target_modules"), list):
         keys["lora_target_modules"] = sorted(keys["lora_target_modules"])
+    if isinstance(keys.get("lora_modules_to_save"), list):
+        keys["lora_modules_to_save"] = sorted(keys["lora_modules_to_save"])
     if not keys.get("adapter"):
         keys = {key: value for key, value in keys.items() if not key.startswith("lora_")}
     if "rl" not in keys:

@@ -206,7 +206,7 @@ class Executor(Protocol):
         """Look at many attempts, each machine or engine asked once for all of them, and not more often than it bears.
 
         Args:
-            watched: attempts that were submitted, by whichever process.
+            watched: all attempts that were submitted and have not ended, by whichever process: what is not among them may be forgotten.
             patience: seconds to wait for answers that are under way; 0 takes what is there.
 
         Returns:

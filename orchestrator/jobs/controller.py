@@ -89,17 +89,17 @@ class Controller:
             working = self.store.working()
         lanes = self.queue.lanes()
         if start and lanes and (begun := self._admit(working, lanes)):
-            statuses = self.executors.poll(self._watched(begun, abandoned=()), patience)
-            self._heed(statuses, {each.job.id: each for each in (*working, *begun)})
+            all_working = (*working, *begun)  # always all of them: what is not watched is forgotten
+            self._heed(self.executors.poll(self._watched(all_working), patience), {each.job.id: each for each in all_working})
         return len(working) + len(lanes) + bool(self.executors.holds())
 
-    def _watched(self, working: Iterable[Active], abandoned: Iterable[Abandoned] | None = None) -> list[Watched]:
+    def _watched(self, working: Iterable[Active]) -> list[Watched]:
         """Attempts that were submitted, and those that were given up."""
         out = []
         for each in working:
             if each.job.state in ALIVE and (handle := (case := self.case(each)).handle(each.job.id)):
                 out.append(watched(each.job, case, handle, self.home))
-        return out + [each.watched for each in (self.left.values() if abandoned is None else abandoned)]
+        return out + [each.watched for each in self.left.values()]
 
     # What is heard
 

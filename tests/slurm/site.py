@@ -189,7 +189,7 @@ class Site:
 
     def clear(self):
         """End all jobs, and have every node wait for work, whatever a test did to it."""
-        until(self._clear)
+        until(self._clear, 4 * LIMIT)  # a node tells again after a minute or more what a slurmctld that was away has not heard
 
     def _clear(self):
         if self.idle() and {"RUNNING", "PENDING", "COMPLETING", "SUSPENDED"}.isdisjoint(self.jobs().values()):

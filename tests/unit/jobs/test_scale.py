@@ -97,6 +97,33 @@ class Counted:
         return {name: count - before[name] for name, count in self.counts.items()}
 
 
+class Lasting(Instant):
+    """An executor whose attempts go on, and which keeps what it was asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def poll(self, watched, patience=0.0):
+        self.asked.append({each.handle.job for each in watched})
+        self.begun = dict.fromkeys(self.begun, 0)
+        return super().poll(watched, patience)
+
+
+def test_each_poll_has_all_that_work(tmp_path):
+    """The poll that follows a start has the jobs that began earlier, too: executors forget what is not among the watched."""
+    made = Counted(tmp_path, 1)
+    made.executor = Lasting()
+    made.looks(1)
+    packed = made.store.request("j00000")
+    made.store.add_jobs(
+        [NewJob("k", "scale", "litgpt", "local", "d", packed, lane=JobRequest.unpacked(packed).lane)], time.time()
+    )
+    made.looks(1)
+    made.store.close()
+    assert made.executor.asked == [{"j00000"}, {"j00000"}, {"j00000", "k"}]
+
+
 @pytest.fixture
 def queues(tmp_path):
     """Two controllers, before few and before many jobs."""

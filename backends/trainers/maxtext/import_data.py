@@ -71,7 +71,8 @@ def reinforced(variant: Variant) -> tuple[ImportRow, ...]:
         *data, subset, made, size = values
         if size is ABSENT:
             return plain(*data)
-        return _questions(*(data[_DATA.index(key)] for key in ("dataset_name", "hf_train_files")), subset, made)
+        name, files = (data[_DATA.index(key)] for key in ("dataset_name", "hf_train_files"))
+        return _questions(name, files, subset, made)
 
     def steps(count: Value, *batched: Value) -> Flat:
         return {"train.steps": whole(count) if batched[0] is ABSENT else max(1, int(math.prod(map(number, batched))))}

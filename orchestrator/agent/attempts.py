@@ -168,19 +168,33 @@ def whole_files(work: str, names: Iterable[str]) -> dict[str, bytes]:
 
 
 def new_bytes(work: str, name: str, offset: int, head: str) -> list[Json]:
-    """The bytes of a file from an offset on, if any; from 0 when it was rewritten since."""
-    from hashlib import sha256  # noqa: PLC0415 (a start does without)
+    """The bytes of a file from an offset on, if any; from 0 when it was rewritten since.
 
+    A table that grew a column may begin as before for longer than HEAD, so the bytes just before the offset are compared, too.
+    They are read in one piece with those after it: what is rewritten meanwhile shows in both or in neither.
+    """
     path = "%s/%s" % (work, relative(name))
     if not os.path.isfile(path):
         return []
     size = os.path.getsize(path)
-    first = read_part(path, 0, min(HEAD, size))
-    rewritten = offset > size or (offset and sha256(first[:offset]).hexdigest() != head)
-    offset = 0 if rewritten else offset
-    data = read_part(path, offset, min(CHUNK, size - offset))
-    head = sha256(first[: offset + len(data)]).hexdigest()
-    return [{"path": name, "offset": offset, "data": data, "head": head}] if data or rewritten else []
+    first = read_part(path, 0, HEAD)
+    before = min(HEAD, offset)
+    piece = read_part(path, offset - before, before + min(CHUNK, max(0, size - offset)))
+    rewritten = offset > size or (offset and _mark(first[:offset], piece[:before]) != head)
+    if rewritten:
+        offset = before = 0
+        piece = read_part(path, 0, min(CHUNK, size))
+    data, end = piece[before:], offset + len(piece) - before
+    return (
+        [{"path": name, "offset": offset, "data": data, "head": _mark(first[:end], piece[-HEAD:])}] if data or rewritten else []
+    )
+
+
+def _mark(first: bytes, last: bytes) -> str:
+    """What tells a file that was read up to some byte from another: its first bytes, and the last ones before that byte."""
+    from hashlib import sha256  # noqa: PLC0415 (a start does without)
+
+    return sha256(first + last).hexdigest()
 
 
 def read(folder: str, name: str, offset: int, limit: int) -> bytes:

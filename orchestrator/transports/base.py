@@ -30,7 +30,7 @@ def ignore_progress(done: int, total: int) -> None:
 
 
 HEAD = 256
-"""Bytes of a file's beginning by which a rewrite is told from an append."""
+"""Bytes of a file's beginning, and as many before the byte reached, by which a rewrite is told from an append."""
 
 
 class TransportError(Exception):
@@ -294,8 +294,8 @@ class Chunk:
     """Where `data` begins."""
     data: bytes
     head: str
-    """sha256 of the first `min(HEAD, offset + len(data))` bytes of the file now. The next `Watch` gives it back; the
-    host compares it over `min(HEAD, offset)` bytes, so an append is an append and a rewrite is noticed."""
+    """sha256 of the first and the last `min(HEAD, offset + len(data))` bytes of what was read of the file. The next `Watch`
+    gives it back; the host compares it over the same bytes, so an append is an append and a rewrite is noticed."""
 
 
 @dataclass(frozen=True)

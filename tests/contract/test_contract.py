@@ -433,9 +433,11 @@ def test_the_log_is_read_by_offsets(host: Host) -> None:
     assert host.transport.read("log", 1, "log", size, 100) == b""
 
 
-@pytest.mark.parametrize("after", ["b" * 300 + "\n", "b\n", "", "b" * 300 + "\n" + "c" * 9000])
+@pytest.mark.parametrize("after", ["b" * 300 + "\n", "b\n", "", "b" * 300 + "\n" + "c" * 9000, "a" * 300 + ",b\n" + "1,2\n"])
 def test_a_rewritten_file_is_sent_again(host: Host, after: str) -> None:
-    """A file that became shorter, or begins otherwise, is sent from its beginning, also when it is empty now."""
+    """A file that became shorter, begins otherwise or grew a column behind long names is sent from its beginning, also when it
+    is empty now.
+    """
     host.run("rewrite", ["true"], files={"m": "a" * 300 + "\n"})
     (first,) = host.look("rewrite", patterns=("m",)).chunks
     (host.folder("rewrite") / "work/m").write_text(after)

@@ -89,6 +89,10 @@ class ActiveAttempt:
         rules = Rules.of(request.plan.retry)
         return cls(plan, request, backend, record, job.attempt, rules, low_use=LowUse(rules.idle_minutes))
 
+    def steps(self, job: Job) -> int | None:
+        """Optimizer steps that the whole run has, where that is known."""
+        return self.manifest["steps"] if self.manifest else job.steps
+
     def hanging(self, status: Status, now: float) -> str:
         """Why it is to be stopped: it trains, and nothing is heard of it, or its devices are idle; empty where it is not.
 

@@ -178,7 +178,7 @@ class Controller:
         if job.state not in ALIVE:
             return
         answering = bool(status.ranks) and None not in status.ranks
-        steps = case.manifest["steps"] if case.manifest else job.steps
+        steps = case.steps(job)
         if speaker:
             self._note(each, speaker.seen, steps, reachable=answering, ready=served(speaker.summary or {}))
         if why := case.hanging(status, time.monotonic()):
@@ -221,7 +221,7 @@ class Controller:
             case.news, case.size = time.monotonic(), observed.seen.log_size
         if observed.chunks:
             every = points(case.backend, case.plan, case.record.cursor, observed.chunks, case.manifest)
-            found = thin(every, case.plan.reading["every"])
+            found = thin(every, case.plan.reading["every"], case.steps(each.job))
             fault = case.fault(every, found, each.job) or outdone(self.store, each.job, case, found)
             case.record.condemned = case.record.condemned or fault  # in one transaction with the points that show it
             self.store.record(each.job.id, each.job.attempt, found, time.time(), case.record.as_dict())

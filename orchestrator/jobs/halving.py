@@ -22,7 +22,7 @@ def outdone(store: Store, job: Job, case: ActiveAttempt, points: Sequence[Point]
         points: new ones, in the order of their steps.
     """
     sweep = case.request.sweep
-    steps = case.manifest["steps"] if case.manifest else job.steps
+    steps = case.steps(job)
     if sweep is None or sweep.stop is None:
         return None
     rule, notes = Halving(*sweep.stop), case.record.cursor.progress.kept

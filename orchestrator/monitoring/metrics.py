@@ -112,6 +112,14 @@ def enrich(found: Sequence[Point], manifest: Mapping[str, Any] | None) -> list[P
     return out
 
 
-def thin(found: Sequence[Point], every: int) -> list[Point]:
-    """Every n-th step's points, and all evaluations."""
-    return [p for p in found if p.step % every == 0 or p.name.startswith("eval")] if every > 1 else list(found)
+def thin(found: Sequence[Point], every: int, end: int | None) -> list[Point]:
+    """Every n-th step's points, those of the last step, and all evaluations.
+
+    Args:
+        found: of any steps.
+        every: n.
+        end: the last step, where it is known: a run of fewer than n steps has a loss, too.
+    """
+    if every == 1:
+        return list(found)
+    return [point for point in found if point.step % every == 0 or point.step == end or point.name.startswith("eval")]

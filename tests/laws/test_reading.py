@@ -140,7 +140,9 @@ def test_speed_in_all_tokens():
 
 
 def test_every_nth_point():
-    """log.every keeps the points of every n-th step, and all evaluations."""
+    """log.every keeps the points of every n-th step and of the last one, and all evaluations."""
     found, _ = read("litgpt", (0, GROWN))
-    assert {p.step for p in thin(found, 2)} == {2}
-    assert any(p.name == "eval_loss" for p in thin(found, 7))
+    assert {p.step for p in thin(found, 2, None)} == {2}
+    assert any(p.name == "eval_loss" for p in thin(found, 7, None))
+    last = max(p.step for p in found)
+    assert {p.step for p in thin(found, 7, last) if p.name == "loss"} == {last}, "a run shorter than that has a loss, too"

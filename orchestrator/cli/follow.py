@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.arguments import say
 from orchestrator.client import jobs
+from orchestrator.client.errors import NotFound
 from orchestrator.client.output import points
 from orchestrator.render.live import LiveProgress
 from orchestrator.render.status import rows_lines
@@ -72,9 +74,9 @@ def _close(job: Job) -> None:
         if job.state not in ("SUCCEEDED", "READY"):
             say(f"log: tune logs {job.id}")
         return
-    losses = points([job.id], metrics=["loss"])[job.id]
-    if losses:
-        say(f"loss {losses[0].value:.4f} (step {losses[0].step}) -> {losses[-1].value:.4f} (step {losses[-1].step})")
+    with suppress(NotFound):  # it has metrics, but no loss
+        if losses := points([job.id], metrics=["loss"])[job.id]:
+            say(f"loss {losses[0].value:.4f} (step {losses[0].step}) -> {losses[-1].value:.4f} (step {losses[-1].step})")
     for line in rows_lines(job):
         say(line)
     if job.state == "SUCCEEDED":

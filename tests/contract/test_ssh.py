@@ -215,7 +215,7 @@ def test_a_cut_host_holds_nobody_up_and_is_found_again(far: Host) -> None:
     assert timed(far.look, "cut") < LIMIT, "there is no connection"
     assert timed(far.start, "more", ["true"]) < LIMIT
     far.node.heal()
-    assert far.end("cut").rc == 7
+    assert far.until(lambda: ended(far, "cut")).rc == 7
     assert far.look("more").phase == "unknown"
 
 
@@ -232,6 +232,7 @@ def test_a_sender_on_a_cut_host_is_let_go(far: Host, tmp_path: Path) -> None:
         assert timed(far.look, "nothing") < LIMIT
         assert sending.result() < 2 * LIMIT
     far.node.heal()
+    far.until(lambda: reached(far, "nothing"))
     far.transport.put(blob)
 
 

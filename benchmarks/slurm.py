@@ -19,7 +19,8 @@ from benchmarks.submit import ended, trivial
 from orchestrator.client.submit import enqueue
 from orchestrator.executors.slurm.section import SlurmSection, candidate
 from orchestrator.home import Home
-from tests.slurm.site import Site, running, sbin, until
+from tests.slurm.site import Site, running, sbin
+from tests.waiting import until
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo", "sacct")
 

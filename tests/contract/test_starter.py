@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from orchestrator.transports import local
 from orchestrator.transports.base import Request, TransportError, Watch
 from orchestrator.transports.local import Local
+from tests.waiting import until
 
 
 def request(job: str, script: str = "true") -> Request:
@@ -24,14 +24,6 @@ def request(job: str, script: str = "true") -> Request:
 def children() -> list[int]:
     """Of this process."""
     return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
-
-
-def until(true: Callable[[], object]) -> None:
-    """Wait for something to hold. The limit is for hangs."""
-    end = time.monotonic() + 60.0
-    while not true():
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from contextlib import ExitStack
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from orchestrator.notices.services import deliver, has_desktop
 from orchestrator.notices.setting import DESKTOP
 from tests.processes import SENDER, kill_all, pids_of
+from tests.waiting import until
 
 PROGRAMS = ("Xvfb", "dbus-daemon", "dunst", "dunstctl", "notify-send")
 
@@ -45,15 +45,6 @@ def shown(monkeypatch):
             return [(each["summary"]["data"], each["body"]["data"]) for each in listed if each["appname"]["data"] == "tune"]
 
         yield history
-
-
-def until(true, seconds=120):
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
 
 
 def test_a_message_is_text(shown, tmp_path):

@@ -11,6 +11,7 @@ from orchestrator.client.submit import enqueue
 from orchestrator.executors.tpu import api as api_module
 from orchestrator.executors.tpu.section import TpuSection, candidate
 from tests.hosts.tpu import PROJECT, TOKEN, ZONE, cloud, service_account
+from tests.waiting import until
 
 from .conftest import shell_plan, training
 from .test_again import FACTS, STEPS
@@ -54,15 +55,6 @@ def clusters(tune, hosts):
         (tune.cwd / "clusters.yaml").write_text(json.dumps({"version": 1, "targets": {"slice": about}}))
 
     return write
-
-
-def until(true, seconds=120):
-    """Wait for it."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
 
 
 def test_a_queued_slice_from_request_to_deletion(tune, fake, clusters, recipe, home, hosts):  # noqa: F811

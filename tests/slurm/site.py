@@ -12,10 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import until
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch")
 LIMIT = 60.0
@@ -123,15 +124,6 @@ def living(pid):
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
-
-
-def until(true, seconds=LIMIT):
-    """Wait for something to hold; what it answered."""
-    end = time.monotonic() + seconds
-    while not (answer := true()):
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.05)
-    return answer
 
 
 class Site:

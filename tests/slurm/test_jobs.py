@@ -16,6 +16,7 @@ from orchestrator.targets.node import Placement
 from orchestrator.transports.base import Watch
 from tests.faults.conftest import Lab, seed, training  # noqa: F401
 from tests.slurm import site as slurm_site
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 WAITS = "touch began; until test -e go; do sleep 0.05; done"
@@ -54,7 +55,7 @@ def work(lab, job, attempt=1, rank=0):
 
 def began(lab, job, attempt=1, rank=0):
     """Wait until a part's step works."""
-    slurm_site.until(lambda: (work(lab, job, attempt, rank) / "began").exists() or lab.job(job).ended)
+    until(lambda: (work(lab, job, attempt, rank) / "began").exists() or lab.job(job).ended)
     assert not lab.job(job).ended, (lab.job(job), lab.log())
 
 
@@ -99,7 +100,7 @@ def test_what_waits_says_why_and_is_cancelled_at_once(lab, site):
     lab.tune("cancel", "last")
     assert lab.wait("last").state == "CANCELLED"
     assert not (lab.home.jobs / "last/1").exists()
-    slurm_site.until(lambda: list(site.jobs().values()).count("PENDING") == 0)
+    until(lambda: list(site.jobs().values()).count("PENDING") == 0)
     for job in "abcd":
         began(lab, job)
         lab.tune("cancel", job)
@@ -114,12 +115,12 @@ def test_scancel_by_hand_is_a_cancelled_job(lab, site):
     site.run("scancel", number)
     job = lab.wait("a")
     assert (job.state, job.detail) == ("CANCELLED", IN_SLURM), lab.log()
-    slurm_site.until(lambda: not lab.processes("a"))
+    until(lambda: not lab.processes("a"))
     site.run("scontrol", "update", "partition=debug", "state=down")
     try:
         lab.submit("b", WAITS, where=hpc())
         lab.wait("b", until=lambda job: job.phase_step == "pending")
-        site.run("scancel", slurm_site.until(lambda: lab.home.jobs.joinpath("b/slurm/1/id").read_text()))
+        site.run("scancel", until(lambda: lab.home.jobs.joinpath("b/slurm/1/id").read_text()))
         assert lab.wait("b").state == "CANCELLED"
     finally:
         site.run("scontrol", "update", "partition=debug", "state=up")
@@ -157,7 +158,7 @@ def test_a_dead_node_ends_an_attempt_and_its_orphan_is_told(lab, site):
     script = "echo $$ >> pids; touch began; until test -e go; do sleep 0.05; done;" + training(2)
     lab.submit("a", script, steps=2, where=hpc(), retry={"lost": 2})
     began(lab, "a")
-    placed = int(slurm_site.until(lambda: _nodes(lab, "a"))[1:])
+    placed = int(until(lambda: _nodes(lab, "a"))[1:])
     site.kill_node(placed)
     site.run(
         "scontrol", "update", f"nodename=n{placed}", "state=down", "reason=dead"
@@ -166,7 +167,7 @@ def test_a_dead_node_ends_an_attempt_and_its_orphan_is_told(lab, site):
         job = lab.wait("a", 180, until=lambda job: job.attempt == 2 or job.ended)
         assert job.attempt == 2, (job, lab.log())
         began(lab, "a", 2)
-        slurm_site.until(lambda: not _alive(work(lab, "a") / "pids"))
+        until(lambda: not _alive(work(lab, "a") / "pids"))
         (work(lab, "a", 2) / "go").touch()
         assert lab.wait("a").state == "SUCCEEDED", lab.log()
     finally:
@@ -196,7 +197,7 @@ def test_a_requeued_job_runs_once(lab, site):
     lab.submit("a", script, steps=2, where=hpc(sbatch=["--requeue"]), retry={"lost": 1})
     began(lab, "a")
     number = lab.home.jobs.joinpath("a/slurm/1/id").read_text()
-    slurm_site.until(lambda: lab.job("a").state == "RUNNING")
+    until(lambda: lab.job("a").state == "RUNNING")
     site.run("scontrol", "requeue", number)
     job = lab.wait("a", 180, until=lambda job: job.attempt == 2 or job.ended)
     assert job.attempt == 2, (job, lab.log())
@@ -230,7 +231,7 @@ def test_a_look_at_many_jobs_is_one_squeue(lab, site, tmp_path):
     jobs = [f"j{number}" for number in range(8)]
     for job in jobs:
         lab.submit(job, WAITS, where=where)
-    slurm_site.until(lambda: len(waiting(site)) == len(jobs) and "RUNNING" in site.jobs().values())
+    until(lambda: len(waiting(site)) == len(jobs) and "RUNNING" in site.jobs().values())
     lab.kill_controllers()
     (folder / "calls").write_text("")
     executor = SLURM.open(ExecutorContext(lab.home))
@@ -323,7 +324,7 @@ def test_a_schedule(lab, site, seed, number, record_property):  # noqa: F811  # 
             site.start_controller()
     ends = {}
     for job in jobs:
-        slurm_site.until(lambda job=job: lab.job(job).ended or (lab.tune("status") and False), 180)
+        until(lambda job=job: lab.job(job).ended or (lab.tune("status") and False), 180)
         ends[job] = lab.job(job).state
     assert ends == wanted, (lab.log(), [lab.job(job) for job in jobs])
     for job in jobs:

@@ -12,6 +12,7 @@ from backends.recipe.building import build
 from orchestrator.executors.slurm.section import SlurmSection, candidate
 from tests.faults.conftest import Lab, training
 from tests.slurm import site
+from tests.waiting import until
 
 pytestmark = pytest.mark.long
 PREEMPTING = """\
@@ -38,7 +39,7 @@ def target(**said):
 def began(lab, job, attempt=1):
     """Wait until a step works; its folder."""
     folder = lab.home.jobs / job / str(attempt)
-    site.until(lambda: (folder / "work/began").exists() or lab.job(job).ended)
+    until(lambda: (folder / "work/began").exists() or lab.job(job).ended)
     assert not lab.job(job).ended, (lab.job(job), lab.log())
     return folder
 
@@ -67,13 +68,13 @@ def test_a_job_that_slurm_has_forgotten(lab, tmp_path, ended):
             (folder / "work/go").touch()
         else:
             os.kill(json.loads((folder / "run.json").read_text())["supervisor"], signal.SIGKILL)
-        site.until(lambda: not running.jobs(), 120)
+        until(lambda: not running.jobs(), 120)
         assert (folder / "exit.json").exists() == (ended == "by itself")
         lab.tune("status")
         job = lab.wait("a", 120, until=lambda job: job.ended or (lab.tune("status") and time.sleep(1)))
         wanted = ("SUCCEEDED", "") if ended == "by itself" else ("LOST", "supervisor_died")
         assert (job.state, job.reason) == wanted, (job, lab.log())
-        site.until(lambda: not [pid for pid in lab.processes("a") if Path(f"/proc/{pid}").exists()])
+        until(lambda: not [pid for pid in lab.processes("a") if Path(f"/proc/{pid}").exists()])
 
 
 @pytest.mark.thorough
@@ -85,6 +86,6 @@ def test_accounts_say_how_a_forgotten_job_ended(lab, tmp_path):
         lab.wait("a", state="RUNNING")
         lab.kill_controllers()
         running.run("scancel", (lab.home.jobs / "a/slurm/1/id").read_text())
-        site.until(lambda: not running.jobs(), 120)
+        until(lambda: not running.jobs(), 120)
         job = lab.wait("a", 120, until=lambda job: job.ended or (lab.tune("status") and time.sleep(1)))
         assert (job.state, job.detail) == ("CANCELLED", "cancelled in Slurm, not by tune"), (job, lab.log())

@@ -4,10 +4,11 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import until
 
 SCRIPT = """
 import json, os, sys, time
@@ -23,14 +24,6 @@ json.dump(1, open("model/weight.json", "w"))
 """
 ROOT = Path(__file__).parents[3]
 UNUSED = ("model.id", "data.train", "train.batch.global", "train.precision")
-
-
-def until(true, seconds=300):
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, true
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -97,8 +90,8 @@ def test_a_limit_of_jobs_at_once(tune, script):
     """With --at-once 2 there is room for more, and no third job begins before one has ended; those that wait say why; cancel ends all."""
     (tune.cwd / "clusters.yaml").write_text("version: 1\ntargets: {local: {kind: local, devices: 8}}\n")
     tune("sweep", *script(pause=600), "--grid", "optim.lr=0.1,0.2,0.3,0.4,0.5", "--id", "s", "--at-once", "2")
-    until(lambda: [job["state"] for job in tune.json("status", "s")].count("RUNNING") == 2)
-    until(lambda: "2 at once (--at-once)" in tune("status", "--sweep", "s", "--state", "QUEUED").stdout)
+    until(lambda: [job["state"] for job in tune.json("status", "s")].count("RUNNING") == 2, 300)
+    until(lambda: "2 at once (--at-once)" in tune("status", "--sweep", "s", "--state", "QUEUED").stdout, 300)
     assert [job["state"] for job in tune.json("status", "s")] == ["RUNNING", "RUNNING", "QUEUED", "QUEUED", "QUEUED"]
     tune("cancel", "--label", "sweep=s")
     assert {job["state"] for job in tune.json("status", "s")} == {"CANCELLED"}
@@ -154,7 +147,7 @@ def test_a_search_goes_on_where_it_was_cut_off(tune, script):
     words = ("sweep", *script(), "--random", "optim.lr=0.01..0.6", "--trials", "14", "--seed", "3", "--tpe", "--at-once", "2")
     argv = [sys.executable, "-m", "orchestrator.cli", *words, "--id", "cut"]
     with subprocess.Popen(argv, cwd=tune.cwd, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.DEVNULL) as driver:
-        until(lambda: len(tune.json("status", "--label", "sweep=cut", code=None)) >= 4)
+        until(lambda: len(tune.json("status", "--label", "sweep=cut", code=None)) >= 4, 300)
         driver.kill()
     found = tune.json(*words, "--id", "cut")
     assert (len(found["jobs"]), 0 < found["new"] < 14) == (14, True)

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from backends.stages.stage import Native, StageContext, Unplannable
 from orchestrator.client.errors import InvalidRequest
 from orchestrator.client.stages import checked
 from orchestrator.jobs.lifecycle import Become, Facts, reconcile
+from tests.waiting import until
 
 SHIM = Path(backends.__file__).parent / "stages" / "shims" / "tune_serve.py"
 CONTEXT = StageContext("tiny", model=Input("inputs/model", "checkpoint"))
@@ -162,16 +162,6 @@ def keeper(tmp_path):
     for process in started:
         process.kill()
         process.wait()
-
-
-def until(what, limit=60):
-    """What a question answers, once it answers something."""
-    end = time.monotonic() + limit
-    while time.monotonic() < end:
-        if found := what():
-            return found
-        time.sleep(0.02)
-    pytest.fail("it did not come")
 
 
 def summary(folder):

@@ -5,25 +5,17 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+
+from tests.waiting import until
 
 from .conftest import ROOT, control, start
 from .test_fresh_home import ACCEPTED, RECIPE
 
 PATIENCE = 120.0
 """Seconds for what takes one."""
-
-
-def until(happened):
-    """Wait until something is so."""
-    end = time.monotonic() + PATIENCE
-    while not (found := happened()):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
 
 
 def execute(server, sql):

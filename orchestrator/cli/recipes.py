@@ -14,6 +14,7 @@ from orchestrator.render.text import table
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?", re.IGNORECASE)
 """Of a device's memory. Its GB are GiB: a card of 24 GB has 24 GiB, less what its driver keeps."""
@@ -23,7 +24,7 @@ SHOWN = ("name", "model", "method", "adapter", "devices", "about")
 def recipes(args: argparse.Namespace) -> int:
     """List, show or copy."""
     if args.action == "ls":
-        _list(_wanted(args), as_json=getattr(args, "json", False))
+        _list(_wanted(args), args.task, as_json=getattr(args, "json", False))
     elif args.action == "show":
         print(library.find_recipe(args.name or "").read_text("utf-8"), end="")
     else:
@@ -47,10 +48,10 @@ def _wanted(args: argparse.Namespace) -> list[library.LibraryRecipe]:
     return library.fitting(found, float(size[1]))
 
 
-def _list(found: list[library.LibraryRecipe], *, as_json: bool) -> None:
-    """One line a recipe, with an empty line between the parts of the list."""
+def _list(found: list[library.LibraryRecipe], words: Sequence[str], *, as_json: bool) -> None:
+    """One line a recipe, with an empty line between the parts of the list; why there is none about these words."""
     if not found and not as_json:
-        say("no recipe is about that and fits; `tune recipes` lists all")
+        say(library.untrained(words) or "no recipe is about that and fits; `tune recipes` lists all")
         return
     if as_json:
         print(json.dumps([each._asdict() for each in found], indent=1))

@@ -9,6 +9,16 @@ from typing import Any, NamedTuple
 
 from orchestrator.client.errors import AlreadyExists, NotFound, did_you_mean
 
+_BY_COMMAND = "a script of yours that trains it runs by the trainer `command` (docs/adding-a-trainer.md)"
+UNTRAINED = {
+    "embed": f"a model for embeddings learns by a loss that compares the vectors of whole texts, which no trainer here has; {_BY_COMMAND}",
+    "rerank": "a model that ranks texts is trained as a reward model, from pairs: `tune recipes --task reward`",
+    "vision": f"no trainer is given pictures here: rows are text; {_BY_COMMAND}",
+    "image": f"no trainer is given pictures here: rows are text; {_BY_COMMAND}",
+    "audio": f"no trainer is given sound here: rows are text; {_BY_COMMAND}",
+}
+"""How a word begins that people look for -> why no recipe is about it."""
+
 
 class LibraryRecipe(NamedTuple):
     """What a list says of a recipe."""
@@ -65,6 +75,11 @@ def about(found: Sequence[LibraryRecipe], words: Sequence[str]) -> list[LibraryR
     wanted = [re.compile(rf"(?<![a-z0-9]){re.escape(word.lower().rstrip('s'))}") for word in words if word.strip("sS")]
     texts = [" ".join((each.name, each.model, each.method, each.adapter, each.about)).lower() for each in found]
     return [each for each, text in zip(found, texts, strict=True) if all(word.search(text) for word in wanted)]
+
+
+def untrained(words: Sequence[str]) -> str | None:
+    """Why nothing here is about one of these words, where that has a reason."""
+    return next((why for word in words for stem, why in UNTRAINED.items() if word.lower().startswith(stem)), None)
 
 
 def taken(name: str) -> float | None:

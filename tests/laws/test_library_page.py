@@ -24,4 +24,4 @@ def test_a_choice_is_the_recipes(name, rate, batch, published, why):
 
 def test_the_table_is_there():
     """As many choices as were compared."""
-    assert len(CHOICES) == 15
+    assert len(CHOICES) == 11

@@ -9,6 +9,7 @@ from backends.compile import _inputs
 from backends.models import MODELS
 from backends.recipe.parse import parse
 from orchestrator.cli import run
+from orchestrator.client.library import taken
 
 ROOT = Path(__file__).parents[3]
 RECIPES = ROOT / "recipes"
@@ -64,9 +65,10 @@ def test_those_that_fit_and_are_about_it(tune):
     assert all(0 < each <= 24 for each in small.values())
     tools = [each["name"] for each in tune.json("recipes", "--for", "24GB", "--task", "tools")]
     assert tools == ["qwen3-8b/tools"]
-    said = tune("recipes", "--task", "DPO", "--task", "full").stdout.splitlines()
-    assert [line.split()[0] for line in said] == ["NAME", "rehearsal/dpo-full"]
+    said = tune("recipes", "--task", "DPO", "--task", "smollm2").stdout.splitlines()
+    assert [line.split()[0] for line in said] == ["NAME", "smollm2-135m/dpo"]
     assert "no recipe is about that" in tune("recipes", "--task", "basketweaving").stderr
+    assert "compares the vectors of whole texts" in tune("recipes", "--task", "embeddings").stderr
     assert "--for much: should be the memory of one device: 24GB" in tune("recipes", "--for", "much", code=2).stderr
 
 
@@ -113,7 +115,7 @@ def test_copies_share_data_and_never_overwrite(tune):
     tune("recipes", "cp", "llama-3.2-1b/full", "here")
     assert "lora.yaml: is there already" in tune("recipes", "cp", "qwen2.5-0.5b/lora", "here", code=2).stderr
     (tune.cwd / "here" / "data" / "quickstart.jsonl").write_text("mine\n")
-    assert "quickstart.jsonl: is there already" in tune("recipes", "cp", "llama-3.2-1b/packed", "here", code=2).stderr
+    assert "quickstart.jsonl: is there already" in tune("recipes", "cp", "llama-3.1-8b/tpu", "here", code=2).stderr
     assert sorted(p.name for p in (tune.cwd / "here").iterdir()) == ["data", "full.yaml", "lora.yaml"]
     assert (tune.cwd / "here" / "data" / "quickstart.jsonl").read_text() == "mine\n"
 
@@ -135,6 +137,28 @@ def test_a_recipe_says_what_it_is(name):
     assert recipe.name == name.replace("/", "-")
     assert recipe.description
     assert recipe.model.init == "random" or recipe.model.id in MODELS
+
+
+DEVICE = re.compile(r"one device of (\d+) GB")
+"""Of a recipe's description: what it needs."""
+
+
+def test_the_list_is_short():
+    """What people look for is found by reading: at most 45."""
+    assert len(LIBRARY) <= 45
+
+
+@pytest.mark.parametrize("name", [name for name, path in LIBRARY.items() if DEVICE.search(path.read_text())])
+def test_one_device_of_that_size_holds_it(name):
+    """The size of the device that a recipe names is not less than what its training takes, where that can be computed."""
+    assert (taken(name) or 0) <= int(DEVICE.search(read(LIBRARY[name]).description)[1])
+
+
+def test_each_says_what_it_runs_on():
+    """The description names the device by its size or the devices by their number; a random model runs on a CPU."""
+    number = re.compile(r"one device|two devices|(two hosts of )?eight (TPU chips|devices)|CPU")
+    silent = {name for name, path in LIBRARY.items() if not number.search(read(path).description)}
+    assert silent == {name for name in LIBRARY if name.startswith("rehearsal/")}
 
 
 COMPUTED = re.compile(r"# Memory, computed: ([\d.]+) GiB( on each device)? for (.+?)(?:;|$)", re.MULTILINE)

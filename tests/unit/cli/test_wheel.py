@@ -169,7 +169,7 @@ def test_a_job_runs_from_an_installed_wheel(installed, tune):
     [job] = json.loads(installed("tune", "status", "--json"))
     assert (job["id"], job["state"]) == (id, "SUCCEEDED")
     assert installed("tune", "recipes", "ls") == tune("recipes", "ls").stdout
-    assert installed("tune", "recipes", "cp", "llama-3.2-1b/dpo", "here").splitlines() == [
+    assert installed("tune", "recipes", "cp", "smollm2-135m/dpo", "here").splitlines() == [
         "here/data/preference.jsonl",
         "here/dpo.yaml",
     ]

@@ -21,6 +21,7 @@ PUBLISHED = {
     "Qwen/Qwen3-30B-A3B": 30_532_122_624,
     "Qwen/Qwen3-Coder-480B-A35B-Instruct": 480_154_875_392,
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": 1_777_088_000,
+    "mistralai/Mistral-Small-24B-Base-2501": 23_572_403_200,
     "mistralai/Mixtral-8x7B-v0.1": 46_702_792_704,
     "google/gemma-2-2b": 2_614_341_888,
     "google/gemma-3-1b-it": 999_885_952,
@@ -46,7 +47,19 @@ WANTED = [
     "-A3B",
     "Mistral-",
 ]
-WANTED += ["Mixtral-", "gemma-2-", "gemma-3-", "Phi-3", "phi-4", "OLMo-1B", "OLMo-2-", "Olmo-3-", "R1-Distill-", "gpt-oss-"]
+WANTED += [
+    "Mistral-Small-",
+    "Mixtral-",
+    "gemma-2-",
+    "gemma-3-",
+    "Phi-3",
+    "phi-4",
+    "OLMo-1B",
+    "OLMo-2-",
+    "Olmo-3-",
+    "R1-Distill-",
+    "gpt-oss-",
+]
 WANTED += ["SmolLM-", "SmolLM2-", "SmolLM3-", "TinyLlama-", "pythia-", "Falcon3-"]
 HEAD = """\
 # Models
@@ -62,14 +75,14 @@ have an entry under the right name with another norm or another rotary embedding
 says what is different.
 
 Every fact is compared with torchtune's builders, LitGPT's list and MaxText's model files where they have the model, and the
-count of parameters with what transformers builds. None of them has SmolLM, SmolLM 3 and the smallest Gemma 3 as a base model;
+count of parameters with what transformers builds. None of them has SmolLM, SmolLM 3, Mistral Small and the smallest Gemma 3 as a base model;
 their facts are those of the `config.json` that their publishers ship.
 """
 
 
 def test_the_families_that_people_fine_tune_are_there():
-    """160 ids, from Llama 2 to SmolLM 3."""
-    assert len(MODELS) == 160
+    """162 ids, from Llama 2 to SmolLM 3."""
+    assert len(MODELS) == 162
     assert [part for part in WANTED if not any(part in name for name in MODELS)] == []
 
 

@@ -1,6 +1,5 @@
 """Jobs on a real Slurm, with the real controller and store; the trainer is a shell script that takes milliseconds."""
 
-import random
 import re
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from orchestrator.executors.slurm.section import SlurmSection, candidate
 from orchestrator.store import open_store
 from orchestrator.targets.node import Placement
 from orchestrator.transports.base import Watch
-from tests.faults.conftest import Lab, seed, training  # noqa: F401
+from tests.faults.conftest import Lab, training
 from tests.slurm import site as slurm_site
 from tests.waiting import until
 
@@ -22,8 +21,6 @@ pytestmark = pytest.mark.long
 WAITS = "touch began; until test -e go; do sleep 0.05; done"
 """A step that works until it is let go."""
 IN_SLURM = "cancelled in Slurm, not by tune"
-FEW = 3
-"""Schedules of faults that are not among the thorough ones."""
 
 
 @pytest.fixture(scope="module")
@@ -299,35 +296,3 @@ def test_secrets_reach_the_job_and_no_file_of_ours(lab):
             assert b"hush" not in path.read_bytes().replace(b'test \\"$TOKEN\\" = hush', b"").replace(b'"$TOKEN" = hush', b""), (
                 path
             )
-
-
-@pytest.mark.parametrize("number", [pytest.param(n, marks=[pytest.mark.thorough] * (n > FEW)) for n in range(1, 26)])
-def test_a_schedule(lab, site, seed, number, record_property):  # noqa: F811  # pytest takes fixtures by name
-    """Whatever is killed at whatever moment, each job ends once, as its script does, and no attempt of it runs twice."""
-    moments = random.Random(f"{seed}/{number}")
-    script = "echo $$ >> ../../runs-$TUNE_ATTEMPT; " + training(3, pause=0.2)
-    jobs = [f"j{n}" for n in range(4)]
-    wanted = {}
-    for job in jobs:
-        bad = moments.random() < 0.3
-        wanted[job] = "FAILED" if bad else "SUCCEEDED"
-        lab.submit(job, script + ("\nexit 3" if bad else ""), steps=3, where=hpc(), hosts=moments.choice([1, 1, 2]))
-    faults = moments.sample(["controller", "controller", "slurmctld", "wait", "controller"], 3)
-    for fault in faults:
-        time.sleep(moments.uniform(0.0, 1.5))
-        if fault == "controller":
-            lab.kill_controllers()
-            lab.tune("status")
-        elif fault == "slurmctld":
-            site.stop_controller()
-            time.sleep(moments.uniform(0.0, 2.0))
-            site.start_controller()
-    ends = {}
-    for job in jobs:
-        until(lambda job=job: lab.job(job).ended or (lab.tune("status") and False), 180)
-        ends[job] = lab.job(job).state
-    assert ends == wanted, (lab.log(), [lab.job(job) for job in jobs])
-    for job in jobs:
-        runs = lab.home.jobs.joinpath(job, "runs-").read_text().split() if lab.home.jobs.joinpath(job, "runs-").exists() else []
-        assert len(runs) == 1, (job, runs)
-    record_property("schedule", (seed, *ends.values()))

@@ -19,7 +19,7 @@ from orchestrator.agent.provision import ready
 from orchestrator.executors.base import AttemptRequest
 from orchestrator.executors.slurm.script import limits, script
 from orchestrator.executors.slurm.section import Site
-from orchestrator.executors.slurm.states import QueueJob
+from orchestrator.executors.slurm.states import QueueJob, by_name
 from orchestrator.executors.slurm.turns import Turns
 from orchestrator.home import Home
 from orchestrator.monitoring.poll import last_words
@@ -123,7 +123,7 @@ class LoginNode:
 
     def heard(self, rows: Sequence[Sequence[str]], sent: float) -> None:
         """Take in an answer of squeue."""
-        self.jobs = {job.name: job for job in map(QueueJob.of, rows)}
+        self.jobs = by_name(rows)
         self.answered, self.trouble = sent, ""
 
     # Asking, in other threads

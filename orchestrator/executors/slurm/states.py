@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -84,6 +84,21 @@ class QueueJob:
             form = "%H:%M" if self.start - now < 72_000 else "%Y-%m-%d %H:%M"
             said += f", expected to start {time.strftime(form, time.localtime(self.start))}"
         return said
+
+
+def by_name(rows: Iterable[Sequence[str]]) -> dict[str, QueueJob]:
+    """The jobs that squeue listed, by their names.
+
+    A controller that was killed while `sbatch` ran leaves two of one name, if the next did not find the first there yet. One of them
+    starts the attempt, and the other ends at once, with an exit code (`agent.allocation`): so the one counts that runs, then the one
+    that may run, then the one that Slurm ended.
+    """
+
+    def weight(job: QueueJob) -> int:
+        told = job.state in LOST or job.state.startswith("CANCELLED") or job.state == "OUT_OF_MEMORY"
+        return {"running": 3, "resting": 3, "pending": 2, "ended": 1 if told else 0}[job.phase]
+
+    return {job.name: job for job in sorted(map(QueueJob.of, rows), key=weight)}
 
 
 def _moment(text: str) -> float | None:

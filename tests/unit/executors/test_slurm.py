@@ -16,7 +16,7 @@ from orchestrator.executors.registry import kinds
 from orchestrator.executors.slurm import turns as turns_module
 from orchestrator.executors.slurm.script import limits, script
 from orchestrator.executors.slurm.section import Site
-from orchestrator.executors.slurm.states import QueueJob, finished, hostnames, working
+from orchestrator.executors.slurm.states import QueueJob, by_name, finished, hostnames, working
 from orchestrator.executors.slurm.turns import Turns
 from orchestrator.monitoring.poll import Observed
 from orchestrator.targets.load import parse
@@ -291,3 +291,20 @@ def test_a_job_that_completes_does_not_lose_nodes():
     assert QueueJob.of(row).granted == ()
     assert QueueJob.of([*row[:1], "COMPLETED", *row[2:5], "n[0-1]", row[6]]).granted == ("n0", "n1")
     assert QueueJob.of([*row[:1], "PENDING", *row[2:]]).granted == ()
+
+
+@pytest.mark.parametrize(
+    ("states", "counts"),
+    [
+        (("RUNNING", "FAILED"), "RUNNING"),
+        (("RUNNING", "PENDING"), "RUNNING"),
+        (("PENDING", "COMPLETED"), "PENDING"),
+        (("TIMEOUT", "FAILED"), "TIMEOUT"),
+        (("SUSPENDED", "FAILED"), "SUSPENDED"),
+    ],
+)
+def test_of_two_jobs_of_one_name_the_one_counts_that_has_the_attempt(states, counts):
+    """In whichever order squeue lists them: the other ends at once, and says nothing of the attempt."""
+    rows = [[str(number), state, "None", "1", "2", "n0", "a.1.t"] for number, state in enumerate(states)]
+    for order in (rows, rows[::-1]):
+        assert by_name(order)["a.1.t"].state == counts

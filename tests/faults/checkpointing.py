@@ -6,6 +6,7 @@ The trainer is a shell script. Each attempt notes that it began in the job's own
 from collections import Counter
 from dataclasses import replace
 
+from backends.plan import RANK
 from orchestrator.store import open_store
 
 from .conftest import HEADER, METRICS, shell_plan
@@ -33,7 +34,9 @@ for f in model.safetensors config.json tokenizer.json; do echo x > checkpoint/$f
 
 def plan(hosts=1, *, bad=False):
     """What is submitted; a bad one ends with an exit code of its own once it has trained."""
-    made = shell_plan(TRAINING + ("\nexit 3" if bad else ""), steps=STEPS, hosts=hosts, retry={"lost": 4, "resume": True})
+    made = shell_plan(
+        TRAINING + (f"\n[ {RANK} = 1 ] || exit 3" if bad else ""), steps=STEPS, hosts=hosts, retry={"lost": 4, "resume": True}
+    )
     return replace(made, reading={**made.reading, "rate": FACTS, "first_lr": 0.001})
 
 

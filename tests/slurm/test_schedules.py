@@ -1,7 +1,7 @@
 """Jobs on a real Slurm while things break at random moments: nothing lost, no two writers, no wrong end.
 
 TUNE_SCHEDULES says how many schedules (default: each fault twice), TUNE_TEST_SEED repeats one run of them. The figure is told at the
-end of the run (tests/conftest.py). Every second schedule reaches the login node over SSH.
+end of the run (tests/conftest.py). Every second schedule reaches the login node over SSH, as do those that fill its disk.
 """
 
 import os
@@ -168,6 +168,7 @@ def scancelled(it):
 
 def folder_full(it):
     """The folder that all nodes share has no room for a while."""
+    assert os.path.ismount(it.folder), "it has a disk of its own"
     for job in it.jobs:
         it.allowed[job] = {("FAILED", reason) for reason in ("cannot_start", "disk_full", "exit_code")}
     with suppressed(), (it.folder / "fill").open("wb") as file:
@@ -215,6 +216,12 @@ FEW = COUNT or 3
 """Schedules that are not among the thorough ones."""
 
 
+def fault_of(number):
+    """The fault of a schedule; each is met on the login node itself and over SSH."""
+    faults = list(FAULTS)
+    return faults[(number + number // len(faults)) % len(faults)]
+
+
 @pytest.fixture
 def schedule(home, tmp_path, seed, request):  # noqa: F811  # pytest takes fixtures by name
     """What a schedule works with; its controllers and its jobs are gone afterwards."""
@@ -224,7 +231,7 @@ def schedule(home, tmp_path, seed, request):  # noqa: F811  # pytest takes fixtu
         site = stack.enter_context(slurm_site.running(tmp_path / "slurm", nodes=3, more=SITE))
         made = Lab(home)
         folder, said = made.home.path, {}
-        if number % 2:
+        if number % 2 or fault_of(number) is folder_full:
             folder = tmp_path / "shared"
             folder.mkdir()
             way = stack.enter_context(slurm_site.login(tmp_path / "gate"))
@@ -239,12 +246,6 @@ def schedule(home, tmp_path, seed, request):  # noqa: F811  # pytest takes fixtu
             (programs / name).chmod(0o755)
         stack.callback(made.kill_controllers)
         yield Schedule(site, made, random.Random(f"{seed}/{number}"), folder, programs, said)
-
-
-def fault_of(number):
-    """The fault of a schedule; each is met on the login node itself and over SSH."""
-    faults = list(FAULTS)
-    return faults[(number + number // len(faults)) % len(faults)]
 
 
 @pytest.mark.timeout(1500)

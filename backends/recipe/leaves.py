@@ -97,7 +97,15 @@ _THROUGH_TEMPLATE = Needs(
 
 SECTIONS: Mapping[str, tuple[Needs, ...]] = {
     "method": (),
-    "method.lora": (only_with("method.adapter", "lora", "qlora", "dora", hint="set method.adapter: lora"),),
+    "method.lora": (
+        only_with(
+            "method.adapter",
+            "lora",
+            "qlora",
+            "dora",
+            hint="set method.adapter: lora, or leave the section out: --set method.lora=null",
+        ),
+    ),
     "method.preference": (only_with("method.kind", *PREFERENCE),),
     "method.grpo": (only_with("method.kind", "grpo"),),
     "method.distill": (only_with("method.kind", "distill"),),

@@ -19,7 +19,7 @@ def parse(text: str, *, name: str = "<recipe>", base: str = "", sets: Sequence[s
         text: YAML.
         name: how errors call the text.
         base: folder (absolute) to which paths in it are relative.
-        sets: `path=value` that replace leaves; the value is YAML (`optim.lr=3e-4`).
+        sets: `path=value` that replace leaves; the value is YAML (`optim.lr=3e-4`); `section=null` leaves a section out.
         trainers: names that `native` may hold; empty: any.
 
     Raises:
@@ -70,6 +70,9 @@ def _apply(values: dict[str, Value], sets: Sequence[str], problems: list[Problem
         if not equals:
             problems.append(Problem(path, "should be path=value", text, file="--set"))
             continue
+        if value == "null" and any(leaf.startswith(f"{path}.") for leaf in known):
+            _leave_out(values, path)
+            continue
         if not any(path == leaf or (path.startswith(f"{leaf}.") and is_mapping(leaf)) for leaf in known):
             problems.append(Problem(path, "is not a setting of the recipe", ..., hint=_near(path, known), file="--set"))
             continue
@@ -84,3 +87,11 @@ def _apply(values: dict[str, Value], sets: Sequence[str], problems: list[Problem
         place[last] = item.values.get("value")
         changed.add(path)
     return changed
+
+
+def _leave_out(values: dict[str, Value], path: str) -> None:
+    """Take a section away, as if the recipe did not have it."""
+    *above, last = path.split(".")
+    for part in above:
+        values = values[part] if isinstance(values.get(part), dict) else {}
+    values.pop(last, None)

@@ -52,7 +52,7 @@ def _command(commands: Any, name: str, module: str, about: str, function: str = 
 def _recipe(command: argparse.ArgumentParser, on: str = "local") -> None:
     command.add_argument("recipe", metavar="RECIPE", help="a recipe file")
     command.add_argument(
-        "--set", action="append", default=[], metavar="PATH=VALUE", help="override a setting: --set optim.lr=3e-4; repeatable"
+        "--set", action="append", default=[], metavar="PATH=VALUE", help="override a setting: optim.lr=3e-4, or SECTION=null"
     )
     command.add_argument(
         "--accept",

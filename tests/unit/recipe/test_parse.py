@@ -111,6 +111,17 @@ def test_set_replaces_and_is_checked():
     assert found[None, "optim.lrr"].hint == "did you mean optim.lr?"
 
 
+def test_a_section_is_left_out():
+    """--set SECTION=null takes a section away, whatever it held; one that is needed is then missing, and a word that is none is refused."""
+    adapted = GOOD.replace("optim:", "method: {adapter: lora, lora: {rank: 4}}\noptim:")
+    assert parse(adapted, sets=["method.adapter=none", "method.lora=null"]).method.lora == parse(GOOD).method.lora
+    assert parse(GOOD, sets=["method.lora=null", "method.grpo=null"]) == parse(GOOD)
+    [problem] = problems(adapted, sets=["method.adapter=none"]).values()
+    assert "--set method.lora=null" in problem.hint
+    assert (None, "lora") in problems(adapted, sets=["lora=null"])
+    assert any(path == "data" for _, path in problems(adapted, sets=["data=null"]))
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -295,12 +295,14 @@ def _new(job: QueuedJob, request: JobRequest) -> NewJob:
     """As the store takes it."""
     from orchestrator.store import NewJob  # noqa: PLC0415
     from orchestrator.store.dependencies import AFTER  # noqa: PLC0415
+    from orchestrator.store.lanes import shared  # noqa: PLC0415
     from orchestrator.store.rows import HELD, held  # noqa: PLC0415
 
     plan, target = job.plan, names_of(job.candidates)
     digest = sha256(f"{plan.digest()} {target}".encode()).hexdigest()
     packed, steps = request.packed(), plan.promise.steps
-    new = NewJob(job.id, plan.recipe, plan.backend, target, digest, packed, job.priority, job.labels, steps, request.lane)
+    lane = shared(request.lane, job.labels)
+    new = NewJob(job.id, plan.recipe, plan.backend, target, digest, packed, job.priority, job.labels, steps, lane)
     new = new._replace(after=job.after)
     if job.hold:
         return new._replace(not_before=HELD, detail=held(job.id))

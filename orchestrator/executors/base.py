@@ -54,8 +54,8 @@ class Ask:
     attempt: int
     lane: str = ""
     """In which it waits."""
-    order: tuple[int, int] = (0, 0)
-    """The lowest is first."""
+    order: tuple[int, int, int] = (0, 0, 0)
+    """The lowest is first: by priority, by what its share has of the devices, by when it was submitted."""
     hosts: int = 1
     """Nodes that it needs at once."""
     devices: int = 1

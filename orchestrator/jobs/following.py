@@ -12,6 +12,7 @@ from backends.plan import TRAINED
 from backends.stages.registry import STAGES
 from backends.stages.stage import bound
 from orchestrator.store import Duplicate, Job, NewJob, Store
+from orchestrator.store.lanes import shared
 from orchestrator.store.requests import JobRequest
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Placement
@@ -62,9 +63,8 @@ def following(job: Job, request: JobRequest, placement: Placement | None) -> Ite
         new = JobRequest(plan, where, request.env, kept)
         digest = sha256(f"{new.plan.digest()} {placement.target}".encode()).hexdigest()
         labels = {**job.labels, ROOT: root}
-        yield NewJob(
-            id, first.recipe, first.backend, placement.target, digest, new.packed(), job.priority, labels, None, new.lane
-        )
+        lane = shared(new.lane, labels)
+        yield NewJob(id, first.recipe, first.backend, placement.target, digest, new.packed(), job.priority, labels, None, lane)
 
 
 def narrowed(candidate: Candidate, placement: Placement) -> Candidate:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from orchestrator.executors.base import Ask
 from orchestrator.store import Active, Changes, Store
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.dependencies import met, never
-from orchestrator.store.lanes import SWEEP, limit_of
+from orchestrator.store.lanes import SHARE, SWEEP, limit_of, share_of
 from orchestrator.store.requests import JobRequest
 from orchestrator.targets.node import Placement
 
@@ -65,8 +65,10 @@ class Queue:
                 ended |= self.store.change(each.job, expect=["QUEUED"], now=now, **end)
         return ended
 
-    def heads(self, lanes: Sequence[str], working: Iterable[Active] = ()) -> list[Iterator[Ask]]:
+    def heads(self, lanes: Sequence[str], working: Sequence[Active] = ()) -> list[Iterator[Ask]]:
         """Jobs of each lane by their order; what was read of them before is not read again. Of a sweep with a limit no more than may begin.
+
+        Where jobs have the label `share`, each lane's go behind those of a share that has fewer devices, of the same priority.
 
         Args:
             lanes: all in which jobs wait.
@@ -77,7 +79,11 @@ class Queue:
         begun = Counter(each.job.labels.get(SWEEP) for each in working if each.job.state != "QUEUED")
         limits = dict(filter(None, map(limit_of, lanes)))
         self._room = {sweep: max(0, most - begun[sweep]) for sweep, most in limits.items()}
-        return [islice(self._lane(lane, known), self._room[limit[0]] if (limit := limit_of(lane)) else None) for lane in lanes]
+        held = _held(working) if any(map(share_of, lanes)) else None
+        found = {lane: self._lane(lane, known) for lane in lanes}
+        if held is not None:
+            found = {lane: _in_turn(asks, held[share_of(lane)]) for lane, asks in found.items()}
+        return [islice(asks, self._room[limit[0]] if (limit := limit_of(lane)) else None) for lane, asks in found.items()]
 
     def within_limits(self, granted: Mapping[str, Placement]) -> dict[str, Placement]:
         """Of jobs that were granted devices those that may begin: a sweep may wait in several lanes, and has one limit for all."""
@@ -112,7 +118,7 @@ class Queue:
             each.job.id,
             each.job.attempt,
             lane,
-            (-each.job.priority, each.key),
+            (-each.job.priority, 0, each.key),
             request.plan.hosts,
             request.plan.devices,
             request.candidates,
@@ -141,3 +147,20 @@ class Queue:
             if reason != old or (again and reason):
                 self.store.explain(lane, reason, time.time())
         self._told = {lane: reason for lane, reason in reasons.items() if reason}
+
+
+def _held(working: Iterable[Active]) -> Counter[str]:
+    """Value of the label `share` -> devices that jobs with it have."""
+    held: Counter[str] = Counter()
+    for each in working:
+        if each.job.state != "QUEUED" and (placed := AttemptRecord.from_dict(each.positions).placement):
+            held[each.job.labels.get(SHARE, "")] += sum(map(len, placed.devices.values()))
+    return held
+
+
+def _in_turn(asks: Iterable[Ask], held: int) -> Iterator[Ask]:
+    """Jobs of a lane, each behind the devices that those of its share have, and that those before it would take."""
+    for ask in asks:
+        priority, _, key = ask.order
+        yield replace(ask, order=(priority, held, key))
+        held += ask.hosts * ask.devices

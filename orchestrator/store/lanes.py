@@ -7,9 +7,14 @@ import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 SWEEP = "sweep"
 """Label of a sweep's jobs: its id. Also the key of a request under which its point stands."""
+
+
+SHARE = "share"
+"""Label of jobs that get devices in turn with those of another value."""
 
 
 def packed(request: Mapping[str, Any]) -> str:
@@ -52,6 +57,17 @@ def limit_of(lane: str) -> tuple[str, int] | None:
     _, plus, rest = lane.partition("@")[0].partition("+")
     group, equals, most = rest.rpartition("=")
     return (group, int(most)) if plus and equals and most.isdigit() else None
+
+
+def shared(lane: str, labels: Mapping[str, str]) -> str:
+    """The lane of jobs with this value of the label `share`, whatever else it says: `LANE~VALUE`. Without one it stays as it is."""
+    machines, plus, rest = lane.partition("+")
+    return f"{machines}~{quote(labels[SHARE], safe='')}{plus}{rest}" if labels.get(SHARE) else lane
+
+
+def share_of(lane: str) -> str:
+    """The value of the label `share` that the jobs of a lane have; empty where they have none."""
+    return unquote(lane.partition("@")[0].partition("+")[0].partition("~")[2])
 
 
 def pinned(lane: str, positions: Mapping[str, Any]) -> str:

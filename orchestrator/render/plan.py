@@ -157,6 +157,8 @@ def plan_text(plan: Plan, *, width: int = 100, verbose: bool = False) -> str:
         "metrics from": [visible(pattern) for pattern in plan.watch],
     }
     devices = f"{plan.devices} device{'s' if plan.devices != 1 else ''}"
+    if plan.hosts > 1:
+        devices = f"{plan.hosts} hosts with {devices} each"
     head = visible(f"plan {plan.digest()[:12]}: {plan.recipe} by {plan.backend} on {devices}")
     bodies = [f"{title}\n" + textwrap.indent("\n".join(lines), "  ") for title, lines in sections.items() if lines]
     stages = [f"then {plan_text(each, width=width, verbose=verbose)}" for each in plan.after]

@@ -49,8 +49,15 @@ def deaf(hosts):
     return ("unknown" if phase == "unreachable" else phase), speaker
 
 
+def impatient(facts):
+    """An attempt that failed is over although its devices are held."""
+    return DECISIONS["reconcile"](replace(facts, phase="exited") if facts.phase == "kept" else facts)
+
+
 @pytest.mark.parametrize(
-    "mutated", [{"believed": trusting}, {"reconcile": hasty}, {"merge_ranks": deaf}], ids=lambda each: next(iter(each))
+    "mutated",
+    [{"believed": trusting}, {"reconcile": hasty}, {"reconcile": impatient}, {"merge_ranks": deaf}],
+    ids=lambda each: next(iter(each.values())).__name__,
 )
 def test_a_wrong_decision_is_caught(mutated):
     """A decision function that is spoilt in one place breaks a promise in some schedule."""

@@ -40,6 +40,32 @@ class Run:
     stopping: bool = False
     rc: int | None = None
     why: str = ""
+    fails: bool = False
+    """It will end with exit code 1."""
+    keep: int = 0
+    """Ticks for which its supervisor then holds the devices."""
+    holds: int | None = None
+    """How many of them are left, once it has failed."""
+
+    def tick(self):
+        if self.holds is not None and self.supervisor:
+            self.holds -= 1
+            self.supervisor = self.holds > 0 and not self.stopping
+        if not self.alive:
+            return
+        self.left -= 1
+        if self.stopping or self.left <= 0:
+            self.alive = False
+            if self.supervisor and self.folder:  # else nobody writes how it ended
+                self.end()
+
+    def end(self):
+        """Its supervisor writes how it ended; of one that failed it may hold the devices."""
+        if self.fails and self.keep and not self.stopping:
+            self.holds = self.keep
+            return
+        self.rc, self.why = (None, "stopped") if self.stopping else (int(self.fails), "")
+        self.supervisor = False
 
 
 @dataclass
@@ -59,14 +85,7 @@ class Machine:
 
     def tick(self):
         for run in self.runs.values():
-            if not run.alive:
-                continue
-            run.left -= 1
-            if run.stopping or run.left <= 0:
-                run.alive = False
-                if run.supervisor and run.folder:  # else nobody writes how it ended
-                    run.rc, run.why = (None, "stopped") if run.stopping else (0, "")
-                    run.supervisor = False
+            run.tick()
 
     def status(self, job, attempt):
         """As `agent.attempts.status` says it."""
@@ -77,19 +96,23 @@ class Machine:
             return AttemptStatus(**found, phase="lost", why=FOLDER_GONE, orphans=1)
         if run.rc is not None or run.why:
             return AttemptStatus(**found, phase="exited", step="train", rc=run.rc, why=run.why, ended=1.0)
+        if run.holds is not None and not run.supervisor:
+            return AttemptStatus(**found, phase="exited", step="train", rc=1, ended=1.0)
         if run.supervisor:
-            return AttemptStatus(**found, phase="stopping" if run.stopping else "running", step="train")
+            failed = {"rc": 1, "kept_until": 1.0} if run.holds is not None else {}
+            phase = "stopping" if run.stopping else "kept" if failed else "running"
+            return AttemptStatus(**found, phase=phase, step="train", **failed)
         why = "supervisor died" if run.boot == self.boot else "host rebooted"
         return AttemptStatus(**found, phase="lost", step="train", why=why, orphans=int(run.alive))
 
-    def start(self, job, attempt, left):
+    def start(self, job, attempt, left, fails, keep):
         """Once, as `agent.runner.start`; whether it could."""
         run = self.runs.get((job, attempt))
         if self.full:
             return False
         if run is None or not (run.folder or run.alive):
             self.state = self.state or f"state-{random.random()}"
-            self.runs[job, attempt] = Run(self.boot, left)
+            self.runs[job, attempt] = Run(self.boot, left, fails=fails, keep=keep)
         return True
 
 
@@ -101,7 +124,10 @@ class SimulatedJob:
     hosts: int
     length: int
     state: str = "QUEUED"
+    fails: bool = False
+    keep: int = 0
     want: str = ""
+    released: bool = False
     attempt: int = 1
     placement: Placement | None = None
     tried: list = field(default_factory=list)
@@ -120,6 +146,8 @@ class World:
         self.rules, self.closed = Rules.of({"lost": 9}), {}
         sizes = [(self.chance.choice((1, 1, 2)), self.chance.randrange(4, 20)) for _ in range(4)]
         self.jobs = [SimulatedJob(f"j{number}", *size) for number, size in enumerate(sizes)]
+        for job in self.jobs:
+            job.fails, job.keep = self.chance.random() < 0.3, self.chance.choice((0, 5, 30))
         self.now, self.undo = 0, []
 
     def run(self):
@@ -146,7 +174,7 @@ class World:
         machine, job = self.chance.choice(self.machines), self.chance.choice(self.jobs)
         later = self.now + self.chance.randrange(1, 25)
         runs = [run for each in self.machines for run in each.runs.values() if run.alive]
-        match self.chance.choice(("cut", "reboot", "clone", "purge", "purge all", "supervisor", "full", "cancel")):
+        match self.chance.choice(("cut", "reboot", "clone", "purge", "purge all", "supervisor", "full", "cancel", "release")):
             case "cut":
                 machine.cut = True
                 self.undo.append((later, lambda: setattr(machine, "cut", False)))
@@ -172,6 +200,8 @@ class World:
                 self.undo.append((later, lambda: setattr(machine, "full", False)))
             case "cancel" if job.state not in ENDED:
                 job.want = job.want or "cancel"
+            case "release":
+                job.released = job.state == "KEPT"
 
     # the controller
 
@@ -200,7 +230,7 @@ class World:
         begun, ill = [], []
         for name in job.placement.devices:
             machine = self.reach(name)
-            if machine and not machine.start(job.id, job.attempt, job.length):
+            if machine and not machine.start(job.id, job.attempt, job.length, job.fails, job.keep):
                 ill.append(name)
             elif machine:
                 begun.append(name)
@@ -239,6 +269,7 @@ class World:
         known = [seen for seen in ranks if seen]
         orphans, phases = sum(seen.orphans for seen in known), [seen.phase for seen in known]
         more = {"step": said.step, "rc": said.rc, "why": said.why, "orphans": orphans, "phases": phases, "silent": silent}
+        more |= {"kept_until": "later" if said.kept_until else "", "released": job.released}
         for action in self.decide["reconcile"](Facts(job.state, job.want, phase, **more)):
             if isinstance(action, Become):
                 self.become(job, action)
@@ -250,7 +281,8 @@ class World:
 
     def become(self, job, new):
         if new.state in ENDED and new.state not in ("SUCCEEDED", "CANCELLED"):
-            job.tried.append(Tried(job.attempt, "lost", (), tuple(job.placement.devices)))
+            kind = "lost" if new.state == "LOST" else "unknown"
+            job.tried.append(Tried(job.attempt, kind, (), tuple(job.placement.devices)))
             choice = elsewhere(new.reason, job.tried, list(self.address)) or self.decide["again"](self.rules, job.tried, None)
             if isinstance(choice, Again):
                 job.state, job.attempt, job.placement = "QUEUED", job.attempt + 1, None
@@ -275,3 +307,9 @@ class World:
                 raise Violation(f"{self.now}: {job.id} SUCCEEDED, and has not trained")
             if job.state in ENDED and living and job.reason != "abandoned":
                 raise Violation(f"{self.now}: {job.id} is {job.state}, and goes on")
+            if job.state == "FAILED" and not job.fails:
+                raise Violation(f"{self.now}: {job.id} FAILED, and did not fail")
+            if job.state == "FAILED" and any(run and run.holds and run.supervisor and run.folder for run in runs):
+                raise Violation(f"{self.now}: {job.id} FAILED, and holds its devices")
+            if job.state == "KEPT" and not any(run and run.fails for run in runs):
+                raise Violation(f"{self.now}: {job.id} is KEPT, and did not fail")

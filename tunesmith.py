@@ -383,10 +383,10 @@ def stage(
     """Run a stage over a model: what `after` of a recipe does, by hand.
 
     Args:
-        name: `evaluate`, `export` or `serve`.
-        model: a job that has trained, or a folder in Hugging Face layout.
+        name: `evaluate`, `export`, `push` or `serve`.
+        model: a job that has trained, a folder in Hugging Face layout, or a model of the hub: `ORG/NAME[@REVISION]`.
         settings: as under `after.NAME` in a recipe: `{"tasks": ["./q.jsonl"], "gates": ["q.acc >= 0.5"]}`.
-        on: a target; None: where it was trained, of a folder this machine.
+        on: a target; None: where it was trained, else this machine.
         id: name the job yourself; the same id submitted twice runs once.
         say: is told what is worth a word on the way.
 

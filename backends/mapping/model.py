@@ -43,7 +43,7 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared
 
     def forward(name: str, revision: str | None, init: str, shape: Flat | None, context: Context) -> Values:
         folder = model_folder(init, name, revision, shape)
-        return _spec(folder, init, name, revision, shape), *own(folder), *to(folder, context)
+        return model_spec(folder, init, name, revision, shape), *own(folder), *to(folder, context)
 
     def back(spec: Flat, *_: Value) -> Values:
         if spec["init"] == "random":
@@ -61,7 +61,7 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared
     )
 
 
-def _spec(folder: str, init: str, name: str, revision: str | None, shape: Flat | None) -> Flat:
+def model_spec(folder: str, init: str, name: str, revision: str | None, shape: Flat | None) -> Flat:
     """What the model step does."""
     if init == "random" and shape is not None:
         architecture = {k: v for k, v in shape.items() if k != "seed"}

@@ -10,7 +10,7 @@ from backends.plan import Input, Plan
 from backends.recipe.flat import Value
 from backends.recipe.gates import Gate, gate
 from backends.recipe.paths import absolute, is_file
-from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, stage_plan
+from backends.stages.stage import ADAPTER, BASE, Stage, StageContext, Unplannable, stage_plan
 
 RESULTS = "out/results.json"
 """The harness's own results, under `model` and `base`."""
@@ -28,7 +28,7 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         raise Unplannable("gates", f"{relative[0]} needs the start model's figures", "set baseline: true")
     tasks, inputs = _tasks(settings["tasks"], context)
     spec = {
-        "model": {"folder": BASE, "adapter": ADAPTER} if settings["model"] == "adapter" else {"folder": MODEL},
+        "model": {"folder": BASE, "adapter": ADAPTER} if settings["model"] == "adapter" else {"folder": context.folder},
         "baseline": {"folder": BASE} if settings["baseline"] else None,
         "tasks": tasks,
         "gates": [each._asdict() for each in gates],

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from backends.plan import Plan
 from backends.recipe.flat import Value
-from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, stage_plan
+from backends.stages.stage import ADAPTER, BASE, Stage, StageContext, Unplannable, stage_plan
 
 
 def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
@@ -20,7 +20,7 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         why = f"llama.cpp takes adapters of low rank alone, and {' and '.join(context.whole)} learned whole beside this one"
         raise Unplannable("formats", why, "leave gguf-adapter out: a gguf of the merged model has all of it")
     spec = {
-        "model": MODEL,
+        "model": context.folder,
         "adapter": ADAPTER if context.adapter else None,
         "base": BASE if context.base else None,
         **{name: settings[name] for name in ("formats", "dtype", "prompts", "tokens")},

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from backends.plan import Plan
 from backends.recipe.flat import Value
 from backends.records import replace
-from backends.stages.stage import ADAPTER, MODEL, Stage, StageContext, Unplannable, stage_plan
+from backends.stages.stage import ADAPTER, Stage, StageContext, Unplannable, stage_plan
 
 EXPORTED, FIGURES = "inputs/export", "inputs/evaluation.json"
 """Where it finds the other forms of the model, and figures of its evaluation."""
@@ -21,11 +21,11 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
     if what == "export" and not context.exported:
         hint = "add after.export to the recipe; of a job that has ended, tune pull JOB.export and push its folder"
         raise Unplannable("what", "is export, and nothing is exported before", hint)
-    folder = {"model": MODEL, "adapter": ADAPTER, "export": EXPORTED}[what]
+    folder = {"model": context.folder, "adapter": ADAPTER, "export": EXPORTED}[what]
     inputs = [replace(each, path=path) for each, path in ((context.exported, EXPORTED), (context.figures, FIGURES)) if each]
     spec = {
         "folder": folder,
-        "card": f"{MODEL}/README.md" if what == "export" else f"{folder}/README.md",
+        "card": f"{context.folder}/README.md" if what == "export" else f"{folder}/README.md",
         "figures": FIGURES if context.figures else None,
         "notes": list(context.notes),
         "name": context.name,

@@ -15,7 +15,7 @@ from backends.stages.export import EXPORT
 from backends.stages.push import PUSH
 from backends.stages.score import SCORE, SCORES
 from backends.stages.serve import SERVE
-from backends.stages.stage import ADAPTER, BASE, MODEL, Native, Stage, StageContext, Unplannable, made_by_training
+from backends.stages.stage import ADAPTER, BASE, MODEL, TOKEN, Native, Stage, StageContext, Unplannable, made_by_training
 
 _EXPORT = "export.json"
 """Where a trainer's plan says what its own checkpoint is called."""
@@ -86,6 +86,7 @@ def context_of(trained: Plan) -> StageContext:
         whole=tuple(written.get(_WHOLE, ())) if adapted and _WHOLE not in lost else (),
         base=made_by_training(BASE, folder) if folder else None,
         native=_native(trained, specs.get(_EXPORT, {})),
+        token=TOKEN in trained.secrets,
         notes=tuple(f"{line.leaf}: {line.status}: {line.why}" for line in trained.report.lines if line.status in _OTHERWISE),
     )
 

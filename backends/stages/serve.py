@@ -8,7 +8,7 @@ from typing import NamedTuple
 from backends.plan import Plan
 from backends.recipe.flat import Value
 from backends.records import replace
-from backends.stages.stage import ADAPTER, BASE, MODEL, Stage, StageContext, Unplannable, stage_plan
+from backends.stages.stage import ADAPTER, BASE, Stage, StageContext, Unplannable, stage_plan
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # only where the recipe says `expose`
 SCORED = "inputs/scores.json"
@@ -56,7 +56,7 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         "port": settings["port"],
         "key": settings["key_name"],
         "models": _models(engine, settings, context),
-        "tokenizer": MODEL,
+        "tokenizer": context.folder,
         **{key: settings[key] for key in ("max_length", "dtype", "gguf", "prefix_cache")},
     }
     return stage_plan(
@@ -85,11 +85,11 @@ def _models(engine: Engine, settings: Mapping[str, Value], context: StageContext
     """What is served under which name; the first is the main one."""
     adapter = {"folder": BASE, "adapter": ADAPTER}
     if not (engine.adapters and settings["adapters"] and context.adapter and context.base):
-        return [{"name": context.name, "folder": MODEL}]
+        return [{"name": context.name, "folder": context.folder}]
     if context.whole and not engine.whole:
         why = f"should be false: vLLM takes adapters of low rank alone, and {' and '.join(context.whole)} learned whole beside it"
         raise Unplannable("adapters", why, "the merged model has all of it")
-    main = {"folder": MODEL} if engine.merged_beside else adapter
+    main = {"folder": context.folder} if engine.merged_beside else adapter
     return [{"name": context.name, **main}, {"name": "base", "folder": BASE}, {"name": "adapter", **adapter}]
 
 

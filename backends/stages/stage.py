@@ -12,6 +12,8 @@ from backends.bundle import with_imports
 from backends.emit import as_json
 from backends.lazy import lock_name, texts
 from backends.log_signs import EVERYWHERE, TORCH, Sign
+from backends.mapping.model import MODEL as MODEL_SPEC
+from backends.mapping.model import model_folder, model_spec
 from backends.metrics import Point
 from backends.plan import HERE, TRAINED, Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import Value
@@ -23,7 +25,8 @@ POINTS = "out/points.jsonl"
 SUMMARY = "summary.json"
 """What a stage says of itself in a few words, `{"detail": text}`; a server also `{"port": number}`, for as long as it answers."""
 MODEL, ADAPTER, BASE = "inputs/model", "inputs/adapter", "inputs/base"
-"""Where a stage finds the trained model, its adapter and the start model."""
+"""Where a stage finds the trained model, its adapter and the start model; one of the hub is in `StageContext.folder`."""
+TOKEN = "HF_TOKEN"  # noqa: S105  # a name, no value
 RETRY: Mapping[str, Value] = {
     "lost": 3,
     "hardware": 1,
@@ -56,6 +59,21 @@ class Native:
 
 
 @dataclass(frozen=True)
+class HubModel:
+    """A model of the Hugging Face hub, which a step of the stage's plan fetches once."""
+
+    id: str
+    """`org/name`."""
+    revision: str | None = None
+    """Branch, tag or commit; None: main."""
+
+    @property
+    def folder(self) -> str:
+        """Where the job finds it."""
+        return model_folder("pretrained", self.id, self.revision, None)
+
+
+@dataclass(frozen=True)
 class StageContext:
     """What a stage may know of the job that it follows, or of the model that it is asked for."""
 
@@ -83,8 +101,15 @@ class StageContext:
     """What the trainer does otherwise than the recipe says, a line each."""
     base_dir: str = ""
     """Folder (absolute) to which paths in the settings are relative."""
-    online: bool = False
-    """A model is fetched from the hub first."""
+    hub: HubModel | None = None
+    """Fetched first, in place of a folder under `model`."""
+    token: bool = False
+    """The secret HF_TOKEN goes along wherever the hub is asked for something."""
+
+    @property
+    def folder(self) -> str:
+        """Where the job finds the model."""
+        return self.hub.folder if self.hub else MODEL
 
     @property
     def inputs(self) -> tuple[Input, ...]:
@@ -165,23 +190,37 @@ def stage_plan(
     """
     config = f"{stage}.json"
     lock = LOCKS.get(f"{environment}-{context.accelerator}", "")
-    more = {} if online or context.online else {"HF_HUB_OFFLINE": "1"}
+    online = online or context.hub is not None
+    more = {} if online else {"HF_HUB_OFFLINE": "1"}
+    token = (TOKEN,) if online and context.token else ()
     threads = {"OMP_NUM_THREADS": str(context.threads)} if context.threads else {}
     return Plan(
         recipe=context.name,
         backend=stage,
         environment=Environment(f"stage-{environment}", "3.11", lock, context.accelerator),
-        files=(File(config, as_json(dict(settings))), *with_imports(tuple(scripts))),
-        steps=(Step(stage, ("env/bin/python", scripts[0], config)),),
+        files=(File(config, as_json(dict(settings))), *_fetching(context.hub), *with_imports(tuple(scripts))),
+        steps=(*_fetch_step(context.hub), Step(stage, ("env/bin/python", scripts[0], config))),
         inputs=(*context.inputs, *inputs),
         env=tuple(sorted({**_ENV, **more, **threads, **(env or {})}.items())),
-        secrets=tuple(secrets),
+        secrets=tuple(dict.fromkeys((*token, *secrets))),
         promise=Promise(None, tuple(promised)),
         watch=(POINTS,),
         reading={"every": 1},
         retry={**RETRY, **(retry or {})},
         report=Report(tuple(Line(f"after.{stage}.{key}", "same", {f"{config}:{key}": value}) for key, value in settings.items())),
     )
+
+
+def _fetching(hub: HubModel | None) -> tuple[File, ...]:
+    """Spec and program of the step that fetches a model."""
+    if hub is None:
+        return ()
+    spec = as_json(model_spec(hub.folder, "pretrained", hub.id, hub.revision, None))
+    return File(MODEL_SPEC, spec), *with_imports(("tune_model.py",))
+
+
+def _fetch_step(hub: HubModel | None) -> tuple[Step, ...]:
+    return (Step("model", ("env/bin/python", "tune_model.py", MODEL_SPEC), f"{hub.folder}/.ready"),) if hub else ()
 
 
 _ENV = {

@@ -94,8 +94,10 @@ def _add_push(commands: object, command: Command) -> None:
 
 def _model(made: argparse.ArgumentParser) -> None:
     """What all stages take."""
-    made.add_argument("what", metavar="JOB|FOLDER", help="a job that has trained, or a model folder in Hugging Face layout")
-    made.add_argument("--on", metavar="TARGET", help="where to run (default: where it was trained; for a folder: this machine)")
+    made.add_argument(
+        "what", metavar="JOB|FOLDER|HUB-ID", help="a job that has trained, a model folder, or a hub model: ORG/NAME[@REVISION]"
+    )
+    made.add_argument("--on", metavar="TARGET", help="where to run (default: where it was trained; else this machine)")
     made.add_argument("--attempt", type=int, metavar="N", help="attempt of the job (default: the latest)")
     made.add_argument("--id", metavar="ID", help="id of the job; the same id submitted twice runs once (default: a new one)")
     made.add_argument("--dry-run", action="store_true", help="print what would run; write nothing, connect to nothing")

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backends.models import MODELS
 from backends.plan import TRAINED, Input, Plan
 from backends.recipe.building import Unsure, build
 from backends.recipe.flat import Value
+from backends.recipe.paths import HUB
 from backends.recipe.problems import RULES
 from backends.recipe.section import Section
 from backends.recipe.sections.after import After
 from backends.stages.registry import STAGES, context_of, with_scores
-from backends.stages.stage import MODEL, StageContext, Unplannable, bound
+from backends.stages.stage import MODEL, TOKEN, HubModel, StageContext, Unplannable, bound
 from orchestrator.client.errors import ActionFailed, InvalidRequest, NotFound, did_you_mean
 from orchestrator.client.jobs import STAGE_OF, find_attempt
 from orchestrator.client.plan import PlannedJob
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.session import session
+from orchestrator.client.submit import has_secret
 from orchestrator.client.targets import places
+from orchestrator.home import Home
 from orchestrator.jobs.following import narrowed
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
@@ -29,6 +34,10 @@ if TYPE_CHECKING:
     from orchestrator.store import Job
     from orchestrator.targets.model import Candidate
     from orchestrator.targets.node import Placement
+
+
+_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][A-Za-z0-9._/-]{0,199}")
+"""A branch, tag or commit."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +64,8 @@ def plan_stage(
 
     Args:
         stage: its name, as under `after` in a recipe.
-        model: a job that has trained, or a folder with a model in Hugging Face layout.
+        model: a job that has trained, a folder with a model in Hugging Face layout, or a model of the hub: `ORG/NAME`, or
+            `ORG/NAME@REVISION`.
         settings: keys of the stage's section of a recipe; paths are relative to the folder that we are in.
         on: a target; None: where the training ran, or this machine.
         attempt: of the job, from 1; None: the latest.
@@ -72,7 +82,19 @@ def plan_stage(
     wanted = checked(stage, settings)
     folder = Path(model).expanduser()
     if model.startswith(("/", ".", "~")) or (folder / "config.json").exists():
-        return _of_folder(stage, folder, wanted, on or "local", ask, say)
+        context = _folder(folder)
+    elif "/" in model:
+        context = _hub(model)
+    else:
+        return _of_job(stage, model, wanted, on, attempt, ask, say)
+    where = places(on or "local", ask=ask, say=say)
+    made = planned(stage, wanted, _placed(context, where[0]))
+    return PlannedStage(PlannedJob(made, tuple(where)), {}, f"{context.name}.{stage}")
+
+
+def _of_job(
+    stage: str, model: str, wanted: Mapping[str, Value], on: str | None, attempt: int | None, ask: bool, say: Say
+) -> PlannedStage:
     with session() as here:
         job, number = find_attempt(here.store, model, attempt)
         request = JobRequest.unpacked(here.store.request(job.id))
@@ -125,14 +147,38 @@ def planned(stage: str, settings: Mapping[str, Value], context: StageContext) ->
         raise InvalidRequest(error.path, error.rule, hint=error.hint) from None
 
 
-def _of_folder(stage: str, folder: Path, settings: Mapping[str, Value], on: str, ask: bool, say: Say) -> PlannedStage:
+def _folder(folder: Path) -> StageContext:
+    """A folder of the user's.
+
+    Raises:
+        NotFound: it has no model.
+    """
     whole = folder.resolve()
     if not (whole / "config.json").is_file():
         raise NotFound(str(folder), "should be a folder with a model in Hugging Face layout: there is no config.json")
-    where = places(on, ask=ask, say=say)
-    context = StageContext(name=_name(whole.name), model=Input(MODEL, str(whole)))
-    made = planned(stage, settings, _placed(context, where[0]))
-    return PlannedStage(PlannedJob(made, tuple(where)), {}, f"{context.name}.{stage}")
+    return StageContext(name=_name(whole.name), model=Input(MODEL, str(whole)), token=_has_token())
+
+
+def _hub(model: str) -> StageContext:
+    """A model of the hub, by how it is written: nothing is asked before the job runs.
+
+    Raises:
+        InvalidRequest: it is neither a folder nor a name of the hub.
+    """
+    id, at, revision = model.partition("@")
+    if not HUB.fullmatch(id) or (at and not _REVISION.fullmatch(revision)):
+        rule = "should be a job, a folder (./NAME, /NAME, ~/NAME), or a model of the hub: ORG/NAME or ORG/NAME@REVISION"
+        raise InvalidRequest(model, rule)
+    if Path(model).exists():
+        raise NotFound(model, "should be a folder with a model in Hugging Face layout: there is no config.json")
+    gated = bool((facts := MODELS.get(id)) and facts.gated)
+    name = _name(id.rpartition("/")[2])
+    return StageContext(name=name, hub=HubModel(id, revision or None), token=gated or _has_token())
+
+
+def _has_token() -> bool:
+    """Whether a token of the hub is there to go along, for what is private or gated."""
+    return has_secret(TOKEN, Home.find())
 
 
 def _name(text: str) -> str:
@@ -172,7 +218,6 @@ def _copied(context: StageContext, root: Path) -> StageContext:
 def _pulled(job: str, attempt: int, say: Say) -> Path:
     """The results of a job that ran on another host."""
     from orchestrator.client.pull import pull  # noqa: PLC0415  # seldom needed
-    from orchestrator.home import Home  # noqa: PLC0415
 
     say(f"bringing the model of {job} here first")
     return pull(job, Home.find().path / "pulled" / job / str(attempt), attempt=attempt).folder / "work"

@@ -193,6 +193,14 @@ def secret_values(names: Sequence[str], home: Home) -> dict[str, str]:
     return values
 
 
+def has_secret(name: str, home: Home) -> bool:
+    """Whether a secret has a value here."""
+    try:
+        return bool(os.environ.get(name) or read_secrets(home.secrets).get(name))
+    except PermissionError:
+        return False  # others may read the file: told where a secret is needed
+
+
 class QueuedJob(NamedTuple):
     """A job as it is handed to the store."""
 

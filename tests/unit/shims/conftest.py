@@ -7,14 +7,14 @@ import shutil
 import struct
 import subprocess
 import sys
-import threading
 from array import array
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from tests.hub import hub as running_hub
 
 BACKENDS = Path(__file__).parents[3] / "backends"
 FOLDERS = (BACKENDS / "shims", BACKENDS / "stages" / "shims", *sorted(BACKENDS.glob("trainers/*/shims")))
@@ -35,7 +35,6 @@ TINY = {
     "norm_eps": 1e-5,
     "tied": False,
 }
-COMMIT = "c0ffee" * 6 + "c0ff"
 
 
 class Job:
@@ -148,69 +147,8 @@ def light(tmp_path):
     return {"PYTHONPATH": str(folder)}
 
 
-class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as its client asks for: repositories with files, some gated, some unknown."""
-
-    def do_GET(self):
-        self.server.asked.append(self.path)
-        parts = self.path.partition("?")[0].strip("/").split("/")
-        if parts[0] == "api" and parts[4:5] == ["tree"]:
-            self.tree("/".join(parts[2:4]))
-        elif parts[0] == "api":
-            self.about("/".join(parts[2:4]))
-        else:
-            parts = parts[1:] if parts[0] == "datasets" else parts
-            self.file("/".join(parts[:2]), "/".join(parts[4:]))
-
-    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
-
-    def about(self, name):
-        if name not in self.server.repositories:
-            return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        siblings = [{"rfilename": file} for file in self.server.repositories[name]]
-        return self.answer(
-            200, json.dumps({"id": name, "sha": COMMIT, "siblings": siblings, "tags": [], "private": False}).encode()
-        )
-
-    def tree(self, name):
-        files = [
-            {"type": "file", "path": file, "size": len(body), "oid": "0" * 40}
-            for file, body in self.server.repositories[name].items()
-        ]
-        self.answer(200, json.dumps(files).encode())
-
-    def file(self, name, file):
-        if name.endswith("/gated") and self.headers.get("Authorization") != "Bearer hf_good":
-            return self.answer(403, b"", {"X-Error-Code": "GatedRepo"})
-        body = self.server.repositories[name][file]
-        return self.answer(200, body, {"ETag": f'"{hash(body) & 0xFFFFFFFF:x}"', "X-Repo-Commit": COMMIT})
-
-    def answer(self, status, body, headers=None):
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), "Content-Type": "application/json", **(headers or {})}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Say nothing."""
-
-
 @pytest.fixture
-def hub(monkeypatch):
-    """A hub on this machine: `repositories` {name: {file: bytes}}, `asked` paths, `env` that leads the client to it."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    server.repositories, server.asked = {}, []
-    server.env = {
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",
-        "NO_PROXY": "127.0.0.1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-    }
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def hub():
+    """A hub on this machine."""
+    with running_hub() as server:
+        yield server

@@ -11,6 +11,8 @@ from backends.records import replace
 from backends.stages.stage import ADAPTER, BASE, Stage, StageContext, Unplannable, stage_plan
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # only where the recipe says `expose`
+REPLICAS = "tune_replicas.py"
+"""Started in the engine's place where there are several: it keeps them behind one port."""
 SCORED = "inputs/scores.json"
 """What the trainer's own framework says of rows."""
 
@@ -50,7 +52,9 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         raise Unplannable("check", "needs a training job whose trainer's own checkpoint is there: this is none")
     spec = {
         "check": SCORED if settings["check"] else None,
-        "program": engine.program,
+        "program": REPLICAS if settings["replicas"] > 1 else engine.program,
+        "engine": engine.program,
+        "replicas": settings["replicas"],
         "accelerator": context.accelerator,
         "host": EVERYWHERE if settings["expose"] else LOOPBACK,
         "port": settings["port"],
@@ -59,16 +63,17 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         "tokenizer": context.folder,
         **{key: settings[key] for key in ("max_length", "dtype", "gguf", "prefix_cache")},
     }
-    return stage_plan(
+    made = stage_plan(
         "serve",
         context,
         spec,
-        ("tune_serve.py", engine.program),
+        ("tune_serve.py", engine.program, *([REPLICAS] if settings["replicas"] > 1 else [])),
         environment=engine.environment,
         inputs=[replace(context.scores, path=SCORED)] if context.scores else [],
         secrets=(settings["key_name"],) if settings["key_name"] else (),
         retry={"unknown": 3, "out_of_memory": 1},
     )
+    return replace(made, devices=settings["replicas"]) if context.accelerator == "cuda" else made
 
 
 def _engine(wanted: str, context: StageContext) -> tuple[str, Engine]:

@@ -73,6 +73,9 @@ def _add_serve(commands: object, command: Command) -> None:
         help="first compare log-probabilities of rows with those of the trainer's own framework (default: 8 rows)",
     )
     serve.add_argument("--port", type=int, metavar="N", help="port on the host (default: any free one)")
+    serve.add_argument(
+        "--replicas", type=int, metavar="N", help="engines behind the one port (default: 1); on CUDA a device each"
+    )
     serve.add_argument("--expose", action="store_true", help="listen on all interfaces, not only on 127.0.0.1; needs --key")
     serve.add_argument("--key", dest="key_name", metavar="NAME", help="name of the secret that holds the API key")
     serve.add_argument("--no-adapters", action="store_true", help="serve only the merged model, without base model and adapter")

@@ -50,7 +50,7 @@ def _run(stage: str, args: argparse.Namespace, settings: dict[str, object]) -> i
 
 def serve(args: argparse.Namespace) -> int:
     """An OpenAI-compatible server of a model."""
-    names = ("engine", "gguf", "port", "key_name", "max_length", "dtype")
+    names = ("engine", "gguf", "port", "replicas", "key_name", "max_length", "dtype")
     settings = {name: value for name in names if (value := getattr(args, name)) is not None}
     return _run(
         "serve",

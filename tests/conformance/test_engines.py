@@ -245,6 +245,27 @@ def test_a_server_of_another_model_is_caught(serving, scores, adapted):
 
 
 @pytest.mark.thorough
+def test_replicas_are_the_model_and_lose_no_request(serving, own):
+    """Two engines behind one port, compared with each other's figures by whichever answers; one is killed while ten clients ask, and all
+    are answered.
+    """
+    server = serving(engine="transformers", replicas=2)
+    assert "by 2 replicas" in server.ready()["detail"]
+    for _ in range(2):
+        for model, theirs in (("tiny", "model"), ("base", "base")):
+            assert logprobs(server, model, ROWS[0]) == pytest.approx(own[theirs][0][0], abs=1e-5)
+    check_refusals(server, "tiny")
+    engines = [pid for pid in children(server.process.pid) if b"tune_server.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert len(engines) == 2
+    body = {"model": "tiny", "prompt": ROWS[1], "max_tokens": 8, "ignore_eos": True}
+    with ThreadPoolExecutor(10) as pool:
+        asked = [pool.submit(server.ask, "/v1/completions", body) for _ in range(60)]
+        os.kill(engines[0], signal.SIGKILL)
+        answers = [each.result() for each in asked]
+    assert [each["usage"]["completion_tokens"] for each in answers] == [8] * 60
+
+
+@pytest.mark.thorough
 def test_fifty_clients_for_a_minute(serving):
     """Fifty at once, some streaming, for 60 s: every request is answered in full, and the server counted exactly those."""
     server = serving(engine="transformers")

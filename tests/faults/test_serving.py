@@ -44,7 +44,7 @@ def serve(lab):
     def submit(id, where, port, **settings):
         context = StageContext("tiny", model=Input("inputs/model", "model"))
         plan = STAGES["serve"].plan(checked("serve", {"port": port, **settings}), context)
-        files = [file for file in plan.files if file.path in ("serve.json", "tune_serve.py", "tune_served.py")]
+        files = [file for file in plan.files if file.path in ("serve.json", "tune_serve.py", "tune_served.py", "tune_process.py")]
         made = replace(
             plan,
             environment=Environment("serve", "/bin/sh", "", "cpu"),

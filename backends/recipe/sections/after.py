@@ -94,6 +94,8 @@ class Serve(Whole):
     """Name of the secret that clients must give; null: none is asked for."""
     adapters: bool = True
     """Where an adapter was trained: serve `base` and `adapter` beside the merged model."""
+    replicas: Annotated[int, Limits(ge=1, le=64)] = 1
+    """Engines behind the one port, each with its share of the requests; on CUDA each has a device of its own."""
     max_length: Positive | None = None
     """Tokens of prompt and reply together; null: what the model can."""
     gguf: Literal["auto", "f32", "f16", "bf16", "q8_0", "q4_0"] = "auto"

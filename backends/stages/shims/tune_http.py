@@ -87,7 +87,12 @@ class Handler(BaseHTTPRequestHandler):
         if not hmac.compare_digest(given.encode(), f"Bearer {self.key}".encode()):
             raise Refusal(401, "the API key is wrong")
 
-    def _body(self) -> dict[str, Any]:
+    def raw_body(self) -> bytes:
+        """What a request brings.
+
+        Raises:
+            Refusal: its length is not known, or too much.
+        """
         size = self.headers.get("Content-Length", "")
         if not size.isdecimal():
             self.close_connection = True
@@ -95,8 +100,11 @@ class Handler(BaseHTTPRequestHandler):
         if int(size) > LARGEST:
             self.close_connection = True
             raise Refusal(413, f"a request has at most {LARGEST} bytes, this one {size}")
+        return self.rfile.read(int(size))
+
+    def _body(self) -> dict[str, Any]:
         try:
-            body = json.loads(self.rfile.read(int(size)))
+            body = json.loads(self.raw_body())
         except ValueError as error:
             raise Refusal(400, f"should be JSON: {error}") from None
         if not isinstance(body, dict):

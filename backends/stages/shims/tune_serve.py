@@ -7,7 +7,6 @@ port. A server that ends, or does not answer any more, is started again on the s
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -20,17 +19,11 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
+import tune_process
 import tune_served
+from tune_process import DEAF, LOOK, STEADY, TRIES
 
 SUMMARY, REASON, POINTS = Path("summary.json"), Path("reason.json"), Path("out/points.jsonl")
-LOOK = 1.0
-"""Seconds between two looks at a server that answers; while it starts, a tenth of that."""
-DEAF = 60.0
-"""Seconds without an answer after which a server that lives is started again."""
-STEADY = 60.0
-"""Seconds of answering after which earlier ends are forgotten."""
-TRIES = 10
-"""Starts in a row that may follow one that answered."""
 FIGURES = 10.0
 """Seconds between two points of throughput and latency."""
 COUNTED = {
@@ -54,7 +47,7 @@ def main(path: str) -> int:
     """Serve until the process is ended. 1, a message and reason.json when that cannot be."""
     SUMMARY.unlink(missing_ok=True)
     POINTS.parent.mkdir(exist_ok=True)
-    _adopt_orphans()
+    tune_process.adopt_orphans()
     try:
         Keeper(path).keep()
     except Failure as failure:
@@ -74,7 +67,7 @@ class Keeper:
         self.path, self.spec, self.key = path, spec, os.environ.get(spec["key"] or "", "")
         if spec["key"] and not self.key:
             raise Failure("missing_secret", f"{spec['key']} has no value")
-        self.port = spec["port"] or _free(spec["host"])
+        self.port = spec["port"] or tune_process.free_port(spec["host"])
         self.answered, self.tries, self.count = False, 0, 0
         self.compared = ""
         self.before = dict.fromkeys(COUNTED, 0.0)
@@ -83,21 +76,22 @@ class Keeper:
         """Start it, watch it, start it again."""
         while True:
             _check_free(self.spec["host"], self.port)
-            process = subprocess.Popen([sys.executable, self.spec["program"], self.path, str(self.port)], preexec_fn=_die_with_us)  # noqa: PLW1509  # there are no threads here
+            argv = [sys.executable, self.spec["program"], self.path, str(self.port)]
+            process = subprocess.Popen(argv, preexec_fn=tune_process.die_with_parent)  # noqa: PLW1509  # there are no threads here
             try:
                 code = self._watch(process)
             except Failure:
                 process.kill()
                 raise
             SUMMARY.unlink(missing_ok=True)
-            _end_orphans()
+            tune_process.end_orphans()
             if not self.answered:
                 raise Failure("server_failed", f"the server ended with exit code {code} before it answered")
             self.tries += 1
             if self.tries > TRIES:
                 raise Failure("server_failed", f"the server ended {self.tries} times in a row, with exit code {code}")
             print(f"the server ended with exit code {code}; it is started again", file=sys.stderr, flush=True)
-            time.sleep(min(30.0, 0.5 * 2**self.tries))
+            time.sleep(tune_process.pause(self.tries))
 
     def _watch(self, process: subprocess.Popen[bytes]) -> int:
         """Until it ends, or answers no more; its exit code."""
@@ -147,12 +141,13 @@ class Keeper:
         """The server's answer to one request."""
         request = self._request("/v1/completions", json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
-        with _opener().open(request, timeout=3600) as answer:
+        with tune_process.opener().open(request, timeout=3600) as answer:
             return dict(json.load(answer))
 
     def _say_ready(self) -> None:
         names = ", ".join(each["name"] for each in self.spec["models"])
-        detail = f"http://{self.spec['host']}:{self.port}/v1 serves {names}{self.compared}"
+        many = f" by {self.spec['replicas']} replicas" if self.spec.get("replicas", 1) > 1 else ""
+        detail = f"http://{self.spec['host']}:{self.port}/v1 serves {names}{many}{self.compared}"
         aside = Path(f"{SUMMARY}.part")
         aside.write_text(
             json.dumps({"detail": detail, "port": self.port, "models": [each["name"] for each in self.spec["models"]]})
@@ -168,7 +163,7 @@ class Keeper:
     def _asked(self, path: str) -> str | None:
         """What the server says; None when it does not answer."""
         try:
-            with _opener().open(self._request(path), timeout=10) as answer:
+            with tune_process.opener().open(self._request(path), timeout=10) as answer:
                 return answer.read(2**20).decode("utf-8", "replace")
         except (OSError, ValueError, urllib.error.URLError):
             return None
@@ -206,17 +201,6 @@ def counted(text: str, name: str) -> float:
     return total
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """Without the proxies of the environment."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def _free(host: str) -> int:
-    with socket.socket() as bound:
-        bound.bind((host, 0))
-        return int(bound.getsockname()[1])
-
-
 def _check_free(host: str, port: int) -> None:
     """The port is nobody's.
 
@@ -231,27 +215,6 @@ def _check_free(host: str, port: int) -> None:
             raise Failure(
                 "port_in_use", f"port {port} of {host} cannot be had: {error.strerror}; choose another, or none"
             ) from None
-
-
-def _die_with_us() -> None:
-    """PR_SET_PDEATHSIG: a server does not outlive who keeps it, so no second one comes to its port."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-
-
-def _adopt_orphans() -> None:
-    """PR_SET_CHILD_SUBREAPER: processes of a server that was killed become ours. vLLM's engine lives on without its HTTP process."""
-    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
-
-
-def _end_orphans() -> None:
-    """What a server that ended has left behind holds its memory, and maybe its port."""
-    own = Path(f"/proc/self/task/{os.getpid()}/children")
-    while own.exists() and (children := own.read_text("ascii").split()):
-        for child in children:
-            with suppress(ProcessLookupError):
-                os.kill(int(child), signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(-1, 0)
 
 
 if __name__ == "__main__":

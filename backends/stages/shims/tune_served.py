@@ -57,7 +57,7 @@ def compared(spec: dict[str, Any], ask: Callable[[dict[str, Any]], dict[str, Any
 
 def _tolerance(spec: dict[str, Any], dtype: str) -> float:
     exact = dtype == "float32" and spec["dtype"] in ("auto", "float32")
-    if spec["program"] == "tune_server_llama.py":
+    if spec.get("engine", spec["program"]) == "tune_server_llama.py":
         stored = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}.get(dtype, "f16")
         return max(GGUF[stored if spec["gguf"] == "auto" else spec["gguf"]], 0.0 if exact else HALF)
     return CLOSE if exact else HALF

@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -148,7 +147,6 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler).serve_
 def keeper(tmp_path):
     """Starts the program that keeps an engine up, on a small engine of the standard library; ends what it started."""
     (tmp_path / "tune_server.py").write_text(ENGINE)
-    shutil.copy(SHIM.with_name("tune_served.py"), tmp_path)
     started = []
 
     def start(port=None):

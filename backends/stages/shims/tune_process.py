@@ -1,0 +1,74 @@
+"""Processes of a server: they end with whoever keeps them, and leave nothing behind. Linux."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+LOOK = 1.0
+"""Seconds between two looks at a server that answers; while it starts, a tenth of that."""
+DEAF = 60.0
+"""Seconds without an answer after which a server that lives is started again."""
+STEADY = 60.0
+"""Seconds of answering after which earlier ends are forgotten."""
+TRIES = 10
+"""Starts in a row that may follow one that answered."""
+
+
+def pause(tries: int) -> float:
+    """Seconds before a server that has ended so many times in a row is started again."""
+    return min(30.0, 0.5 * 2**tries)
+
+
+def die_with_parent() -> None:
+    """PR_SET_PDEATHSIG: a server does not outlive who keeps it, so no second one comes to its port."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def adopt_orphans() -> None:
+    """PR_SET_CHILD_SUBREAPER: processes of a server that was killed become ours. vLLM's engine lives on without its HTTP process."""
+    ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
+
+
+def end_orphans(keep: Collection[int] = ()) -> None:
+    """What a server that ended has left behind holds its memory, and maybe its port.
+
+    Args:
+        keep: children of ours that go on.
+    """
+    while children := _children() - {*keep}:
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(child, 0)
+
+
+def _children() -> set[int]:
+    """All of this process, whichever of its threads has started them."""
+    found: set[int] = set()
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(OSError):
+            found |= {int(child) for child in (thread / "children").read_text("ascii").split()}
+    return found
+
+
+def free_port(host: str) -> int:
+    """A port that nobody has just now."""
+    with socket.socket() as bound:
+        bound.bind((host, 0))
+        return int(bound.getsockname()[1])
+
+
+def opener() -> urllib.request.OpenerDirector:
+    """Without the proxies of the environment."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))

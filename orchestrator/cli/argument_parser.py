@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "run": ("submit", "sweep", "wait", "cancel", "retry", "hold", "release", "priority"),
     "use": ("evaluate", "export", "push", "serve", "chat"),
-    "look": ("status", "logs", "metrics", "report", "pull", "ssh", "dashboard", "mcp"),
+    "look": ("status", "logs", "metrics", "report", "pull", "sync", "ssh", "dashboard", "mcp"),
     "compare": ("best", "diff", "race", "verify"),
     "translate": ("init", "translate", "import", "explain", "preview", "fit", "recipes", "schema", "convert"),
     "machines": ("targets", "top", "du", "prune", "doctor", "completion"),

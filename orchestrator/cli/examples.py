@@ -25,6 +25,7 @@ EXAMPLES = {
     "logs": ("tune logs latest -f", "tune logs support-bot --attempt 1 --host 2"),
     "metrics": ("tune metrics latest --plot", "tune metrics lr-1e-4 lr-3e-4 --name loss --csv"),
     "pull": ("tune pull latest", "tune pull support-bot --into model --file checkpoint"),
+    "sync": ("tune sync latest", "tune sync lr-1e-4 lr-3e-4 --json"),
     "ssh": ("tune ssh latest", "tune ssh support-bot --host 1 -- nvidia-smi -l 1"),
     "dashboard": ("tune dashboard --read-only", "tune dashboard latest --share job.html"),
     "best": ("tune best lr", "tune best lr --metric eval_loss --json"),

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def add_tools(commands: object, command: Command) -> None:
-    """`tune recipes`, `tune completion`, `tune convert`, `tune init`, `tune mcp` and `tune report`.
+    """`tune recipes`, `tune completion`, `tune convert`, `tune init`, `tune mcp`, `tune report` and `tune sync`.
 
     Args:
         commands: of the parser.
@@ -58,6 +58,9 @@ def add_tools(commands: object, command: Command) -> None:
     form = page.add_mutually_exclusive_group()
     form.add_argument("--out", metavar="FILE", help="write Markdown to FILE (default: print it)")
     form.add_argument("--html", metavar="FILE", help="write one self-contained HTML file with curves (needs tunesmith[web])")
+    offline = command(commands, "sync", "sync", "send runs that wandb wrote offline to its server, once their jobs have ended")
+    offline.add_argument("jobs", nargs="+", metavar="JOB", help="id, prefix of an id, recipe name, sweep, or latest")
+    offline.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def _recipes(commands: object, command: Command) -> None:

@@ -34,7 +34,7 @@ class Log(Section):
     mlflow_uri: Word | None = None
     """Address of the MLflow server; null: files in the job's folder."""
     wandb_mode: Literal["online", "offline"] = "online"
-    """`offline`: wandb writes files in the job's folder, without a key or network; `tune pull` brings them, `wandb sync` sends them."""
+    """`offline`: wandb writes files in the job's folder, without a key or network; `tune sync` sends them."""
 
 
 class Resources(Section):

@@ -35,6 +35,9 @@ else:
 MEETING = 600.0  # seconds for all nodes of a job to begin
 GRACE = 4.0  # seconds between TERM and KILL when Slurm itself ends the job: it waits KillWait, 30 s where nobody changed it
 TIME_LIMIT, INTERRUPTED = "time limit", "interrupted"  # why an attempt ended that Slurm asked to
+NOTICE = (
+    "SIGUSR1"  # comes before the time limit, to all processes of a step: a trainer would die of it instead of ending in order
+)
 SUCCEEDED, FAILED, REPEATED = 0, 1, 75
 
 
@@ -132,7 +135,7 @@ def heed_slurm(folder: str) -> None:
         if not os.path.exists(folder + "/stop.json"):
             ignore_errors(write_json, folder + "/stop.json", {"grace": GRACE, "why": why})
 
-    signal.signal(signal.SIGUSR1, lambda *_: end(TIME_LIMIT))
+    signal.signal(getattr(signal, NOTICE), lambda *_: end(TIME_LIMIT))
     signal.signal(signal.SIGTERM, lambda *_: end(INTERRUPTED))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -164,7 +167,7 @@ def run(folder: str) -> int:
         return repeated(folder, job, attempt)
     heed_slurm(there)
     leave_launcher()
-    Supervisor(there, part["spec"], {}, -1).run()
+    Supervisor(there, part["spec"], {}, -1, (NOTICE,)).run()
     end = read_json(there + "/exit.json")
     if end["rc"] == 0 and not end["why"]:
         return SUCCEEDED

@@ -111,8 +111,10 @@ def adopt_orphans() -> bool:
         return False
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], folder: str, log: int) -> int:
+def spawn(argv: Sequence[str], env: Mapping[str, str], folder: str, log: int, ignored: Sequence[str] = ()) -> int:
     """Start a program as leader of a session, its output in the log; OSError when it cannot be started.
+
+    Of its signals, those named in `ignored` do nothing, to it and to what it starts, unless it says otherwise.
 
     Not os.posix_spawn: it cannot change the folder, and has no setsid where Python was built for an old C library.
     """
@@ -120,7 +122,7 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], folder: str, log: int) ->
     pid = os.fork()
     if pid == 0:
         try:
-            exec_program(argv, env, folder, log)
+            exec_program(argv, env, folder, log, ignored)
         except BaseException as error:
             os.write(tell, b"%d" % (getattr(error, "errno", None) or errno.EINVAL))
         finally:
@@ -134,13 +136,13 @@ def spawn(argv: Sequence[str], env: Mapping[str, str], folder: str, log: int) ->
     return pid
 
 
-def exec_program(argv: Sequence[str], env: Mapping[str, str], folder: str, log: int) -> None:
+def exec_program(argv: Sequence[str], env: Mapping[str, str], folder: str, log: int, ignored: Sequence[str]) -> None:
     """Turn this new process into the program."""
     os.setsid()
     os.chdir(folder)
     os.dup2(log, 1)
     os.dup2(log, 2)
     for name in DEFAULT_SIGNALS:
-        signal.signal(getattr(signal, name), signal.SIG_DFL)
+        signal.signal(getattr(signal, name), signal.SIG_IGN if name in ignored else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     os.execvpe(argv[0], list(argv), env)  # noqa: S606 (an argv, never a shell)

@@ -40,8 +40,9 @@ def detach(kept: tuple[int, ...]) -> None:
 class Supervisor:
     """Runs the steps of one attempt in order, alone in its process, and writes down what happened."""
 
-    def __init__(self, folder: str, spec: Json, secrets: Mapping[str, str], starter: int) -> None:
-        self.folder, self.spec, self.starter = folder, spec, starter
+    def __init__(self, folder: str, spec: Json, secrets: Mapping[str, str], starter: int, ignored: Sequence[str] = ()) -> None:
+        """`ignored`: signals that are ours, though an engine sends them to all processes of the attempt."""
+        self.folder, self.spec, self.starter, self.ignored = folder, spec, starter, ignored
         self.tag = read_json(folder + "/meta.json")["tag"]
         self.env = {**os.environ, **spec.get("env", {}), **secrets, "TUNE_JOB": self.tag, "TUNE_FOLDER": folder}
         self.log = os.open(folder + "/log", os.O_RDWR | os.O_APPEND)
@@ -98,7 +99,7 @@ class Supervisor:
         end: Json = {"step": name, "step_started": time.time(), "rc": 127, "signal": None, "left_behind": 0}
         kills = memory_kills()
         try:
-            self.state["pid"] = spawn(argv, self.env, self.folder + "/work", self.log)
+            self.state["pid"] = spawn(argv, self.env, self.folder + "/work", self.log, self.ignored)
         except OSError as error:
             self.why = "could not start: %s" % error
             return end

@@ -21,7 +21,7 @@ import os
 import re
 
 from orchestrator.agent.files import ignore_errors, make_folder, read_bytes, read_json, read_part, write_text
-from orchestrator.agent.slurm_command import FULL, SILENT, SlurmSilentError, asked, run, settings
+from orchestrator.agent.slurm_command import FULL, SILENT, SlurmSilentError, asked, run, settings, with_way_out
 from orchestrator.agent.slurm_site import TAIL, beyond, limits, probe, site
 
 TYPE_CHECKING = False
@@ -86,7 +86,10 @@ def submit(home: str, request: Json) -> Json:
             return {"number": number}
         if SILENT.search(errors):
             raise SlurmSilentError(errors)
-        return {"no": errors or "sbatch ended with exit code %d" % code, "why": "full" if FULL.search(errors) else "never"}
+        return {
+            "no": with_way_out(errors) or "sbatch ended with exit code %d" % code,
+            "why": "full" if FULL.search(errors) else "never",
+        }
     finally:
         os.close(lock)
 

@@ -18,6 +18,21 @@ SILENT = re.compile(
     re.IGNORECASE,
 )
 FULL = re.compile(r"Submit\w*Limit|MaxSubmit|maximum number of jobs|too many jobs|job count|temporarily unable", re.IGNORECASE)
+WAYS_OUT = (
+    (
+        "account",
+        "`account:` of the target should be one of yours: sacctmgr show associations user=$USER format=account,partition",
+    ),
+    ("qos", "`qos:` of the target should be one of yours: sacctmgr show associations user=$USER format=account,qos"),
+    ("feature", "`constraint:` of the target should be features of nodes: sinfo -o '%P %f'"),
+    ("generic resource|gres|gpu", "`gres:` and `devices:` of the target should be what a node has: sinfo -o '%P %G'"),
+    ("memory", "`memory:` of the target should be what a node has: sinfo -o '%P %m'"),
+    ("reservation", "`reservation:` of the target should be one that is open to you: scontrol show reservation"),
+    (
+        "node configuration",
+        "`devices:`, `cpus:`, `memory:` or `gres:` of the target ask for more than a node has: sinfo -o '%P %c %m %G'",
+    ),
+)  # what Slurm says -> what to look at
 
 
 class SlurmSilentError(Exception):
@@ -59,6 +74,11 @@ def run(request: Json, argv: Sequence[str], secrets: Mapping[str, str], folder: 
             "no program %s: is this a login node? `programs:` of the target is the folder of Slurm's programs" % program
         ) from None
     return done.returncode, done.stdout.decode("utf-8", "replace"), error_text(done.stderr.decode("utf-8", "replace"))
+
+
+def with_way_out(errors: str) -> str:
+    """What Slurm says, and what to look at."""
+    return next(("%s; %s" % (errors, way) for said, way in WAYS_OUT if re.search(said, errors, re.IGNORECASE)), errors)
 
 
 def error_text(text: str) -> str:

@@ -7,7 +7,7 @@ import re
 import time
 
 from orchestrator.agent.files import make_folder, read_json, read_part, write_text
-from orchestrator.agent.slurm_command import SILENT, SlurmSilentError, asked, run, settings
+from orchestrator.agent.slurm_command import SILENT, SlurmSilentError, asked, run, settings, with_way_out
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def probe(home: str, request: Json) -> Json:
         if code:
             if SILENT.search(errors):
                 raise SlurmSilentError(errors)
-            return {"no": errors, "why": "never"}
+            return {"no": with_way_out(errors), "why": "never"}
         return _awaited(request, folder, out.strip().split(";")[0])
     finally:
         import shutil  # noqa: PLC0415

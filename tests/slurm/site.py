@@ -95,10 +95,8 @@ def sbin(name):
 
 
 def required(*more):
-    """Skip where there is no Slurm to start, or fail where it should be; `more` programs may be missing anywhere."""
-    if absent := [name for name in more if not sbin(name)]:
-        pytest.skip(f"there is no {', '.join(absent)}")
-    missing = [name for name in PROGRAMS if not sbin(name)]
+    """Skip where there is no Slurm to start, with `more` programs beside it, or fail where it should be."""
+    missing = [name for name in (*PROGRAMS, *more) if not sbin(name)]
     if os.geteuid() != 0:
         missing.append("root")
     if missing:
@@ -249,8 +247,11 @@ class Site:
     def start_controller(self, *words):
         subprocess.run([sbin("slurmctld"), "-f", self.conf, *words], env=self.env, check=True, capture_output=True)
 
-    def start_node(self, number):
+    def start_node(self, number, hidden=None):
+        """Start a slurmd; its node has an empty folder of its own in place of a hidden one."""
         words = [sbin("slurmd"), "-N", f"n{number}", "-f", self.conf]
+        if hidden:
+            words = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', hidden, *words]
         subprocess.run(words, env=self.env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def stop_controller(self):

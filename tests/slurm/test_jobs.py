@@ -244,13 +244,15 @@ def test_a_look_at_many_jobs_is_one_squeue(lab, site, tmp_path):
 
 
 def test_a_job_near_its_time_limit_goes_on_in_a_new_one(lab, site):
-    """The signal before the end ends the attempt in order; the next is another job of Slurm's."""
-    script = "case $PWD in */1/work) touch began; sleep 600;; esac;" + training(2)
+    """The signal before the end ends the attempt in order, though Slurm sends it to the trainer, too; the next is another job of Slurm's."""
+    first = "trap 'echo told; exit 0' TERM; touch began; while :; do sleep 0.1; done"
+    script = f"set -e; case $PWD in */1/work) {first};; esac;" + training(2)
     lab.submit("a", script, steps=2, where=hpc(time=2, signal=119), retry={"lost": 1})
     began(lab, "a")
     job = lab.wait("a", 200)
     assert (job.state, job.attempt) == ("SUCCEEDED", 2), (job, lab.log())
     assert '"why": "time limit"' in (work(lab, "a").parent / "exit.json").read_text()
+    assert "told" in lab.home.log_of("a", 1).read_text()
     with open_store(lab.home.store) as store:
         assert "time_limit" in [event.reason for event in store.events("a")]
     ids = {(lab.home.jobs / f"a/slurm/{attempt}/id").read_text() for attempt in (1, 2)}
@@ -262,9 +264,16 @@ def test_a_job_near_its_time_limit_goes_on_in_a_new_one(lab, site):
     [
         ({"partition": "gpu"}, "partition gpu: .*; there are debug, long"),
         ({"time": "2-00:00:00"}, "partition debug has MaxTime=01:00:00"),
-        ({"constraint": "a100"}, "Invalid feature specification"),
-        ({"accelerator": "cuda", "gres": "gpu:h100"}, "Invalid generic resource|node configuration is not available"),
-        ({"memory": "900G"}, "Memory specification can not be satisfied|node configuration is not available"),
+        ({"constraint": "a100"}, "Invalid feature specification; `constraint:` of the target .*sinfo"),
+        ({"reservation": "night"}, "reservation is invalid; `reservation:` of the target .*scontrol show reservation"),
+        (
+            {"accelerator": "cuda", "gres": "gpu:h100"},
+            "(Invalid generic resource|node configuration is not available).*; `.*gres:.* of the target .*sinfo",
+        ),
+        (
+            {"memory": "900G"},
+            "(Memory specification can not be satisfied|node configuration is not available).*; `.*memory:.* of the target .*sinfo",
+        ),
         ({"programs": "/nowhere"}, "no program /nowhere/s.*: is this a login node"),
     ],
 )

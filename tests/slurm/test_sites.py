@@ -77,15 +77,45 @@ def test_a_job_that_slurm_has_forgotten(lab, tmp_path, ended):
         until(lambda: not [pid for pid in lab.processes("a") if Path(f"/proc/{pid}").exists()])
 
 
-@pytest.mark.thorough
-def test_accounts_say_how_a_forgotten_job_ended(lab, tmp_path):
-    """Somebody cancelled it while no controller lived, and Slurm knows it no more: slurmdbd does, by its number and our name."""
-    with site.running(tmp_path / "slurm", age=2, accounts=True) as running:
-        lab.submit("a", WAITS, where=target(), retry={"lost": 1})
+ENFORCED = "AccountingStorageEnforce=associations"
+
+
+def test_a_site_with_accounts(lab, tmp_path):
+    """An account that is not ours is refused before anything is queued, in the site's words and with the way out. And where somebody
+    cancelled a job while no controller lived, and Slurm knows it no more, slurmdbd does, by its number and our name.
+    """
+    with site.running(tmp_path / "slurm", age=2, accounts=True, more=ENFORCED) as running:
+        running.run("sacctmgr", "--immediate", "add", "account", "lab", check=True)
+        running.run("sacctmgr", "--immediate", "add", "user", "root", "account=lab", check=True)
+        lab.submit("b", "true", where=target(account="nobody"))
+        job = lab.wait("b")
+        assert (job.state, job.reason) == ("FAILED", "cannot_start"), (job, lab.log())
+        assert "Invalid account or account/partition combination" in job.detail
+        assert "`account:` of the target should be one of yours: sacctmgr show associations" in job.detail
+        assert not running.jobs()
+        lab.submit("a", WAITS, where=target(account="lab"), retry={"lost": 1})
         began(lab, "a")
         lab.wait("a", state="RUNNING")
         lab.kill_controllers()
         running.run("scancel", (lab.home.jobs / "a/slurm/1/id").read_text())
-        until(lambda: not running.jobs(), 120)
+        until(lambda: not running.jobs())
         job = lab.wait("a", 120, until=lambda job: job.ended or (lab.tune("status") and time.sleep(1)))
         assert (job.state, job.detail) == ("CANCELLED", "cancelled in Slurm, not by tune"), (job, lab.log())
+
+
+def test_a_folder_that_compute_nodes_do_not_see(lab, tmp_path, monkeypatch):
+    """`tune targets check` finds it by a job of a minute, and a job says it with the way out, and not that it trained."""
+    clusters = tmp_path / "clusters.yaml"
+    clusters.write_text("version: 1\ntargets:\n  hpc: {kind: slurm}\n")
+    monkeypatch.setenv("TUNE_CLUSTERS", str(clusters))
+    with site.running(tmp_path / "slurm") as running:
+        running.kill_node(0)
+        running.start_node(0, hidden=lab.home.path)
+        running.run("scontrol", "update", "nodename=n0", "state=resume")
+        until(running.idle)
+        said = lab.tune("targets", "check", "hpc", code=4)
+        assert "is not seen on the login node: TUNE_HOME should be a folder that both have in common" in said
+        lab.submit("a", training(2), steps=2, where=target())
+        job = lab.wait("a")
+        assert (job.state, job.reason) == ("FAILED", "cannot_start"), (job, lab.log())
+        assert "wrote nothing that the login node sees: `tune targets check`" in job.detail

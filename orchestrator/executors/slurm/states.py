@@ -183,7 +183,10 @@ def finished(observed: Observed | None, key: tuple[str, int], state: str, out: s
         evidence = "Slurm ended it as OUT_OF_MEMORY: `memory:` of the target asks for more"
         seen = replace(seen, phase="exited", why="", signal=9, cause="out_of_memory", evidence=evidence)
     elif not placed:
-        last = out.strip().splitlines()[-1:] or [f"its script ended as {state or 'nobody knows'} and wrote nothing"]
+        nothing = (
+            f"its script ended as {state or 'nobody knows'} and wrote nothing that the login node sees: `tune targets check`"
+        )
+        last = out.strip().splitlines()[-1:] or [nothing]
         seen = replace(seen, phase="exited", why=f"could not start: {last[0][:500]}")
     else:
         seen = replace(seen, phase="lost", why=seen.why if seen.why == INTERRUPTED else "supervisor died")

@@ -5,6 +5,7 @@ import pytest
 from tests.hosts.ray import ray  # noqa: F401
 
 from .test_main_job import QUICKSTART, curve
+from .test_slurm import assert_same_over_nodes
 
 pytestmark = pytest.mark.trainer
 
@@ -17,15 +18,15 @@ LONG = 1500
 def cluster(ray, tmp_path, shared_home, trainer_python, monkeypatch):  # noqa: F811
     """A clusters.yaml, and nodes on which the environments are there."""
     folder = f"/tmp/{tmp_path.name}"
-    for trainer in ("litgpt", "torchtune"):
+    for trainer in ("litgpt", "torchtune", "axolotl"):
         trainer_python(trainer)
     for node in ray.nodes:
         node.run("mkdir", "-m", "700", folder)
         node.run("ln", "-s", str(shared_home / "envs"), f"{folder}/envs")
     path = tmp_path / "clusters.yaml"
     path.write_text(
-        f"version: 1\ntargets:\n  ray: {{kind: ray, address: '{ray.url}', hosts: 2, folder: '{folder}', threads: 1}}\n"
-        "  here: {kind: local, accelerator: cpu, threads: 1}\n"
+        f"version: 1\ntargets:\n  ray: {{kind: ray, address: '{ray.url}', hosts: 2, devices: 2, folder: '{folder}', threads: 1}}\n"
+        "  here: {kind: local, accelerator: cpu, devices: 4, threads: 1}\n"
     )
     monkeypatch.setenv("TUNE_CLUSTERS", str(path))
     return ray
@@ -60,3 +61,11 @@ def test_one_node_and_two(tune, cluster, tmp_path):
         assert max(abs(mine[step] - other[step]) for step in mine) < close
     tune("pull", "lora", "--into", str(tmp_path / "lora"))
     assert (tmp_path / "lora/work/checkpoint/model.safetensors").stat().st_size > 1000
+
+
+@pytest.mark.thorough(3)
+@pytest.mark.timeout(LONG + 600)
+@pytest.mark.parametrize("trainer", ["torchtune", "axolotl"])
+def test_two_processes_on_each_of_two_nodes(tune, cluster, trainer):
+    """Data-parallel over two nodes with two processes on each, the losses are those of four processes on this machine."""
+    assert_same_over_nodes(tune, trainer, "ray")

@@ -8,7 +8,6 @@ import os
 import random
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from orchestrator.executors.ray.section import RaySection, candidate
 from orchestrator.store import open_store
 from orchestrator.transports.base import TransportError
 from orchestrator.transports.ray.jobs_api import JobsApi
+from tests.hosts.lab import LOGIN
 from tests.hosts.ray import RayCluster, ray  # noqa: F401
 from tests.waiting import until
 
@@ -38,19 +38,21 @@ class Schedule:
     lab: Lab
     chance: random.Random
     name: str
-    """Of the state folder on each node, below /tmp."""
+    """Of the state folder on each node, in a home that outlives a loss of power."""
     bad: set = field(default_factory=set)
     jobs: tuple = ("j0", "j1")
 
     @property
     def folders(self):
         """The state folder of each node, as seen from here."""
-        return [Path(node.root) / "tmp" / self.name for node in self.cluster.nodes]
+        return [node.home / self.name for node in self.cluster.nodes]
 
     def submit(self, job):
         """Queue a job; one in three has two nodes."""
         hosts = random.Random(job + self.name).choice([1, 1, 2])
-        section = build(RaySection, {"kind": "ray", "address": self.cluster.url, "folder": f"/tmp/{self.name}", "hosts": 2})
+        section = build(
+            RaySection, {"kind": "ray", "address": self.cluster.url, "folder": f"/home/{LOGIN}/{self.name}", "hosts": 2}
+        )
         return enqueue(self.lab.home, job, plan(hosts, bad=job in self.bad), [candidate("lab", section)], {}, 0)
 
     def victim(self):
@@ -126,7 +128,7 @@ def schedule(home, ray, tmp_path, seed, request):  # noqa: F811  # pytest takes 
     made = Lab(home)
     name = f"{tmp_path.name}-{number}"
     for node in ray.nodes:
-        node.run("mkdir", "-p", "-m", "700", f"/tmp/{name}")
+        node.run("mkdir", "-p", "-m", "700", f"/home/{LOGIN}/{name}")
     yield Schedule(ray, made, random.Random(f"{seed}/{number}"), name)
     made.kill_controllers()
     api = JobsApi(ray.url)
@@ -169,7 +171,7 @@ def test_a_schedule(schedule, seed, number, record_property):
     until(
         lambda: (
             not any(
-                node.run("sh", "-c", f"ls -l /proc/*/cwd 2>/dev/null | grep /tmp/{schedule.name}/jobs || true")
+                node.run("sh", "-c", f"ls -l /proc/*/cwd 2>/dev/null | grep /home/{LOGIN}/{schedule.name}/jobs || true")
                 for node in schedule.cluster.nodes
             )
         )

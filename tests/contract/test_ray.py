@@ -1,6 +1,7 @@
 """What only Ray has: a head and nodes that die, what the cluster forgets, who is first, and what is refused before anything is queued."""
 
 import random
+import re
 import threading
 import time
 
@@ -165,6 +166,16 @@ def test_a_refused_job_is_refused(tmp_path):
         made.offer(made.ask("a", "true"))
         made.until(lambda: made.phase("a") == "refused")
         assert "ValueError: no such thing" in made.told["a"].reason
+        made.executor.close()
+
+
+def test_a_job_for_another_version_is_refused_before_it_is_sent(tmp_path):
+    """The attempt is refused in words that say which versions are known; neither our programs nor the job went to the cluster."""
+    with answering({"/api/version": {"ray_version": "1.13.0"}, "/api/": (500, "something was sent")}) as url:
+        made = ray_bench(type("cluster", (), {"url": url}), Home(tmp_path / "home").make(), "x")
+        made.offer(made.ask("a", "true"))
+        made.until(lambda: made.phase("a") == "refused")
+        assert re.search(r"runs Ray 1\.13\.0.*2\.9", made.told["a"].reason)
         made.executor.close()
 
 

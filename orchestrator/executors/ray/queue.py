@@ -59,8 +59,9 @@ def enter(api: JobsApi, address: RayAddress, owner: str, request: AttemptRequest
 
     Raises:
         TransportError: it is not known whether they were.
-        HostRefused: Ray will not have the job.
+        HostRefused: Ray will not have the job, or is of a version that we do not know.
     """
+    api.version()
     handle = request.handle
     where = next(each for each in request.candidates if each.name == handle.placement.target)
     uri = api.upload(*package())

@@ -217,18 +217,22 @@ def test_a_suspended_job_goes_on(lab, site):
     assert (job.state, job.detail) == ("SUCCEEDED", ""), lab.log()
 
 
-def test_a_look_at_many_jobs_is_one_squeue(lab, site, tmp_path):
-    """Whoever comes anew asks once for all of them, and the site's other commands not at all."""
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.thorough)])
+def test_a_look_at_many_jobs_is_one_squeue(lab, site, tmp_path, count):
+    """Whoever comes anew asks once for all of them, and the site's other commands not at all; then each of them finishes, once."""
     folder = tmp_path / "programs"
     folder.mkdir()
     for name in ("sbatch", "squeue", "scontrol", "sacct", "scancel"):
         (folder / name).write_text(f'#!/bin/sh\necho {name} >> {folder}/calls\nexec {slurm_site.sbin(name)} "$@"\n')
         (folder / name).chmod(0o755)
     where = hpc(programs=str(folder))
-    jobs = [f"j{number}" for number in range(8)]
+    jobs = [f"j{number}" for number in range(count)]
     for job in jobs:
-        lab.submit(job, WAITS, where=where)
-    until(lambda: len(waiting(site)) == len(jobs) and "RUNNING" in site.jobs().values())
+        lab.submit(
+            job, f"echo x >> ../../runs; until test -e {tmp_path}/go; do sleep 0.05; done;" + training(1), steps=1, where=where
+        )
+    until(lambda: len(waiting(site)) == len(jobs) and "RUNNING" in site.jobs().values(), 600)
     lab.kill_controllers()
     (folder / "calls").write_text("")
     executor = SLURM.open(ExecutorContext(lab.home))
@@ -241,6 +245,11 @@ def test_a_look_at_many_jobs_is_one_squeue(lab, site, tmp_path):
     assert (folder / "calls").read_text().split() == ["squeue"]
     assert {status.phase for status in told.values()} == {"running", "pending"}
     executor.close()
+    lab.tune("status")
+    (tmp_path / "go").touch()
+    for job in jobs:
+        assert lab.wait(job, 900).state == "SUCCEEDED", lab.log()
+        assert (lab.home.jobs / job / "runs").read_text() == "x\n"
 
 
 def test_a_job_near_its_time_limit_goes_on_in_a_new_one(lab, site):

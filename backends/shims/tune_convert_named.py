@@ -58,25 +58,30 @@ def _fits(place: Path, config: Config, name: str) -> None:
         raise ValueError(f"the weights in the folder are not those of LitGPT's {name}: {odd[0]} and {len(odd) - 1} others")
 
 
-def to_hf(trained: Path) -> dict[str, torch.Tensor]:
-    """Hugging Face names and weights of a trained LitGPT checkpoint, read from the disk as they are asked for."""
+def to_hf(trained: Path, state: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+    """Hugging Face names and weights of a trained LitGPT checkpoint, read from the disk as they are asked for. `state` are its weights,
+    where they are others than those that lie there.
+    """
     with tempfile.TemporaryDirectory(dir=trained) as folder, contextlib.redirect_stdout(sys.stderr):
         aside = Path(folder)
-        convert_lit_checkpoint(_mended(trained, aside), aside)
+        convert_lit_checkpoint(_mended(trained, aside, state), aside)
         weights: dict[str, torch.Tensor] = torch.load(aside / "model.pth", mmap=True, weights_only=True)
     return weights
 
 
-def _mended(trained: Path, aside: Path) -> Path:
-    """The checkpoint under the names that LitGPT's way back expects.
+def _mended(trained: Path, aside: Path, state: dict[str, torch.Tensor] | None) -> Path:
+    """The checkpoint with the weights of `state`, under the names that LitGPT's way back expects.
 
     0.5.13 looks for OLMo-2's norm after attention under another name than its way there gives it (copy_weights_olmo2 in
     convert_hf_checkpoint.py and in convert_lit_checkpoint.py), and ends with KeyError.
     """
-    if not Config.from_file(trained / "model_config.yaml").name.startswith("OLMo-2"):
+    renamed = Config.from_file(trained / "model_config.yaml").name.startswith("OLMo-2")
+    if state is None and not renamed:
         return trained
-    state = torch.load(trained / "lit_model.pth", mmap=True, weights_only=True)
-    state = {name.replace(".post_attention_norm.", ".norm_2."): value for name, value in state.get("model", state).items()}
+    state = state or torch.load(trained / "lit_model.pth", mmap=True, weights_only=True)
+    state = state.get("model", state)
+    if renamed:
+        state = {name.replace(".post_attention_norm.", ".norm_2."): value for name, value in state.items()}
     torch.save(state, aside / "lit_model.pth")
     shutil.copy(trained / "model_config.yaml", aside)
     return aside

@@ -94,13 +94,14 @@ def _litgpt(trained: Path, shape: tune_shape.Shape | None, over: str | None) -> 
     """LitGPT's names back to Hugging Face's, tensor by tensor from the file."""
     import tune_convert
 
-    if shape is None:
-        import tune_convert_named
-
-        return {name: (lambda w=weight: w) for name, weight in tune_convert_named.to_hf(trained).items()}, None
     state = _load(trained / "lit_model.pth")
     if over:
         _over(state, _load(Path(over, "lit_model.pth")))
+    if shape is None:
+        import tune_convert_named
+
+        weights = tune_convert_named.to_hf(trained, state if over else None)
+        return {name: (lambda w=weight: w) for name, weight in weights.items()}, None
     pieces = (piece for name, weight in state.items() for piece in tune_convert.to_hf(name, weight, shape))
     weights = {name: (lambda w=weight: w) for name, weight in pieces}
     if not (trained / "lit_model.pth.lora").exists():

@@ -94,15 +94,16 @@ def changes(name, folder="./twin"):
 
 
 def refused(name, trainer):
-    """Why a trainer cannot express a recipe for its twin; empty where it can."""
-    if lack := BACKENDS[trainer].lacks(MODELS[read(name).model.id]._asdict()):
-        return f"model.id: {lack}"
-    path = LIBRARY[name]
-    recipe = parse(path.read_text(), name=str(path), base=str(path.parent), sets=changes(name), trainers=BACKENDS)
-    try:
-        plan(BACKENDS[trainer], recipe, Target("local", "cpu"))
-    except Inexpressible as error:
-        return "; ".join(f"{line.leaf}: {line.why}" for line in error.report.refused)
+    """Why a trainer cannot express a recipe for its twin; empty where it can. It is asked of the model's id, too, as a plan knows nothing of
+    a folder: where q, k and v are one matrix there is no adapter of each.
+    """
+    path, sets = LIBRARY[name], changes(name)
+    for each in (sets, [word for word in sets if not word.startswith(("model.id=", "model.revision="))]):
+        recipe = parse(path.read_text(), name=str(path), base=str(path.parent), sets=each, trainers=BACKENDS)
+        try:
+            plan(BACKENDS[trainer], recipe, Target("local", "cpu"))
+        except Inexpressible as error:
+            return "; ".join(f"{line.leaf}: {line.why}" for line in error.report.refused)
     return ""
 
 

@@ -133,7 +133,8 @@ def _files(variant: Variant) -> tuple[Row, ...]:
 
 def _whole() -> Row:
     """method.lora.train_fully."""
-    leaf, keys = "method.lora.train_fully", ("data.init_args.train_fully", "export.json:train_fully")
+    leaf = "method.lora.train_fully"
+    keys = ("data.init_args.train_fully", "export.json:train_fully", "lora.json:train_fully")
 
     def to(words: list[str], context: Context) -> Values:
         lacks = {
@@ -186,6 +187,7 @@ def _lora() -> tuple[Row, ...]:
             why="six switches; lora_mlp is gate, up and down together",
         ),
         _whole(),
+        const("lora.json:families", list(FAMILIES), "LitGPT draws its own A and B for models that its own converters take"),
         const(f"{LAUNCH}:drawn", lambda context: not _named(context), "every trainer starts from the same A and B"),
         const(
             "convert.json:lora.start",

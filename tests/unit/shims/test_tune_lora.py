@@ -47,3 +47,19 @@ def test_a_target_that_is_not_there_is_named(tmp_path):
     """A target without a layer is never left out in silence."""
     with pytest.raises(ValueError, match=r"method.lora.targets: o, gate: this mixtral model has no layers self_attn.o_proj"):
         tune_lora._layers(folder(tmp_path, "mixtral", block(0)), ["q", "o", "gate"])
+
+
+def test_of_other_families_the_trainer_draws(tmp_path, monkeypatch, capsys):
+    """A folder of a family that is not among those of the plan gets no start, whatever its layers are called; the log says so."""
+    monkeypatch.chdir(tmp_path)
+    wish = {"model": folder(tmp_path, "phi3", block(0)), "rank": 4, "seed": 0, "targets": ["gate"], "families": ["llama"]}
+    tune_lora.start(wish)
+    assert not (tmp_path / "lora").exists()
+    assert capsys.readouterr().out == "lora: the trainer draws its own A and B for models of the family phi3\n"
+
+
+def test_whole_modules_need_a_start_of_ours(tmp_path):
+    """What a plan refuses for a model's id is refused for its folder, before anything is trained."""
+    wish = {"model": folder(tmp_path, "gemma2", block(0)), "families": ["llama"], "train_fully": ["norms"]}
+    with pytest.raises(ValueError, match=r"method.lora.train_fully: norms: not tried yet with models of the family gemma2"):
+        tune_lora.start(wish)

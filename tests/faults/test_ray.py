@@ -118,7 +118,6 @@ def head_killed(it):
 
 FAULTS = (submitted_again, controller_killed, stopped_by_hand, raylet_killed, node_killed, head_killed)
 COUNT = int(os.environ.get("TUNE_SCHEDULES") or 0)
-FEW = COUNT or 2
 
 
 @pytest.fixture
@@ -141,7 +140,7 @@ def schedule(home, ray, tmp_path, seed, request):  # noqa: F811  # pytest takes 
 
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize(
-    "number", [pytest.param(n, marks=[pytest.mark.thorough] * (n >= FEW)) for n in range(COUNT or 2 * len(FAULTS))]
+    "number", [pytest.param(n, marks=[] if COUNT else [pytest.mark.thorough]) for n in range(COUNT or 2 * len(FAULTS))]
 )
 def test_a_schedule(schedule, seed, number, record_property):
     """Two jobs, one fault at a random moment: each ends once, as its script does, with each step's loss told; no attempt is started

@@ -212,7 +212,7 @@ FAULTS = {
 }
 """Fault -> what the target has to say for it."""
 COUNT = int(os.environ.get("TUNE_SCHEDULES") or 0)
-FEW = COUNT or 3
+FEW = COUNT or 2
 """Schedules that are not among the thorough ones."""
 
 

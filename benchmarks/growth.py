@@ -20,14 +20,12 @@ clock only with others of one run.
 import argparse
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 
@@ -40,42 +38,19 @@ from orchestrator.store.requests import JobRequest
 from orchestrator.store.rows import HELD, held
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node
+from tests.postgres_server import database, running
 from tests.processes import pids_of
-from tests.unit.store.conftest import control
 
 ROOT = Path(__file__).parents[1]
 IDLE = 6.0
 NUMBER = count()
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """Folder of the socket of a PostgreSQL server, which lives as long as this."""
-    folder = Path(tempfile.mkdtemp(prefix="tune-pg-"))
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres")
-    try:
-        control(folder, "initdb", "-A", "trust", "-U", "tune", "-E", "UTF8", "--locale=C.UTF-8")
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder}"
-        control(folder, "pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-        try:
-            yield str(folder)
-        finally:
-            control(folder, "pg_ctl", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def fresh(folder: Path, server: str) -> Home:
     """A new state folder, and where there is a server a new database for it."""
-    name = f"growth{next(NUMBER)}"
     if server:
-        import psycopg  # noqa: PLC0415  # only where it is measured
-
-        with psycopg.connect(f"postgresql://tune@/postgres?host={server}", autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        os.environ["TUNE_STORE"] = f"postgresql://tune@/{name}?host={server}"
-    return Home(folder / name).make()
+        os.environ["TUNE_STORE"] = database(server)
+    return Home(folder / f"growth{next(NUMBER)}").make()
 
 
 def opened(home: Home) -> Store:
@@ -232,6 +207,8 @@ def main() -> None:
     parser.add_argument("--ends", type=int, default=200)
     parser.add_argument("--whole", action="store_true")
     args = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):  # its server and controllers end with it
+        signal.signal(number, lambda *_: sys.exit(1))
     os.environ.pop("TUNE_STORE", None)
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -241,7 +218,7 @@ def main() -> None:
             table(Path(folder), "", args)
             widths(Path(folder), args.widths, args.ends // 2)
         if "postgres" in args.stores:
-            with postgres() as server:
+            with running("") as server:
                 table(Path(folder), server, args)
 
 

@@ -48,6 +48,6 @@ def open_store(where: str | Path, owner: str = "") -> Store:
         return Store(Sqlite(Path(where)), owner)
     if scheme not in ("postgresql", "postgres"):
         raise StoreError(f"store: should be a path or postgresql://user@host/database, got {scheme}://...")
-    from .postgres import Postgres  # noqa: PLC0415 - psycopg costs 100 ms, and is optional
+    from .postgres import Postgres  # noqa: PLC0415 - psycopg2 is optional
 
     return Store(Postgres(str(where)), owner)

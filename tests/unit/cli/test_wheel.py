@@ -27,7 +27,7 @@ for each in pkgutil.walk_packages(tunesmith.__path__, "tunesmith."):
         except ModuleNotFoundError as error:
             missing.append(error.name)
         except Exception as error:
-            if "needs psycopg" not in str(error):
+            if "needs psycopg2" not in str(error):
                 raise
 ours = [name for name in sys.modules if name.partition(".")[0] in ("backends", "orchestrator")]
 print(json.dumps([ours, missing, len(sys.modules)]))

@@ -1,74 +1,38 @@
 """Stores to test: SQLite files, and databases of a PostgreSQL server that lives as long as the tests."""
 
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
-from itertools import count
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from orchestrator.store import Store, open_store
+from tests.postgres_server import administrator, database, execute, programs, running
 
 ROOT = Path(__file__).parents[3]
-NUMBER = count()
-
-
-def programs() -> Path | None:
-    """Where PostgreSQL's programs are; Debian keeps them off the PATH."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
-    on_path = shutil.which("initdb")
-    return found[-1].parent if found else Path(on_path).resolve().parent if on_path else None
-
-
-def control(folder: Path, program: str, *words: str) -> None:
-    """Run one of PostgreSQL's programs on the server in a folder. It refuses to run as root, so root runs it as `postgres`."""
-    user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.getuid() == 0 else []
-    with (folder / "output").open("ab") as output:
-        argv = [*user, str(programs() / program), "-D", str(folder / "data"), *words]
-        subprocess.run(argv, check=True, stdout=output, stderr=output, cwd="/")
-
-
-def start(folder: Path) -> None:
-    """Start the server in a folder; returns when it answers."""
-    options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off -c max_connections=50"
-    control(folder, "pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """The folder of a running server's socket."""
-    if programs() is None or find_spec("psycopg") is None:
+    if programs() is None or find_spec("psycopg2") is None:
         refuse = pytest.fail if "postgres" in os.environ.get("TUNE_REQUIRE", "") else pytest.skip
-        refuse("PostgreSQL's initdb, or psycopg, is not installed")
-    folder = Path(tempfile.mkdtemp(prefix="tune-pg-"))  # not pytest's: its path is private to root, and too long for a socket
-    if os.getuid() == 0:
-        shutil.chown(folder, "postgres")
-    try:
-        control(folder, "initdb", "-A", "trust", "-U", "tune", "-E", "UTF8", "--locale=C.UTF-8")
-        start(folder)
-        try:
-            yield str(folder)
-        finally:
-            control(folder, "pg_ctl", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        refuse("PostgreSQL's initdb, or psycopg2, is not installed")
+    with running() as folder:
+        yield folder
 
 
 @pytest.fixture
 def postgres_url(server: str) -> Iterator[str]:
     """An empty database."""
-    import psycopg  # noqa: PLC0415 - only where a server runs
-
-    name = f"db{next(NUMBER)}"
-    with psycopg.connect(f"postgresql://tune@/postgres?host={server}", autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        yield f"postgresql://tune@/{name}?host={server}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    url = database(server)
+    yield url
+    name = urlsplit(url).path.strip("/")
+    execute(administrator(server), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

@@ -6,34 +6,28 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from tests.postgres_server import administrator, execute, start, stop
 from tests.waiting import until
 
-from .conftest import ROOT, control, start
+from .conftest import ROOT
 from .test_fresh_home import ACCEPTED, RECIPE
 
 PATIENCE = 120.0
 """Seconds for what takes one."""
 
 
-def execute(server, sql):
-    """Rows of a statement of the administrator's, by a connection of its own."""
-    import psycopg  # noqa: PLC0415 - only where a server runs
-
-    with psycopg.connect(f"postgresql://tune@/postgres?host={server}", autocommit=True) as connection:
-        done = connection.execute(sql)
-        return done.fetchall() if done.description else []
-
-
 @pytest.mark.postgres
-def test_a_database_that_is_away(tune, home, monkeypatch, server):
+def test_a_database_that_is_away(tune, home, monkeypatch, server, postgres_url):
     """A job ends while the server is down; what it reported and how it ended is there once the server is back, and `tune wait`, which
     was under way, says so, having told once that it waits for the store. A command that asks meanwhile is told that the database does not answer.
     """
-    execute(server, "CREATE DATABASE away TEMPLATE template0")
-    monkeypatch.setenv("TUNE_STORE", f"postgresql://tune@/away?host={server}")
+    monkeypatch.setenv("TUNE_STORE", postgres_url)
+    name = urlsplit(postgres_url).path.strip("/")
+    sessions = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
     (tune.cwd / "rows.jsonl").write_text('{"text": "a"}\n')
     (tune.cwd / "r.yaml").write_text(json.dumps(RECIPE))
     tune("submit", "r.yaml", "--to", "command", "--id", "j", *(word for leaf in ACCEPTED for word in ("--accept", leaf)))
@@ -43,10 +37,8 @@ def test_a_database_that_is_away(tune, home, monkeypatch, server):
         argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        until(
-            lambda: execute(server, "SELECT count(*) FROM pg_stat_activity WHERE datname = 'away'") == [(2,)]
-        )  # and the controller
-        control(Path(server), "pg_ctl", "-m", "immediate", "stop")
+        until(lambda: execute(administrator(server), sessions) == [(2,)])  # and the controller
+        stop(Path(server))
         try:
             (home / "go").touch()
             until((home / "jobs" / "j" / "1" / "exit.json").exists)

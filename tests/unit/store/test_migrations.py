@@ -14,6 +14,7 @@ from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.lanes import lane, unpacked
 from orchestrator.store.migrations import MIGRATIONS, VERSION
 from orchestrator.targets.node import Placement
+from tests.postgres_server import execute
 
 HERE = Path(__file__).parent
 KEPT = sorted(int(path.name.split("-")[1].split(".")[0]) for path in HERE.glob("version-*.db.gz"))
@@ -165,31 +166,27 @@ def test_an_older_release_that_has_it_open_goes_on(older):
 @pytest.mark.postgres
 def test_postgres(older, postgres_url, processes, request):
     """The tables of an older release in PostgreSQL are brought to this version too, once, with their rows."""
-    psycopg = pytest.importorskip("psycopg")
+    psycopg2 = pytest.importorskip("psycopg2")
     path, version = older
     with open_store(postgres_url) as store:
-        fresh = _columns(psycopg, postgres_url)
-    with psycopg.connect(postgres_url, autocommit=True) as connection, closing(sqlite3.connect(path)) as source:
-        connection.execute("SET search_path TO tunesmith")
-        for statement in (each for made, some in BACK.items() if made > version for each in some):
-            connection.execute(statement)
-        connection.execute("UPDATE version SET version = %s", (version,))
+        fresh = _columns(postgres_url)
+    back = [each for made, some in BACK.items() if made > version for each in some]
+    execute(postgres_url, "SET search_path TO tunesmith", *back, f"UPDATE version SET version = {version}")
+    with closing(psycopg2.connect(postgres_url)) as connection, closing(sqlite3.connect(path)) as source:
+        cursor = connection.cursor()
+        cursor.execute("SET search_path TO tunesmith")
         for table in ("jobs", "requests", "events", "series", "points", "positions"):
             names = [row[1] for row in source.execute(f"PRAGMA table_info({table})")]
             rows = source.execute(f"SELECT {', '.join(names)} FROM {table}").fetchall()
             marks = ", ".join(["%s"] * len(names))
-            with connection.cursor() as cursor:
-                cursor.executemany(
-                    f"INSERT INTO {table} ({', '.join(names)}) OVERRIDING SYSTEM VALUE VALUES ({marks})"
-                    if "key" in names
-                    else f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})",
-                    rows,
-                )
+            own = " OVERRIDING SYSTEM VALUE" if "key" in names else ""
+            cursor.executemany(f"INSERT INTO {table} ({', '.join(names)}){own} VALUES ({marks})", rows)
+        connection.commit()
     with open_store(postgres_url) as store, open_store(postgres_url):
         assert [job.id for job in store.jobs(newest_first=False)] == IDS
         assert len(store.lanes()) == 3
         assert [each.job.id for each in store.working()] == ["running"]
-    assert _columns(psycopg, postgres_url) == fresh
+    assert _columns(postgres_url) == fresh
 
 
 BACK = {
@@ -205,16 +202,14 @@ BACK = {
 """From a version to the one before in PostgreSQL."""
 
 
-def _columns(psycopg, url):
-    with psycopg.connect(url) as connection:
-        columns = connection.execute(
-            "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns"
-            " WHERE table_schema = 'tunesmith' ORDER BY table_name, column_name"
-        ).fetchall()
-        indexes = connection.execute(
-            "SELECT indexdef FROM pg_indexes WHERE schemaname = 'tunesmith' ORDER BY indexname"
-        ).fetchall()
-        return columns, indexes, connection.execute("SELECT version FROM tunesmith.version").fetchall()
+def _columns(url):
+    columns = execute(
+        url,
+        "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns"
+        " WHERE table_schema = 'tunesmith' ORDER BY table_name, column_name",
+    )
+    indexes = execute(url, "SELECT indexdef FROM pg_indexes WHERE schemaname = 'tunesmith' ORDER BY indexname")
+    return columns, indexes, execute(url, "SELECT version FROM tunesmith.version")
 
 
 def test_a_request_that_cannot_be_read(older):

@@ -3,6 +3,7 @@
 import math
 import os
 import random
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store import Duplicate, Event, NewJob, PointRow, Store, StoreError, UnknownJob, open_store
+from orchestrator.store import Duplicate, Event, NewJob, PointRow, Store, StoreAway, StoreError, UnknownJob, open_store
 from orchestrator.store.migrations import VERSION
+from tests import postgres_server
 
 ROOT = Path(__file__).parents[3]
 
@@ -34,10 +36,7 @@ def answers(processes):
 def execute(url, sql):
     """Behind the store's back."""
     if "://" in url:
-        psycopg = pytest.importorskip("psycopg")
-        with psycopg.connect(url, autocommit=True) as connection:
-            connection.execute("SET search_path TO tunesmith, public")
-            connection.execute(sql)
+        postgres_server.execute(url, "SET search_path TO tunesmith, public", sql)
     else:
         connection = sqlite3.connect(url)
         connection.execute(sql)
@@ -464,7 +463,7 @@ def test_unknown_scheme():
 
 def test_light_import():
     """Importing the store imports neither a database driver nor anything else that is slow."""
-    heavy = {"psycopg", "pydantic", "yaml", "rich", "asyncio", "dataclasses", "inspect", "subprocess", "socket", "tempfile"}
+    heavy = {"psycopg2", "pydantic", "yaml", "rich", "asyncio", "dataclasses", "inspect", "subprocess", "socket", "tempfile"}
     code = "import sys, orchestrator.store; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-S", "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert "sqlite3" in loaded.stdout.split()
@@ -572,16 +571,29 @@ def test_schema_made_by_an_administrator(postgres_url):
 @pytest.mark.parametrize("rest", ["@[::1/db", "@127.0.0.1:1/db", "@localhost:nonsense/db"])
 def test_password_is_not_told(rest):
     """Neither a wrong URL nor an unreachable server brings the password into the error."""
-    pytest.importorskip("psycopg")
+    pytest.importorskip("psycopg2")
     with pytest.raises(StoreError, match="PostgreSQL: cannot open the store: ") as error:
         open_store("postgresql://me:s3cret" + rest)
     assert "s3cret" not in str(error.value)
     assert error.value.__cause__ is None
 
 
-def test_without_psycopg():
+@pytest.mark.postgres
+def test_the_second_of_several_hosts(server, postgres_url, tmp_path):
+    """Of the hosts of a URL the first that takes the connection is used, also where one before it is silent."""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / ".s.PGSQL.5432"))
+        silent.listen()
+        url = postgres_url.replace(f"host={server}", f"host={tmp_path}/nothing,{tmp_path},{server}&connect_timeout=1")
+        with open_store(url) as store:
+            assert store.add_job(new(), 1.0)
+        with pytest.raises(StoreAway, match="no answer in time"):
+            open_store(postgres_url.replace(f"host={server}", f"host={tmp_path}&connect_timeout=1"))
+
+
+def test_without_its_driver():
     """Without the driver, the error says what to install."""
-    code = "import sys; sys.modules['psycopg'] = None\nfrom orchestrator.store import *\n"
+    code = "import sys; sys.modules['psycopg2'] = None\nfrom orchestrator.store import *\n"
     code += "try: open_store('postgresql://h/d')\nexcept StoreError as error: print(error)"
     said = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert said.stdout == "a store in PostgreSQL needs psycopg: install `tunesmith[postgres]`\n"
+    assert said.stdout == "a store in PostgreSQL needs psycopg2: install `tunesmith[postgres]`\n"

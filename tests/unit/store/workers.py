@@ -50,7 +50,7 @@ def flood(store: Store, id: str, size: str) -> None:
 if __name__ == "__main__":
     url, work, *arguments = sys.argv[1:]
     if "://" in url:
-        import_module("psycopg")  # takes long, and would spread a race
+        import_module("psycopg2")  # takes long, and would spread a race
     print("ready", flush=True)
     sys.stdin.readline()
     with open_store(url) as opened:

@@ -156,6 +156,13 @@ def select(names: Iterable[str] = (), wanted: JobFilter | None = None) -> list[J
     return list(islice(filter(wanted.passes, found), wanted.limit))
 
 
+def latest(number: int) -> tuple[list[Job], dict[str, int]]:
+    """The newest jobs and the newest at work, so many of each, newest first, and how many jobs there are in each state."""
+    with session() as here:
+        here.keep_alive()
+        return here.store.latest(number)
+
+
 def _all_that_may_pass(store: Store, wanted: JobFilter) -> list[Job]:
     """Jobs by the parts of a filter that the store knows, newest first: of thousands no more is read than is shown."""
     states = wanted.states if wanted.states and "ACTIVE" not in wanted.states else None

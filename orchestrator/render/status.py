@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.render.text import ago, clean, columns, duration, iso, narrowed, number, table
@@ -89,10 +89,10 @@ def status_screen(jobs: Sequence[Job], now: float, *, size: tuple[int, int], col
     room = max(height - 4, 1)  # besides: the counts, the header, the line of what is left out, the cursor's
     ordered = sorted(jobs, key=_urgency)
     shown, rest = ordered[:room], ordered[room:]
-    lines = [f"{len(jobs):,} jobs: {_counts(jobs)}" if jobs else "no such jobs"]
+    lines = [f"{len(jobs):,} jobs: {_counts(Counter(job.state for job in jobs))}" if jobs else "no such jobs"]
     lines.append(status_table(shown, now, width=width, colour=colour))
     if rest:
-        lines.append(f"and {len(rest):,} more: {_counts(rest)}")
+        lines.append(f"and {left_out(Counter(job.state for job in rest))}")
     return "\n".join(lines)
 
 
@@ -102,9 +102,13 @@ def _urgency(job: Job) -> tuple[int, float]:
     return (1 if job.state == "QUEUED" else 0), job.submitted
 
 
-def _counts(jobs: Iterable[Job]) -> str:
+def left_out(counts: Mapping[str, int]) -> str:
+    """`212 more: 8 RUNNING, 204 SUCCEEDED`, of state -> how many."""
+    return f"{sum(counts.values()):,} more: {_counts(counts)}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
     """`8 RUNNING, 204 SUCCEEDED`."""
-    counts = Counter(job.state for job in jobs)
     return ", ".join(f"{counts[state]:,} {state}" for state in sorted(counts, key=lambda state: (state in _COLOURS, state)))
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
+
+if TYPE_CHECKING:
+    from .database import Database
 
 SWEEP = "sweep"
 """Label of a sweep's jobs: its id. Also the key of a request under which its point stands."""
@@ -92,3 +95,20 @@ def owned(lane: str, owner: str) -> str:
 def owner_of(lane: str) -> str:
     """The state folder that follows the jobs of a lane; empty where there is one alone."""
     return lane.partition("/")[0] if "/" in lane else ""
+
+
+def claim(database: Database, owner: str, is_ours: Callable[[str], bool]) -> int:
+    """Give jobs of nobody that have not ended to a state folder; how many.
+
+    Args:
+        database: a store that several have in common.
+        owner: the id of the state folder.
+        is_ours: whether a job's id is of one that was submitted there.
+    """
+    found = database.read("SELECT id, lane FROM jobs WHERE ended IS NULL")
+    ours = [(id, lane) for id, lane in found if not owner_of(lane) and is_ours(id)]
+    if ours:
+        with database.write(durable=True):
+            for id, lane in ours:
+                database.execute("UPDATE jobs SET lane = ? WHERE id = ? AND lane = ?", (owned(lane, owner), id, lane))
+    return len(ours)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .database import Database, chunks, marks, storable, uncollected
 from .dependencies import Dependencies
-from .lanes import owned, owner_of, pinned
+from .lanes import claim, owned, owner_of, pinned
 from .notices import Notices
 from .rows import Active, Changes, Duplicate, Event, Job, JobStart, NewJob, PointRow, Reading, UnknownJob, Want, as_job
 from .thinning import ThinnedCurve, thinned
@@ -335,16 +335,16 @@ class Store:
         """Is there a job that has not ended?"""
         return bool(self._database.read(f"SELECT 1 FROM jobs WHERE ended IS NULL{self._mine} LIMIT 1"))
 
+    def latest(self, number: int) -> tuple[list[Job], dict[str, int]]:
+        """The newest jobs and the newest at work, so many of each, newest first; and how many jobs there are in each state."""
+        found = "SELECT key FROM (SELECT jobs.key FROM jobs {} ORDER BY jobs.key DESC LIMIT ?) AS newest"
+        keys = f"{found.format('')} UNION {found.format(f'WHERE {WORKING}')}"
+        counts = dict(self._database.read("SELECT state, count(*) FROM jobs GROUP BY state"))
+        return self._jobs(f"WHERE jobs.key IN ({keys}) ORDER BY jobs.key DESC", (number, number)), counts
+
     def claim(self, is_ours: Callable[[str], bool]) -> int:
         """Take jobs that an older release submitted to a store in common, as far as they are ours by their id; how many."""
-        found = [] if not self.owner else self._database.read("SELECT id, lane FROM jobs WHERE ended IS NULL")
-        ours = [(id, lane) for id, lane in found if not owner_of(lane) and is_ours(id)]
-        if ours:
-            with self._database.write(durable=True):
-                for id, lane in ours:
-                    values = owned(lane, self.owner), id, lane
-                    self._database.execute("UPDATE jobs SET lane = ? WHERE id = ? AND lane = ?", values)
-        return len(ours)
+        return claim(self._database, self.owner, is_ours) if self.owner else 0
 
     def working(self) -> list[Active]:
         """As `active`, without those that wait and of which the user wants nothing: what has to be looked at."""

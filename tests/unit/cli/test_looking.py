@@ -88,3 +88,29 @@ def test_old_news_are_told_as_such(tune, there):
         os.utime(there.lock, (time.time() - 100, time.time() - 100))
         assert tune("status").stderr == "as of 1 min ago: the controller is stopped, or waits for the disk or the database\n"
         assert tune("status", "one").stderr == ""
+
+
+def test_of_thousands_the_newest_and_those_at_work_are_listed(tune, there):
+    """`status` lists the newest hundred and whatever is at work, says what it left out and how to see it; --json and --limit leave out nothing
+    that was asked for. A sweep is one line, told of all its jobs.
+    """
+    with open_store(there.store) as store:
+        store.add_jobs((NewJob(f"q{n:03}", "r", "litgpt", "local", f"{n}", "{}") for n in range(150)), time.time())
+        for n in range(150):
+            store.change(f"q{n:03}", expect=None, now=time.time(), state="CANCELLED", ended=time.time())
+        with only_one(there):
+            said = tune("status")
+            assert [line.split()[0] for line in said.stdout.splitlines()[1:]] == [
+                *(f"q{n}" for n in range(149, 99, -1)),
+                *(f"q{n:03}" for n in range(99, 49, -1)),
+                "two",
+            ]
+            assert "and 51 more: 50 CANCELLED, 1 SUCCEEDED: --limit N shows" in said.stderr
+            assert len(tune.json("status")) == 152
+            assert len(tune("status", "--limit", "151").stdout.splitlines()) == 152
+            points = (NewJob(f"s.{n:03}", "r", "litgpt", "local", f"{n}", "{}", labels={"sweep": "s"}) for n in range(120))
+            store.add_jobs(points, time.time())
+            lines = tune("status").stdout.splitlines()
+            assert lines[1].split()[:1] == ["s"]
+            assert "0/120" in lines[1]
+            assert len(lines) == 1 + 100 + 1

@@ -168,3 +168,15 @@ def test_by_id_takes_any_number(store: Store):
     assert store.by_id([*many, "nobody"]).keys() == set(many)
     assert store.by_id(["j7"]) == {"j7": store.job("j7")}
     assert store.by_id([]) == {}
+
+
+def test_latest(store: Store):
+    """The newest jobs and those at work, however old, newest first, and how many there are in each state."""
+    add(store, *(f"j{n}" for n in range(9)))
+    for id in ("j0", "j1", "j8"):
+        store.change(id, expect=None, now=2.0, state="RUNNING")
+    store.change("j7", expect=None, now=2.0, state="FAILED", ended=2.0)
+    found, counts = store.latest(2)
+    assert [job.id for job in found] == ["j8", "j7", "j1"]
+    assert counts == {"QUEUED": 5, "RUNNING": 3, "FAILED": 1}
+    assert [job.id for job in store.latest(9)[0]] == [f"j{n}" for n in reversed(range(9))]

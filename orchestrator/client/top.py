@@ -84,7 +84,6 @@ class Top:
         known = layout()
         self.targets = chosen(known, ",".join(self.names) or ",".join(known.candidates), argument="")
         nodes = {node.name: node for each in self.targets if each.kind in KINDS for node in each.nodes}
-        self.home.make()
         self.us = holder(self.home)
         self.machines = {name: WatchedMachine(node, connect(self.home, node)) for name, node in nodes.items()}
 

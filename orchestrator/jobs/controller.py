@@ -82,24 +82,32 @@ class Controller:
         """
         for id in self.store.end_unstarted("CANCELLED", "cancelled", "before it started", time.time()):
             self.secrets.pop(id, None)
+            self.failures.forget(id)
         working = self.store.working()
         present = {each.job.id: each for each in working}
         self.cases = {id: case for id, case in self.cases.items() if id in present}
-        if self._heed(self.executors.poll(self._watched(working), patience), present):
-            working = self.store.working()
+        at_work = self._watched(working)
+        if self._heed(self.executors.poll(at_work + self._given_up(), patience), present):
+            at_work = self._watched(working := self.store.working())
         lanes = self.queue.lanes()
-        if start and lanes and (begun := self._admit(working, lanes)):
-            all_working = (*working, *begun)  # always all of them: what is not watched is forgotten
-            self._heed(self.executors.poll(self._watched(all_working), patience), {each.job.id: each for each in all_working})
+        if start and lanes and (begun := self._admit(working, at_work + self._given_up(), lanes)):
+            at_work += self._watched(begun)  # always all of them: what is not watched is forgotten
+            self._heed(
+                self.executors.poll(at_work + self._given_up(), patience), {each.job.id: each for each in (*working, *begun)}
+            )
         return len(working) + len(lanes) + bool(self.executors.holds())
 
     def _watched(self, working: Iterable[Active]) -> list[Watched]:
-        """Attempts that were submitted, and those that were given up."""
+        """Attempts of these jobs that were submitted."""
         out = []
         for each in working:
             if each.job.state in ALIVE and (handle := (case := self.case(each)).handle(each.job.id)):
                 out.append(watched(each.job, case, handle, self.home))
-        return out + [each.watched for each in self.left.values()]
+        return out
+
+    def _given_up(self) -> list[Watched]:
+        """Attempts that were given up, and may still be there."""
+        return [each.watched for each in self.left.values()]
 
     # What is heard
 
@@ -274,9 +282,9 @@ class Controller:
 
     # Starting
 
-    def _admit(self, working: Sequence[Active], lanes: Sequence[str]) -> list[Active]:
+    def _admit(self, working: Sequence[Active], present: Sequence[Watched], lanes: Sequence[str]) -> list[Active]:
         """Submit queued jobs for which there is room; those begun."""
-        capacity = self.executors.capacity(self._watched(working), self.queue.heads(lanes, working))
+        capacity = self.executors.capacity(present, self.queue.heads(lanes, working))
         self.queue.explain(lanes, capacity.busy)
         granted = self.queue.within_limits(capacity.granted)
         starts = []

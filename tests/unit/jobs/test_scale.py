@@ -9,16 +9,19 @@ from orchestrator.executors.admission import admit
 from orchestrator.executors.base import Capacity, ExecutorContext, ExecutorType, Status
 from orchestrator.executors.registry import Executors
 from orchestrator.home import Home
+from orchestrator.jobs import controller
+from orchestrator.jobs.attempt import watched
 from orchestrator.jobs.controller import Controller
 from orchestrator.monitoring.poll import Observed
 from orchestrator.store import NewJob, open_store
 from orchestrator.store.requests import JobRequest
 from orchestrator.targets.model import Candidate
-from orchestrator.targets.node import Node
+from orchestrator.targets.node import Node, Placement
 from orchestrator.transports.base import AttemptStatus
 
 SLOTS = 4
 FEW, MANY = 100, 4000
+PLACE = Placement("local", {"local": (0,)})
 
 
 class Instant:
@@ -122,6 +125,23 @@ def test_each_poll_has_all_that_work(tmp_path):
     made.looks(1)
     made.store.close()
     assert made.executor.asked == [{"j00000"}, {"j00000"}, {"j00000", "k"}]
+
+
+def test_a_look_describes_each_attempt_once(tmp_path, monkeypatch):
+    """Where many work and one more starts, a look makes no more descriptions for the executors than there are attempts."""
+    made, described = Counted(tmp_path, SLOTS), []
+    made.executor = Lasting()
+    made.looks(1)
+    monkeypatch.setattr(made.executor, "poll", lambda watched, patience=0.0: [])  # nothing new is heard
+    monkeypatch.setattr(made.executor, "capacity", lambda present, waiting: Capacity({next(iter(waiting[0])).job: PLACE}))
+    packed = made.store.request("j00000")
+    made.store.add_jobs([NewJob("k", "scale", "litgpt", "local", "d", packed, lane=JobRequest.unpacked(packed).lane)], 1.0)
+    monkeypatch.setattr(controller, "watched", lambda job, *rest: described.append(job.id) or watched(job, *rest))
+    made.looks(1)
+    made.store.close()
+    assert made.executor.submitted[-1] == ("k", 1)
+    assert sorted(described) == sorted({*described})
+    assert len(described) == SLOTS + 1
 
 
 @pytest.fixture

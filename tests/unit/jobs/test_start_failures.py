@@ -42,6 +42,19 @@ class Refusing(Instant):
         return [Status(*each.handle.key, "withdrawn", reason="no", started=self.started, ill=True) for each in watched]
 
 
+def test_a_job_cancelled_while_it_waits_is_forgotten(tmp_path):
+    """What is kept of a job whose starts were refused goes with the job, also where it is cancelled before the next try."""
+    queue = Counted(tmp_path, 1)
+    queue.executor.poll, queue.executor.started = Refusing.poll.__get__(queue.executor), False
+    while not queue.controller.failures._times:
+        queue.controller.look()
+    queue.store.ask("j00000", "cancel")
+    while not queue.store.job("j00000").ended:
+        queue.controller.look()
+    assert queue.controller.failures._times == {}
+    queue.controller.close()
+
+
 @pytest.mark.parametrize("started", [False, True])
 def test_a_start_that_is_refused_at_once_is_no_loop(tmp_path, started):
     """A controller looks 200 times at a job whose starts are all refused: it is started by the powers of two of the time that passes, not

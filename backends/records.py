@@ -67,25 +67,36 @@ class _LibraryFields:
 def _init(self: object, /, *args: object, **kwargs: object) -> None:
     """Positions, then names, then defaults: in the order of the fields, as the library does it."""
     known: Mapping[str, _RecordField] = type(self)._record_fields  # type: ignore[attr-defined]
+    values = vars(self)
+    values.update(zip(known, args, strict=False))  # hundreds of rows are made by position alone
     if len(args) > len(known):
         raise TypeError(f"{type(self).__name__}.__init__() takes {len(known) + 1} positional arguments, not {len(args) + 1}")
-    values, given = vars(self), dict(zip(known, args, strict=False))
+    if kwargs:
+        _refuse(self, values, kwargs)
+        values.update(kwargs)
+    if len(values) < len(known):
+        for name, each in known.items():
+            if name in values:
+                continue
+            if each.default_factory:
+                values[name] = each.default_factory()
+            elif each.default is _NONE:
+                raise TypeError(f"{type(self).__name__}.__init__() missing required argument: {name!r}")
+            else:
+                values[name] = each.default
+    if check := getattr(self, "__post_init__", None):
+        check()
+
+
+def _refuse(self: object, given: Mapping[str, object], kwargs: Mapping[str, object]) -> None:
+    """Names must be those of fields, each given once."""
+    known = type(self)._record_fields  # type: ignore[attr-defined]
+    if kwargs.keys() <= known.keys() and kwargs.keys().isdisjoint(given):
+        return
     for name in kwargs:
         if name in given or name not in known:
             what = "multiple values for" if name in given else "an unexpected keyword"
             raise TypeError(f"{type(self).__name__}.__init__() got {what} argument {name!r}")
-    given.update(kwargs)
-    for name, each in known.items():
-        if name in given:
-            values[name] = given[name]
-        elif each.default_factory:
-            values[name] = each.default_factory()
-        elif each.default is _NONE:
-            raise TypeError(f"{type(self).__name__}.__init__() missing required argument: {name!r}")
-        else:
-            values[name] = each.default
-    if check := getattr(self, "__post_init__", None):
-        check()
 
 
 def _repr(self: object) -> str:

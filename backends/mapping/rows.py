@@ -6,7 +6,7 @@ Configs are flat on both sides: dotted names, lists are values. A native name is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -114,16 +114,16 @@ class Row:
         """The report's lines when no key is written, for leaves that the recipe leaves at our default."""
         return tuple(self.lines({}, frozenset()))
 
-    def lines(self, values: Flat, written: frozenset[str]) -> Iterator[Line]:
+    def lines(self, values: Flat, written: frozenset[str]) -> list[Line]:
         """The report's lines of a row that translates.
 
         Args:
             values: native keys and the values written.
             written: leaves that the user wrote; the others' lines say `defaulted`.
         """
-        for name in self.ours:
-            status: Status = self.status if name in written or self.status == "approximated" else "defaulted"
-            yield Line(name, status, values, self.why, "", self.see)
+        told, why, see = self.status, self.why, self.see
+        unwritten: Status = told if told == "approximated" else "defaulted"
+        return [Line(name, told if name in written else unwritten, values, why, "", see) for name in self.ours]
 
 
 def same(ours: str, theirs: str) -> Row:

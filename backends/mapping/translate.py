@@ -62,11 +62,13 @@ def translate(
             values, lost = loss.fallback, loss
         if ABSENT in values.values():
             values = {key: value for key, value in values.items() if value is not ABSENT}
-        native |= values
+        native.update(values)
         if lost:
             lines += _lost(row, values, lost, given, waived, verbatim)
+        elif values or not given.isdisjoint(row.ours):
+            lines += row.lines(values, given)
         else:
-            lines += row.lines(values, given) if values or not given.isdisjoint(row.ours) else row.defaulted
+            lines += row.defaulted
     return Translation(native, tuple(lines), frozenset(unread))
 
 

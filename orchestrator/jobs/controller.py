@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from backends.log_signs import Ended
@@ -84,17 +84,15 @@ class Controller:
             self.secrets.pop(id, None)
             self.failures.forget(id)
         working = self.store.working()
-        present = {each.job.id: each for each in working}
+        present = {each.job.id for each in working}
         self.cases = {id: case for id, case in self.cases.items() if id in present}
         at_work = self._watched(working)
-        if self._heed(self.executors.poll(at_work + self._given_up(), patience), present):
+        if self._heed(self.executors.poll(at_work + self._given_up(), patience), working):
             at_work = self._watched(working := self.store.working())
         lanes = self.queue.lanes()
         if start and lanes and (begun := self._admit(working, at_work + self._given_up(), lanes)):
             at_work += self._watched(begun)  # always all of them: what is not watched is forgotten
-            self._heed(
-                self.executors.poll(at_work + self._given_up(), patience), {each.job.id: each for each in (*working, *begun)}
-            )
+            self._heed(self.executors.poll(at_work + self._given_up(), patience), (*working, *begun))
         return len(working) + len(lanes) + bool(self.executors.holds())
 
     def _watched(self, working: Iterable[Active]) -> list[Watched]:
@@ -111,8 +109,9 @@ class Controller:
 
     # What is heard
 
-    def _heed(self, statuses: Sequence[Status], present: Mapping[str, Active]) -> bool:
+    def _heed(self, statuses: Sequence[Status], jobs: Iterable[Active]) -> bool:
         """Act on what was heard: each job once, those whose user waits for no host first. Was there anything?"""
+        present = {each.job.id: each for each in jobs}
         heard: dict[str, Status | None] = {id: None for id, each in present.items() if each.job.want and id in self.cases}
         for status in statuses:
             if known := self.left.get((status.job, status.attempt)):
@@ -304,7 +303,6 @@ class Controller:
         """Give attempts to their executors. A second time does nothing there."""
         for each in begun:
             job, case = each.job, self.case(each)
-            handle = case.handle(job.id)
             try:
                 values = secret_values(job.id, case.plan.secrets, self.secrets.get(job.id, {}), self.home)
             except NoValue as error:
@@ -312,7 +310,7 @@ class Controller:
                 continue
             if news := changed(case.request.inputs):
                 self._become(each, Become("FAILED", "input_changed", f"{news}; {WAY_OUT}"))
-            elif handle:
+            elif handle := case.handle(job.id):
                 case.status = None
                 asked = AttemptRequest(handle, case.plan, case.request.candidates, case.record.resume, values, case.request.keep)
                 self._place(each, case, self.executors.submit(asked).placement)

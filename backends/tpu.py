@@ -32,14 +32,16 @@ class Generation(NamedTuple):
     """The largest number in a name."""
     flat: bool
     """Chips lie in a plane, in powers of two; a single host may have 8."""
+    tflops: float
+    """Of a chip, in bfloat16."""
 
 
 GENERATIONS = (
-    Generation("v4", "v4", 32, 2, 1, 4096, False),
-    Generation("v5e", "v5litepod", 16, 1, 1, 256, True),
-    Generation("v5p", "v5p", 95, 2, 1, 17920, False),
-    Generation("v6e", "v6e", 32, 1, 1, 256, True),
-    Generation("v7x", "tpu7x", 192, 2, 2, 18432, False),
+    Generation("v4", "v4", 32, 2, 1, 4096, False, 275),
+    Generation("v5e", "v5litepod", 16, 1, 1, 256, True, 197),
+    Generation("v5p", "v5p", 95, 2, 1, 17920, False, 459),
+    Generation("v6e", "v6e", 32, 1, 1, 256, True, 918),
+    Generation("v7x", "tpu7x", 192, 2, 2, 18432, False, 2307),
 )
 HOST_CHIPS = 4
 """Chips of a host of any slice with several hosts."""

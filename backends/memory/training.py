@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from backends.memory.estimate import Parts, Training, Unknown, estimate
@@ -167,6 +167,22 @@ def devices_for(training: Training, footprint: Footprint, room: float, most: int
         if parts.total <= room:
             return count
         count *= 2
+    return None
+
+
+def smaller_that_fits(training: Training, footprint: Footprint, room: float, micros: Sequence[int]) -> int | None:
+    """The first of the micro-batches that are tried in turn where memory runs out which fits; None: none does.
+
+    Args:
+        training: with the first of them.
+        footprint: of the trainer.
+        room: bytes of a device.
+        micros: of the plan (`retry.oom.micro`), the largest first.
+    """
+    for micro in micros[1:]:
+        total = _total(replace(training, rows=training.rows * micro // micros[0], accumulates=True), footprint)
+        if total is not None and total <= room:
+            return micro
     return None
 
 

@@ -14,6 +14,8 @@ class Pace(NamedTuple):
 
     tokens_per_second: float
     why: str
+    measured: bool = True
+    """False: by arithmetic."""
 
 
 class Fit(NamedTuple):
@@ -37,6 +39,10 @@ class Fit(NamedTuple):
     remedies: Sequence[Remedy]
     devices: int | None
     """How many devices would hold it, where this many do not."""
+    count: int = 1
+    """Devices that the training has."""
+    smaller: int | None = None
+    """The largest of the smaller micro-batches of `retry.oom.micro` that fits, where the first does not; None: none, or it is not asked for."""
 
     @property
     def fits(self) -> bool | None:
@@ -53,6 +59,6 @@ class Fit(NamedTuple):
     @property
     def cost(self) -> float | None:
         """In the currency of the price; None: it cannot be told."""
-        if self.hours is None or self.price is None or self.training is None:
+        if self.hours is None or self.price is None:
             return None
-        return self.hours * self.price * self.training.devices
+        return self.hours * self.price * self.count

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.memory.estimate import GIB, Parts, Training, Unknown, estimate
-from backends.memory.training import Remedy, devices_for, remedies, training_of
-from backends.memory.verdict import Fit, Pace
+from backends.memory.training import Remedy, devices_for, remedies, smaller_that_fits, training_of
+from backends.memory.verdict import Fit
 from backends.models import sizes_of
 from orchestrator.client.errors import NotExpressible
+from orchestrator.client.pace import pace, price
 from orchestrator.client.plan import decide, trainer
 from orchestrator.client.progress import Say
-from orchestrator.client.targets import layout, machine
+from orchestrator.client.targets import machine
 
 if TYPE_CHECKING:
     from backends.plan import Plan
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from backends.recipe.schema import Recipe
     from backends.target import Target
     from orchestrator.client.plan import PlannedJob
-    from orchestrator.store import Store
 
 READ = 64 * 2**20
 """Bytes up to which a file's rows are counted."""
@@ -44,22 +43,25 @@ def fit(recipe: Recipe, *, to: str | None = None, on: str | None = None, accept:
     where = machine(on, recipe)
     decided = decide(recipe, where, to, accept)
     found = memory_fit(recipe, decided, where)
-    return found._replace(pace=_pace(recipe.flat(), decided.backend, where.name), price=_price(where.name))
+    return found._replace(pace=pace(recipe.flat(), found, where), price=price(where.name))
 
 
 def memory_fit(recipe: Recipe, decided: Plan, where: Target) -> Fit:
     """What a plan takes of a target, without what is known of its time."""
-    flat = recipe.flat()
+    flat, count = recipe.flat(), decided.devices * decided.hosts
     training, parts, unknown = _asked(flat, decided, where)
     memory = where.memory_gib or flat["resources.memory_gib"]
     steps = flat["train.steps"] or _steps(flat, decided)
     tokens = steps * flat["train.batch.global"] * flat["data.max_length"] if steps else None
     more: list[Remedy] = []
-    devices = None
+    devices = smaller = None
     footprint = trainer(decided.backend).memory
     if training and parts and footprint and memory and parts.total > memory * GIB:
         more, devices = remedies(training, footprint, memory * GIB), devices_for(training, footprint, memory * GIB)
-    return Fit(decided.backend, where.name, training, parts, unknown, memory, steps, tokens, None, None, more, devices)
+        smaller = smaller_that_fits(training, footprint, memory * GIB, decided.retry.get("micros", ()))
+    return Fit(
+        decided.backend, where.name, training, parts, unknown, memory, steps, tokens, None, None, more, devices, count, smaller
+    )
 
 
 def _asked(flat: Flat, decided: Plan, where: Target) -> tuple[Training | None, Parts | None, str]:
@@ -86,43 +88,6 @@ def _steps(flat: Flat, decided: Plan) -> int | None:
     return max(1, rows // flat["train.batch.global"]) * flat["train.epochs"] if rows else None
 
 
-_ALIKE = (
-    *("model.id", "model.architecture", "method.kind", "method.adapter", "train.precision", "train.activation_checkpointing"),
-    *("resources.devices", "resources.hosts"),
-)
-"""Leaves that decide how fast a training is, more than others do."""
-
-
-def _pace(flat: Flat, backend: str, target: str) -> Pace | None:
-    """As fast as the newest job of one's own was that trained alike on that target."""
-    from orchestrator.client.session import session  # noqa: PLC0415
-    from orchestrator.home import Home  # noqa: PLC0415
-
-    if not Home.find().exists():
-        return None
-    with session() as here:
-        return _own_run(here.store, flat, backend, target)
-
-
-def _own_run(store: Store, flat: Flat, backend: str, target: str) -> Pace | None:
-    from backends.recipe.flat import defaults  # noqa: PLC0415
-    from orchestrator.client.comparison import settings  # noqa: PLC0415
-    from orchestrator.store.requests import JobRequest  # noqa: PLC0415
-
-    alike = [job for job in store.jobs() if (job.backend, job.target) == (backend, target) and job.tokens_per_second]
-    for job in alike[:50]:
-        written = {**defaults(), **settings(JobRequest.unpacked(store.request(job.id)).plan)}
-        if all(json.dumps(written.get(leaf)) == json.dumps(flat[leaf]) for leaf in _ALIKE):
-            return Pace(job.tokens_per_second or 0.0, f"as fast as {job.id} was there")
-    return None
-
-
-def _price(target: str) -> float | None:
-    found = layout().candidates.get(target)
-    price = found.settings.get("price") if found else None
-    return float(price) if isinstance(price, int | float) else None
-
-
 def check_fit(recipe: Recipe, job: PlannedJob, *, require: bool, say: Say) -> None:
     """Look whether each target that may take a job holds it: one that does not is told, or refused.
 
@@ -135,13 +100,15 @@ def check_fit(recipe: Recipe, job: PlannedJob, *, require: bool, say: Say) -> No
     Raises:
         NotExpressible: it does not fit, and that is required; with the parts and what would help.
     """
-    from orchestrator.render.fit import fit_text  # noqa: PLC0415
+    from orchestrator.render.fit import fit_text, smaller_text  # noqa: PLC0415
 
     for each in job.candidates:
         found = memory_fit(recipe, job.plan, each.such(recipe.resources.devices))
-        if found.fits is False and require:
+        if found.fits is False and found.smaller:
+            say(f"{found.target}: {smaller_text(found)}")
+        elif found.fits is False and require:
             raise NotExpressible(f"target {found.target}", f"does not hold this training (--fit=require)\n\n{fit_text(found)}")
-        if found.fits is False and found.parts:
+        elif found.fits is False and found.parts:
             needs = f"{found.parts.total / GIB:,.1f} GiB of a device that has {found.memory_gib:g}"
             say(f"warning: this takes about {needs} on {found.target}; `tune fit` has the parts and what would help")
         if found.fits is None and require:

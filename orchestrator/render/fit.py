@@ -51,6 +51,16 @@ def _memory(found: Fit) -> Iterator[str]:
         yield f"nothing is known of the memory of {found.target}: `memory_gib` in clusters.yaml, or --set resources.memory_gib=N"
     else:
         yield f"{'fits into' if found.fits else 'does not fit into'} {found.memory_gib:g} GiB"
+    if found.smaller:
+        yield smaller_text(found)
+
+
+def smaller_text(found: Fit) -> str:
+    """What a job comes to that halves its micro-batches where memory runs out."""
+    return (
+        f"its first micro-batch does not fit into {found.memory_gib or 0:g} GiB, one of {found.smaller} does: "
+        f"retry.oom.micro comes to that, and train.batch.micro={found.smaller} begins with it"
+    )
 
 
 def _time(found: Fit) -> Iterator[str]:
@@ -59,7 +69,8 @@ def _time(found: Fit) -> Iterator[str]:
     else:
         yield f"steps: {found.steps:,}; tokens: {found.tokens or 0:,} at most"
     if found.hours is not None and found.pace is not None:
-        yield f"time: {duration(found.hours * 3600)}, {found.pace.why} ({number(found.pace.tokens_per_second)} tokens/s)"
+        about = "" if found.pace.measured else "about "
+        yield f"time: {about}{duration(found.hours * 3600)}, {found.pace.why} ({number(found.pace.tokens_per_second)} tokens/s)"
     else:
         yield f"time: not told; no run like it was made on {found.target} yet; `tune race` makes one"
     if found.cost is not None:
@@ -101,8 +112,10 @@ def fit_json(found: Fit) -> dict[str, object]:
         "tokens": found.tokens,
         "tokens_per_second": found.pace and found.pace.tokens_per_second,
         "told_from": found.pace and found.pace.why,
+        "measured": found.pace and found.pace.measured,
         "hours": found.hours,
         "cost": found.cost,
         "remedies": [{"set": list(e.sets), "needs_gib": round(e.total / GIB, 3), "same": e.same} for e in found.remedies],
         "devices": found.devices,
+        "smaller_micro": found.smaller,
     }

@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 
 from backends.plan import WRITTEN_RECIPE, File
+from orchestrator.home import Home
 from orchestrator.store import NewJob, open_store
 from orchestrator.store.requests import JobRequest
+from orchestrator.targets.inventory import Snapshot, keep
 from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node
+from orchestrator.transports.base import Device, HostFacts
 from tests.faults.conftest import shell_plan
 
 CLUSTERS = """
@@ -27,6 +30,22 @@ data: {train: rows.jsonl, format: chat, max_length: 131072}
 train: {steps: 100, batch: {global: 8}, precision: bf16}
 optim: {lr: 1e-5}
 """
+
+
+def keep_facts(home, devices):
+    """What this machine has said of itself, as `tune targets check` keeps it."""
+    said = {
+        "hostname": "h",
+        "folder": str(home),
+        "python": "3.11.2",
+        "machine": "x86_64",
+        "libc": "glibc 2.36",
+        "boot": "b",
+        "uv": "",
+    }
+    numbers = {"cpus": 8, "memory": 1 << 36, "free": 1 << 40, "clock": 1.0, "skew": 0.0}
+    facts = HostFacts(**said, **numbers, devices=tuple(Device(**each) for each in devices))
+    keep(Home(home), {"": Snapshot(facts, ())}, 1.0)
 
 
 @pytest.fixture
@@ -106,3 +125,46 @@ def test_time_and_cost_come_from_a_run_of_ones_own(tune, home, big):
         in tune("fit", *big, "--on", "big", *small, code=None).stdout
     )
     assert tune.json("fit", *big, "--on", "big", *small, "--set", "train.precision=fp32")["hours"] is None
+
+
+def test_a_job_that_halves_its_batches_is_not_refused(tune, big):
+    """With retry.oom.micro: halve a first micro-batch that does not fit is told and taken, where a smaller one fits; where none does, it is refused."""
+    small = ("--set", "model.id=meta-llama/Llama-3.2-1B", "--set", "method.adapter=lora", "--set", "train.batch.global=64")
+    halves = (*small, "--set", "retry.oom.micro=halve", "--set", "train.batch.micro=64", "--set", "data.max_length=2048")
+    require = ("submit", *big, "--on", "big", "--dry-run", "--fit", "require")
+    told = tune(*require, *halves).stderr
+    assert "big: its first micro-batch does not fit into 80 GiB, one of 16 does" in told
+    assert "does not hold this training" in tune(*require, *halves, "--set", "retry.oom.micro=keep", code=3).stderr
+    assert "does not hold this training" in tune(*require, *halves, "--set", "data.max_length=131072", code=3).stderr
+    found = tune.json("fit", *big, "--on", "big", *halves, code=1)
+    assert (found["fits"], found["smaller_micro"]) == (False, 16)
+    assert tune.json("fit", *big, "--on", "big", *halves, "--set", "train.batch.micro=16")["smaller_micro"] is None
+
+
+def test_time_by_arithmetic_where_no_run_is_known(tune, home, big):
+    """A device that has told its name has a time and a cost, and it is said that they are arithmetic; a run of one's own goes before it."""
+    devices = [{"index": 0, "name": "NVIDIA H100 80GB HBM3", "memory_gib": 80.0}]
+    keep_facts(home, devices)
+    words = (
+        "fit",
+        *big,
+        "--on",
+        "big",
+        "--set",
+        "model.id=meta-llama/Llama-3.2-1B",
+        "--set",
+        "method.adapter=lora",
+        "--set",
+        "data.max_length=2048",
+    )
+    found = tune.json(*words)
+    assert (found["measured"], "by arithmetic" in found["told_from"], "38% of the 989 TFLOP/s" in found["told_from"]) == (
+        False,
+        True,
+        True,
+    )
+    assert found["hours"] == pytest.approx(100 * 8 * 2048 / 74_833 / 3600, rel=0.3)  # as docs/races.md has it
+    assert found["cost"] == pytest.approx(found["hours"] * 2.5)
+    assert "time: about 2" in tune(*words).stdout
+    keep_facts(home, [{**devices[0], "name": "an unheard-of one"}])
+    assert tune.json(*words)["hours"] is None

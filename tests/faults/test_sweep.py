@@ -1,5 +1,6 @@
 """A sweep goes on whatever is killed: each of its jobs runs once, and no more of them at once than it says."""
 
+import json
 import random
 import time
 
@@ -18,10 +19,29 @@ ENDED = 300
 
 def sweep(lab, count, where, *, at_once):
     """Submit so many points at once, each marking when it ran; how many were new."""
-    script = "echo once >> runs; date +%s.%N > begun\n" + lab.training(3, pause=0.1) + "date +%s.%N > over\n"
+
+    def plan(number):
+        training = lab.training(3, pause=0.1, loss=loss_of(number))
+        return shell_plan("echo once >> runs; date +%s.%N > begun\n" + training + "date +%s.%N > over\n", steps=3)
+
     points = [SweepPoint("s", number, {"optim.lr": str(number)}, at_once) for number in range(1, count + 1)]
-    plan = shell_plan(script, steps=3)
-    return len(enqueue_all(lab.home, [QueuedJob(p.job, plan, where, labels={"sweep": "s"}, sweep=p) for p in points], {}))
+    jobs = [QueuedJob(p.job, plan(p.number), where, labels={"sweep": "s"}, sweep=p) for p in points]
+    return len(enqueue_all(lab.home, jobs, {}))
+
+
+def loss_of(number):
+    """Of a point, at every step; the lowest is neither the first nor the last that ends: 0.25 of the seventh."""
+    return (number - 7) ** 2 + 0.25
+
+
+def best_of(lab, count):
+    """`tune best` has each point once, in the order of their losses, with its own setting."""
+    found = json.loads(lab.tune("best", "s", "--json"))
+    ranked = [(each["job"], each["value"], each["set"]["optim.lr"]) for each in found["points"]]
+    order = sorted(range(1, count + 1), key=loss_of)
+    assert sorted(ranked) == sorted((f"s.{number}", loss_of(number), str(number)) for number in order)
+    assert [value for _, value, _ in ranked] == [loss_of(number) for number in order]
+    assert found["best"] == ["s.7"]
 
 
 def all_of(lab):
@@ -61,8 +81,11 @@ def most_at_once(spans):
 
 
 def test_a_killed_controller_loses_no_point(lab, seed):
-    """Twelve points, three at once where five would have room, the controller killed five times: each runs once, never a fourth at once."""
+    """Twelve points, three at once where five would have room, the controller killed five times: each runs once, never a fourth at
+    once, and the best is the best.
+    """
     jobs = killed_while_it_runs(lab, seed, 12, [here(5)], at_once=3)
+    best_of(lab, 12)
     folders = [lab.home.jobs / job.id / "1" / "work" for job in jobs]
     assert [(folder / "runs").read_text() for folder in folders] == ["once\n"] * 12
     assert most_at_once([(float((each / "begun").read_text()), float((each / "over").read_text())) for each in folders]) <= 3
@@ -70,7 +93,7 @@ def test_a_killed_controller_loses_no_point(lab, seed):
 
 @pytest.mark.thorough
 def test_a_sweep_of_thirty_points_on_two_hosts(lab, hosts, seed):
-    """Thirty points on two hosts over SSH, the controller killed five times: each runs once."""
+    """Thirty points on two hosts over SSH, the controller killed five times: each runs once, and the best is the best."""
     for node in hosts:
         node.run("rm", "-rf", "/home/tunelab/tune", user=True)
     killed_while_it_runs(lab, seed, 30, [there(*hosts[:2], devices=2)], at_once=None)
@@ -80,6 +103,43 @@ def test_a_sweep_of_thirty_points_on_two_hosts(lab, hosts, seed):
         for text in node.run("sh", "-c", "cat /home/tunelab/tune/jobs/s.*/*/work/runs", user=True).splitlines()
     ]
     assert runs == ["once"] * 30
+    best_of(lab, 30)
+
+
+def cancelled(lab, count, where, working, *nodes):
+    """Submit points that would go on for long, cancel the sweep once so many work; seconds until all had ended."""
+    long = "echo once >> runs; sleep 600 & sleep 600"
+    points = [SweepPoint("s", number, {}, None) for number in range(1, count + 1)]
+    plan = shell_plan(long, steps=3)
+    enqueue_all(lab.home, [QueuedJob(p.job, plan, where, labels={"sweep": "s"}, sweep=p) for p in points], {})
+    end = time.monotonic() + ENDED
+    while time.monotonic() < end and sum(job.state == "RUNNING" for job in all_of(lab)) < working:
+        time.sleep(0.05)
+    started = {job.id for job in all_of(lab) if job.state == "RUNNING"}
+    assert len(started) == working, (all_of(lab), lab.log())
+    began = time.time()
+    lab.tune("cancel", "s")
+    jobs = all_of(lab)
+    while time.monotonic() < end and not all(job.ended for job in jobs):
+        time.sleep(0.05)
+        jobs = all_of(lab)
+    assert {job.state for job in jobs} == {"CANCELLED"}, (jobs, lab.log())
+    assert {job.id for job in jobs if job.attempt and job.started} == started, "none began once the sweep was cancelled"
+    assert [pid for id in started for pid in lab.processes(id, *nodes)] == []
+    return max(job.ended for job in jobs) - began
+
+
+def test_cancel_ends_a_sweep(lab):
+    """Of twelve points five work and the others wait: one cancel ends all, no process is left, and none begins any more."""
+    print(f"all ended {cancelled(lab, 12, [here(5)], 5):.1f} s after the cancel")
+
+
+@pytest.mark.thorough
+def test_cancel_ends_a_sweep_on_two_hosts(lab, hosts):
+    """Thirty points, four of them at work on two hosts over SSH."""
+    for node in hosts:
+        node.run("rm", "-rf", "/home/tunelab/tune", user=True)
+    print(f"all ended {cancelled(lab, 30, [there(*hosts[:2], devices=2)], 4, *hosts[:2]):.1f} s after the cancel")
 
 
 def test_the_worse_are_stopped_and_say_so(lab, seed):

@@ -39,7 +39,7 @@ class Fit(NamedTuple):
     remedies: Sequence[Remedy]
     devices: int | None
     """How many devices would hold it, where this many do not."""
-    count: int = 1
+    device_count: int = 1
     """Devices that the training has."""
     smaller: int | None = None
     """The largest of the smaller micro-batches of `retry.oom.micro` that fits, where the first does not; None: none, or it is not asked for."""
@@ -61,4 +61,4 @@ class Fit(NamedTuple):
         """In the currency of the price; None: it cannot be told."""
         if self.hours is None or self.price is None:
             return None
-        return self.hours * self.price * self.count
+        return self.hours * self.price * self.device_count

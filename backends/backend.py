@@ -18,8 +18,10 @@ from backends.upstream.known_keys import NO_TABLE, KnownKeys
 
 if TYPE_CHECKING:
     from backends.dialect import Dialect
+    from backends.memory.ahead import Question
     from backends.memory.footprint import Footprint
     from backends.metrics import Point
+    from backends.models import ModelFacts
     from backends.recipe.schema import Recipe
     from backends.target import Accelerator
 
@@ -164,6 +166,8 @@ class Backend:
     """Whose rounding to 4 bits its QLoRA has: a library of `tune_truth_model.nf4`; empty: nothing is known of it."""
     memory: Footprint | None = None
     """What it keeps in a device's memory; None: nothing was measured, and nothing is estimated."""
+    ahead: Callable[[Plan, Flat, ModelFacts | None, str], Question] | None = None
+    """(plan, leaves, model, TPU slice) -> what its compiler is asked without one; raises `backends.memory.estimate.Unknown`."""
     lacks: Callable[[Mapping[str, Value]], str] = lambda _: ""
     """The operation of a model (a line of the model table) that it has not; empty where it trains what the model is."""
     fit: Callable[[Recipe], Backend] | None = None

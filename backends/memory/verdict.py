@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from backends.memory.ahead import Compiled
 from backends.memory.estimate import GIB, Parts, Training
 from backends.memory.training import Remedy
 
@@ -44,9 +45,14 @@ class Fit(NamedTuple):
     smaller: int | None = None
     """The largest of the smaller micro-batches of `retry.oom.micro` that fits, where the first does not; None: none, or it is not asked for."""
 
+    compiled: Compiled | None = None
+    """What the trainer's compiler says for the TPU slice; it goes before what was estimated."""
+
     @property
     def fits(self) -> bool | None:
         """None: it cannot be told."""
+        if self.compiled:
+            return not self.compiled.over
         if self.parts is None or self.memory_gib is None:
             return None
         return self.parts.total <= self.memory_gib * GIB

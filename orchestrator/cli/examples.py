@@ -6,7 +6,7 @@ EXAMPLES = {
         "tune sweep r.yaml --grid optim.lr=1e-4,3e-4 --at-once 2",
         "tune sweep r.yaml --random optim.lr=1e-5..1e-3:log --trials 8 --seed 1",
     ),
-    "fit": ("tune fit r.yaml --on lab", "tune fit r.yaml --set train.batch.micro=1 --json"),
+    "fit": ("tune fit r.yaml --on lab", "tune fit r.yaml --set train.batch.micro=1 --json", "tune fit r.yaml --on v5e-16"),
     "wait": ("tune wait latest", "tune wait lr-1e-4 lr-3e-4 --timeout 3600"),
     "cancel": ("tune cancel latest", "tune cancel --all-of 'sweep-*'"),
     "retry": ("tune retry latest --follow", "tune retry support-bot --from-checkpoint"),

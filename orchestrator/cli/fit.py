@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED
-from orchestrator.cli.arguments import recipe
+from orchestrator.cli.arguments import recipe, say
 from orchestrator.client.fit import fit as told
 from orchestrator.render.fit import fit_json, fit_text
 
@@ -16,6 +16,6 @@ if TYPE_CHECKING:
 
 def fit(args: argparse.Namespace) -> int:
     """The parts and the verdict; 1 where it does not fit."""
-    found = told(recipe(args), to=args.to, on=args.on, accept=args.accept)
+    found = told(recipe(args), to=args.to, on=args.on, accept=args.accept, compiler=not args.no_compiler, say=say)
     print(json.dumps(fit_json(found), indent=1) if args.json else fit_text(found))
     return FAILED if found.fits is False else DONE

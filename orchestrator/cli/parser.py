@@ -89,6 +89,7 @@ def _compiling(commands: Any) -> None:
     fit = _command(commands, "fit", "fit", "tell whether a training fits, how long it takes and what it costs")
     _recipe(fit, on="")
     fit.add_argument("--to", metavar="A,B", help="trainers: the first that supports the recipe (default: of all)")
+    fit.add_argument("--no-compiler", action="store_true", help="for a TPU slice: do not ask the trainer's compiler")
     fit.add_argument("--json", action="store_true", help="print one JSON document")
     translate = _command(
         commands, "translate", "translate", "convert a recipe to trainers' own configs and commands, with a translation report"

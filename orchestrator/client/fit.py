@@ -7,47 +7,75 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.memory.estimate import GIB, Parts, Training, Unknown, estimate
+from backends.memory.footprint import Footprint
 from backends.memory.training import Remedy, devices_for, remedies, smaller_that_fits, training_of
 from backends.memory.verdict import Fit
 from backends.models import sizes_of
+from backends.target import Target
+from backends.tpu import NoSlice, TpuSlice
+from orchestrator.client.ahead import compiled
 from orchestrator.client.errors import NotExpressible
 from orchestrator.client.pace import pace, price
 from orchestrator.client.plan import decide, trainer
-from orchestrator.client.progress import Say
-from orchestrator.client.targets import machine
+from orchestrator.client.progress import Say, quiet
+from orchestrator.client.targets import layout, machine
 
 if TYPE_CHECKING:
     from backends.plan import Plan
     from backends.recipe.flat import Flat
     from backends.recipe.schema import Recipe
-    from backends.target import Target
     from orchestrator.client.plan import PlannedJob
 
 READ = 64 * 2**20
 """Bytes up to which a file's rows are counted."""
 
 
-def fit(recipe: Recipe, *, to: str | None = None, on: str | None = None, accept: Sequence[str] = ()) -> Fit:
-    """What a recipe takes of a target's devices, and for how long. No host is asked, and nothing is written.
+def fit(
+    recipe: Recipe,
+    *,
+    to: str | None = None,
+    on: str | None = None,
+    accept: Sequence[str] = (),
+    compiler: bool = True,
+    say: Say = quiet,
+) -> Fit:
+    """What a recipe takes of a target's devices, and for how long. No host is asked.
 
     Args:
         recipe: what to train.
         to: the trainer; None: the first that can express the recipe.
-        on: a target of clusters.yaml; None: a machine such as the recipe asks for.
+        on: a target of clusters.yaml, or a TPU slice by its name, such as `v5e-16`, all of which the recipe then has; None: a machine
+            such as the recipe asks for.
         accept: leaves that may be lost, by name.
+        compiler: for a TPU slice the trainer's own compiler is asked, where it can be: that takes minutes, and the answer is kept.
+            False: only an answer that was kept before counts.
+        say: is told of what takes long.
 
     Raises:
         NotExpressible: no trainer asked can honour the recipe.
         NotFound, Ambiguous, InvalidRequest: as `plan`.
     """
-    where = machine(on, recipe)
+    recipe, where = _where(recipe, on)
     decided = decide(recipe, where, to, accept)
-    found = memory_fit(recipe, decided, where)
+    found = memory_fit(recipe, decided, where, compiler=compiler, say=say)
     return found._replace(pace=pace(recipe.flat(), found, where), price=price(where.name))
 
 
-def memory_fit(recipe: Recipe, decided: Plan, where: Target) -> Fit:
-    """What a plan takes of a target, without what is known of its time."""
+def _where(recipe: Recipe, on: str | None) -> tuple[Recipe, Target]:
+    """The target; a slice that clusters.yaml does not name is taken as it is sold, and the recipe has all of it."""
+    try:
+        sold = TpuSlice.named(on) if on and on not in layout().candidates else None
+    except NoSlice:
+        sold = None
+    if sold is None:
+        return recipe, machine(on, recipe)
+    resources = recipe.resources.replace(devices=sold.host_devices, hosts=sold.hosts)
+    where = Target(sold.name, "tpu", sold.host_devices, sold.device_gib, hosts=sold.hosts, slice=sold.name)
+    return recipe.replace(resources=resources), where
+
+
+def memory_fit(recipe: Recipe, decided: Plan, where: Target, *, compiler: bool = False, say: Say = quiet) -> Fit:
+    """What a plan takes of a target, without what is known of its time. See `fit`."""
     flat, count = recipe.flat(), decided.devices * decided.hosts
     training, parts, unknown = _asked(flat, decided, where)
     memory = where.memory_gib or flat["resources.memory_gib"]
@@ -59,18 +87,19 @@ def memory_fit(recipe: Recipe, decided: Plan, where: Target) -> Fit:
     if training and parts and footprint and memory and parts.total > memory * GIB:
         more, devices = remedies(training, footprint, memory * GIB), devices_for(training, footprint, memory * GIB)
         smaller = smaller_that_fits(training, footprint, memory * GIB, decided.retry.get("micros", ()))
-    return Fit(
+    found = Fit(
         decided.backend, where.name, training, parts, unknown, memory, steps, tokens, None, None, more, devices, count, smaller
     )
+    return found._replace(compiled=compiled(flat, decided, where, ask=compiler, say=say))
 
 
 def _asked(flat: Flat, decided: Plan, where: Target) -> tuple[Training | None, Parts | None, str]:
     footprint = trainer(decided.backend).memory
-    if footprint is None:
-        return None, None, f"nothing was measured of {decided.backend}"
     training = None
     try:
-        training = training_of(flat, sizes_of(flat), footprint, where.accelerator)
+        training = training_of(flat, sizes_of(flat), footprint or Footprint({}, {}), where.accelerator)
+        if footprint is None:
+            return training, None, f"nothing was measured of {decided.backend}"
         return training, estimate(training, footprint), ""
     except Unknown as error:
         return training, None, str(error)
@@ -108,6 +137,8 @@ def check_fit(recipe: Recipe, job: PlannedJob, *, require: bool, say: Say) -> No
             say(f"{found.target}: {smaller_text(found)}")
         elif found.fits is False and require:
             raise NotExpressible(f"target {found.target}", f"does not hold this training (--fit=require)\n\n{fit_text(found)}")
+        elif found.compiled and found.compiled.over:
+            say(f"warning: the compiler says that this does not fit into {found.target}; `tune fit` has its words")
         elif found.fits is False and found.parts:
             needs = f"{found.parts.total / GIB:,.1f} GiB of a device that has {found.memory_gib:g}"
             say(f"warning: this takes about {needs} on {found.target}; `tune fit` has the parts and what would help")

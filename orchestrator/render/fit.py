@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from backends.memory.estimate import GIB
-from orchestrator.render.text import duration, number, table
+from orchestrator.render.text import clean, duration, number, table
 
 if TYPE_CHECKING:
+    from backends.memory.ahead import Compiled
     from backends.memory.training import Remedy
     from backends.memory.verdict import Fit
 
@@ -41,18 +42,36 @@ def _head(found: Fit) -> str:
 
 
 def _memory(found: Fit) -> Iterator[str]:
+    if found.compiled:
+        yield _compiled(found.compiled, found)
     if found.parts is None:
-        yield f"memory: not estimated; {found.unknown}"
+        yield "" if found.compiled else f"memory: not estimated; {found.unknown}"
         return
     rows = [(name, f"{size / GIB:.2f}", MEANT[name]) for name, size in found.parts._asdict().items() if size]
-    rows.append(("in all", f"{found.parts.total / GIB:.2f}", ""))
+    rows.append(("in all", f"{found.parts.total / GIB:.2f}", "by arithmetic" if found.compiled else ""))
     yield table(("MEMORY OF A DEVICE", "GiB", ""), rows, right=("GiB",))
+    if found.compiled:
+        return
     if found.memory_gib is None:
         yield f"nothing is known of the memory of {found.target}: `memory_gib` in clusters.yaml, or --set resources.memory_gib=N"
     else:
         yield f"{'fits into' if found.fits else 'does not fit into'} {found.memory_gib:g} GiB"
     if found.smaller:
         yield smaller_text(found)
+
+
+def _compiled(told: Compiled, found: Fit) -> str:
+    """The compiler's figures, or its own words."""
+    if told.over:
+        return f"does not fit into {found.memory_gib:g} GiB, the compiler says: {clean(told.over)}"
+    parts = {
+        "weights, optimizer, rows": told.arguments,
+        "all else": told.temporary,
+        "results": told.outputs,
+        "the program": told.code,
+    }
+    sizes = ", ".join(f"{name} {size / GIB:.2f}" for name, size in parts.items() if size >= 0.005 * GIB)
+    return f"fits into {found.memory_gib:g} GiB: {told.total / GIB:.2f} GiB of a device by the compiler ({sizes})"
 
 
 def smaller_text(found: Fit) -> str:
@@ -107,6 +126,8 @@ def fit_json(found: Fit) -> dict[str, object]:
         "memory_gib": found.memory_gib,
         "needs_gib": found.parts and round(found.parts.total / GIB, 3),
         "parts_gib": found.parts and {name: round(size / GIB, 3) for name, size in found.parts._asdict().items()},
+        "compiler_gib": found.compiled and (None if found.compiled.over else round(found.compiled.total / GIB, 3)),
+        "compiler_says": (found.compiled and found.compiled.over) or None,
         "unknown": found.unknown or None,
         "steps": found.steps,
         "tokens": found.tokens,

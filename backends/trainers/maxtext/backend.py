@@ -35,6 +35,7 @@ from backends.mapping.rows import (
 from backends.metrics import Point
 from backends.plan import HEAD, PORT, RANK, Step
 from backends.records import replace
+from backends.trainers.maxtext.ahead import question
 from backends.trainers.maxtext.around import around
 from backends.trainers.maxtext.data import JOB, batch, native, shared
 from backends.trainers.maxtext.method import (
@@ -348,4 +349,5 @@ MAXTEXT = Backend(
     python="3.12",
     accelerators=("cpu", "cuda", "tpu"),
     resumes_smaller=True,
+    ahead=question,
 )

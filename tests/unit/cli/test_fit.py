@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from backends.plan import WRITTEN_RECIPE, File
+from backends.bundle import LOCKS
+from backends.plan import WRITTEN_RECIPE, Environment, File
+from orchestrator.agent.provision import address
 from orchestrator.home import Home
 from orchestrator.store import NewJob, open_store
 from orchestrator.store.requests import JobRequest
@@ -168,3 +170,91 @@ def test_time_by_arithmetic_where_no_run_is_known(tune, home, big):
     assert "time: about 2" in tune(*words).stdout
     keep_facts(home, [{**devices[0], "name": "an unheard-of one"}])
     assert tune.json(*words)["hours"] is None
+
+
+TPU = """
+version: 1
+name: small
+model: {id: meta-llama/Llama-3.2-1B}
+data: {train: rows.jsonl, format: text, max_length: 1000}
+train: {steps: 100, batch: {global: 16}, precision: bf16}
+optim: {lr: 1e-5}
+resources: {accelerator: tpu}
+"""
+SAID = {"arguments": 3 << 30, "temporary": 2 << 30, "outputs": 0, "code": 1 << 20}
+
+
+@pytest.fixture
+def slices(tune, home):
+    """A recipe for MaxText, and what stands in for its environment for TPUs: it notes what it is asked, and says what is put there."""
+    (tune.cwd / "rows.jsonl").write_text('{"text": "a"}\n')
+    (tune.cwd / "small.yaml").write_text(TPU)
+    for folder in ("envs", "cache"):  # links to those that all tests share
+        (home / folder).unlink()
+    env = address(Home(home).make().envs, Environment("maxtext", "3.12", LOCKS["maxtext-tpu"], "tpu"))
+    (env / "bin").mkdir(parents=True)
+    (env / ".ready").touch()
+    said, asked = tune.cwd / "said", tune.cwd / "asked"
+    python = env / "bin/python"
+    python.write_text(
+        f"#!/bin/sh\ncat memory.json >> {asked}; echo >> {asked}\necho a line of the log\ncat {said}\n[ -s {said} ]\n"
+    )
+    python.chmod(0o755)
+
+    def say(document):
+        said.write_text(json.dumps(document) if document else "")
+        return lambda: [json.loads(line) for line in asked.read_text().splitlines()] if asked.exists() else []
+
+    return say
+
+
+SLICE = ("fit", "small.yaml", "--to", "maxtext", "--on", "v5e-16")
+
+
+def test_a_compiler_is_asked_once_about_a_slice(tune, slices):
+    """A slice by its name, which clusters.yaml does not have: the recipe gets all of it, the compiler is told shape, topology and padded rows, and
+    its answer is kept for the next time; another micro-batch is another question.
+    """
+    asked = slices(SAID)
+    told = tune(*SLICE)
+    assert "asking the compiler for v5e-16: that takes minutes" in told.stderr
+    assert "fits into 16 GiB: 5.00 GiB of a device by the compiler (weights, optimizer, rows 3.00, all else 2.00)" in told.stdout
+    found = tune.json(*SLICE)
+    assert (found["fits"], found["compiler_gib"], found["compiler_says"]) == (True, 5.001, None)
+    [question] = asked()
+    assert (question["topology"], question["kind"], question["length"]) == ("v5e-16", "sft", 1024)
+    assert question["shape"]["vocab"] == 128256
+    assert (found["measured"], "197 TFLOP/s of a device of v5e-16" in found["told_from"]) == (False, True)
+    tune(*SLICE, "--set", "train.batch.global=32")
+    assert len(asked()) == 2
+
+
+def test_a_compiler_that_says_no(tune, home, slices):
+    """Exit code 1 with its words; with the answer kept, a submission to such a slice is told, or refused."""
+    slices({"over": "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 25.45G of 15.75G hbm.\x1b[31m"})
+    told = tune(*SLICE, code=1)
+    assert "does not fit into 16 GiB, the compiler says: RESOURCE_EXHAUSTED: Ran out of memory" in told.stdout
+    assert "\x1b" not in told.stdout
+    found = tune.json(*SLICE, code=1)
+    assert (found["fits"], found["compiler_gib"]) == (False, None)
+    assert "25.45G of 15.75G" in found["compiler_says"]
+    hosts = "[10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5]"
+    (tune.cwd / "clusters.yaml").write_text(
+        f"version: 1\ntargets: {{mine: {{kind: tpu, type: v5e-16, hosts: {hosts}, user: anna}}}}\n"
+    )
+    submit = ("submit", *SLICE[1:4], "--on", "mine", "--dry-run", "--set", "resources.hosts=4", "--set", "resources.devices=4")
+    assert "the compiler says that this does not fit into mine" in tune(*submit).stderr
+    assert "25.45G of 15.75G" in tune(*submit, "--fit", "require", code=3).stderr
+
+
+def test_a_compiler_that_is_not_asked(tune, slices):
+    """With --no-compiler, for a training by Tunix, and where it ends with an error: it is said, and nothing is kept."""
+    asked = slices(None)
+    assert tune.json(*SLICE, "--no-compiler")["fits"] is None
+    assert tune.json(*SLICE[:4], "--on", "v5e-4", "--set", "method.adapter=lora")["compiler_gib"] is None
+    assert "this is trained by Tunix's" in tune(*SLICE[:4], "--on", "v5e-4", "--set", "method.adapter=lora").stderr
+    assert asked() == []
+    assert "the compiler for v5e-16 gave no answer: exit code 1" in tune(*SLICE).stderr
+    slices({"arguments": -1})
+    assert "gave no answer: should be bytes of" in tune(*SLICE).stderr
+    assert len(asked()) == 2

@@ -80,7 +80,7 @@ def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, acce
 def _strategy(word: str, devices: int, accelerator: str) -> str:
     if devices == 1:
         return "one"
-    return word if word != "auto" else "fsdp" if accelerator == "cuda" else "ddp"
+    return word if word != "auto" else "ddp" if accelerator == "cpu" else "fsdp"
 
 
 class Remedy(NamedTuple):

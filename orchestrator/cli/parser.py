@@ -78,8 +78,9 @@ def _compiling(commands: Any) -> None:
     _recipe(submit)
     submit.add_argument("--id", metavar="ID", help="id of the job; the same id submitted twice runs once (default: a new one)")
     _submitted(submit)
-    about = "warn if a device does not hold the training (default), refuse it, or do not look"
-    submit.add_argument("--fit", choices=("warn", "require", "off"), default="warn", help=about)
+    submit.add_argument(
+        "--fit", choices=("warn", "require", "off"), default="warn", help="if a device does not hold the training"
+    )
     add_waiting(submit)
     submit.add_argument("--follow", action="store_true", help="show progress until the job ends; exit code 0 if it SUCCEEDED")
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every setting, and every file in full")
@@ -89,8 +90,8 @@ def _compiling(commands: Any) -> None:
     fit = _command(commands, "fit", "fit", "tell whether a training fits, how long it takes and what it costs")
     _recipe(fit, on="")
     fit.add_argument("--to", metavar="A,B", help="trainers: the first that supports the recipe (default: of all)")
-    fit.add_argument("--no-compiler", action="store_true", help="for a TPU slice: do not ask the trainer's compiler")
-    fit.add_argument("--json", action="store_true", help="print one JSON document")
+    for flag, about in (("no-compiler", "on a TPU slice, do not ask the compiler"), ("json", "print one JSON document")):
+        fit.add_argument(f"--{flag}", action="store_true", help=about)
     translate = _command(
         commands, "translate", "translate", "convert a recipe to trainers' own configs and commands, with a translation report"
     )

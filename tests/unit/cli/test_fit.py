@@ -218,6 +218,7 @@ def test_a_compiler_is_asked_once_about_a_slice(tune, slices):
     asked = slices(SAID)
     told = tune(*SLICE)
     assert "asking the compiler for v5e-16: that takes minutes" in told.stderr
+    assert "maxtext on v5e-16, 16 devices (fsdp)" in told.stdout
     assert "fits into 16 GiB: 5.00 GiB of a device by the compiler (weights, optimizer, rows 3.00, all else 2.00)" in told.stdout
     found = tune.json(*SLICE)
     assert (found["fits"], found["compiler_gib"], found["compiler_says"]) == (True, 5.001, None)

@@ -78,9 +78,7 @@ def _compiling(commands: Any) -> None:
     _recipe(submit)
     submit.add_argument("--id", metavar="ID", help="id of the job; the same id submitted twice runs once (default: a new one)")
     _submitted(submit)
-    submit.add_argument(
-        "--fit", choices=("warn", "require", "off"), default="warn", help="if a device does not hold the training"
-    )
+    submit.add_argument("--fit", choices=("warn", "require", "off"), default="warn", help="if a device does not hold it")
     add_waiting(submit)
     submit.add_argument("--follow", action="store_true", help="show progress until the job ends; exit code 0 if it SUCCEEDED")
     submit.add_argument("--verbose", action="store_true", help="with --dry-run: every setting, and every file in full")

@@ -91,8 +91,14 @@ class Hub(BaseHTTPRequestHandler):
         ]
 
     def tree(self, name, below):
-        """The files of a folder: all below it, which asked for or not does no harm."""
-        self.json([each for each in self.entries(name) if each["path"].startswith(f"{below}/" * bool(below))])
+        """What lies in a folder, and below it where that is asked for."""
+        start = f"{below}/" * bool(below)
+        files = [each for each in self.entries(name) if each["path"].startswith(start)]
+        if "recursive=true" not in self.path.lower():
+            deeper = {each["path"][len(start) :].partition("/")[0] for each in files if "/" in each["path"][len(start) :]}
+            folders = [{"type": "directory", "path": f"{start}{name}", "oid": "0" * 40} for name in sorted(deeper)]
+            files = [*folders, *(each for each in files if "/" not in each["path"][len(start) :])]
+        self.json(files)
 
     def file(self, name, file):
         """One file."""

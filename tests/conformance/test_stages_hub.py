@@ -13,8 +13,8 @@ pytestmark = [pytest.mark.trainer, pytest.mark.timeout(1800)]
 
 SETS = {"bio": 12, "chem": 7, "cyber": 10}
 """WMDP's sets, and how many rows each has here."""
-CARD = "---\nconfigs:\n" + "".join(
-    f"- config_name: wmdp-{name}\n  data_files:\n  - split: test\n    path: wmdp-{name}/test-*\n" for name in SETS
+CARD = "---\nconfigs:\n{}---\n".format(
+    "".join(f"- config_name: wmdp-{name}\n  data_files:\n  - split: test\n    path: wmdp-{name}/test-*\n" for name in SETS)
 )
 PARQUET = """
 import json, sys

@@ -18,7 +18,7 @@ LOST = ("--set", "eval.every=5", "--set", "data.eval=data/quickstart.jsonl")
         (("--help",), 0, "a translation report"),
         (("status", "--help"), 0, "refresh until Ctrl-C"),
         (("status", "--help"), 0, "id, prefix of an id, recipe name, or latest"),
-        (("submit", "--help"), 0, "override a setting: --set optim.lr=3e-4"),
+        (("submit", "--help"), 0, "override a setting: optim.lr=3e-4, or SECTION=null"),
         (("submit", "--help"), 0, "run without this setting where the trainer does not support it"),
         (("import", "--help"), 0, "fail on keys with no recipe equivalent (exit code 3)"),
         (("cancel", "--help"), 0, "* matches any text"),

@@ -23,7 +23,7 @@ from backends.mapping.rows import (
     everywhere,
     same,
 )
-from backends.mapping.schedule import warmup_steps
+from backends.mapping.schedule import rates, warmup_steps
 
 ARGUMENTS = HF + "training_args.py"
 
@@ -175,13 +175,7 @@ def schedule(see: str) -> tuple[Row, ...]:
         return (ABSENT, share) if count is None else (count, ABSENT)
 
     return (
-        couple(
-            ("optim.lr", "optim.min_lr"),
-            ("learning_rate", f"{at}min_ratio"),
-            lambda lr, low, _: (lr, low / lr),
-            lambda lr, ratio, _: (lr, lr * ratio),
-            why="the schedule's factor ends at min_lr / lr",
-        ),
+        rates("learning_rate", f"{at}min_ratio"),
         couple(("optim.betas",), ("adam_beta1", "adam_beta2"), lambda v, _: tuple(v), lambda *v: ([v[0], v[1]],), status="same"),
         same("optim.eps", "adam_epsilon"),
         same("optim.weight_decay", "weight_decay"),

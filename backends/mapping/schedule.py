@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from backends.mapping.rows import Row, couple
+
 
 def rate(step: int, steps: int, *, lr: float, schedule: str, warmup: int, min_lr: float) -> float:
     """Learning rate that optimizer step `step` (from 1) of `steps` uses."""
@@ -27,3 +29,14 @@ def warmup_steps(steps: int | None, count: int | None, share: float | None) -> i
     if share is None or share == 0:
         return count or 0
     return None if steps is None else share_of(steps, share)
+
+
+def rates(largest: str, share: str) -> Row:
+    """The rate after the warm-up, and the smallest as a share of it: by their native keys."""
+    return couple(
+        ("optim.lr", "optim.min_lr"),
+        (largest, share),
+        lambda lr, low, _: (lr, low / lr),
+        lambda lr, part, _: (lr, lr * part),
+        why="the schedule's factor ends at min_lr / lr",
+    )

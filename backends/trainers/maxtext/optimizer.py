@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backends.mapping.rows import Context, Row, Unsupported, Value, Values, const, couple, handled_by_us, same
+from backends.mapping.schedule import rates
 from backends.trainers.maxtext.data import JOB
 from backends.trainers.maxtext.method import SEE
 
@@ -43,13 +44,7 @@ def optimizer() -> tuple[Row, ...]:
     return (
         _name(),
         handled_by_us("optim.fused", "XLA compiles the whole step"),
-        couple(
-            ("optim.lr", "optim.min_lr"),
-            ("learning_rate", "learning_rate_final_fraction"),
-            lambda lr, low, _: (lr, low / lr),
-            lambda lr, share, _: (lr, lr * share),
-            why="schedules end at a share of the rate",
-        ),
+        rates("learning_rate", "learning_rate_final_fraction"),
         couple(
             ("optim.betas",),
             ("adam_b1", "adam_b2"),

@@ -110,14 +110,18 @@ class OptimizerSteps:
             self.grad_norm = gradient_norm(optimizer)
 
 
+def gradients(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Those that a step is made of."""
+    return [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+
+
 def gradient_norm(optimizer: torch.optim.Optimizer) -> float:
     """Norm of all gradients that a step is made of. Of weights that FSDP2 splits over processes it is that of the whole, and all
     processes have to ask; of other splits it is wrong.
     """
     import torch
 
-    slopes = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(slopes)
+    norm = torch.nn.utils.get_total_norm(gradients(optimizer))
     whole = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     scale = getattr(optimizer, "grad_scale", None)  # a fused optimizer takes the loss scale of fp16 away itself
     return float(whole) / (1.0 if scale is None else float(scale))

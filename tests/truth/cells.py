@@ -101,8 +101,6 @@ it is not NF4, whose weights are torchao's to the bit. Against plain PyTorch in 
 float32 3.4e-6: two such roundings, 3e-5 is more than four standard deviations of their difference. The same where embeddings learn beside
 an adapter, and the first gradient is 18: TRL and plain PyTorch in float32 are both 4.3e-6 from float64.
 """
-UNTOLD = {"grad_norm": float("inf")}
-"""torchtune's DPO of all weights takes the gradient's norm and does not log it (recipes/full_dpo_distributed.py, 0.6.1)."""
 ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth")
 WHOLE = ("litgpt", "torchtune", "axolotl", "trl", "unsloth")
 """Trainers that train modules whole beside adapters."""
@@ -140,7 +138,7 @@ MORE = [
     *(Cell("axolotl", kind, "dora") for kind in ("sft", "dpo")),
     Cell("unsloth", "sft", "dora"),
     *(Cell("axolotl", kind, "qlora", unlike=MIDDLES) for kind in ("sft", "dpo")),
-    Cell("torchtune", "dpo", unlike=UNTOLD),
+    Cell("torchtune", "dpo"),
     *(Cell("torchtune", "dpo", "lora", micro=micro) for micro in (1, 4)),
     Cell("torchtune", "dpo", "lora", devices=2),
     *(Cell("torchtune", kind, "dora") for kind in ("sft", "dpo")),

@@ -13,6 +13,10 @@ _BOTH = 0.1
 """Of `epsilon` and `kl_coeff`, where a config does not say them."""
 
 
+CLIP = ImportRow(("clip_grad_norm",), lambda norm: {} if norm in (ABSENT, None, "inf") else {"train.grad_clip": number(norm)})
+"""Of recipes whose own key the rows do not write."""
+
+
 def grpo() -> tuple[ImportRow, ...]:
     """Answers, their scores, and the loss."""
     return (
@@ -26,7 +30,7 @@ def grpo() -> tuple[ImportRow, ...]:
         ImportRow(
             ("loss.epsilon",), lambda n: {f"{_AT}clip": _BOTH if n in (ABSENT, None) else number(n)}, "0.1 where it is not said"
         ),
-        ImportRow(("clip_grad_norm",), lambda n: {} if n in (ABSENT, None) else {"train.grad_clip": number(n)}),
+        CLIP,
         ImportRow(("num_steps",), _steps, "steps end the run"),
     )
 

@@ -11,7 +11,7 @@ from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.models import MODELS
 from backends.recipe.paths import is_path
 from backends.trainers.torchtune.import_data import KEYS, data
-from backends.trainers.torchtune.import_grpo import grpo
+from backends.trainers.torchtune.import_grpo import CLIP, grpo
 
 _NATIVE = "native.torchtune."
 
@@ -160,6 +160,7 @@ def _method(variant: Variant) -> tuple[ImportRow, ...]:
     return (
         *(_lora() if variant.lora else ()),
         *(grpo() if variant.kind == "grpo" else ()),
+        *((CLIP,) if variant.kind == "dpo" and not variant.lora else ()),
         ImportRow(("loss._component_",), lambda path: {} if variant.kind == "grpo" else _loss(path), "the method's own loss"),
         ImportRow(("model.quantize_base",), _quantized(variant), "method.adapter"),
         ImportRow(("model.use_dora",), lambda _: {}, "method.adapter"),

@@ -292,7 +292,6 @@ def _dpo(variant: Variant) -> tuple[Row, ...]:
             "mean over the pairs of the global batch; one process would log the rewards of a step's last micro-batch",
             see,
         ),
-        const("lr_scheduler.grad_norm", True, "torchtune's DPO of adapters does not clip, and logs no gradient norm", see),
     )
 
 

@@ -20,7 +20,7 @@ from backends.mapping.rows import (
     everywhere,
     same,
 )
-from backends.mapping.schedule import warmup_steps
+from backends.mapping.schedule import rates, warmup_steps
 from backends.report import Kind
 from backends.trainers.torchtune.method import RECIPES, SEE, learns
 
@@ -132,17 +132,22 @@ def _memory(variant: Variant) -> Row:
     return couple(("train.activation_checkpointing", "train.offload"), keys, to, lambda *v: v[:2], status="same")
 
 
-def _clip(variant: Variant) -> Row:
-    if learns(variant) == "dpo" and variant.lora:
-        return cannot("train.grad_clip", "torchtune's DPO of adapters does not clip", see=RECIPES + "lora_dpo_distributed.py")
-    return couple(
+def _clip(variant: Variant) -> tuple[Row, ...]:
+    """By the recipe; before the optimizer's step in DPO, whose recipes do not log the norm: that of all weights clips, the others do not."""
+    ours, key, see = learns(variant) == "dpo", "clip_grad_norm", _FULL
+    why = "unset is inf: nothing is clipped, and the norm is logged"
+    if ours:
+        key, see = f"lr_scheduler.{key}", RECIPES + ("lora_dpo_distributed.py" if variant.lora else "full_dpo_distributed.py")
+        why += f", by tune_torchtune.schedule: torchtune's DPO of {'adapters does neither' if variant.lora else 'all weights does not log it'}"
+    row = couple(
         ("train.grad_clip",),
-        ("clip_grad_norm",),
+        (key,),
         lambda norm, _: ("inf" if norm is None else norm,),
         lambda norm, _: (None if norm in (None, "inf") else norm,),
-        why="unset is inf: nothing is clipped, and the norm is logged",
-        see=_FULL,
+        why=why,
+        see=see,
     )
+    return (row, const("clip_grad_norm", None, f"by {key}", see)) if ours and not variant.lora else (row,)
 
 
 def _noise(variant: Variant) -> Row:
@@ -167,7 +172,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
             see=_FULL,
         ),
         everywhere("train.seed", "seed", *shared, *(("lora.json:seed",) if variant.lora else ())),
-        _clip(variant),
+        *_clip(variant),
         _noise(variant),
         _memory(variant),
         cannot(
@@ -178,13 +183,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
         ),
         default_for_null("train.compile", "compile", lambda context: context.accelerator == "cuda", "on for CUDA"),
         _optimizer(),
-        couple(
-            ("optim.lr", "optim.min_lr"),
-            ("optimizer.lr", "lr_scheduler.min_ratio"),
-            lambda lr, low, _: (lr, low / lr),
-            lambda lr, ratio, _: (lr, lr * ratio),
-            why="the schedule's factor ends at min_lr / lr",
-        ),
+        rates("optimizer.lr", "lr_scheduler.min_ratio"),
         same("optim.weight_decay", "optimizer.weight_decay"),
         *_schedule(),
     )

@@ -29,7 +29,7 @@ from torchtune.modules.low_precision import FrozenNF4Linear
 from torchtune.modules.peft import DoRALinear, LoRALinear
 from tune_shared import adamw
 from tune_torchtune_checkpoint import checkpointer, read, restore_random
-from tune_torchtune_log import log, norms_of
+from tune_torchtune_log import clip, log
 from tune_torchtune_rows import PadOnly, pairs, rows
 
 if TYPE_CHECKING:
@@ -62,20 +62,20 @@ def schedule(
     warmup_steps: int = 0,
     warmup_share: float | None = None,
     min_ratio: float = 0.0,
-    grad_norm: bool = False,
+    clip_grad_norm: float | str | None = None,
 ) -> LambdaLR:
     """constant, linear or cosine after a linear warm-up; the recipe supplies the first three arguments.
 
     Optimizer step k (from 1) runs with the factor f(k - 1): f(s) = s/W for s < W; from there down to `min_ratio` over the
     other N - W steps, or 1 throughout for `constant`. `warmup_share` gives W as a share of N, rounded up; it replaces
     `warmup_steps`. Where an attempt goes on, some recipes forget the steps behind it (recipes/lora_finetune_single_device.py).
-    `grad_norm`: log the gradient's norm, for a recipe that knows no `clip_grad_norm`.
+    `clip_grad_norm`: the largest norm of the gradient, or inf; it is logged as it was before, for a recipe that does not log it.
     """
     restore_random()  # this component is the last that a recipe sets up
     if kind not in ("constant", "linear", "cosine"):
         raise ValueError(f"lr_scheduler.kind: should be constant, linear or cosine, got {kind!r}")
-    if grad_norm:
-        norms_of(optimizer)
+    if clip_grad_norm is not None:
+        clip(optimizer, float(clip_grad_norm))
     # round: 0.07 * 100 is a little more than 7 in binary, and must not become 8
     warm = warmup_steps if warmup_share is None else math.ceil(round(warmup_share * num_training_steps, 9))
 

@@ -31,16 +31,20 @@ _NAMES = {
 """torchtune's name of a metric -> tune's, for the services."""
 
 _NORMS: list[float] = []
-"""Of the last step's gradient, where `norms_of` was called."""
+"""Of the last step's gradient before clipping, where `clip` was called."""
 
 
-def norms_of(optimizer: torch.optim.Optimizer) -> None:
-    """Have the gradient's norm of each step of this optimizer in the log. Each process has to call it."""
+def clip(optimizer: torch.optim.Optimizer, largest: float) -> None:
+    """Clip the gradient of each step of this optimizer to a norm, and have the norm before that in the log. Each process has to call it."""
 
-    def note(*_: Any) -> None:
-        _NORMS[:] = [tune_shared.gradient_norm(optimizer)]
+    def before(*_: Any) -> None:
+        norm = tune_shared.gradient_norm(optimizer)
+        _NORMS[:] = [norm]
+        if norm > largest:
+            for slope in tune_shared.gradients(optimizer):
+                slope.mul_(largest / norm)
 
-    optimizer.register_step_pre_hook(note)
+    optimizer.register_step_pre_hook(before)
 
 
 class _Log:

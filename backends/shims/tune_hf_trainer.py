@@ -66,6 +66,7 @@ class Exact:
         settings.use_liger_kernel = self.wish.get("liger", False) and self.wish["dtype"] == "bfloat16"
         super().__init__(*args, **kw)
         self._check_strategy()
+        self._leave_router()
         if self.wish["start"]:
             _preset(self.model, self.wish["start"])
         if whole := self.wish.get("train_fully"):
@@ -93,6 +94,14 @@ class Exact:
         due = {"one": "whole", "ddp": "whole"}.get(self.wish["strategy"], self.wish["strategy"][:4])
         if has != due:
             raise RuntimeError(f"resources.strategy: {self.wish['strategy']} is wanted, but the model would be trained {has}")
+
+    def _leave_router(self) -> None:
+        """A mixture trains without the loss of its router unless a key asks for it. What is given labels, and TRL's ORPO and SimPO, would take
+        it from the model's config.json (`output_router_logits`).
+        """
+        config = self.model.config.get_text_config()
+        if getattr(config, "output_router_logits", False) and not getattr(self.args, "router_aux_loss_coef", None):
+            config.output_router_logits = self.aux_loss_enabled = False
 
     def _load_from_checkpoint(self, *args: Any, **kw: Any) -> None:
         """PEFT makes float32 of adapters that it loads."""

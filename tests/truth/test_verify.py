@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from backends.compile import context_of, plan
+from backends.recipe.needs import has_effect
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
@@ -40,12 +41,18 @@ SETTINGS = {
     "orpo": {"beta": 0.6},
     "simpo": {"beta": 3.0, "margin": 0.8},
     "kto": {"beta": 0.6, "desirable": 1.5, "undesirable": 0.7},
+    "distill": {"ratio": 0.3},
 }
-FORMS = {"kto": "rated", "sft": "completion"}
+ADAPTED = {
+    "noisy": {"kind": "sft", "adapter": "lora", "lora": {"rank": 4, "alpha": 8.0, "train_fully": ["head", "norms"]}},
+    "distill": {"adapter": "dora", "lora": {"rank": 4, "alpha": 8.0}},
+}
+"""Cases with an adapter; the one of `noisy` is beside NEFTune's noise."""
+FORMS = {"kto": "rated", "sft": "completion", "noisy": "completion", "distill": "completion"}
 REFERENCE = "method.kind (the model that it is held near)"
 MISTAKES = [
     *(
-        (kind, f"method.preference.{name}", {"settings": {name: value * 2}})
+        (kind, f"method.{'distill' if kind == 'distill' else 'preference'}.{name}", {"settings": {name: value * 2}})
         for kind, s in SETTINGS.items()
         for name, value in s.items()
     ),
@@ -53,6 +60,10 @@ MISTAKES = [
     ("simpo", "method.preference.margin", {"settings": {"margin": 0.0}}),
     ("kto", "method.preference.desirable", {"settings": {"desirable": 1.0}}),
     ("kto", "method.preference.undesirable", {"settings": {"undesirable": 1.0}}),
+    ("distill", "method.distill.ratio", {"settings": {"ratio": 0.0}}),
+    *(("noisy", "method.lora.train_fully", {"adapter": {"whole": [word]}}) for word in ("head", "norms")),
+    *((kind, "method.lora.alpha", {"adapter": {"alpha": 4.0}}) for kind in ADAPTED),
+    *(("noisy", "train.neftune_alpha", {"neftune": change}) for change in (None, {"alpha": 10.0})),
     *((kind, REFERENCE, {"reference": "policy"}) for kind in ("dpo", "ipo", "kto")),
     *(
         (kind, leaf, change)
@@ -88,8 +99,13 @@ def rows(folder):
 def recipe(kind):
     """Flat leaves and context of a recipe of this kind."""
     form = FORMS.get(kind, "preference")
-    method = {"kind": kind, **({"preference": SETTINGS[kind]} if kind in SETTINGS else {})}
-    text = yaml.safe_dump({**RECIPE, "method": method, "data": {"train": f"./{form}.jsonl", "format": form, "max_length": 64}})
+    section = "distill" if kind == "distill" else "preference"
+    method = {"kind": kind, **({section: dict(SETTINGS[kind])} if kind in SETTINGS else {}), **ADAPTED.get(kind, {})}
+    if kind == "distill":
+        method["distill"]["teacher"] = "./teacher"
+    train = {**RECIPE["train"], **({"neftune_alpha": 5.0} if kind == "noisy" else {})}
+    data = {"train": f"./{form}.jsonl", "format": form, "max_length": 64}
+    text = yaml.safe_dump({**RECIPE, "train": train, "method": method, "data": data})
     made = parse(text, base="/x")
     return made, made.flat(), context_of(made.flat(), Target())
 
@@ -115,6 +131,8 @@ def folder(trainer_python, tmp_path_factory):
         assert done.returncode == 0, done.stderr
 
     call("tune_model.py", "model.json")
+    (work / "teacher.json").write_text(json.dumps({**json.loads(spec), "folder": "inputs/teacher", "seed": 6}))
+    call("tune_model.py", "teacher.json")
 
     def find(wish):
         (work / "truth.json").write_text(json.dumps(wish))
@@ -132,6 +150,7 @@ def found(folder):
     def find(kind):
         _, flat, context = recipe(kind)
         wish = wished(BACKENDS["axolotl"], flat, context)
+        assert wish["teacher"] in (None, "inputs/teacher")
         wish["data_spec"]["train"]["path"] = f"inputs/{FORMS.get(kind, 'preference')}.jsonl"
         own, wish["variant_steps"] = len(wish["variants"]), STEPS
         wish["variants"] += [{"leaf": leaf, "value": None, "change": change} for k, leaf, change in MISTAKES if k == kind]
@@ -159,7 +178,7 @@ def ran(figures):
     return Run("axolotl", plan(BACKENDS["axolotl"], made, Target()), job, points)
 
 
-@pytest.mark.parametrize("kind", [*SETTINGS, "sft"])
+@pytest.mark.parametrize("kind", [*SETTINGS, "sft", "noisy"])
 def test_the_same_training_passes(found, kind):
     """A run with plain PyTorch's own figures passes, and its detail says how far what is."""
     _, flat, context = recipe(kind)
@@ -180,3 +199,14 @@ def test_each_mistake_is_named(found, number):
     verdict = truth(ran(mistakes[number]), flat, context, text, LOSS["fp32"])
     assert verdict.outcome == "failed", verdict.detail
     assert verdict.detail.startswith(f"{leaf}: "), verdict.detail
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_no_setting_of_a_method_is_left_out(kind):
+    """Each number that a recipe may give for the method is among the mistakes."""
+    _, flat, _ = recipe(kind)
+    sections = ("method.preference.", "method.distill.")
+    own = {
+        leaf for leaf, value in flat.items() if leaf.startswith(sections) and isinstance(value, float) and has_effect(leaf, flat)
+    }
+    assert own == {leaf for case, leaf, _ in MISTAKES if case == kind and leaf.startswith(sections)}

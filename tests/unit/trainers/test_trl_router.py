@@ -65,3 +65,43 @@ def test_axolotls_trainers_of_preferences_have_none(trainer_python):
     done = subprocess.run([trainer_python("axolotl"), "-c", GIVEN], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout.splitlines()[-1]) == [0.0, 0.0, 0.0]
+
+
+ASKED = """
+import json, sys
+from types import SimpleNamespace
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+from tune_hf_trainer import Exact
+sizes = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "moe_intermediate_size": 16, "head_dim": 8}
+sizes |= {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2}
+ids, told = torch.arange(8)[None], []
+for args in ({}, {"router_aux_loss_coef": 0.0}, {"router_aux_loss_coef": 0.9}):
+    torch.manual_seed(0)
+    config = Qwen3MoeConfig(**sizes, output_router_logits=True, router_aux_loss_coef=0.9)
+    model = get_peft_model(Qwen3MoeForCausalLM(config), LoraConfig(r=2, target_modules=["q_proj"]))
+    trainer = SimpleNamespace(model=model, args=SimpleNamespace(**args), aux_loss_enabled=True)
+    Exact._leave_router(trainer)
+    with torch.no_grad():
+        plain = torch.nn.functional.cross_entropy(model(ids).logits[0, :-1].float(), ids[0, 1:])
+        told.append([trainer.aux_loss_enabled, (model(ids, labels=ids).loss - plain).item()])
+print(json.dumps(told))
+"""
+
+
+@pytest.mark.trainer
+@pytest.mark.parametrize("trainer", ["trl", pytest.param("axolotl", marks=pytest.mark.thorough)])
+def test_a_config_that_asks_for_the_routers_loss_is_not_heard(trainer_python, trainer):
+    """A base whose config.json asks for it (TRL's ORPO and SimPO, and whatever is given labels, would add it) is trained without, unless a key
+    of the trainer's asks too.
+    """
+    env = {**os.environ, "PYTHONPATH": str(BACKEND / "shims"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([trainer_python(trainer), "-c", ASKED], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    *without, asked = json.loads(done.stdout.splitlines()[-1])
+    for enabled, added in without:
+        assert not enabled
+        assert abs(added) < 1e-5
+    assert asked[0]
+    assert asked[1] > 0.1

@@ -58,12 +58,14 @@ def train(path: str) -> None:
     sequences = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * settings.world_size
     answers = settings.num_generations if wish["kind"] == "grpo" else 1
     rows, evaluated = tune_hf_rows.data_sets(wish["rows"], wish["kind"], taken=sequences, answers=answers)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model.model_name_or_path)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # ORPO's and CPO's rows are padded with it; Mistral has none
     trainer = tune_trl_trainers.TRAINERS[wish["kind"]](
         model=model.model_name_or_path,
         args=_with_model(settings, model),
         train_dataset=rows,
         eval_dataset=evaluated,
-        processing_class=transformers.AutoTokenizer.from_pretrained(model.model_name_or_path),
+        processing_class=tokenizer,
         peft_config=_peft(model, wish["kind"]),
         **({"reward_funcs": [_function(name) for name in script.reward_funcs]} if wish["kind"] == "grpo" else {}),
     )

@@ -219,9 +219,13 @@ def hangs(rules: Rules, now: float, last_news: float) -> str:
     """
     if rules.hang_minutes is None or now - last_news < rules.hang_minutes * 60:
         return ""
-    return (
-        f"no step and no line in the log for {(now - last_news) / 60:.0f} minutes (retry.hang_minutes is {rules.hang_minutes:g})"
-    )
+    minutes = (now - last_news) / 60
+    shown = round(minutes, 1) if minutes < SHORT else round(minutes)
+    return f"no step and no line in the log for {shown:g} minutes (retry.hang_minutes is {rules.hang_minutes:g})"
+
+
+SHORT = 10
+"""Minutes below which tenths are told."""
 
 
 def diverges(rules: Rules, above: int, points: Sequence[tuple[int, str, float]]) -> tuple[int, str]:

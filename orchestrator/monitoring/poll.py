@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -100,9 +101,31 @@ def _json(whole: Mapping[str, bytes], path: str) -> dict[str, Any] | None:
 
 
 def last_words(tail: bytes) -> str:
-    """The last line that looks like an error, or simply the last."""
-    lines = [
-        line.strip() for line in tail.decode("utf-8", "replace").splitlines() if line.strip() and not line.startswith("=== tune:")
-    ]
-    errors = [line for line in lines if line.split(":")[0].rstrip().endswith(("Error", "Exception", "error"))]
-    return (errors or lines or [""])[-1][:500]
+    """The last line that looks like an error, or simply the last; of several processes under torchrun those of the rank that failed first."""
+    text = tail.decode("utf-8", "replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("=== tune:")]
+    if found := _FIRST_TO_FAIL.search(text):
+        return _of_rank(found[1], found[2], found[3], lines)[:500]
+    return (_errors(lines) or lines or [""])[-1][:500]
+
+
+_FIRST_TO_FAIL = re.compile(
+    r"^Root Cause \(first observed failure\):\s.{0,300}?^\s*rank\s*: (\d+) .{0,100}?^\s*exitcode\s*: (-?\d+) \(pid: \d+\)(?: *\((\w+)\))?",
+    re.MULTILINE | re.DOTALL,
+)
+"""What torchrun says at its end (https://github.com/pytorch/pytorch/blob/v2.9.1/torch/distributed/elastic/multiprocessing/errors/__init__.py)."""
+
+
+def _of_rank(rank: str, code: str, signal: str | None, lines: Sequence[str]) -> str:
+    """What a rank said itself: torch puts `[rankN]:` before the lines of its traceback once the ranks know each other."""
+    if int(code) < 0:
+        return f"rank {rank} was ended by signal {code[1:]}" + (f" ({signal})" if signal else "")
+    mine = [line.partition(":")[2].removeprefix(" ") for line in lines if line.startswith(f"[rank{rank}]:")]
+    own = [line for line in mine if line and not line.startswith((" ", "[", "Traceback", "During handling", "The above"))]
+    others = [line for line in lines if not line.startswith(("torch.distributed.elastic", "[rank"))]
+    return f"rank {rank}: {(own or _errors(others) or [f'exit code {code}'])[-1]}"
+
+
+def _errors(lines: Sequence[str]) -> list[str]:
+    """Lines that look like the last of a traceback."""
+    return [line for line in lines if line.split(":")[0].rstrip().endswith(("Error", "Exception", "error"))]

@@ -12,6 +12,18 @@ LAUNCH = "launch"
 """Rows write what becomes a command, not a config key, under `launch:`."""
 
 
+BYTES = 2
+"""Of a frozen weight, in bf16."""
+SMALLEST = 16.0
+"""GiB of a device whose memory is not known."""
+
+
+def small_for_a_device(context: Context) -> bool:
+    """Whether frozen weights take at most a quarter of a device. Then several need not split a model of which only an adapter is trained."""
+    weights = (context.parameters or 0) * BYTES / 2**30
+    return 0 < weights <= (context.memory_gib or SMALLEST) / 4
+
+
 def identity() -> tuple[Row, ...]:
     """What belongs to the job, not to the trainer."""
     return (

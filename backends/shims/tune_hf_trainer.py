@@ -88,6 +88,13 @@ class Exact:
             self.witness.see(inputs["input_ids"].cpu(), inputs["labels"].cpu())
         return super().training_step(model, inputs, *args, **kw)
 
+    def _move_model_to_device(self, *args: Any, **kw: Any) -> None:
+        """FSDP places what it has split. Where evaluations are in bfloat16 alone (`bf16_full_eval`, which axolotl's `bf16: full` is),
+        transformers moves the model before that all the same (5.16, trainer.py, `train`), and on other ranks than the first it has no data.
+        """
+        if not self.is_fsdp_enabled:
+            super()._move_model_to_device(*args, **kw)
+
     def _check_strategy(self) -> None:
         """accelerate takes what it can have, and says nothing: a wish for zero3 may have become ddp."""
         has = "zero" if self.is_deepspeed_enabled else "fsdp" if self.is_fsdp_enabled else "whole"

@@ -85,7 +85,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *method.qat(variant),
         *(data.native(variant) if variant.native else data.shared()),
         *train.train(variant),
-        *resources(*hf.devices(_STRATEGIES, tuple(_NONE)[1:], _MANY, tensor=_TENSOR)),
+        *resources(*hf.devices(variant, _STRATEGIES, tuple(_NONE)[1:], _MANY, tensor=_TENSOR)),
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from backends.mapping.batch import batch_global
 from backends.mapping.data import DATA
-from backends.mapping.launch import LAUNCH, OFFLINE, no_trackers, resume, trackers
+from backends.mapping.launch import LAUNCH, OFFLINE, no_trackers, resume, small_for_a_device, trackers
 from backends.mapping.rows import (
     ABSENT,
     Context,
@@ -155,14 +155,7 @@ def _whole_model_each(variant: Variant, context: Context) -> bool:
     """Whether `auto` gives each of several devices the whole model."""
     if not variant.lora:
         return context.accelerator == "cpu" or context.tied
-    weights = (context.parameters or 0) * BYTES / 2**30
-    return 0 < weights <= (context.memory_gib or SMALLEST) / 4
-
-
-BYTES = 2
-"""Of a frozen weight, in bf16."""
-SMALLEST = 16.0
-"""GiB of a device whose memory is not known."""
+    return small_for_a_device(context)
 
 
 def _unshared(variant: Variant, word: str, context: Context, *, apart: bool) -> str:

@@ -61,7 +61,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *method.qat(),
         *train.data(shape),
         *train.train(shape),
-        *resources(*hf.devices(_STRATEGIES, tuple(_WHOLE), _MANY, tensor=_TENSOR)),
+        *resources(*hf.devices(variant, _STRATEGIES, tuple(_WHOLE), _MANY, tensor=_TENSOR)),
     )
 
 

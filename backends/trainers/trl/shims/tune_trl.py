@@ -71,7 +71,8 @@ def train(path: str) -> None:
     )
     trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
     trainer.save_model(settings.output_dir)
-    trainer.end()
+    if hasattr(trainer, "end"):  # since transformers 5.20 or so; what stands at the target may be older
+        trainer.end()
 
 
 def parsed(path: str, kind: str) -> tuple[Any, ModelConfig, ScriptArguments]:

@@ -84,8 +84,8 @@ _EVALUATE = {
     **{"dtype": "auto", "baseline": False, "gates": ["wmdp_bio.acc <= 0.30"]},
 }
 _SERVE = {
-    **{"engine": "auto", "port": None, "expose": False, "key_name": None, "adapters": True, "max_length": None},
-    **{"gguf": "auto", "prefix_cache": True, "check": 0, "dtype": "auto"},
+    **{"engine": "auto", "port": None, "expose": False, "key_name": None, "adapters": True, "replicas": 1},
+    **{"max_length": None, "gguf": "auto", "prefix_cache": True, "check": 0, "dtype": "auto"},
 }
 _PUSH = {"repo": "me/tiny", "what": "model", "private": True, "token_name": "HF_TOKEN", "branch": None}
 

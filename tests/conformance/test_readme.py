@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.trainer, pytest.mark.thorough]
 
 def blocks(kind):
     """Blocks of code of one kind, in their order."""
-    return re.findall(rf"^```{kind}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL) if name == kind]
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from backends.backend import Inexpressible
 from backends.compile import plan
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS
@@ -18,6 +17,16 @@ from backends.target import Target
 from orchestrator.monitoring.drift import drift
 
 REHEARSALS = sorted((Path(__file__).parents[2] / "recipes" / "rehearsal").glob("*.yaml"))
+WHOLE = ("method.adapter=none", "method.lora=null")
+ALSO = {
+    "lora": [
+        ("method.adapter=dora",),
+        ("data.pack=true", "train.batch.micro=4"),
+        WHOLE,
+    ],
+    "dpo": [("method.kind=ipo",), ("method.kind=simpo",), ("method.kind=orpo",), WHOLE, ("method.kind=orpo", *WHOLE)],
+}
+"""Rehearsal -> what is set over it, besides it as it is: other methods and adapters."""
 LOADS = """
 import os, sys
 sys.path.insert(0, sys.argv[1])
@@ -32,14 +41,12 @@ pytestmark = pytest.mark.trainer
 
 
 def planned():
-    """Recipe -> axolotl's plan, of the small recipes that it can express here."""
+    """Recipe -> axolotl's plan, of the small recipes and what they are with other settings."""
     out = {}
     for path in REHEARSALS:
-        wish = parse(path.read_text(), name=str(path), base=str(path.parent), trainers=BACKENDS)
-        try:
-            out[path.stem] = plan(BACKENDS["axolotl"], wish, Target())
-        except Inexpressible:
-            continue
+        for number, sets in enumerate([(), *ALSO.get(path.stem, ())]):
+            wish = parse(path.read_text(), name=str(path), base=str(path.parent), sets=sets, trainers=BACKENDS)
+            out[f"{path.stem}{number}"] = plan(BACKENDS["axolotl"], wish, Target())
     return out
 
 

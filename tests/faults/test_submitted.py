@@ -3,8 +3,15 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
+
+from backends.plan import Input
+from orchestrator.client.submit import enqueue
+
+from .conftest import shell_plan
+from .test_hosts import SSH, there
 
 RECIPE = """
 version: 1
@@ -53,7 +60,7 @@ def made(lab, id, attempt=1, name="made.txt"):
     return (lab.home.jobs / id / str(attempt) / "work" / name).read_text()
 
 
-@pytest.mark.parametrize(
+CHANGED = pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda rows: rows.write_text('{"text": "b"}\n'), "rows.jsonl was written again, and holds something else"),
@@ -62,6 +69,9 @@ def made(lab, id, attempt=1, name="made.txt"):
     ],
     ids=["edited", "longer", "removed"],
 )
+
+
+@CHANGED
 def test_an_input_that_changed_in_the_queue_fails_its_job(lab, queued, folder, change, words):
     """A job whose rows were edited, grown or removed while it waited does not begin, and its reason names the file and the way out."""
     queued("late")
@@ -71,6 +81,29 @@ def test_an_input_that_changed_in_the_queue_fails_its_job(lab, queued, folder, c
     assert (job.state, job.reason) == ("FAILED", "input_changed")
     assert words in job.detail and "submit it again" in job.detail
     assert not (lab.home.jobs / "late/1").exists()
+
+
+@CHANGED
+def test_an_input_for_a_host_that_changed(lab, hosts, folder, change, words):
+    """So it is with a job for a host over SSH: nothing is sent; with the input put back it is run again, and reads what was submitted."""
+    for name in ("tune", "go"):
+        hosts[0].run("rm", "-rf", f"/home/tunelab/{name}", user=True)
+    lab.submit("holder", "while [ ! -e ~/go ]; do sleep 0.05; done", where=[there(hosts[0])])
+    lab.wait("holder", SSH, state="RUNNING")
+    rows = folder / "rows.jsonl"
+    plan = replace(shell_plan("cat inputs/rows > made.txt", lab.training(1), steps=1), inputs=(Input("inputs/rows", str(rows)),))
+    enqueue(lab.home, "late", plan, [there(hosts[0])], {}, 0)
+    change(rows)
+    hosts[0].run("touch", "/home/tunelab/go", user=True)
+    job = lab.wait("late", SSH)
+    assert (job.state, job.reason) == ("FAILED", "input_changed"), job
+    assert words in job.detail
+    assert hosts[0].run("ls", "/home/tunelab/tune/jobs", user=True).split() == ["holder"]
+    rows.write_text(ROWS)
+    lab.tune("retry", "late")
+    job = lab.wait("late", SSH, until=lambda job: job.ended and job.attempt == 2)
+    assert job.state == "SUCCEEDED", job
+    assert hosts[0].run("cat", "/home/tunelab/tune/jobs/late/2/work/made.txt", user=True) == ROWS
 
 
 def test_an_input_that_was_only_touched_is_the_same(lab, queued, folder):

@@ -127,7 +127,7 @@ def _wait(connection: connection) -> None:
             raise psycopg2.OperationalError("no answer in time (connect_timeout)")
 
 
-extensions.set_wait_callback(_wait)
+extensions.set_wait_callback(_wait)  # of the whole process: whoever else uses psycopg2 there can wait, but not COPY
 
 
 def _execute(connection: connection, sql: str, values: Sequence[object] = ()) -> cursor:

@@ -274,6 +274,7 @@ def test_a_look_counts_for_a_while(host: Host, smi: Callable[[int, str], Path]) 
     asked = smi(0)
     for number in range(3):
         assert host.run(f"job{number}", ["true"], **card(0)).rc == 0
+        host.until(lambda: not leases_of(host))  # its supervisor lets go a moment after it has said how it ended
         aged(0.0)  # however long that took
     assert asked.read_text() == "x\n"
     assert host.run("places", ["true"], devices=(0,)).rc == 0

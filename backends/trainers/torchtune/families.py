@@ -39,4 +39,6 @@ def lacks(model: Mapping[str, Value]) -> str:
         return f"{RELEASE.named} lacks {_OPERATIONS.get(family, f'the family {family}')}"
     if rope and (family, rope) != ("llama", "llama3"):
         return f"{RELEASE.named} lacks the rotary embedding of {family} scaled by {rope}"
+    if family != "gemma" and (each := model.get("head_dim")) and model["heads"] * each != model["hidden_size"]:
+        return f"{RELEASE.named} lacks heads that are together not as wide as the model"
     return f"{RELEASE.named} lacks tied embeddings of {family}" if family == "phi3" and model.get("tied") else ""

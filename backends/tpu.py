@@ -7,8 +7,9 @@ devices MaxText, `maxtext/utils/accelerator_to_spec_map.py`, against which the t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from backends.records import dataclass
 
 
 class NoSlice(ValueError):

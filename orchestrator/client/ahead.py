@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +88,9 @@ def _run(home: Home, question: Question, decided: Plan, python: Path) -> str:
     Raises:
         ActionFailed: it ended otherwise; with the last of what it said.
     """
+    import subprocess  # noqa: PLC0415  # with tempfile 20 ms, for the one command that asks
+    import tempfile  # noqa: PLC0415
+
     with tempfile.TemporaryDirectory(prefix="fit-", dir=home.path) as name:
         for file in question.files:
             (Path(name) / file.path).write_text(file.text, "utf-8")

@@ -143,8 +143,9 @@ def differences(trainer: str, one: dict, other: dict) -> dict:
     """Key -> (value in one, value in the other), where they differ."""
     one, other = effective(trainer, one), effective(trainer, other)
     pairs = {key: (one.get(key), other.get(key)) for key in sorted({*one, *other})}
-    if pairs.get("clip_grad_norm") == (None, "inf"):  # the norm is told, and nothing is clipped
-        del pairs["clip_grad_norm"]
+    for key in ("clip_grad_norm", "lr_scheduler.clip_grad_norm"):  # DPO is clipped by our schedule
+        if pairs.get(key) == (None, "inf"):  # the norm is told, and nothing is clipped
+            del pairs[key]
     ours = ("loss_watchdog_", "lr_scheduler.grad_norm")  # retry.diverged_*, which our controller sees to; the norm again
     pairs = {key: pair for key, pair in pairs.items() if not key.startswith(ours)}
     return {key: pair for key, pair in pairs.items() if not _equal(*pair)}

@@ -73,19 +73,26 @@ def _init(self: object, /, *args: object, **kwargs: object) -> None:
         raise TypeError(f"{type(self).__name__}.__init__() takes {len(known) + 1} positional arguments, not {len(args) + 1}")
     if kwargs:
         _refuse(self, values, kwargs)
-        values.update(kwargs)
+        values.update((name, kwargs[name]) for name in list(known)[len(args) :] if name in kwargs)
     if len(values) < len(known):
-        for name, each in known.items():
-            if name in values:
-                continue
-            if each.default_factory:
-                values[name] = each.default_factory()
-            elif each.default is _NONE:
-                raise TypeError(f"{type(self).__name__}.__init__() missing required argument: {name!r}")
-            else:
-                values[name] = each.default
+        _complete(self, values, known)
     if check := getattr(self, "__post_init__", None):
         check()
+
+
+def _complete(self: object, values: dict[str, object], known: Mapping[str, _RecordField]) -> None:
+    """What was not given is the default; all in the order of the fields."""
+    given = dict(values)
+    values.clear()
+    for name, each in known.items():
+        if name in given:
+            values[name] = given[name]
+        elif each.default_factory:
+            values[name] = each.default_factory()
+        elif each.default is _NONE:
+            raise TypeError(f"{type(self).__name__}.__init__() missing required argument: {name!r}")
+        else:
+            values[name] = each.default
 
 
 def _refuse(self: object, given: Mapping[str, object], kwargs: Mapping[str, object]) -> None:

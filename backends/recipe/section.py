@@ -109,7 +109,7 @@ class Section:
             value = given.pop(name, default)
             if value is REQUIRED:
                 raise TypeError(f"{type(self).__name__} needs {name}")
-            values[name] = value.copy() if isinstance(value, list | dict) else value
+            values[name] = _own(value) if value is default or isinstance(value, list | dict) else value
         if given:
             raise TypeError(f"{type(self).__name__} has no {', '.join(given)}")
 
@@ -147,6 +147,15 @@ class Section:
 
     def __setattr__(self, name: str, value: Value) -> None:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be set: `replace` gives a section with another value")
+
+
+def _own(value: Value) -> Value:
+    """A default of one's own: nobody who changes a list in it changes what others have by default."""
+    if isinstance(value, Section):
+        made = object.__new__(type(value))
+        made.__dict__.update((name, _own(each)) for name, each in value.__dict__.items())
+        return made
+    return value.copy() if isinstance(value, list | dict) else value
 
 
 def as_plain(value: Value) -> Value:

@@ -117,7 +117,7 @@ def test_a_section_is_fixed():
     assert other != recipe
     assert other.replace(name=recipe.name) == recipe
     recipe.method.lora.targets.append("head")
-    assert "head" not in build(Recipe, deepcopy(QUICKSTART)).optim.betas
+    assert "head" not in build(Recipe, deepcopy(QUICKSTART)).method.lora.targets
     with pytest.raises(TypeError, match="has no nmae"):
         recipe.replace(nmae="x")
 

@@ -70,7 +70,7 @@ def test_litgpts_two_places():
     """Its data module lets the modules learn and be saved, and the export writes them beside the adapter; not over 4 bits, not on several
     devices.
     """
-    due = {"data.init_args.train_fully": ["head"], "export.json:train_fully": ["head"]}
+    due = {"data.init_args.train_fully": ["head"], "export.json:train_fully": ["head"], "lora.json:train_fully": ["head"]}
     assert line("litgpt", words="[head]").native == due
     assert line("litgpt", words="[]").native == {}
     text = RECIPE.format(model="Qwen/Qwen3-8B", words=ALL, kind="sft", form="chat")

@@ -9,18 +9,9 @@ from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
 
-TEXT = """
-version: 1
-name: shared
-model: {{{model}}}
-method: {{adapter: {adapter}}}
-data: {{train: ./rows.jsonl, format: text}}
-train: {{steps: 2, batch: {{global: 4}}}}
-optim: {{lr: 1e-4, warmup_steps: 1}}
-resources: {{devices: 2, strategy: {strategy}}}
-"""
-SMALL = "id: small, init: random, architecture: {hidden_size: 64, intermediate_size: 128, layers: 2, heads: 4, kv_heads: 2}"
-LARGE = "id: meta-llama/Llama-3.3-70B-Instruct"
+from .test_litgpt_sharing import LARGE, SMALL, TEXT
+
+MODEL = SMALL.format(tied="false")
 
 
 def strategy(trainer, model, adapter, asked="auto", accelerator="cuda"):
@@ -33,13 +24,13 @@ def strategy(trainer, model, adapter, asked="auto", accelerator="cuda"):
 @pytest.mark.parametrize("trainer", ["axolotl", "trl"])
 def test_auto_shares_what_is_worth_sharing(trainer):
     """Beside an adapter a small model stays whole on each device; all weights, and a large model's, are split."""
-    assert strategy(trainer, SMALL, "lora") == "ddp"
-    assert strategy(trainer, SMALL, "none") == "fsdp"
+    assert strategy(trainer, MODEL, "lora") == "ddp"
+    assert strategy(trainer, MODEL, "none") == "fsdp"
     assert strategy(trainer, LARGE, "lora") == "fsdp"
-    assert strategy(trainer, SMALL, "none", accelerator="cpu") == "ddp"
+    assert strategy(trainer, MODEL, "none", accelerator="cpu") == "ddp"
 
 
 @pytest.mark.parametrize("trainer", ["axolotl", "trl"])
 def test_a_strategy_that_is_named_is_taken(trainer):
     """What the recipe says is what is done."""
-    assert strategy(trainer, SMALL, "lora", "fsdp") == "fsdp"
+    assert strategy(trainer, MODEL, "lora", "fsdp") == "fsdp"

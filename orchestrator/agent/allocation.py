@@ -1,4 +1,5 @@
-"""Runs one attempt inside an allocation of Slurm: `srun` starts this once on each node, in the folder of the job's script.
+"""Runs one attempt inside an allocation of Slurm: the script, or `srun` where there are several nodes, starts this once on each, in
+the folder of the script.
 
 Only here is known which node this is, where the first one is, and which devices were granted. What is started is in document.json
 (`agent.slurm.submit`): `ranks`, what the runner of the first node and of the others is told; `tokens`, what stands in their
@@ -67,14 +68,13 @@ def meet(folder: str, rank: int, first: str) -> tuple[str, int]:
 
 def own_address(name: str) -> str:
     """An address of this node by which the others reach it: of an interface by its name, else of the node's own name."""
-    import socket  # noqa: PLC0415
+    import socket  # noqa: PLC0415 (slow, and one node does without)
 
     if name:
         import fcntl  # noqa: PLC0415
-        import struct  # noqa: PLC0415
 
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            said = fcntl.ioctl(asking, 0x8915, struct.pack("256s", name.encode()))  # SIOCGIFADDR
+            said = fcntl.ioctl(asking, 0x8915, name.encode().ljust(256, b"\0"))  # SIOCGIFADDR
         return socket.inet_ntoa(said[20:24])
     for known in (os.environ.get("SLURMD_NODENAME", ""), socket.gethostname()):
         try:
@@ -102,14 +102,16 @@ def own_part(folder: str, document: Json, rank: int) -> Json:
     """
     part = document["ranks"][min(rank, len(document["ranks"]) - 1)]
     spec = dict(part["spec"], job=rank_job(part["spec"]["job"], rank), queue="slurm")
-    values, meeting = {}, {}
-    first = own_address(document["interface"]) if rank == 0 else ""
-    head, port = meet(folder, rank, first) if document["hosts"] > 1 else (first, free_port())
-    for name, value in (("rank", str(rank)), ("head", head), ("port", str(port))):
-        values[document["tokens"][name]] = value
+    meeting = {}
     if document["hosts"] > 1:
+        # a name may take seconds to be found, so one node alone does without
+        head, port = meet(folder, rank, own_address(document["interface"]) if rank == 0 else "")
         way = document["interface"] or interface(head)
         meeting = dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), way) if way else {}
+    else:
+        head, port = "127.0.0.1", free_port()
+    said = {"rank": str(rank), "head": head, "port": str(port)}
+    values = {document["tokens"][name]: value for name, value in said.items()}
     if spec["accelerator"] == "cuda" and not os.environ.get("CUDA_VISIBLE_DEVICES"):
         raise ValueError("Slurm gave this node no GPU (CUDA_VISIBLE_DEVICES is empty): does `gres:` of the target fit the site?")
     spec["env"] = {**meeting, **{name: filled(text, values) for name, text in spec["env"].items()}}
@@ -189,8 +191,9 @@ def guarded(folder: str) -> int:
             sys.stderr.write("tune: %s\n" % error)
         finally:
             os._exit(code)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):  # it gets them, too
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):  # a script's own process alone may be told; twice does no harm
+        signal.signal(number, lambda said, _: ignore_errors(os.kill, child, said))
     while True:
         pid, ended = os.wait()
         if pid == child:

@@ -25,7 +25,7 @@ def script(plan: Plan, site: Site) -> str:
     """The text of job.sbatch, which lies in a folder with document.json and a link to our programs.
 
     `--no-requeue`: an attempt runs once. Where Slurm ends it (preemption, a dead node), the next attempt is another job, which goes
-    on from a checkpoint where the recipe says so. The signal goes to the steps, not to this shell.
+    on from a checkpoint where the recipe says so.
     """
     load = [f"module load {shlex.quote(name)}" for name in site.modules]
     lines = [
@@ -56,7 +56,7 @@ def probe(site: Site, index: str) -> str:
     options += ["--job-name=tune-check", "--nodes=1", "--ntasks=1", "--time=1", "--no-requeue", f"--output={OUTPUT}"]
     if site.cuda:
         options.append(f"--gres={site.gres}:1" if site.gres else "--gpus-per-node=1")
-    words = [*site.container, site.interpreter, "-I", AGENT, "allocation", "--probe", "found.json", index]
+    words = [*_agent(site), "--probe", "found.json", index]
     lines = ["#!/bin/bash", *(f"#SBATCH {option}" for option in options), "set -e"]
     lines += [f"module load {shlex.quote(name)}" for name in site.modules]
     return "\n".join([*lines, " ".join(map(_word, words)), ""])
@@ -83,7 +83,7 @@ def _options(plan: Plan, site: Site) -> Iterator[str]:
     if site.cuda:
         yield f"--gres={site.gres}:{plan.devices}" if site.gres else f"--gpus-per-node={plan.devices}"
     if site.signal:
-        yield f"--signal=USR1@{site.signal}"
+        yield f"--signal={'B:' if plan.hosts == 1 else ''}USR1@{site.signal}"  # to the steps; B: to the script, where there is none
     yield "--no-requeue"
     yield f"--output={OUTPUT}"
     yield "--open-mode=append"
@@ -97,11 +97,18 @@ def _cpus(plan: Plan, site: Site) -> int:
 
 
 def _launch(plan: Plan, site: Site) -> str:
-    """One process of ours on each node: it starts the trainer's own launcher there."""
+    """One process of ours on each node: it starts the trainer's own launcher there. On one node that is the script itself, since each
+    step takes time of Slurm's controller and two more processes.
+    """
     cpus = _cpus(plan, site)
     words = ["srun", f"--ntasks={plan.hosts}", "--ntasks-per-node=1", *([f"--cpus-per-task={cpus}"] if cpus else [])]
-    words += ["--kill-on-bad-exit=0", "--wait=0", *site.container, site.interpreter, "-I", AGENT, "allocation", "."]
-    return " ".join(map(_word, words))
+    words += ["--kill-on-bad-exit=0", "--wait=0"]
+    return " ".join(map(_word, [*(words if plan.hosts > 1 else ()), *_agent(site), "."]))
+
+
+def _agent(site: Site) -> list[str]:
+    """Our program on a node. It needs no packages of the site's: to look for them may take longer than all else."""
+    return [*site.container, site.interpreter, "-I", "-S", AGENT, "allocation"]
 
 
 def _word(text: str) -> str:

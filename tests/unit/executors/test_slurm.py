@@ -97,7 +97,10 @@ def test_the_script_is_what_was_decided_and_nothing_else():
         *("--no-requeue", "--output=slurm.out", "--open-mode=append", "--exclusive"),
     ]
     assert "module load cuda/12.1\nexec srun --ntasks=2" in text
-    assert "apptainer exec 'my image.sif' python3 -I agent/" in text
+    assert "apptainer exec 'my image.sif' python3 -I -S agent/" in text
+    alone = script(plan(4, 1), Site.of(entry))
+    assert "module load cuda/12.1\nexec apptainer exec" in alone, "the script is what runs on one node: no step of srun"
+    assert "#SBATCH --signal=B:USR1@120" in alone, "there is no step that could be told"
     assert limits(plan(4, 2), Site.of(entry)) == {"partition": "gpu", "nodes": 2, "minutes": 1440}
 
 

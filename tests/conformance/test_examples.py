@@ -102,6 +102,7 @@ def test_what_was_learned_is_taken_away(tune, trainer_python, home):
     assert abs(figures["change/retain.bits_per_byte"]) * math.log(2) < 0.1
 
 
+@pytest.mark.thorough
 def test_a_model_with_equal_heads_says_the_same_with_fewer(tune, twin, trainer_python):
     """After `tune convert --kv-heads`: where the heads of a group are equal, every logit is the same; where they differ, it is not."""
     model = tune.cwd / "model"

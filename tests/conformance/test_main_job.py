@@ -130,7 +130,7 @@ def test_a_run_that_bf16_rounds_away(tune):
         assert ("of the weights changed: in bf16" in row["detail"]) is told
 
 
-@pytest.mark.parametrize("trainer", TRAINERS)
+@pytest.mark.parametrize("trainer", ["litgpt", pytest.param("torchtune", marks=pytest.mark.thorough)])
 def test_a_missing_checkpoint(tune, home, trainer):
     """The trainer ended with 0 and its checkpoint is not where it should be: FAILED, no_checkpoint."""
     keys = {"litgpt": "native.litgpt.out_dir=elsewhere/../../out2", "torchtune": "native.torchtune.checkpointer.output_dir=out2"}

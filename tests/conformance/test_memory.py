@@ -58,9 +58,7 @@ def told(trainer, case):
 
 @pytest.mark.trainer
 @pytest.mark.core
-@pytest.mark.parametrize(
-    "trainer", ["torchtune", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("trl", "litgpt"))]
-)
+@pytest.mark.parametrize("trainer", [pytest.param(each, marks=pytest.mark.thorough) for each in ("torchtune", "trl", "litgpt")])
 def test_estimates_of_a_trainers_own_model(trainer, trainer_python):
     """Eleven trainings a trainer (all weights and LoRA, recomputed or not, by width, length, vocabulary and precision): within 15 per cent of the
     peak, and never under by more than 5.

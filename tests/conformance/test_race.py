@@ -13,6 +13,7 @@ BOTH = ("--to", "litgpt,torchtune")
 pytestmark = pytest.mark.trainer
 
 
+@pytest.mark.thorough
 def test_a_race_of_two_trainers(tune):
     """Both take the steps asked for with the same losses, in both rounds; each reports its speed, and the winner gets the whole
     recipe.

@@ -92,7 +92,7 @@ def test_the_export_holds_the_yardsticks_weights(both, call, python, trainer, na
     assert not (work / "checkpoint/adapter_config.json").exists(), "transformers would apply it a second time"
 
 
-@pytest.mark.parametrize("name", ["lora", "some"])
+@pytest.mark.parametrize("name", ["lora", pytest.param("some", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_the_adapter_is_what_was_merged(trained, call, python, tiny, case, trainer, name):
     """The base + scale x B x A of adapter/ is the exported checkpoint: its rows are in the order of the base's."""
@@ -117,7 +117,7 @@ print(json.dumps([max((base[n] - got[n]).abs().max().item() for n in got), len(l
     assert modules == {"lora": sorted({*modules, "lm_head", "q_proj", "down_proj"}), "some": ["q_proj", "v_proj"]}[name]
 
 
-@pytest.mark.parametrize("name", ["full", "tied"])
+@pytest.mark.parametrize("name", ["full", pytest.param("tied", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("trainer", TRAINERS)
 def test_the_rows_come_as_they_were_ordered(job, case, call, python, yardstick, trainer, name):
     """Every micro-batch has the yardstick's token ids and labels, over all parts."""

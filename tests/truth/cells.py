@@ -106,14 +106,14 @@ ALL = ("litgpt", "torchtune", "axolotl", "maxtext", "trl", "unsloth")
 WHOLE = ("litgpt", "torchtune", "axolotl", "trl", "unsloth")
 """Trainers that train modules whole beside adapters."""
 CELLS = [
-    Cell("axolotl", "kto"),
-    Cell("maxtext", "orpo"),
     Cell("torchtune", "distill", "lora"),
     Cell("torchtune", "sft", "qlora"),
     Cell("trl", "dpo"),
     Cell("trl", "sft", "lora", whole=("head", "norms"), tied=True),
 ]
-"""These run where the trainers are: each trainer that has more than one way, and the methods that went wrong most often."""
+"""These run where the trainers are: a trainer that has more than one way, and the methods that went wrong most often."""
+OFTEN = [Cell("axolotl", "kto"), Cell("maxtext", "orpo")]
+"""As those, in trainers that take two minutes to begin."""
 MORE = [
     Cell("axolotl", "grpo", unlike=MEANS),
     Cell("axolotl", "dpo"),

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from cells import CELLS, MORE, STEPS, recipe, wish
+from cells import CELLS, MORE, OFTEN, STEPS, recipe, wish
 
 from backends.recipe.flat import nest
 
@@ -126,7 +126,15 @@ def felt(want):
     return {each["leaf"]: max(far(want[name], each[name]) for name in ("loss", "grad_norm")) for each in want["variants"]}
 
 
-@pytest.mark.parametrize("cell", [*CELLS, *(pytest.param(each, marks=pytest.mark.thorough(3)) for each in MORE)], ids=str)
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *CELLS,
+        *(pytest.param(each, marks=pytest.mark.thorough) for each in OFTEN),
+        *(pytest.param(each, marks=pytest.mark.thorough(3)) for each in MORE),
+    ],
+    ids=str,
+)
 def test_what_is_trained_is_what_is_meant(tune, home, sharp, trainer_python, record_property, cell):
     """Loss, gradient norm, rewards and evaluation of five steps, and the exported models, are those of plain PyTorch over single rows
     within 1e-5 in fp32. Each numeric leaf that the trainer claims has another value than its default, with which the curves would be

@@ -11,8 +11,7 @@ __all__ = ["sharp"]
 pytestmark = pytest.mark.trainer
 
 CASES = [
-    ("trl", "muon", "none"),
-    ("maxtext", "sgd", "none"),
+    *(pytest.param(*each, marks=pytest.mark.thorough) for each in (("trl", "muon", "none"), ("maxtext", "sgd", "none"))),
     *(
         pytest.param(*each, marks=pytest.mark.thorough(3))
         for each in (

@@ -51,6 +51,7 @@ print(json.dumps([out, float(truth)]))
 """
 
 
+@pytest.mark.thorough
 def test_a_step_in_parts_is_the_step(trainer_python):
     """Losses, gradients and rewards of ORPO and of smoothed DPO are the same in 1, 2 and 4 parts, and ORPO's loss is the paper's."""
     env = {**os.environ, "PYTHONPATH": f"{BACKENDS / 'shims'}:{BACKENDS / 'trainers' / 'maxtext' / 'shims'}"}

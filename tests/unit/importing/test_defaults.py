@@ -11,11 +11,15 @@ from backends.registry import BACKENDS, READ_ONLY, dialects, importer
 from backends.upstream.defaults import Defaults
 
 SCRIPT = Path(__file__).parents[3] / "backends" / "upstream" / "generate_defaults.py"
+SLOW = ("unsloth", "maxtext", "axolotl")
+"""Trainers whose import alone takes half a minute."""
 TRAINERS = SCRIPT.parents[1] / "trainers"
 
 
 @pytest.mark.trainer
-@pytest.mark.parametrize("trainer", list(dialects()))
+@pytest.mark.parametrize(
+    "trainer", [pytest.param(each, marks=[pytest.mark.thorough] if each in SLOW else []) for each in dialects()]
+)
 def test_tables_are_generated(asked, trainer):
     """Each table is what its script prints in the trainer's locked environment, or beside its source."""
     assert asked(SCRIPT.name, trainer) == (TRAINERS / trainer / "defaults.txt").read_text("utf-8")

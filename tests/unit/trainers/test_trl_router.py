@@ -91,7 +91,7 @@ print(json.dumps(told))
 
 
 @pytest.mark.trainer
-@pytest.mark.parametrize("trainer", ["trl", pytest.param("axolotl", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("trainer", [pytest.param(each, marks=pytest.mark.thorough) for each in ("trl", "axolotl")])
 def test_a_config_that_asks_for_the_routers_loss_is_not_heard(trainer_python, trainer):
     """A base whose config.json asks for it (TRL's ORPO and SimPO, and whatever is given labels, would add it) is trained without, unless a key
     of the trainer's asks too.

@@ -8,8 +8,8 @@ from backends.hf import saving
 from backends.hf import train as hf
 from backends.hf.names import HF, TRAINER
 from backends.mapping.data import shared_data
-from backends.mapping.launch import LAUNCH, NO_TRACKIO
-from backends.mapping.rows import Context, Row, Unsupported, Value, Values, Variant, cannot, const, couple
+from backends.mapping.launch import LAUNCH
+from backends.mapping.rows import Context, Row, Value, Values, Variant, cannot, const, couple
 from backends.recipe.leaves import PROJECT
 from backends.records import replace
 from backends.report import Kind
@@ -23,11 +23,7 @@ def trackers() -> Row:
 
     def to(name: str, wanted: list[str], project: str | None, run: str | None, uri: str | None, _: Context) -> Values:
         mlflow = (uri or "file:out/mlflow") if "mlflow" in wanted else None
-        has = [each for each in wanted if each != "trackio"]
-        values = has, run or name, project or PROJECT, mlflow, [name, has, project, run, uri]
-        if has != wanted:
-            raise Unsupported("log.trackers", NO_TRACKIO, kind="todo", fallback=dict(zip(keys, values, strict=True)))
-        return values
+        return wanted, run or name, project or PROJECT, mlflow, [name, wanted, project, run, uri]
 
     return couple(
         ("name", "log.trackers", "log.project", "log.run", "log.mlflow_uri"),

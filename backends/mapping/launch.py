@@ -103,16 +103,3 @@ def no_trackers(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:
 
 
 OFFLINE = handled_by_us("log.wandb_mode", "WANDB_MODE of the job's environment")
-NO_TRACKIO = "the trainer's environment has pillow 13 (TensorBoard), and no trackio up to 0.43 takes more than 12"
-
-
-def trackers(theirs: str) -> Row:
-    """log.trackers, of a trainer whose environment has all but trackio."""
-
-    def to(wanted: list[str], _: Context) -> Values:
-        if "trackio" in wanted:
-            others = [each for each in wanted if each != "trackio"]
-            raise Unsupported("log.trackers", NO_TRACKIO, kind="todo", fallback={theirs: others})
-        return (wanted,)
-
-    return Row(("log.trackers",), (theirs,), to, lambda wanted, _: (wanted,))

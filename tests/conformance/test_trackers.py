@@ -1,6 +1,7 @@
 """Trackers, really run: the same run at every service, whichever trainer reports."""
 
 import json
+import sqlite3
 import subprocess
 
 import pytest
@@ -12,7 +13,7 @@ model: {id: random, init: random, architecture: {hidden_size: 32, intermediate_s
 data: {train: rows.jsonl, format: text, max_length: 64}
 train: {steps: 3, batch: {global: 2}, precision: fp32}
 optim: {lr: 0.001, warmup_steps: 1}
-log: {trackers: [tensorboard, wandb, mlflow], project: mine, wandb_mode: offline}
+log: {trackers: [tensorboard, wandb, mlflow, trackio], project: mine, wandb_mode: offline}
 """
 EVENTS = """
 import json, sys
@@ -33,6 +34,7 @@ print(json.dumps([found, str(params)]))
         pytest.param("litgpt", marks=pytest.mark.thorough),
         pytest.param("trl", marks=pytest.mark.thorough),
         pytest.param("axolotl", marks=pytest.mark.thorough),
+        pytest.param("unsloth", marks=pytest.mark.thorough),
     ],
 )
 def test_every_service_has_the_same_run(tune, home, trainer_python, monkeypatch, trainer):
@@ -42,8 +44,7 @@ def test_every_service_has_the_same_run(tune, home, trainer_python, monkeypatch,
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     (tune.cwd / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("a b c", "b c d", "c d a", "d")))
     (tune.cwd / "r.yaml").write_text(RECIPE)
-    more = ("--set", "log.trackers=[tensorboard,wandb,mlflow,trackio]") if trainer == "axolotl" else ()
-    job = tune("submit", "r.yaml", "--to", trainer, *more, "--follow").stdout.strip()
+    job = tune("submit", "r.yaml", "--to", trainer, "--follow").stdout.strip()
     points = tune.json("metrics", job)["points"]
     wanted = {name: {p["step"]: p["value"] for p in points if p["name"] == name} for name in ("loss", "lr")}
     assert set(wanted["loss"]) == {1, 2, 3}
@@ -66,8 +67,11 @@ def test_every_service_has_the_same_run(tune, home, trainer_python, monkeypatch,
     [record] = out.glob("wandb/offline-run-*/run-*.wandb")
     raw = record.read_bytes()
     assert all(word.encode() in raw for word in (job, "mine", "optim.lr", "grad_norm", f"tune status {job}"))
-    if trainer == "axolotl":
-        assert list(out.glob("trackio/*.db"))
+
+    [table] = out.glob("trackio/mine.db")
+    with sqlite3.connect(table) as database:
+        rows = database.execute("SELECT step, metrics FROM metrics WHERE run_name = ?", (job,)).fetchall()
+    assert {step: json.loads(metrics)["loss"] for step, metrics in rows} == pytest.approx(wanted["loss"])
 
 
 @pytest.mark.trainer
@@ -77,7 +81,7 @@ def test_a_run_that_tunix_begins_at_wandb_is_ours(tune, home, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     (tune.cwd / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("a b c", "b c d", "c d a", "d")))
     (tune.cwd / "r.yaml").write_text(
-        RECIPE.replace("tensorboard, wandb, mlflow", "tensorboard, wandb") + "method: {adapter: lora}\n"
+        RECIPE.replace("tensorboard, wandb, mlflow, trackio", "tensorboard, wandb") + "method: {adapter: lora}\n"
     )
     job = tune("submit", "r.yaml", "--to", "maxtext", "--follow").stdout.strip()
     work = home / "jobs" / job / "1" / "work"

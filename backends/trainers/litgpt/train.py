@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from backends.mapping.batch import batch_global
 from backends.mapping.data import DATA
-from backends.mapping.launch import LAUNCH, OFFLINE, no_trackers, resume, small_for_a_device, trackers
+from backends.mapping.launch import LAUNCH, OFFLINE, no_trackers, resume, small_for_a_device
 from backends.mapping.rows import (
     ABSENT,
     Context,
@@ -345,4 +345,4 @@ def _trackers(variant: Variant) -> tuple[Row, ...]:
         return no_trackers("never", why, SEE + "utils.py")
     at = "data.init_args."
     named = (same(f"log.{leaf}", f"{at}{leaf}") for leaf in ("project", "run", "mlflow_uri"))
-    return trackers(f"{at}trackers"), *named, OFFLINE
+    return same("log.trackers", f"{at}trackers"), *named, OFFLINE

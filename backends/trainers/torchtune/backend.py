@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import DATA, shared_data
-from backends.mapping.launch import LAUNCH, OFFLINE, identity, resources, resume, torchrun, trackers
+from backends.mapping.launch import LAUNCH, OFFLINE, identity, resources, resume, torchrun
 from backends.mapping.methods import grpo_idle
 from backends.mapping.model import model
 from backends.mapping.rows import (
@@ -171,7 +171,7 @@ def _logs(variant: Variant) -> tuple[Row, ...]:
     """Our own logger: torchtune takes one, and this hands on to its others."""
     at = "metric_logger."
     return (
-        trackers(f"{at}trackers"),
+        same("log.trackers", f"{at}trackers"),
         same("log.project", f"{at}project"),
         same("log.run", f"{at}run"),
         same("log.mlflow_uri", f"{at}mlflow_uri"),

@@ -21,6 +21,7 @@ from backends.recipe.paths import is_hub
 from backends.registry import BACKENDS
 from backends.target import Target
 from tests.twins.families import TWINS, twin_of
+from tests.twins.preloaded import Preloaded
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -93,15 +94,21 @@ def changes(name, folder="./twin"):
     return [f"{leaf}={json.dumps(value)}" for leaf, value in sets.items() if value != flat[leaf]]
 
 
+def planned(name, trainer, sets):
+    """The plan of a recipe with settings over it; raises `Inexpressible`."""
+    path = LIBRARY[name]
+    recipe = parse(path.read_text(), name=str(path), base=str(path.parent), sets=sets, trainers=BACKENDS)
+    return plan(BACKENDS[trainer], recipe, Target("local", "cpu"))
+
+
 def refused(name, trainer):
     """Why a trainer cannot express a recipe for its twin; empty where it can. It is asked of the model's id, too, as a plan knows nothing of
     a folder: where q, k and v are one matrix there is no adapter of each.
     """
-    path, sets = LIBRARY[name], changes(name)
+    sets = changes(name)
     for each in (sets, [word for word in sets if not word.startswith(("model.id=", "model.revision="))]):
-        recipe = parse(path.read_text(), name=str(path), base=str(path.parent), sets=each, trainers=BACKENDS)
         try:
-            plan(BACKENDS[trainer], recipe, Target("local", "cpu"))
+            planned(name, trainer, each)
         except Inexpressible as error:
             return "; ".join(f"{line.leaf}: {line.why}" for line in error.report.refused)
     return ""
@@ -122,7 +129,9 @@ def test_every_model_of_the_library_has_a_twin(capsys):
 
 
 TRAINED = Path(__file__).parents[1] / "twins" / "trained.txt"
-"""Cases that were run and held: `RECIPE TRAINER`, a line each; `TUNE_TWINS_RECORD=1` adds those of a run."""
+"""Cases that were run and held: `RECIPE TRAINER`, a line each; `TUNE_TWINS_RECORD=1` adds those of a run, `TUNE_TWINS_PRELOAD=1` beside it
+makes a run of all of them take an hour on two cores (`twins/preloaded.py`).
+"""
 
 
 def table():
@@ -141,18 +150,48 @@ def test_the_page_has_this_table():
     assert table() in (ROOT / "docs" / "library.md").read_text()
 
 
+@pytest.fixture(scope="session")
+def preloaded(tmp_path_factory):
+    """Interpreters that have imported the trainers' libraries, where `TUNE_TWINS_PRELOAD=1` asks for them; else None."""
+    if not os.environ.get("TUNE_TWINS_PRELOAD"):
+        yield None
+        return
+    servers = Preloaded(tmp_path_factory.mktemp("preloaded"))
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+def interpreter(preloaded, home, trainer_python):
+    """The interpreter that starts what belongs to a trainer: its environment's, or one that stands in for it in `home`."""
+
+    def python(trainer, env):
+        real = Path(trainer_python(trainer))
+        if preloaded is None:
+            return real
+        launcher = preloaded.python(trainer, real, {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **env})
+        if (home / "envs").is_symlink():
+            (home / "envs").unlink()
+        if not (home / "envs" / real.parents[1].name).exists():
+            preloaded.stand_in(home / "envs", launcher, real.parents[1])
+        return launcher
+
+    return python
+
+
 @pytest.mark.trainer
 @pytest.mark.thorough(60)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "trainer"), CASES)
-def test_a_recipe_trains_its_twin(tune, twin, trainer_python, tmp_path, name, trainer):
+def test_a_recipe_trains_its_twin(tune, twin, interpreter, name, trainer):
     """Three steps, SUCCEEDED, and a folder that transformers loads and generates from."""
     folder = twin(twin_of(read(name).model.id))
+    interpreter(trainer, dict(planned(name, trainer, changes(name)).env))
     sets = [word for each in changes(name, str(folder)) for word in ("--set", each)]
     done = tune("submit", LIBRARY[name], "--to", trainer, "--id", "twin", "--follow", *sets, code=None, timeout=1700)
     assert done.returncode == 0, f"{done.stderr[-1500:]}\n{tune('logs', 'twin', code=None).stdout[-3000:]}"
     checkpoint = Path(os.environ["TUNE_HOME"]) / "jobs" / "twin" / "1" / "work" / "checkpoint"
-    argv = [trainer_python("trl"), "-c", LOADS, str(checkpoint), read(name).method.kind]
+    argv = [interpreter("trl", {}), "-c", LOADS, str(checkpoint), read(name).method.kind]
     said = subprocess.run(
         argv, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=600, check=False
     )
@@ -163,7 +202,8 @@ def test_a_recipe_trains_its_twin(tune, twin, trainer_python, tmp_path, name, tr
 
 
 def main():
-    """Write the table into the page."""
+    """Write the table into the page, and put the cases that were recorded in order."""
+    TRAINED.write_text("".join(sorted(set(TRAINED.read_text().splitlines(keepends=True)))))
     page = ROOT / "docs" / "library.md"
     head, _, rest = page.read_text().partition("| recipe | twin |")
     lines = rest.splitlines(keepends=True)

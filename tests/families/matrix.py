@@ -22,7 +22,9 @@ def facts(name):
     scaling = settings.get("rope_scaling") or {}
     kind = scaling.get("rope_type") or scaling.get("type", "")
     tied = settings.get("tie_word_embeddings", "gemma" in TWINS[name].family)
-    return {"family": TWINS[name].family, "rope_scaling": kind and f"{kind}::", "tied": tied}
+    heads = settings["num_attention_heads"]
+    widths = {"hidden_size": settings["hidden_size"], "heads": heads, "head_dim": settings.get("head_dim")}
+    return {"family": TWINS[name].family, "rope_scaling": kind and f"{kind}::", "tied": tied, **widths}
 
 
 def lack(trainer, name):

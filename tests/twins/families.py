@@ -79,7 +79,12 @@ _R1 |= {"bos": "<|begin|>", "eos": "<|end|>", "pad": "<|end|>", "stops": ()}
 
 def _mistral(like: str, family: str = "mistral", template: str | None = styles.MISTRAL_V3, **config) -> Twin:
     whole = {"model_type": family, "hidden_act": "silu", "rms_norm_eps": 1e-5, "sliding_window": None, "rope_theta": 1e6}
-    return Twin(like, whole | {"tie_word_embeddings": False} | config, **_INST, template=template)
+    tokens = (
+        {**_INST, "special": (*_INST["special"], "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]")}
+        if template == styles.MISTRAL_V7
+        else _INST
+    )
+    return Twin(like, whole | {"tie_word_embeddings": False} | config, **tokens, template=template)
 
 
 def _qwen(like: str, family: str, template: str, **config) -> Twin:
@@ -225,6 +230,9 @@ TWINS: dict[str, Twin] = {
     ),
     "mistral-0.1": _mistral("mistralai/Mistral-7B-v0.1", template=None, sliding_window=WINDOW, rope_theta=10000.0),
     "mistral-0.3": _mistral("mistralai/Mistral-7B-Instruct-v0.3"),
+    "mistral-small": _mistral(
+        "mistralai/Mistral-Small-24B-Instruct-2501", template=styles.MISTRAL_V7, head_dim=32, rope_theta=1e8
+    ),  # heads that are together not as wide as the model
     "mixtral": _mistral(
         "mistralai/Mixtral-8x7B-Instruct-v0.1",
         "mixtral",
@@ -318,6 +326,12 @@ def _of_llama(model: ModelFacts) -> str:
     return publishers.get(model.id.split("/")[0], "llama-2" if model.rope_theta == 10_000 else "llama-3")
 
 
+def _of_mistral(model: ModelFacts) -> str:
+    if model.heads * model.head_dim != model.hidden_size:
+        return "mistral-small"
+    return "mistral-0.1" if model.id == "mistralai/Mistral-7B-v0.1" else "mistral-0.3"
+
+
 def _of_phi(model: ModelFacts) -> str:
     if model.rope_scaling:
         return "phi-4-mini" if model.tied else "phi-3-long"
@@ -326,7 +340,7 @@ def _of_phi(model: ModelFacts) -> str:
 
 _LIKE = {twin.like: name for name, twin in TWINS.items()}
 _TRAITS = {
-    "mistral": lambda model: "mistral-0.1" if model.id == "mistralai/Mistral-7B-v0.1" else "mistral-0.3",
+    "mistral": _of_mistral,
     "qwen2": lambda model: "qwen2.5-tied" if model.tied else "qwen2.5",
     "qwen3": lambda model: "qwen3-tied" if model.tied else "qwen3",
     "llama": _of_llama,

@@ -29,7 +29,7 @@ learning_rate: 2.0e-4
 lr_scheduler: cosine
 """
 
-pytestmark = [pytest.mark.trainer, pytest.mark.thorough]
+pytestmark = [pytest.mark.trainer, pytest.mark.thorough(3)]
 
 
 def blocks(kind):

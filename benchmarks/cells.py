@@ -32,6 +32,8 @@ from orchestrator.monitoring.metrics import enrich, summed
 
 Json = dict[str, Any]
 """A document."""
+LARGE = 50 * 2**20
+"""Bytes of a file that is not kept."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Runner:
             return out | self._steps(decided, place, cell)
         except Exception as error:
             return out | {"why": f"{type(error).__name__}: {error}"[:2000]}
+        finally:
+            _lighten(place)
 
     def _lay_out(self, decided: Plan, place: Path, cell: Cell) -> None:
         (place / "cache").symlink_to(self.folder / "cache")
@@ -130,6 +134,14 @@ class Runner:
             "losses": series["loss"],
             **({"profile": profiles[0]} if profiles else {}),
         }
+
+
+def _lighten(place: Path) -> None:
+    """Without what was trained: many trainings of a billion weights fill a disk."""
+    for folder, _, names in os.walk(place):
+        for path in (Path(folder, name) for name in names):
+            if not path.is_symlink() and path.stat().st_size > LARGE:
+                path.unlink()
 
 
 def points(decided: Plan, place: Path) -> list[Any]:

@@ -120,6 +120,53 @@ def peaks(shape: dict[str, int]) -> list[Cell]:
     return cells + others
 
 
+def more_peaks(shape: dict[str, int]) -> list[Cell]:
+    """Trainings whose peak is measured, whether or not fit tells it: float32, bf16-mixed, DoRA, whole modules beside an adapter, MaxText."""
+    on, off, again = {"compile": True}, {"compile": False}, {"activation_checkpointing": True}
+    mixed, full = {"precision": "bf16-mixed"}, {"precision": "fp32"}
+    table: list[tuple[str, str, int, int, Json]] = [
+        ("litgpt", "none", 1024, 4, off | mixed),
+        ("litgpt", "lora", 1024, 4, off | mixed),
+        ("litgpt", "none", 2048, 2, off | again | mixed),
+        ("litgpt", "lora", 2048, 2, on | mixed),
+        ("litgpt", "lora", 2048, 4, off | again | mixed),
+        ("axolotl", "none", 1024, 4, off | mixed),
+        ("axolotl", "lora", 2048, 2, off | mixed),
+        ("axolotl", "none", 2048, 2, off | again | mixed),
+        ("trl", "none", 1024, 2, off | mixed),
+        ("trl", "lora", 2048, 2, off | mixed),
+        ("trl", "lora", 1024, 4, off | again | mixed),
+        ("trl", "none", 1024, 4, off | again | mixed),
+        ("torchtune", "none", 1024, 4, off | full),
+        ("torchtune", "lora", 1024, 4, off | full),
+        ("torchtune", "lora", 2048, 2, off | again | full),
+        ("litgpt", "lora", 1024, 4, off | full),
+        ("trl", "lora", 1024, 2, off | full),
+        ("axolotl", "lora", 1024, 2, off | again | full),
+        ("torchtune", "dora", 1024, 4, off),
+        ("trl", "dora", 1024, 4, off),
+        ("axolotl", "dora", 1024, 4, off | again),
+        ("maxtext", "none", 1024, 4, {}),
+        ("maxtext", "none", 2048, 2, again),
+        ("maxtext", "lora", 1024, 4, {}),
+        ("maxtext", "lora", 2048, 4, again),
+        ("maxtext", "none", 1024, 2, mixed),
+    ]
+    cells = [
+        Cell(
+            f"peak {trainer} {adapter} {micro}x{length} {' '.join(sorted(f'{name}={value}' for name, value in train.items()))}".strip(),
+            trainer,
+            recipe(shape, adapter=adapter, length=length, batch=micro, micro=micro, steps=5, train=train),
+        )
+        for trainer, adapter, length, micro, train in table
+    ]
+    for trainer, whole in (("litgpt", ["norms"]), ("torchtune", ["embeddings"]), ("trl", ["norms"]), ("axolotl", ["embeddings"])):
+        args = recipe(shape, length=1024, batch=4, steps=5, train=off)
+        args["method"]["lora"]["train_fully"] = whole
+        cells.append(Cell(f"peak {trainer} lora 4x1024 with {whole[0]}", trainer, args))
+    return cells
+
+
 def speed(shape: dict[str, int], length: int) -> list[Cell]:
     """The job of docs/races.md in each trainer: as tune plans it, and as a person would have it."""
     plain = recipe(shape, length=length, steps=30)
@@ -154,9 +201,9 @@ def methods(shape: dict[str, int]) -> list[Cell]:
         *((trainer, "sft", "qlora") for trainer in ("torchtune", "litgpt", "axolotl", "trl")),
         *((trainer, "sft", "dora") for trainer in ("torchtune", "axolotl", "trl")),
         *((trainer, "dpo", "lora") for trainer in ("torchtune", "axolotl", "trl")),
+        *((trainer, "dpo", "none") for trainer in ("torchtune", "axolotl", "trl")),
         ("axolotl", "orpo", "lora"),
         ("trl", "orpo", "lora"),
-        ("trl", "kto", "lora"),
         ("maxtext", "dpo", "none"),
     ]
     made = []
@@ -203,6 +250,7 @@ def main() -> int:
     asked.add_argument("--only", default="peaks,speed,methods")
     asked.add_argument("--cells", default="", help="run those whose names contain one of these, with commas between")
     asked.add_argument("--seconds", type=float, default=560.0)
+    asked.add_argument("--limit", type=float, default=150.0, help="seconds of one training")
     asked.add_argument("--together", type=int, default=8)
     asked.add_argument("--tiny", action="store_true")
     args = asked.parse_args()
@@ -213,12 +261,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows(folder)
-        runner = Runner(folder, pythons, "cpu" if args.tiny else "cuda")
+        runner = Runner(folder, pythons, "cpu" if args.tiny else "cuda", args.limit)
         if not args.tiny:
             results["matmul_tflops"] = matmul(pythons["torchtune"])
         llama, small, length = (TINY, TINY, 64) if args.tiny else (LLAMA, SMALL, 2048)
         parts = {
             "peaks": (peaks(llama), args.together),
+            "more": (more_peaks(llama), args.together),
             "speed": (speed(llama, length), 1),
             "methods": (methods(small), args.together),
         }

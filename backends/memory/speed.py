@@ -6,7 +6,7 @@ Operations a token are counted; what a device reaches of its peak was taken from
 from __future__ import annotations
 
 from backends.memory.estimate import Training
-from backends.records import dataclass
+from backends.records import dataclass, replace
 from backends.tpu import TpuSlice
 
 PEAKS = (
@@ -83,6 +83,20 @@ def flops_of_token(training: Training) -> float:
     attention = 2.0 * model.layers * model.heads * model.head_dim * training.length
     passes = (3 if training.adapter == "none" else 2) + training.recomputes + (training.copies > 1)
     return passes * (products + attention)
+
+
+def mfu(training: Training, tokens_per_second: float, peak: float) -> float | None:
+    """Share of a device's peak that a training's own arithmetic takes (model FLOPs utilization, arXiv:2204.02311, B); None for float32, whose products
+    have another peak. What is computed a second time to save memory does not count.
+
+    Args:
+        training: what is trained.
+        tokens_per_second: of one device.
+        peak: of the device, in TFLOP/s of bfloat16.
+    """
+    if training.precision == "fp32":
+        return None
+    return tokens_per_second * flops_of_token(replace(training, recomputes=False)) / (peak * 1e12)
 
 
 def reckoned(training: Training, peak: float) -> Reckoned | None:

@@ -32,7 +32,11 @@ EXAMPLES = {
     "report": ("tune report latest", "tune report latest --out report.md"),
     "mcp": ("tune mcp", "tune mcp --allow-actions"),
     "diff": ("tune diff r.yaml native.yml", "tune diff lr-1e-4 lr-3e-4"),
-    "race": ("tune race r.yaml", "tune race r.yaml --steps 50 --submit-winner"),
+    "race": (
+        "tune race r.yaml",
+        "tune race r.yaml --steps 50 --submit-winner",
+        "tune race r.yaml --tune --minutes 10",
+    ),
     "verify": ("tune verify r.yaml", "tune verify r.yaml --level 3 --html report.html"),
     "init": ("tune init", "tune init --data rows.jsonl --model Qwen/Qwen2.5-0.5B --accelerator cpu --out r.yaml"),
     "translate": ("tune translate r.yaml", "tune translate r.yaml --out native"),

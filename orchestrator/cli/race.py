@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.cli import DONE, FAILED, INTERRUPTED
 from orchestrator.cli.arguments import recipe, say
+from orchestrator.client.errors import InvalidRequest
 from orchestrator.client.race import race as run
 from orchestrator.render.race import race_text
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 def race(args: argparse.Namespace) -> int:
     """The table, and when asked the whole recipe to the winner."""
+    if args.tune:
+        return _tune(args)
     found = run(
         recipe(args),
         to=args.to,
@@ -39,3 +42,26 @@ def race(args: argparse.Namespace) -> int:
         say("--submit-winner: nothing is submitted, since no two trainers' losses agree")
         return FAILED
     return DONE if all(lap.state == "SUCCEEDED" for lap in found.laps) else FAILED
+
+
+def _tune(args: argparse.Namespace) -> int:
+    """Trials of one change each, and the fastest as `--set` words."""
+    from orchestrator.client.tuning import tune  # noqa: PLC0415
+    from orchestrator.render.tuning import document, tuning_text  # noqa: PLC0415
+
+    if args.submit_winner:
+        raise InvalidRequest("--submit-winner", "submits the winner of a race, which --tune is not: it prints what to submit")
+    found = tune(
+        recipe(args),
+        to=args.to,
+        on=args.on,
+        accept=args.accept,
+        steps=args.steps,
+        minutes=args.minutes,
+        tolerance=args.tolerance,
+        say=say,
+    )
+    print(json.dumps(document(found), indent=1) if args.json else tuning_text(found, args.recipe))
+    if not found.finished:
+        return INTERRUPTED
+    return DONE if found.winner else FAILED

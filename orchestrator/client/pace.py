@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from backends.memory.speed import peak_of, reckoned, slice_peak
+from backends.memory.estimate import Unknown
+from backends.memory.footprint import Footprint
+from backends.memory.speed import mfu, peak_of, reckoned, slice_peak
+from backends.memory.training import training_of
 from backends.memory.verdict import Fit, Pace
+from backends.models import sizes_of
+from orchestrator.client.plan import trainer
 from orchestrator.client.targets import layout
 from orchestrator.home import Home
 
 if TYPE_CHECKING:
+    from backends.plan import Plan
     from backends.recipe.flat import Flat
     from backends.target import Target
     from orchestrator.store import Store
@@ -31,6 +37,24 @@ def pace(flat: Flat, found: Fit, where: Target) -> Pace | None:
         where: the target.
     """
     return _measured(flat, found.trainer, where.name) or _reckoned(found, where)
+
+
+def used(flat: Flat, decided: Plan, where: Target, tokens_per_second: float) -> float | None:
+    """Share of a device's peak in bfloat16 that a training took (`backends.memory.speed.mfu`); None: the device or the model's sizes are not known.
+
+    Args:
+        flat: the recipe's leaves.
+        decided: its plan.
+        where: the target.
+        tokens_per_second: of one device.
+    """
+    named = _device(where)
+    try:
+        footprint = trainer(decided.backend).memory or Footprint({}, {})
+        training = training_of(flat, sizes_of(flat), footprint, where.accelerator)
+    except Unknown:
+        return None
+    return mfu(training, tokens_per_second, named[1]) if named else None
 
 
 def _reckoned(found: Fit, where: Target) -> Pace | None:

@@ -123,12 +123,20 @@ def race(
     plans = {name: each for name, each in plans.items() if name in whole}
     id = new_id(f"{recipe.name}-race")
     runs, finished = _all_rounds(id, rounds, plans, room, say)
-    found = laps(runs, allowed and allowed.nats)
+    found = _beside_peak(laps(runs, allowed and allowed.nats), cut, plans, where)
     best = winner(found)
     sent = _submit(whole[best.trainer], room) if submit_winner and best and finished else None
     out = RaceResult(id, recipe.name, where.name, rounds, steps, found, refused, allowed, best, sent, finished)
     keep(id, "race", f"{best.trainer} is the fastest whose losses agree" if best else "no winner", out.document(), say)
     return out
+
+
+def _beside_peak(found: Sequence[Lap], recipe: Recipe, plans: Mapping[str, Plan], where: Target) -> list[Lap]:
+    """With the share of the device's peak that each took, where that can be told."""
+    from orchestrator.client.pace import used  # noqa: PLC0415
+
+    flat = recipe.flat()
+    return [lap._replace(mfu=used(flat, plans[lap.trainer], where, lap.speed.median)) if lap.speed else lap for lap in found]
 
 
 def short(recipe: Recipe, steps: int) -> Recipe:

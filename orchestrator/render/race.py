@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from orchestrator.verification import Gap, Lap, Spread, Tolerance
 
 UNSAID = "not reported"
-HEADERS = ("TRAINER", "TOKENS/S", "SPREAD", "MEMORY GIB", "FIRST STEP", "LOSS APART", "STATE")
+HEADERS = ("TRAINER", "TOKENS/S", "SPREAD", "MFU", "MEMORY GIB", "FIRST STEP", "LOSS APART", "STATE")
+MFU = HEADERS.index("MFU")
 
 
 def race_text(
@@ -42,12 +43,20 @@ def race_text(
         f"{visible(recipe)}: {times} steps on {visible(target)}, one trainer after another; "
         f"tokens a second and device, the first {left_out(steps)} steps left out"
     )
-    rows = table(HEADERS, [_row(lap, first) for lap in found], right=HEADERS[1:6])
+    rows = _table(found, first)
     failed = "\n".join(visible(f"{lap.job}: {lap.state} after {lap.steps} steps: {lap.why}") for lap in found if lap.why)
     out = "\n".join(f"{name}: left out: {visible(why, keep=chr(10))}" for name, why in refused.items())
     return "\n\n".join(
         filter(None, [head, rows, failed, out, _steady(found), _repeated(found), _verdict(found, first, tolerance)])
     )
+
+
+def _table(found: Sequence[Lap], first: Lap | None) -> str:
+    """Without the column MFU where no device's peak is known."""
+    rows: list[tuple[str, ...]] = [HEADERS, *(_row(lap, first) for lap in found)]
+    if all(lap.mfu is None for lap in found):
+        rows = [(*row[:MFU], *row[MFU + 1 :]) for row in rows]
+    return table(rows[0], rows[1:], right=rows[0][1:-1])
 
 
 def _row(lap: Lap, first: Lap | None) -> tuple[str, ...]:
@@ -56,6 +65,7 @@ def _row(lap: Lap, first: Lap | None) -> tuple[str, ...]:
         lap.trainer,
         number(speed.median) if speed else UNSAID,
         f"{number(speed.low)} to {number(speed.high)}" if speed else "-",
+        f"{lap.mfu:.0%}" if lap.mfu is not None else UNSAID,
         number(lap.memory_gib) if lap.memory_gib is not None else UNSAID,
         duration(lap.first_step) if lap.first_step is not None else UNSAID,
         "-" if lap is first else _apart(lap.gap),
@@ -132,6 +142,7 @@ def _entry(lap: Lap) -> dict[str, object]:
         "why": lap.why,
         "steps": lap.steps,
         "tokens_per_second": _plain(lap.speed),
+        "mfu": lap.mfu,
         "memory_gib": lap.memory_gib,
         "first_step_s": lap.first_step,
         "loss_apart": _plain(lap.gap),

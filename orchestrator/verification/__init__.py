@@ -7,6 +7,7 @@ from orchestrator.verification.levels import LEVELS, Verdict
 from orchestrator.verification.race import Lap, Run, laps, left_out, ties, unsteady, winner, yardstick
 from orchestrator.verification.tokens import EXPECTED, tokens, unseen, witness_file, witnessed
 from orchestrator.verification.truth import FOUND, truth, with_truth
+from orchestrator.verification.tuning import Trial, fastest, next_choice
 
 __all__ = [
     "EXPECTED",
@@ -20,15 +21,18 @@ __all__ = [
     "Run",
     "Spread",
     "Tolerance",
+    "Trial",
     "Verdict",
     "accepted",
     "agree",
     "counts",
     "curve",
+    "fastest",
     "gap",
     "laps",
     "left_out",
     "middle",
+    "next_choice",
     "parameters",
     "parity",
     "rates",

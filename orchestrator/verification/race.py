@@ -64,6 +64,8 @@ class Lap(NamedTuple):
     rounds: tuple[Round, ...]
     gap: Gap | None = None
     """Of the loss, from the yardstick's first round."""
+    mfu: float | None = None
+    """Share of the device's peak in bfloat16 that the model's own arithmetic took."""
     agrees: bool | None = None
     """It repeats itself and agrees with the yardstick in every round; None also where there is no tolerance."""
 

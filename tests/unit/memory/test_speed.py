@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from backends.memory.speed import PEAKS, flops_of_token, peak_of, reckoned, slice_peak
+from backends.memory.speed import PEAKS, flops_of_token, mfu, peak_of, reckoned, slice_peak
 from tests.unit.memory.test_estimate import LLAMA_1B, RACE
 
 RUNS = (
@@ -62,3 +62,11 @@ def test_devices_share_the_tokens():
     """Four are four times as fast, as what they tell each other is not counted."""
     one = reckoned(RACE, 989.0).tokens_per_second
     assert reckoned(replace(RACE, devices=4, strategy="fsdp"), 989.0).tokens_per_second == pytest.approx(4 * one)
+
+
+def test_share_of_the_peak():
+    """Against operations counted by hand; recomputing costs operations that are not the model's, and do not count."""
+    speed = 80_000
+    assert mfu(RACE, speed, 989.0) == pytest.approx(speed * flops_of_token(RACE) / 989e12)
+    assert mfu(replace(RACE, recomputes=True), speed, 989.0) == mfu(RACE, speed, 989.0)
+    assert mfu(replace(RACE, precision="fp32"), speed, 989.0) is None

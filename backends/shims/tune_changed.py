@@ -17,7 +17,7 @@ import tune_shape
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-PIECE = 1 << 22  # elements
+PIECE = 1 << 16  # elements: what is computed of them stays in a core's cache
 FEW = 0.05
 """Share of the weights under which a run in bfloat16 is told that it has hardly trained. Measured: a run of 60 steps of SimPO at
 1e-6 changes 0.75 % with weights in bfloat16, and 24.7 % where they are kept in float32.
@@ -154,16 +154,16 @@ def _differing(before: np.ndarray, of_before: str, after: np.ndarray, of_after: 
     count, moved, whole = 0, 0.0, 0.0
     for start in range(0, after.size, PIECE):
         old, new = before[start : start + PIECE], after[start : start + PIECE]
+        one = _wide(old, of_before)
+        if of_before != of_after:
+            one = _wide(_rounded(one, of_after), of_after)
+        whole += float(np.dot(one, one))
         if of_before == of_after and np.array_equal(old, new):
-            wide = _wide(old, of_before)
-            whole += float(np.dot(wide, wide))
             continue
-        one, two = _wide(_rounded(_wide(old, of_before), of_after), of_after), _wide(new, of_after)
         with np.errstate(all="ignore"):  # weights of a run that went astray
-            apart = two - one
+            apart = _wide(new, of_after) - one
         count += int(np.count_nonzero(apart))
         moved += float(np.dot(apart, apart))
-        whole += float(np.dot(one, one))
     return count, moved, whole
 
 

@@ -2,6 +2,7 @@
 
 import json
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,24 @@ def test_modules_beside_an_adapter_are_counted(tmp_path, monkeypatch):
     save(tmp_path / "model", "BF16", model__embed_tokens__weight=moved, model__norm__weight=norm * 2)
     changed.note("model", "out")
     assert json.loads(Path("summary.json").read_text())["changed"]["changed"] == 0
+
+
+def test_the_count_is_streamed(tmp_path):
+    """Weights are read piece by piece: a count over sixteen million of them takes no more memory than a few pieces."""
+    values = np.random.default_rng(5).normal(size=1 << 16).astype("<f4")
+    for folder, many in (("model", values), ("out", values + 1)):
+        (tmp_path / folder).mkdir()
+        length = 4 * values.size * 256
+        text = json.dumps({"a.weight": {"dtype": "F32", "shape": [length // 4], "data_offsets": [0, length]}}).encode()
+        with (tmp_path / folder / "model.safetensors").open("wb") as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for _ in range(256):
+                file.write(many.tobytes())
+    tracemalloc.start()
+    try:
+        found = changed.compared(str(tmp_path / "model"), str(tmp_path / "out"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found["changed"] == found["of"] == values.size * 256
+    assert peak < 16 * changed.PIECE * 4

@@ -35,34 +35,42 @@ def command(name):
     return shlex.split(first.removeprefix(words))
 
 
+@pytest.fixture(scope="module")
+def models_hub():
+    """A hub with nothing in it yet."""
+    with hub() as server:
+        yield server
+
+
 @pytest.fixture
-def hosted(twin, tmp_path, home):
+def hosted(twin, models_hub, tmp_path, home):
     """Serve a model's twin by the model's name; this machine's jobs are led there, and keep what they fetch to themselves."""
     (home / "cache").unlink()
     (home / "cache").mkdir()
-    with hub() as server:
+    env = {**models_hub.env, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
+    targets = {"version": 1, "targets": {"local": {"kind": "local", "env": env}}}
+    (tmp_path / "config" / "tune" / "clusters.yaml").write_text(json.dumps(targets))
 
-        def serve(id):
-            files = {file.name: file.read_bytes() for file in twin(twin_of(id)).iterdir()}
-            config = json.loads(files["config.json"]) | {"max_position_embeddings": MODELS[id].max_position}
-            server.repositories[id] = {**files, "config.json": json.dumps(config).encode()}
+    def serve(id):
+        files = {file.name: file.read_bytes() for file in twin(twin_of(id)).iterdir()}
+        config = json.loads(files["config.json"]) | {"max_position_embeddings": MODELS[id].max_position}
+        models_hub.repositories[id] = {**files, "config.json": json.dumps(config).encode()}
 
-        env = {**server.env, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
-        targets = {"version": 1, "targets": {"local": {"kind": "local", "env": env}}}
-        (tmp_path / "config" / "tune" / "clusters.yaml").write_text(json.dumps(targets))
-        yield serve
+    return serve
 
 
 @pytest.mark.trainer
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.thorough(3)) for name in NAMES])
-def test_a_recipe_runs_as_it_stands(home, hosted, name):
+def test_a_recipe_runs_as_it_stands(home, hosted, models_hub, trainer_interpreter, name):
     """The command of its first line ends SUCCEEDED, after all of its steps, with a checkpoint."""
     path = ROOT / "recipes" / f"{name}.yaml"
     recipe = parse(path.read_text(), name=str(path), base=str(path.parent))
     if recipe.model.init == "pretrained":
         hosted(recipe.model.id)
     tune = Tune(ROOT)
+    planned = tune.json("submit", path, "--dry-run")
+    trainer_interpreter(planned["backend"], {**dict(planned["env"]), **models_hub.env})
     job = tune(*command(name), timeout=1700).stdout.strip()
     [row] = tune.json("status", job)
     assert row["state"] == "SUCCEEDED"

@@ -21,7 +21,6 @@ from backends.recipe.paths import is_hub
 from backends.registry import BACKENDS
 from backends.target import Target
 from tests.twins.families import TWINS, twin_of
-from tests.twins.preloaded import Preloaded
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "recipes"
@@ -54,6 +53,10 @@ if kind != "reward":
     said = model.generate(**asked, max_new_tokens=4, do_sample=False)
     assert said.shape[1] > asked["input_ids"].shape[1]
 """
+
+
+WIDE = {("qlora", "torchtune"): "-wide"}
+"""Where a twin's matrices are too small: torchtune's NF4 takes blocks of 16,384 weights."""
 
 
 @cache
@@ -150,48 +153,20 @@ def test_the_page_has_this_table():
     assert table() in (ROOT / "docs" / "library.md").read_text()
 
 
-@pytest.fixture(scope="session")
-def preloaded(tmp_path_factory):
-    """Interpreters that have imported the trainers' libraries, where `TUNE_TWINS_PRELOAD=1` asks for them; else None."""
-    if not os.environ.get("TUNE_TWINS_PRELOAD"):
-        yield None
-        return
-    servers = Preloaded(tmp_path_factory.mktemp("preloaded"))
-    yield servers
-    servers.close()
-
-
-@pytest.fixture
-def interpreter(preloaded, home, trainer_python):
-    """The interpreter that starts what belongs to a trainer: its environment's, or one that stands in for it in `home`."""
-
-    def python(trainer, env):
-        real = Path(trainer_python(trainer))
-        if preloaded is None:
-            return real
-        launcher = preloaded.python(trainer, real, {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **env})
-        if (home / "envs").is_symlink():
-            (home / "envs").unlink()
-        if not (home / "envs" / real.parents[1].name).exists():
-            preloaded.stand_in(home / "envs", launcher, real.parents[1])
-        return launcher
-
-    return python
-
-
 @pytest.mark.trainer
 @pytest.mark.thorough(60)
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("name", "trainer"), CASES)
-def test_a_recipe_trains_its_twin(tune, twin, interpreter, name, trainer):
+def test_a_recipe_trains_its_twin(tune, twin, trainer_interpreter, name, trainer):
     """Three steps, SUCCEEDED, and a folder that transformers loads and generates from."""
-    folder = twin(twin_of(read(name).model.id))
-    interpreter(trainer, dict(planned(name, trainer, changes(name)).env))
+    recipe = read(name)
+    folder = twin(twin_of(recipe.model.id) + WIDE.get((recipe.method.adapter, trainer), ""))
+    trainer_interpreter(trainer, dict(planned(name, trainer, changes(name)).env))
     sets = [word for each in changes(name, str(folder)) for word in ("--set", each)]
     done = tune("submit", LIBRARY[name], "--to", trainer, "--id", "twin", "--follow", *sets, code=None, timeout=1700)
     assert done.returncode == 0, f"{done.stderr[-1500:]}\n{tune('logs', 'twin', code=None).stdout[-3000:]}"
     checkpoint = Path(os.environ["TUNE_HOME"]) / "jobs" / "twin" / "1" / "work" / "checkpoint"
-    argv = [interpreter("trl", {}), "-c", LOADS, str(checkpoint), read(name).method.kind]
+    argv = [trainer_interpreter("trl", {}), "-c", LOADS, str(checkpoint), recipe.method.kind]
     said = subprocess.run(
         argv, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"}, timeout=600, check=False
     )

@@ -198,6 +198,10 @@ TWINS: dict[str, Twin] = {
     "llama-2": _llama("meta-llama/Llama-2-7b-chat-hf", config={"rope_theta": 10000.0}, template=styles.LLAMA_2, **_OLD),
     "llama-3": _llama("meta-llama/Meta-Llama-3-8B-Instruct"),
     "llama-3.1": _llama("meta-llama/Llama-3.1-8B-Instruct", config={"rope_scaling": {**LLAMA_3, "rope_type": "llama3"}}),
+    "llama-3.1-wide": _llama(
+        "meta-llama/Llama-3.1-70B-Instruct",
+        config={"rope_scaling": {**LLAMA_3, "rope_type": "llama3"}, "hidden_size": 256, "intermediate_size": 256},
+    ),  # whole blocks of NF4 in each matrix
     "llama-3.2": _llama(
         "meta-llama/Llama-3.2-1B-Instruct",
         config={"rope_scaling": {**LLAMA_3, "factor": 32.0, "rope_type": "llama3"}, "tie_word_embeddings": True, "head_dim": 16},

@@ -34,13 +34,13 @@ class BackgroundCalls:
         if self.away(name):
             return False
         if here:
-            self._returned[name] = _outcome(call, *args)
+            self._returned[name] = outcome(call, *args)
             return True
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415  # 10 ms, for those who need it
 
             self._pool = ThreadPoolExecutor(WORKERS)
-        self._running[name] = future = self._pool.submit(_outcome, call, *args)
+        self._running[name] = future = self._pool.submit(outcome, call, *args)
         future.add_done_callback(lambda _: self._done())
         return True
 
@@ -69,8 +69,9 @@ class BackgroundCalls:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _outcome(call: Callable[..., Any], *args: Any) -> Any:
+def outcome(call: Callable[..., Any], *args: Any, **more: Any) -> Any:
+    """What a call returns, or what it raised."""
     try:
-        return call(*args)
+        return call(*args, **more)
     except Exception as error:  # `take` gives it
         return error

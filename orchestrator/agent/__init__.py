@@ -16,7 +16,7 @@ SERVED = (
         "runner",
         "blobs",
     ),
-    *("slurm_command", "slurm_site", "slurm"),
+    *("slurm_command", "slurm_site", "slurm_queue", "slurm_submit", "slurm_array", "slurm"),
     "storage",
     "server",
 )

@@ -2,7 +2,7 @@
 the folder of the script.
 
 Only here is known which node this is, where the first one is, and which devices were granted. What is started is in document.json
-(`agent.slurm.submit`): `ranks`, what the runner of the first node and of the others is told; `tokens`, what stands in their
+(`agent.slurm_submit`): `ranks`, what the runner of the first node and of the others is told; `tokens`, what stands in their
 arguments and variables for the number of the node, the address of the first and the port where they meet; `hosts`, how many
 there are; `interface`, by which they meet, empty for the one that leads to the first.
 
@@ -123,7 +123,8 @@ def leave_launcher() -> None:
     """Forget what srun says to the processes that it starts: ours start the trainers' own launchers, and some of these would take
     the allocation's shape for their own (Lightning, JAX and MPI read it).
     """
-    number = os.environ.get("SLURM_JOB_ID", "")
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    number = "%s_%s" % (array, task) if array else os.environ.get("SLURM_JOB_ID", "")
     for name in list(os.environ):
         if name.startswith(("SLURM", "SRUN_", "SBATCH_", "PMI_", "PMIX_", "PMI2_")) and name != "SLURM_CONF":
             del os.environ[name]

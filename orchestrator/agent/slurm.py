@@ -1,7 +1,8 @@
 """Slurm's own commands on a login node: a job goes into the queue once, all jobs are looked at in one call.
 
-    submit   put an attempt into the queue, unless it is there or ever was: see `submit`
-    find     Slurm's number of an attempt that was submitted; empty when none was
+    submit   put an attempt into the queue, unless it is there or ever was: see `slurm_submit`
+    put, array, largest    the same of many at once, as tasks of one array: see `slurm_array`
+    find     Slurm's number of an attempt that was submitted; empty when none was: see `slurm_queue`
     queue    all jobs of an owner that Slurm still knows, by one `squeue`
     ended    how jobs ended that it has forgotten or that left no word: accounting, the completion log, and what their script wrote
     cancel   take attempts out of the queue, or end them
@@ -10,8 +11,7 @@
     probe    what a compute node finds: the folder, an interpreter, a package index
 
 A request has `do`, and where Slurm's programs are not on the PATH `programs`, their folder; `env` is added to their environment.
-Beside the attempts' folders, HOME/jobs/JOB/slurm/ATTEMPT has what a job of Slurm is made of: job.sbatch, document.json, `id`, and
-slurm.out. An answer with `no` says in Slurm's words why not, and by `why` what that means: `silent`, it does not answer;
+An answer with `no` says in Slurm's words why not, and by `why` what that means: `silent`, it does not answer;
 `full`, not now; `never`. Standard library of CPython 3.8 or newer.
 """
 
@@ -20,9 +20,11 @@ from __future__ import annotations
 import os
 import re
 
-from orchestrator.agent.files import ignore_errors, make_folder, read_bytes, read_json, read_part, write_text
-from orchestrator.agent.slurm_command import FULL, SILENT, SlurmSilentError, asked, run, settings, with_way_out
-from orchestrator.agent.slurm_site import TAIL, beyond, limits, probe, site
+from orchestrator.agent import slurm_array, slurm_queue, slurm_submit
+from orchestrator.agent.files import read_json, read_part
+from orchestrator.agent.slurm_command import SILENT, SlurmSilentError, run, settings
+from orchestrator.agent.slurm_queue import kept, membership, place
+from orchestrator.agent.slurm_site import TAIL, limits, probe, site
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
     from orchestrator.agent.files import Json
 
-FIELDS = "%i|%T|%r|%S|%e|%N|%j"  # of squeue: number, state, reason, start, end, nodes, name
 COMPLETIONS = 4 * 1024 * 1024  # bytes of the completion log's end
 
 
@@ -42,92 +43,7 @@ def answer(home: str, request: Json) -> Json:
         return {"no": str(error), "why": "silent"}
 
 
-# ---- putting into the queue
-
-
-def place(home: str, request: Json) -> str:
-    """Where an attempt has what its job is made of."""
-    job, attempt = str(request["job"]), int(request["attempt"])
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", job):
-        raise ValueError("%r: a job is named by letters, digits, `.`, `_` and `-`" % job)
-    return "%s/jobs/%s/slurm/%d" % (home, job, attempt)
-
-
-def submit(home: str, request: Json) -> Json:
-    """Put an attempt into the queue; its number there.
-
-    `script` and `document` are texts, `agent` the path of our programs, relative to HOME; `secrets` reach Slurm by the environment
-    of sbatch alone, which Slurm keeps for the job as it does for each. `name` is the job's name in the queue, `limits` says what
-    the script asks for, see `slurm_site.beyond`; without it that was looked at before. Killed anywhere, the next call finds the job by its name, which nobody else's has.
-    """
-    folder = place(home, request)
-    make_folder(folder)
-    lock = os.open(folder + "/lock", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        _lock(lock)
-        known = find(home, request)
-        if known["number"] or os.path.exists("%s/jobs/%s/%d" % (home, request["job"], request["attempt"])):
-            _same(folder, request)
-            return known
-        if not os.path.exists(folder + "/job.sbatch"):
-            trouble = beyond(request) if request.get("limits") else ""
-            if trouble:
-                return {"no": trouble, "why": "never"}
-            write_text(folder + "/document.json", request["document"])
-            if not os.path.islink(folder + "/agent"):
-                os.symlink(os.path.relpath(os.path.join(home, request["agent"]), folder), folder + "/agent")
-            write_text(folder + "/job.sbatch", request["script"])  # last: from here on sbatch may have been called
-        _same(folder, request)
-        argv = ["sbatch", "--parsable", "--job-name=" + request["name"], "job.sbatch"]
-        code, out, errors = run(request, argv, request.get("secrets", {}), folder)
-        number = out.strip().split(";")[0]
-        if code == 0 and number.isdigit():
-            write_text(folder + "/id", number)
-            return {"number": number}
-        if SILENT.search(errors):
-            raise SlurmSilentError(errors)
-        return {
-            "no": with_way_out(errors) or "sbatch ended with exit code %d" % code,
-            "why": "full" if FULL.search(errors) else "never",
-        }
-    finally:
-        os.close(lock)
-
-
-def _same(folder: str, request: Json) -> None:
-    """FileExistsError where the attempt was submitted with another plan, whose sum is in the script."""
-    if read_bytes(folder + "/job.sbatch").decode() != request["script"]:
-        raise FileExistsError("%s exists with other contents: take another attempt, or another job" % folder)
-
-
-def _lock(lock: int) -> None:
-    """Wait for our turn; a file system without locks does without, since we have one controller."""
-    import fcntl  # noqa: PLC0415
-
-    ignore_errors(fcntl.flock, lock, fcntl.LOCK_EX)
-
-
-def find(home: str, request: Json) -> Json:
-    """Slurm's number of an attempt, kept or looked for by its name; empty when it was never submitted."""
-    folder = place(home, request)
-    kept = read_part(folder + "/id", 0, 64).decode().strip()
-    if kept or not os.path.exists(folder + "/job.sbatch"):
-        return {"number": kept}
-    numbers = [row[0] for row in queue(home, dict(request, tag=request["name"]))["jobs"] if row[6] == request["name"]]
-    if numbers:
-        write_text(folder + "/id", numbers[0])
-    return {"number": numbers[0] if numbers else ""}
-
-
-# ---- looking
-
-
-def queue(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
-    """All jobs of this user that Slurm knows, whose name ends with `tag`: a list each in the order of `FIELDS`."""
-    user = "--user=%d" % os.getuid()
-    out = asked(request, "squeue", "--noheader", "--array", "--states=all", user, "--format=" + FIELDS)
-    rows = (line.split("|", 6) for line in out.splitlines())
-    return {"jobs": [row for row in rows if len(row) == 7 and row[6].endswith(request["tag"])]}
+# ---- how it ended
 
 
 def ended(home: str, request: Json) -> Json:
@@ -136,38 +52,61 @@ def ended(home: str, request: Json) -> Json:
     A state is [state, nodes]; what nobody can tell is left out. An out is the end of what the job's script wrote, whether
     it was put back into the queue, and how many nodes it asked for.
     """
-    numbers: dict[str, str] = {}
-    outs = []
+    numbers: dict[str, tuple[str, str]] = {}
+    outs, silent = [], []
     for job, attempt, name in request["attempts"]:
         folder = place(home, {"job": job, "attempt": attempt})
-        number = read_part(folder + "/id", 0, 64).decode().strip()
+        number, out = kept(home, folder), folder + "/slurm.out"
         if number:
-            numbers[number] = name
-        size = os.path.getsize(folder + "/slurm.out") if os.path.exists(folder + "/slurm.out") else 0
-        tail = read_part(folder + "/slurm.out", max(0, size - TAIL), TAIL).decode("utf-8", "replace")
+            numbers[number] = name, membership(folder)[0] if "_" in number else name
+        if not os.path.exists(out):
+            silent.append(number)
+        size = os.path.getsize(out) if os.path.exists(out) else 0
+        tail = read_part(out, max(0, size - TAIL), TAIL).decode("utf-8", "replace")
         hosts = (read_json(folder + "/document.json") or {}).get("hosts", 1)
         outs.append([tail, os.path.exists(folder + "/requeued"), hosts])
-    return {"states": (accounted(request, numbers) or completed(request, numbers)) if numbers else {}, "outs": outs}
+    found = (accounted(request, numbers) or completed(request, numbers)) if numbers else {}
+    for number in silent:  # cancelled with others, it has no line of its own
+        if "_" in number and number not in found and number.partition("_")[0] in found:
+            found[number] = found[number.partition("_")[0]]
+    states = {numbers[number][0]: state for number, state in found.items() if number in numbers}
+    return {"states": dict(taken_out(home, request, numbers, set(silent), set(found)), **states), "outs": outs}
 
 
-def accounted(request: Json, numbers: Mapping[str, str]) -> Json:
-    """States from sacct; none where the site keeps no accounts.
+def taken_out(home: str, request: Json, numbers: Mapping[str, tuple[str, str]], silent: set[str], told: set[str]) -> Json:
+    """States of tasks that were cancelled before they began: Slurm forgets these at once, while it knows others of their array.
+
+    A task that began has a file, into which its script writes.
+    """
+    wanted = [number for number in numbers if number in silent and number not in told and "_" in number]
+    if not wanted:
+        return {}
+    known = {row[0] for row in slurm_queue.queue(home, dict(request, tag=""))["jobs"]} | told
+    arrays = {number.partition("_")[0] for number in known if "_" in number}
+    gone = [number for number in wanted if number not in known and number.partition("_")[0] in arrays]
+    return {numbers[number][0]: ["CANCELLED", ""] for number in gone}
+
+
+def accounted(request: Json, numbers: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
+    """Number -> state and nodes from sacct; none where the site keeps no accounts. Of arrays all tasks are told.
 
     A job is meant by number and name: a controller of Slurm that crashed gives the same number again.
     """
     fields = "--format=JobID,State,NodeList,JobName"
-    argv = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--jobs=" + ",".join(numbers), fields)
+    asked_for = ",".join(sorted({number.partition("_")[0] for number in numbers}))
+    argv = ("sacct", "--noheader", "--parsable2", "--allocations", "--duplicates", "--array", "--jobs=" + asked_for, fields)
     try:
         code, out, _ = run(request, argv, {})
     except OSError:  # not every site has it
         return {}
     rows = [line.split("|", 3) for line in out.splitlines()] if code == 0 else []
-    meant = [row for row in rows if len(row) == 4 and row[1] and numbers.get(row[0]) == row[3]]
-    return {name: [state.split()[0], nodes] for _, state, nodes, name in meant}
+    names = {number.partition("_")[0]: name for number, (_, name) in numbers.items()}
+    meant = [row for row in rows if len(row) == 4 and row[1] and names.get(row[0].partition("_")[0]) == row[3]]
+    return {number: [state.split()[0], nodes] for number, state, nodes, _ in meant}
 
 
-def completed(request: Json, numbers: Mapping[str, str]) -> Json:
-    """States from the log of completed jobs, where it is a file that we may read.
+def completed(request: Json, numbers: Mapping[str, tuple[str, str]]) -> dict[str, list[str]]:
+    """As `accounted`, from the log of completed jobs, where it is a file that we may read.
 
     https://slurm.schedmd.com/slurm.conf.html#OPT_JobCompType: jobcomp/filetxt
     """
@@ -176,30 +115,42 @@ def completed(request: Json, numbers: Mapping[str, str]) -> Json:
     if said.get("JobCompType") != "jobcomp/filetxt" or not os.access(path, os.R_OK):
         return {}
     text = read_part(path, max(0, os.path.getsize(path) - COMPLETIONS), COMPLETIONS).decode("utf-8", "replace")
+    names = {number.partition("_")[0]: name for number, (_, name) in numbers.items()}
     found = {}
     for line in text.splitlines():
         facts = dict(re.findall(r"(\w+)=(\S*)", line))
-        if facts.get("Name") and numbers.get(facts.get("JobId", "")) == facts["Name"]:
-            found[facts["Name"]] = [facts.get("JobState", ""), facts.get("NodeList", "")]
+        whole = facts.get("ArrayJobId") or facts.get("JobId", "")
+        number = "%s_%s" % (whole, facts["ArrayTaskId"]) if "ArrayTaskId" in facts else whole
+        if facts.get("Name") and names.get(whole) == facts["Name"]:
+            found[number] = [facts.get("JobState", ""), facts.get("NodeList", "")]
     return found
 
 
-def cancel(home: str, request: Json) -> Json:  # noqa: ARG001 (as all actions)
-    """End jobs wherever they are, by their `names`. Nothing happens to what has ended.
+def cancel(home: str, request: Json) -> Json:
+    """End jobs wherever they are, of those listed in `attempts` as [job, attempt, name]. Nothing happens to what has ended.
 
-    Not by number: after a crash of Slurm's controller another job may have it.
+    Not by a number that we have kept: after a crash of Slurm's controller another job may have it. A job alone is meant by its name, a
+    task by the number that it has now: with a name scancel takes all tasks of the array that have not begun.
     """
-    for name in request["names"]:
-        code, _, errors = run(request, ("scancel", "--user=%d" % os.getuid(), "--name=" + name), {})
+    joined = [about for about in request["attempts"] if membership(place(home, {"job": about[0], "attempt": about[1]}))[0]]
+    rows = slurm_queue.queue(home, dict(request, tag=""))["jobs"] if joined else []
+    tasks = {row[0]: row[6] for row in rows if "_" in row[0] and row[6] in [name for _, _, name in joined]}
+    alone = [name for _, _, name in request["attempts"] if name not in tasks.values()]
+    calls = [("--user=%d" % os.getuid(), "--name=" + name) for name in alone]
+    for words in [*calls, *([tuple(tasks)] if tasks else [])]:
+        code, _, errors = run(request, ("scancel", *words), {})
         if code and SILENT.search(errors):
             raise SlurmSilentError(errors)
     return {}
 
 
 ACTIONS: Mapping[str, Callable[[str, Json], Json]] = {
-    "submit": submit,
-    "find": find,
-    "queue": queue,
+    "submit": slurm_submit.submit,
+    "put": slurm_array.put,
+    "array": slurm_array.submit,
+    "largest": slurm_array.largest,
+    "find": slurm_queue.find,
+    "queue": slurm_queue.queue,
     "ended": ended,
     "cancel": cancel,
     "site": site,

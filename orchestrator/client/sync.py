@@ -97,12 +97,15 @@ def _brought(here: Session, job: Job, say: Say) -> list[_Batch]:
         into = here.home.path / "sync" / job.id / str(attempt)
         try:
             with pulling(here.home, job.id), reached(here.home, here.store, job.id, attempt) as hosts:
-                for _, transport, known_as in hosts[:1]:  # one process reports, on the first host
-                    say(f"{job.id}: looking for runs of attempt {attempt}")
-                    transport.fetch(known_as, attempt, [OFFLINE], into)
+                say(f"{job.id}: looking for runs of attempt {attempt}")
+                places = [into / f"rank-{rank}" if rank else into for rank in range(len(hosts))]
+                for place, (_, transport, known_as) in zip(
+                    places, hosts, strict=True
+                ):  # most trainers report from the first alone
+                    transport.fetch(known_as, attempt, [OFFLINE], place)
         except TransportError as error:
             raise Unreachable(str(error), hint=f"`tune sync {job.id}` goes on where it ended") from None
-        if runs := sorted(path.parent for path in (into / OFFLINE).glob("offline-run-*/run-*.wandb")):
+        if runs := [path.parent for place in places for path in sorted((place / OFFLINE).glob("offline-run-*/run-*.wandb"))]:
             found.append(_Batch(job.id, attempt, plan, runs))
     if not found:
         hint = "`log.trackers: [wandb]` with `log.wandb_mode: offline` writes runs; online there is nothing to send"

@@ -40,7 +40,7 @@ from orchestrator.executors.phases import Phase, merge_ranks
 from orchestrator.home import Home
 from orchestrator.monitoring.poll import Observed
 from orchestrator.store.attempts import ResumePoint
-from orchestrator.store.requests import JobRequest
+from orchestrator.store.requests import JobRequest, SweepPoint
 from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node, Placement
 from orchestrator.transports.base import Watch
@@ -128,6 +128,8 @@ class AttemptRequest:
     """Name -> value."""
     keep: float = 0.0
     """Seconds for which its devices are held after a failure, where they are ours to grant."""
+    sweep: SweepPoint | None = None
+    """Of which sweep it is a point: an engine may take those that are submitted before the next `poll` as one."""
 
 
 @dataclass(frozen=True)
@@ -281,3 +283,5 @@ class ExecutorType:
     """What a target has of its engine now, a line each: machines that were asked for, since when, at what cost. It asks nobody."""
     script: Callable[[Plan, Candidate], str] | None = None
     """What the engine is handed for a job, as text that a dry run shows; where there is such a text."""
+    keeps_limits: bool = False
+    """It can hold back points of a sweep with a limit itself (`SweepPoint.at_once`), and so takes all that it is given together."""

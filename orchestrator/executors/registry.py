@@ -91,6 +91,14 @@ def find(kind: str) -> ExecutorType:
     raise Unavailable(f"no executor for targets of kind {kind} is installed")
 
 
+def keeps_limits(kind: str) -> bool:
+    """See `ExecutorType.keeps_limits`; False also where no executor is installed."""
+    try:
+        return find(kind).keeps_limits
+    except Unavailable:
+        return False
+
+
 class Executors:
     """Those that jobs need, as one: each is opened when the first of its attempts or jobs comes."""
 

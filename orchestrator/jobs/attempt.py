@@ -14,7 +14,7 @@ from backends.metrics import Point
 from backends.plan import Plan
 from backends.registry import reader
 from backends.stages.registry import STAGES
-from orchestrator.executors.base import Handle, Status, Watched
+from orchestrator.executors.base import AttemptRequest, Handle, Status, Watched
 from orchestrator.home import Home
 from orchestrator.jobs.lifecycle import Facts
 from orchestrator.jobs.low_use import LowUse
@@ -80,6 +80,11 @@ class ActiveAttempt:
         if placement and (self._handle is None or self._handle.placement is not placement):
             self._handle = Handle.of(self.request, job, self.attempt, placement)
         return self._handle if placement else None
+
+    def asked(self, handle: Handle, secrets: Mapping[str, str]) -> AttemptRequest:
+        """What its executor is asked to start."""
+        of, resume = self.request, self.record.resume
+        return AttemptRequest(handle, self.plan, of.candidates, resume, secrets, of.keep, of.sweep)
 
     @classmethod
     def of(cls, active: Active, request: JobRequest) -> ActiveAttempt:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from backends.log_signs import Ended
-from orchestrator.executors.base import AttemptRequest, ExecutorContext, Status, Watched
-from orchestrator.executors.registry import Executors
+from orchestrator.executors.base import ExecutorContext, Status, Watched
+from orchestrator.executors.registry import Executors, keeps_limits
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
 from orchestrator.jobs.attempt import ActiveAttempt, facts, notes_text, served, watched
@@ -56,7 +56,7 @@ class Controller:
     def __post_init__(self) -> None:
         """The executors are opened when the first attempt needs them."""
         self.executors = Executors(ExecutorContext(self.home, self.nudge))
-        self.queue = Queue(self.store)
+        self.queue = Queue(self.store, keeps_limits)
 
     def close(self) -> None:
         """Let go of the hosts; their jobs go on."""
@@ -312,8 +312,7 @@ class Controller:
                 self._become(each, Become("FAILED", "input_changed", f"{news}; {WAY_OUT}"))
             elif handle := case.handle(job.id):
                 case.status = None
-                asked = AttemptRequest(handle, case.plan, case.request.candidates, case.record.resume, values, case.request.keep)
-                self._place(each, case, self.executors.submit(asked).placement)
+                self._place(each, case, self.executors.submit(case.asked(handle, values)).placement)
 
     def _take_back(self, each: Active, status: Status) -> None:
         """It could not begin: the job waits again. Where some hosts had begun, the attempt is over, and the next has another number."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import chain, islice
 
 from orchestrator.executors.base import Ask
 from orchestrator.store import Active, Changes, Store
@@ -29,6 +30,8 @@ class Queue:
     """The heads of all lanes; holds no more of a job than what it asks for."""
 
     store: Store
+    keeps_limits: Callable[[str], bool] = lambda _: False
+    """Whether the executor of a kind of target holds back points of a sweep with a limit by itself."""
     seen: dict[str, Active] = field(default_factory=dict)
     """Job -> what the store said of it, of those read last."""
     _asks: dict[tuple[str, int], Ask] = field(default_factory=dict)
@@ -66,7 +69,8 @@ class Queue:
         return ended
 
     def heads(self, lanes: Sequence[str], working: Sequence[Active] = ()) -> list[Iterator[Ask]]:
-        """Jobs of each lane by their order; what was read of them before is not read again. Of a sweep with a limit no more than may begin.
+        """Jobs of each lane by their order; what was read of them before is not read again. Of a sweep with a limit no more than may begin,
+        or all where none has and the engine keeps the limit.
 
         Where jobs have the label `share`, each lane's go behind those of a share that has fewer devices, of the same priority.
 
@@ -79,11 +83,23 @@ class Queue:
         begun = Counter(each.job.labels.get(SWEEP) for each in working if each.job.state != "QUEUED")
         limits = dict(filter(None, map(limit_of, lanes)))
         self._room = {sweep: max(0, most - begun[sweep]) for sweep, most in limits.items()}
+        waiting = Counter(limit[0] for lane in lanes if (limit := limit_of(lane)))
+        whole = {sweep for sweep in limits if not begun[sweep] and waiting[sweep] == 1}
         held = _held(working) if any(map(share_of, lanes)) else None
         found = {lane: self._lane(lane, known) for lane in lanes}
+        for lane in lanes:
+            if (limit := limit_of(lane)) and limit[0] in whole:
+                found[lane] = self._given_whole(found[lane], limit[0])
         if held is not None:
             found = {lane: _in_turn(asks, held[share_of(lane)]) for lane, asks in found.items()}
         return [islice(asks, self._room[limit[0]] if (limit := limit_of(lane)) else None) for lane, asks in found.items()]
+
+    def _given_whole(self, asks: Iterator[Ask], sweep: str) -> Iterator[Ask]:
+        """The jobs of a lane; there is room for all of a sweep of which none has begun where the engine keeps its limit."""
+        head = next(asks, None)
+        if head and len(head.candidates) == 1 and self.keeps_limits(head.candidates[0].kind):
+            self._room[sweep] = sys.maxsize
+        return chain([head] if head else [], asks)
 
     def within_limits(self, granted: Mapping[str, Placement]) -> dict[str, Placement]:
         """Of jobs that were granted devices those that may begin: a sweep may wait in several lanes, and has one limit for all."""

@@ -9,7 +9,7 @@ from .test_main_job import QUICKSTART, curve
 pytestmark = pytest.mark.trainer
 SHORT = ("--set", "train.epochs=null", "--set", "train.steps=8", "--set", "optim.warmup_steps=2")
 LONG = 1500
-"""Seconds that four jobs may take where two cores serve all nodes."""
+"""Seconds that five jobs may take where two cores serve all nodes."""
 TARGETS = """\
 version: 1
 targets:
@@ -30,12 +30,13 @@ def slurm(tmp_path, monkeypatch):
 
 @pytest.mark.timeout(LONG + 300)
 def test_trainers_on_one_node_and_on_two(tune, slurm):
-    """LitGPT LoRA on one node, torchtune with two processes over two nodes: SUCCEEDED, their metrics whole, and their losses those of a
-    run on this machine.
+    """LitGPT LoRA and torchtune on one node, torchtune with two processes over two nodes: SUCCEEDED, their metrics whole, and their
+    losses those of a run on this machine.
     """
     jobs = {
         "lora-hpc": ("hpc", "--to", "litgpt", "--set", "method.adapter=lora"),
         "lora-here": ("here", "--to", "litgpt", "--set", "method.adapter=lora"),
+        "full-hpc": ("hpc", "--to", "torchtune"),
         "full-here": ("here", "--to", "torchtune"),
         "both-hpc": ("hpc", "--to", "torchtune", "--set", "resources.hosts=2"),
     }
@@ -47,7 +48,7 @@ def test_trainers_on_one_node_and_on_two(tune, slurm):
         logs = tune("logs", row["id"]).stdout[-3000:]
         assert (row["state"], row["step"], row["reachable"]) == ("SUCCEEDED", 8, True), (row, events, logs)
         assert list(curve(tune, row["id"], "loss")) == list(range(1, 9))
-    for there, here, close in (("lora-hpc", "lora-here", 1e-6), ("both-hpc", "full-here", 1e-5)):
+    for there, here, close in (("lora-hpc", "lora-here", 1e-6), ("full-hpc", "full-here", 1e-6), ("both-hpc", "full-here", 1e-5)):
         ours, theirs = curve(tune, there, "loss"), curve(tune, here, "loss")
         assert max(abs(ours[step] - theirs[step]) for step in ours) < close, (there, ours, theirs)
 

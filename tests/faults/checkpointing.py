@@ -3,11 +3,13 @@
 The trainer is a shell script. Each attempt notes that it began in the job's own folder, so that one that began twice is seen.
 """
 
+import time
 from collections import Counter
 from dataclasses import replace
 
 from backends.plan import RANK
 from orchestrator.store import open_store
+from tests.waiting import until
 
 from .conftest import HEADER, METRICS, shell_plan
 from .test_again import FACTS
@@ -48,6 +50,33 @@ def starts(folder, job):
         for path in base.glob("starts-*"):
             found[int(path.name.split("-")[1]), rank] = len(path.read_text().split())
     return found
+
+
+def begin(schedule, likely, **where):
+    """Submit the jobs of a schedule, some of them bad ones, and wait for a moment at which its fault may meet one of them, or none yet.
+
+    Args:
+        schedule: with `lab`, `jobs`, `chance`, `bad`, and `submit`, `victim` and `wait`.
+        likely: how often at least one is to run before.
+        where: for `submit`.
+    """
+    schedule.bad = {job for job in schedule.jobs if schedule.chance.random() < 0.25}
+    for job in schedule.jobs:
+        assert schedule.submit(job, **where)
+    schedule.chance.random() < likely and schedule.victim()
+    schedule.wait(0, 2)
+
+
+def follow(lab, jobs, seconds):
+    """Wait until all jobs have ended: whoever looks starts a controller where one was killed."""
+
+    def ended():
+        if not lab.controllers():
+            lab.tune("status")
+            time.sleep(0.5)
+        return all(lab.job(job).ended for job in jobs)
+
+    until(ended, seconds)
 
 
 def judge(lab, end, folders, *, bad=False, allowed=()):

@@ -21,7 +21,7 @@ from tests.hosts.lab import LOGIN
 from tests.hosts.ray import RayCluster, ray  # noqa: F401
 from tests.waiting import until
 
-from .checkpointing import judge, plan, starts
+from .checkpointing import begin, follow, judge, plan, starts
 from .conftest import Lab
 
 pytestmark = pytest.mark.long
@@ -147,22 +147,11 @@ def test_a_schedule(schedule, seed, number, record_property):
     twice, and nothing of any attempt lives on.
     """
     fault = FAULTS[number % len(FAULTS)]
-    schedule.bad = {job for job in schedule.jobs if schedule.chance.random() < 0.25}
-    for job in schedule.jobs:
-        assert schedule.submit(job)
-    schedule.chance.random() < 0.7 and schedule.victim()
-    schedule.wait(0, 2)
+    begin(schedule, 0.7)
     fault(schedule)
     lab = schedule.lab
-
-    def ended():
-        if not lab.controllers():
-            lab.tune("status")  # whoever looks starts a new one
-            time.sleep(0.5)
-        return all(lab.job(job).ended for job in schedule.jobs)
-
     try:
-        until(ended, PATIENCE)
+        follow(lab, schedule.jobs, PATIENCE)
     finally:
         print(fault.__name__, [lab.job(job) for job in schedule.jobs], lab.log())
     for job in schedule.jobs:

@@ -1,59 +1,24 @@
 """Jobs on a real Slurm, with the real controller and store; the trainer is a shell script that takes milliseconds."""
 
+import json
 import re
 import time
 from pathlib import Path
 
 import pytest
 
-from backends.recipe.building import build
+from backends.plan import RANK
 from orchestrator.executors.base import ExecutorContext, Handle, Watched
 from orchestrator.executors.slurm import SLURM
-from orchestrator.executors.slurm.section import SlurmSection, candidate
 from orchestrator.store import open_store
 from orchestrator.targets.node import Placement
 from orchestrator.transports.base import Watch
-from tests.faults.conftest import Lab, training
-from tests.slurm import site as slurm_site
+from tests.faults.conftest import training
+from tests.slurm.conftest import WAITS, began, counted, hpc, work
 from tests.waiting import until
 
 pytestmark = pytest.mark.long
-WAITS = "touch began; until test -e go; do sleep 0.05; done"
-"""A step that works until it is let go."""
 IN_SLURM = "cancelled in Slurm, not by tune"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    """A Slurm of two nodes with two CPUs each."""
-    with slurm_site.running(tmp_path_factory.mktemp("slurm"), nodes=2) as running:
-        yield running
-
-
-@pytest.fixture
-def lab(home, site):
-    """A state folder of its own; its controllers and its jobs are gone afterwards."""
-    made, before = Lab(home), len(site.log())
-    yield made
-    made.kill_controllers()
-    site.clear()
-    print(site.log(before), made.log())  # seen where the test failed
-
-
-def hpc(**said):
-    """The target."""
-    return [candidate("hpc", build(SlurmSection, {"kind": "slurm", "devices": 2, "nodes": 2, "pace": 1, **said}))]
-
-
-def work(lab, job, attempt=1, rank=0):
-    """The work folder of a part."""
-    return lab.home.jobs / (f"_{rank}_{job}" if rank else job) / str(attempt) / "work"
-
-
-def began(lab, job, attempt=1, rank=0):
-    """Wait until a part's step works."""
-    until(lambda: (work(lab, job, attempt, rank) / "began").exists() or lab.job(job).ended)
-    assert not lab.job(job).ended, (lab.job(job), lab.log())
 
 
 def test_a_job_succeeds_with_all_its_points(lab):
@@ -76,6 +41,16 @@ def test_two_nodes_know_each_other(lab):
     assert [line.split()[1] for line in lines] == ["0", "1"]
     assert lines[0].split()[3] == lines[1].split()[3] != "@HEAD@:@PORT@"
     assert "slurm=." in lines[0], "srun's variables would mislead the trainers' launchers"
+
+
+def test_what_every_node_wrote_is_synced(lab):
+    """A tracker may report from each process: runs of both nodes are found, each under its own name."""
+    run = f"out/wandb/offline-run-{RANK}"
+    script = f"mkdir -p {run}; touch {run}/run-{RANK}.wandb {run}/run-{RANK}.wandb.synced; " + training(1)
+    lab.submit("a", script, steps=1, hosts=2, where=hpc())
+    assert lab.wait("a").state == "SUCCEEDED", lab.log()
+    told = json.loads(lab.tune("sync", "a", "--json"))["runs"]
+    assert [(each["run"], each["sent"]) for each in told] == [("offline-run-0", False), ("offline-run-1", False)]
 
 
 def test_a_part_that_fails_ends_the_others(lab):
@@ -221,11 +196,7 @@ def test_a_suspended_job_goes_on(lab, site):
 @pytest.mark.parametrize("count", [8, pytest.param(200, marks=pytest.mark.thorough)])
 def test_a_look_at_many_jobs_is_one_squeue(lab, site, tmp_path, count):
     """Whoever comes anew asks once for all of them, and the site's other commands not at all; then each of them finishes, once."""
-    folder = tmp_path / "programs"
-    folder.mkdir()
-    for name in ("sbatch", "squeue", "scontrol", "sacct", "scancel"):
-        (folder / name).write_text(f'#!/bin/sh\necho {name} >> {folder}/calls\nexec {slurm_site.sbin(name)} "$@"\n')
-        (folder / name).chmod(0o755)
+    folder = counted(tmp_path / "programs")
     where = hpc(programs=str(folder))
     jobs = [f"j{number}" for number in range(count)]
     for job in jobs:

@@ -1,7 +1,7 @@
 """Jobs on a real Slurm while things break at random moments: nothing lost, no two writers, no wrong end.
 
 TUNE_SCHEDULES says how many schedules (default: each fault twice), TUNE_TEST_SEED repeats one run of them. The figure is told at the
-end of the run (tests/conftest.py). Every second schedule reaches the login node over SSH, as do those that fill its disk.
+end of the run (tests/conftest.py). In two of three the jobs are points of a sweep. Every second schedule reaches the login node over SSH, as do those that fill its disk.
 """
 
 import os
@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 
 from backends.recipe.building import build
-from orchestrator.client.submit import enqueue
+from orchestrator.agent.slurm_queue import kept
+from orchestrator.client.submit import QueuedJob, enqueue_all
 from orchestrator.executors.slurm.section import SlurmSection, candidate
-from tests.faults.checkpointing import judge, plan, starts
+from orchestrator.store.requests import SweepPoint
+from tests.faults.checkpointing import begin, follow, judge, plan, starts
 from tests.faults.conftest import Lab, seed  # noqa: F401
 from tests.slurm import site as slurm_site
 from tests.waiting import until
@@ -58,9 +60,14 @@ class Schedule:
     allowed: dict = field(default_factory=dict)
     """Job -> ends besides its own, as state and reason."""
 
+    sweep: bool = False
+    """The jobs are points of a sweep, and so go into Slurm's queue together."""
+    at_once: int | None = None
+    """How many of these at a time."""
+
     @property
     def jobs(self):
-        return [f"j{number}" for number in range(3)]
+        return [f"s.{number}" if self.sweep else f"j{number}" for number in range(1, 4)]
 
     def victim(self):
         """A job that the fault is to meet, once a process of it runs; None where all are over."""
@@ -68,51 +75,63 @@ class Schedule:
         until(lambda: self.lab.job(job).ended or starts(self.folder, job), PATIENCE)
         return None if self.lab.job(job).ended else job
 
+    def wait(self, low, high):
+        """Some seconds between these."""
+        time.sleep(self.chance.uniform(low, high))
+
     def number(self, job):
         """Slurm's number of its last attempt."""
-        return until(lambda: [path.read_text() for path in sorted(self.folder.glob(f"jobs/{job}/slurm/*/id"))], PATIENCE)[-1]
+
+        def known():
+            return [
+                number
+                for folder in sorted(self.folder.glob(f"jobs/{job}/slurm/*"))
+                if (number := kept(str(self.folder), str(folder)))
+            ]
+
+        return until(known, PATIENCE)[-1]
 
     def submit(self, job, **where):
-        """Queue a job; one in three has two nodes."""
-        hosts = random.Random(job + str(self.bad)).choice([1, 1, 2])
+        """Queue a job, or with the first of a sweep all of them; one in three has two nodes."""
+        if self.sweep and job != self.jobs[0]:
+            return self.lab.job(job)
         entry = {"kind": "slurm", "devices": 2, "nodes": 2, "pace": 1, "programs": str(self.programs), **self.said, **where}
-        where = [candidate("hpc", build(SlurmSection, entry))]
-        return enqueue(self.lab.home, job, plan(hosts, bad=job in self.bad), where, {}, 0)
-
-
-def wait(schedule, low, high):
-    """Some seconds between these."""
-    time.sleep(schedule.chance.uniform(low, high))
+        target, hosts = [candidate("hpc", build(SlurmSection, entry))], random.Random(job + str(self.bad)).choice([1, 1, 2])
+        wanted = [QueuedJob(each, plan(hosts, bad=each in self.bad), target) for each in (self.jobs if self.sweep else [job])]
+        if self.sweep:
+            points = [SweepPoint("s", number, {}, self.at_once, 3) for number in range(1, 4)]
+            wanted = [each._replace(labels={"sweep": "s"}, sweep=point) for each, point in zip(wanted, points, strict=True)]
+        return enqueue_all(self.lab.home, wanted, {})
 
 
 def controller_killed(it):
     """SIGKILL, several times; whoever looks starts a new one."""
     for _ in range(it.chance.randrange(2, 6)):
         it.lab.kill_controllers()
-        wait(it, 0, 0.5)
+        it.wait(0, 0.5)
         it.lab.tune("status")
-        wait(it, 0, 1.5)
+        it.wait(0, 1.5)
 
 
 def controller_killed_in_a_call(it):
     """It dies just before or after one of Slurm's programs does what it was called for; the call itself goes on."""
     for name in it.chance.sample(["sbatch", "squeue", "scontrol", "scancel", "squeue"], 3):
         (it.programs / f"{it.chance.choice(['before', 'after'])}-{name}").touch()
-        wait(it, 0, 2)
+        it.wait(0, 2)
         it.lab.tune("status")
 
 
 def slurmctld_away(it):
     """It is stopped in order, and comes back."""
     it.site.stop_controller()
-    wait(it, 0, 8)
+    it.wait(0, 8)
     it.site.start_controller()
 
 
 def slurmctld_crashed(it):
     """It is killed, and forgets what it has not written down."""
     it.site.crash_controller()
-    wait(it, 0, 4)
+    it.wait(0, 4)
     it.site.start_controller()
 
 
@@ -122,7 +141,7 @@ def node_killed(it):
     it.site.kill_node(victim)
     if it.chance.random() < 0.7:
         it.site.run("scontrol", "update", f"nodename=n{victim}", "state=down", "reason=dead")
-    wait(it, 0, 20)
+    it.wait(0, 20)
     it.site.start_node(victim)
     it.site.run("scontrol", "update", f"nodename=n{victim}", "state=resume")
 
@@ -132,7 +151,7 @@ def requeued(it):
     for _ in range(it.chance.randrange(1, 3)):
         if job := it.victim():
             it.site.run("scontrol", "requeue", it.number(job))
-        wait(it, 0, 3)
+        it.wait(0, 3)
 
 
 def suspended(it):
@@ -140,7 +159,7 @@ def suspended(it):
     if job := it.victim():
         number = it.number(job)
         it.site.run("scontrol", "suspend", number)
-        wait(it, 0, 6)
+        it.wait(0, 6)
         it.site.run("scontrol", "resume", number)
 
 
@@ -175,7 +194,7 @@ def folder_full(it):
         while True:
             file.write(bytes(65536))
             file.flush()
-    wait(it, 0, 3)
+    it.wait(0, 3)
     (it.folder / "fill").unlink()
 
 
@@ -190,7 +209,7 @@ def suppressed():
 
 def submitted_again(it):
     """Every job is submitted a second time, while controllers come and go."""
-    for job in it.jobs:
+    for job in it.jobs[:1] if it.sweep else it.jobs:
         assert not it.submit(job)
         it.lab.kill_controllers()
         it.lab.tune("status")
@@ -245,7 +264,9 @@ def schedule(home, tmp_path, seed, request):  # noqa: F811  # pytest takes fixtu
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         stack.callback(made.kill_controllers)
-        yield Schedule(site, made, random.Random(f"{seed}/{number}"), folder, programs, said)
+        chance = random.Random(f"{seed}/{number}")
+        sweep, at_once = random.Random(f"{seed}/{number}/sweep").choice([(False, None), (True, None), (True, 2)])
+        yield Schedule(site, made, chance, folder, programs, said, sweep=sweep, at_once=at_once)
 
 
 @pytest.mark.timeout(1500)
@@ -257,21 +278,10 @@ def test_a_schedule(schedule, seed, number, record_property):  # noqa: F811
     no attempt is started twice, and nothing of any attempt lives on.
     """
     fault = fault_of(number)
-    schedule.bad = {job for job in schedule.jobs if schedule.chance.random() < 0.25}
-    for job in schedule.jobs:
-        assert schedule.submit(job, **FAULTS[fault])
-    schedule.chance.random() < 0.6 and schedule.victim()
-    wait(schedule, 0, 2)
+    begin(schedule, 0.6, **FAULTS[fault])
     fault(schedule)
     lab = schedule.lab
-
-    def ended():
-        if not lab.controllers():
-            lab.tune("status")  # whoever looks starts a new one
-            time.sleep(0.5)
-        return all(lab.job(job).ended for job in schedule.jobs)
-
-    until(ended, PATIENCE)
+    follow(lab, schedule.jobs, PATIENCE)
     print(schedule.site.log(), lab.log())  # seen where the test failed
     for job in schedule.jobs:
         judge(lab, lab.job(job), [schedule.folder], bad=job in schedule.bad, allowed=schedule.allowed.get(job, ()))

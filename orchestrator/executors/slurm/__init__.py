@@ -30,4 +30,4 @@ def _script(plan: Plan, candidate: Candidate) -> str:
     return shown(plan, candidate)
 
 
-SLURM = ExecutorType("slurm", _open, {"slurm": f"{__name__}.section:KIND"}, _check, script=_script)
+SLURM = ExecutorType("slurm", _open, {"slurm": f"{__name__}.section:KIND"}, _check, script=_script, keeps_limits=True)

@@ -14,6 +14,7 @@ from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorC
 from orchestrator.executors.slurm.attempt import AGAIN, INSIST, SlurmAttempt
 from orchestrator.executors.slurm.login import PACE, LoginNode, NotQueued
 from orchestrator.executors.slurm.section import Site
+from orchestrator.executors.slurm.sending import Key, Sending
 from orchestrator.monitoring.poll import Observed, observe
 from orchestrator.staging.request import GRACE
 from orchestrator.targets.connect import connect
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 FULL = 60.0
 """Seconds in which nothing is sent after the site let no more of ours into the queue."""
-Key = tuple[str, int]
 
 
 class SlurmExecutor:
@@ -39,8 +39,9 @@ class SlurmExecutor:
         self.owner = owner(context.home)
         self.clusters: dict[Hashable, LoginNode] = {}
         self._known: dict[Key, SlurmAttempt] = {}
-        self._saying: dict[Key, str] = {}
-        """What is being done for an attempt that is not queued yet."""
+        self._sending = Sending(self.calls)
+        self._unwanted: dict[int, list[Key]] = defaultdict(list)
+        """Cluster -> what it is to cancel by the next call."""
 
     def capacity(self, present: Sequence[Watched], waiting: Iterable[Iterable[Ask]]) -> Capacity:
         """See `base.Executor.capacity`: Slurm has a queue of its own, so there is room for all, up to `queued` of the target."""
@@ -69,37 +70,39 @@ class SlurmExecutor:
                 return
 
     def submit(self, request: AttemptRequest) -> Handle:
-        """See `base.Executor.submit`. What is to be brought and made comes first, in the background."""
+        """See `base.Executor.submit`. What is to be brought and made comes first, in the background.
+
+        Points of a sweep that ask for the same are collected until the next `poll`.
+        """
         handle = request.handle
         if handle.candidate is None:
             handle = replace(handle, candidate=next(each for each in request.candidates if each.name == handle.placement.target))
         known = self._attempt(handle)
-
-        def say(text: str) -> None:
-            self._saying[handle.key] = text
-
-        name = ("submit", *handle.key)
-        if not self.calls.away(name):
+        if handle.key not in self._sending:
             known.over, known.hosts = False, request.plan.hosts
-            turn = known.cluster.turns.draw()
-            self.calls.send(name, known.cluster.queue, replace(request, handle=handle), turn, say)
+            self._sending.add(replace(request, handle=handle), known.cluster)
         return handle
 
     def poll(self, watched: Sequence[Watched], patience: float = 0.0) -> list[Status]:
         """See `base.Executor.poll`."""
         self._forget({each.handle.key for each in watched})
+        self._sending.send()
         self._look(watched)
-        told = [Status(*key, "submitting", reason=self._saying.pop(key)) for key in list(self._saying)]
+        saying = self._sending.saying
+        told = [Status(*key, "submitting", reason=saying.pop(key)) for key in list(saying)]
         for name, answer in self.calls.take(patience).items():
             match name:
-                case ("submit", str(job), int(attempt)) if (job, attempt) in self._known:
-                    told += self._submitted(self._known[job, attempt], answer)
+                case ("submit", *_):
+                    for key, each in self._sending.arrived(name, answer):
+                        told += self._submitted(self._known[key], each)
                 case ("queue", int(cluster)):
                     self._heard(cluster, answer)
                 case ("files", int(cluster)):
                     self._read(cluster, answer)
                 case ("ended", int()):
                     self._settled(answer)
+                case ("cancel", int(cluster)):
+                    self._take_out(next(each for each in self.clusters.values() if id(each) == cluster))
                 case _:  # an order: what it did shows when we look
                     pass
         over = {(status.job, status.attempt) for status in told if status.phase != "submitting"}
@@ -122,7 +125,7 @@ class SlurmExecutor:
     def _busy(self, known: SlurmAttempt) -> bool:
         """More is heard of it before anything is told: it is being queued, or bytes that would be told now are being read again."""
         reading = known.untold and self.calls.away(("files", id(known.cluster)))
-        return reading or self.calls.away(("submit", *known.handle.key))
+        return reading or known.handle.key in self._sending
 
     def cancel(self, handle: Handle) -> None:
         """See `base.Executor.cancel`: what runs is asked to end in order, what waits is taken out of the queue at once."""
@@ -146,7 +149,13 @@ class SlurmExecutor:
         now = time.monotonic()
         if now >= known.insist:
             known.insist = now + AGAIN
-            self.calls.send(("cancel", *known.handle.key), known.cluster.cancel, known.name)
+            self._unwanted[id(known.cluster)].append(known.handle.key)
+            self._take_out(known.cluster)
+
+    def _take_out(self, cluster: LoginNode) -> None:
+        """Have Slurm cancel what is to be, all that came while it was being told of the last by one call."""
+        if (keys := self._unwanted.get(id(cluster))) and self.calls.send(("cancel", id(cluster)), cluster.cancel, keys):
+            del self._unwanted[id(cluster)]
 
     def find(self, job: str, attempt: int, candidates: Sequence[Candidate]) -> Handle | None:
         """See `base.Executor.find`."""
@@ -193,7 +202,7 @@ class SlurmExecutor:
         groups: dict[int, list[tuple[SlurmAttempt, Watched]]] = defaultdict(list)
         for each in watched:
             known = self._attempt(each.handle)
-            if not self.calls.away(("submit", *each.handle.key)):
+            if each.handle.key not in self._sending:
                 groups[id(known.cluster)].append((known, each))
         now = time.monotonic()
         for place, group in groups.items():
@@ -238,6 +247,7 @@ class SlurmExecutor:
         match answer:
             case str():
                 known.number, known.begun, known.news = answer, time.monotonic(), True
+                known.insist = 0.0  # it could not be cancelled before
                 return []
             case NotQueued() as error if error.never:
                 known.over = True
@@ -291,4 +301,4 @@ class SlurmExecutor:
 
     def _forget(self, present: set[Key]) -> None:
         """What has ended is not known any more."""
-        self._known = {key: known for key, known in self._known.items() if key in present or self.calls.away(("submit", *key))}
+        self._known = {key: known for key, known in self._known.items() if key in present or key in self._sending}

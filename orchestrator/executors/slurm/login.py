@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from backends.plan import HEAD, PORT, RANK, File, Plan
+from backends.plan import HEAD, PORT, RANK, Environment, File, Plan, Step
 from orchestrator import agent
 from orchestrator.agent.blobs import address
 from orchestrator.agent.provision import address as environment_address
@@ -43,6 +43,8 @@ SCRIPT = ".tune/job.sbatch"
 """Where an attempt has its script, relative to its work folder."""
 LOGIN = "_login_"
 """How the name begins of what is made on the login node for a job; no job's id begins so."""
+Limits = Mapping[str, "str | float"]
+"""What a script asks for: see `script.limits`."""
 READY = {"name": "ready", "argv": ["true"], "made": ""}
 """The last step of an attempt always runs: those before it are left out where what they make is there."""
 
@@ -54,6 +56,10 @@ class NotQueued(Exception):
         """`never`: it can never be, as it is; else not now."""
         super().__init__(reason)
         self.never = never
+
+
+Made = tuple[Environment, tuple[Step, ...], "NotQueued | None"]
+"""What was made on the login node, and why that went wrong."""
 
 
 @dataclass
@@ -90,6 +96,7 @@ class LoginNode:
     """What was found within the limits of its partition."""
     _bringing: Lock = field(default_factory=Lock)
     """Several attempts may be queued at once."""
+    _largest: int | None = None
     _agent: str = ""
     """Our programs there, relative to the state folder."""
 
@@ -149,9 +156,15 @@ class LoginNode:
         with codec.checked(self.node.name):
             return [[str(each) for each in row] for row in rows if len(row) == 7]
 
-    def cancel(self, name: str) -> None:
-        """End a job by its name, wherever it is."""
-        self.slurm("cancel", names=[name])
+    def cancel(self, attempts: Sequence[tuple[str, int]]) -> None:
+        """End jobs, wherever they are."""
+        self.slurm("cancel", attempts=[[*each, self.name(*each)] for each in attempts])
+
+    def largest(self) -> int:
+        """How many tasks an array may have there; asked once."""
+        if self._largest is None:
+            self._largest = int(self.slurm("largest")["largest"])
+        return self._largest
 
     def queue(self, asked: AttemptRequest, turn: int, say: Callable[[str], None]) -> str:
         """Bring everything, make on the login node what is made there, and put the attempt into the queue; Slurm's number.
@@ -171,24 +184,51 @@ class LoginNode:
             say(text)
 
         try:
-            job, attempt = asked.handle.key
-            site = Site.of(next(each for each in asked.candidates if each.name == asked.handle.placement.target))
-            text = script(asked.plan, site)
-            plan = replace(asked.plan, files=(*asked.plan.files, File(SCRIPT, text)))
-            paths = self._paths(plan, slow)
-            if site.prepare == "login":
-                self._prepare(asked, plan, paths, slow)
-            document = json.dumps(self._document(asked, plan, paths, site), sort_keys=True)
-            about = {"job": job, "attempt": attempt, "name": self.name(job, attempt), "script": text, "document": document}
-            wanted = limits(plan, site)
-            about |= {"agent": self.brought(), "secrets": dict(asked.secrets)}
+            about = self.ready(asked, slow)
             with self.turns.mine(turn):
-                known = tuple(wanted.items()) in self._within
-                number = str(self.slurm("submit", **about, limits={} if known else wanted)["number"])
-                self._within.add(tuple(wanted.items()))
-                return number
+                return self.submit(asked, about)
         finally:
             self.turns.end(turn)
+
+    def submit(self, asked: AttemptRequest, about: Json) -> str:
+        """Put an attempt that is `ready` into the queue as a job of its own; Slurm's number."""
+        wanted = limits(asked.plan, self.site(asked))
+        missing = {} if self.is_within(wanted) else wanted
+        number = str(self.slurm("submit", **about, secrets=dict(asked.secrets), limits=missing)["number"])
+        self.found_within(wanted)
+        return number
+
+    @staticmethod
+    def site(asked: AttemptRequest) -> Site:
+        """What the target of an attempt says."""
+        return Site.of(next(each for each in asked.candidates if each.name == asked.handle.placement.target))
+
+    def is_within(self, wanted: Limits) -> bool:
+        """Was this found to be within the limits of its partition?"""
+        return tuple(wanted.items()) in self._within
+
+    def found_within(self, wanted: Limits) -> None:
+        """It was."""
+        self._within.add(tuple(wanted.items()))
+
+    def ready(self, asked: AttemptRequest, say: Callable[[str], None], made: list[Made] | None = None) -> Json:
+        """What an attempt's job is made of, once all is there that it needs.
+
+        Args:
+            asked: the attempt.
+            say: hears what takes long.
+            made: what was made for others a moment ago, or could not be, to which this adds.
+        """
+        job, attempt = asked.handle.key
+        site = self.site(asked)
+        text = script(asked.plan, site)
+        plan = replace(asked.plan, files=(*asked.plan.files, File(SCRIPT, text)))
+        paths = self._paths(plan, say)
+        if site.prepare == "login":
+            self._prepare(asked, plan, paths, say, [] if made is None else made)
+        document = json.dumps(self._document(asked, plan, paths, site), sort_keys=True)
+        about = {"job": job, "attempt": attempt, "name": self.name(job, attempt), "script": text, "document": document}
+        return {**about, "agent": self.brought()}
 
     def _paths(self, plan: Plan, say: Callable[[str], None]) -> HostPaths:
         if not self.node.remote:
@@ -225,9 +265,9 @@ class LoginNode:
             self._agent = f"blobs/{named}"
             return self._agent
 
-    def _prepare(self, asked: AttemptRequest, plan: Plan, paths: HostPaths, say: Callable[[str], None]) -> None:
+    def _prepare(self, asked: AttemptRequest, plan: Plan, paths: HostPaths, say: Callable[[str], None], made: list[Made]) -> None:
         """Make the environment, and what else a step keeps in the cache (the model), on the login node: compute nodes often reach
-        no network. It is an attempt of its own there, which outlives us.
+        no network. What was made for others is not again.
 
         Raises:
             NotQueued: that went wrong.
@@ -235,8 +275,20 @@ class LoginNode:
         steps = tuple(step for step in plan.steps if step.made.startswith("cache/"))
         if not (steps or plan.environment.lock) or self._made(plan, [step.made for step in steps]):
             return
+        known = next((each for each in made if each[:2] == (plan.environment, steps)), None)
+        if known is None:
+            try:
+                self._make(asked, replace(plan, steps=steps), paths, say)
+            except NotQueued as error:
+                known = (plan.environment, steps, error)
+            made.append(known or (plan.environment, steps, None))
+        if known and known[2]:
+            raise known[2]
+
+    def _make(self, asked: AttemptRequest, plan: Plan, paths: HostPaths, say: Callable[[str], None]) -> None:
+        """Run steps on the login node. It is an attempt of its own there, which outlives us."""
         job, attempt = f"{LOGIN}{asked.handle.job}", asked.handle.attempt
-        needed = request(job, attempt, replace(plan, steps=steps), [(self.node, ())], 0, paths, asked.secrets)
+        needed = request(job, attempt, plan, [(self.node, ())], 0, paths, asked.secrets)
         needed = replace(needed, steps=(*needed.steps, READY), notify="")
         seen, wait = self.transport.start(needed), 0.2
         while seen.phase in ("running", "stopping"):

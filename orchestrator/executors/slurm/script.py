@@ -27,14 +27,35 @@ def script(plan: Plan, site: Site) -> str:
     `--no-requeue`: an attempt runs once. Where Slurm ends it (preemption, a dead node), the next attempt is another job, which goes
     on from a checkpoint where the recipe says so.
     """
+    named = f"{_plain(plan.recipe)} by {plan.backend}, plan {plan.digest()[:12]}"
+    return _text(plan, site, list(_options(plan, site)), named)
+
+
+def array(plan: Plan, site: Site, tasks: int, at_once: int | None) -> str:
+    """The text of one script for many attempts that ask for the same, as `plan` does; each has a folder named by its number, from 1,
+    with what a job of its own would have. At most `at_once` of them run at a time; None: as many as Slurm has room for.
+    """
+    of = f"--array=1-{tasks}{f'%{at_once}' if at_once else ''}"
+    options = [of, *(f"--output=%a/{OUTPUT}" if each == f"--output={OUTPUT}" else each for each in _options(plan, site))]
+    named = f"Points of {_plain(plan.recipe)} by {plan.backend}, each in the folder of its number"
+    return _text(plan, site, options, named, 'cd "$SLURM_ARRAY_TASK_ID"')
+
+
+def alike(plan: Plan, site: Site) -> tuple[str, ...]:
+    """What attempts have in common that one script can ask for together."""
+    return *_options(plan, site), _launch(plan, site)
+
+
+def _text(plan: Plan, site: Site, options: list[str], named: str, *first: str) -> str:
     load = [f"module load {shlex.quote(name)}" for name in site.modules]
     lines = [
         "#!/bin/bash",
-        *(f"#SBATCH {option}" for option in _options(plan, site)),
+        *(f"#SBATCH {option}" for option in options),
         "",
-        f"# {_plain(plan.recipe)} by {plan.backend}, plan {plan.digest()[:12]}. By hand: sbatch this file, in its folder.",
+        f"# {named}. By hand: sbatch this file, in its folder.",
         "set -e",
         *load,
+        *first,
         f"exec {_launch(plan, site)}",
         "",
     ]

@@ -253,7 +253,7 @@ def test_a_number_that_slurm_gave_twice(programs, kept):
     """How a job ended is told of the one with our name, and none is cancelled that has only the number."""
     if kept == "completions":
         (programs / "sacct").unlink()
-    home, request = str(programs / "home"), {"programs": str(programs), "attempts": [["a", 1, "a.1.t"]], "names": ["a.1.t"]}
+    home, request = str(programs / "home"), {"programs": str(programs), "attempts": [["a", 1, "a.1.t"]]}
     (programs / "home/jobs/a/slurm/1").mkdir(parents=True)
     (programs / "home/jobs/a/slurm/1/id").write_text("7")
     assert answer(home, {**request, "do": "ended"})["states"] == {"a.1.t": ["FAILED", "n0"]}

@@ -21,7 +21,8 @@ from pathlib import Path
 MODULES = {
     "axolotl": "torch transformers peft axolotl.core.builders.causal axolotl.core.trainers axolotl.train axolotl.cli.config",
     "litgpt": "torch lightning litgpt litgpt.__main__ safetensors.torch",
-    "maxtext": "jax flax.nnx numpy orbax.checkpoint qwix safetensors.flax absl.app transformers",
+    "maxtext": "jax flax.nnx numpy orbax.checkpoint qwix safetensors.flax absl.app transformers tokamax tunix.sft.peft_trainer "
+    "tunix.distillation.distillation_trainer omegaconf pathwaysutils sympy tensorboardX pandas google.cloud.storage grain",
     "torchtune": "torch torchtune torchtune._cli.tune torchtune.training torchtune.models safetensors.torch",
     "trl": "torch transformers peft accelerate datasets trl safetensors.torch transformers.models.llama.modeling_llama",
     "unsloth": "unsloth torch trl",
@@ -95,7 +96,7 @@ def _run(asked: dict, fds: list[int]) -> int:
             runpy.run_module(args[1], run_name="__main__", alter_sys=True)
         elif not args[0].startswith("-"):
             sys.argv, sys.path[0] = args, asked["cwd"]
-            runpy.run_path(args[0], run_name="__main__")
+            runpy.run_path(str(Path(args[0]).resolve()), run_name="__main__")  # whole, as `__file__` is: children look for it
         else:
             os.execv(sys.executable, [sys.executable, *args])
     except SystemExit as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+from backends.mapping.data import DATA
 from backends.mapping.model import MODEL as MODEL_SPEC
 from backends.plan import WRITTEN_RECIPE, Input, Plan
 from backends.recipe.flat import Value
@@ -94,4 +95,5 @@ def context_of(trained: Plan) -> StageContext:
 def _native(trained: Plan, export: Mapping[str, Value]) -> Native | None:
     if "trained" not in export:
         return None
-    return Native(trained.backend, trained.environment, export["trained"], quantized=bool(export.get("over")))
+    rows = "data" if any(file.path == DATA for file in trained.files) else ""
+    return Native(trained.backend, trained.environment, export["trained"], bool(export.get("over")), rows)

@@ -30,6 +30,10 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         known = sorted(name[len("tune_score_") : -len(".py")] for name in SHIMS if name.startswith("tune_score_"))
         rule = f"{native.trainer}'s own framework is not asked here; it is of {', '.join(each for each in known if each != 'hf')}"
         raise Unplannable("check", rule, "leave check out")
+    if not native.data:
+        raise Unplannable(
+            "check", f"needs rendered rows, and {native.trainer} reads the files itself", "set data.rendering: shared"
+        )
     if native.quantized:
         raise Unplannable("check", "a base in 4 bits is merged otherwise than it was trained over, so nothing is to compare")
     spec = {"trained": LEFT, "base": BASE, "data": DATA, "rows": settings["rows"], "longest": LONGEST}

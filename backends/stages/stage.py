@@ -54,7 +54,7 @@ class Native:
     quantized: bool
     """It was trained over a base in 4 bits."""
     data: str = "data"
-    """The rendered rows, relative to the same."""
+    """The rendered rows, relative to the same; empty where the trainer reads the files itself."""
     made_by: str = TRAINED
 
 

@@ -37,7 +37,8 @@ def add_stages(commands: object, command: Command) -> None:
 
     export = command(commands, "export", "stages", "write a model in other formats, each checked against the checkpoint")
     _model(export)
-    forms = ("merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0", "gguf-adapter")
+    plain = ("merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0", "gguf-adapter")
+    forms = (*plain, "fp8-dynamic", "fp8", "w8a8", "w4a16", "w4a16-gptq")
     export.add_argument("--format", action="append", choices=forms, help="format to write; repeatable (default: merged)")
     export.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), help="data type of the merged weights")
     export.add_argument("--prompts", type=int, metavar="N", help="prompts of the check (default: 4)")

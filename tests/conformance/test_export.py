@@ -17,7 +17,7 @@ import tune_export_forms as forms
 spec, report = json.load(open("export.json")), {}
 forms.OUT.mkdir(exist_ok=True)
 forms._expected(spec, report)
-forms._write("merged", spec)
+forms._write("merged", spec, report)
 file = pathlib.Path("export/merged/chat_template.jinja")
 file.write_text(file.read_text().replace("<|assistant|>", "<|user|>"))
 try:
@@ -26,19 +26,63 @@ except forms.Differs as error:
     print(error)
 """
 
+ROWS = """
+import numpy as np
+rows = [[(7 * row + 3 * place) % 250 + 8 for place in range(32)] for row in range(24)]
+for split, chosen in (("train", rows[:16]), ("eval", rows[16:])):
+    flat = np.array([token for row in chosen for token in row], "int32")
+    np.save(f"data/{split}.ids.npy", flat)
+    np.save(f"data/{split}.labels.npy", flat)
+    np.save(f"data/{split}.starts.npy", np.arange(0, len(flat) + 1, 32))
+"""
+AGAIN = """
+import json, sys
+import tune_replies
+from transformers import AutoModelForCausalLM
+expected = json.load(open("export/report.json"))["expected"]
+for form in sys.argv[1:]:
+    model = AutoModelForCausalLM.from_pretrained(f"export/{form}", dtype="auto").eval()
+    print(tune_replies.apart(expected, [tune_replies.foretold(model, each)["logprobs"] for each in expected])[0])
+"""
+SCALES = """
+import json
+from pathlib import Path
+from safetensors.torch import load_file, save_file
+import tune_export_forms as forms
+spec, report = json.load(open("export.json")), {}
+forms.OUT.mkdir(exist_ok=True)
+forms._expected(spec, report)
+forms._write("w8a8", spec, report)
+file = Path("export/w8a8/model.safetensors")
+save_file({name: value * 1.1 if name.endswith("_scale") else value for name, value in load_file(file).items()}, file, {"format": "pt"})
+try:
+    forms._check("w8a8", spec, report)
+except forms.Differs as error:
+    print(error)
+"""
+NARROW = """
+import torch, tune_compress
+model = torch.nn.ModuleDict({"narrow": torch.nn.Linear(96, 32)})
+try:
+    tune_compress.write(model, "out", "w4a16", None)
+except ValueError as error:
+    print(error)
+"""
+
 
 @pytest.fixture
-def export(adapted, stage_python, tmp_path, call):
+def export(adapted, stage_environment, tmp_path, call):
     """A job's folder with the three folders in it; exports some forms, and gives the exit code."""
     for script in (*ROOM.glob("shims/tune_*.py"), *ROOM.glob("stages/shims/tune_*.py")):
         shutil.copy(script, tmp_path)
     for name in ("base", "model", "adapter"):
         shutil.copytree(adapted / name, tmp_path / name)
 
-    def run(*formats, script=("tune_export_forms.py", "export.json")):
+    def run(*formats, script=("tune_export_forms.py", "export.json"), environment="hf"):
         spec = {**{name: name for name in ("model", "base", "adapter")}, "name": "tiny", "formats": formats, "dtype": "auto"}
+        spec["data"] = "data" if (tmp_path / "data").exists() else None
         (tmp_path / "export.json").write_text(json.dumps({**spec, "prompts": 3, "tokens": 4}))
-        return call([stage_python, *script], tmp_path, check=False)
+        return call([stage_environment(environment), *script], tmp_path, check=False)
 
     return run
 
@@ -69,6 +113,48 @@ def test_a_wrong_merge_is_caught(export, tmp_path):
         assert reason["reason"] == "export_differs"
         assert f"{form}: a log-probability is" in reason["detail"]
         assert "prompt" in reason["detail"]
+
+
+@pytest.fixture
+def rows(tmp_path, stage_python, call):
+    """Rendered rows in the job's folder, as a training leaves them."""
+    (tmp_path / "data").mkdir()
+    call([stage_python, "-c", ROWS], tmp_path)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)  # an environment is built, and llm-compressor imported twice
+def test_compressed_forms_are_the_checkpoint(export, rows, stage_python, tmp_path, call):
+    """FP8, INT8 and INT4 by llm-compressor, with the training's rows where a scheme is calibrated: each loads again in transformers, also
+    in the environment that serves, within its tolerance; what it changes over the rows is told, and GPTQ changes less than rounding.
+    """
+    formats = ("fp8-dynamic", "fp8", "w8a8", "w4a16", "w4a16-gptq")
+    done = export(*formats, environment="compressed")
+    assert done.returncode == 0, done.stderr[-3000:]
+    forms = json.loads((tmp_path / "export" / "report.json").read_text())["forms"]
+    for form in formats:
+        assert 0 < forms[form]["largest_difference"] <= forms[form]["tolerance"]
+        assert 0 < forms[form]["rows_mean_difference"] <= forms[form]["rows_largest_difference"]
+    assert forms["w4a16-gptq"]["rows_mean_difference"] < forms["w4a16"]["rows_mean_difference"]
+    whole, four, eight = (
+        sum(file.stat().st_size for file in (tmp_path / place).glob("*.safetensors"))
+        for place in ("model", "export/w4a16", "export/w8a8")
+    )
+    assert four < eight < whole / 2
+    apart = call([stage_python, "-c", AGAIN, *formats], tmp_path).stdout.splitlines()
+    assert [float(line) for line in apart] == pytest.approx([forms[form]["largest_difference"] for form in formats], abs=1e-4)
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(1200)
+def test_a_compressed_form_that_is_not_the_checkpoint_is_caught(export, tmp_path):
+    """A compressed folder whose scales are a tenth off ends as FAILED export_differs, and layers that are no whole groups are refused
+    by name.
+    """
+    done = export("w8a8", script=("-c", SCALES), environment="compressed")
+    assert "w8a8: the folder is" in done.stdout, done.stdout + done.stderr[-2000:]
+    done = export("w4a16", script=("-c", NARROW), environment="compressed")
+    assert "w4a16: narrow has 96 columns, which are no groups of 128" in done.stdout, done.stdout + done.stderr[-2000:]
 
 
 @pytest.mark.thorough

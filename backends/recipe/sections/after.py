@@ -7,6 +7,21 @@ from backends.recipe.sections.base import Positive, Whole, Word
 
 Secret = Annotated[str, Limits(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]
 Count = Annotated[int, Limits(ge=0)]
+Form = Literal[
+    "merged",
+    "adapter",
+    "gguf-f32",
+    "gguf-f16",
+    "gguf-bf16",
+    "gguf-q8_0",
+    "gguf-q4_0",
+    "gguf-adapter",
+    "fp8-dynamic",
+    "fp8",
+    "w8a8",
+    "w4a16",
+    "w4a16-gptq",
+]
 
 
 class EvalTask(Whole):
@@ -53,11 +68,13 @@ class Export(Whole):
     """The model in other forms, each loaded again and compared with the checkpoint."""
 
     formats: Annotated[
-        list[Literal["merged", "adapter", "gguf-f32", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0", "gguf-adapter"]],
-        Limits(min_length=1, max_length=10),
+        list[Form],
+        Limits(min_length=1, max_length=15),
     ] = ["merged"]
     """`merged`: a Hugging Face folder. `adapter`: PEFT. `gguf-*`: one file for llama.cpp, as it is or quantized;
-    `gguf-adapter`: the adapter for llama.cpp, beside its start model."""
+    `gguf-adapter`: the adapter for llama.cpp, beside its start model. `fp8-dynamic`, `fp8`, `w8a8`, `w4a16`, `w4a16-gptq`: weights
+    (and, but for `w4a16`, activations) in fewer bits by llm-compressor, for vLLM; `fp8` and `w4a16-gptq` are calibrated with
+    rows of the training."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """Of the merged folder's weights; `auto`: as they were trained."""
     prompts: Positive = 4

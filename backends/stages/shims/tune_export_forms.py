@@ -1,8 +1,9 @@
 """The trained model in other forms. `python tune_export_forms.py export.json`, in the job's folder.
 
-export.json: `{"model", "adapter", "base": folders, "name", "formats": [...], "dtype", "prompts", "tokens"}`. Leaves export/merged,
-export/adapter, export/NAME-KIND.gguf (of the adapter: NAME-adapter.gguf) and export/report.json. Each form is loaded again by its own engine, and its replies are compared
-with the checkpoint's: where they differ by more than its tolerance, the job fails as `export_differs`.
+export.json: `{"model", "adapter", "base", "data": folders, "name", "formats": [...], "dtype", "prompts", "tokens"}`. Leaves export/merged,
+export/adapter, export/NAME-KIND.gguf (of the adapter: NAME-adapter.gguf), export/SCHEME of the compressed ones, and export/report.json.
+Each form is loaded again by its own engine, and its replies are compared with the checkpoint's: where they differ by more than its
+tolerance, the job fails as `export_differs`.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import tune_compress
 import tune_gguf
 import tune_replies
 import tune_replies_gguf
+import tune_score
 import tune_shared
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 OUT = Path("export")
 GGUF = {"f32": 1e-3, "f16": 0.05, "bf16": 0.1, "q8_0": 0.2, "q4_0": 3.0}
 """Kind -> nats by which a log-probability may differ from the checkpoint's."""
+ROWS, LONGEST = 16, 256
+"""Held out rows (of the training, where there are none) over which the checkpoint and a compressed form are compared, and tokens of each."""
 
 
 class Differs(ValueError):
@@ -37,7 +42,7 @@ def main(path: str) -> int:
     report: dict[str, Any] = {}
     code = tune_shared.guarded("export_failed", lambda: _expected(spec, report))
     for form in spec["formats"]:
-        code = code or tune_shared.guarded("export_failed", lambda f=form: _write(f, spec))
+        code = code or tune_shared.guarded("export_failed", lambda f=form: _write(f, spec, report))
         code = code or tune_shared.guarded("export_differs", lambda f=form: _check(f, spec, report))
     if code == 0:
         _finish(report)
@@ -51,6 +56,9 @@ def _expected(spec: dict[str, Any], report: dict[str, Any]) -> None:
     asked = tune_replies.prompts(tokenizer, spec["prompts"])
     expected = tune_replies.replies(model, asked, spec["tokens"])
     report |= {"dtype": str(model.dtype).removeprefix("torch."), "expected": expected, "forms": {}}
+    if spec["data"]:
+        asked = tune_score.rows(spec["data"], ROWS, LONGEST)
+        report["rows"] = [{"ids": ids, "logprobs": tune_replies.logprobs(model, ids)} for ids in asked]
 
 
 def _loaded(folder: str | Path, dtype: str) -> Any:
@@ -60,11 +68,18 @@ def _loaded(folder: str | Path, dtype: str) -> Any:
     )
 
 
-def _write(form: str, spec: dict[str, Any]) -> None:
+def _write(form: str, spec: dict[str, Any], report: dict[str, Any]) -> None:
     if form == "merged":
-        model = _loaded(spec["model"], spec["dtype"])
-        model.save_pretrained(OUT / "merged")
-        AutoTokenizer.from_pretrained(spec["model"]).save_pretrained(OUT / "merged")
+        _loaded(spec["model"], spec["dtype"]).save_pretrained(OUT / form)
+        AutoTokenizer.from_pretrained(spec["model"]).save_pretrained(OUT / form)
+    elif form in tune_compress.KINDS:
+        facts = report["forms"].setdefault(form, {})
+
+        def say(model: Any) -> None:
+            facts["packed"] = [tune_replies.foretold(model, each) for each in report["expected"]]
+
+        tune_compress.write(_loaded(spec["model"], "auto"), OUT / form, form, spec["data"], say)
+        AutoTokenizer.from_pretrained(spec["model"]).save_pretrained(OUT / form)
     elif form == "adapter":
         shutil.copytree(spec["adapter"], OUT / "adapter")
     elif form == "gguf-adapter":
@@ -98,6 +113,10 @@ def _check(form: str, spec: dict[str, Any], report: dict[str, Any]) -> None:
         exact = report["dtype"] == "float32"
         bound = tune_replies.CLOSE if exact else tune_replies.HALF
         found = _logprobs(PeftModel.from_pretrained(_loaded(spec["base"], "auto"), OUT / "adapter").eval(), whole)
+    elif form in tune_compress.KINDS:
+        bound = tune_compress.KINDS[form].tolerance
+        _same_prompts(OUT / form, spec, expected)
+        found = _compressed(form, report)
     elif form == "gguf-adapter":
         bound = GGUF["f32"] if report["dtype"] == "float32" else GGUF["f16"]
         start = Path("base-f32.gguf")
@@ -120,6 +139,30 @@ def _check(form: str, spec: dict[str, Any], report: dict[str, Any]) -> None:
             f"{form}: a log-probability is {distance:.3g} nats from the checkpoint's ({where}), at most {bound:g} is allowed"
         )
     print(f"{form}: log-probabilities within {distance:.3g} nats of the checkpoint's", flush=True)
+
+
+def _compressed(form: str, report: dict[str, Any]) -> list[list[float]]:
+    """Log-probabilities by a compressed form; what it changes goes into the report: most likely tokens, and the rows' figures.
+
+    Raises:
+        Differs: what lies on the disk is not what the compressor had: a compression may change much, and this nothing.
+    """
+    model = _loaded(OUT / form, "auto")
+    if getattr(model.config, "quantization_config", None) is None:
+        raise Differs(f"{form}: the folder says nothing of its compression")
+    replies = [tune_replies.foretold(model, each) for each in report["expected"]]
+    facts = report["forms"].setdefault(form, {})
+    apart, where = tune_replies.apart(facts.pop("packed"), [each["logprobs"] for each in replies])
+    bound = tune_replies.CLOSE if report["dtype"] == "float32" else tune_replies.HALF
+    if not apart <= bound:
+        rule = f"the folder is {apart:.3g} nats from what the compressor had in memory ({where}), at most {bound:g} is allowed"
+        raise Differs(f"{form}: {rule}")
+    facts["same_tokens"] = _share(report["expected"], replies)
+    if rows := report.get("rows"):
+        found = [tune_replies.logprobs(model, each["ids"]) for each in rows]
+        facts["rows_mean_difference"] = tune_replies.mean_apart([each["logprobs"] for each in rows], found)
+        facts["rows_largest_difference"], _ = tune_replies.apart(rows, found)
+    return [each["logprobs"] for each in replies]
 
 
 def _share(expected: list[dict[str, Any]], replies: list[dict[str, Any]]) -> float:

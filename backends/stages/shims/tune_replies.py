@@ -62,6 +62,23 @@ def logprobs(model: Any, ids: list[int]) -> list[float]:
     return logprobs.gather(1, torch.tensor(ids[1:], device=logprobs.device).unsqueeze(1)).squeeze(1).tolist()
 
 
+@torch.inference_mode()
+def foretold(model: Any, each: dict[str, Any]) -> dict[str, Any]:
+    """What a model says of another's prompt and reply: the log-probability of every token but the first, and at each place of the reply
+    its own most likely token.
+    """
+    whole = torch.tensor(each["prompt"] + each["reply"], device=model.device)
+    logits = model(input_ids=whole[None]).logits[0, :-1].float()
+    said = torch.log_softmax(logits, -1).gather(1, whole[1:, None]).squeeze(1)
+    return {"reply": logits[len(each["prompt"]) - 1 :].argmax(-1).tolist(), "logprobs": said.tolist()}
+
+
+def mean_apart(expected: list[list[float]], found: list[list[float]]) -> float:
+    """The mean distance of log-probabilities over the same texts."""
+    pairs = [pair for ours, theirs in zip(expected, found, strict=True) for pair in zip(ours, theirs, strict=True)]
+    return sum(abs(a - b) for a, b in pairs) / len(pairs)
+
+
 def apart(expected: list[dict[str, Any]], found: list[list[float | None]]) -> tuple[float, str]:
     """The largest distance of log-probabilities over the same texts, and where; what nobody told of is passed over.
 

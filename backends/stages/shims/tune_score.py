@@ -9,7 +9,7 @@ score.json: `{"trained": folder that the trainer left, "base", "data": folders, 
 from __future__ import annotations
 
 import json
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,9 +38,9 @@ def main(path: str, framework: str, load: Callable[[dict[str, Any]], tuple[Forwa
 
 
 def _score(spec: dict[str, Any], framework: str, load: Callable[[dict[str, Any]], tuple[Forward, str]]) -> None:
-    rows = _rows(spec)
+    asked = rows(spec["data"], spec["rows"], spec["longest"])
     forward, dtype = load(spec)
-    scored = [{"ids": ids, "logprobs": _logprobs(forward, ids)} for ids in rows]
+    scored = [{"ids": ids, "logprobs": _logprobs(forward, ids)} for ids in asked]
     facts = {"framework": framework, "dtype": dtype, "rows": scored}
     (OUT / "scores.json").write_text(json.dumps(facts) + "\n", "utf-8")
     tokens = sum(len(row["logprobs"]) for row in scored)
@@ -49,19 +49,24 @@ def _score(spec: dict[str, Any], framework: str, load: Callable[[dict[str, Any]]
     Path("summary.json").write_text(json.dumps({"detail": f"{tokens} log-probabilities of {len(scored)} rows by {framework}"}))
 
 
-def _rows(spec: dict[str, Any]) -> list[list[int]]:
-    """Token ids of the first rows: held out ones where there are any.
+def rows(data: str, count: int, longest: int, split: str = "") -> list[list[int]]:
+    """Token ids of the first rows of two tokens or more.
+
+    Args:
+        data: folder of the rendered rows.
+        count: how many, at most.
+        longest: tokens of each, at most.
+        split: `train` or `eval`; empty: held out ones where there are any.
 
     Raises:
         ValueError: no row has two tokens.
     """
-    split = "eval" if Path(spec["data"], "eval.ids.npy").exists() else "train"
-    rows = tune_shared.Rows(spec["data"], split)
-    starts = rows.starts.tolist()
-    cut = [rows.ids[a:b][: spec["longest"]].tolist() for a, b in pairwise(starts)]
-    found = [ids for ids in cut if len(ids) > 1][: spec["rows"]]
+    split = split or ("eval" if Path(data, "eval.ids.npy").exists() else "train")
+    there = tune_shared.Rows(data, split)
+    cut = (there.ids[a:b][:longest].tolist() for a, b in pairwise(there.starts.tolist()))
+    found = list(islice((ids for ids in cut if len(ids) > 1), count))
     if not found:
-        raise ValueError(f"{spec['data']}: no row has two tokens")
+        raise ValueError(f"{data}: no row of {split} has two tokens")
     return found
 
 

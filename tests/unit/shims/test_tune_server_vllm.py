@@ -48,3 +48,16 @@ def test_what_vllm_cannot_run_is_refused(spec, tmp_path):
     (tmp_path / "base" / "config.json").write_text('{"hidden_size": 64, "num_attention_heads": 4}')
     with pytest.raises(ValueError, match="are 16 wide; use engine: transformers"):
         tune_server_vllm.argv(spec, "1", cpu=True)
+
+
+def test_four_bits_without_a_kernel_are_refused(spec, tmp_path, monkeypatch):
+    """On a CPU that has no AVX-512 weights in 4 bits are refused before the engine starts; 8 bits are not, nor is anything on CUDA."""
+    monkeypatch.setattr(tune_server_vllm, "KERNELS", "no-such-flag")
+    config = {"hidden_size": 128, "num_attention_heads": 4, "dtype": "float32"}
+    place = tmp_path / "base" / "config.json"
+    place.write_text(json.dumps({**config, "quantization_config": {"format": "pack-quantized"}}))
+    with pytest.raises(ValueError, match=r"weights in 4 bits on a CPU that has .*use engine: transformers"):
+        tune_server_vllm.argv(spec, "1", cpu=True)
+    assert tune_server_vllm.argv(spec, "1", cpu=False)
+    place.write_text(json.dumps({**config, "quantization_config": {"format": "int-quantized"}}))
+    assert tune_server_vllm.argv(spec, "1", cpu=True)

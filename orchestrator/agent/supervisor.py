@@ -44,7 +44,8 @@ class Supervisor:
         """`ignored`: signals that are ours, though an engine sends them to all processes of the attempt."""
         self.folder, self.spec, self.starter, self.ignored = folder, spec, starter, ignored
         self.tag = read_json(folder + "/meta.json")["tag"]
-        self.env = {**os.environ, **spec.get("env", {}), **secrets, "TUNE_JOB": self.tag, "TUNE_FOLDER": folder}
+        ours = {"TUNE_JOB": self.tag, "TUNE_FOLDER": folder, "TUNE_NOTIFY": spec.get("notify", "")}
+        self.env = {**os.environ, **spec.get("env", {}), **secrets, **ours}
         self.log = os.open(folder + "/log", os.O_RDWR | os.O_APPEND)
         self.state: Json = {"supervisor": os.getpid(), "supervisor_start": process_stat("self")[3], "history": []}
         self.ended: int | None = None  # wait status of the step, when it has ended

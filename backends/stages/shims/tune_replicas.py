@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import tune_http
 import tune_process
 from tune_http import Refusal
-from tune_process import DEAF, LOOK, STEADY, TRIES
+from tune_process import DEAF, LOOK, STARTING, STEADY, TRIES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -117,7 +117,7 @@ class Replicas:
                 replica.is_healthy = False
                 if replica.has_answered and now - heard > DEAF:
                     process.kill()
-            time.sleep(LOOK if replica.is_healthy else LOOK / 10)
+            time.sleep(LOOK if replica.is_healthy else STARTING)
         was_healthy, replica.is_healthy = replica.is_healthy, False
         return was_healthy and time.monotonic() - since > STEADY
 
@@ -126,7 +126,7 @@ class Replicas:
         for replica in self.all:
             threading.Thread(target=self.keep, args=(replica,), daemon=True).start()
             while not self.all[0].has_answered:
-                time.sleep(LOOK / 10)
+                time.sleep(STARTING)
 
     @contextmanager
     def taken(self, without: Collection[int]) -> Iterator[Replica | None]:

@@ -1,9 +1,11 @@
 """A server kept up: `python tune_serve.py serve.json`, in the job's folder. Starts the engine, says when it answers, starts it again.
 
 serve.json: `{"program", "host", "port", "key": name of a variable or null, "models": [{"name", "folder", "adapter"}], ...}`, the rest is
-the engine's own; `program` is started with this file and the port, `models[0]` is the main one. summary.json is there for as long as the server answers, with its
-port. A server that ends, or does not answer any more, is started again on the same port; one that never answered fails the job.
+the engine's own; `program` is started with this file and the port, `models[0]` is the main one. summary.json is there for as long as
+the server answers, with its port. A server that ends, or does not answer any more, is started again on the same port; one that never
+answered fails the job.
 """
+# ruff: noqa: PLC0415 - urllib takes a tenth of a second of a core, which an engine that starts can use
 
 from __future__ import annotations
 
@@ -14,14 +16,16 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tune_process
 import tune_served
-from tune_process import DEAF, LOOK, STEADY, TRIES
+from tune_process import DEAF, LOOK, STARTING, STEADY, TRIES
+
+if TYPE_CHECKING:
+    import urllib.request
 
 SUMMARY, REASON, POINTS = Path("summary.json"), Path("reason.json"), Path("out/points.jsonl")
 FIGURES = 10.0
@@ -115,7 +119,7 @@ class Keeper:
             elif answered and now - heard > DEAF:
                 print(f"the server has not answered for {DEAF:g} s", file=sys.stderr, flush=True)
                 process.kill()
-            time.sleep(LOOK if ready else LOOK / 10)
+            time.sleep(LOOK if ready else STARTING)
         return process.returncode
 
     def _check(self) -> None:
@@ -153,9 +157,12 @@ class Keeper:
             json.dumps({"detail": detail, "port": self.port, "models": [each["name"] for each in self.spec["models"]]})
         )
         aside.replace(SUMMARY)
+        tune_process.announce()
         print(f"ready: {detail}", flush=True)
 
     def _request(self, path: str, body: bytes | None = None) -> urllib.request.Request:
+        import urllib.request
+
         host = "127.0.0.1" if self.spec["host"] == "0.0.0.0" else self.spec["host"]  # noqa: S104  # compared, not bound
         head = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return urllib.request.Request(f"http://{host}:{self.port}{path}", body, head)  # our own server
@@ -165,7 +172,7 @@ class Keeper:
         try:
             with tune_process.opener().open(self._request(path), timeout=10) as answer:
                 return answer.read(2**20).decode("utf-8", "replace")
-        except (OSError, ValueError, urllib.error.URLError):
+        except (OSError, ValueError):  # URLError is an OSError
             return None
 
     def _measure(self, seconds: float) -> None:

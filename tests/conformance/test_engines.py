@@ -160,8 +160,9 @@ def check_restart(server, engine):
 
 
 def children(pid):
-    """Processes that a process has started, and theirs."""
-    direct = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    """Processes that a process has started, in whichever of its threads, and theirs."""
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    direct = [int(each) for thread in threads for each in thread.read_text().split()]
     return [*direct, *(each for child in direct for each in children(child))]
 
 

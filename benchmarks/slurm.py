@@ -94,7 +94,8 @@ def main(jobs: int) -> None:
     folder = Path(tempfile.mkdtemp(prefix="slurm-"))
     with running(folder / "site", nodes=2, cpus=16) as site:
         home, programs = Home(folder / "home").make(), counted(folder / "programs")
-        target = SlurmSection(kind="slurm", devices=16, nodes=2, programs=str(programs))
+        python = str(Path(sys.executable).resolve())  # a wrapper on the PATH, such as pyenv's, would be measured with us
+        target = SlurmSection(kind="slurm", devices=16, nodes=2, programs=str(programs), interpreter=python)
         ways: dict[str, Callable[[int], float]] = {
             "sbatch by hand, with srun": lambda number: by_hand(site, folder, number, step=True),
             "sbatch by hand, without": lambda number: by_hand(site, folder, number, step=False),

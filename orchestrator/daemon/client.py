@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.home import Home
 
-RELEASE = 6
+RELEASE = 7
 """Of the controller. Raise it when one that was started before an upgrade can no longer do the work, because files that it still
 has to load have moved or the store has new rules: it is replaced then. A controller that names no release is of the first."""
 BOOT = (

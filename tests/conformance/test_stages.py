@@ -26,7 +26,7 @@ train: {steps: 6, batch: {global: 4}, precision: fp32}
 optim: {lr: 2e-2, warmup_steps: 1}
 after:
   evaluate:
-    tasks: [./choice.jsonl, ./text.jsonl]
+    tasks: [./choice.jsonl, ./text.jsonl, ./exact.jsonl]
     baseline: true
     gates: ["choice.acc >= GATE"]
   export: {formats: [merged, adapter], prompts: 2, tokens: 4}
@@ -50,7 +50,7 @@ from lm_eval import simple_evaluate
 from lm_eval.tasks import TaskManager
 import tune_tasks
 spec, figures = json.load(open("evaluate.json")), {}
-for task, args in zip(tune_tasks.tasks(spec["tasks"]), ({}, {"add_bos_token": False}), strict=True):
+for task, args in zip(tune_tasks.tasks(spec["tasks"]), ({}, {"add_bos_token": False}, {}), strict=True):
     model = {"pretrained": "inputs/model", "dtype": "auto", **args}
     figures |= simple_evaluate(model="hf", model_args=model, tasks=[task], batch_size=8, random_seed=1234, numpy_random_seed=1234,
         torch_random_seed=1234, fewshot_random_seed=1234, device="cpu", task_manager=TaskManager(include_defaults=False))["results"]
@@ -78,7 +78,15 @@ with torch.inference_mode():
         said = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
         nats -= sum(said[place - 1, ids[place]].item() for place in range(1, len(ids)))
         size += len(text.encode())
-print(json.dumps([right / rows, nats / size / math.log(2)]))
+    replies = []
+    for line in open("inputs/tasks/exact.jsonl"):
+        ids, new = tokenizer(json.loads(line)["prompt"])["input_ids"], []
+        while len(new) < 64 and "\\n" not in tokenizer.decode(new):
+            new.append(model(torch.tensor([ids + new])).logits[0, -1].argmax().item())
+            if new[-1] == tokenizer.eos_token_id:
+                break
+        replies.append(tokenizer.decode(new, skip_special_tokens=True).split("\\n")[0].strip())
+print(json.dumps([right / rows, nats / size / math.log(2), replies]))
 """
 
 
@@ -94,6 +102,7 @@ def trained(tune, monkeypatch, stage_python):
     lines(tune.cwd / "rows.jsonl", [{"instruction": f"add {n} and 1", "output": f"it is {n + 1}"} for n in range(24)])
     sums = [{"question": f"add {n} and 1\n", "choices": [f"it is {n + 1}", "no idea"], "answer": 0} for n in range(10)]
     lines(tune.cwd / "choice.jsonl", sums)
+    lines(tune.cwd / "exact.jsonl", [{"prompt": f"add {n} and 1\n", "answer": f"it is {n + 1}"} for n in range(4)])
     lines(tune.cwd / "text.jsonl", [{"text": f"add {n} and 1 it is {n + 1}"} for n in range(4)])
 
     def run(gate, code, trainer="litgpt", change=str):
@@ -123,9 +132,14 @@ def test_a_recipe_to_its_server(tune, home, trained, stage_python, python, call)
         for name, value in figures.items():
             if isinstance(value, float) and name.endswith(",none"):
                 assert found[f"{task}.{name.removesuffix(',none')}"] == value
-    accuracy, bits = json.loads(call([stage_python, "-c", PLAIN], work).stdout.splitlines()[-1])
+    accuracy, bits, replies = json.loads(call([stage_python, "-c", PLAIN], work).stdout.splitlines()[-1])
     assert found["choice.acc"] == accuracy
     assert found["text.bits_per_byte"] == pytest.approx(bits, rel=1e-4)
+    samples = [json.loads(line) for line in (work / "out" / "samples-model-exact.jsonl").read_text().splitlines()]
+    assert [row["filtered_resps"][0] for row in sorted(samples, key=lambda row: row["doc_id"])] == replies
+    assert (
+        found["exact.exact_match"] == sum(row["doc"]["answer"] == reply for row, reply in zip(samples, replies, strict=True)) / 4
+    )
 
     rows = [[5, 9, 200, 31, 7], list(range(40, 70)), [65] * 20]
     folder = home / "jobs" / "job" / "1" / "work" / "out" / "final"

@@ -1,11 +1,12 @@
-"""One GPU: `tune race` in turn with a torchtune config made by hand, which it should be as fast as.
+"""One GPU: `tune race` beside configs made by hand, which it should be as fast as, and `tune race --tune` beside a whole grid.
 
-    python benchmarks/gpu_race.py [--python VENV/bin/python] [--rounds 3] [--seconds 540] [--write]
+    python benchmarks/gpu_race.py [--job lora] [--pythons pythons.json] [--to torchtune,litgpt] [--parts race,hand] [--out OUT]
+    python benchmarks/gpu_race.py --from OUT/results.json --write
 
-LoRA on all linear layers of a random model of Llama 3.2 1B's shape, 8 x 2048 tokens a step, bf16, every token with loss. Each round
-is a race of torchtune and LitGPT and then the hand-made config, so that a drift of the card shows; the second round's race recomputes
-activations. `--python` has both trainers (without it tune makes their environments). `--write` puts the tables into docs/races.md.
-`--tiny --accelerator cpu` is the same in small, for trying the script.
+Each job (`JOBS`) is a random model in bf16, rows that fill the length, every token with loss. `hand` (of the job lora) is each trainer's own
+program with the config of by_hand.py; `tune` is `tune race --tune` of the first trainer, and `grid` all of its settings. `--pythons` is a
+JSON object: trainer -> interpreter (without it tune makes environments). results.json in OUT has all figures; `--write` puts the table
+of the job into docs/races.md. `--tiny --accelerator cpu` is the same in small, for trying the script.
 """
 
 from __future__ import annotations
@@ -14,288 +15,336 @@ import argparse
 import json
 import os
 import random
-import re
 import string
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import median, quantiles
 from typing import Any
 
 Json = dict[str, Any]
 """A document."""
 ROOT = Path(__file__).parents[1]
-PAGE = ROOT / "docs" / "races.md"
-BEGIN, END = "<!-- made by benchmarks/gpu_race.py -->", "<!-- end -->"
-STEPS, LEFT_OUT = 40, 5
-TRAINERS = ("torchtune", "litgpt")
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+
+from by_hand import by_hand  # noqa: E402
+from one_gpu import matmul  # noqa: E402
+from tables import put  # noqa: E402
+
+from backends.memory.footprint import Footprint  # noqa: E402
+from backends.memory.speed import flops_of_token  # noqa: E402
+from backends.memory.training import training_of  # noqa: E402
+from backends.models import of_architecture  # noqa: E402
+from backends.recipe.parse import parse  # noqa: E402
+from backends.records import replace  # noqa: E402
+
+HANDS = ("torchtune", "litgpt", "axolotl", "trl")
+LEFT_OUT = 5
 LLAMA = {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "layers": 16, "heads": 32, "kv_heads": 8}
+LLAMA_8B = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "layers": 32, "heads": 32, "kv_heads": 8}
 TINY = {"vocab_size": 320, "hidden_size": 64, "intermediate_size": 176, "layers": 2, "heads": 4, "kv_heads": 2}
-PACKAGES = ("torch", "triton", "torchtune", "torchao", "litgpt", "lightning")
-RECIPE = """\
-version: 1
-name: one-gpu
-model:
-  id: llama-3.2-1b-shape
-  init: random
-  architecture: {architecture}
-method: {{adapter: lora, lora: {{rank: 16, alpha: 32, targets: [q, k, v, o, gate, up, down]}}}}
-data: {{train: rows.jsonl, format: text, max_length: {length}}}
-train: {{steps: {steps}, batch: {{global: 8}}, precision: bf16}}
-optim: {{lr: 2e-4, weight_decay: 0.0, warmup_steps: 5}}
-"""
-HAND = """\
-output_dir: out
-model:
-  _component_: torchtune.models.llama3_2.lora_llama3_2
-  lora_attn_modules: [q_proj, k_proj, v_proj, output_proj]
-  apply_lora_to_mlp: true
-  lora_rank: 16
-  lora_alpha: 32
-  lora_dropout: 0.0
-  vocab_size: {vocab_size}
-  num_layers: {layers}
-  num_heads: {heads}
-  num_kv_heads: {kv_heads}
-  embed_dim: {hidden_size}
-  intermediate_dim: {intermediate_size}
-  max_seq_len: {length}
-tokenizer: {{_component_: by_hand.Tokenizer}}
-dataset: {{_component_: by_hand.rows, path: {texts}, count: {rows}, length: {length}}}
-checkpointer:
-  _component_: torchtune.training.FullModelHFCheckpointer
-  checkpoint_dir: {model}
-  checkpoint_files: [model.safetensors]
-  output_dir: out
-  model_type: LLAMA3_2
-resume_from_checkpoint: false
-save_adapter_weights_only: true
-seed: 1
-shuffle: false
-batch_size: 8
-gradient_accumulation_steps: 1
-epochs: 1
-max_steps_per_epoch: null
-optimizer: {{_component_: torch.optim.AdamW, fused: {cuda}, lr: 2e-4, weight_decay: 0.0}}
-lr_scheduler: {{_component_: torchtune.training.lr_schedulers.get_cosine_schedule_with_warmup, num_warmup_steps: 5}}
-loss: {{_component_: torchtune.modules.loss.CEWithChunkedOutputLoss}}
-clip_grad_norm: null
-compile: {cuda}
-dtype: bf16
-device: {device}
-enable_activation_checkpointing: false
-enable_activation_offloading: false
-metric_logger: {{_component_: torchtune.training.metric_logging.DiskLogger, log_dir: out, filename: train.log}}
-log_every_n_steps: 1
-log_peak_memory_stats: {cuda}
-"""
-BY_HAND = """\
-import json
-
-
-class Tokenizer:
-    pad_id = 0
-
-
-def rows(tokenizer, *, path, count, length):
-    texts = [json.loads(line)["text"] for line in open(path)]
-    ids = [[256, *text.encode()][:length] for text in texts]
-    return [{"tokens": row, "labels": list(row)} for row in (ids[n % len(ids)] for n in range(count))]
-"""
+PACKAGES = (
+    "torch",
+    "triton",
+    "torchtune",
+    "torchao",
+    "litgpt",
+    "lightning",
+    "axolotl",
+    "liger_kernel",
+    "trl",
+    "transformers",
+    "maxtext",
+    "jax",
+)
+ALL = {"rank": 16, "alpha": 32, "targets": ["q", "k", "v", "o", "gate", "up", "down"]}
+LORA: Json = {"adapter": "lora", "lora": ALL}
+JOBS: dict[str, tuple[dict[str, int], Json, int, int, int, Json]] = {
+    "lora": (LLAMA, LORA, 2048, 8, 30, {}),
+    "full": (LLAMA, {"adapter": "none"}, 2048, 8, 16, {}),
+    "qlora-8b": (LLAMA_8B, {"adapter": "qlora", "lora": ALL}, 2048, 4, 12, {}),
+    "long": (LLAMA, LORA, 32768, 1, 12, {"activation_checkpointing": True}),
+    "tune": (LLAMA, LORA, 2048, 2, 12, {}),
+}
+"""Name -> shape, method, tokens of a row, rows of a step, steps, more of train."""
+SLOW = ("--set", "train.batch.micro=1", "--set", "train.activation_checkpointing=true")
+"""Where the search begins: the slowest of those that are compiled (adapters in bf16 have other losses when they are not)."""
+ABOUT = {
+    "lora": "LoRA, 1B shape, 8 x 2048 tokens a step",
+    "full": "all weights, 1B shape, 8 x 2048 tokens a step",
+    "qlora-8b": "QLoRA, 8B shape, 4 x 2048 tokens a step",
+    "long": "LoRA, 1B shape, one row of 32,768 tokens a step, activations recomputed",
+    "tune": "`tune race --tune` beside all settings: LoRA, 1B shape, 2 x 2048 tokens a step",
+}
 
 
 def main() -> int:
-    """Rounds until the time is up; 0 when every race ended well."""
+    """Every part that fits into the time; 0 when all of them ended well."""
     asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--python", default="", help="an interpreter that has both trainers")
-    asked.add_argument("--rounds", type=int, default=3)
+    asked.add_argument("--job", default="lora", choices=tuple(JOBS))
+    asked.add_argument("--pythons", type=Path, help="a JSON object: trainer -> interpreter")
+    asked.add_argument("--to", default="torchtune,litgpt,axolotl,trl,maxtext")
+    asked.add_argument("--hands", default=",".join(HANDS), help="trainers whose hand-made configs are run")
+    asked.add_argument("--parts", default="race,hand")
     asked.add_argument("--seconds", type=float, default=3600.0, help="no part begins that would not end within this time")
     asked.add_argument("--out", type=Path, help="folder for results.json and logs")
+    asked.add_argument(
+        "--from", dest="results", type=Path, nargs="+", help="results.json of runs of one job, which are not run again"
+    )
     asked.add_argument("--accelerator", choices=("cuda", "cpu"), default="cuda")
     asked.add_argument("--tiny", action="store_true")
-    asked.add_argument("--write", action="store_true", help="put the tables into docs/races.md")
-    said = asked.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        results = Bench(said, Path(folder)).run()
-    text = page(results)
+    asked.add_argument("--write", action="store_true", help="put the table into docs/races.md")
+    args = asked.parse_args()
+    if args.results:
+        runs = [json.loads(path.read_text()) for path in args.results]
+    else:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            runs = [Bench(args, Path(folder)).run()]
+    text = "\n\n".join(map(page, runs))
     print(text)
-    if said.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")
-    return 0 if all(map(ended_well, results["parts"])) else 1
+    if args.write:
+        put(f"<!-- made by benchmarks/gpu_race.py: {runs[0]['job']} -->", f"<!-- end of {runs[0]['job']} -->", text)
+    return 0 if all(ended_well(part) for run in runs for part in run["parts"]) else 1
 
 
 def ended_well(part: Json) -> bool:
-    """The hand-made run, or all trainers of a race."""
+    """A hand-made run, or all trainers of a race."""
     return "failed" not in part and all(each["state"] == "SUCCEEDED" for each in part.get("trainers", ()))
 
 
 class Bench:
     """A folder with its own state of tune, and what was measured in it."""
 
-    def __init__(self, said: argparse.Namespace, folder: Path) -> None:
-        self._said, self._folder = said, folder
-        self._out = (said.out or folder / "out").absolute()
-        self._length = 64 if said.tiny else 2048
-        self._shape = TINY if said.tiny else LLAMA
-        self._began = time.monotonic()
-        self._longest: dict[str, float] = {}
-        """Seconds that a part took."""
-        self._env = os.environ | {"TUNE_HOME": str(folder / "home"), "TUNE_CLUSTERS": str(folder / "clusters.yaml")}
-        self._env["PYTHONPATH"] = str(ROOT)
+    def __init__(self, args: argparse.Namespace, folder: Path) -> None:
+        self.args, self.folder = args, folder
+        self.out = (args.out or folder / "out").absolute()
+        self.shape, self.method, self.length, self.batch, self.steps, self.train = JOBS[args.job]
+        if args.tiny:
+            self.shape, self.length, self.steps = TINY, 64, 8
+        self.until = time.monotonic() + args.seconds
+        self.pythons: dict[str, str] = json.loads(args.pythons.read_text()) if args.pythons else {}
+        self.env = os.environ | {"TUNE_HOME": str(folder / "home"), "TUNE_CLUSTERS": str(folder / "clusters.yaml")}
+        self.env["PYTHONPATH"] = str(ROOT)
 
     def run(self) -> Json:
         """Facts of the machine, and each part in its order."""
-        self._prepare()
-        results: Json = {"machine": self._machine(), "parts": []}
-        for number in range(self._said.rounds):
-            recomputed = number == 1
-            for name, part in (("race", lambda again=recomputed: self._race(again=again)), ("hand", self._hand)):
-                if self._late(name):
-                    continue
-                began = time.monotonic()
-                results["parts"].append(part())
-                self._longest[name] = max(time.monotonic() - began, self._longest.get(name, 0.0))
-                print(f"{name}: {self._longest[name]:.0f} s: {json.dumps(results['parts'][-1])}", file=sys.stderr, flush=True)
-                (self._out / "results.json").write_text(json.dumps(results, indent=1))
+        self.prepare()
+        results: Json = {"job": self.args.job, "flops": self.flops(), "machine": self.machine(), "parts": []}
+        parts = {"race": self.race, "hand": self.hands, "tune": self.tune, "grid": lambda: self.grid(results["parts"])}
+        for name in self.args.parts.split(","):
+            for found in parts[name]():
+                results["parts"].append(found)
+                print(
+                    json.dumps({key: value for key, value in found.items() if key != "losses"})[:1500],
+                    file=sys.stderr,
+                    flush=True,
+                )
+                (self.out / "results.json").write_text(json.dumps(results, indent=1))
         return results
 
-    def _late(self, name: str) -> bool:
-        return time.monotonic() - self._began + self._longest.get(name, 0.0) > self._said.seconds
-
-    def _prepare(self) -> None:
-        self._out.mkdir(parents=True, exist_ok=True)
-        target: Json = {"kind": "local", "accelerator": self._said.accelerator, "devices": 1}
-        if self._said.python:
-            target["python"] = str(Path(self._said.python).absolute())
-        (self._folder / "clusters.yaml").write_text(json.dumps({"version": 1, "targets": {"local": target}}))
-        facts = {**self._shape, "max_length": self._length, "rope_theta": 500000.0, "tied": True}
-        recipe = RECIPE.format(architecture=json.dumps(facts), length=self._length, steps=STEPS)
-        (self._folder / "race.yaml").write_text(recipe)
-        (self._out / "race.yaml").write_text(recipe)
+    def prepare(self) -> None:
+        """The target, the recipe and the rows."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        target: Json = {"kind": "local", "accelerator": self.args.accelerator, "devices": 1}
+        if self.pythons:
+            target["python"] = self.pythons
+        (self.folder / "clusters.yaml").write_text(json.dumps({"version": 1, "targets": {"local": target}}))
+        (self.folder / "race.yaml").write_text(json.dumps(self.recipe()))
         draws = random.Random(0)
-        texts = ("".join(draws.choices(string.ascii_letters + " ", k=self._length + 50)) for _ in range(64))
-        (self._folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        texts = ("".join(draws.choices(string.ascii_letters + " ", k=self.length + 50)) for _ in range(64))
+        (self.folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
-    def _race(self, *, again: bool) -> Json:
-        """`tune race`; a trainer that failed leaves its log."""
-        words = ["race", "race.yaml", "--to", ",".join(TRAINERS), "--steps", str(STEPS), "--rounds", "1", "--json"]
-        if again:
-            words += ["--set", "train.activation_checkpointing=true"]
-        ran = subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", *words],
-            cwd=self._folder,
-            env=self._env,
-            stdout=subprocess.PIPE,
-            check=False,
-        )
+    def recipe(self) -> Json:
+        """The job; it asks for nothing that concerns speed but what JOBS says."""
+        facts = {**self.shape, "max_length": self.length, "rope_theta": 500000.0, "tied": self.shape is not LLAMA_8B}
+        batch = {"global": self.batch, "micro": self.batch}
+        return {
+            "version": 1,
+            "name": self.args.job,
+            "model": {"id": "random-shape", "init": "random", "architecture": facts},
+            "method": self.method,
+            "data": {"train": "rows.jsonl", "format": "text", "max_length": self.length},
+            "train": {"steps": self.steps, "batch": batch, "precision": "bf16", **self.train},
+            "optim": {"lr": 2e-4, "weight_decay": 0.0, "warmup_steps": 5},
+        }
+
+    def flops(self) -> float:
+        """Of a token, without what is computed again."""
+        flat = parse(json.dumps(self.recipe()), base=str(self.folder)).flat()
+        training = training_of(flat, of_architecture(flat["model.architecture"]), Footprint({}, {}), "cuda")
+        return flops_of_token(replace(training, recomputes=False))
+
+    def command(self, *words: str) -> Json:
+        """A command of tune, its document."""
+        argv = [sys.executable, "-m", "orchestrator.cli", *words, "--json"]
+        ran = subprocess.run(argv, cwd=self.folder, env=self.env, stdout=subprocess.PIPE, check=False)
         if not ran.stdout:
-            return {"kind": "race", "recomputed": again, "failed": f"exit code {ran.returncode}"}
-        values: Json = json.loads(ran.stdout)
-        for each in values["trainers"]:
-            each["losses"] = self._losses(each["job"])
-            if each["state"] != "SUCCEEDED":
-                said = [sys.executable, "-m", "orchestrator.cli", "logs", each["job"]]
-                told = subprocess.run(said, env=self._env, capture_output=True, check=False).stdout
-                (self._out / f"{each['trainer']}.log").write_bytes(told[-200_000:])
-        return {"kind": "race", "recomputed": again, **values}
+            return {"failed": f"exit code {ran.returncode}"}
+        found: Json = json.loads(ran.stdout)
+        return found
 
-    def _losses(self, job: str) -> list[float]:
-        said = [sys.executable, "-m", "orchestrator.cli", "metrics", job, "--json"]
-        told = subprocess.run(said, env=self._env, capture_output=True, check=True).stdout
-        found = json.loads(told)
+    def race(self) -> Iterator[Json]:
+        """`tune race`; a trainer that failed leaves its log."""
+        found = self.command("race", "race.yaml", "--to", self.args.to, "--steps", str(self.steps), "--rounds", "1")
+        for each in found.get("trainers", ()):
+            each["losses"] = self.losses(each["job"])
+            each["hook_gib"] = self.hook(each["job"])
+            if each["state"] != "SUCCEEDED":
+                self.keep_log(each["job"], each["trainer"])
+        yield {"kind": "race", **found}
+
+    def keep_log(self, job: str, name: str) -> None:
+        """The end of a job's output."""
+        argv = [sys.executable, "-m", "orchestrator.cli", "logs", job]
+        told = subprocess.run(argv, env=self.env, capture_output=True, check=False).stdout
+        (self.out / f"{name}.log").write_bytes(told[-20_000:])
+
+    def losses(self, job: str) -> list[float]:
+        """By step."""
+        argv = [sys.executable, "-m", "orchestrator.cli", "metrics", job, "--json"]
+        found = json.loads(subprocess.run(argv, env=self.env, capture_output=True, check=True).stdout)
         points = found["points"] if isinstance(found, dict) else found[0]["points"]
         return [each["value"] for each in sorted(points, key=lambda each: each["step"]) if each["name"] == "loss"]
 
-    def _hand(self) -> Json:
-        """torchtune's own program with the hand-made config, on the weights that the race has made."""
-        place = Path(tempfile.mkdtemp(dir=self._folder))
-        model = next(self._folder.glob("home/cache/models/*/model.safetensors")).parent
-        cuda = self._said.accelerator == "cuda"
-        sizes = {
-            **self._shape,
-            "length": self._length,
-            "rows": STEPS * 8,
-            "texts": self._folder / "rows.jsonl",
+    def hook(self, job: str) -> float | None:
+        """The allocator's peak by gpu_hook.py, where the interpreter has it."""
+        found = [json.loads(path.read_text()) for path in self.folder.glob(f"home/jobs/{job}/*/work/hook-*.json")]
+        return max((each["peak"] / 2**30 for each in found), default=None)
+
+    def hands(self) -> Iterator[Json]:
+        """Each trainer's own program, on the weights that the race has made."""
+        model = next(self.folder.glob("home/cache/models/*/model.safetensors")).parent
+        lit = next(self.folder.rglob("lit_model.pth"), model / "none").parent
+        cuda = self.args.accelerator == "cuda"
+        facts = {**self.shape, "length": self.length, "batch": self.batch, "count": self.steps * self.batch}
+        facts |= {
+            "texts": self.folder / "rows.jsonl",
             "model": model,
+            "lit": lit,
+            "cuda": cuda,
             "device": "cuda" if cuda else "cpu",
         }
-        (place / "by_hand.yaml").write_text(HAND.format(**sizes, cuda=str(cuda).lower()))
-        (place / "by_hand.py").write_text(BY_HAND)
-        words = ["-m", "torchtune._cli.tune", "run", "lora_finetune_single_device", "--config", "by_hand.yaml"]
-        with (self._out / "by_hand.log").open("wb") as log:
-            ran = subprocess.run([self._trainers(), *words], cwd=place, stdout=log, stderr=log, check=False)
-        if ran.returncode:
-            return {"kind": "hand", "failed": f"exit code {ran.returncode}"}
-        text = (place / "out" / "train.log").read_text()
-        speeds = [float(found) for found in re.findall(r"tokens_per_second_per_gpu:([0-9.e+]+)", text)]
-        losses = [float(found) for found in re.findall(r"loss:([0-9.e+-]+)", text)]
-        memory = [float(found) for found in re.findall(r"peak_memory_alloc:([0-9.e+]+)", text)]
-        low, _, high = quantiles(speeds[LEFT_OUT:], n=4, method="inclusive")
-        tokens = {"median": median(speeds[LEFT_OUT:]), "low": low, "high": high}
-        return {"kind": "hand", "tokens": tokens, "memory_gib": max(memory, default=None), "losses": losses}
+        for trainer in self.args.hands.split(","):
+            if time.monotonic() < self.until:
+                log = self.out / f"by-hand-{trainer}.log"
+                found = by_hand(trainer, self.python(trainer), self.folder / f"hand-{trainer}", facts, log)
+                if "failed" in found:
+                    print(log.read_text()[-600:], log.with_suffix(".err").read_text()[-2500:], file=sys.stderr, flush=True)
+                yield found
 
-    def _trainers(self) -> str:
-        """An interpreter that has torchtune."""
-        return self._said.python or str(next(self._folder.glob("home/envs/torchtune-*/bin/python")))
+    def python(self, trainer: str) -> str:
+        """An interpreter that has it."""
+        return self.pythons.get(trainer) or str(next(self.folder.glob(f"home/envs/{trainer}-*/bin/python")))
 
-    def _machine(self) -> Json:
+    def tune(self) -> Iterator[Json]:
+        """`tune race --tune` of the first trainer."""
+        words = ("--to", self.args.to.split(",")[0], "--steps", str(self.steps), "--tune", "--minutes", "9", *SLOW)
+        yield {"kind": "tune", **self.command("race", "race.yaml", *words)}
+
+    def grid(self, parts: Sequence[Json]) -> Iterator[Json]:
+        """Every micro-batch, with activations kept and recomputed, compiled and not, each by a race of one; what `parts` have tried is left out."""
+        trainer, micro = self.args.to.split(",")[0], self.batch
+        tried = [each["set"] for part in parts for each in part.get("trials", ())]
+        while micro:
+            for compiled, again in ((True, False), (True, True), (False, False), (False, True)):
+                if time.monotonic() > self.until:
+                    return
+                sets = {"train.batch.micro": micro, "train.compile": compiled, "train.activation_checkpointing": again}
+                if sets in tried:
+                    continue
+                words = [word for leaf, value in sets.items() for word in ("--set", f"{leaf}={str(value).lower()}")]
+                found = self.command("race", "race.yaml", "--to", trainer, "--steps", str(self.steps), "--rounds", "1", *words)
+                yield {"kind": "grid", "set": sets, **found}
+            micro //= 2
+
+    def machine(self) -> Json:
+        """The device, the versions in all interpreters, and the rate of large products."""
         asks = "import json, sys; from importlib.metadata import version as v, PackageNotFoundError as E\n"
         asks += "def ask(n):\n try: return v(n)\n except E: return None\n"
         asks += "print(json.dumps({'python': sys.version.split()[0], **{n: ask(n) for n in sys.argv[1:]}}))"
-        versions = subprocess.run(
-            [self._said.python or sys.executable, "-c", asks, *PACKAGES], capture_output=True, text=True, check=True
-        )
-        facts = {"versions": json.loads(versions.stdout), "device": "CPU", "driver": None}
-        if self._said.accelerator == "cuda":
+        versions: Json = {}
+        for python in [*self.pythons.values()] or [sys.executable]:
+            told = subprocess.run([python, "-c", asks, *PACKAGES], capture_output=True, text=True, check=True)
+            versions |= {name: value for name, value in json.loads(told.stdout).items() if value}
+        facts = {"versions": versions, "device": "CPU", "driver": None, "matmul_tflops": None}
+        if self.args.accelerator == "cuda":
             said = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
-            told = subprocess.run(said, capture_output=True, text=True, check=True).stdout.splitlines()[0]
-            facts["device"], facts["driver"] = told.split(", ")
+            told_device = subprocess.run(said, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+            facts["device"], facts["driver"] = told_device.split(", ")
+            facts["matmul_tflops"] = matmul(self.pythons.get("torchtune", sys.executable))
         return facts
 
 
 def page(results: Json) -> str:
-    """The tables, as Markdown."""
+    """The table, as Markdown."""
     machine = results["machine"]
     versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
-    head = f"Device: {machine['device']}, driver {machine['driver']}. {versions}."
-    rows = [row for number, part in enumerate(results["parts"], 1) for row in _rows(number, part)]
-    columns = "| run | what | tokens/s | middle half | peak GiB | first step, s | loss apart |\n|---|---|---|---|---|---|---|"
+    rate = machine["matmul_tflops"]
+    bound = rate and rate * 1e12 / results["flops"]
+    head = f"{ABOUT[results['job']]}. Device: {machine['device']}, driver {machine['driver']}. {versions}."
+    if bound:
+        head += f" Products of 8192 x 8192 matrices in bf16: {rate:,.0f} TFLOP/s; at {results['flops'] / 1e9:.2f} GFLOP a token that is {bound:,.0f} tokens/s."
+    rows = [row for part in results["parts"] for row in _rows(part, bound)]
+    columns = (
+        "| what | tokens/s | middle half | of the bound | peak GiB | by a hook | first step, s | first and last loss |\n|"
+        + "---|" * 8
+    )
     return "\n".join([head, "", columns, *rows])
 
 
-def _rows(number: int, part: Json) -> list[str]:
+def _rows(part: Json, bound: float | None) -> Iterator[str]:
     if "failed" in part:
-        return [f"| {number} | {part['kind']}: {part['failed']} | | | | | |"]
-    if part["kind"] == "hand":
-        return [_row(number, "torchtune, made by hand", part["tokens"], part["memory_gib"], None, None)]
-    how = ", activations recomputed" if part["recomputed"] else ""
-    return [
-        _row(
-            number,
-            f"`tune race`: {each['trainer']}{how}{', the winner' * (each['trainer'] == part['winner'])}",
-            each["rounds"][0]["tokens_per_second"],
-            each["memory_gib"],
-            each["first_step_s"],
-            each["loss_apart"],
-        )
-        if each["state"] == "SUCCEEDED"
-        else f"| {number} | `tune race`: {each['trainer']}{how}: {each['state']} | | | | | |"
-        for each in part["trainers"]
-    ]
+        yield f"| {part.get('trainer', part['kind'])}: {part['failed']} |" + " |" * 7
+    elif part["kind"] == "hand":
+        yield _row(f"{part['trainer']}, made by hand", part["tokens"], bound, part["memory_gib"], losses=part["losses"])
+    elif part["kind"] == "tune":
+        for each in part["trials"]:
+            won = ", **the winner**" if part["winner"] and each["set"] == part["winner"]["set"] else ""
+            name = f"`tune race --tune`: {_set(each['set'])}{won}{'' if each['counts'] else ' (does not count)'}"
+            yield _row(name, each["tokens_per_second"], bound, each["memory_gib"], first=each["first_step_s"])
+    else:
+        for each in part["trainers"]:
+            name = f"grid: {_set(part['set'])}" if part["kind"] == "grid" else f"`tune race`: {each['trainer']}"
+            won = ", the winner" if each["trainer"] == part.get("winner") else ""
+            speed = each["rounds"][0]["tokens_per_second"] if each["state"] == "SUCCEEDED" else None
+            state = "" if each["state"] == "SUCCEEDED" else f": {each['state']}"
+            yield _row(
+                f"{name}{won}{state}",
+                speed,
+                bound,
+                each["memory_gib"],
+                each.get("hook_gib"),
+                each["first_step_s"],
+                each.get("losses"),
+            )
 
 
-def _row(number: int, what: str, speed: Json | None, memory: float | None, first: float | None, apart: Json | None) -> str:
+def _set(sets: Json) -> str:
+    compiled, micro, again = sets["train.compile"], sets["train.batch.micro"], sets["train.activation_checkpointing"]
+    return f"{micro} rows, {'compiled' if compiled else 'not compiled'}, {'recomputed' if again else 'kept'}"
+
+
+def _row(
+    what: str,
+    speed: Json | None,
+    bound: float | None,
+    memory: float | None,
+    hook: float | None = None,
+    first: float | None = None,
+    losses: list[float] | None = None,
+) -> str:
     cells = (
         f"{speed['median']:,.0f}" if speed else "-",
         f"{speed['low']:,.0f} to {speed['high']:,.0f}" if speed else "-",
-        f"{memory:.1f}" if memory is not None else "-",
+        f"{speed['median'] / bound:.0%}" if speed and bound else "-",
+        f"{memory:.2f}" if memory is not None else "-",
+        f"{hook:.2f}" if hook is not None else "-",
         f"{first:.0f}" if first is not None else "-",
-        f"{apart['size']:.1e} at {apart['step']}" if apart and apart["size"] is not None else "-",
+        f"{losses[0]:.4f} {losses[-1]:.4f}" if losses else "-",
     )
-    return f"| {number} | {what} | {' | '.join(cells)} |"
+    return f"| {what} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

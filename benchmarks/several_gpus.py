@@ -32,9 +32,9 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parent)]
 
-from homes import ONCE, ROOT, Home, Json, Late  # noqa: E402
+from homes import ONCE, Home, Json, Late  # noqa: E402
+from tables import put  # noqa: E402
 
-PAGE = ROOT / "docs" / "races.md"
 BEGIN, END = "<!-- made by benchmarks/several_gpus.py -->", "<!-- end of several GPUs -->"
 STEPS, LEFT_OUT, ROWS = 16, 6, 8
 SHAPES = {
@@ -368,8 +368,7 @@ def main() -> int:
     text = page(results)
     print(text)
     if args.write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}")
+        put(BEGIN, END, text)
     good = {"faults": ("FAILED",)}
     return 0 if all(each["state"] in good.get(each["part"], ("SUCCEEDED",)) for each in results["parts"]) else 1
 

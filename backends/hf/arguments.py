@@ -75,9 +75,10 @@ def train(
     optimizer: Row,
     unresumed: Callable[[Context], tuple[Kind, str, str] | None],
     seeded: Sequence[str] = (),
+    compiled: Row | None = None,
 ) -> tuple[Row, ...]:
     """train, optim, eval, checkpoint and log, without the batch; the rows that are given differ from trainer to trainer. `seeded` are
-    keys that get the seed too.
+    keys that get the seed too; `compiled` is the row of train.compile, where it is not transformers' own.
     """
     return (
         precision,
@@ -88,7 +89,7 @@ def train(
         hf.neftune(variant),
         *memory,
         hf.attention(),
-        hf.compiled(),
+        compiled or hf.compiled(),
         optimizer,
         *hf.schedule(HF + "optimization.py"),
         *saving.evaluation("eval_on_start", named=True),

@@ -108,6 +108,8 @@ class Search:
         self._own: Run | None = None
         """The recipe as it is."""
         self._longest = 0.0
+        self._barred: set[tuple[int, int | bool]] = set()
+        """Axes and values with which the trainer cannot train, or trains something else."""
         self.finished = self.in_time = True
 
     def run(self) -> list[Trial]:
@@ -121,10 +123,20 @@ class Search:
                 break
             trial = self._try(choice, len(trials) + 1)
             trials.append(trial)
+            self._bar(trial, [each.choice for each in trials if each.counts])
             speeds[choice] = trial.speed.median if trial.counts and trial.speed else None
             if not self.finished:
                 break
         return trials
+
+    def _bar(self, trial: Trial, good: Sequence[Choice]) -> None:
+        """A value that alone parts what is refused, or has other losses, from what trains as it should is not tried again."""
+        if trial.counts or trial.state not in ("REFUSED", "SUCCEEDED"):
+            return
+        for other in good:
+            apart = [(place, value) for place, value in enumerate(trial.choice) if value != other[place]]
+            if len(apart) == 1:
+                self._barred.update(apart)
 
     def _start(self) -> Choice:
         """What the recipe, or else the trainer, would take."""
@@ -140,6 +152,8 @@ class Search:
         return load(self._recipe, dict(zip(self._axes, choice, strict=True)))
 
     def _fits(self, choice: Choice) -> bool:
+        if self._barred.intersection(enumerate(choice)):
+            return False
         try:
             recipe = self._with(choice)
             return memory_fit(recipe, self._plan(recipe), self._where).fits is not False

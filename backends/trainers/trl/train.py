@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from backends.hf import arguments
 from backends.hf import train as hf
+from backends.hf.fused import fused
 from backends.hf.names import HF
 from backends.mapping.rows import Context, Row, Variant
 from backends.report import Kind
@@ -34,6 +35,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
             memory=(offloads, hf.reentrant(SEE + "trainer/base_config.py")),
             optimizer=hf.optimizer(),
             unresumed=_unresumed,
+            compiled=fused(variant),
         ),
     )
 

@@ -66,7 +66,7 @@ def test_the_fastest_is_found_and_written_as_words(tune, job):
 
 
 def test_other_losses_do_not_win(tune, job):
-    """A switch that changes the losses by more than the tolerance is told and left off."""
+    """A switch that changes the losses by more than the tolerance is told, left off, and not tried again with other settings."""
     done = tune("race", *job(apart=0.5))
     assert "other losses than the recipe as it is" in done.stdout
     assert (

@@ -170,7 +170,7 @@ def run(folder: str) -> int:
         return repeated(folder, job, attempt)
     heed_slurm(there)
     leave_launcher()
-    Supervisor(there, part["spec"], {}, -1, (NOTICE,)).run()
+    Supervisor(there, part["spec"], {}, ignored=(NOTICE,)).run()
     end = read_json(there + "/exit.json")
     if end["rc"] == 0 and not end["why"]:
         return SUCCEEDED

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")  # of systemd, and of older systems
 BOOT_ID = "/proc/sys/kernel/random/boot_id"  # differs after each boot of the host
 STATE_ID = "/id"  # of a state folder, in it
+_texts: dict[str, tuple[tuple[int, ...], str]] = {}  # path -> what tells its file from another, and what was read
 
 
 def machine() -> str:
@@ -27,7 +28,7 @@ def machine() -> str:
     sum stands there, since it is not to be told around, because two networks may have a `node1` each.
     """
     name = os.uname().nodename
-    known = next(filter(None, map(_read, MACHINE_IDS)), "")
+    known = next(filter(None, map(_unchanged, MACHINE_IDS)), "")
     return "%s-%08x" % ("".join(each if each in NAME_CHARACTERS else "-" for each in name), crc32((known + name).encode()))
 
 
@@ -38,9 +39,27 @@ def _read(path: str) -> str:
         return ""
 
 
+def _unchanged(path: str) -> str:
+    """The text of a file that hardly ever changes and is asked for a dozen times at each start: it is read when it is another file."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return ""
+    stamp = found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    known = _texts.get(path, ((), ""))
+    if known[0] != stamp:
+        known = stamp, _read(path)
+        if known[1]:  # what could not be read now may be the next time
+            _texts[path] = known
+    return known[1]
+
+
 def boot() -> str:
-    """This boot of the kernel. Containers on one machine have it in common."""
-    return _read(BOOT_ID)
+    """This boot of the kernel, which no process outlives. Containers on one machine have it in common."""
+    text = _texts.get(BOOT_ID, ((), ""))[1] or _read(BOOT_ID)
+    if text:
+        _texts[BOOT_ID] = (), text
+    return text
 
 
 def state_id(home: str) -> str:

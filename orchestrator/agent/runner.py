@@ -50,7 +50,6 @@ from orchestrator.agent.files import (
     parse_json,
     read_json,
     relative,
-    write_json,
 )
 from orchestrator.agent.identity import boot, is_elsewhere, is_strange, machine, name_state, owner_words
 from orchestrator.agent.leases import DevicesBusy, bind_name, held_elsewhere, leases_folder, lock_turn, on_accelerator, take
@@ -60,7 +59,7 @@ from orchestrator.agent.tpus import clear_stale_lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from orchestrator.agent.files import Json
 
@@ -102,8 +101,9 @@ def fill(aside: str, home: str, document: Json) -> None:
         reserve.write(bytes(RESERVE))
     tag = "%s/%s:%s" % (document["spec"]["job"], document["spec"]["attempt"], os.urandom(8).hex())
     facts = {"machine": machine(), "boot_id": boot(), "owner": document["spec"].get("owner", "")}
-    write_json(aside + "/meta.json", dict(facts, tag=tag, created=time.time()))
-    write_json(aside + "/spec.json", document)
+    for name, value in (("meta.json", dict(facts, tag=tag, created=time.time())), ("spec.json", document)):
+        with open_new("%s/%s" % (aside, name)) as file:  # nobody looks into this folder yet
+            file.write(dump_json(value).encode())
 
 
 def place(folder: str, document: Json) -> int | None:
@@ -150,28 +150,14 @@ def own_folder(folder: str, document: Json) -> str:
 
 def start(folder: str, document: Json) -> Json:
     """Start an attempt unless it was started before; its status once the first step was started, or could not be."""
-    kept = {"spec": document["spec"], "files": document.get("files", {}), "links": document.get("links", {})}
-    check(folder, kept)
-    name_state(folder.rsplit("/", 3)[0])
-    base, folder = folder, own_folder(folder, kept)
     held: list[int] = []
     try:
-        lock = claim(folder, kept, held)
-        if lock is None and own_folder(base, kept) != folder:  # another machine was first
-            folder = own_folder(base, kept)
-            while held:
-                os.close(held.pop())
-            lock = claim(folder, kept, held)
+        folder, lock = claimed(folder, document, held)
         if lock is None:
-            refuse_other(folder, kept)
             return status(folder)
         started, starter = os.pipe()
         if os.fork() == 0:
-            try:
-                detach((lock, starter, *held))
-                Supervisor(folder, kept["spec"], document.get("secrets", {}), starter).run()
-            finally:
-                os._exit(0)
+            supervise(folder, document, (lock, starter, *held), lambda: os.write(starter, b"."))
         os.close(starter)
         os.close(lock)
         os.read(started, 1)
@@ -180,6 +166,44 @@ def start(folder: str, document: Json) -> Json:
     finally:
         for each in held:
             os.close(each)
+
+
+def become(folder: str, document: Json, end: int, answer: Callable[[Json], object]) -> None:
+    """As `start`, in a process that was made for it: it is the supervisor from then on, and ends with the attempt. `answer` is called
+    once, with the status; it needs the descriptor `end`.
+    """
+    held: list[int] = []
+    folder, lock = claimed(folder, document, held)
+    if lock is None:
+        answer(status(folder))
+    else:
+        supervise(folder, document, (lock, end, *held), lambda: answer(status(folder)))
+
+
+def supervise(folder: str, document: Json, kept: tuple[int, ...], started: Callable[[], object]) -> None:
+    """Be an attempt's supervisor, and end with it."""
+    try:
+        detach(kept)
+        Supervisor(folder, document["spec"], document.get("secrets", {}), started).run()
+    finally:
+        os._exit(0)
+
+
+def claimed(folder: str, document: Json, held: list[int]) -> tuple[str, int | None]:
+    """Where an attempt lies on this machine, and the descriptor of its lock: as `claim`, of a document as it comes."""
+    kept = {"spec": document["spec"], "files": document.get("files", {}), "links": document.get("links", {})}
+    check(folder, kept)
+    name_state(folder.rsplit("/", 3)[0])
+    base, folder = folder, own_folder(folder, kept)
+    lock = claim(folder, kept, held)
+    if lock is None and own_folder(base, kept) != folder:  # another machine was first
+        folder = own_folder(base, kept)
+        while held:
+            os.close(held.pop())
+        lock = claim(folder, kept, held)
+    if lock is None:
+        refuse_other(folder, kept)
+    return folder, lock
 
 
 def refuse_other(folder: str, document: Json) -> None:

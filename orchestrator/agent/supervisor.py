@@ -13,7 +13,7 @@ from orchestrator.agent.processes import adopt_orphans, attempt_processes, proce
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
     from orchestrator.agent.files import Json
@@ -40,9 +40,19 @@ def detach(kept: tuple[int, ...]) -> None:
 class Supervisor:
     """Runs the steps of one attempt in order, alone in its process, and writes down what happened."""
 
-    def __init__(self, folder: str, spec: Json, secrets: Mapping[str, str], starter: int, ignored: Sequence[str] = ()) -> None:
-        """`ignored`: signals that are ours, though an engine sends them to all processes of the attempt."""
-        self.folder, self.spec, self.starter, self.ignored = folder, spec, starter, ignored
+    def __init__(
+        self,
+        folder: str,
+        spec: Json,
+        secrets: Mapping[str, str],
+        started: Callable[[], object] = int,
+        ignored: Sequence[str] = (),
+    ) -> None:
+        """`started` is called once, when the first step was started, or could not be. `ignored`: signals that are ours, though an
+        engine sends them to all processes of the attempt.
+        """
+        self.folder, self.spec, self.ignored = folder, spec, ignored
+        self.started: Callable[[], object] | None = started
         self.tag = read_json(folder + "/meta.json")["tag"]
         ours = {"TUNE_JOB": self.tag, "TUNE_FOLDER": folder, "TUNE_NOTIFY": spec.get("notify", "")}
         self.env = {**os.environ, **spec.get("env", {}), **secrets, **ours}
@@ -204,7 +214,9 @@ class Supervisor:
 
     def tell(self) -> None:
         """Let the starter go, and let whoever waits on this machine know of news; both may be gone."""
-        ignore_errors(os.write, self.starter, b".")
+        started, self.started = self.started, None
+        if started:
+            ignore_errors(started)
         if self.spec.get("notify"):
             from _socket import AF_UNIX, MSG_DONTWAIT, SOCK_DGRAM, socket  # noqa: PLC0415 (`socket` costs 8 ms)
 

@@ -40,11 +40,11 @@ STARTER = (sys.executable, "-I", "-S", "-E", "-c", SERVE, str(Path(__file__).par
 
 
 class Starter:
-    """A process that starts attempts, from the first request on. Threads may share it."""
+    """A process that starts attempts, from the first request on. Threads may share it. It is no child of this one: see `starter.serve`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._living: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self._line: socket.socket | None = None
 
     def ask(self, request: Mapping[str, Any]) -> Answer:
         """What a request is answered.
@@ -56,7 +56,7 @@ class Starter:
         with mine:
             try:
                 with its:
-                    socket.send_fds(self._line(), [b"."], [its.fileno()])
+                    socket.send_fds(self._reached(), [b"."], [its.fileno()])
                 mine.sendall(json.dumps(request, default=dict).encode())
                 mine.shutdown(socket.SHUT_WR)
                 with mine.makefile("rb") as answer:
@@ -67,26 +67,35 @@ class Starter:
     def close(self) -> None:
         """Let go of it: it ends when nobody can ask any more."""
         with self._lock:
-            if self._living:
-                process, line = self._living
-                line.close()
-                process.wait()
-            self._living = None
+            if self._line:
+                self._line.close()
+            self._line = None
 
-    def _line(self) -> socket.socket:
+    def _reached(self) -> socket.socket:
         """The way to it; to another one where it has gone."""
         with self._lock:
-            if self._living and self._living[0].poll() is not None:
-                self._living[1].close()
-                self._living = None
-            self._living = self._living or self._begun()
-            return self._living[1]
+            if self._line and _hung_up(self._line):
+                self._line.close()
+                self._line = None
+            self._line = self._line or self._begun()
+            return self._line
 
-    def _begun(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    def _begun(self) -> socket.socket:
         mine, its = socket.socketpair()
         with its:
             env = of_machine(os.environ)
-            return subprocess.Popen(STARTER, stdin=its.fileno(), stdout=subprocess.DEVNULL, env=env), mine
+            subprocess.run(STARTER, stdin=its.fileno(), stdout=subprocess.DEVNULL, env=env, check=False)  # it forks, and goes on
+        return mine
+
+
+def _hung_up(line: socket.socket) -> bool:
+    """Has the process at the other end gone? It says nothing while it is there."""
+    try:
+        return not line.recv(1, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 class Local:

@@ -243,7 +243,9 @@ def test_a_step_starts_as_from_a_shell(host: Host) -> None:
     log = host.log("shell")
     assert len(re.findall(r" \d+ -> ", log)) == 3
     assert "0 -> /dev/null" in log
-    assert re.search(r"SigBlk:\s+0+\nSigIgn:\s+0+\n", log), log
+    [(blocked, ignored)] = re.findall(r"SigBlk:\s+(\w+)\nSigIgn:\s+(\w+)\n", log)
+    # the C library's posix_spawn leaves its own two, 32 and 33, ignored: no program can see or set those, and it does where it uses them
+    assert (int(blocked, 16), int(ignored, 16) & ~(0b11 << 31)) == (0, 0)
     assert re.search(r"session (\d+) \1\n", log)
     assert "\nA=1 2\n" in log
 

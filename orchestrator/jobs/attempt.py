@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from orchestrator.jobs.retry import Rules, astray, diverges, hangs
 from orchestrator.monitoring.drift import RESOLVED
 from orchestrator.monitoring.metrics import LONGEST_NOTE, rows_note
 from orchestrator.monitoring.poll import FAILED, MANIFEST, SUMMARY, TAIL, last_words
-from orchestrator.store import Active, Job
+from orchestrator.store import Active, Changes, Job
 from orchestrator.store.attempts import AttemptRecord
 from orchestrator.store.requests import JobRequest
-from orchestrator.transports.base import Watch
+from orchestrator.targets.node import Placement
+from orchestrator.transports.base import AttemptStatus, Watch
 
 
 @dataclass
@@ -67,6 +68,8 @@ class ActiveAttempt:
     """Bytes of its log by then."""
     status: Status | None = None
     """What its executor said last."""
+    unkept: bool = False
+    """The store does not have all of its record yet."""
     low_use: LowUse = field(default_factory=lambda: LowUse(None))
     """Since when its devices are idle."""
     mirrors: dict[int, Mirror] = field(default_factory=dict)
@@ -85,6 +88,11 @@ class ActiveAttempt:
         """What its executor is asked to start."""
         of, resume = self.request, self.record.resume
         return AttemptRequest(handle, self.plan, of.candidates, resume, secrets, of.keep, of.sweep)
+
+    def place(self, placement: Placement) -> None:
+        """Where it runs, once that is known better."""
+        if self.record.placement is None or placement.as_dict() != self.record.placement.as_dict():
+            self.record.placement, self.unkept = placement, True
 
     @classmethod
     def of(cls, active: Active, request: JobRequest) -> ActiveAttempt:
@@ -151,6 +159,28 @@ def attempt_plan(plan: Plan, record: AttemptRecord, backend: JobKind, steps: int
     if not record.resume:
         return plan
     return resumed(plan, record.resume.step, steps or plan.promise.steps, backend.resume, backend.config)
+
+
+def news_of(job: Job, seen: AttemptStatus, steps: int | None, *, reachable: bool, ready: str) -> Changes:
+    """What is new beside the state of a job.
+
+    Args:
+        job: as the store has it.
+        seen: what the host that speaks for all of them said.
+        steps: of the whole run, where that is known.
+        reachable: all its hosts answer.
+        ready: where its server answers, in words.
+    """
+    news: Changes = {}
+    if seen.step and seen.step != job.phase_step:
+        news["phase_step"] = seen.step
+        if job.phase_step == "pending":
+            news["detail"] = ""
+    if steps != job.steps:
+        news["steps"] = steps
+    if reachable and not job.reachable:
+        news["reachable"], news["detail"] = True, ready
+    return news
 
 
 def facts(job: Job, case: ActiveAttempt, status: Status, steps: int | None) -> Facts:
@@ -236,17 +266,17 @@ def watched(job: Job, case: ActiveAttempt, handle: Handle, home: Home) -> Watche
         # of several nodes that share a folder of this machine, too, the log of the first alone lies where it is looked for
         if rank not in case.mirrors and (rank or handle.remote):
             case.mirrors[rank] = Mirror.of(home.mirror(job.id, case.attempt, rank))
-        return replace(_watch(job, case, rank), use=job.state == "RUNNING" and case.low_use.ask(rank, time.monotonic()))
+        return _watch(job, case, rank, use=job.state == "RUNNING" and case.low_use.ask(rank, time.monotonic()))
 
     return Watched(handle, watch)
 
 
-def _watch(job: Job, case: ActiveAttempt, rank: int) -> Watch:
+def _watch(job: Job, case: ActiveAttempt, rank: int, *, use: bool) -> Watch:
     """What to look at: metrics and promised files are the first host's affair, the log only where it must be brought here."""
     log = case.mirrors[rank].size if rank in case.mirrors else None
     if rank:
-        return Watch(job.id, job.attempt, log=log, failed=FAILED, tail=TAIL)
+        return Watch(job.id, job.attempt, log=log, failed=FAILED, tail=TAIL, use=use)
     training = (*(() if case.manifest else (MANIFEST,)), *(() if case.compared else (RESOLVED,)), SUMMARY)
     whole = (SUMMARY,) if case.plan.backend in STAGES else training
     promised, patterns = case.plan.promise.files, case.plan.watch
-    return Watch(job.id, job.attempt, promised, case.record.cursor.offsets(), patterns, log, whole, FAILED, TAIL)
+    return Watch(job.id, job.attempt, promised, case.record.cursor.offsets(), patterns, log, whole, FAILED, TAIL, use)

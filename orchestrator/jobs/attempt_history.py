@@ -31,9 +31,18 @@ def outcome(ended: Ended, index: str, hosts: int, owed: Sequence[str] = (), step
     return Outcome(classify(ended, reader(ended.backend).signs).kind, tuple(found), tuple(owed), step)
 
 
-def tried(store: Store, id: str, attempts: int) -> list[Tried]:
-    """All attempts up to a number; one of which nothing is kept failed for an unknown reason and left nothing."""
-    return [_tried(number, AttemptRecord.from_dict(store.positions(id, number))) for number in range(1, attempts + 1)]
+def tried(store: Store, id: str, attempts: int, last: AttemptRecord | None = None) -> list[Tried]:
+    """All attempts up to a number; one of which nothing is kept failed for an unknown reason and left nothing.
+
+    Args:
+        store: where they are kept.
+        id: of the job.
+        attempts: how many.
+        last: the record of the last one, where that is not kept yet.
+    """
+    kept = attempts if last is None else attempts - 1
+    records = [AttemptRecord.from_dict(store.positions(id, number)) for number in range(1, kept + 1)]
+    return [_tried(number, record) for number, record in enumerate([*records, *([last] if last else [])], 1)]
 
 
 def _tried(number: int, record: AttemptRecord) -> Tried:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from backends.log_signs import Ended
+from backends.metrics import Point
 from orchestrator.executors.base import ExecutorContext, Status, Watched
 from orchestrator.executors.registry import Executors, keeps_limits
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
-from orchestrator.jobs.attempt import ActiveAttempt, facts, notes_text, served, watched
+from orchestrator.jobs.attempt import ActiveAttempt, facts, news_of, notes_text, served, watched
 from orchestrator.jobs.attempt_history import anew, beginning, outcome, tried
 from orchestrator.jobs.following import begin_next
 from orchestrator.jobs.halving import outdone
@@ -32,7 +33,6 @@ from orchestrator.monitoring.metrics import points, row_counts, summed, thin
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.fingerprints import WAY_OUT, changed
 from orchestrator.store import Active, Changes, JobStart, Store
-from orchestrator.targets.node import Placement
 from orchestrator.transports.base import AttemptStatus
 
 
@@ -144,12 +144,14 @@ class Controller:
                     self.executors.cancel(handle)
             elif job.want == "abandon" or (status and (status.observed or status.phase == "pending")):
                 self._follow(each, case, case.status)
+            if case.unkept:
+                self._keep(each, case)
 
     def _read(self, each: Active, case: ActiveAttempt, status: Status) -> None:
         """Keep what is new in a status."""
         job = each.job
         if status.placement:
-            self._place(each, case, status.placement)
+            case.place(status.placement)
         for rank, observed in enumerate(status.ranks):
             if observed and observed.log:
                 case.mirrors[rank].append(observed.log)
@@ -162,11 +164,10 @@ class Controller:
             self.store.change(job.id, expect=list(ALIVE), attempt=job.attempt, now=time.time(), **news)
         note_silence(self.store, job, case, status)
 
-    def _place(self, each: Active, case: ActiveAttempt, placement: Placement) -> None:
-        """Keep where an attempt runs, once that is known better."""
-        if case.record.placement is None or placement.as_dict() != case.record.placement.as_dict():
-            case.record.placement = placement
-            self.store.record(each.job.id, each.job.attempt, (), time.time(), case.record.as_dict())
+    def _keep(self, each: Active, case: ActiveAttempt, found: Sequence[Point] = ()) -> None:
+        """Write down what is new of an attempt, and points of it."""
+        self.store.record(each.job.id, each.job.attempt, found, time.time(), case.record.as_dict())
+        case.unkept = False
 
     def _left(self, known: Abandoned, status: Status) -> None:
         """See to it that what was given up ends, now that its hosts speak of it."""
@@ -185,35 +186,23 @@ class Controller:
         if job.state not in ALIVE:
             return
         answering = bool(status.ranks) and None not in status.ranks
-        steps = case.steps(job)
+        steps, news = case.steps(job), Changes()
         if speaker:
-            self._note(each, speaker.seen, steps, reachable=answering, ready=served(speaker.summary or {}))
+            news = news_of(job, speaker.seen, steps, reachable=answering, ready=served(speaker.summary or {}))
         if why := case.hanging(status, time.monotonic()):
             self._condemn(each, case, "hang", why)
-        for action in reconcile(facts(each.job, case, status, steps)):
+        actions = reconcile(facts(each.job, case, status, steps))
+        if news and not any(isinstance(action, Become) for action in actions):  # else it is written with that
+            self.store.change(job.id, expect=None, attempt=job.attempt, now=time.time(), **news)
+        for action in actions:
             if isinstance(action, Become):
                 several = action.detail and len(status.ranks) > 1 and answering
                 detail = f"{case.nodes()[status.speaker]}: {action.detail}" if several else action.detail
-                self._end(each, case, replace(action, detail=detail), status, steps)
+                self._end(each, case, replace(action, detail=detail), status, steps, news)
             elif action.what == "submit":
                 self._submit([each])
             elif handle := case.handle(job.id):
                 self.executors.cancel(handle)
-
-    def _note(self, each: Active, seen: AttemptStatus, steps: int | None, *, reachable: bool, ready: str) -> None:
-        """Keep what changed beside the state."""
-        job = each.job
-        news: Changes = {}
-        if seen.step and seen.step != job.phase_step:
-            news["phase_step"] = seen.step
-            if job.phase_step == "pending":
-                news["detail"] = ""
-        if steps != job.steps:
-            news["steps"] = steps
-        if reachable and not job.reachable:
-            news["reachable"], news["detail"] = True, ready
-        if news:
-            self.store.change(job.id, expect=None, attempt=job.attempt, now=time.time(), **news)
 
     def _record(self, each: Active, case: ActiveAttempt, observed: Observed) -> None:
         """New bytes into points."""
@@ -231,7 +220,7 @@ class Controller:
             found = thin(every, case.plan.reading["every"], case.steps(each.job))
             fault = case.fault(every, found, each.job) or outdone(self.store, each.job, case, found)
             case.record.condemned = case.record.condemned or fault  # in one transaction with the points that show it
-            self.store.record(each.job.id, each.job.attempt, found, time.time(), case.record.as_dict())
+            self._keep(each, case, found)
 
     def _condemn(self, each: Active, case: ActiveAttempt, reason: str, detail: str) -> None:
         """Note why an attempt is to be stopped, before it is: it will have failed for that."""
@@ -239,9 +228,9 @@ class Controller:
             if reason == "hang":
                 note_stuck(self.store, each.job, detail)
             case.record.condemned = (reason, detail)
-            self.store.record(each.job.id, each.job.attempt, (), time.time(), case.record.as_dict())
+            self._keep(each, case)
 
-    def _end(self, each: Active, case: ActiveAttempt, new: Become, status: Status, steps: int | None) -> None:
+    def _end(self, each: Active, case: ActiveAttempt, new: Become, status: Status, steps: int | None, news: Changes) -> None:
         """Write a new state down; of an attempt that did not succeed also what it was and what it left. Perhaps there is another."""
         job, now, speaker = each.job, time.time(), status.observed
         seen = speaker.seen if speaker else AttemptStatus(job.id, job.attempt, "unknown")
@@ -250,34 +239,44 @@ class Controller:
             new = replace(new, detail=new.detail or notes_text(case, first.summary if first else None))
             begin_next(self.store, self.secrets, job, case.request, case.record.placement)
         if new.state not in ENDED or new.state == "SUCCEEDED":
-            self._become(each, new, seen)
+            self._become(each, new, seen, case, news)
             return
         tail = speaker.tail.decode("utf-8", "replace") if speaker else ""
         ended = Ended(job.backend, new.reason, seen.rc, seen.signal, tail, seen.evidence)
         case.record.outcome = outcome(ended, first.index if first else "", len(case.nodes()), case.silent(), seen.step)
-        self.store.record(job.id, job.attempt, (), now, case.record.as_dict())
+        case.unkept = True
         if new.state != "CANCELLED" and job.want in ("", "release"):  # who does not want it any more gets no other attempt
-            before = tried(self.store, job.id, job.attempt)
+            before = tried(self.store, job.id, job.attempt, case.record)
             choice = elsewhere(new.reason, before, case.request.usable(case.plan.hosts)) or again(case.rules, before, steps)
             if isinstance(choice, Again):
+                self._keep(each, case)
                 last, positions = (new.state, new.reason, new.detail), beginning(choice, now).as_dict()
                 self.store.new_attempt(job.id, [job.state], now, ended=last, why=choice.why, positions=positions)
                 return
-        self._become(each, new, seen)
+        self._become(each, new, seen, case, news)
         if new.reason == ABANDONED and (left := abandoned(self.store, job.id, job.attempt)):
             self.left[left.handle.key] = left
 
-    def _become(self, each: Active, new: Become, seen: AttemptStatus | None = None) -> None:
-        """Write a new state down, if the job still is where we saw it."""
+    def _become(
+        self,
+        each: Active,
+        new: Become,
+        seen: AttemptStatus | None = None,
+        case: ActiveAttempt | None = None,
+        news: Changes | None = None,
+    ) -> None:
+        """Write a new state down, if the job still is where we saw it, and in one transaction what else is new."""
         job, now = each.job, time.time()
-        fields: Changes = {"state": new.state, "reason": new.reason, "detail": new.detail}
+        fields: Changes = {**(news or {}), "state": new.state, "reason": new.reason, "detail": new.detail}
         self.failures.forget(job.id)
         if new.state == "RUNNING":
             fields["started"] = seen.step_started if seen and seen.step_started else now
         if new.state in ENDED:
             fields["ended"] = seen.ended if seen and seen.ended else now
             self.secrets.pop(job.id, None)
-        self.store.change(job.id, expect=[job.state], attempt=job.attempt, now=now, **fields)
+        record = case.record.as_dict() if case and case.unkept else None
+        if self.store.change(job.id, expect=[job.state], attempt=job.attempt, now=now, positions=record, **fields) and case:
+            case.unkept = False
 
     # Starting
 
@@ -312,7 +311,9 @@ class Controller:
                 self._become(each, Become("FAILED", "input_changed", f"{news}; {WAY_OUT}"))
             elif handle := case.handle(job.id):
                 case.status = None
-                self._place(each, case, self.executors.submit(case.asked(handle, values)).placement)
+                case.place(self.executors.submit(case.asked(handle, values)).placement)
+                if case.unkept:
+                    self._keep(each, case)
 
     def _take_back(self, each: Active, status: Status) -> None:
         """It could not begin: the job waits again. Where some hosts had begun, the attempt is over, and the next has another number."""

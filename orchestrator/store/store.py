@@ -24,6 +24,7 @@ WAITING = "jobs.ended IS NULL AND jobs.state = 'QUEUED'"
 WORKING = "jobs.ended IS NULL AND (jobs.state <> 'QUEUED' OR jobs.want <> '')"
 """As the partial indexes have it word for word, or they are not used."""
 LATER = "SELECT step, value, time FROM points WHERE series = ? AND step >= ? ORDER BY step"
+AS_KEPT: Mapping[str, Callable[[Any], Any]] = {"reachable": int, "rows": lambda rows: storable(json.dumps(rows))}
 SHOWN = ("loss", "tokens_per_second")
 """Metrics whose latest value is kept beside the job, so that a list of jobs is one query."""
 
@@ -165,9 +166,10 @@ class Store:
         now: float,
         attempt: int | None = None,
         event: bool = False,
+        positions: Mapping[str, Any] | None = None,
         **fields: Unpack[Changes],
     ) -> bool:
-        """Set fields of a job, but only while it is in one of the states `expect` and, if given, at this attempt.
+        """Set fields of a job, but only while it is in one of the states `expect` and, if given, at this attempt; and keep its `positions`.
 
         `None` expects nothing. A new state is an event; `event` makes one of any change. False when it did not happen:
         another writer was first, or the attempt is an old one, or there is no such job. After a power cut what the user wants and a target
@@ -175,16 +177,15 @@ class Store:
         """
         if not fields or not fields.keys() <= CHANGEABLE:
             raise TypeError(f"change: should set some of {', '.join(sorted(CHANGEABLE))}, got {', '.join(fields) or 'none'}")
-        values: dict[str, Any] = {**fields}
-        if "reachable" in values:
-            values["reachable"] = int(values["reachable"])
-        if "rows" in values:
-            values["rows"] = storable(json.dumps(values["rows"]))
+        values: dict[str, Any] = {name: AS_KEPT[name](value) if name in AS_KEPT else value for name, value in fields.items()}
         with self._database.write(durable=not fields.keys().isdisjoint(("want", "target"))):
             found = self._lock(id)
             if found is None or (expect is not None and found[1] not in expect) or attempt not in (None, found[2]):
                 return False
             key, old, present, _ = found
+            if positions is not None:
+                self._keep(key, present, positions)
+                values["seen_at"] = now
             self._set(key, values)
             state = values.get("state", old)
             if event or state != old:
@@ -489,8 +490,7 @@ class Store:
     def _series(self, key: int, attempt: int, natives: Mapping[str, str]) -> dict[str, int]:
         """Keys of an attempt's series by name, those of `natives` made where they are missing."""
         known = self._known(key, attempt)
-        missing = natives.keys() - known.keys()
-        for name in sorted(missing):
+        for name in sorted(missing := natives.keys() - known.keys()):
             self._database.execute(
                 "INSERT INTO series (job, attempt, name, native) VALUES (?, ?, ?, ?)", (key, attempt, name, natives[name])
             )

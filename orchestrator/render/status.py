@@ -6,8 +6,8 @@ import json
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.render.text import ago, clean, columns, duration, iso, narrowed, number, table
 from orchestrator.render.wrapping import wrapped
@@ -187,40 +187,56 @@ def eta_seconds(job: Job, now: float) -> float | None:
 
 def status_json(jobs: Iterable[Job], now: float) -> list[dict[str, object]]:
     """The document of `tune status --json`: times in ISO 8601, UTC; null for what is unknown or not finite."""
-    return [_document(job, now) for job in jobs]
+    return [dict(zip(KEYS, _values(job, now), strict=True)) for job in jobs]
 
 
 def status_json_text(jobs: Iterable[Job], now: float) -> str:
-    """The document as text, a key a line. With `indent`, `json` does without its fast half, and there may be thousands of jobs."""
-    return json.dumps(status_json(jobs, now), separators=(",\n ", ": "))
+    """The document as text, a key a line, without making it: of thousands of jobs, `json` would write the same keys over and over."""
+    return f"[{_BETWEEN.join(_PATTERN % tuple([_WORDS[type(each)](each) for each in _values(job, now)]) for job in jobs)}]"
 
 
-def _document(job: Job, now: float) -> dict[str, object]:
-    """Scripts rely on these keys."""
+KEYS = ("id", "name", "trainer", "target", "state", "reason", "detail", "attempt", "step", "steps", "phase_step", "eta_s", "loss")
+KEYS += ("tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels", "rows")
+"""Scripts rely on these."""
+_BETWEEN = ",\n "
+_PATTERN = "{" + _BETWEEN.join(f'"{key}": %s' for key in KEYS) + "}"
+_WORDS: Mapping[type, Callable[[Any], str]] = {
+    str: json.encoder.encode_basestring_ascii,
+    int: str,
+    float: repr,
+    bool: lambda value: "true" if value else "false",
+    type(None): lambda _: "null",
+    dict: lambda value: json.dumps(value, separators=(_BETWEEN, ": ")) if value else "{}",
+}
+"""How JSON writes the values of a job; floats are finite."""
+
+
+def _values(job: Job, now: float) -> tuple[object, ...]:
+    """What stands under `KEYS`."""
     left = eta_seconds(job, now)
-    return {
-        "id": job.id,
-        "name": job.name,
-        "trainer": job.backend,
-        "target": job.target,
-        "state": job.state,
-        "reason": job.reason,
-        "detail": job.detail,
-        "attempt": job.attempt,
-        "step": job.step,
-        "steps": job.steps,
-        "phase_step": job.phase_step,
-        "eta_s": None if left is None else _finite(round(left, 1)),
-        "loss": _finite(job.loss),
-        "tokens_per_second": _finite(job.tokens_per_second),
-        "submitted": iso(job.submitted),
-        "started": iso(job.started),
-        "ended": iso(job.ended),
-        "seen_at": iso(job.seen_at),
-        "reachable": job.reachable,
-        "labels": job.labels,
-        "rows": job.rows,
-    }
+    return (
+        job.id,
+        job.name,
+        job.backend,
+        job.target,
+        job.state,
+        job.reason,
+        job.detail,
+        job.attempt,
+        job.step,
+        job.steps,
+        job.phase_step,
+        None if left is None else _finite(round(left, 1)),
+        _finite(job.loss),
+        _finite(job.tokens_per_second),
+        iso(job.submitted),
+        iso(job.started),
+        iso(job.ended),
+        iso(job.seen_at),
+        job.reachable,
+        job.labels,
+        job.rows,
+    )
 
 
 def _finite(value: float | None) -> float | None:

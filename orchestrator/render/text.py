@@ -69,6 +69,7 @@ def ago(seconds: float | None) -> str:
     return f"{whole // _SIZES[at]} {_UNITS[at]}"
 
 
+@lru_cache(256)
 def iso(seconds: float | None) -> str | None:
     """Seconds since the epoch as ISO 8601 in UTC, to the millisecond: `2026-11-29T18:07:03.125Z`."""
     if seconds is None:

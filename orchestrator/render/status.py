@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from orchestrator.render.text import ago, clean, columns, duration, iso, narrowed, number, table
 from orchestrator.render.wrapping import wrapped
@@ -187,55 +187,76 @@ def eta_seconds(job: Job, now: float) -> float | None:
 
 def status_json(jobs: Iterable[Job], now: float) -> list[dict[str, object]]:
     """The document of `tune status --json`: times in ISO 8601, UTC; null for what is unknown or not finite."""
-    return [dict(zip(KEYS, _values(job, now), strict=True)) for job in jobs]
+    return [dict(zip(KEYS, _values(job, now, str, lambda value: value, None), strict=True)) for job in jobs]
 
 
 def status_json_text(jobs: Iterable[Job], now: float) -> str:
     """The document as text, a key a line, without making it: of thousands of jobs, `json` would write the same keys over and over."""
-    return f"[{_BETWEEN.join(_PATTERN % tuple([_WORDS[type(each)](each) for each in _values(job, now)]) for job in jobs)}]"
+    text = json.encoder.encode_basestring_ascii  # its fast half
+    return f"[{_BETWEEN.join([_PATTERN % _values(job, now, text, _json, 'null') for job in jobs])}]"
 
 
-KEYS = ("id", "name", "trainer", "target", "state", "reason", "detail", "attempt", "step", "steps", "phase_step", "eta_s", "loss")
+KEYS: tuple[str, ...] = (
+    "id",
+    "name",
+    "trainer",
+    "target",
+    "state",
+    "reason",
+    "detail",
+    "attempt",
+    "step",
+    "steps",
+    "phase_step",
+    "eta_s",
+    "loss",
+)
 KEYS += ("tokens_per_second", "submitted", "started", "ended", "seen_at", "reachable", "labels", "rows")
 """Scripts rely on these."""
 _BETWEEN = ",\n "
 _PATTERN = "{" + _BETWEEN.join(f'"{key}": %s' for key in KEYS) + "}"
-_WORDS: Mapping[type, Callable[[Any], str]] = {
-    str: json.encoder.encode_basestring_ascii,
-    int: str,
-    float: repr,
-    bool: lambda value: "true" if value else "false",
-    type(None): lambda _: "null",
-    dict: lambda value: json.dumps(value, separators=(_BETWEEN, ": ")) if value else "{}",
-}
-"""How JSON writes the values of a job; floats are finite."""
 
 
-def _values(job: Job, now: float) -> tuple[object, ...]:
-    """What stands under `KEYS`."""
-    left = eta_seconds(job, now)
+def _json(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, separators=(_BETWEEN, ": ")) if value else "{}"
+
+
+def _values(
+    job: Job, now: float, text: Callable[[str], str], other: Callable[[object], object], none: object
+) -> tuple[object, ...]:
+    """What stands under `KEYS`.
+
+    Args:
+        job: of which it is.
+        now: seconds since the epoch.
+        text: what a text becomes.
+        other: what becomes of a truth value or an object.
+        none: what stands for None. Numbers stay.
+    """
+    left, step, steps = _finite(eta_seconds(job, now)), job.step, job.steps
+    loss, speed = _finite(job.loss), _finite(job.tokens_per_second)
+    times = [none if each is None else text(iso(each) or "") for each in (job.submitted, job.started, job.ended, job.seen_at)]
     return (
-        job.id,
-        job.name,
-        job.backend,
-        job.target,
-        job.state,
-        job.reason,
-        job.detail,
+        text(job.id),
+        text(job.name),
+        text(job.backend),
+        text(job.target),
+        text(job.state),
+        text(job.reason),
+        text(job.detail),
         job.attempt,
-        job.step,
-        job.steps,
-        job.phase_step,
-        None if left is None else _finite(round(left, 1)),
-        _finite(job.loss),
-        _finite(job.tokens_per_second),
-        iso(job.submitted),
-        iso(job.started),
-        iso(job.ended),
-        iso(job.seen_at),
-        job.reachable,
-        job.labels,
-        job.rows,
+        none if step is None else step,
+        none if steps is None else steps,
+        text(job.phase_step),
+        none if left is None else round(left, 1),
+        none if loss is None else loss,
+        none if speed is None else speed,
+        *times,
+        other(job.reachable),
+        other(job.labels),
+        other(job.rows),
     )
 
 

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from orchestrator.render.status import EVENTS, eta_seconds, events_table, rows_lines, status_json, status_screen, status_table
+from orchestrator.render.status import (
+    EVENTS,
+    eta_seconds,
+    events_table,
+    rows_lines,
+    status_json,
+    status_json_text,
+    status_screen,
+    status_table,
+)
 from orchestrator.render.text import columns, iso
 from orchestrator.store import Event, Job, NewJob, open_store
 
@@ -121,6 +130,15 @@ def test_json_is_json():
     """A loss that is not a number becomes null: strict readers take the document."""
     text = json.dumps(status_json(JOBS, NOW), allow_nan=False)
     assert json.loads(text)[3]["loss"] is None
+
+
+def test_the_text_is_the_document():
+    """It is written without it, and is the same: whatever texts, labels and figures a job has."""
+    strange = TRAINING._replace(detail='a "b" \\ é\n%s', labels={"a": "1", 'é"': "%d"}, rows={"train": {"read": 3}}, loss=1e-9)
+    jobs = [*JOBS, strange, QUEUED._replace(id="inf", loss=float("inf"), steps=10**12)]
+    assert json.loads(status_json_text(jobs, NOW)) == status_json(jobs, NOW)
+    assert status_json_text(jobs, NOW) == json.dumps(status_json(jobs, NOW), separators=(",\n ", ": "))
+    assert status_json_text([], NOW) == "[]"
 
 
 def test_from_the_store(tmp_path):

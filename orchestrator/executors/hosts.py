@@ -249,7 +249,7 @@ class HostsExecutor:
             if known and (observed.seen.phase != "unknown" or host.asked >= known.begun):  # else it was asked before the start
                 self._diagnose(host, key, observed.seen)
                 seen, doubt = believed(observed.seen, known.handle.placement.machines.get(name, ""))
-                self._latest[(*key, name)] = replace(observed, seen=seen) if seen else None
+                self._latest[(*key, name)] = observed if seen is observed.seen else replace(observed, seen=seen) if seen else None
                 known.trouble = f"{name}: {doubt}" if doubt else known.trouble
                 heard.append(key)
         return heard
@@ -310,7 +310,7 @@ class HostsExecutor:
         news = {name: host for name, host in machines.items() if host and name not in placed.machines}
         placement = replace(placed, machines={**placed.machines, **news}) if news else None
         for key, observed in zip(keys, ranks, strict=True):
-            if observed:  # bytes are told once
+            if observed and (observed.chunks or observed.log):  # bytes are told once
                 self._latest[key] = replace(observed, chunks=(), log=b"")
         return Status.of(known.handle, ranks, known.trouble if None in ranks else "", placement)
 

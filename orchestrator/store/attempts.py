@@ -7,7 +7,7 @@ The keys in the store are those of the first release: `files` and `progress` (th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from backends.backend import Progress
@@ -118,7 +118,7 @@ class AttemptRecord:
         resume, outcome = self.resume, self.outcome
         return {
             "files": {path: list(reached) for path, reached in self.cursor.files.items()},
-            "progress": asdict(self.cursor.progress),
+            "progress": dict(vars(self.cursor.progress)),
             "placed": self.placement.as_dict() if self.placement else {},
             "start": {
                 "attempt": resume.attempt,

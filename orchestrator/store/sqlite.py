@@ -16,6 +16,10 @@ from .rows import StoreError
 MARK = 0x74756E65
 """SQLite's application_id: "tune". Tells a store from another program's file."""
 
+CACHE = 512
+"""KiB of pages that a connection keeps; SQLite's own 2,000 fill up over thousands of jobs, while nothing is read sooner: a look reads few
+pages, and the system has them all."""
+
 PATIENCE = 60.0
 """Seconds to wait for other writers. SQLite polls, so one of many writers may wait long before its turn."""
 
@@ -113,7 +117,9 @@ class Sqlite:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+    connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)
+    connection.execute(f"PRAGMA cache_size = -{CACHE}")
+    return connection
 
 
 def _connect_to_look(path: Path) -> sqlite3.Connection:

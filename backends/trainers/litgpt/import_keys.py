@@ -258,6 +258,7 @@ def _pretraining() -> tuple[ImportRow, ...]:
         ImportRow(("eval.interval", "eval.max_iters"), _text_evaluation, also=("data.class_path",)),
         ImportRow(("train.epochs", "train.max_steps"), lambda *_: {}, "pre-training counts tokens"),
         ImportRow(("train.tie_embeddings",), lambda *_: {}, "as the model's config.json says"),
+        ImportRow(("data.init_args.num_workers",), lambda *_: {}, "tune's own rows are read without processes of their own"),
     )
 
 

@@ -67,7 +67,7 @@ def _model(variant: Variant) -> Row:
         theirs=("model.path", "model.builder", "checkpointer.checkpoint_dir", "export.json:model", *also, *tokens),
         to=to,
         shared=not variant.native,
-        absent=("model.builder", "tokenizer._component_", "tokenizer.merges_file"),
+        absent=("model.builder", "tokenizer._component_", "tokenizer.path", "tokenizer.merges_file"),
     )
     return replace(row, to=lambda *wish: _known(row, variant, *wish))
 

@@ -47,7 +47,7 @@ def family(context: Context) -> str:
 def tokenizer(folder: str, context: Context) -> Values:
     """Values of TOKENIZER_KEYS."""
     if family(context) not in TOKENIZERS:
-        return ABSENT, f"{folder}/", ABSENT
+        return ABSENT, ABSENT, ABSENT  # said under native.torchtune.tokenizer; its files have other names in each component
     component, files = TOKENIZERS[family(context)]
     merges = files.get("merges_file")
     return f"torchtune.models.{component}", f"{folder}/{files['path']}", f"{folder}/{merges}" if merges else ABSENT

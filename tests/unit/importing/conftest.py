@@ -22,6 +22,15 @@ HERE = Path(__file__).parent
 PACKAGES = {
     "torchtune": ("torchtune==0.6.1", "torchtune-0.6.1-*.whl", (), "recipes/configs/"),
     "axolotl": ("axolotl==0.19.0", "axolotl-0.19.0.tar.gz", ("--no-binary", "axolotl"), "axolotl-0.19.0/examples/"),
+    **{
+        f"axolotl@{release}": (
+            f"axolotl=={release}",
+            f"axolotl-{release}.tar.gz",
+            ("--no-binary", "axolotl"),
+            f"axolotl-{release}/examples/",
+        )
+        for release in ("0.17.0", "0.18.0")  # no older one has its examples in the package
+    },
     "maxtext": ("maxtext==0.2.5", "maxtext-0.2.5-*.whl", ("--only-binary", ":all:", "--python-version", "3.12"), "maxtext/"),
     "llamafactory": (
         "llamafactory==0.9.5",
@@ -30,7 +39,7 @@ PACKAGES = {
         "llamafactory-0.9.5/examples/",
     ),
 }
-"""Trainer -> requirement, file, how pip gets just that, where its configs lie."""
+"""Trainer, or an older release of it -> requirement, file, how pip gets just that, where its configs lie."""
 
 SOURCES = {"llamafactory": ("llamafactory==0.9.5", "transformers==5.6.0")}
 """Trainer that no job is run with -> what pip unpacks so that its arguments can be read: transformers is the newest that it takes."""

@@ -3,11 +3,15 @@
 import json
 
 import pytest
+import yaml
 
+from backends.compile import plan
 from backends.dialect import Refused
 from backends.importing import shell
 from backends.importing.convert import convert
-from backends.native_config import Unreadable, read
+from backends.native_config import Unreadable, flat, read
+from backends.registry import BACKENDS
+from backends.target import Target
 
 TORCHTUNE = """
 # tune download meta-llama/Llama-3.2-1B-Instruct --output-dir /models/one
@@ -321,6 +325,29 @@ def test_litgpt_data_sets_of_other_releases():
     """Dolly, which is not in the pinned version, does not mask the prompt when nothing is said, as all of LitGPT's sets."""
     text = "checkpoint_dir: checkpoints/microsoft/phi-2\ndata: Dolly\ntrain: {global_batch_size: 8, micro_batch_size: 8, epochs: 1}\n"
     assert leaves(text)["data.train_on_prompt"] is True
+
+
+def test_torchtune_tokenizers_that_no_table_knows():
+    """Their files go back by the names that the component has for them, and by no other."""
+    own = "tokenizer: {_component_: torchtune.models.phi4.phi4_tokenizer, vocab_path: /models/one/v.json, merges_path: /models/one/m.txt}"
+    text = "\n".join(own if line.startswith("tokenizer") else line for line in TORCHTUNE.splitlines())
+    text = text.replace("llama3_2.llama3_2_1b", "phi4.phi4_14b").replace("meta-llama/Llama-3.2-1B-Instruct", "microsoft/phi-4")
+    recipe = convert(text, name="x.yaml").recipe
+    native = {f"native.torchtune.{key}" for key in flat(recipe.native["torchtune"])}
+    made = plan(BACKENDS["torchtune"], recipe, Target(accelerator="cuda", devices=4), accept=native)
+    [config] = [file.text for file in made.files if file.path == BACKENDS["torchtune"].config]
+    assert "path" not in yaml.safe_load(config)["tokenizer"]
+    assert {"_component_", "vocab_path", "merges_path"} <= set(yaml.safe_load(config)["tokenizer"])
+
+
+def test_litgpt_loads_texts_by_processes_of_its_own():
+    """Rows of pre-training are tune's own, which has no word for that."""
+    text = (
+        "model_name: Llama-3.2-1B\ndata: {class_path: TinyStories, init_args: {num_workers: 4}}\ntrain: {max_tokens: 1000000}\n"
+    )
+    found = convert("# litgpt pretrain\n" + text, name="x.yaml")
+    assert entry(found, "data.init_args.num_workers").fate == "kept"
+    assert "num_workers" not in str(found.recipe.native)
 
 
 def test_maxtext_weights_that_do_not_decay():

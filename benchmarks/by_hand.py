@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import time
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import median, quantiles
@@ -152,7 +151,7 @@ print("peak", torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0)
 """
 
 
-def by_hand(trainer: str, python: str, place: Path, facts: Mapping[str, Any], log: Path) -> Json:
+def by_hand(trainer: str, python: str, place: Path, facts: Json, log: Path) -> Json:
     """Train, and what its log says: tokens/s (median, quartiles), peak where it is told, losses.
 
     Args:
@@ -177,7 +176,7 @@ def by_hand(trainer: str, python: str, place: Path, facts: Mapping[str, Any], lo
     return {"kind": "hand", "trainer": trainer, **_figures(trainer, place, log.read_text(), times, facts)}
 
 
-def _written(trainer: str, python: str, place: Path, words: Mapping[str, Any]) -> list[str]:
+def _written(trainer: str, python: str, place: Path, words: Json) -> list[str]:
     """The files; the command."""
     place.mkdir(parents=True, exist_ok=True)
     texts = [json.loads(line)["text"] for line in Path(words["texts"]).read_text().splitlines()]
@@ -203,7 +202,7 @@ def _written(trainer: str, python: str, place: Path, words: Mapping[str, Any]) -
     return [python, "-u", "by_hand.py"]
 
 
-def _figures(trainer: str, place: Path, text: str, times: list[float], facts: Mapping[str, Any]) -> Json:
+def _figures(trainer: str, place: Path, text: str, times: list[float], facts: Json) -> Json:
     tokens = facts["batch"] * facts["length"]
     memory: list[float] = []
     if trainer == "torchtune":

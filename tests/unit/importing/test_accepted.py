@@ -105,7 +105,11 @@ def both(trainer, wild, text, made):
     """The config as it comes and as it comes back, each with LitGPT's subcommand, or MaxText's config that it stands on."""
     if trainer == "maxtext":  # many are command lines, whose keys are what was read
         keys = {key: value for key, value in wild.items() if not key.startswith(("launch:", "outside:"))}
-        return (keys, str(wild.get("launch:base") or "base.yml")), (config(made), "base.yml")
+        sizes = {
+            key: value for key, value in keys.items() if key.startswith(("model_name", "base_num_", "base_emb_", "base_mlp_"))
+        }
+        back_again = {**sizes, **config(made)}  # a step on the host writes the sizes
+        return (keys, str(wild.get("launch:base") or "base.yml")), (back_again, "base.yml")
     argv = next(step.argv for step in made.steps if step.name == "train")
     command = next((word for word in argv if word.startswith(("finetune", "pretrain"))), "")
     return (yaml.safe_load(text), command), (config(made), command)

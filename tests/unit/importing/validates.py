@@ -16,14 +16,12 @@ PARTS = ("optim", "transforms", "transforms.v2", "transforms.v2.functional")
 
 def torchtune():
     """As `tune validate`: every component is there and takes the arguments."""
-    for package in (
-        "bitsandbytes",
-        "torchvision",
-    ):  # of the environment for CUDA alone, and of pictures: any name of them is there
-        sys.modules |= {name: MagicMock(__path__=[]) for name in (package, *(f"{package}.{part}" for part in PARTS))}
     from omegaconf import OmegaConf  # noqa: PLC0415
     from torchtune import config  # noqa: PLC0415
 
+    # One is of the environment for CUDA alone, one for pictures: any name of theirs is there.
+    for package in ("bitsandbytes", "torchvision"):
+        sys.modules |= {name: MagicMock(__path__=[]) for name in (package, *(f"{package}.{part}" for part in PARTS))}
     return lambda keys, _: config.validate(OmegaConf.create(keys))
 
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 
 from backends.backend import Ending, Progress
 from backends.backend import judge as judge_all
+from backends.hf.memory import whole_each
 from backends.hf.names import EXPORT, TRAINER
-from backends.mapping.launch import LAUNCH, small_for_a_device, torchrun
+from backends.mapping.launch import LAUNCH, sharing, torchrun
 from backends.mapping.model import model
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
 from backends.metrics import Point
@@ -85,17 +86,12 @@ def devices(
 
 
 def strategy(word: str, variant: Variant, context: Context) -> str:
-    """What becomes of resources.strategy on a machine: one, ddp, fsdp, zero1, zero2 or zero3.
-
-    An adapter leaves little to share but the frozen weights, which FSDP gathers in each step: on two H200 axolotl trained Llama 3.2 1B's shape with
-    LoRA at 129,700 tokens/s by DDP and at 42,100 by FSDP (docs/races.md).
-    """
+    """What becomes of resources.strategy on a machine: one, ddp, fsdp, zero1, zero2 or zero3."""
     if context.devices == 1:
         return "one"
     if word != "auto":
         return word
-    whole = variant.lora and small_for_a_device(context)
-    return "fsdp" if context.accelerator == "cuda" and not whole else "ddp"
+    return "ddp" if whole_each(sharing(variant.lora, context)) else "fsdp"
 
 
 def zero(stage: int) -> Flat:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from backends.mapping.rows import Context, Row, Unsupported, Values, cannot, handled_by_us, idle
 from backends.plan import HEAD, PORT, RANK
@@ -12,16 +13,42 @@ LAUNCH = "launch"
 """Rows write what becomes a command, not a config key, under `launch:`."""
 
 
+class Sharing(NamedTuple):
+    """What decides how several devices share a training where resources.strategy is `auto`."""
+
+    adapted: bool
+    """Only an adapter is trained."""
+    small: bool
+    """The frozen weights take at most a quarter of a device."""
+    tied: bool
+    """One matrix is the input's embedding and the output's head."""
+    accelerator: str
+
+
 BYTES = 2
 """Of a frozen weight, in bf16."""
 SMALLEST = 16.0
 """GiB of a device whose memory is not known."""
 
 
-def small_for_a_device(context: Context) -> bool:
-    """Whether frozen weights take at most a quarter of a device. Then several need not split a model of which only an adapter is trained."""
-    weights = (context.parameters or 0) * BYTES / 2**30
-    return 0 < weights <= (context.memory_gib or SMALLEST) / 4
+def is_small(parameters: int | None, memory_gib: float | None) -> bool:
+    """Whether frozen weights take at most a quarter of a device. Then several need not split a model of which only an adapter is trained.
+
+    Args:
+        parameters: of the model; None where only the host can count them, which is not small.
+        memory_gib: of a device; None: not known, taken for 16.
+    """
+    return 0 < (parameters or 0) * BYTES / 2**30 <= (memory_gib or SMALLEST) / 4
+
+
+def sharing(adapted: bool, context: Context) -> Sharing:
+    """What a trainer decides by how several devices share a training.
+
+    Args:
+        adapted: only an adapter is trained.
+        context: the machine and the model.
+    """
+    return Sharing(adapted, is_small(context.parameters, context.memory_gib), context.tied, context.accelerator)
 
 
 def identity() -> tuple[Row, ...]:

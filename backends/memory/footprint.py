@@ -7,9 +7,10 @@ runs them again), and hold against peaks of GPUs to 4 per cent (docs/fit.md).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from backends.mapping.launch import Sharing
 from backends.models import ModelFacts
 from backends.records import dataclass, field
 
@@ -46,6 +47,11 @@ class Layer(NamedTuple):
         return sum(count * width for count, width in zip(self, widths, strict=True))
 
 
+def on_a_cpu(sharing: Sharing) -> bool:
+    """Where a trainer has nothing to say: FSDP needs a GPU."""
+    return sharing.accelerator == "cpu"
+
+
 @dataclass(frozen=True)
 class Footprint:
     """How a trainer trains, as far as memory goes. A key that is not there: nothing is known of it, and nothing is estimated."""
@@ -71,3 +77,5 @@ class Footprint:
     """Of each weight of an adapter; 0: as the other weights."""
     compiles: tuple[str, ...] = ()
     """Adapters (words of method.adapter) with which the model is compiled on CUDA where train.compile is null."""
+    whole_each: Callable[[Sharing], bool] = on_a_cpu
+    """Whether resources.strategy `auto` gives each of several devices the whole model (ddp); else each has a share (fsdp)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from backends.mapping.launch import Sharing, is_small
 from backends.memory.estimate import Parts, Training, Unknown, estimate
 from backends.memory.footprint import Footprint
 from backends.models import ModelFacts
@@ -22,7 +23,9 @@ UNTOLD = {
 """Kinds of which nothing is estimated, and why."""
 
 
-def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, accelerator: str) -> Training:
+def training_of(
+    flat: Flat, model: ModelFacts | None, footprint: Footprint, accelerator: str, memory_gib: float | None = None
+) -> Training:
     """The training that a recipe means.
 
     Args:
@@ -30,6 +33,7 @@ def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, acce
         model: sizes; None where only the host can tell.
         footprint: of the trainer.
         accelerator: of the target.
+        memory_gib: of a device of the target; None: not known.
 
     Raises:
         Unknown: of such a training nothing is estimated; says why.
@@ -53,6 +57,7 @@ def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, acce
     asked = flat["train.compile"]
     compiled = accelerator == "cuda" and adapter in footprint.compiles if asked is None else asked
     key = ("full" if adapter == "none" else "adapter", flat["train.precision"])
+    sharing = Sharing(adapter != "none", is_small(model.parameters, memory_gib), model.tied, accelerator)
     fused = kind in footprint.fused_kinds and key in footprint.fused_layers and accelerator == "cuda" and not compiled
     return Training(
         model=model,
@@ -64,7 +69,7 @@ def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, acce
         rows=micro * (2 if kind in PAIRS else 1),
         length=flat["data.max_length"],
         devices=devices,
-        strategy=_strategy(flat["resources.strategy"], devices, accelerator),
+        strategy=_strategy(flat["resources.strategy"], devices, footprint, sharing),
         tensor=flat["resources.tensor"],
         accumulates=share > micro,
         recomputes=flat["train.activation_checkpointing"],
@@ -77,10 +82,10 @@ def training_of(flat: Flat, model: ModelFacts | None, footprint: Footprint, acce
     )
 
 
-def _strategy(word: str, devices: int, accelerator: str) -> str:
+def _strategy(word: str, devices: int, footprint: Footprint, sharing: Sharing) -> str:
     if devices == 1:
         return "one"
-    return word if word != "auto" else "ddp" if accelerator == "cpu" else "fsdp"
+    return word if word != "auto" else "ddp" if footprint.whole_each(sharing) else "fsdp"
 
 
 class Remedy(NamedTuple):

@@ -13,9 +13,7 @@ from backends.memory.verdict import Fit
 from backends.models import sizes_of
 from backends.target import Target
 from backends.tpu import NoSlice, TpuSlice
-from orchestrator.client.ahead import compiled
 from orchestrator.client.errors import NotExpressible
-from orchestrator.client.pace import pace, price
 from orchestrator.client.plan import decide, trainer
 from orchestrator.client.progress import Say, quiet
 from orchestrator.client.targets import layout, machine
@@ -55,6 +53,8 @@ def fit(
         NotExpressible: no trainer asked can honour the recipe.
         NotFound, Ambiguous, InvalidRequest: as `plan`.
     """
+    from orchestrator.client.pace import pace, price  # noqa: PLC0415 - the store, which a dry run does not read
+
     recipe, where = _where(recipe, on)
     decided = decide(recipe, where, to, accept)
     found = memory_fit(recipe, decided, where, compiler=compiler, say=say)
@@ -90,6 +90,10 @@ def memory_fit(recipe: Recipe, decided: Plan, where: Target, *, compiler: bool =
     found = Fit(
         decided.backend, where.name, training, parts, unknown, memory, steps, tokens, None, None, more, devices, count, smaller
     )
+    if not where.slice:
+        return found
+    from orchestrator.client.ahead import compiled  # noqa: PLC0415 - of a TPU slice alone
+
     return found._replace(compiled=compiled(flat, decided, where, ask=compiler, say=say))
 
 
@@ -97,7 +101,7 @@ def _asked(flat: Flat, decided: Plan, where: Target) -> tuple[Training | None, P
     footprint = trainer(decided.backend).memory
     training = None
     try:
-        training = training_of(flat, sizes_of(flat), footprint or Footprint({}, {}), where.accelerator)
+        training = training_of(flat, sizes_of(flat), footprint or Footprint({}, {}), where.accelerator, where.memory_gib)
         if footprint is None:
             return training, None, f"nothing was measured of {decided.backend}"
         return training, estimate(training, footprint), ""

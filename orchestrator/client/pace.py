@@ -51,7 +51,7 @@ def used(flat: Flat, decided: Plan, where: Target, tokens_per_second: float) -> 
     named = _device(where)
     try:
         footprint = trainer(decided.backend).memory or Footprint({}, {})
-        training = training_of(flat, sizes_of(flat), footprint, where.accelerator)
+        training = training_of(flat, sizes_of(flat), footprint, where.accelerator, where.memory_gib)
     except Unknown:
         return None
     return mfu(training, tokens_per_second, named[1]) if named else None

@@ -4,7 +4,14 @@ Fabric turns logits into float32 (lightning/fabric/plugins/precision/half.py, co
 backward pass has ended (litgpt/finetune/lora.py, fit). Keys and values are expanded to the heads of the queries (litgpt/model.py).
 """
 
+from backends.mapping.launch import Sharing
 from backends.memory.footprint import Footprint, Layer
+
+
+def whole_each(sharing: Sharing) -> bool:
+    """Whether `auto` gives each of several devices the whole model: FSDP of all weights runs on CUDA only, and splits no tied ones."""
+    return sharing.small if sharing.adapted else sharing.accelerator == "cpu" or sharing.tied
+
 
 _COMPILED = Layer(8, 8, 0, 6, 14)
 
@@ -22,4 +29,5 @@ FOOTPRINT = Footprint(
     compiled_layers={("full", "bf16"): _COMPILED, ("adapter", "bf16"): _COMPILED},
     compiled_logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0},
     compiles=("none", "lora", "dora"),
+    whole_each=whole_each,
 )

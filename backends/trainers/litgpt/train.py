@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from backends.mapping.batch import batch_global
 from backends.mapping.data import DATA
-from backends.mapping.launch import LAUNCH, OFFLINE, no_trackers, resume, small_for_a_device
+from backends.mapping.launch import LAUNCH, OFFLINE, no_trackers, resume, sharing
 from backends.mapping.rows import (
     ABSENT,
     Context,
@@ -30,6 +30,7 @@ from backends.mapping.rows import (
 from backends.mapping.schedule import share_of, warmup_steps
 from backends.report import Kind
 from backends.trainers.litgpt import native as litgpt_native
+from backends.trainers.litgpt.memory import whole_each
 from backends.trainers.litgpt.release import RELEASE
 
 SEE = RELEASE.source("litgpt/")
@@ -132,7 +133,7 @@ def _sharing(variant: Variant) -> Row:
     see = LORA if variant.lora else PRETRAIN if pretrains(variant) else FINETUNE
 
     def is_apart(word: str, context: Context) -> bool:
-        chosen = word == "ddp" or (word == "auto" and _whole_model_each(variant, context))
+        chosen = word == "ddp" or (word == "auto" and whole_each(sharing(variant.lora, context)))
         return context.devices > 1 and not variant.native and chosen
 
     def to(recompute: bool, word: str, context: Context) -> Values:
@@ -149,13 +150,6 @@ def _sharing(variant: Variant) -> Row:
 
     why = "on several devices: FSDP, in fine-tuning always with recomputed activations; or each has the whole model (ddp)"
     return couple(ours, theirs, to, lambda _r, _d, recompute, word, _s: (recompute, word), why=why, see=see, absent=theirs[:2])
-
-
-def _whole_model_each(variant: Variant, context: Context) -> bool:
-    """Whether `auto` gives each of several devices the whole model."""
-    if not variant.lora:
-        return context.accelerator == "cpu" or context.tied
-    return small_for_a_device(context)
 
 
 def _unshared(variant: Variant, word: str, context: Context, *, apart: bool) -> str:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from backends.compile import plan
 from backends.memory.estimate import GIB, Training, Unknown, estimate, trained_weights
 from backends.memory.training import devices_for, remedies, training_of
 from backends.models import MODELS, sizes_of
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS
+from backends.target import Target
 
 LLAMA_1B = MODELS["meta-llama/Llama-3.2-1B"]
 RACE = Training(
@@ -91,6 +93,37 @@ def test_whole_modules_are_not_guessed():
     flat = parse(JOB, sets=["method.adapter=lora", "method.lora.train_fully=[embeddings]"]).flat()
     with pytest.raises(Unknown, match="train_fully"):
         training_of(flat, sizes_of(flat), BACKENDS["trl"].memory, "cuda")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "model", "adapter", "strategy"),
+    [
+        ("trl", "meta-llama/Llama-3.2-1B", "lora", "ddp"),
+        ("axolotl", "meta-llama/Llama-3.2-1B", "lora", "ddp"),
+        ("litgpt", "meta-llama/Llama-3.2-1B", "lora", "ddp"),
+        ("litgpt", "meta-llama/Llama-3.2-1B", "none", "ddp"),
+        ("litgpt", "meta-llama/Meta-Llama-3-8B", "none", "fsdp"),
+        ("trl", "meta-llama/Llama-3.2-1B", "none", "fsdp"),
+        ("trl", "meta-llama/Llama-3.1-70B", "lora", "fsdp"),
+        ("torchtune", "meta-llama/Llama-3.2-1B", "lora", "fsdp"),
+    ],
+)
+def test_several_devices_share_as_the_trainer_decides(trainer, model, adapter, strategy):
+    """`resources.strategy: auto` is what the trainer's rows make of it: small models whole beside an adapter, LitGPT's tied ones always."""
+    sets = [
+        "model.init=pretrained",
+        "model.architecture=null",
+        f"model.id={model}",
+        f"method.adapter={adapter}",
+        "resources.devices=2",
+    ]
+    recipe = parse(JOB, sets=[*sets, "train.batch.global=2", "optim.warmup_steps=1"])
+    told = training_of(recipe.flat(), sizes_of(recipe.flat()), BACKENDS[trainer].memory, "cuda", 80.0)
+    assert told.strategy == strategy
+    made = plan(BACKENDS[trainer], recipe, Target(accelerator="cuda", devices=2, memory_gib=80.0))
+    [config] = [file.text for file in made.files if file.path == BACKENDS[trainer].config]
+    splits = "ddp: true" not in config if trainer == "litgpt" else "fsdp" in config
+    assert splits is (strategy == "fsdp")
 
 
 FULL = replace(RACE, adapter="none", rank=0, rows=1, recomputes=True)

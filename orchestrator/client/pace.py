@@ -48,7 +48,7 @@ def used(flat: Flat, decided: Plan, where: Target, tokens_per_second: float) -> 
         where: the target.
         tokens_per_second: of one device.
     """
-    named = _device(where)
+    named = _device(where, ask=True)
     try:
         footprint = trainer(decided.backend).memory or Footprint({}, {})
         training = training_of(flat, sizes_of(flat), footprint, where.accelerator, where.memory_gib)
@@ -69,16 +69,24 @@ def _reckoned(found: Fit, where: Target) -> Pace | None:
     )
 
 
-def _device(where: Target) -> tuple[str, float] | None:
-    """What a device of the target is called, and its peak; None where nobody knows. Of several kinds the slowest."""
+def _device(where: Target, *, ask: bool = False) -> tuple[str, float] | None:
+    """What a device of the target is called, and its peak; None where nobody knows. Of several kinds the slowest.
+
+    Args:
+        where: the target.
+        ask: ask machines that have not said what they have: clusters.yaml may state their devices without a name.
+    """
     if where.slice:
         return f"a device of {where.slice}", slice_peak(where.slice)
-    from orchestrator.targets.inventory import recall  # noqa: PLC0415
+    from orchestrator.targets import inventory  # noqa: PLC0415
 
     candidate = layout().candidates.get(where.name)
     if candidate is None or where.accelerator != "cuda":
         return None
-    known = recall(Home.find())
+    known = inventory.recall(Home.find())
+    if ask and (silent := [node for node in candidate.nodes if node.key not in known]):
+        inventory.ask(Home.find(), silent)
+        known = inventory.recall(Home.find())
     names = {device.name for node in candidate.nodes if node.key in known for device in known[node.key].facts.devices}
     peaks = {name: peak_of(name) for name in names}
     told = {name: peak for name, peak in peaks.items() if peak}

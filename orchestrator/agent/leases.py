@@ -70,7 +70,7 @@ def lock_device(home: str, device: int) -> tuple[int, Json | None]:
     except BlockingIOError:
         os.close(lock)
         return -1, last
-    # a worker may have let go of what it inherited, and outlive both its supervisor and its step; where the end was written none did
+    # a worker may have let go of what it inherited, and outlive both its supervisor and its step; an end that was written tells of none
     before = located("%s/jobs/%s/%d" % (home, last["job"], last["attempt"]))
     if not read_json(before + "/exit.json") and status(before).get("orphans"):
         os.close(lock)

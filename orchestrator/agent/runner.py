@@ -173,7 +173,12 @@ def become(folder: str, document: Json, end: int, answer: Callable[[Json], objec
     once, with the status; it needs the descriptor `end`.
     """
     held: list[int] = []
-    folder, lock = claimed(folder, document, held)
+    lock = None
+    try:
+        folder, lock = claimed(folder, document, held)
+    finally:
+        while lock is None and held:  # before there is an answer: whoever asked may look at the devices at once
+            os.close(held.pop())
     if lock is None:
         answer(status(folder))
     else:

@@ -15,7 +15,7 @@ import yaml
 
 from backends.plan import Environment
 from backends.stages.stage import LOCKS
-from orchestrator.agent.provision import build
+from orchestrator.agent.provision import build, find_uv
 from tests.twins.preloaded import Preloaded
 
 HERE = Path(__file__).parent
@@ -102,6 +102,23 @@ def stage_environment(shared_home):
 def stage_python(stage_environment):
     """The interpreter of the stages' usual environment."""
     return stage_environment("hf")
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory):
+    """Asks a server by LangChain, Haystack and LlamaIndex, each as shipped: (url, model, key) -> each one's name and finished process."""
+    rag = HERE.parents[1] / "examples" / "rag"
+    python = tmp_path_factory.mktemp("clients") / "env" / "bin" / "python"
+    call([find_uv(), "venv", "--quiet", "--python", "3.11", python.parents[1]], HERE)
+    call([find_uv(), "pip", "install", "--quiet", "--python", python, "-r", rag / "requirements.txt"], HERE)
+
+    def ask(url, model, key):
+        for name in ("langchain", "haystack", "llama_index"):
+            argv = [python, rag / f"with_{name}.py", url, model, "What does READY mean?"]
+            env = {**os.environ, "SERVE_KEY": key}
+            yield name, subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=600)
+
+    return ask
 
 
 @pytest.fixture(scope="session")

@@ -16,12 +16,10 @@ import pytest
 from backends.plan import Input
 from backends.stages.registry import STAGES
 from backends.stages.stage import StageContext
-from orchestrator.agent.provision import find_uv
 from orchestrator.client.stages import checked
 
 pytestmark = [pytest.mark.trainer, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[2]
 KEY = "canary-engine-key-1"
 ROWS = [[5, 9, 200, 31, 7], list(range(40, 70)), [65] * 20]
 OWN = """
@@ -307,22 +305,15 @@ def served(server):
 
 @pytest.mark.thorough(3)
 @pytest.mark.parametrize("engine", ["transformers", "vllm"])
-def test_the_examples_answer(serving, tmp_path, engine, call):
+def test_the_examples_answer(serving, clients, engine):
     """LangChain, Haystack and LlamaIndex, each as shipped, ask the server with its key and print an answer; a wrong key ends each."""
-    python = tmp_path / "clients" / "bin" / "python"
-    call([find_uv(), "venv", "--quiet", "--python", "3.11", python.parents[1]], tmp_path)
-    call([find_uv(), "pip", "install", "--quiet", "--python", python, "-r", ROOT / "examples/rag/requirements.txt"], tmp_path)
     server = serving(engine=engine, max_length=2048)
     url = f"http://127.0.0.1:{server.ready()['port']}/v1"
-    for name in ("langchain", "haystack", "llama_index"):
-        argv = [python, ROOT / f"examples/rag/with_{name}.py", url, "tiny", "What does READY mean?"]
-        before = served(server)
-        done = subprocess.run(
-            argv, env={**os.environ, "SERVE_KEY": KEY}, capture_output=True, text=True, check=False, timeout=600
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert served(server) > before, done.stdout  # what a random model says may be no more than spaces
-        done = subprocess.run(
-            argv, env={**os.environ, "SERVE_KEY": "wrong"}, capture_output=True, text=True, check=False, timeout=600
-        )
-        assert (done.returncode != 0, "401" in done.stderr) == (True, True), done.stderr[-2000:]
+    before = served(server)
+    for name, done in clients(url, "tiny", KEY):
+        assert done.returncode == 0, (name, done.stderr[-2000:])
+        now = served(server)
+        assert now > before, done.stdout  # what a random model says may be no more than spaces
+        before = now
+    for name, done in clients(url, "tiny", "wrong"):
+        assert (done.returncode != 0, "401" in done.stderr) == (True, True), (name, done.stderr[-2000:])

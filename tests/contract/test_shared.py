@@ -114,7 +114,7 @@ def test_places_for_jobs_are_each_folders_own(host: Host, other: Host) -> None:
     """Places of a CPU machine are only counts: two state folders do not share theirs."""
     host.start("theirs", SLEEP, devices=(FIRST,))
     assert other.run("mine", ["true"], devices=(FIRST,)).rc == 0
-    assert leases_of(other) == []
+    other.until(lambda: not leases_of(other))
 
 
 def test_an_accelerator_is_held_while_a_step_lives(host: Host, other: Host) -> None:
@@ -318,7 +318,7 @@ def test_what_is_not_known_is_not_free(host: Host, smi: Callable[..., Path], wro
     assert host.run("anyway", ["true"], **card(0, occupied="use")).rc == 0
     broken.unlink()
     smi(0)
-    assert leases_of(host) == []
+    host.until(lambda: not leases_of(host))
     assert host.run("mine", ["true"], **card(0)).rc == 0
 
 

@@ -47,6 +47,8 @@ def hosted(twin, models_hub, tmp_path, home):
     """Serve a model's twin by the model's name; this machine's jobs are led there, and keep what they fetch to themselves."""
     (home / "cache").unlink()
     (home / "cache").mkdir()
+    (home / "secrets.env").write_text("HF_TOKEN=accepted\n")  # some of these models are gated
+    (home / "secrets.env").chmod(0o600)
     env = {**models_hub.env, "HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
     targets = {"version": 1, "targets": {"local": {"kind": "local", "env": env}}}
     (tmp_path / "config" / "tune" / "clusters.yaml").write_text(json.dumps(targets))

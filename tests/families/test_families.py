@@ -112,7 +112,11 @@ def test_a_family_is_refused_by_what_is_lacking(trainer, name):
         assert lost["model.id"] == why
 
 
-@pytest.mark.parametrize(("trainer", "name"), REFUSED, ids="-".join)
+LATER = {("torchtune", "mistral-small")}
+"""Of a family that is known: its heads are looked at where the model is built (tune_torchtune.py)."""
+
+
+@pytest.mark.parametrize(("trainer", "name"), [cell for cell in REFUSED if cell not in LATER], ids="-".join)
 def test_a_folder_of_such_a_family_is_refused_on_the_host(tmp_path, trainer, name):
     """Before anything is trained, whatever the folder is called: what reads config.json for that trainer says what is different."""
     (tmp_path / "config.json").write_text(json.dumps(TWINS[name].settings()))

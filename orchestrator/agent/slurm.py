@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
     from orchestrator.agent.files import Json
 
+UNENDED = ("RUNNING", "COMPLETING", "PENDING", "SUSPENDED")  # what accounts that are behind say of a job that has ended
+ENDED_BY = {"": "CANCELLED", "DUE TO TIME LIMIT": "TIMEOUT", "DUE TO PREEMPTION": "PREEMPTED", "DUE TO NODE FAILURE": "NODE_FAIL"}
 COMPLETIONS = 4 * 1024 * 1024  # bytes of the completion log's end
 
 
@@ -53,6 +55,7 @@ def ended(home: str, request: Json) -> Json:
     it was put back into the queue, and how many nodes it asked for.
     """
     numbers: dict[str, tuple[str, str]] = {}
+    words: dict[str, str] = {}
     outs, silent = [], []
     for job, attempt, name in request["attempts"]:
         folder = place(home, {"job": job, "attempt": attempt})
@@ -64,13 +67,27 @@ def ended(home: str, request: Json) -> Json:
         size = os.path.getsize(out) if os.path.exists(out) else 0
         tail = read_part(out, max(0, size - TAIL), TAIL).decode("utf-8", "replace")
         hosts = (read_json(folder + "/document.json") or {}).get("hosts", 1)
+        words[name] = by_its_node(tail)
         outs.append([tail, os.path.exists(folder + "/requeued"), hosts])
     found = (accounted(request, numbers) or completed(request, numbers)) if numbers else {}
     for number in silent:  # cancelled with others, it has no line of its own
         if "_" in number and number not in found and number.partition("_")[0] in found:
             found[number] = found[number.partition("_")[0]]
     states = {numbers[number][0]: state for number, state in found.items() if number in numbers}
+    for name, state in words.items():
+        if state and states.get(name, [UNENDED[0]])[0] in UNENDED:
+            states[name] = [state, states.get(name, ["", ""])[1]]
     return {"states": dict(taken_out(home, request, numbers, set(silent), set(found)), **states), "outs": outs}
+
+
+def by_its_node(out: str) -> str:
+    """State at the end by what a node wrote into the script's output as it ended it; empty where it wrote nothing.
+
+    Where Slurm forgets soon, accounts are behind by more than that. The words are slurmstepd's (src/slurmd/slurmstepd/req.c, 22.05);
+    what a trainer prints goes elsewhere.
+    """
+    said = re.findall(r"^slurmstepd-\S+: error: \*\*\* JOB \d+ ON \S+ CANCELLED AT \S+( DUE TO [A-Z ]+)?", out, re.MULTILINE)
+    return ENDED_BY.get(said[-1].strip(), "") if said else ""
 
 
 def taken_out(home: str, request: Json, numbers: Mapping[str, tuple[str, str]], silent: set[str], told: set[str]) -> Json:

@@ -82,7 +82,7 @@ ENFORCED = "AccountingStorageEnforce=associations"
 
 def test_a_site_with_accounts(lab, tmp_path):
     """An account that is not ours is refused before anything is queued, in the site's words and with the way out. And where somebody
-    cancelled a job while no controller lived, and Slurm knows it no more, slurmdbd does, by its number and our name.
+    cancelled a job while no controller lived, and Slurm knows it no more, slurmdbd does, or the last words of its node.
     """
     with site.running(tmp_path / "slurm", age=2, accounts=True, more=ENFORCED) as running:
         running.run("sacctmgr", "--immediate", "add", "account", "lab", check=True)

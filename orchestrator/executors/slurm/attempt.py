@@ -9,7 +9,17 @@ from dataclasses import dataclass, field, replace
 from orchestrator.agent.allocation import TIME_LIMIT
 from orchestrator.executors.base import Handle, Status
 from orchestrator.executors.slurm.login import LoginNode
-from orchestrator.executors.slurm.states import HOPELESS, QueueJob, ambiguous, finished, hostnames, working
+from orchestrator.executors.slurm.states import (
+    HOPELESS,
+    LIVE,
+    PENDING,
+    RESTING,
+    QueueJob,
+    ambiguous,
+    finished,
+    hostnames,
+    working,
+)
 from orchestrator.monitoring.poll import Observed
 from orchestrator.staging.request import GRACE
 from orchestrator.targets.node import Placement
@@ -128,10 +138,14 @@ class SlurmAttempt:
                 self.cluster.hurry()  # only Slurm knows which nodes these are, and who ended it
 
     def ended(self, state: Sequence[str], out: str, *, requeued: bool, hosts: int) -> None:
-        """Take in how its job ended, and on which of so many nodes, as far as anybody says."""
-        self.state = self.state or str(state[0])
+        """Take in how its job ended, and on which of so many nodes, as far as anybody says. Accounts may be some moments behind: where only
+        they can tell who ended it, they are asked again.
+        """
+        self.state = self.state or ("" if state[0] in PENDING | LIVE | RESTING else str(state[0]))
         self.out, self.requeued = out, self.requeued or requeued
-        self.told = self.news = True
+        open_end = not self.state and any(ambiguous(each.seen) for each in self.parts.values())
+        self.told = not (open_end and self.gone is not None and time.monotonic() - self.gone < SETTLE)
+        self.news = True
         if not self.handle.placement.devices:
             self.place(hostnames(str(state[1])) or (unnamed(hosts) if self.began else ()))
 

@@ -1,4 +1,4 @@
-"""Recipes that come along, run by their own first line, word for word, on a machine without a GPU: nothing is set over them. Their models
+"""Recipes that come along, run by their own first line, on a machine without a GPU: nothing is set over them. Their models
 come from a hub on this machine, which has each model's twin, by the model's name and with its number of positions; such a recipe goes to
 TRL, as LitGPT, which comes first, knows the sizes that belong to the name and refuses a twin.
 """

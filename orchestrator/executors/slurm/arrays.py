@@ -69,7 +69,7 @@ class Array:
                 break
         return number
 
-    def told(self, error: Exception) -> list[Outcome]:
+    def results(self, error: Exception) -> list[Outcome]:
         """What became of each; `error` of those that were not tried."""
         return [self.outcomes.get(task, error) for task in range(1, len(self.group) + 1)]
 
@@ -104,7 +104,7 @@ def queue_together(login: LoginNode, group: Sequence[AttemptRequest], turn: int,
                 if most and not number:
                     break
                 before = number
-        return [outcome for each in arrays for outcome in each.told(NotQueued(LATER, never=False))]
+        return [outcome for each in arrays for outcome in each.results(NotQueued(LATER, never=False))]
     finally:
         login.turns.end(turn)
 

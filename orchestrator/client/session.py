@@ -66,12 +66,14 @@ class Session(NamedTuple):
         if self.home.writable and self.store.has_active():
             from orchestrator.daemon.client import alive, retire_older, wake  # noqa: PLC0415
 
-            retire_older(self.home)
+            secrets = retire_older(self.home)
             if not alive(self.home):
                 from orchestrator.daemon.loop import catch_up  # noqa: PLC0415  # heavier, and seldom needed
 
-                catch_up(self.home, self.store)
-                wake(self.home)
+                try:
+                    catch_up(self.home, self.store)
+                finally:
+                    wake(self.home, secrets)
 
     def stale(self, jobs: Iterable[Job], now: float) -> str:
         """Why what is shown of jobs is old, and how old: `as of 45 s ago: ...`; empty where it is not, or none of them is at work.

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchestrator.home import Home
 
-RELEASE = 7
+if TYPE_CHECKING:
+    from orchestrator.daemon.messages import Secrets
+
+RELEASE = 8
 """Of the controller. Raise it when one that was started before an upgrade can no longer do the work, because files that it still
 has to load have moved or the store has new rules: it is replaced then. A controller that names no release is of the first."""
 BOOT = (
@@ -91,28 +94,35 @@ def looked_at(home: Home) -> float:
         return 0.0
 
 
-def retire_older(home: Home) -> bool:
-    """End a controller of an older release, so that one of this release follows its jobs on; was there one?
+def retire_older(home: Home) -> dict[str, dict[str, str]]:
+    """End a controller of an older release, so that one of this release follows its jobs on.
 
     It may be unable to start anything: an upgrade in place has moved the files that it would load. Its jobs go on without it.
-    Only secrets' values that it was handed for jobs still queued are gone; those jobs say so when it is their turn.
+
+    Returns:
+        Values of secrets that it was handed for jobs, for its successor. A release before 8 does not hand them on; jobs of its
+        that are still queued say so when it is their turn.
     """
     try:
         if home.lock.read_text() == f"{RELEASE}\n":
-            return False
+            return {}
     except OSError:  # no controller was ever here
-        return False
-    older = _controllers(home, RELEASE)
+        return {}
+    if not (older := _controllers(home, RELEASE)):
+        return {}
+    from orchestrator.daemon.messages import ask  # noqa: PLC0415  # seldom needed
+
+    secrets = ask(home.socket)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in older:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
         until = time.monotonic() + GRACE
-        while older and alive(home) and time.monotonic() < until:
+        while alive(home) and time.monotonic() < until:
             time.sleep(0.01)
         if not alive(home):
             break
-    return bool(older)
+    return secrets
 
 
 def _controllers(home: Home, before: int) -> list[int]:
@@ -129,45 +139,30 @@ def _controllers(home: Home, before: int) -> list[int]:
     return found
 
 
-def wake(home: Home, secrets: Mapping[str, Mapping[str, str]] | None = None) -> None:
+def wake(home: Home, secrets: Secrets | None = None) -> None:
     """Start a controller where there is none, and tell it to look.
 
     Args:
         home: the state folder.
         secrets: job -> name -> value; the controller keeps them in memory.
     """
-    retire_older(home)
+    secrets = {**retire_older(home), **(secrets or {})}
     running = alive(home) or not _spawn(home)
     if not running and not secrets:
         return  # a new one looks before it listens
-    message = json.dumps({"secrets": secrets or {}}).encode()
+    from orchestrator.daemon.messages import send, written  # noqa: PLC0415  # 10 ms, for those who send
+
     until = time.monotonic() + (HAND_OVER if secrets else 0.1)
-    while not _send(home, message) and time.monotonic() < until:
-        time.sleep(0.01)
+    for message in written(secrets):
+        while not send(home.socket, message) and time.monotonic() < until:
+            time.sleep(0.01)
 
 
 def nudge(home: Home) -> None:
     """Tell the controller, if there is one, to look."""
-    _send(home, b"{}")
+    from orchestrator.daemon.messages import send  # noqa: PLC0415  # 10 ms, for those who send
 
-
-def _send(home: Home, message: bytes) -> bool:
-    import socket  # noqa: PLC0415  # 10 ms, for those who send
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
-        try:
-            out.sendto(message, near(home.socket))
-        except OSError:
-            return False
-    return True
-
-
-def near(path: Path) -> str:
-    """A socket's path has 107 bytes at most; a folder that is open has a short name."""
-    if len(os.fsencode(path)) < 107:
-        return str(path)
-    fd = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{fd}/{path.name}"
+    send(home.socket, b"{}")
 
 
 def _spawn(home: Home) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 import traceback
-from contextlib import suppress
 from pathlib import Path
 
-from orchestrator.daemon.client import beat, end_turn, mark, near, nudge, only_one
+from orchestrator.daemon.client import beat, end_turn, mark, nudge, only_one
+from orchestrator.daemon.messages import hear, near
 from orchestrator.daemon.notifier import Notifier
 from orchestrator.home import Home
 from orchestrator.jobs.abandoned import owed
@@ -73,7 +72,8 @@ def _loop(controller: Controller, notifier: Notifier) -> None:
     place = controller.home.socket
     place.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as inbox:
-        inbox.bind(near(place))
+        with near(place) as name:
+            inbox.bind(name)
         place.chmod(0o600)
         busy, allowance = time.monotonic(), Allowance()
         took = before = 0.0
@@ -140,11 +140,10 @@ def _listen(inbox: socket.socket, controller: Controller, seconds: float, rested
     until = 0.0
     while True:
         try:
-            data = inbox.recv(1 << 20)
+            if hear(inbox, controller.secrets):
+                raise SystemExit  # a successor has all that only we knew
         except (TimeoutError, BlockingIOError):
             return until > 0
-        with suppress(ValueError, AttributeError):
-            controller.secrets.update(json.loads(data).get("secrets", {}))
         until = until or max(rested, time.monotonic() + TOGETHER)
         left = until - time.monotonic()
         if left <= 0:

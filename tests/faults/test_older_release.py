@@ -152,3 +152,23 @@ def test_a_controller_of_this_release_is_left_alone(lab, tune):
     assert not client.retire_older(lab.home)
     assert lab.controllers() == [first]
     tune("cancel", "a")
+
+
+def test_secrets_of_queued_jobs_go_to_the_next_controller(lab, monkeypatch):
+    """Values that only a controller's memory holds, of as many jobs as no one message takes, are handed to the release that replaces it."""
+    older = client.RELEASE - 1
+    with monkeypatch.context() as before:
+        before.setattr(client, "BOOT", client.BOOT.replace(f"release {client.RELEASE}", f"release {older}"))
+        lab.submit("going", "while [ ! -e ../../../../go ]; do sleep 0.02; done; " + lab.training(1), steps=1)
+    lab.wait("going", state="RUNNING")
+    first = controller(lab)
+    waiting = [f"waits-{number}" for number in range(5000)]
+    client.wake(lab.home, {id: {"CANARY": "x" * 40} for id in waiting})
+    lab.submit("next", '[ "$CANARY" = of-next ] || exit 1; ' + lab.training(1), steps=1, secrets={"CANARY": "of-next"})
+    lab.home.lock.write_text(f"{older}\n")
+    handed = client.retire_older(lab.home)
+    assert gone(first)
+    assert set(handed) == {*waiting, "next"}
+    client.wake(lab.home, handed)
+    (lab.home.path / "go").touch()
+    assert lab.wait("next").state == "SUCCEEDED", lab.job("next")

@@ -90,7 +90,7 @@ def queue_together(login: LoginNode, group: Sequence[AttemptRequest], turn: int,
         say(text)
 
     try:
-        if (size := login.largest()) < len(group[:2]):  # the site has no arrays
+        if (size := login.largest()) < 1:  # the site has no arrays
             return _each_alone(login, group, turn, slow)
         most = group[0].sweep.at_once if group[0].sweep else None
         arrays = [Array(login, group[at : at + size], most) for at in range(0, len(group), size)]

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from orchestrator.client.verify import Verification
     from orchestrator.store import Job
     from orchestrator.sweeps.ranking import Ranking
+    from orchestrator.verification.tuning import TuningResult
 
     RecipeLike = Recipe | str | PathLike[str] | Mapping[str, Any]
 
@@ -72,6 +73,7 @@ __all__ = [
     "TimedOut",
     "TunesmithError",
     "Unreachable",
+    "autotune",
     "best",
     "compare",
     "copy_recipe",
@@ -526,6 +528,39 @@ def race(
         submit_winner=submit_winner,
         say=say or _quiet,
     )
+
+
+def autotune(
+    recipe: RecipeLike,
+    *,
+    to: str = "all",
+    on: str = "local",
+    accept: Sequence[str] = (),
+    steps: int = 30,
+    minutes: float = 20.0,
+    tolerance: float | None = None,
+    say: Say | None = None,
+) -> TuningResult:
+    """The fastest micro-batch, recomputation and compilation of each trainer, by trying: `.trials`, `.winner`, `.sets(trial)` for `load`.
+
+    Args:
+        recipe: a recipe, or what `load` takes.
+        to: trainers as `A,B`, or `all` that can express the recipe; one after another.
+        on: the one target.
+        accept: leaves that may be lost, by name.
+        steps: optimizer steps of each run.
+        minutes: no run begins that would probably not end in this time.
+        tolerance: on losses, in nats; None: as measured for the recipe's precision.
+        say: is told what runs now.
+
+    Raises:
+        InvalidRequest: a figure is out of its range.
+        NotExpressible: no trainer asked can honour the recipe.
+        NotFound: there is no such trainer, target, leaf or file.
+    """
+    from orchestrator.client.tuning import tune  # noqa: PLC0415
+
+    return tune(load(recipe), to=to, on=on, accept=accept, steps=steps, minutes=minutes, tolerance=tolerance, say=say or _quiet)
 
 
 def verify(

@@ -179,13 +179,13 @@ def _proving(commands: Any) -> None:
         each.add_argument("--tolerance", type=float, metavar="NATS", help="of losses (default: as measured for the precision)")
         each.add_argument("--json", action="store_true", help="print one JSON document")
     about = "runs of each trainer, every second round in reverse order (default: 2)"
-    race.add_argument("--rounds", type=int, default=2, metavar="N", help=about)
+    race.add_argument("--rounds", type=int, metavar="N", help=about)
     about = "then submit the recipe to the fastest trainer whose losses agree"
     race.add_argument("--submit-winner", action="store_true", help=about)
     about = "seek each trainer's fastest micro-batch, recomputation and compilation instead"
     race.add_argument("--tune", action="store_true", help=about)
     about = "with --tune: begin no run that would end later (default: 20)"
-    race.add_argument("--minutes", type=float, default=20.0, metavar="N", help=about)
+    race.add_argument("--minutes", type=float, metavar="N", help=about)
     verify.add_argument("--level", type=int, default=6, metavar="N", help="stop at this level (default: 6); level 1 runs nothing")
     verify.add_argument("--html", metavar="FILE", help="also write an HTML report with the curves overlaid")
 

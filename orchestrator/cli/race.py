@@ -19,13 +19,15 @@ def race(args: argparse.Namespace) -> int:
     """The table, and when asked the whole recipe to the winner."""
     if args.tune:
         return _tune(args)
+    if args.minutes is not None:
+        raise InvalidRequest("--minutes", "is for --tune; a race takes --rounds of --steps")
     found = run(
         recipe(args),
         to=args.to,
         on=args.on,
         accept=args.accept,
         steps=args.steps,
-        rounds=args.rounds,
+        rounds=2 if args.rounds is None else args.rounds,
         tolerance=args.tolerance,
         submit_winner=args.submit_winner,
         say=say,
@@ -51,13 +53,15 @@ def _tune(args: argparse.Namespace) -> int:
 
     if args.submit_winner:
         raise InvalidRequest("--submit-winner", "submits the winner of a race, which --tune is not: it prints what to submit")
+    if args.rounds is not None:
+        raise InvalidRequest("--rounds", "is for a race; --tune runs each setting once, for at most --minutes")
     found = tune(
         recipe(args),
         to=args.to,
         on=args.on,
         accept=args.accept,
         steps=args.steps,
-        minutes=args.minutes,
+        minutes=20.0 if args.minutes is None else args.minutes,
         tolerance=args.tolerance,
         say=say,
     )

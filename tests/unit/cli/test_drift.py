@@ -14,6 +14,7 @@ from backends.registry import BACKENDS
 from backends.target import Target
 from orchestrator.monitoring.drift import RESOLVED, Drift, drift, drifted
 from orchestrator.render.drift import document, drift_text
+from tests.script_trainer import script_values, write
 
 from .test_sameness import other
 
@@ -200,27 +201,8 @@ json.dump(1, open("model/weight.json", "w"))
 
 def submitted(tune, says):
     """A job of 5 steps whose trainer says that it takes so many, and waits long where that is not what was planned."""
-    (tune.cwd / "train.py").write_text(SCRIPT)
-    (tune.cwd / "rows.jsonl").write_text('{"text": "a"}\n')
-    command = {
-        "argv": ["python3", "train.py", "{train.steps}", str(says)],
-        "inputs": ["./train.py"],
-        "metrics": {"file": "lines.jsonl", "names": {"lr": "learning_rate"}},
-        "files": ["model/*.json"],
-    }
-    recipe = {
-        "version": 1,
-        "name": "drifting",
-        "model": {"id": "org/name"},
-        "data": {"train": "rows.jsonl", "format": "text"},
-        "train": {"steps": 5, "batch": {"global": 2}, "precision": "fp32"},
-        "optim": {"lr": 0.1},
-        "native": {"command": command},
-    }
-    (tune.cwd / "r.yaml").write_text(json.dumps(recipe))
-    unused = ("model.id", "data.train", "train.batch.global", "train.precision", "optim.lr")
-    words = [word for leaf in unused for word in ("--accept", leaf)]
-    return tune("submit", "r.yaml", "--to", "command", *words).stdout.strip()
+    words = write(tune.cwd, SCRIPT, script_values("{train.steps}", str(says), name="drifting", train={"steps": 5}))
+    return tune("submit", *words).stdout.strip()
 
 
 def test_a_job_that_drifts_is_ended_early(tune):

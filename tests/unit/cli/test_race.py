@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backends.registry import BACKENDS
+from tests.script_trainer import script_values, write
 
 ROOT = Path(__file__).parents[3]
 QUICKSTART = ROOT / "recipes" / "quickstart.yaml"
@@ -26,37 +27,16 @@ with open("lines.jsonl", "a", buffering=1) as log:
 os.makedirs("model")
 json.dump(1, open("model/weight.json", "w"))
 """
-UNUSED = ("model.id", "data.train", "train.batch.global", "train.precision", "optim.lr")
-ACCEPT = tuple(word for leaf in UNUSED for word in ("--accept", leaf))
 
 
 @pytest.fixture
 def script(tune):
     """Writes a recipe whose trainer is the script, sleeping so long at each step; the words after the command."""
-    (tune.cwd / "train.py").write_text(SCRIPT)
-    (tune.cwd / "rows.jsonl").write_text('{"text": "a"}\n')
 
-    def write(pause=0.0):
-        command = {
-            "argv": ["python3", "train.py", "{train.steps}", str(pause)],
-            "inputs": ["./train.py"],
-            "metrics": {"file": "lines.jsonl", "names": {"lr": "learning_rate", "tokens_per_second": "speed"}},
-            "files": ["model/*.json"],
-        }
-        recipe = {
-            "version": 1,
-            "name": "script",
-            "model": {"id": "org/name"},
-            "data": {"train": "rows.jsonl", "format": "text"},
-            "train": {"steps": 500, "batch": {"global": 2}, "precision": "fp32"},
-            "optim": {"lr": 0.1},
-            "log": {"every": 10},
-            "native": {"command": command},
-        }
-        (tune.cwd / "r.yaml").write_text(json.dumps(recipe))
-        return ("r.yaml", "--to", "command", *ACCEPT)
+    def words(pause=0.0):
+        return write(tune.cwd, SCRIPT, script_values("{train.steps}", str(pause), log={"every": 10}))
 
-    return write
+    return words
 
 
 def test_a_race_runs_the_steps_asked_for(tune, script):

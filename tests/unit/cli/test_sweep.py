@@ -1,6 +1,5 @@
 """`tune sweep` and `tune best` as a user meets them; what runs is a script of the standard library."""
 
-import json
 import os
 import subprocess
 import sys
@@ -8,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.script_trainer import script_values, write
 from tests.waiting import until
 
 SCRIPT = """
@@ -23,35 +23,17 @@ os.makedirs("model")
 json.dump(1, open("model/weight.json", "w"))
 """
 ROOT = Path(__file__).parents[3]
-UNUSED = ("model.id", "data.train", "train.batch.global", "train.precision")
 
 
 @pytest.fixture
 def script(tune):
     """Writes a recipe whose trainer is the script, sleeping so long at each step; the words after the command."""
-    (tune.cwd / "train.py").write_text(SCRIPT)
-    (tune.cwd / "rows.jsonl").write_text('{"text": "a"}\n')
 
-    def write(pause=0.0, steps=3):
-        command = {
-            "argv": ["python3", "train.py", "{optim.lr}", "{train.steps}", str(pause)],
-            "inputs": ["./train.py"],
-            "metrics": {"file": "lines.jsonl"},
-            "files": ["model/*.json"],
-        }
-        recipe = {
-            "version": 1,
-            "name": "script",
-            "model": {"id": "org/name"},
-            "data": {"train": "rows.jsonl", "format": "text"},
-            "train": {"steps": steps, "batch": {"global": 2}, "precision": "fp32"},
-            "optim": {"lr": 0.1},
-            "native": {"command": command},
-        }
-        (tune.cwd / "r.yaml").write_text(json.dumps(recipe))
-        return ("r.yaml", "--to", "command", *(word for leaf in UNUSED for word in ("--accept", leaf)))
+    def words(pause=0.0, steps=3):
+        values = script_values("{optim.lr}", "{train.steps}", str(pause), metrics={"file": "lines.jsonl"}, train={"steps": steps})
+        return write(tune.cwd, SCRIPT, values)
 
-    return write
+    return words
 
 
 def test_a_sweep_is_one_unit(tune, script):

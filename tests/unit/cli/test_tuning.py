@@ -1,8 +1,9 @@
 """`tune race --tune` as a user meets it; what runs is a script of the standard library."""
 
-import json
-
 import pytest
+
+import tunesmith
+from tests.script_trainer import accepted, script_values, write
 
 SCRIPT = """
 import json, os, sys
@@ -16,37 +17,20 @@ with open("lines.jsonl", "a", buffering=1) as log:
 os.makedirs("model")
 json.dump(1, open("model/weight.json", "w"))
 """
-UNUSED = ("model.id", "data.train", "train.batch.global", "train.precision", "optim.lr")
-WORDS = ("r.yaml", "--to", "command", *(word for leaf in UNUSED for word in ("--accept", leaf)), "--steps", "6", "--tune")
+LEAVES = ("train.steps", "train.batch.micro", "train.compile", "train.activation_checkpointing")
+VALUES = script_values(
+    *(f"{{{leaf}}}" for leaf in LEAVES), train={"steps": 500, "batch": {"global": 8, "micro": 2}, "compile": False}
+)
 
 
 @pytest.fixture
 def job(tune):
-    """A recipe whose trainer is the script."""
-    (tune.cwd / "rows.jsonl").write_text('{"text": "a"}\n')
-    leaves = ("train.steps", "train.batch.micro", "train.compile", "train.activation_checkpointing")
-    command = {
-        "argv": ["python3", "train.py", *(f"{{{leaf}}}" for leaf in leaves)],
-        "inputs": ["./train.py"],
-        "metrics": {"file": "lines.jsonl", "names": {"lr": "learning_rate", "tokens_per_second": "speed"}},
-        "files": ["model/*.json"],
-    }
-    recipe = {
-        "version": 1,
-        "name": "script",
-        "model": {"id": "org/name"},
-        "data": {"train": "rows.jsonl", "format": "text"},
-        "train": {"steps": 500, "batch": {"global": 8, "micro": 2}, "precision": "fp32", "compile": False},
-        "optim": {"lr": 0.1},
-        "native": {"command": command},
-    }
-    (tune.cwd / "r.yaml").write_text(json.dumps(recipe))
+    """A recipe whose trainer is the script; the words after the command."""
 
-    def write(apart):
-        (tune.cwd / "train.py").write_text(SCRIPT.replace("APART", str(apart)))
-        return WORDS
+    def words(apart):
+        return (*write(tune.cwd, SCRIPT.replace("APART", str(apart)), VALUES), "--steps", "6", "--tune")
 
-    return write
+    return words
 
 
 def test_the_fastest_is_found_and_written_as_words(tune, job):
@@ -83,6 +67,18 @@ def test_the_time_ends_it(tune, job):
 
 
 def test_words_that_do_not_go_together(tune, job):
-    """--submit-winner is refused beside --tune, and minutes must be above 0."""
-    assert "--submit-winner" in tune("race", *job(apart=0), "--submit-winner", code=2).stderr
-    assert "minutes" in tune("race", *WORDS, "--minutes", "0", code=2).stderr
+    """What only a race has is refused beside --tune, and what only --tune has in a race; minutes must be above 0."""
+    words = job(apart=0)
+    assert "--submit-winner" in tune("race", *words, "--submit-winner", code=2).stderr
+    assert "--rounds" in tune("race", *words, "--rounds", "3", code=2).stderr
+    assert "minutes" in tune("race", *words, "--minutes", "0", code=2).stderr
+    assert "--minutes" in tune("race", *words[:-1], "--minutes", "5", code=2).stderr
+
+
+def test_from_python(tune, job, monkeypatch):
+    """`tunesmith.autotune` gives the same, and its leaves are what `load` takes."""
+    job(apart=0)
+    monkeypatch.chdir(tune.cwd)
+    found = tunesmith.autotune("r.yaml", to="command", accept=accepted(VALUES), steps=6)
+    assert found.winner and found.winner.choice == (True, 8, True)
+    assert tunesmith.load("r.yaml", sets=found.sets(found.winner)).train.batch.micro == 8

@@ -13,6 +13,7 @@ import pytest
 import tunesmith
 from orchestrator.daemon.client import alive
 from orchestrator.home import Home
+from tests.script_trainer import accepted, script_values, write
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = """
@@ -28,33 +29,18 @@ if steps == 3:
 os.makedirs("model")
 json.dump(1, open("model/weight.json", "w"))
 """
-ACCEPT = ("model.id", "data.train", "train.batch.global", "train.precision", "optim.lr")
 
 
 @pytest.fixture
 def planned(home, tmp_path, monkeypatch):
     """Plans a script with so many steps, sleeping so long at each."""
     monkeypatch.chdir(tmp_path)
-    Path("train.py").write_text(SCRIPT)
-    Path("rows.jsonl").write_text('{"text": "a"}\n')
-    values = {
-        "version": 1,
-        "name": "script",
-        "model": {"id": "org/name"},
-        "data": {"train": "rows.jsonl", "format": "text"},
-        "train": {"steps": 5, "batch": {"global": 2}, "precision": "fp32"},
-        "optim": {"lr": 0.1},
-    }
 
     def plan(steps=5, pause=0.0):
-        command = {
-            "argv": ["python3", "train.py", "{train.steps}", str(pause)],
-            "inputs": ["./train.py"],
-            "metrics": {"file": "lines.jsonl", "names": {"lr": "learning_rate"}},
-            "files": ["model/*.json"],
-        }
-        recipe = tunesmith.load({**values, "native": {"command": command}}, sets={"train.steps": steps})
-        return tunesmith.plan(recipe, to="command", accept=ACCEPT)
+        values = script_values("{train.steps}", str(pause))
+        write(tmp_path, SCRIPT, values)
+        recipe = tunesmith.load(values, sets={"train.steps": steps})
+        return tunesmith.plan(recipe, to="command", accept=accepted(values))
 
     return plan
 

@@ -16,7 +16,6 @@ import yaml
 from backends.plan import Environment
 from backends.stages.stage import LOCKS
 from orchestrator.agent.provision import build, find_uv
-from tests.twins.preloaded import Preloaded
 
 HERE = Path(__file__).parent
 ENV = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
@@ -347,32 +346,3 @@ def trained(job, start):
         return curves, work
 
     return run
-
-
-@pytest.fixture(scope="session")
-def preloaded(tmp_path_factory):
-    """Interpreters that have imported the trainers' libraries, where `TUNE_TWINS_PRELOAD=1` asks for them; else None."""
-    if not os.environ.get("TUNE_TWINS_PRELOAD"):
-        yield None
-        return
-    servers = Preloaded(tmp_path_factory.mktemp("preloaded"))
-    yield servers
-    servers.close()
-
-
-@pytest.fixture
-def trainer_interpreter(preloaded, home, trainer_python):
-    """The interpreter that starts what belongs to a trainer: its environment's, or one that stands in for it in `home`."""
-
-    def python(trainer, env):
-        real = Path(trainer_python(trainer))
-        if preloaded is None:
-            return real
-        launcher = preloaded.python(trainer, real, {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **env})
-        if (home / "envs").is_symlink():
-            (home / "envs").unlink()
-        if not (home / "envs" / real.parents[1].name).exists():
-            preloaded.stand_in(home / "envs", launcher, real.parents[1])
-        return launcher
-
-    return python

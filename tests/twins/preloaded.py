@@ -95,8 +95,9 @@ def _run(asked: dict, fds: list[int]) -> int:
             sys.argv, sys.path[0] = args[1:], asked["cwd"]
             runpy.run_module(args[1], run_name="__main__", alter_sys=True)
         elif not args[0].startswith("-"):
-            sys.argv, sys.path[0] = args, asked["cwd"]
-            runpy.run_path(str(Path(args[0]).resolve()), run_name="__main__")  # whole, as `__file__` is: children look for it
+            script = Path(args[0]).resolve()  # whole, as `__file__` is: children look for it
+            sys.argv, sys.path[0] = args, str(script.parent)
+            runpy.run_path(str(script), run_name="__main__")
         else:
             os.execv(sys.executable, [sys.executable, *args])
     except SystemExit as error:

@@ -3,17 +3,13 @@ the rows of what was run into that page.
 """
 
 import os
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
+from tests.truth.table import write
 
 
 def pytest_terminal_summary(terminalreporter):
     """A line for each cell that was compared, whether it held or not, and how many leaves of each trainer were felt."""
-    from table import write  # noqa: PLC0415 - of this folder
-
     reports = [*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")]
     cells = dict(value for report in reports for name, value in report.user_properties if name == "truth")
     leaves = {

@@ -7,9 +7,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from cells import CELLS, MORE, OFTEN, STEPS, recipe, wish
 
 from backends.recipe.flat import nest
+from tests.truth.cells import CELLS, MORE, OFTEN, STEPS
+from tests.truth.wishes import SILENT, planned, recipe, wish
 
 HERE = Path(__file__).parent
 SHIMS = HERE.parents[1] / "backends" / "shims"
@@ -74,8 +75,9 @@ def write(folder):
     (folder / "clusters.yaml").write_text(MACHINE)
 
 
-def trained(tune, home, trainer, flat):
+def trained(tune, home, interpreter, trainer, flat):
     """A job: name of a metric -> step -> value, and its work folder."""
+    interpreter(trainer, dict(planned(trainer, flat).env))
     write(tune.cwd)
     (tune.cwd / "r.yaml").write_text(json.dumps(nest(flat)))
     job = tune("submit", "r.yaml", "--to", trainer, "--follow").stdout.strip()
@@ -106,9 +108,9 @@ def answered(work):
     return str(out)
 
 
-def gaps(points, want, untold):
+def gaps(points, want):
     """Metric -> largest difference over the steps, of itself where the truth is above 1; infinite where a step is not reported."""
-    curves = {name: values for name, values in want.items() if isinstance(values, list) and name not in ("variants", *untold)}
+    curves = {name: values for name, values in want.items() if isinstance(values, list) and name != "variants"}
     if "eval_loss" in want:
         curves["eval_loss"] = [None] * (len(want["loss"]) - 1) + [want["eval_loss"]]
     found = {name: far(values, [points.get(name, {}).get(k) for k in range(1, STEPS + 1)]) for name, values in curves.items()}
@@ -135,7 +137,7 @@ def felt(want):
     ],
     ids=str,
 )
-def test_what_is_trained_is_what_is_meant(tune, home, sharp, trainer_python, record_property, cell):
+def test_what_is_trained_is_what_is_meant(tune, home, sharp, trainer_interpreter, record_property, cell):
     """Loss, gradient norm, rewards and evaluation of five steps, and the exported models, are those of plain PyTorch over single rows
     within 1e-5 in fp32. Each numeric leaf that the trainer claims has another value than its default, with which the curves would be
     others: none is taken and not used. Two have no effect by the truth either: A and B of LoRA are matrices, whatever decays, and
@@ -144,16 +146,16 @@ def test_what_is_trained_is_what_is_meant(tune, home, sharp, trainer_python, rec
     model = sharp(head=cell.kind == "reward", blocks=cell.adapter == "qlora", tied=cell.tied)
     teacher = sharp(blocks=cell.adapter == "qlora", seed=6) if cell.kind == "distill" else None
     flat = recipe(cell, model, teacher)
-    points, work = trained(tune, home, cell.trainer, flat)
+    points, work = trained(tune, home, trainer_interpreter, cell.trainer, flat)
     asked = wish(cell, flat, model, work, teacher)
     if cell.kind == "grpo":
         asked["answers"] = answered(work)
-    want = truth(trainer_python("torchtune"), asked, work.parent)
+    want = truth(trainer_interpreter("torchtune", {}), asked, work.parent)
     assert list(points["loss"]) == list(range(1, STEPS + 1))
-    found, effects = gaps(points, want, cell.untold), felt(want)
+    found, effects = gaps(points, want), felt(want)
     record_property("truth", (str(cell), found))
     record_property("felt", (cell.trainer, cell.kind, cell.adapter, effects))
     print(cell, json.dumps({"trainer": {k: list(v.values()) for k, v in points.items() if k in want}, "truth": want}))
     assert {name: gap for name, gap in found.items() if not gap <= cell.unlike.get(name, SAME)} == {}
-    silent = {"grpo": "method.grpo.clip"}.get(cell.kind), "optim.decay_on" if cell.adapter in ("lora", "qlora") else None
+    silent = {*SILENT, *(["optim.decay_on"] if cell.adapter in ("lora", "qlora") else [])}
     assert {leaf: size for leaf, size in effects.items() if size < FELT and leaf not in silent} == {}

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import re
 
-from orchestrator.agent.files import read_json, read_part, write_text
+from orchestrator.agent.blobs import remove
+from orchestrator.agent.files import ignore_errors, read_json, read_part, write_text
 from orchestrator.agent.slurm_command import asked
 
 TYPE_CHECKING = False
@@ -53,6 +54,19 @@ def kept(home: str, folder: str) -> str:
         array, task = membership(folder)
         number = (read_json(array_place(home, array) + "/numbers.json") or {}).get(str(task), "") if array else ""
     return number
+
+
+def forget(home: str, request: Json) -> None:
+    """Remove what the job of an ended attempt was made of, and its array once no task of that is left."""
+    folder = place(home, request)
+    array, _ = membership(folder)
+    remove(folder)
+    ignore_errors(os.rmdir, os.path.dirname(folder))
+    if not array:
+        return
+    whole = array_place(home, array)
+    if os.path.isdir(whole) and not any(name.isdigit() and os.path.exists(whole + "/" + name) for name in os.listdir(whole)):
+        remove(whole)
 
 
 def queue(home: str, request: Json) -> Json:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 
-from orchestrator.agent import attempts, blobs
+from orchestrator.agent import attempts, blobs, slurm_queue
 from orchestrator.agent.files import ignore_errors, read_json
 
 TYPE_CHECKING = False
@@ -33,7 +33,8 @@ def usage(home: str) -> Json:
             users.setdefault(piece, set()).add(job)
         meta = read_json(folder + "/meta.json") or {}
         about = {"job": job, "attempt": number, "owner": str(meta.get("owner", "")), "alive": attempts.alive(folder)}
-        found.append(dict(about, bytes=size(folder), changed=changed(folder)))
+        of_job = size(slurm_queue.place(home, about)) if folder.endswith("/%d" % number) else 0
+        found.append(dict(about, bytes=size(folder) + of_job, changed=changed(folder)))
     shared = [
         {"piece": piece, "bytes": size(path), "changed": changed(path), "users": sorted(users.get(piece, ()))}
         for piece, path in pieces(home)
@@ -138,12 +139,15 @@ def discard(home: str, request: Json) -> Json:
         except PermissionError as error:
             left.append(str(error))
             continue
-        for folder in both:
-            if attempts.alive(folder):
-                left.append("%s/%s: is alive" % (job, number))
-            elif os.path.exists(folder):
+        alive = [folder for folder in both if attempts.alive(folder)]
+        left += ["%s/%s: is alive" % (job, number) for _ in alive]
+        for folder in both.difference(alive):
+            if os.path.exists(folder):
                 freed += size(folder)
                 aside.append((folder, put_aside(folder)))
+        if not alive:
+            freed += size(slurm_queue.place(home, asked))
+            slurm_queue.forget(home, asked)
     known = dict(pieces(home))
     moved = [(piece, known[piece], put_aside(known[piece])) for piece in request["shared"] if piece in known]
     used = {piece for _, _, folder in folders(home) for piece in links(home, folder)}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from orchestrator.agent.slurm import answer
+from orchestrator.agent.storage import discard, usage
 
 TAG = ".0a1b2c"
 NAME = f"s.array-abcdef{TAG}"
@@ -126,3 +127,26 @@ def test_one_that_was_alone_before_stays_found(slurm):
     slurm("cancel", attempts=attempts(1))
     assert slurm.calls()[-1].endswith(f"--name=s.1.1{TAG}")
     assert json.loads((slurm.home / "arrays" / NAME / "tasks.json").read_text()) == attempts(2)
+
+
+def test_pruned_tasks_leave_nothing(slurm):
+    """What an attempt's job was made of goes with the attempt, the array with the last of its tasks; what was said to be freed is."""
+    put(slurm, 2)
+    submit(slurm, [1, 2], 2)
+    for job in ("s.1", "s.2"):
+        work = slurm.home / "jobs" / job / "1" / "work"
+        work.mkdir(parents=True)
+        (work / "weights").write_bytes(bytes(20_000))
+    said = {each["job"]: each["bytes"] for each in usage(str(slurm.home))["attempts"]}
+    for job, others in (("s.1", ["s.2"]), ("s.2", [])):
+        before = allocated(slurm.home / "jobs" / job)
+        done = discard(str(slurm.home), {"attempts": [[job, 1]], "shared": [], "owner": ""})
+        assert done == {"freed": said[job], "left": []}
+        assert 0 <= before - said[job] <= 2 * 4096  # the folders around its attempts
+        assert [path.name for path in (slurm.home / "jobs").iterdir()] == others
+        assert (slurm.home / "arrays" / NAME).exists() == bool(others)
+
+
+def allocated(folder):
+    """Bytes on the disk of a folder and all below it."""
+    return sum(path.lstat().st_blocks * 512 for path in (folder, *folder.rglob("*")))

@@ -1,8 +1,11 @@
-"""What `tune serve` adds to an engine's own start, and `tune evaluate` to the harness's time: `python benchmarks/overheads.py ENVS [ROUNDS]`.
+"""What `tune serve` adds to an engine's own start, and `tune evaluate` to the harness's time.
 
-ENVS is a folder of built environments. The same small random Llama, by hand and by the command in turns. Of a start the benchmark also
-tells which part is ours, in the same run: the time from the command's beginning to that of the engine's process, and from the engine's
-first answer to the command's end. So a busy machine, on which an engine starts in 15 or in 25 seconds, does not hide it.
+    python benchmarks/overheads.py ENVS [ROUNDS [ROWS]]
+
+ENVS is a folder of environments: that of the present lock is made there unless it is there. ROWS are those of the evaluation, each with
+two choices. The same small random Llama, by hand and by the command in turns. Of a start the benchmark also tells which part is ours, in
+the same run: the time from the command's beginning to that of the engine's process, and from the engine's first answer to the command's
+end. So a busy machine, on which an engine starts in 15 or in 25 seconds, does not hide it.
 """
 
 from __future__ import annotations
@@ -22,12 +25,11 @@ from pathlib import Path
 from backends.plan import Input, Plan
 from backends.stages.registry import STAGES
 from backends.stages.stage import StageContext
+from orchestrator.agent.provision import build
 from orchestrator.client.stages import checked
 
 HERE = Path(__file__).parents[1]
 MAKE = HERE / "tests" / "conformance" / "adapted.py"
-QUESTIONS = 600
-"""Rows of the evaluation, each with two choices."""
 HARNESS = """
 import json, sys
 from lm_eval import simple_evaluate
@@ -45,15 +47,17 @@ print(json.dumps(found["results"]["rows"]["acc,none"]))
 class Bench:
     """A state folder, a model and rows."""
 
-    def __init__(self, envs: Path, folder: Path) -> None:
-        self.folder, self.python = folder, next(envs.glob("stage-hf-*")) / "bin" / "python"
+    def __init__(self, envs: Path, folder: Path, questions: int = 600) -> None:
+        """`questions`: rows of the evaluation, each with two choices."""
+        environment = STAGES["serve"].plan(checked("serve", {"engine": "transformers"}), context()).environment
+        self.folder, self.python = folder, build(envs, environment) / "bin" / "python"
         (folder / "home").mkdir()
         (folder / "home" / "envs").symlink_to(envs.resolve())
         self.env = {**os.environ, "TUNE_HOME": str(folder / "home"), "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
         subprocess.run([self.python, MAKE], cwd=folder, check=True, capture_output=True)
         rows = [
             {"question": f"add {n} and {n + 1}\n", "choices": [f"it is {2 * n + 1}", "no idea of that"], "answer": 0}
-            for n in range(QUESTIONS)
+            for n in range(questions)
         ]
         (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -158,10 +162,10 @@ def started(port: int) -> float:
     raise SystemExit("the engine is gone")
 
 
-def main(envs: str, rounds: str = "5") -> None:
+def main(envs: str, rounds: str = "5", questions: str = "600") -> None:
     """Print both."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(envs), Path(folder))
+        bench = Bench(Path(envs), Path(folder), int(questions))
         serves = [served(bench, number) for number in range(int(rounds))]
         own, whole, ours = (statistics.median(column) for column in zip(*serves, strict=True))
         print(f"tune serve: the engine by hand {own:.2f} s, READY after {whole:.2f} s; {ours:.2f} s of it are ours")

@@ -1,4 +1,5 @@
-"""Engines of `tune serve` side by side: `python benchmarks/serving.py ENVS [ENGINE...]`; ENVS is a folder of built environments.
+"""Engines of `tune serve` side by side: `python benchmarks/serving.py ENVS [ENGINE...]`; ENVS is a folder of
+environments: those of the present locks are made there unless they are there.
 
 One small random Llama, the same prompts, one machine, one run: requests and tokens a second at 1 and 16 clients, time to the first token with
 a shared beginning of the prompts (prefix caching on and off), and from configs alone the memory of keys and values of a token, with
@@ -19,9 +20,10 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from backends.plan import Input
+from backends.plan import Environment, Input
 from backends.stages.registry import STAGES
-from backends.stages.stage import StageContext
+from backends.stages.stage import LOCKS, StageContext
+from orchestrator.agent.provision import build
 from orchestrator.client.stages import checked
 
 MAKE = Path(__file__).parents[1] / "tests" / "conformance" / "adapted.py"
@@ -124,7 +126,8 @@ def kv_table() -> None:
 
 
 def main(envs: str, *engines: str) -> None:
-    pythons = {name: next(Path(envs).glob(f"stage-{name}-*")) / "bin" / "python" for name in ("hf", "vllm")}
+    wanted = {name: Environment(f"stage-{name}", "3.11", LOCKS[f"{name}-cpu"], "cpu") for name in ("hf", "vllm")}
+    pythons = {name: build(Path(envs), each) / "bin" / "python" for name, each in wanted.items()}
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "made")
         made.mkdir()

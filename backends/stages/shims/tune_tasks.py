@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,15 +47,25 @@ def _like(name: str, changes: Row) -> Any:
     Raises:
         BadTask: the harness has no such task.
     """
+    known = manager(everything=True)
+    entry = known.task_index.get(name)
+    if entry is None or name not in known.all_subtasks:
+        raise BadTask(f"like: the harness has no task {name}")
+    return known._factory.build(
+        entry, overrides=changes, registry=known.task_index
+    )  # `_load_spec` takes no overrides of a named task
+
+
+@cache
+def manager(*, everything: bool) -> Any:
+    """The harness's manager of tasks, made once: its index of all that it has takes ten seconds, longer than a small evaluation.
+
+    Args:
+        everything: with that index; without, it knows the tasks alone that it is given as configs.
+    """
     from lm_eval.tasks import TaskManager
 
-    manager = TaskManager()
-    entry = manager.task_index.get(name)
-    if entry is None or name not in manager.all_subtasks:
-        raise BadTask(f"like: the harness has no task {name}")
-    return manager._factory.build(
-        entry, overrides=changes, registry=manager.task_index
-    )  # `_load_spec` takes no overrides of a named task
+    return TaskManager(include_defaults=everything)
 
 
 def read(path: str) -> list[Row]:

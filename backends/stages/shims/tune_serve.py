@@ -60,6 +60,7 @@ def main(path: str) -> int:
         return 1
     finally:
         SUMMARY.unlink(missing_ok=True)
+        tune_process.end_orphans()  # also when we are told to end: vLLM's engine outlives its HTTP process, with all its memory
     return 0
 
 

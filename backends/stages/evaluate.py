@@ -14,6 +14,8 @@ from backends.stages.stage import ADAPTER, BASE, Stage, StageContext, Unplannabl
 
 RESULTS = "out/results.json"
 """The harness's own results, under `model` and `base`."""
+ENGINES: Mapping[str, tuple[str, str]] = {"hf": ("tune_evaluate.py", "hf"), "vllm": ("tune_evaluate_vllm.py", "vllm")}
+"""What runs the model -> its program, and a folder of `backends/stages` with locks."""
 _TASK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
 
 
@@ -22,6 +24,11 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
     gates = [_gate(text) for text in settings["gates"]]
     if settings["model"] == "adapter" and not (context.adapter and context.base):
         raise Unplannable("model", "should be merged: no adapter was trained, or its start model is not known")
+    script, environment = ENGINES[settings["engine"]]
+    vllm = settings["engine"] == "vllm"
+    if vllm and settings["model"] == "adapter" and context.whole:
+        why = f"should be merged: vLLM takes adapters of low rank alone, and {' and '.join(context.whole)} learned whole beside this one"
+        raise Unplannable("model", why, "or set engine: hf")
     if settings["baseline"] and not context.base:
         raise Unplannable("baseline", "has no start model to compare with")
     if relative := [each.text for each in gates if each.base and not settings["baseline"]]:
@@ -33,10 +40,13 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         "tasks": tasks,
         "gates": [each._asdict() for each in gates],
         **{name: settings[name] for name in ("shots", "limit", "batch", "seed", "chat", "dtype")},
+        **({"accelerator": context.accelerator} if vllm else {}),
     }
     by_name = any("rows" not in task for task in tasks)
     promised = (RESULTS, "summary.json")
-    return stage_plan("evaluate", context, spec, ("tune_evaluate.py",), inputs=inputs, promised=promised, online=by_name)
+    return stage_plan(
+        "evaluate", context, spec, (script,), environment=environment, inputs=inputs, promised=promised, online=by_name
+    )
 
 
 def _gate(text: str) -> Gate:

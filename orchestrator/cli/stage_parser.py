@@ -25,6 +25,7 @@ def add_stages(commands: object, command: Command) -> None:
     evaluate.add_argument(
         "--baseline", action="store_true", help="also evaluate the base model, and report the difference with its standard error"
     )
+    evaluate.add_argument("--engine", choices=("hf", "vllm"), help="what runs the model (default: hf, which is transformers)")
     evaluate.add_argument("--shots", type=int, metavar="N", help="few-shot examples before each question (default: 0)")
     evaluate.add_argument("--limit", type=int, metavar="N", help="number of rows of each task (default: all)")
     evaluate.add_argument("--batch", type=int, metavar="N", help="batch size (default: 8)")

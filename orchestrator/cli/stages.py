@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def evaluate(args: argparse.Namespace) -> int:
     """Figures of a model, and gates."""
-    names = ("shots", "limit", "batch", "seed", "model", "dtype")
+    names = ("engine", "shots", "limit", "batch", "seed", "model", "dtype")
     settings = {name: value for name in names if (value := getattr(args, name)) is not None}
     tasks = [_task(text) for text in args.task]
     return _run("evaluate", args, {**settings, "tasks": tasks, "gates": args.gate, "baseline": args.baseline, "chat": args.chat})

@@ -43,6 +43,9 @@ class Evaluate(Whole):
 
     tasks: Annotated[list[Word | EvalTask], Limits(min_length=1, max_length=100)]
     """Names of the harness (`wmdp_bio`, `mmlu`), files of one's own (`./questions.jsonl`), or `{path, name, kind, like}`."""
+    engine: Literal["hf", "vllm"] = "hf"
+    """What runs the model: transformers, or vLLM, which has an environment of its own. Both have the same figures where they compute
+    the same."""
     shots: Count = 0
     """Worked examples before each question."""
     limit: Positive | None = None

@@ -12,6 +12,7 @@ import json
 import math
 import operator
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ import tune_shared
 import tune_tasks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
+    Loaded = Callable[[dict[str, str], dict[str, Any]], AbstractContextManager[Any]]
     Figures = dict[str, dict[str, float]]
     Changes = dict[str, tuple[float, float | None]]
 
@@ -28,41 +31,50 @@ OUT = Path("out")
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 
 
-def main(path: str) -> int:
-    """Evaluate. 0, or 1 with a message and reason.json."""
+def main(path: str, loaded: Loaded | None = None) -> int:
+    """Evaluate. 0, or 1 with a message and reason.json.
+
+    Args:
+        path: of evaluate.json.
+        loaded: (the model's part of it, all of it) -> the harness's model, for as long as it is needed; None: by transformers.
+    """
     spec = json.loads(Path(path).read_text("utf-8"))
     OUT.mkdir(exist_ok=True)
     (OUT / "points.jsonl").write_text("")
     found: dict[str, Any] = {}
+
+    def evaluate() -> None:
+        found.update(results=_evaluated(spec, found["tasks"], loaded or _loaded))
+
     return (
         tune_shared.guarded("bad_tasks", lambda: found.update(tasks=tune_tasks.tasks(spec["tasks"])))
-        or tune_shared.guarded("evaluation_failed", lambda: found.update(results=_evaluated(spec, found["tasks"])))
+        or tune_shared.guarded("evaluation_failed", evaluate)
         or tune_shared.guarded("gate", lambda: _check(spec["gates"], found["results"]))
     )
 
 
-def _evaluated(spec: dict[str, Any], tasks: list[Any]) -> dict[str, Any]:
+def _evaluated(spec: dict[str, Any], tasks: list[Any], loaded: Loaded) -> dict[str, Any]:
     """The results of the model, and of the start model."""
-    results = {"model": _harness(spec["model"], spec, tasks)}
+    with loaded(spec["model"], spec) as model:
+        results = {"model": _harness(model, spec, tasks)}
     if spec["baseline"]:
-        results["base"] = _harness(spec["baseline"], spec, tune_tasks.tasks(spec["tasks"]))
+        with loaded(spec["baseline"], spec) as model:
+            results["base"] = _harness(model, spec, tune_tasks.tasks(spec["tasks"]))
     figures = {who: dict(_figures(each["results"])) for who, each in results.items()}
     changes = dict(_changes(results, figures)) if "base" in results else {}
     _write(results, figures, changes)
     return {"figures": figures, "changes": changes}
 
 
-def _harness(model: dict[str, str], spec: dict[str, Any], tasks: list[Any]) -> dict[str, Any]:
+def _harness(model: Any, spec: dict[str, Any], tasks: list[Any]) -> dict[str, Any]:
     """What the harness itself says: `lm_eval.simple_evaluate` with these settings and nothing else."""
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
     seeds = dict.fromkeys(("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed"), spec["seed"])
     return simple_evaluate(
-        model=_model(model, spec),
+        model=model,
         tasks=[dict(each) if isinstance(each, dict) else each for each in tasks],
-        # the index of the harness's own tasks takes longer than a small evaluation
-        task_manager=TaskManager(include_defaults=any(isinstance(each, str) for each in tasks)),
+        task_manager=tune_tasks.manager(everything=any(isinstance(each, str) for each in tasks)),
         num_fewshot=spec["shots"] or None,
         limit=spec["limit"],
         apply_chat_template=spec["chat"],
@@ -70,14 +82,23 @@ def _harness(model: dict[str, str], spec: dict[str, Any], tasks: list[Any]) -> d
     )
 
 
-def _model(model: dict[str, str], spec: dict[str, Any]) -> Any:
-    """The harness's own `hf` model, but that a whole text begins once. The harness puts BOS before it and has the tokenizer add another
-    (lm-eval 0.4.13, models/huggingface.py, `loglikelihood_rolling`; https://github.com/EleutherAI/lm-evaluation-harness/issues/3333):
-    the second is a token that the figure counts, and the text follows what no model was trained on.
-    """
+@contextmanager
+def _loaded(model: dict[str, str], spec: dict[str, Any]) -> Iterator[Any]:
+    """The harness's own `hf` model."""
     from lm_eval.models.huggingface import HFLM
 
-    class Model(HFLM):
+    adapter = {"peft": model["adapter"]} if model.get("adapter") else {}
+    yield once(HFLM)(pretrained=model["folder"], dtype=spec["dtype"], batch_size=spec["batch"], device=_device(), **adapter)
+
+
+def once(own: Any) -> Any:
+    """A model of the harness's, `hf` or `vllm`, but that a whole text begins once. The harness puts BOS before it and has the tokenizer add
+    another (lm-eval 0.4.13, models/huggingface.py and vllm_causallms.py, `loglikelihood_rolling`;
+    https://github.com/EleutherAI/lm-evaluation-harness/issues/3333): the second is a token that the figure counts, and the text follows
+    what no model was trained on.
+    """
+
+    class Model(own):
         def loglikelihood_rolling(self, *args: Any, **kwargs: Any) -> list[float]:
             """Log-likelihoods of whole texts."""
             kept, self.add_bos_token = self.add_bos_token, False
@@ -86,8 +107,7 @@ def _model(model: dict[str, str], spec: dict[str, Any]) -> Any:
             finally:
                 self.add_bos_token = kept
 
-    adapter = {"peft": model["adapter"]} if model.get("adapter") else {}
-    return Model(pretrained=model["folder"], dtype=spec["dtype"], batch_size=spec["batch"], device=_device(), **adapter)
+    return Model
 
 
 def _device() -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import tune_server_vllm
+import tune_vllm
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_what_vllm_cannot_run_is_refused(spec, tmp_path):
 
 def test_four_bits_without_a_kernel_are_refused(spec, tmp_path, monkeypatch):
     """On a CPU that has no AVX-512 weights in 4 bits are refused before the engine starts; 8 bits are not, nor is anything on CUDA."""
-    monkeypatch.setattr(tune_server_vllm, "KERNELS", "no-such-flag")
+    monkeypatch.setattr(tune_vllm, "KERNELS", "no-such-flag")
     config = {"hidden_size": 128, "num_attention_heads": 4, "dtype": "float32"}
     place = tmp_path / "base" / "config.json"
     place.write_text(json.dumps({**config, "quantization_config": {"format": "pack-quantized"}}))

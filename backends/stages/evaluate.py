@@ -10,6 +10,7 @@ from backends.plan import Input, Plan
 from backends.recipe.flat import Value
 from backends.recipe.gates import Gate, gate
 from backends.recipe.paths import absolute, is_file
+from backends.stages.compression import check_engine
 from backends.stages.stage import ADAPTER, BASE, Stage, StageContext, Unplannable, stage_plan
 
 RESULTS = "out/results.json"
@@ -26,6 +27,7 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         raise Unplannable("model", "should be merged: no adapter was trained, or its start model is not known")
     script, environment = ENGINES[settings["engine"]]
     vllm = settings["engine"] == "vllm"
+    check_engine(settings["engine"], context, "engine: hf")
     if vllm and settings["model"] == "adapter" and context.whole:
         why = f"should be merged: vLLM takes adapters of low rank alone, and {' and '.join(context.whole)} learned whole beside this one"
         raise Unplannable("model", why, "or set engine: hf")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from backends.plan import Input, Plan
 from backends.recipe.flat import Value
+from backends.stages.compression import check_plain
 from backends.stages.stage import ADAPTER, BASE, Stage, StageContext, Unplannable, stage_plan
 
 COMPRESSED, CALIBRATED = ("fp8-dynamic", "fp8", "w8a8", "w4a16", "w4a16-gptq"), ("fp8", "w4a16-gptq")
@@ -16,6 +17,7 @@ DATA = "inputs/data"
 def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
     """The plan of an export."""
     formats = settings["formats"]
+    check_plain("export", context)
     if twice := sorted({each for each in formats if formats.count(each) > 1}):
         raise Unplannable("formats", f"{twice[0]} is there twice")
     if {"adapter", "gguf-adapter"} & {*formats} and not (context.adapter and context.base):

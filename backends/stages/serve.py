@@ -8,6 +8,7 @@ from typing import NamedTuple
 from backends.plan import Plan
 from backends.recipe.flat import Value
 from backends.records import replace
+from backends.stages.compression import check_engine
 from backends.stages.stage import ADAPTER, BASE, Stage, StageContext, Unplannable, stage_plan
 
 LOOPBACK, EVERYWHERE = "127.0.0.1", "0.0.0.0"  # noqa: S104  # only where the recipe says `expose`
@@ -44,6 +45,7 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
     if settings["expose"] and not settings["key_name"]:
         raise Unplannable("expose", "would let anybody on the network use the model", "name a secret under key_name")
     name, engine = _engine(settings["engine"], context)
+    check_engine(name, context, "engine: transformers")
     if settings["gguf"] != "auto" and name != "llama.cpp":
         raise Unplannable("gguf", f"is llama.cpp's, and the engine is {name}", "set engine: llama.cpp, or leave gguf out")
     if name == "llama.cpp" and settings["dtype"] != "auto":

@@ -103,6 +103,8 @@ class StageContext:
     """Folder (absolute) to which paths in the settings are relative."""
     hub: HubModel | None = None
     """Fetched first, in place of a folder under `model`."""
+    compressed: str = ""
+    """How the weights in the folder are compressed, as `compression.compression` calls it; empty: they are not, or it is not known."""
     token: bool = False
     """The secret HF_TOKEN goes along wherever the hub is asked for something."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from backends.recipe.paths import HUB
 from backends.recipe.problems import RULES
 from backends.recipe.section import Section
 from backends.recipe.sections.after import After
+from backends.stages.compression import compression
 from backends.stages.registry import STAGES, context_of, with_scores
 from backends.stages.stage import MODEL, TOKEN, HubModel, StageContext, Unplannable, bound
 from orchestrator.client.errors import ActionFailed, InvalidRequest, NotFound, did_you_mean
@@ -156,7 +158,18 @@ def _folder(folder: Path) -> StageContext:
     whole = folder.resolve()
     if not (whole / "config.json").is_file():
         raise NotFound(str(folder), "should be a folder with a model in Hugging Face layout: there is no config.json")
-    return StageContext(name=_name(whole.name), model=Input(MODEL, str(whole)), token=_has_token())
+    return StageContext(
+        name=_name(whole.name), model=Input(MODEL, str(whole)), compressed=_compressed(whole / "config.json"), token=_has_token()
+    )
+
+
+def _compressed(file: Path) -> str:
+    """How a model's weights are compressed, by its config.json; what is wrong with that file is the engine's to say."""
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except ValueError:
+        return ""
+    return compression(config) if isinstance(config, dict) else ""
 
 
 def _hub(model: str) -> StageContext:

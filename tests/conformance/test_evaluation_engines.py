@@ -1,14 +1,17 @@
-"""An evaluation by vLLM and one by transformers are the same."""
+"""An evaluation by vLLM and one by transformers are the same, and compressed folders are evaluated and served by what can load them."""
 
 import json
 import os
 import subprocess
+import urllib.request
 
 import pytest
 
+from backends.bundle import with_imports
 from backends.plan import Input
 from backends.stages.registry import STAGES
 from backends.stages.stage import ADAPTER, BASE, MODEL, StageContext
+from orchestrator.client.chat import endpoint
 from orchestrator.client.stages import checked
 
 pytestmark = [pytest.mark.trainer, pytest.mark.timeout(1800)]
@@ -23,6 +26,24 @@ ROWS = {
 """Log-likelihoods of choices, greedy replies, and whole texts."""
 HALF = "\ufffd"
 SETTINGS = {"shots": 2, "limit": 5, "batch": 3, "seed": 7}
+COMPRESS = """
+import sys, tune_compress
+from transformers import AutoModelForCausalLM, AutoTokenizer
+for form in sys.argv[1:]:
+    tune_compress.write(AutoModelForCausalLM.from_pretrained("model", dtype="auto"), form, form, None)
+    AutoTokenizer.from_pretrained("model").save_pretrained(form)
+"""
+PLAIN = """
+import json, sys, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model, tokenizer = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="auto"), AutoTokenizer.from_pretrained(sys.argv[1])
+start, ids = (tokenizer(text)["input_ids"] for text in (sys.argv[2], sys.argv[2] + sys.argv[3]))
+assert ids[:len(start)] == start
+with torch.inference_mode():
+    said = torch.log_softmax(model(torch.tensor([ids])).logits[0].float(), -1)
+print(json.dumps([said[place, id].item() for place, id in enumerate(ids[1:])][len(start) - 1:]))
+"""
+"""The log-probability of each token of a text that follows another."""
 
 
 @pytest.fixture
@@ -103,3 +124,58 @@ def test_vllm_evaluates_as_transformers_does(evaluated, model):
 def likelihoods(row):
     """(log-likelihood, ...) of each text that was asked about a row."""
     return [each if isinstance(each, list) else [each] for each in row["filtered_resps"]]
+
+
+@pytest.fixture
+def compressed(adapted, stage_environment, stage_python, tune, call):
+    """Compresses the small model into a folder of its form's name; gives what transformers itself says of a text that follows another."""
+    (tune.cwd / "model").symlink_to(adapted / "model")
+    (tune.cwd / "choice.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS["choice"]))
+    for file in with_imports(("tune_compress.py",)):
+        (tune.cwd / file.path).write_text(file.text)
+
+    def make(form):
+        call([stage_environment("compressed"), "-c", COMPRESS, form], tune.cwd)
+
+        def plain(question, answer):
+            done = call([stage_python, "-c", PLAIN, form, question, answer], tune.cwd)
+            return json.loads(done.stdout.splitlines()[-1])
+
+        return plain
+
+    return make
+
+
+@pytest.mark.thorough(3)
+def test_a_compressed_folder_is_served(compressed, tune):
+    """By its name alone, on a CPU by transformers: what it says of a text is what transformers itself says of it."""
+    plain, words = compressed("w4a16"), ("add 1 and 1\n", " it is 2")
+    try:
+        tune("serve", "./w4a16", "--id", "served", "--follow", timeout=900)
+        with endpoint("served") as where:
+            body = {"model": "w4a16", "prompt": "".join(words), "echo": True, "logprobs": 0, "max_tokens": 0}
+            head = {"Content-Type": "application/json"}
+            asked = urllib.request.Request(f"{where.url}/completions", json.dumps(body).encode(), head)
+            with urllib.request.urlopen(asked, timeout=300) as answer:
+                said = json.load(answer)["choices"][0]["logprobs"]["token_logprobs"]
+        expected = plain(*words)
+        assert said[-len(expected) :] == pytest.approx(expected, abs=1e-5)
+    finally:
+        tune("cancel", "served", code=None)
+
+
+@pytest.mark.parametrize(
+    ("form", "engine", "nats"),
+    [
+        pytest.param("w8a8", "hf", 1e-4, marks=pytest.mark.thorough(3)),
+        pytest.param("fp8-dynamic", "vllm", 1e-3, marks=pytest.mark.thorough(6)),
+    ],
+)
+def test_a_compressed_folder_is_evaluated(compressed, tune, home, form, engine, nats):
+    """By its name alone, by each engine: the log-likelihood of a choice is transformers' own."""
+    plain = compressed(form)
+    tune("evaluate", f"./{form}", "--task", "./choice.jsonl", "--engine", engine, "--id", "done", "--follow", timeout=1200)
+    rows = lines(home / "jobs" / "done" / "1" / "work" / "out" / "samples-model-choice.jsonl")
+    [row] = [row for row in rows if row["doc_id"] == 0]
+    question, answer = row["arguments"][0]
+    assert likelihoods(row)[0][0] == pytest.approx(sum(plain(question, answer)), abs=nats)

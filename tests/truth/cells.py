@@ -66,8 +66,12 @@ ROUNDING = {"grad_norm": 3e-5}
 plain PyTorch's own norms spread by 4.5e-6 (standard deviation; 9e-6 at most in ten runs), with `lora` over the same model by 5.9e-6:
 it is not NF4, whose weights are torchao's to the bit. Against plain PyTorch in float64 the trainer is 1.2e-5 off, and plain PyTorch in
 float32 3.4e-6: two such roundings, 3e-5 is more than four standard deviations of their difference. The same where embeddings learn beside
-an adapter, and the first gradient is 18: TRL and plain PyTorch in float32 are both 4.3e-6 from float64. torchtune's DPO of adapters with
-clipping, micro-batches of 4, was 1e-7 off in its first two steps and 1.05e-5 in the fifth, which was not held against float64.
+an adapter, and the first gradient is 18: TRL and plain PyTorch in float32 are both 4.3e-6 from float64.
+Most of it is one sum. Trainers add up an answer's log-probabilities, 100 and more, before they take the reference's away; plain PyTorch
+takes them away token by token. As long as policy and reference are the same both give 0, in the first two steps here, and after that the
+order counts: over `lora`, micro-batches of 4, plain PyTorch is 2.9e-6 from float64 at the fifth step, and 6.5e-6 once it adds up as torchtune
+does (1.5e-6 to 3.3e-6, and 1.7e-6 to 6.5e-6, in seven runs with weights half a unit in the last place off). torchtune's 1.05e-5 from plain
+PyTorch is two such sums, of opposite signs.
 """
 NF4 = {"torchtune": "torchao", "axolotl": "bitsandbytes", "trl": "bitsandbytes", "unsloth": "bitsandbytes", "maxtext": "qwix"}
 """Trainer -> whose NF4 it has."""

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 CHAT = "vllm.entrypoints.chat_utils"
 """Where the harness looks for the chat template's finder; vLLM 0.32 has it in vllm.renderers.hf, by another name."""
 
+ALONE = 1
+"""Rows at once beside an adapter, whatever the batch: where LoRA is on, vLLM 0.32 computes a prompt's log-probabilities
+(v1/worker/gpu_model_runner.py, `_get_prompt_logprobs_dict`) by a mapping of the tokens that are sampled, so two prompts in a step end it.
+"""
+
 
 @contextmanager
 def loaded(model: dict[str, str], spec: dict[str, Any]) -> Iterator[Any]:
@@ -34,7 +39,7 @@ def loaded(model: dict[str, str], spec: dict[str, Any]) -> Iterator[Any]:
     config = tune_vllm.config_of(model["folder"], cpu=cpu, instead="engine: hf")
     args: dict[str, Any] = {"enforce_eager": True} if cpu else {}  # compiling needs a C++ compiler on the host
     if adapter := model.get("adapter"):
-        args |= {"lora_local_path": adapter, "max_lora_rank": tune_vllm.room([adapter], "model: merged")}
+        args |= {"lora_local_path": adapter, "max_lora_rank": tune_vllm.room([adapter], "model: merged"), "max_num_seqs": ALONE}
     os.environ.update({**tune_vllm.surroundings(cpu=cpu), **os.environ})  # which vLLM reads when it comes in
     made = tune_evaluate.once(spelled_as_before().VLLM)(
         pretrained=model["folder"],

@@ -49,8 +49,9 @@ class SubmittedAttempt:
 class HostsExecutor:
     """Implements `base.Executor`."""
 
-    def __init__(self, context: ExecutorContext) -> None:
-        self.home, self.news = context.home, context.news
+    def __init__(self, context: ExecutorContext, name: str = "hosts") -> None:
+        """`name` is that of the executor for which it works."""
+        self.home, self.news, self.name = context.home, context.news, name
         self.calls = BackgroundCalls(context.news)
         self.owner = owner(context.home)
         """Is told to whoever finds our devices held."""
@@ -162,7 +163,7 @@ class HostsExecutor:
         found = {name: Closed(host.closed, host.reopens_at) for name, host in self.hosts.items() if host.down}
         reasons = {name: each.reason for name, each in found.items()}
         if reasons != self._told_closed:
-            keep_closed(self.home, found)
+            keep_closed(self.home, self.name, found)
             self._told_closed = reasons
         return {name: f"nothing is started there for now: {reason.removeprefix(f'{name}: ')}" for name, reason in reasons.items()}
 

@@ -36,7 +36,7 @@ class RayExecutor:
     def __init__(self, context: ExecutorContext) -> None:
         self.home, self.owner = context.home, owner(context.home)
         self.calls = BackgroundCalls(context.news)
-        self.placed = HostsExecutor(context)
+        self.placed = HostsExecutor(context, "ray")
         self.clusters: dict[RayAddress, Cluster] = {}
         self._requests: dict[Key, AttemptRequest] = {}
         """What was submitted here and has no devices yet; who was submitted by a process before us is submitted again."""

@@ -40,7 +40,7 @@ class TpuExecutor:
     def __init__(self, context: ExecutorContext) -> None:
         self.home = context.home
         self.calls = BackgroundCalls(context.news)
-        self.placed = HostsExecutor(context)
+        self.placed = HostsExecutor(context, "tpu")
         self.pools: dict[str, Pool] = {}
         self._requests: dict[Key, AttemptRequest] = {}
         """What was submitted here and has no slice yet; who was submitted by a process before us is submitted again."""

@@ -12,8 +12,8 @@ import os
 from hashlib import sha256
 from itertools import chain
 
-from orchestrator.agent.attempts import located, matching
-from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_json, read_part, relative
+from orchestrator.agent.attempts import FOLDER_GONE, located, matching, status
+from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_json, read_part, relative, write_json
 from orchestrator.agent.identity import is_strange, owner_words
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
+HOLDER = "/holder.json"  # of an attempt: which controller has taken it over, and the number of that
 BLOCK = 1024 * 1024  # bytes read at once from a file that is summed
 
 
@@ -174,13 +175,27 @@ def attempt(home: str, request: Mapping[str, Any]) -> str:
     return folder
 
 
-def whose(home: str, request: Mapping[str, Any]) -> str:
-    """The folder of an attempt for this machine; PermissionError where it is another controller's than `request["owner"]`."""
-    folder = located(attempt(home, request))
+def whose(home: str, request: Mapping[str, Any], orders: bool = False) -> str:
+    """The folder of an attempt for this machine; PermissionError where it is another controller's than `request["owner"]`.
+
+    Whose attempt it is may read it, and so may who has taken it over, by a `fence` higher than any before; who did that last alone gives
+    `orders`: a controller that was stopped meanwhile, and does not know yet, ends nothing.
+    """
+    folder, asking = located(attempt(home, request)), request.get("owner", "")
     owner = (read_json(folder + "/meta.json") or {}).get("owner", "")
-    if is_strange(owner, request.get("owner", "")):
-        raise PermissionError("%s/%s belongs to %s" % (request["job"], request["attempt"], owner_words(owner)))
+    holder = read_json(folder + HOLDER) or {"owner": owner, "number": 0}
+    if owner and request.get("fence", 0) > holder["number"]:
+        holder = {"owner": asking, "number": request["fence"]}
+        ignore_errors(write_json, folder + HOLDER, holder)  # a full disk: the next look does it
+    if is_strange(holder["owner"], asking) and (orders or is_strange(owner, asking)):
+        raise PermissionError("%s/%s belongs to %s" % (request["job"], request["attempt"], owner_words(holder["owner"])))
     return folder
+
+
+def has(home: str, request: Json) -> Json:
+    """Is there an attempt, whosever it is, and does this machine know what became of it?"""
+    seen = status(located(attempt(home, request)))
+    return {"there": seen["phase"] != "unknown" and seen.get("why") != FOLDER_GONE}
 
 
 def listing(home: str, request: Json) -> Json:

@@ -249,7 +249,7 @@ def observe(home: str, watch: Json) -> Json:
 
 def stop(home: str, request: Json) -> Json:
     """See `transports.base.Transport.stop`."""
-    attempts.stop(blobs.whose(home, request), request["grace"])
+    attempts.stop(blobs.whose(home, request, orders=True), request["grace"])
     return {}
 
 
@@ -259,6 +259,7 @@ QUESTIONS: Mapping[str, Callable[[str, Json], Json]] = {
     "slurm": slurm.answer,
     "usage": lambda home, request: storage.usage(home),
     "discard": storage.discard,
+    "has": blobs.has,
     "have": blobs.have,
     "listing": blobs.listing,
     "leases": lambda home, request: {"leases": leases.leases(home)},
@@ -266,7 +267,7 @@ QUESTIONS: Mapping[str, Callable[[str, Json], Json]] = {
     "start": start,
     "poll": poll,
     "stop": stop,
-    "reap": lambda home, request: {"reaped": attempts.reap(blobs.whose(home, request))},
+    "reap": lambda home, request: {"reaped": attempts.reap(blobs.whose(home, request, orders=True))},
 }
 
 

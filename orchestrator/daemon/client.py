@@ -18,7 +18,7 @@ from orchestrator.home import Home
 if TYPE_CHECKING:
     from orchestrator.daemon.messages import Secrets
 
-RELEASE = 8
+RELEASE = 9
 """Of the controller. Raise it when one that was started before an upgrade can no longer do the work, because files that it still
 has to load have moved or the store has new rules: it is replaced then. A controller that names no release is of the first."""
 BOOT = (

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -14,6 +16,8 @@ from orchestrator.home import Home
 from orchestrator.jobs.abandoned import owed
 from orchestrator.jobs.controller import Controller
 from orchestrator.store import Store, open_store
+from orchestrator.store.controllers import LEASE
+from orchestrator.targets.inventory import holder
 
 PACE = 0.5
 """Seconds between looks at running jobs for news of their metrics; starts and ends are announced by the runner at once."""
@@ -36,16 +40,22 @@ PATIENCE = 5.0
 def catch_up(home: Home, store: Store) -> None:
     """Take one look where there is no controller, so that what is shown is true; starts nothing."""
     with only_one(home) as mine:
-        if mine:
+        if mine and hold(home, store):
             claim(home, store)
             controller = Controller(home, store)
             controller.look(start=False, patience=3.0)
             controller.close()
+            store.controllers.let_go()
+
+
+def hold(home: Home, store: Store) -> bool:
+    """Take up the lease of this state folder in a store that others have, too; False where a controller on another machine has it."""
+    return store.controllers.hold(holder(home), float(os.environ.get("TUNE_LEASE") or LEASE))
 
 
 def claim(home: Home, store: Store) -> None:
     """Take jobs of an older release in a store that others have, too: those of which this state folder has a trace."""
-    store.claim(lambda id: (home.jobs / id).exists() or (home.path / "logs" / id).exists())
+    store.controllers.claim(lambda id: (home.jobs / id).exists() or (home.path / "logs" / id).exists())
 
 
 def serve(home: Home) -> None:
@@ -58,14 +68,24 @@ def serve(home: Home) -> None:
                 return
             mark(home)
             end_turn(home)
+            if not hold(home, store):
+                sys.stderr.write(f"{home.path}: a controller on another machine works here; its jobs are left to it\n")
+                return
             claim(home, store)
             controller = Controller(home, store, secrets, lambda: nudge(home), owed(store))
             try:
                 _loop(controller, Notifier(home, store))
+            except Fenced:
+                sys.stderr.write(f"{home.path}: another controller took its jobs up meanwhile\n")
+                return
             finally:
                 controller.close()
         with open_store(home.store, home.owner) as store:  # a job that came after our last look and saw us alive
             again = store.has_active()
+
+
+class Fenced(Exception):
+    """Another controller of this state folder has taken up its lease, with a higher number: nothing is ours to do any more."""
 
 
 def _loop(controller: Controller, notifier: Notifier) -> None:
@@ -121,9 +141,13 @@ class Allowance:
 def _look_safely(controller: Controller) -> int:
     """One pass. What goes wrong with it is written down and tried again: a full disk or a locked database passes."""
     try:
+        if not controller.store.controllers.keep():
+            raise Fenced
         left = controller.look()
         beat(controller.home)
         return left
+    except Fenced:
+        raise
     except Exception:  # the loop must live on; the log has the trace
         traceback.print_exc()
         controller.cases.clear()

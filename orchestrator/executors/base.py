@@ -247,6 +247,15 @@ class Holds(Protocol):
         ...
 
 
+@runtime_checkable
+class Finds(Protocol):
+    """An executor whose attempts other controllers can follow: all that is needed lies on machines that these reach, too."""
+
+    def has(self, handle: Handle) -> bool:
+        """Did all nodes of an attempt answer that they have it? It returns at once: what is not known yet is asked, and said by a later call."""
+        ...
+
+
 @dataclass(frozen=True)
 class ExecutorContext:
     """What an executor is given."""

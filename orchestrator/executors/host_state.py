@@ -76,6 +76,13 @@ class HostState:
         if not self.refusals:
             self.closed = ""
 
+    def heard(self, answer: object) -> None:
+        """It was asked something else than to look, and answered, or did not."""
+        if isinstance(answer, TransportError):
+            self.silence(str(answer))
+        else:
+            self.answered()
+
     def began(self) -> None:
         """A start went well there."""
         self.busy = self.silent = self.refusals = 0

@@ -5,7 +5,6 @@ Every call that waits for another host is made in the background; this machine i
 
 from __future__ import annotations
 
-import json
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,8 +16,9 @@ from orchestrator.background import BackgroundCalls
 from orchestrator.executors.admission import admit
 from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, ExecutorType, Handle, Status, Watched
 from orchestrator.executors.host_identity import believed
+from orchestrator.executors.host_search import HostSearch
 from orchestrator.executors.host_state import HostState
-from orchestrator.executors.launch import PLACEMENT, Launch, NotStaged
+from orchestrator.executors.launch import Launch, NotStaged
 from orchestrator.monitoring.poll import Observed, observe
 from orchestrator.staging.request import GRACE
 from orchestrator.targets.closed import Closed, keep_closed
@@ -26,7 +26,7 @@ from orchestrator.targets.connect import connect
 from orchestrator.targets.drained import drained_words
 from orchestrator.targets.inventory import owner
 from orchestrator.targets.model import Candidate
-from orchestrator.targets.node import Node, Placement
+from orchestrator.targets.node import Node
 from orchestrator.transports.base import AttemptStatus, Busy, HostRefused, TransportError, Watch
 
 Key = tuple[str, int]
@@ -53,6 +53,7 @@ class HostsExecutor:
         """`name` is that of the executor for which it works."""
         self.home, self.news, self.name = context.home, context.news, name
         self.calls = BackgroundCalls(context.news)
+        self.search = HostSearch(self.calls, self._host)
         self.owner = owner(context.home)
         """Is told to whoever finds our devices held."""
         self.hosts: dict[str, HostState] = {}
@@ -112,6 +113,8 @@ class HostsExecutor:
                         heard[job, attempt] = None
                 case ("leases", str(node)):
                     self.hosts[node].leased(answer)
+                case ("has", str(node), str(job), int(attempt)):
+                    self.search.heard(self.hosts[node], (job, attempt), answer)
                 case _:  # an order: what it did shows when the host is looked at
                     pass
         over = {(status.job, status.attempt) for status in told if status.phase in ("withdrawn", "refused")}
@@ -133,22 +136,12 @@ class HostsExecutor:
                     self._order(node, "stop", handle.job, handle.attempt, GRACE)
 
     def find(self, job: str, attempt: int, candidates: Sequence[Candidate]) -> Handle | None:
-        """See `base.Executor.find`. Each node of the candidates is asked for the attempt's folder, which tells of all of them."""
-        nodes = {node.name: node for each in candidates for node in each.usable}
-        trouble: TransportError | None = None
-        for node in nodes.values():
-            try:
-                text = self._host(node).transport.read(job, attempt, f"work/{PLACEMENT}", 0, 1 << 20)
-            except TransportError as error:
-                trouble = error
-                continue
-            if text:
-                placement = Placement.from_dict(json.loads(text))
-                found = next(each for each in candidates if each.name == placement.target)
-                return Handle(job, attempt, placement, tuple(nodes[name] for name in placement.devices), found.kind, found)
-        if trouble:
-            raise trouble
-        return None
+        """See `base.Executor.find`."""
+        return self.search.find(job, attempt, candidates)
+
+    def has(self, handle: Handle) -> bool:
+        """See `base.Finds.has`."""
+        return self.search.has(handle)
 
     def close(self) -> None:
         """See `base.Executor.close`. What is being brought ends with the piece that is under way; the next controller goes on there."""

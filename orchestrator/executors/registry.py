@@ -13,6 +13,7 @@ from orchestrator.executors.base import (
     Executor,
     ExecutorContext,
     ExecutorType,
+    Finds,
     Handle,
     Holds,
     Status,
@@ -158,6 +159,14 @@ class Executors:
     def cancel(self, handle: Handle) -> None:
         """See `base.Executor.cancel`."""
         self.of(handle.kind).cancel(handle)
+
+    def has(self, handle: Handle) -> bool:
+        """See `base.Finds.has`; False where its executor cannot tell."""
+        try:
+            executor = self.of(handle.kind)
+        except Unavailable:
+            return False
+        return isinstance(executor, Finds) and executor.has(handle)
 
     def holds(self) -> str:
         """See `base.Holds.holds`: of all of them; empty when none holds anything."""

@@ -5,11 +5,13 @@ What is owed is kept with the attempt in the store, so that whichever controller
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from orchestrator.executors.base import Handle, Watched
+from orchestrator.executors.base import Handle, Status, Watched
+from orchestrator.executors.registry import Executors
 from orchestrator.jobs.lifecycle import ABANDONED
 from orchestrator.store import Store
 from orchestrator.store.attempts import AttemptRecord
@@ -49,6 +51,15 @@ def due(seen: AttemptStatus) -> Literal["cancel", "wait", ""]:
     if seen.phase == "stopping":
         return "wait"
     return "cancel" if seen.phase in ("running", "kept") or seen.orphans else ""
+
+
+def see_to(store: Store, executors: Executors, known: Abandoned, status: Status) -> list[Abandoned]:
+    """See to it that what was given up ends, now that its hosts speak of it; what is still owed."""
+    said = [(node.name, each.seen) for node, each in zip(known.handle.nodes, status.ranks, strict=False) if each]
+    if any(due(seen) == "cancel" for _, seen in said):
+        executors.cancel(known.handle)
+    remaining = settle(store, known, [(name, seen) for name, seen in said if not due(seen)], time.time())
+    return [remaining] if remaining else []
 
 
 def settle(store: Store, each: Abandoned, over: Iterable[tuple[str, AttemptStatus]], now: float) -> Abandoned | None:

@@ -74,6 +74,8 @@ class ActiveAttempt:
     """Since when its devices are idle."""
     mirrors: dict[int, Mirror] = field(default_factory=dict)
     """Rank -> its log, of hosts that are not this machine."""
+    fence: int = 0
+    """See `Active.fence`."""
     _handle: Handle | None = None
     """Of the placement that it had last."""
 
@@ -100,7 +102,7 @@ class ActiveAttempt:
         job, backend, record = active.job, reader(active.job.backend), AttemptRecord.from_dict(active.positions)
         plan = attempt_plan(request.plan, record, backend, job.steps)
         rules = Rules.of(request.plan.retry)
-        return cls(plan, request, backend, record, job.attempt, rules, low_use=LowUse(rules.idle_minutes))
+        return cls(plan, request, backend, record, job.attempt, rules, low_use=LowUse(rules.idle_minutes), fence=active.fence)
 
     def steps(self, job: Job) -> int | None:
         """Optimizer steps that the whole run has, where that is known."""
@@ -275,8 +277,9 @@ def _watch(job: Job, case: ActiveAttempt, rank: int, *, use: bool) -> Watch:
     """What to look at: metrics and promised files are the first host's affair, the log only where it must be brought here."""
     log = case.mirrors[rank].size if rank in case.mirrors else None
     if rank:
-        return Watch(job.id, job.attempt, log=log, failed=FAILED, tail=TAIL, use=use)
+        return Watch(job.id, job.attempt, log=log, failed=FAILED, tail=TAIL, use=use, fence=case.fence)
     training = (*(() if case.manifest else (MANIFEST,)), *(() if case.compared else (RESOLVED,)), SUMMARY)
     whole = (SUMMARY,) if case.plan.backend in STAGES else training
     promised, patterns = case.plan.promise.files, case.plan.watch
-    return Watch(job.id, job.attempt, promised, case.record.cursor.offsets(), patterns, log, whole, FAILED, TAIL, use)
+    files = case.record.cursor.offsets()
+    return Watch(job.id, job.attempt, promised, files, patterns, log, whole, FAILED, TAIL, use, case.fence)

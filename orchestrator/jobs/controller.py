@@ -17,7 +17,7 @@ from backends.metrics import Point
 from orchestrator.executors.base import ExecutorContext, Status, Watched
 from orchestrator.executors.registry import Executors, keeps_limits
 from orchestrator.home import Home
-from orchestrator.jobs.abandoned import Abandoned, abandoned, due, settle
+from orchestrator.jobs.abandoned import Abandoned, abandoned, see_to
 from orchestrator.jobs.attempt import ActiveAttempt, facts, news_of, notes_text, served, watched
 from orchestrator.jobs.attempt_history import anew, beginning, outcome, tried
 from orchestrator.jobs.following import begin_next
@@ -27,6 +27,7 @@ from orchestrator.jobs.queue import Queue
 from orchestrator.jobs.retry import Again, again, elsewhere
 from orchestrator.jobs.secret_values import NoValue, secret_values
 from orchestrator.jobs.start_failures import StartFailures
+from orchestrator.jobs.taken_over import ITS_OWN, TakenOver
 from orchestrator.jobs.unwell import note_silence, note_stuck
 from orchestrator.monitoring.drift import drifted
 from orchestrator.monitoring.metrics import points, row_counts, summed, thin
@@ -57,16 +58,18 @@ class Controller:
         """The executors are opened when the first attempt needs them."""
         self.executors = Executors(ExecutorContext(self.home, self.nudge))
         self.queue = Queue(self.store, keeps_limits)
+        self.taken_over = TakenOver(self.store, lambda: Executors(ExecutorContext(self.home, self.nudge)))
 
     def close(self) -> None:
         """Let go of the hosts; their jobs go on."""
         self.executors.close()
+        self.taken_over.close()
 
     def case(self, active: Active) -> ActiveAttempt:
         """What is needed of a job, read once for each attempt."""
         job = active.job
         known = self.cases.get(job.id)
-        if known is None or known.attempt != job.attempt:
+        if known is None or (known.attempt, known.fence) != (job.attempt, active.fence):
             known = self.cases[job.id] = ActiveAttempt.of(active, self.queue.request(job.id))
         return known
 
@@ -87,25 +90,31 @@ class Controller:
         present = {each.job.id for each in working}
         self.cases = {id: case for id, case in self.cases.items() if id in present}
         at_work = self._watched(working)
-        if self._heed(self.executors.poll(at_work + self._given_up(), patience), working):
+        if self._heed(self._poll(at_work, patience), working):
             at_work = self._watched(working := self.store.working())
         lanes = self.queue.lanes()
-        if start and lanes and (begun := self._admit(working, at_work + self._given_up(), lanes)):
+        if start and lanes and (begun := self._admit(working, self._own(at_work), lanes)):
             at_work += self._watched(begun)  # always all of them: what is not watched is forgotten
-            self._heed(self.executors.poll(at_work + self._given_up(), patience), (*working, *begun))
+            self._heed(self._poll(at_work, patience), (*working, *begun))
+        if start:
+            self.taken_over.look()
         return len(working) + len(lanes) + bool(self.executors.holds())
 
-    def _watched(self, working: Iterable[Active]) -> list[Watched]:
+    def _watched(self, working: Iterable[Active]) -> list[tuple[Active, Watched]]:
         """Attempts of these jobs that were submitted."""
         out = []
         for each in working:
             if each.job.state in ALIVE and (handle := (case := self.case(each)).handle(each.job.id)):
-                out.append(watched(each.job, case, handle, self.home))
+                out.append((each, watched(each.job, case, handle, self.home)))
         return out
 
-    def _given_up(self) -> list[Watched]:
-        """Attempts that were given up, and may still be there."""
-        return [each.watched for each in self.left.values()]
+    def _own(self, at_work: Iterable[tuple[Active, Watched]]) -> list[Watched]:
+        """Those of our own jobs, and those that were given up and may still be there."""
+        return [watch for each, watch in at_work if not each.guest] + [each.watched for each in self.left.values()]
+
+    def _poll(self, at_work: Sequence[tuple[Active, Watched]], patience: float) -> list[Status]:
+        """What is heard of attempts, and of those of other controllers that we follow."""
+        return self.executors.poll(self._own(at_work), patience) + self.taken_over.poll(at_work, patience)
 
     # What is heard
 
@@ -115,7 +124,8 @@ class Controller:
         heard: dict[str, Status | None] = {id: None for id, each in present.items() if each.job.want and id in self.cases}
         for status in statuses:
             if known := self.left.get((status.job, status.attempt)):
-                self._left(known, status)
+                remaining = see_to(self.store, self.executors, self.left.pop(known.handle.key), status)
+                self.left |= {each.handle.key: each for each in remaining}
             elif (case := self.cases.get(status.job)) and status.job in present and case.attempt == status.attempt:
                 heard[status.job] = status
         for id, news in heard.items():
@@ -141,7 +151,7 @@ class Controller:
                 self._read(each, case, status)
             if case.status is None:  # it is on its way, or nothing was heard of it yet
                 if job.want and job.state in ALIVE and (handle := case.handle(job.id)):
-                    self.executors.cancel(handle)
+                    self.taken_over.of(each, self.executors).cancel(handle)
             elif job.want == "abandon" or (status and (status.observed or status.phase == "pending")):
                 self._follow(each, case, case.status)
             if case.unkept:
@@ -169,17 +179,6 @@ class Controller:
         self.store.record(each.job.id, each.job.attempt, found, time.time(), case.record.as_dict())
         case.unkept = False
 
-    def _left(self, known: Abandoned, status: Status) -> None:
-        """See to it that what was given up ends, now that its hosts speak of it."""
-        said = [(node.name, each.seen) for node, each in zip(known.handle.nodes, status.ranks, strict=False) if each]
-        if any(due(seen) == "cancel" for _, seen in said):
-            self.executors.cancel(known.handle)
-        over = [(name, seen) for name, seen in said if not due(seen)]
-        if remaining := settle(self.store, known, over, time.time()):
-            self.left[known.handle.key] = remaining
-        else:
-            del self.left[known.handle.key]
-
     def _follow(self, each: Active, case: ActiveAttempt, status: Status) -> None:
         """Decide, by what all hosts of a job said last."""
         job, speaker = each.job, status.observed
@@ -200,9 +199,9 @@ class Controller:
                 detail = f"{case.nodes()[status.speaker]}: {action.detail}" if several else action.detail
                 self._end(each, case, replace(action, detail=detail), status, steps, news)
             elif action.what == "submit":
-                self._submit([each])
+                self._submit([] if each.guest else [each])
             elif handle := case.handle(job.id):
-                self.executors.cancel(handle)
+                self.taken_over.of(each, self.executors).cancel(handle)
 
     def _record(self, each: Active, case: ActiveAttempt, observed: Observed) -> None:
         """New bytes into points."""
@@ -251,7 +250,8 @@ class Controller:
             if isinstance(choice, Again):
                 self._keep(each, case)
                 last, positions = (new.state, new.reason, new.detail), beginning(choice, now).as_dict()
-                self.store.new_attempt(job.id, [job.state], now, ended=last, why=choice.why, positions=positions)
+                why = f"{choice.why}; {ITS_OWN}" if each.guest else choice.why
+                self.store.new_attempt(job.id, [job.state], now, ended=last, why=why, positions=positions)
                 return
         self._become(each, new, seen, case, news)
         if new.reason == ABANDONED and (left := abandoned(self.store, job.id, job.attempt)):

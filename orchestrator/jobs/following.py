@@ -36,7 +36,7 @@ def begin_next(
     for new in following(job, request, placement):
         with suppress(Duplicate):
             secrets.setdefault(new.id, secrets.get(job.id, {}))
-            store.add_job(new, time.time())
+            store.add_job(new, time.time(), job.id)
             return
 
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, TypeVar
 
 from . import notices
-from .migrations import DEPENDENCIES, QUEUE
+from .migrations import CONTROLLERS, DEPENDENCIES, QUEUE
 
 Value = TypeVar("Value")
 CHUNK = 500
@@ -44,7 +44,9 @@ CREATE TABLE jobs (
     loss DOUBLE PRECISION,
     lane TEXT NOT NULL DEFAULT '',
     not_before DOUBLE PRECISION NOT NULL DEFAULT 0,
-    rows TEXT NOT NULL DEFAULT '{{}}'
+    rows TEXT NOT NULL DEFAULT '{{}}',
+    holder TEXT NOT NULL DEFAULT '',
+    fence BIGINT NOT NULL DEFAULT 0
 );
 CREATE INDEX jobs_active ON jobs (key) WHERE ended IS NULL;
 CREATE INDEX jobs_name ON jobs (name);
@@ -83,7 +85,7 @@ CREATE TABLE positions (
     PRIMARY KEY (job, attempt)
 ) {clustered};
 """
-TABLES += ";\n".join((*QUEUE, DEPENDENCIES, *notices.TABLES, ""))
+TABLES += ";\n".join((*QUEUE, DEPENDENCIES, *notices.TABLES, CONTROLLERS, ""))
 # Why these: `requests` apart from `jobs`, so that a list of jobs does not page through megabytes of plans. A point
 # costs two short keys and two numbers, because job, attempt and both names are kept once, in its series.
 
@@ -109,6 +111,10 @@ class Database(Protocol):
 
     def mark(self) -> str:
         """Another one than before where something may have been written by another connection since; the same where nothing was."""
+        ...
+
+    def clock(self) -> float:
+        """Seconds since the epoch, by the same clock for everybody who has the database."""
         ...
 
     def write(self, *, durable: bool) -> AbstractContextManager[None]:

@@ -60,6 +60,14 @@ DEPENDENCIES = """CREATE TABLE dependencies (
 )"""
 """What jobs wait for: see `dependencies.Dependency`. A row goes when it is met, or when its job starts or ends otherwise."""
 
+CONTROLLERS = """CREATE TABLE controllers (
+    owner TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    until DOUBLE PRECISION NOT NULL
+)"""
+"""Leases of controllers: see `controllers`."""
+
 
 def _fill_queue(database: Writer) -> None:
     """Give each job that has not ended its lane, and the time before which it may not start."""
@@ -97,6 +105,15 @@ MIGRATIONS: tuple[Migration, ...] = (
     ),
     Migration(4, "a job may wait for others", (DEPENDENCIES,)),
     Migration(5, "services are told of what happens", notices.TABLES),
+    Migration(
+        6,
+        "a job may be followed by another controller than its own",
+        (
+            "ALTER TABLE jobs ADD COLUMN holder TEXT NOT NULL DEFAULT ''",
+            "ALTER TABLE jobs ADD COLUMN fence BIGINT NOT NULL DEFAULT 0",
+            CONTROLLERS,
+        ),
+    ),
 )
 
 VERSION = MIGRATIONS[-1].version

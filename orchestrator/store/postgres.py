@@ -54,6 +54,10 @@ class Postgres:
         """Which transactions have ended, of the whole server: whatever is committed changes it."""
         return str(self.read("SELECT txid_current_snapshot()")[0][0])
 
+    def clock(self) -> float:
+        """The server's."""
+        return float(self.read("SELECT extract(epoch FROM clock_timestamp())")[0][0])
+
     @contextmanager
     def write(self, *, durable: bool) -> Iterator[None]:
         """Ends with the connection, if that breaks."""

@@ -140,6 +140,22 @@ class Active(NamedTuple):
     positions: dict[str, Any]
     key: int = 0
     """Of two jobs the older has the lower."""
+    owner: str = ""
+    """The state folder where it was submitted; empty where the store is that of one alone."""
+    holder: str = ""
+    """The one that has taken it over; empty where none has."""
+    fence: int = 0
+    """How often it was taken over: the lease of whoever follows it, for its hosts."""
+
+    @property
+    def follower(self) -> str:
+        """The state folder whose controller follows it."""
+        return self.holder or self.owner
+
+    @property
+    def guest(self) -> bool:
+        """It is followed by another than its own controller. What it needs to begin anew lies with its own."""
+        return self.follower != self.owner
 
 
 class Event(NamedTuple):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -55,6 +56,10 @@ class Sqlite:
     def mark(self) -> str:
         """SQLite counts what other connections commit."""
         return str(self.read("PRAGMA data_version")[0][0])
+
+    def clock(self) -> float:
+        """This machine's: the file is on a disk of it."""
+        return time.time()
 
     @contextmanager
     def write(self, *, durable: bool) -> Iterator[None]:

@@ -8,11 +8,13 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from .controllers import Controllers, followed_by, submitted_by
 from .database import Database, chunks, marks, storable, uncollected
 from .dependencies import Dependencies
-from .lanes import claim, owned, owner_of, pinned
+from .lanes import owned, owner_of, pinned
 from .notices import Notices
 from .rows import Active, Changes, Duplicate, Event, Job, JobStart, NewJob, PointRow, Reading, UnknownJob, Want, as_job
+from .series import series_of
 from .thinning import ThinnedCurve, thinned
 
 if TYPE_CHECKING:
@@ -32,16 +34,16 @@ SHOWN = ("loss", "tokens_per_second")
 class Store:
     """One connection to the store. For one thread; open another for another, it is cheap.
 
-    Where several state folders have it in common, each job is followed by the one that it was submitted in: what waits, works or
-    has not ended is then that of `owner` alone, whose id begins its jobs' lanes. All can be found, shown and asked to end by everybody.
+    Where several state folders have it in common, each job is followed by one (`controllers`): what waits, works or has not ended is
+    then that of `owner` alone, whose id begins its jobs' lanes. All can be found, shown and asked to end by everybody.
     """
 
     def __init__(self, database: Database, owner: str = "") -> None:
         self._database, self.owner = database, owner
-        # not by `<` and `>=`, which go by the rules of some language in PostgreSQL
-        self._mine = f" AND substr(jobs.lane, 1, {len(owner) + 1}) = '{owned('', owner)}'" if owner else ""
+        self._mine, self._followed = submitted_by(owner), followed_by(owner)
         self.dependencies = Dependencies(database, self._mine)
         self.notices = Notices(database, owner, self._mine)
+        self.controllers = Controllers(database, owner)
 
     def __enter__(self) -> Self:
         return self
@@ -55,25 +57,26 @@ class Store:
 
     # Requests of the user
 
-    def add_job(self, job: NewJob, now: float) -> bool:
-        """Queue a job. False when it is there already: submitting twice submits once.
+    def add_job(self, job: NewJob, now: float, after: str = "") -> bool:
+        """Queue a job. False when it is there already: submitting twice submits once. It belongs to whom the job `after` belongs.
 
         Raises:
             Duplicate: the id belongs to a job with another digest.
         """
-        return bool(self.add_jobs([job], now))
+        found = self._database.read("SELECT lane FROM jobs WHERE id = ?", (after,)) if after else []
+        return bool(self.add_jobs([job], now, owner_of(found[0][0]) if found else None))
 
-    def add_jobs(self, jobs: Iterable[NewJob], now: float) -> set[str]:
-        """Queue many jobs at once, all or none; ids of those that were not there yet.
+    def add_jobs(self, jobs: Iterable[NewJob], now: float, owner: str | None = None) -> set[str]:
+        """Queue many jobs at once, ours or another's, all or none; ids of those that were not there yet.
 
         Raises:
             Duplicate: an id belongs to a job with another digest.
         """
         with self._database.write(durable=True):
-            return {job.id for job in jobs if self._add(job, now)}
+            return {job.id for job in jobs if self._add(job, now, self.owner if owner is None else owner)}
 
-    def _add(self, job: NewJob, now: float) -> bool:
-        lane = owned(job.lane, self.owner)
+    def _add(self, job: NewJob, now: float, owner: str) -> bool:
+        lane = owned(job.lane, owner)
         new = (job.id, job.name, job.backend, job.target, job.digest, now, job.priority, job.planned_steps, lane)
         waits = job.not_before, job.detail, json.dumps(dict(job.labels))
         added = self._database.execute(
@@ -143,7 +146,7 @@ class Store:
                 state = ended[0]
             self._database.execute(
                 "UPDATE jobs SET state = 'QUEUED', attempt = ?, reason = '', detail = ?, phase_step = '', want = '',"
-                " reachable = 1, step = NULL, started = NULL, ended = NULL, seen_at = NULL, loss = NULL,"
+                " reachable = 1, holder = '', step = NULL, started = NULL, ended = NULL, seen_at = NULL, loss = NULL,"
                 " tokens_per_second = NULL, rows = '{}', not_before = ? WHERE key = ?",
                 (attempt + 1, why, (positions or {}).get("not_before", 0.0), key),
             )
@@ -186,8 +189,8 @@ class Store:
             if positions is not None:
                 self._keep(key, present, positions)
                 values["seen_at"] = now
-            self._set(key, values)
             state = values.get("state", old)
+            self._set(key, values | ({"holder": ""} if state == "QUEUED" else {}))  # what waits is its submitter's
             if event or state != old:
                 self._append(key, Event(id, present, now, old, state, values.get("reason", ""), values.get("detail", "")))
             return True
@@ -257,10 +260,12 @@ class Store:
         with self._database.write(durable=False):
             found = self._lock(id)
             if found is None:
+                if self.job(id):  # another controller follows it
+                    return 0
                 raise UnknownJob(f"no job {id}")
             key, _, present, reached = found
             natives = {name: native for (name, _), (_, native) in latest.items()}
-            series = self._series(key, attempt, natives) if natives else {}
+            series = series_of(self._database, key, attempt, natives) if natives else {}
             news = (
                 self._database.put((series[name], step, value, now) for (name, step), (value, _) in latest.items())
                 if latest
@@ -317,7 +322,7 @@ class Store:
 
     def active(self) -> list[Active]:
         """Jobs that have not ended, with the reading positions of their attempt; by priority, then oldest first."""
-        return self._active(f"WHERE jobs.ended IS NULL{self._mine} ORDER BY jobs.priority DESC, jobs.key")
+        return self._active(f"WHERE jobs.ended IS NULL{self._followed} ORDER BY jobs.priority DESC, jobs.key")
 
     def unended(self, event: int) -> list[Job]:
         """Jobs of everybody that have not ended, and those to which something happened after the event with this key."""
@@ -334,7 +339,7 @@ class Store:
 
     def has_active(self) -> bool:
         """Is there a job that has not ended?"""
-        return bool(self._database.read(f"SELECT 1 FROM jobs WHERE ended IS NULL{self._mine} LIMIT 1"))
+        return bool(self._database.read(f"SELECT 1 FROM jobs WHERE ended IS NULL{self._followed} LIMIT 1"))
 
     def latest(self, number: int) -> tuple[list[Job], dict[str, int]]:
         """The newest jobs and the newest at work, so many of each, newest first; and how many jobs there are in each state."""
@@ -343,13 +348,14 @@ class Store:
         counts = dict(self._database.read("SELECT state, count(*) FROM jobs GROUP BY state"))
         return self._jobs(f"WHERE jobs.key IN ({keys}) ORDER BY jobs.key DESC", (number, number)), counts
 
-    def claim(self, is_ours: Callable[[str], bool]) -> int:
-        """Take jobs that an older release submitted to a store in common, as far as they are ours by their id; how many."""
-        return claim(self._database, self.owner, is_ours) if self.owner else 0
-
     def working(self) -> list[Active]:
         """As `active`, without those that wait and of which the user wants nothing: what has to be looked at."""
-        return self._active(f"WHERE {WORKING}{self._mine} ORDER BY jobs.priority DESC, jobs.key")
+        return self._active(f"WHERE {WORKING}{self._followed} ORDER BY jobs.priority DESC, jobs.key")
+
+    def left_behind(self) -> list[Active]:
+        """As `working`, jobs of controllers whose lease has run out."""
+        others = self.controllers.expired()
+        return [each for of in others for each in self._active(f"WHERE {WORKING}{followed_by(of.owner)} ORDER BY jobs.key")]
 
     def lanes(self) -> list[str]:
         """Lanes in which jobs wait. It takes time by the number of lanes, not of jobs."""
@@ -396,7 +402,7 @@ class Store:
         rows = self._database.read(
             "SELECT jobs.id, events.attempt, positions.text FROM events JOIN jobs ON jobs.key = events.job"
             " JOIN positions ON positions.job = events.job AND positions.attempt = events.attempt"
-            f" WHERE events.reason = ? AND events.reason <> ''{self._mine} ORDER BY events.key",  # the second lets the index be used
+            f" WHERE events.reason = ? AND events.reason <> ''{self._followed} ORDER BY events.key",  # the second lets the index be used
             (reason,),
         )
         return [(id, attempt, json.loads(text)) for id, attempt, text in rows]
@@ -447,21 +453,25 @@ class Store:
 
     def _active(self, rest: str, values: Sequence[Any] = ()) -> list[Active]:
         rows = self._database.read(
-            f"SELECT jobs.key, positions.text, {COLUMNS} FROM jobs LEFT JOIN positions"
+            f"SELECT jobs.key, positions.text, jobs.lane, jobs.holder, jobs.fence, {COLUMNS} FROM jobs LEFT JOIN positions"
             f" ON positions.job = jobs.key AND positions.attempt = jobs.attempt {rest}",
             values,
         )
-        return [Active(as_job(row), json.loads(text) if text else {}, key) for key, text, *row in rows]
+        return [
+            Active(as_job(row), json.loads(text) if text else {}, key, owner_of(lane), holder, fence)
+            for key, text, lane, holder, fence, *row in rows
+        ]
 
     def _jobs(self, rest: str, values: Sequence[Any]) -> list[Job]:
         with uncollected():
             return [as_job(row) for row in self._database.read(f"SELECT {COLUMNS} FROM jobs {rest}", values)]
 
     def _lock(self, id: str) -> tuple[int, str, int, int | None] | None:
-        """Key, state, attempt and step of a job, which no other writer changes until the transaction ends."""
-        sql = "SELECT jobs.key, jobs.state, jobs.attempt, jobs.step FROM jobs WHERE jobs.id = ?" + self._database.lock
-        rows = self._database.read(sql, (id,))
-        return (rows[0][0], rows[0][1], rows[0][2], rows[0][3]) if rows else None
+        """Key, state, attempt and step of a job, which no other writer changes until the transaction ends; None where it is not ours to change."""
+        columns = f"jobs.key, jobs.state, jobs.attempt, jobs.step{self.controllers.columns}"
+        rows = self._database.read(f"SELECT {columns} FROM jobs WHERE jobs.id = ?{self._database.lock}", (id,))
+        found = rows[0] if rows and self.controllers.may_write(*rows[0][4:]) else None
+        return (found[0], found[1], found[2], found[3]) if found else None
 
     def _keep(self, key: int, attempt: int, positions: Mapping[str, Any]) -> None:
         self._database.execute(
@@ -486,15 +496,3 @@ class Store:
             "INSERT INTO events (job, attempt, time, old, state, reason, detail) VALUES (?, ?, ?, ?, ?, ?, ?)",
             (key, *event[1:]),
         )
-
-    def _series(self, key: int, attempt: int, natives: Mapping[str, str]) -> dict[str, int]:
-        """Keys of an attempt's series by name, those of `natives` made where they are missing."""
-        known = self._known(key, attempt)
-        for name in sorted(missing := natives.keys() - known.keys()):
-            self._database.execute(
-                "INSERT INTO series (job, attempt, name, native) VALUES (?, ?, ?, ?)", (key, attempt, name, natives[name])
-            )
-        return self._known(key, attempt) if missing else known
-
-    def _known(self, key: int, attempt: int) -> dict[str, int]:
-        return dict(self._database.read("SELECT name, key FROM series WHERE job = ? AND attempt = ?", (key, attempt)))

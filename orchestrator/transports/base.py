@@ -283,6 +283,8 @@ class Watch:
     """Bytes of the log's end to send then."""
     use: bool = False
     """How much are its devices in use? That takes nvidia-smi's time, a second or so."""
+    fence: int = 0
+    """How often the job was taken over: a higher one than before makes the attempt the asking controller's, there."""
 
 
 @dataclass(frozen=True)
@@ -365,6 +367,10 @@ class Transport(Protocol):
 
     def reap(self, job: str, attempt: int) -> int:
         """Kill what a dead supervisor left behind; how many processes."""
+        ...
+
+    def has(self, job: str, attempt: int) -> bool:
+        """Is there such an attempt, whosever it is, and is it known there what became of it?"""
         ...
 
     def read(self, job: str, attempt: int, path: str, offset: int, limit: int) -> bytes:

@@ -122,6 +122,10 @@ class Local:
         """See `Transport.reap`. Takes up to a second; 0 where a supervisor lives."""
         return attempts.reap(self._folder(job, attempt))
 
+    def has(self, job: str, attempt: int) -> bool:
+        """See `Transport.has`."""
+        return bool(self._way({"op": "has", "job": job, "attempt": attempt}, b"")()[0]["there"])
+
     def read(self, job: str, attempt: int, path: str, offset: int, limit: int) -> bytes:
         """See `Transport.read`. ValueError for any path but `log` and `work/...`."""
         return attempts.read(self._folder(job, attempt), path, offset, limit)

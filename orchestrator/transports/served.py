@@ -131,6 +131,10 @@ class Served(ABC, Generic[C]):
         with codec.checked(self.name):
             return int(answer["reaped"])
 
+    def has(self, job: str, attempt: int) -> bool:
+        """See `Transport.has`."""
+        return self._ask({"op": "has", "job": job, "attempt": attempt})[0].get("there") is True
+
     def read(self, job: str, attempt: int, path: str, offset: int, limit: int) -> bytes:
         """See `Transport.read`."""
         about = {"op": "read", "job": job, "attempt": attempt, "path": path}

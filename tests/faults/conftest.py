@@ -19,6 +19,7 @@ from orchestrator.targets.model import Candidate
 from orchestrator.targets.node import Node
 from tests.hosts.lab import hosts, network  # noqa: F401
 from tests.processes import CONTROLLER, kill_all, pids_of
+from tests.unit.store.conftest import postgres_url, server  # noqa: F401
 
 CLOCKED = "/home/tunelab/clock"
 METRICS = "out/logs/csv/version_0/metrics.csv"
@@ -169,11 +170,25 @@ class Lab:
 
 
 @pytest.fixture
-def lab(home):
+def lab(home, request):
     """A state folder of its own; its controllers are gone afterwards."""
+    if os.environ.get("TUNE_TEST_TEAM"):
+        request.getfixturevalue("neighbour")
     made = Lab(home)
     yield made
     made.kill_controllers()
+
+
+@pytest.fixture
+def neighbour(postgres_url, tmp_path, monkeypatch):  # noqa: F811
+    """With TUNE_TEST_TEAM every test has its store in PostgreSQL, beside another controller that works on a job of its own there."""
+    monkeypatch.setenv("TUNE_STORE", postgres_url)
+    made = Lab(tmp_path / "neighbour")
+    made.submit("neighbours", "sleep 3000", steps=1)
+    made.wait("neighbours", state="RUNNING")
+    yield made
+    made.kill_controllers()
+    kill_all(made.processes("neighbours"))
 
 
 @pytest.fixture

@@ -190,6 +190,7 @@ def test_postgres(older, postgres_url, processes, request):
 
 
 BACK = {
+    6: ("DROP TABLE controllers", "ALTER TABLE jobs DROP COLUMN holder, DROP COLUMN fence"),
     5: ("DROP TABLE notices", "DROP TABLE notice_marks"),
     4: ("DROP TABLE dependencies",),
     3: ("ALTER TABLE jobs DROP COLUMN rows",),

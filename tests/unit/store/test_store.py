@@ -524,11 +524,10 @@ def test_damaged_file(tmp_path):
     """A damaged store is an error that names the file, for reading and for writing."""
     path = tmp_path / "store.db"
     with open_store(path) as store:
-        for n in range(200):
-            store.add_job(new(f"job-{n}"), 1.0)
+        store.add_jobs([new(f"job-{n}") for n in range(400)], 1.0)
     with path.open("r+b") as file:
-        file.seek(4096)
-        file.write(b"\xff" * (path.stat().st_size - 4096))
+        file.seek(behind := 40 * 4096)  # what the tables are called stands before
+        file.write(b"\xff" * (path.stat().st_size - behind))
     with open_store(path) as store:
         with pytest.raises(StoreError, match=r"store\.db: cannot read the store: .*malformed"):
             store.jobs()

@@ -28,7 +28,7 @@ def connect(home: Home, node: Node, news: Callable[[], None] | None = None) -> T
         return Local(home.path)
     from orchestrator.transports.ssh.transport import Ssh  # noqa: PLC0415  # fabric is heavy, and many have no other host
 
-    return Ssh(ssh_address(home, node.ssh), owner(home), news)
+    return Ssh(ssh_address(home, node.ssh), owner(home), news, node.name)
 
 
 def ssh_address(home: Home, ssh: SshAddress) -> SshAddress:

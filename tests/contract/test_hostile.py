@@ -178,5 +178,5 @@ def test_a_program_that_ends_is_quoted(hostile: Hostile, capfd: pytest.CaptureFi
     """What the host printed before it ended is the reason."""
     with pytest.raises(TransportError) as caught:
         hostile("sys.stderr.write('this account is closed\\n'); sys.exit(3)").leases()
-    assert re.search("the connection ended: this account is closed", str(caught.value))
+    assert re.search("it printed: this account is closed", str(caught.value))
     assert capfd.readouterr().err == ""

@@ -36,6 +36,12 @@ NEWS_RATE = 100
 """News a second that are taken; a host that sends more is read more slowly."""
 
 
+LAST = 2000
+"""Bytes of what a host printed last that are looked at."""
+ENDED = "the connection ended"
+"""Said where a host printed nothing before it was gone."""
+
+
 class Stream(Protocol):
     """Bytes both ways, as a socket has them.
 
@@ -169,9 +175,10 @@ class Wire:
     # What arrives
 
     def _listen(self) -> None:
-        buffer = bytearray()
+        buffer, began = bytearray(), False
         try:
             self._skip(buffer)
+            began = True
             while not self.gone:
                 header, body = self._frame(buffer)
                 if "news" in header:
@@ -180,9 +187,16 @@ class Wire:
                 else:
                     self._answered(header, body)
         except (OSError, EOFError):
-            self.close(self._disconnect_reason())
+            self.close(self._end_reason(b"" if began else bytes(buffer)))
         except ValueError as error:
             self.close(str(error))
+
+    def _end_reason(self, shell: bytes) -> str:
+        """Why the other end is gone, and what its login shell printed before our agent began: a notice, or why nobody may log in."""
+        reason, words = self._disconnect_reason(), plain(shell)
+        if not words:
+            return reason
+        return f"its login shell printed: {words}" + (f"; {reason}" if reason != ENDED else "")
 
     def _answered(self, header: dict[str, Any], body: bytes) -> None:
         number = header.get("id")
@@ -229,6 +243,12 @@ class Wire:
             raise EOFError
         self._heard = time.monotonic()
         buffer += data
+
+
+def plain(data: bytes) -> str:
+    """The last of what a host printed for people, as one line without control characters."""
+    text = data[-LAST:].decode("utf-8", "replace")
+    return " ".join("".join(sign if sign.isprintable() else " " if sign.isspace() else "" for sign in text).split())
 
 
 def understood(text: bytes) -> dict[str, Any]:

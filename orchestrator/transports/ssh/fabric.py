@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from orchestrator.transports.base import TransportError
-from orchestrator.transports.ssh.channel import GLANCE
+from orchestrator.transports.ssh.channel import ENDED, GLANCE, plain
 from orchestrator.transports.ssh.connect import hang_up
 from orchestrator.transports.ssh.connection import NoChannel
 
@@ -76,8 +76,8 @@ class FabricChannel:
     def end_reason(self) -> str:
         """See `SshChannel.end_reason`."""
         channel = self.channel
-        printed = channel.recv_stderr(4096).decode("utf-8", "replace").strip() if channel.recv_stderr_ready() else ""
-        return f"the connection ended: {printed.splitlines()[-1]}" if printed else "the connection ended"
+        printed = plain(channel.recv_stderr(1 << 16)) if channel.recv_stderr_ready() else ""
+        return f"it printed: {printed}" if printed else ENDED
 
 
 @contextmanager

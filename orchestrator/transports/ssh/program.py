@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from orchestrator.transports.base import HostKeyProblem, SshAddress, TransportError
-from orchestrator.transports.ssh.channel import SocketStream
+from orchestrator.transports.ssh.channel import ENDED, LAST, SocketStream, plain
 from orchestrator.transports.ssh.connect import CONNECT
 from orchestrator.transports.ssh.connection import NoChannel
 
@@ -38,8 +38,6 @@ OPTIONS = {
     "LogLevel": "ERROR",
 }
 """What we need, whatever ssh_config says: it asks nobody, believes no new key, and carries our bytes alone."""
-LAST = 2000
-"""Bytes of what ssh printed last that are looked at."""
 FAILED = 255
 """Exit code of ssh itself."""
 KEYS = re.compile(r"Host key verification failed|REMOTE HOST IDENTIFICATION HAS CHANGED|host key is known", re.IGNORECASE)
@@ -150,14 +148,13 @@ class ProgramChannel(SocketStream):
     def printed(self) -> str:
         """The last of what it said to people, as one text without control characters."""
         size = os.fstat(self._errors.fileno()).st_size
-        data = os.pread(self._errors.fileno(), LAST, max(0, size - LAST)).decode("utf-8", "replace")
-        return "".join(sign if sign.isprintable() else " " if sign.isspace() else "" for sign in data).strip()
+        return plain(os.pread(self._errors.fileno(), LAST, max(0, size - LAST)))
 
     def end_reason(self) -> str:
         """See `SshChannel.end_reason`."""
         self.ended(1.0)
         printed = self.printed()
-        return f"the connection ended: {printed}" if printed else "the connection ended"
+        return f"it printed: {printed}" if printed else ENDED
 
     def abort(self) -> None:
         """See `Stream.abort`."""

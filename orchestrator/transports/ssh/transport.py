@@ -26,20 +26,28 @@ from orchestrator.transports.ssh.program import ProgramConnection
 class Ssh(Served[SshConnection]):
     """Attempts on a host, in folders under `host.folder / "jobs"`. Connects when asked something; threads may share it."""
 
-    def __init__(self, host: SshAddress, owner: str, news: Callable[[], None] | None = None) -> None:
-        """Keep what is needed to connect: see `Served`.
+    def __init__(self, host: SshAddress, owner: str, news: Callable[[], None] | None = None, name: str = "") -> None:
+        """Keep what is needed to connect: see `Served`. `name` is what people call the machine, where that is not its address.
 
         Raises:
             ValueError: the host's settings are no names.
         """
         check(host)
-        super().__init__(host.name, host.folder, owner, news)
+        super().__init__(name or host.name, host.folder, owner, news)
         self.host = host
         self.why_program = ""
         """Why the ssh program connects; empty while Fabric does."""
 
     def connected(self, given_up: threading.Event) -> tuple[SshConnection, Wire]:
-        """See `Served.connected`."""
+        """See `Served.connected`. What is said of an address begins with the machine's name, too."""
+        try:
+            return self._connected(given_up)
+        except TransportError as error:
+            if self.name in str(error).partition(":")[0]:
+                raise
+            raise type(error)(f"{self.name}: {error}") from None
+
+    def _connected(self, given_up: threading.Event) -> tuple[SshConnection, Wire]:
         self.why_program, way = chosen(self.host)
         if self.why_program:
             return self._over(ProgramConnection(self.host), given_up)
@@ -92,7 +100,7 @@ class Ssh(Served[SshConnection]):
     def _server(self, connection: SshConnection, news: Callable[[], None] | None) -> Wire:
         """Start a server there."""
         started = connection.run(command(self.host.interpreter))
-        hint = f"`interpreter` {self.host.interpreter} should be a CPython >= 3.8 there"
+        hint = f"`interpreter` {self.host.interpreter} should be a CPython >= 3.8 there, and a login without a terminal run it"
         return self.serving(started, news, started.end_reason, hint)
 
 

@@ -19,7 +19,7 @@ import pytest
 from orchestrator import agent
 from orchestrator.agent import gpus, leases
 from orchestrator.agent.files import make_folder
-from orchestrator.transports.base import Busy, Lease
+from orchestrator.transports.base import Busy, Lease, Request
 from orchestrator.transports.local import Local
 from orchestrator.transports.ssh.transport import Ssh
 from tests.hosts.lab import LOGIN, PYTHON
@@ -41,6 +41,14 @@ case $1 in
 *) cat "$0.apps" ;;
 esac
 """
+
+PER_HOST = """case $2 in
+--query-gpu=index,name,*) echo "{device}, NVIDIA H100, 81559" ;;
+--query-gpu=*) [ $1 = node0 ] && used=2566 || used=4; echo "{device}, 00000000:00:06.0, $used, Disabled" ;;
+*) [ $1 = node0 ] && echo "00000000:00:06.0, 1" || : ;;
+esac
+"""
+"""Of two hosts with one home: a process uses the device of the first."""
 
 Wanted = dict[str, Any]
 
@@ -226,6 +234,33 @@ def test_a_stranger_on_a_device_is_told_of(host: Host, smi: Callable[..., Path])
     assert host.run("anyway", ["true"], **card(0, occupied="use")).rc == 0
     smi(0)
     assert host.run("mine", ["true"], **card(0)).rc == 0
+
+
+def test_a_look_counts_for_its_machine_alone(hosts: list[Node]) -> None:
+    """Of two hosts with one home, a stranger on the device of one keeps no job from the other's, whichever was looked at first."""
+    hosts[1].share(hosts[0])
+    there = hosts[0].home / "bin"
+    there.mkdir(exist_ok=True)
+    there.chmod(0o777)
+    (there / "nvidia-smi").write_text(f"#!/bin/sh\nset -- $(hostname) $1\n{PER_HOST.format(device=FIRST)}")
+    (there / "nvidia-smi").chmod(0o755)
+    ways = []
+    for node in hosts[:2]:
+        node.configured(f"SetEnv PATH=/home/{LOGIN}/bin:/usr/bin:/bin")
+        ways.append(Ssh(node.host(folder="~/one-home"), "the suite"))
+    try:
+        for way in (*ways, *ways):
+            found = [lease.owner for lease in way.leases() if lease.device == FIRST]
+            assert found == (["a process that is not tune's (pid 1 of root)"] if way is ways[0] else []), way.name
+        step = {"name": "s", "argv": ["/bin/true"]}
+        asked = [Request(job=f"j{at}", attempt=1, steps=(step,), files={}, links={}, grace=5.0, **card(0)) for at in (0, 1)]
+        with pytest.raises(Busy, match="a process that is not tune's"):
+            ways[0].start(asked[0])
+        assert ways[1].start(asked[1]).phase in ("running", "exited")
+    finally:
+        for way in ways:
+            way.close()
+        shutil.rmtree(there)
 
 
 @pytest.mark.parametrize(

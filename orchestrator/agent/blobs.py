@@ -13,7 +13,16 @@ from hashlib import sha256
 from itertools import chain
 
 from orchestrator.agent.attempts import FOLDER_GONE, located, matching, status
-from orchestrator.agent.files import attempt_folder, ignore_errors, make_folder, read_json, read_part, relative, write_json
+from orchestrator.agent.files import (
+    attempt_folder,
+    ignore_errors,
+    make_folder,
+    read_json,
+    read_part,
+    relative,
+    remove,
+    write_json,
+)
 from orchestrator.agent.identity import is_strange, owner_words
 
 TYPE_CHECKING = False
@@ -152,16 +161,6 @@ def settled(path: str) -> None:
     """Have a file on the disk."""
     with open(path, "rb", buffering=0) as file:
         os.fsync(file.fileno())
-
-
-def remove(path: str) -> None:
-    """Delete a file or a folder, or what another has left of it."""
-    import shutil  # noqa: PLC0415 (seldom needed, and slow)
-
-    if os.path.isdir(path):
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        ignore_errors(os.unlink, path)
 
 
 # ---- an attempt's files

@@ -193,3 +193,13 @@ def ignore_errors(call: Callable[..., Any], *args: Any) -> None:
         call(*args)
     except OSError:
         pass
+
+
+def remove(path: str) -> None:
+    """Delete a file or a folder, or what another has left of it."""
+    import shutil  # noqa: PLC0415 (seldom needed, and slow)
+
+    if os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        ignore_errors(os.unlink, path)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import re
 
-from orchestrator.agent.blobs import remove
-from orchestrator.agent.files import ignore_errors, read_json, read_part, write_text
+from orchestrator.agent.files import ignore_errors, read_json, read_part, remove, write_text
 from orchestrator.agent.slurm_command import asked
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ import shutil
 import time
 
 from orchestrator.agent import attempts, blobs, slurm_queue
-from orchestrator.agent.files import ignore_errors, read_json
+from orchestrator.agent.files import ignore_errors, read_json, remove
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def discard(home: str, request: Json) -> Json:
             freed += size(hidden)
             aside.append((path, hidden))
     for path, hidden in aside:
-        blobs.remove(hidden)
+        remove(hidden)
         if "/jobs/" in path:
             ignore_errors(os.rmdir, os.path.dirname(path))
     return {"freed": freed, "left": left}
@@ -168,7 +168,7 @@ def discard(home: str, request: Json) -> Json:
 def put_aside(path: str) -> str:
     """Rename something, so that nobody finds it any more; under which name."""
     hidden = "%s/%s%s" % (os.path.dirname(path), GONE, os.path.basename(path))
-    blobs.remove(hidden)
+    remove(hidden)
     os.rename(path, hidden)
     return hidden
 
@@ -184,4 +184,4 @@ def sweep(home: str) -> None:
             continue
         for name in old:
             if time.time() - os.lstat(os.path.join(place, name)).st_ctime > 3600:
-                blobs.remove(os.path.join(place, name))
+                remove(os.path.join(place, name))

@@ -178,4 +178,5 @@ def test_a_compressed_folder_is_evaluated(compressed, tune, home, form, engine, 
     rows = lines(home / "jobs" / "done" / "1" / "work" / "out" / "samples-model-choice.jsonl")
     [row] = [row for row in rows if row["doc_id"] == 0]
     question, answer = row["arguments"][0]
-    assert likelihoods(row)[0][0] == pytest.approx(sum(plain(question, answer)), abs=nats)
+    asked = question.rstrip()  # the harness counts the space at a question's end as the answer's
+    assert likelihoods(row)[0][0] == pytest.approx(sum(plain(asked, question[len(asked) :] + answer)), abs=nats)

@@ -114,6 +114,8 @@ class Rule(NamedTuple):
     """`job`, `kept`: the reason. `unmodelled`: what the key does."""
     carried: bool = False
     """Of `unmodelled`: also set verbatim, so that the trainer itself loses nothing."""
+    values: tuple[Value, ...] = ()
+    """The rule speaks of these values alone; none: of all."""
 
 
 @dataclass(frozen=True)
@@ -169,9 +171,12 @@ class Dialect:
         """Of a key that the pinned release has not: which one has it, and what it does there; empty where none is known to."""
         return next((why for pattern, why in self.newer.items() if fnmatchcase(key, pattern)), "")
 
-    def rule(self, key: str) -> Rule | None:
-        """The first rule that speaks of a key."""
-        return next((rule for rule in self.rules if fnmatchcase(key, rule.pattern)), None)
+    def rule(self, key: str, value: Value = ABSENT) -> Rule | None:
+        """The first rule that speaks of a key, or of this value of it."""
+        for rule in self.rules:
+            if fnmatchcase(key, rule.pattern) and (not rule.values or value in rule.values):
+                return rule
+        return None
 
 
 def machine(on: str) -> ImportRow:

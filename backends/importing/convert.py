@@ -145,8 +145,8 @@ class _Import:
         self.take(leaves, said, fate, why)
 
     def looked_at(self, row: ImportRow, values: Flat, made: Flat) -> list[str]:
-        """Keys of a row that it has read. What stands below a section and was not looked at is no more than carried, where the
-        section is carried as it stands, and else left to the rules.
+        """Keys of a row that it has read. What stands below a section and was not looked at is left to the rules; where the section
+        is carried as it stands, it is not carried once more.
         """
         said = self.written([key for key in row.keys if "*" not in key])
         for key in row.keys:
@@ -157,7 +157,9 @@ class _Import:
             below = self.written([key])
             said += [each for each in below if each in read]
             if f"native.{self.backend.name}.{section}" in made:
-                self.take({}, [each for each in below if each not in read], "kept", f"verbatim, in {section}")
+                for each in below:
+                    if each not in read:
+                        self.take({}, [each], *self.left_over(each)[:2])
         return said
 
     def take(self, made: Flat, said: Sequence[str], fate: Fate, why: str) -> None:
@@ -203,31 +205,32 @@ class _Import:
 
     def settle(self, key: str) -> None:
         """What no row has read."""
-        if key in self.entries:
-            return
-        value, rule = self.wild.keys[key], self.dialect.rule(key)
-        usual, verbatim = self.dialect.default(self.wild.keys, key), self.verbatim(key)
+        if key not in self.entries:
+            fate, why, is_set = self.left_over(key)
+            self.take(self.verbatim(key) if is_set else {}, [key], fate, why)
+
+    def left_over(self, key: str) -> tuple[Fate, str, bool]:
+        """What becomes of a key that no row has read, why, and whether its own trainer is still given it."""
+        value = self.wild.keys[key]
+        rule, usual = self.dialect.rule(key, value), self.dialect.default(self.wild.keys, key)
         if key.startswith(OUTSIDE):
-            self.take({}, [key], "unmodelled", "is set outside of the script: give it as KEY=VALUE")
-        elif value is None and usual in (None, ABSENT):
-            self.take({}, [key], "kept", "null: nothing is asked for")
-        elif value is False and rule and rule.fate == "unmodelled":
-            self.take(verbatim if rule.carried else {}, [key], "kept", "false: nothing is asked for")
-        elif rule and rule.fate == "job":
-            self.take({}, [key], "kept", rule.why)
-        elif key in self.strange:
-            self.take({}, [key], "unmodelled", f"{self.backend.package} knows no such key{self.guess(key)}")
-        elif names_file(value) and not (rule and value == usual):
+            return "unmodelled", "is set outside of the script: give it as KEY=VALUE", False
+        if value is None and usual in (None, ABSENT):
+            return "kept", "null: nothing is asked for", False
+        if value is False and rule and rule.fate == "unmodelled":
+            return "kept", "false: nothing is asked for", rule.carried
+        if rule and rule.fate == "job":
+            return "kept", rule.why, False
+        if key in self.strange:
+            return "unmodelled", f"{self.backend.package} knows no such key{self.guess(key)}", False
+        if names_file(value) and not (rule and value == usual):
             why = rule.why if rule else "no recipe equivalent"
-            self.take({}, [key], "unmodelled", f"{why}; a file of yours, which does not come along")
-        elif rule and rule.fate == "kept":
-            self.take(verbatim, [key], "kept", rule.why)
-        elif rule and value == usual:
-            self.take({}, [key], "kept", "the trainer's default")
-        elif rule:
-            self.take(verbatim if rule.carried else {}, [key], "unmodelled", rule.why)
-        else:
-            self.take(verbatim, [key], "unmodelled", "no recipe equivalent")
+            return "unmodelled", f"{why}; a file of yours, which does not come along", False
+        if rule and rule.fate == "kept":
+            return "kept", rule.why, True
+        if rule and value == usual:
+            return "kept", "the trainer's default", False
+        return ("unmodelled", rule.why, rule.carried) if rule else ("unmodelled", "no recipe equivalent", True)
 
     def verbatim(self, key: str) -> Flat:
         """The key as it stands, for its own trainer; nothing where that is not run, or does not know it, or it stands in a list."""

@@ -83,8 +83,35 @@ def _kind(keys: Flat) -> str:
 
 
 def default(_: Flat, key: str) -> Value:
-    """Of the schema."""
-    return DEFAULTS.get(key) if "." not in key else ABSENT
+    """Of the schema; of a data set, what its type takes (prompt_strategies/chat_template.py)."""
+    head, *below = key.split(".", 2)
+    if below and head in _LISTS:
+        return _OF_ROWS.get(below[-1], ABSENT)
+    return ABSENT if below else DEFAULTS.get(key)
+
+
+_OF_ROWS: Flat = {
+    "chat_template": "tokenizer_default",
+    "train_on_eos": "turn",
+    "train_on_eot": "turn",
+    "field_tools": "tools",
+    "field_thinking": "reasoning_content",
+    "template_thinking_key": "reasoning_content",
+    "shards": 1,
+}
+_ALIKE = "recipes read it under this name, too"
+_READ_ALIKE: dict[str, tuple[Value, ...]] = {
+    "message_property_mappings.role": ("role", "from"),
+    "message_property_mappings.content": ("content", "value"),
+    "message_field_role": ("role", "from"),
+    "message_field_content": ("content", "value"),
+    "message_field_training": ("train", "weight"),
+    "roles.user": (["user"], ["human"], ["user", "human"], ["human", "user"]),
+    "roles.assistant": (["assistant"], ["gpt"], ["assistant", "gpt"], ["gpt", "assistant"]),
+    "roles.system": (["system"],),
+    "roles.tool": (["tool"],),
+}
+"""Names in rows that the data step reads in any recipe."""
 
 
 _FOLDERS = "each job has a folder of its own"
@@ -163,7 +190,6 @@ _KEPT = {
     "use_otel_metrics": _SERVICE,
     "otel_*": _SERVICE,
     "debug": "what is printed",
-    "group_by_length": "rows of like length together, which changes their order",
     "bnb_config_kwargs.*": "how the base is rounded to 4 bits",
     "vllm.*": "the server that answers",
     "trl.use_vllm": "who answers",
@@ -193,7 +219,12 @@ _UNMODELLED = {
     "datasets.*.name": "one of several configurations of the data set",
     "datasets.*.message_*": "other names inside a message than role and content",
     "datasets.*.roles*": "other names of the roles than user, assistant, system and tool",
-    "datasets.*.train_on_eos": "whether the end of a turn carries loss",
+    "datasets.*.train_on_eo?": "whether the end of a turn carries loss",
+    "datasets.*.drop_system_message": "leaves the system turns of rows out",
+    "datasets.*.chat_template*": "how messages become text; a recipe uses the model's own template",
+    "datasets.*.shards*": "a part of the rows",
+    "datasets.*.type.field_system": "a system text in each row, in place of the one for all",
+    "datasets.*.field_*": "a column that a recipe does not read",
     "datasets.*": "of this data set",
     "pretraining_dataset.*": "of this data set",
     "unfrozen_parameters": "which weights are trained",
@@ -220,6 +251,7 @@ _UNMODELLED = {
     "lr_*": "of the schedule or the optimizer",
     "optim_args*": "of the optimizer",
     "adam_*": "of the optimizer",
+    "group_by_length": "rows of like length together, which changes their order",
     "min_sample_len": "leaves short rows out",
     "dataset_exact_deduplication": "leaves out rows that are there twice",
     "shuffle_*": "the order of rows",
@@ -248,6 +280,8 @@ RULES = (
     *(Rule(switch, "unmodelled", "which kernel: axolotl takes it beside no attn_implementation") for switch in ATTENTION),
     Rule("batch_size", "unmodelled", "axolotl takes it beside no gradient_accumulation_steps"),
     *(Rule(f"{name}.*.ds_type", "kept", "the form of the file, which its ending says") for name in _LISTS),
+    *(Rule(f"{name}.*.preprocess_shards", "kept", "how rows are loaded") for name in _LISTS),
+    *(Rule(f"datasets.*.{key}", "kept", _ALIKE, values=values) for key, values in _READ_ALIKE.items()),
     *(Rule(pattern, "job", why) for pattern, why in _JOB.items()),
     *(Rule(pattern, "kept", why) for pattern, why in _KEPT.items()),
     *(

@@ -126,10 +126,8 @@ _KEPT = {
     "per_device_eval_batch_size": "how it is evaluated",
     "eval_*": "how it is evaluated",
     "bf16_full_eval": "how it is evaluated",
-    "group_by_length": "rows of like length together, which changes their order",
     "remove_unused_columns": "columns that nobody reads",
     "save_only_model": "what a checkpoint holds besides the weights",
-    "optim_target_modules": "of the optimizer",
 }
 _UNMODELLED = {
     "chat_template_path": "how messages become text; a recipe uses the model's own template, or data.chat_template",
@@ -138,6 +136,8 @@ _UNMODELLED = {
     "load_in_8bit": "the base in 8 bits; a recipe has 4 (qlora) or none",
     "dataset_config": "one of several configurations of the data set",
     "dataset_streaming": "rows are read as they are needed",
+    "group_by_length": "rows of like length together, which changes their order",
+    "optim_target_modules": "of the optimizer",
     "ignore_data_skip": "goes on from an earlier attempt",
     "resume_from_checkpoint": "goes on from the output of an earlier run",
     "*": "a key of TRL's with no recipe equivalent",

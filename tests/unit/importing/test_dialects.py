@@ -12,6 +12,7 @@ from backends.importing.convert import convert
 from backends.native_config import Unreadable, flat, read
 from backends.registry import BACKENDS
 from backends.target import Target
+from orchestrator.client.importing import moves_of
 
 TORCHTUNE = """
 # tune download meta-llama/Llama-3.2-1B-Instruct --output-dir /models/one
@@ -137,6 +138,48 @@ def test_axolotl_several_data_sets():
     assert [each["path"] for each in leaves(two)["data.train"]] == ["org/rows", "org/more"]
     mixed = convert(two.replace("org/more, type: alpaca", "org/more, type: completion"), name="x.yaml")
     assert entry(mixed, "datasets.1.type").fate == "unmodelled"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "fate"),
+    [
+        ("train_on_eos", "turn", "kept"),
+        ("train_on_eos", "last", "unmodelled"),
+        ("train_on_eot", "none", "unmodelled"),
+        ("drop_system_message", False, "kept"),
+        ("drop_system_message", True, "unmodelled"),
+        ("chat_template", "tokenizer_default", "kept"),
+        ("chat_template", "chatml", "unmodelled"),
+        ("chat_template_jinja", "{{ messages }}", "unmodelled"),
+        ("message_property_mappings", {"role": "from", "content": "value"}, "kept"),
+        ("message_property_mappings", {"content": "text"}, "unmodelled"),
+        ("message_field_training", "train", "kept"),
+        ("message_field_training", "learn", "unmodelled"),
+        ("message_field_training_detail", "spans", "unmodelled"),
+        ("roles", {"user": ["human"], "assistant": ["gpt"]}, "kept"),
+        ("roles", {"assistant": ["bot"]}, "unmodelled"),
+        ("field_tools", "functions", "unmodelled"),
+        ("split_thinking", True, "unmodelled"),
+        ("shards", 10, "unmodelled"),
+        ("name", "extra", "unmodelled"),
+        ("revision", "v2", "unmodelled"),
+        ("preprocess_shards", 4, "kept"),
+    ],
+)
+def test_axolotl_what_it_does_with_rows(key, value, fate):
+    """A key of a data set that a recipe has no word for is carried for axolotl, and told as lost for every other trainer, unless it
+    asks for what recipes do in any case.
+    """
+    rows = {"path": "a.jsonl", "type": "chat_template", key: value}
+    found = convert(
+        AXOLOTL.replace("datasets: [{path: org/rows, type: alpaca}]", yaml.safe_dump({"datasets": [rows]})), name="x.yaml"
+    )
+    told = [each for each in found.entries if each.key.startswith(f"datasets.0.{key}")]
+    assert {each.fate for each in told} == {fate}
+    lost = {name: {line.leaf for line in lines if line.leaf.startswith("datasets.")} for name, lines in moves_of(found).items()}
+    assert lost == {name: {each.key for each in told} if fate == "unmodelled" and name != "axolotl" else set() for name in lost}
+    [carried] = found.recipe.native["axolotl"]["datasets"]
+    assert carried[key] == value
 
 
 def test_axolotl_warm_up_by_a_share():

@@ -6,12 +6,21 @@ Each function makes an import row in the trainer's own spelling. Sources: https:
 
 from __future__ import annotations
 
-from backends.dialect import ImportRow, Unfit, counted, idle, note, number, text, unmodelled, whole
+from backends.dialect import ImportRow, Rule, Unfit, counted, idle, note, number, text, unmodelled, whole
 from backends.mapping.rows import ABSENT, Flat, Value
 from backends.records import dataclass
 
 NOTHING: tuple[Value, ...] = (ABSENT, None, "")
 """Values that ask for nothing."""
+
+_OPTIMIZES = "an optimizer or schedule in DeepSpeed's file, which goes before that of the config"
+DEEPSPEED = (
+    Rule("deepspeed.optimizer*", "unmodelled", _OPTIMIZES),
+    Rule("deepspeed.scheduler*", "unmodelled", _OPTIMIZES),
+    Rule("deepspeed.*", "kept", "memory and speed; the same result but for rounding"),
+)
+"""Keys of DeepSpeed's own config. Batch, clipping and precision in it are `auto`, or have to be those of the config: transformers
+refuses others (integrations/deepspeed.py, trainer_config_finalize)."""
 
 
 @dataclass(frozen=True)

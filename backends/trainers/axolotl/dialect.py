@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 
 from backends.dialect import Beside, Dialect, Refused, Rule
+from backends.hf.import_arguments import DEEPSPEED
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import NativeConfig, flat
 from backends.trainers.axolotl.command_line import LAUNCHER
@@ -279,6 +280,7 @@ RULES = (
     *(Rule(pattern, "unmodelled", f"{RELEASE.named} refuses it: {why}") for pattern, why in REMOVED.items()),
     *(Rule(switch, "unmodelled", "which kernel: axolotl takes it beside no attn_implementation") for switch in ATTENTION),
     Rule("batch_size", "unmodelled", "axolotl takes it beside no gradient_accumulation_steps"),
+    *DEEPSPEED,
     *(Rule(f"{name}.*.ds_type", "kept", "the form of the file, which its ending says") for name in _LISTS),
     *(Rule(f"{name}.*.preprocess_shards", "kept", "how rows are loaded") for name in _LISTS),
     *(Rule(f"datasets.*.{key}", "kept", _ALIKE, values=values) for key, values in _READ_ALIKE.items()),

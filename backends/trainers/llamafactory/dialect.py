@@ -7,6 +7,7 @@ import posixpath
 
 from backends.command_line import DEVICES
 from backends.dialect import Beside, Dialect, Refused, Rule
+from backends.hf.import_arguments import DEEPSPEED
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.native_config import LARGEST, NativeConfig, flat
 from backends.records import replace
@@ -129,7 +130,6 @@ _JOB = {
     "data_shared_file_system": "where rows are rendered; tune does it once on each host",
 }
 _KEPT = {
-    "deepspeed.*": _SAME,
     "preprocessing_*": "how rows are loaded",
     "dataloader_*": "how rows are loaded",
     "streaming": "how rows are loaded",
@@ -196,11 +196,9 @@ _UNMODELLED = {
     "dataset_info.*": "of a data set, which recipes have no word for",
     "*": "a key of LLaMA-Factory's with no recipe equivalent",
 }
-_OPTIMIZES = "an optimizer or schedule in DeepSpeed's file, which goes before that of the config"
 RULES = (
     *(Rule(pattern, "job", why) for pattern, why in _JOB.items()),
-    Rule("deepspeed.optimizer*", "unmodelled", _OPTIMIZES),
-    Rule("deepspeed.scheduler*", "unmodelled", _OPTIMIZES),
+    *DEEPSPEED,
     *(Rule(pattern, "kept", why) for pattern, why in _KEPT.items()),
     *(Rule(pattern, "unmodelled", why) for pattern, why in _UNMODELLED.items()),
 )

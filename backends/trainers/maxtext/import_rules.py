@@ -79,9 +79,8 @@ _KEPT: dict[str, tuple[str, ...]] = {
         "float32_*",
         "cast_logits*",
         "logits_dot*",
-        "attention_*",
+        "attention_out",
         "use_tokamax*",
-        "max_segments_per_seq",
         "use_jax_splash",
         "xla_*",
         "*_block_*",
@@ -123,18 +122,22 @@ _KEPT: dict[str, tuple[str, ...]] = {
     "how rows are loaded": (
         "grain_*",
         "colocated_*",
-        "reuse_example_batch",
-        "expansion_factor*",
         "enable_data_shuffling",
-        "hf_data_dir",
         "tokenize_*",
         "num_epoch",
-        "packing_max*",
     ),
 }
 _UNMODELLED = {
     "word:*": "no key=value: MaxText refuses it",
     "hf_name": "one of several configurations of the data set",
+    "hf_data_dir": "a part of the data set",
+    "reuse_example_batch": "one batch is trained again and again",
+    "attention_type": "which earlier tokens a token sees",
+    "attention_sink": "another attention than the model's",
+    "attention_output_dim": "another width than the model's",
+    "packing_max*": "how many rows share a sequence",
+    "max_segments_per_seq": "how many rows share a sequence",
+    "expansion_factor*": "rows are padded out with rows that are none",
     "*multimodal*": "images or sound: a recipe has text only",
     "*image*": "images: a recipe has text only",
     "*vit*": "images: a recipe has text only",
@@ -162,7 +165,10 @@ _UNMODELLED = {
     "*": "a key of MaxText's with no recipe equivalent",
 }
 
+_OTHER_ROWS = ("grain_train_mixture_config_path", "grain_packing_type")
+
 RULES = (
+    *(Rule(key, "unmodelled", "which rows make a batch", carried=True) for key in _OTHER_ROWS),
     *(Rule(pattern, "job", why) for why, patterns in _PATTERNS.items() for pattern in patterns),
     *(Rule(pattern, "kept", why) for why, patterns in _KEPT.items() for pattern in patterns),
     *(Rule(pattern, "unmodelled", why, carried=True) for pattern, why in _UNMODELLED.items()),

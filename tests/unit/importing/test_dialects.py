@@ -182,6 +182,27 @@ def test_axolotl_what_it_does_with_rows(key, value, fate):
     assert carried[key] == value
 
 
+@pytest.mark.parametrize(
+    "said", ['{"zero_optimization": {"stage": 2}, "optimizer": {"type": "Lamb"}}', '{"scheduler": {"type": "WarmupLR"}}']
+)
+def test_an_optimizer_in_deepspeeds_file(said):
+    """It goes before that of the config, so it is told as lost elsewhere, beside what only shares the work out."""
+    found = convert(AXOLOTL + "deepspeed: ds.json\n", name="x.yaml", beside=lambda name: said if name == "ds.json" else None)
+    fates = {each.key: each.fate for each in found.entries if each.key.startswith("deepspeed.")}
+    assert fates == {key: "kept" if "zero" in key else "unmodelled" for key in flat(json.loads(said), "deepspeed.")}
+    assert found.recipe.native["axolotl"]["deepspeed"] == json.loads(said)
+
+
+@pytest.mark.parametrize(
+    "key", ["attention_sink=true", "attention_type=local_sliding", "reuse_example_batch=1", "max_segments_per_seq=2"]
+)
+def test_maxtext_what_changes_the_model_or_its_rows(key):
+    """A key beside those of the attention's kernel and the loader's threads is told as not modelled, and stays MaxText's own."""
+    found = convert(f"python3 -m maxtext.trainers.pre_train.train model_name=qwen3-0.6b steps=5 {key}", name="run.sh")
+    assert entry(found, key.partition("=")[0]).fate == "unmodelled"
+    assert key.partition("=")[0] in found.recipe.native["maxtext"]
+
+
 def test_axolotl_warm_up_by_a_share():
     """A share in warmup_steps, which axolotl refuses, is what its writer means; the reader learns its right name."""
     made = convert(AXOLOTL + "warmup_steps: 0.1\n", name="x.yaml")

@@ -12,13 +12,15 @@ from orchestrator.store.controllers import TAKEN_OVER
 from .conftest import Lab, here
 from .test_hosts import SSH, clean, there  # noqa: F401
 
+pytestmark = pytest.mark.long
+
 LEASE = 8
 """Seconds; less than that a machine may be busy."""
 HOME = "/home/tunelab"
 STEPS = 60
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.thorough), pytest.param("postgres", marks=pytest.mark.postgres)])
 def team(request, tmp_path, monkeypatch, hosts):
     """Two people with one store; each has a job that keeps the controller at work."""
     url = str(tmp_path / "store.db") if request.param == "sqlite" else request.getfixturevalue("postgres_url")

@@ -94,6 +94,7 @@ FULL = "mount -o remount,nr_inodes=60 /home/tunelab && cd /home/tunelab && i=0; 
     [
         ("mount -o remount,noexec /home/tunelab", "is mounted noexec: no environment can be used there"),
         (FULL, "has no inodes left: no file can be made there"),
+        ("cat /dev/zero > /home/tunelab/fill; true", "cannot be written: No space left on device"),  # and so with a quota
     ],
 )
 def test_a_folder_that_is_of_no_use(tune, written, hosts, script, words):  # noqa: F811

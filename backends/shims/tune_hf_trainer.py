@@ -319,22 +319,6 @@ class Ready(Exact):
         return out
 
 
-class Answering(Exact):
-    """TRL's trainers whose model answers prompts: those are texts there, and their ids are looked up here instead of tokenized."""
-
-    def __init__(self, *args: Any, **kw: Any) -> None:
-        self._ids: dict[str, list[int]] = {}
-        for name in ("train_dataset", "eval_dataset"):
-            rows = kw.get(name)
-            if rows is not None and "prompt_ids" in rows.column_names:
-                self._ids |= dict(zip(rows["prompt"], rows["prompt_ids"], strict=True))
-                kw[name] = rows.remove_columns("prompt_ids")  # reward functions get all other columns
-        super().__init__(*args, **kw)
-
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[Any, None, dict[str, Any]]:
-        return ([self._ids[prompt] for prompt in prompts], None, {}) if self._ids else super()._tokenize_prompts(prompts)
-
-
 @torch.no_grad()
 def _preset(model: torch.nn.Module, start: str) -> None:
     """A and B as in the file, which has them all.

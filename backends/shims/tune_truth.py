@@ -10,6 +10,7 @@ truth.json:
     adapter             null or {kind: lora|qlora|dora, start, alpha, nf4 (a library), quantized (ends of layers' names), whole (words of
                         method.lora.train_fully)}: A and B begin as in `start`, everything but `whole` is frozen
     optimizer           adamw (if not there), sgd or muon
+    seed                of a reward model's head that the base has not got
     lr, betas, eps, weight_decay, decay_on (all|matrices), clip (null or the largest norm of the gradient)
     neftune             null or {alpha, seed} of the noise on embeddings (arXiv:2310.05914)
     schedule            {kind: constant|linear|cosine, warmup (steps) or share, min_ratio}
@@ -21,7 +22,8 @@ truth.json:
     out                 the file to write
 
 out: `loss`, `grad_norm` (before clipping) and what the method reports, each a list with a value a step, `eval_loss`; `variants`, the same
-for each of them; `exported`, the largest difference of a logit. Or `{"error": reason}`: it never ends the job that it belongs to.
+for each of them; `exported`, the largest difference of a logit; `answered`, of grpo, what its answers look like (see `answered`).
+Or `{"error": reason}`: it never ends the job that it belongs to.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ import json
 import math
 import sys
 from functools import partial
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +61,8 @@ def main(path: str) -> int:
         torch.set_num_threads(1)  # rows one by one are small: threads would wait for each other most of the time
     try:
         found = train(wish)
+        if wish.get("answers"):
+            found["answered"] = answered(_lines(Path(wish["answers"])), wish)
         steps = wish.get("variant_steps")
         found["variants"] = [
             {"leaf": each["leaf"], "value": each["value"], **train(changed(wish, each["change"]), steps)}
@@ -124,11 +129,20 @@ def base_of(wish: dict[str, Any]) -> tuple[dict[str, Any], Weights]:
     facts, weights = read_model(wish["model"])
     if wish["kind"] == "reward":
         weights.pop("lm_head.weight", None)
+        weights.setdefault("score.weight", head_of(facts, wish.get("seed") or 0))
     adapter = wish["adapter"] or {}
     if adapter.get("kind") == "qlora":
         ends = tuple(f"{end}.weight" for end in adapter["quantized"])
         weights = {name: nf4(value, adapter["nf4"]) if name.endswith(ends) else value for name, value in weights.items()}
     return facts, {name: value.to(DEVICE) for name, value in weights.items()}
+
+
+def head_of(facts: dict[str, Any], seed: int) -> torch.Tensor:
+    """The head that a reward model begins with, where its base has none: normal, as wide as config.json says."""
+    drawn = np.random.Generator(np.random.PCG64(seed)).normal(
+        0.0, facts.get("initializer_range", 0.02), (1, facts["hidden_size"])
+    )
+    return torch.from_numpy(drawn.astype(np.float32))
 
 
 def models_of(wish: dict[str, Any]) -> tuple[Models, Weights]:
@@ -188,6 +202,21 @@ def batches_of(wish: dict[str, Any]) -> tuple[list[list[Any]], int]:
     plan = json.loads(Path(wish["data"], "manifest.json").read_text())
     order = np.load(f"{wish['data']}/train.order.npy").reshape(plan["steps"], plan["batch"])
     return [[rows[n] for n in numbers] for numbers in order], plan["steps"]
+
+
+def answered(steps: list[list[dict[str, Any]]], wish: dict[str, Any]) -> dict[str, Any]:
+    """Of the answers of grpo: `groups`, how many stand together for one prompt; `longest`, in tokens; `cut`, the lengths of those that end
+    with no token that ends a text, null where the model names none.
+    """
+    lengths = [len(row["completion_ids"]) for rows in steps for row in rows]
+    groups = {len(list(same)) for rows in steps for _, same in groupby(rows, key=itemgetter("prompt_ids"))}
+    ends: set[int] = set()
+    for name in ("config.json", "generation_config.json"):
+        file = Path(wish["model"], name)
+        end = json.loads(file.read_text()).get("eos_token_id") if file.exists() else None
+        ends |= set(end if isinstance(end, list) else [] if end is None else [end])
+    cut = {len(row["completion_ids"]) for rows in steps for row in rows if row["completion_ids"][-1] not in ends}
+    return {"groups": sorted(groups), "longest": max(lengths), "cut": sorted(cut) if ends else None}
 
 
 def noise_of(ids: torch.Tensor, width: int, *, step: int, pad: int, alpha: float, seed: int) -> torch.Tensor:

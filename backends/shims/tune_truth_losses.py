@@ -161,10 +161,11 @@ def distill(models: Models, rows: Rows, settings: Settings) -> Found:
 
 def grpo(models: Models, rows: Rows, settings: Settings) -> Found:
     """arXiv:2402.03300, eq. 3 and 4, with the clipped ratio of each token and a mean over all tokens of the step's answers, as
-    arXiv:2503.14476 (DAPO, eq. 8) has it. A row: prompt_ids, completion_ids, reward; the answers of a prompt stand together. Answers are
-    learned from once, by the model that gave them, so that the ratio is 1 and clipping it changes nothing.
+    arXiv:2503.14476 (DAPO, eq. 8) has it. A row: prompt_ids, completion_ids, rewards (of each function; their sum counts); the answers of a
+    prompt stand together. Answers are learned from once, by the model that gave them, so that the ratio is 1 and clipping it changes nothing.
     """
-    rewards = tensor([float(row["reward"]) for row in rows]).view(-1, settings["generations"])
+    paid = [[row["rewards"][n] for n in settings.get("paid") or range(len(row["rewards"]))] for row in rows]
+    rewards = tensor([sum(each, 0.0) for each in paid]).view(-1, settings["generations"])
     spread = rewards.std(1, keepdim=True) + 1e-4  # of the sample
     advantages = ((rewards - rewards.mean(1, keepdim=True)) / spread).flatten()
     total, apart, count = tensor(0.0), 0.0, 0

@@ -175,15 +175,18 @@ def watched(name: str, decided: Plan, recipe: Recipe, where: Target) -> Plan:
 
 
 def told_truth(plans: Mapping[str, Plan], recipe: Recipe, where: Target) -> dict[str, Plan]:
-    """The plans, the first that can with a step that trains the same in plain PyTorch; over a base in 4 bits each that can, since each
-    rounds it otherwise.
-    """
+    """The plans, the first that can with a step that trains the same in plain PyTorch; where each has a truth of its own, each that can."""
     facts, out, first = _facts(recipe, where), dict(plans), True
     for name, decided in plans.items():
-        if first or recipe.method.adapter == "qlora":
+        if first or _own_truth(recipe):
             out[name] = with_truth(_fitted(name, recipe), decided, *facts)
             first = out[name] is decided
     return out
+
+
+def _own_truth(recipe: Recipe) -> bool:
+    """Each trainer rounds a base to 4 bits in its own way, and each run of grpo has its own answers."""
+    return recipe.method.adapter == "qlora" or recipe.method.kind == "grpo"
 
 
 class _Remains(NamedTuple):
@@ -211,7 +214,7 @@ def measured(runs: Sequence[Run], recipe: Recipe, where: Target, tolerance: Tole
     evidence = [each.evidence for run, each in pairs if run.ok]
     found += [counts(each, evidence[0], flat) for each in evidence]
     found += parity([run for run in runs if run.ok], tolerance)
-    shared = "" if recipe.method.adapter == "qlora" else next((each.truth for each in remains if each.truth), "")
+    shared = "" if _own_truth(recipe) else next((each.truth for each in remains if each.truth), "")
     return found + [truth(run, flat, context, each.truth or shared, tolerance) for run, each in pairs if run.ok]
 
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from backends.bundle import with_imports
 from backends.mapping.data import DATA
@@ -16,9 +16,9 @@ from backends.mapping.model import model_folder
 from backends.mapping.translate import translate
 from backends.plan import File, Step
 from backends.recipe.flat import nest
-from backends.recipe.needs import meaning_of
 from orchestrator.verification.curves import curve
 from orchestrator.verification.levels import Verdict
+from orchestrator.verification.mistakes import alpha_of, changes, settings_of
 
 if TYPE_CHECKING:
     from backends.backend import Backend
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 FOUND = "truth-found.json"
 _WISH, _SCRIPT = "truth.json", "tune_truth_job.py"
 _FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-_REFERENCE = ("dpo", "ipo", "kto")
+_ANSWERS = "answers.jsonl"
+"""What trainers of grpo leave beside a truth.json (tune_hf_answers.py)."""
 _BESIDE = 10.0
 """How much farther than a loss another figure may be, of itself where it is above 1: a norm and a reward add up more."""
 _EXPLAINED = 0.1
@@ -38,21 +39,10 @@ _EXPLAINED = 0.1
 _LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-class Mistake(NamedTuple):
-    """Another value of a leaf."""
-
-    leaf: str
-    value: Value
-    change: Flat
-    """Keys of truth.json."""
-
-
 def untold(recipe: Flat, context: Context) -> str:
     """Why there is no truth of a recipe; empty where there is."""
     family = context.model.get("family") or (recipe["model.architecture"] or {}).get("family")
     lacks = {
-        "grpo is learned from answers that are drawn anew in each run": recipe["method.kind"] == "grpo",
-        "a reward model's head is drawn by the trainer": recipe["method.kind"] == "reward",
         "data.rendering is native: the trainer makes tokens of the rows in its own way": recipe["data.rendering"] == "native",
         f"plain PyTorch knows adamw, not {recipe['optim.name']}": recipe["optim.name"] != "adamw",
         "dropout draws other numbers in each trainer": recipe["method.adapter"] != "none" and recipe["method.lora.dropout"] > 0,
@@ -96,10 +86,11 @@ def wished(backend: Backend, recipe: Flat, context: Context) -> Flat:
     teacher = recipe["method.distill.teacher"] if recipe["method.kind"] == "distill" else None
     return {
         "kind": recipe["method.kind"],
-        "settings": _settings(recipe),
+        "settings": settings_of(recipe),
         "model": folder,
         "teacher": teacher and model_folder("pretrained", teacher, None, None).replace("inputs/model", "inputs/teacher"),
-        "answers": None,
+        "answers": _ANSWERS if recipe["method.kind"] == "grpo" else None,
+        "seed": recipe["train.seed"],
         "data": None,
         "data_spec": spec,
         **_adapter(backend, recipe, folder),
@@ -128,76 +119,14 @@ def _enough(recipe: Flat) -> int:
     return int(min(recipe["train.steps"], warm + 4))
 
 
-def _settings(recipe: Flat) -> Flat:
-    own = {leaf.rpartition(".")[2]: meaning_of(leaf, recipe) for leaf in recipe if leaf.startswith("method.preference.")}
-    return {**own, "ratio": recipe["method.distill.ratio"]}
-
-
 def _adapter(backend: Backend, recipe: Flat, folder: str) -> Flat:
     kind = recipe["method.adapter"]
     if kind == "none":
         return {"adapter": None, "lora_spec": None}
     drawn = {"rank": recipe["method.lora.rank"], "targets": recipe["method.lora.targets"], "seed": recipe["train.seed"]}
-    adapter = {"kind": kind, "start": None, "alpha": _alpha(recipe), "nf4": backend.nf4, "quantized": _LAYERS}
+    adapter = {"kind": kind, "start": None, "alpha": alpha_of(recipe), "nf4": backend.nf4, "quantized": _LAYERS}
     adapter["whole"] = recipe["method.lora.train_fully"]
     return {"adapter": adapter, "lora_spec": {"model": folder, **drawn}}
-
-
-def _alpha(recipe: Flat) -> float:
-    """Over the rank it is the scale of B A."""
-    root = math.sqrt(recipe["method.lora.rank"]) if recipe["method.lora.rank_stabilized"] else 1.0
-    return float(recipe["method.lora.alpha"] * root)
-
-
-def changes(recipe: Flat) -> list[Mistake]:
-    """Mistakes worth trying: each setting of the method and the optimizer doubled, halved, or as if it were not there."""
-    kind, out = recipe["method.kind"], list(_of_method(recipe))
-    if kind in _REFERENCE:
-        out.append(Mistake("method.kind (the model that it is held near)", "the trained model itself", {"reference": "policy"}))
-    if recipe["method.adapter"] != "none":
-        alpha, stable = recipe["method.lora.alpha"], "method.lora.rank_stabilized"
-        other = {**recipe, stable: not recipe[stable]}
-        out += [Mistake("method.lora.alpha", alpha * n, {"adapter": {"alpha": _alpha(recipe) * n}}) for n in (2, 0.5)]
-        out.append(Mistake(stable, other[stable], {"adapter": {"alpha": _alpha(other)}}))
-        whole = recipe["method.lora.train_fully"]
-        others = ([each for each in whole if each != word] for word in whole)
-        out += [Mistake("method.lora.train_fully", other, {"adapter": {"whole": other}}) for other in others]
-    if noise := recipe["train.neftune_alpha"]:
-        out += [Mistake("train.neftune_alpha", noise * 2, {"neftune": {"alpha": noise * 2}})]
-        out += [Mistake("train.neftune_alpha", None, {"neftune": None})]
-    out += [Mistake("optim.lr", value, {"lr": value}) for value in (recipe["optim.lr"] * 2, recipe["optim.lr"] / 2)]
-    decay, eps = recipe["optim.weight_decay"], recipe["optim.eps"]
-    out += [Mistake("optim.weight_decay", value, {"weight_decay": value}) for value in {0.0, decay * 2} if value != decay]
-    out += [Mistake("optim.eps", value, {"eps": value}) for value in (eps * 10, eps / 10)]
-    out += [
-        Mistake("optim.betas", value, {"betas": value}) for value in ([0.9, 0.999], [0.9, 0.95]) if value != recipe["optim.betas"]
-    ]
-    out += [Mistake("optim.decay_on", word, {"decay_on": word}) for word in ("all", "matrices")]
-    out += [Mistake("train.grad_clip", value, {"clip": value}) for value in (None, 1.0)]
-    out += [Mistake("optim.schedule", word, {"schedule": {"kind": word}}) for word in ("constant", "linear", "cosine")]
-    out += [Mistake("optim.warmup_steps", value, {"schedule": {"warmup": value, "share": None}}) for value in (0, 1)]
-    out.append(Mistake("optim.min_lr", 0.0, {"schedule": {"min_ratio": 0.0}}))
-    return [each for each in out if recipe.get(each.leaf, each) != each.value]
-
-
-_MATTERS = {
-    "dpo": ("beta", "label_smoothing"),
-    "ipo": ("beta",),
-    "orpo": ("beta",),
-    "simpo": ("beta", "margin"),
-    "kto": ("beta", "desirable", "undesirable"),
-    "distill": ("ratio",),
-}
-_OFF = {"label_smoothing": 0.0, "margin": 0.0, "desirable": 1.0, "undesirable": 1.0, "ratio": 0.0}
-
-
-def _of_method(recipe: Flat) -> Iterator[Mistake]:
-    settings, section = _settings(recipe), "distill" if recipe["method.kind"] == "distill" else "preference"
-    for name in _MATTERS.get(recipe["method.kind"], ()):
-        value = settings[name]
-        for other in dict.fromkeys((value * 2, value / 2, _OFF.get(name, value))):
-            if other != value and not (name == "ratio" and other > 1):
-                yield Mistake(f"method.{section}.{name}", other, {"settings": {name: other}})
 
 
 Figures = Mapping[str, "Value"]
@@ -219,6 +148,8 @@ def truth(run: Run, recipe: Flat, context: Context, text: str, tolerance: Tolera
     found: Figures = json.loads(text) if text else {"error": "no trainer that ran has torch, or its training did not end"}
     if "error" in found:
         return Verdict(6, who, "not possible", f"plain PyTorch has not trained: {found['error']}")
+    if said := _answers(found.get("answered"), recipe):
+        return Verdict(6, who, "failed", said)
     curves = {name: [curve(run.points, name).get(k + 1) for k in range(len(values))] for name, values in _curves(found).items()}
     told = {name: values for name, values in curves.items() if name == "loss" or any(value is not None for value in values)}
     apart = {name: _far(found[name], values) for name, values in told.items()}
@@ -235,6 +166,19 @@ def truth(run: Run, recipe: Flat, context: Context, text: str, tolerance: Tolera
 
 def _curves(found: Figures) -> dict[str, list[float | None]]:
     return {name: values for name, values in found.items() if name != "variants" and isinstance(values, list)}
+
+
+def _answers(seen: Figures | None, recipe: Flat) -> str:
+    """What is otherwise about a run's answers than the recipe says; empty where nothing is, or they are not of grpo."""
+    if not seen:
+        return ""
+    most, count = recipe["method.grpo.max_new_tokens"], recipe["method.grpo.generations"]
+    lengths = [length for length in seen["cut"] or () if length != most] + [seen["longest"]] * (seen["longest"] > most)
+    if lengths:
+        return f"method.grpo.max_new_tokens: an answer is cut off after {lengths[-1]} tokens, not after {most}"
+    if odd := [size for size in seen["groups"] if size % count]:
+        return f"method.grpo.generations: a prompt is answered {odd[0]} times, not {count} times"
+    return ""
 
 
 def _far(want: Sequence[float | None], told: Sequence[float | None]) -> float:

@@ -1,4 +1,4 @@
-"""MaxText's preferences part by part, on a toy model in its own environment: seconds, where a job takes a minute."""
+"""Shims part by part, on toy models in their trainer's own environment: seconds, where a job takes a minute."""
 
 import json
 import os
@@ -49,6 +49,42 @@ odds = [x - np.log1p(-np.exp(x)) for x in means]
 truth = -each[:B].sum() / mask[0].sum() + 0.3 * np.log1p(np.exp(odds[1] - odds[0])).mean()
 print(json.dumps([out, float(truth)]))
 """
+
+
+HEADS = """
+import json, sys, tempfile
+import torch, transformers, peft
+import tune_hf_heads, tune_truth
+config = transformers.LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+config.pad_token_id, config.initializer_range, config.num_labels = 0, 0.05, 1
+bare, headed = tempfile.mkdtemp(), tempfile.mkdtemp()
+transformers.LlamaForCausalLM(config).save_pretrained(bare)
+transformers.LlamaForSequenceClassification(config).save_pretrained(headed)
+def head(folder, adapted, seed=7):
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1)
+    before = model.score.weight.detach().clone()
+    if adapted:
+        model = peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["q_proj"], modules_to_save=["score"]))
+    tune_hf_heads.begin(model, seed)
+    found = [p.detach() for name, p in model.named_parameters() if "score" in name]
+    return before, found
+facts = {"hidden_size": 16, "initializer_range": 0.05}
+want = tune_truth.head_of(facts, 7)
+plain, adapted = head(bare, False)[1], head(bare, True)[1]
+assert len(plain) == 1 and len(adapted) == 2, (len(plain), len(adapted))
+assert all(torch.equal(each, want) for each in (*plain, *adapted)), (plain, want)
+assert not torch.equal(head(bare, False, 8)[1][0], want)
+before, found = head(headed, False)
+assert torch.equal(before, found[0])
+print("held")
+"""
+
+
+def test_a_score_begins_as_its_seed_draws_it(trainer_python):
+    """The head of a reward model is the one that plain PyTorch draws, in a model and in PEFT's both copies; a base's own head stays."""
+    env = {**os.environ, "PYTHONPATH": str(BACKENDS / "shims"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([trainer_python("trl"), "-c", HEADS], env=env, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("held\n"), done.stderr[-3000:]
 
 
 @pytest.mark.thorough

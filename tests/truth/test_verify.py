@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 from functools import cache
@@ -18,6 +19,7 @@ from backends.target import Target
 from orchestrator.store import Job, PointRow
 from orchestrator.verification import LOSS, Run, truth
 from orchestrator.verification.truth import FOUND, wished
+from tests.truth.wishes import SILENT
 
 BACKEND = Path(__file__).parents[2] / "backends"
 STEPS = 6
@@ -42,17 +44,24 @@ SETTINGS = {
     "simpo": {"beta": 3.0, "margin": 0.8},
     "kto": {"beta": 0.6, "desirable": 1.5, "undesirable": 0.7},
     "distill": {"ratio": 0.3},
+    "reward": {},
+    "grpo": {"kl": 0.3, "temperature": 0.7, "generations": 4},
 }
+GRPO = {"clip": 0.1, "max_new_tokens": 8, "rewards": ["./rewards.py:length", "./rewards.py:sum"]}
+"""What of grpo shows in a run's answers, or (clip) nowhere."""
 ADAPTED = {
     "noisy": {"kind": "sft", "adapter": "lora", "lora": {"rank": 4, "alpha": 8.0, "train_fully": ["head", "norms"]}},
     "distill": {"adapter": "dora", "lora": {"rank": 4, "alpha": 8.0}},
 }
 """Cases with an adapter; the one of `noisy` is beside NEFTune's noise."""
-FORMS = {"kto": "rated", "sft": "completion", "noisy": "completion", "distill": "completion"}
+FORMS = {"grpo": "prompts", "kto": "rated", "sft": "completion", "noisy": "completion", "distill": "completion"}
+END = 257
+"""The token that ends a text in a random model."""
 REFERENCE = "method.kind (the model that it is held near)"
+SECTIONS = {"distill": "distill", "grpo": "grpo"}
 MISTAKES = [
     *(
-        (kind, f"method.{'distill' if kind == 'distill' else 'preference'}.{name}", {"settings": {name: value * 2}})
+        (kind, f"method.{SECTIONS.get(kind, 'preference')}.{name}", {"settings": {name: value * 2}})
         for kind, s in SETTINGS.items()
         for name, value in s.items()
     ),
@@ -65,9 +74,13 @@ MISTAKES = [
     *((kind, "method.lora.alpha", {"adapter": {"alpha": 4.0}}) for kind in ADAPTED),
     *(("noisy", "train.neftune_alpha", {"neftune": change}) for change in (None, {"alpha": 10.0})),
     *((kind, REFERENCE, {"reference": "policy"}) for kind in ("dpo", "ipo", "kto")),
+    ("grpo", "method.grpo.kl", {"settings": {"kl": 0.0}}),
+    ("grpo", "method.grpo.generations", {"settings": {"generations": 2}}),
+    *(("grpo", "method.grpo.rewards", {"settings": {"paid": [n]}}) for n in (0, 1)),
+    *(("reward", "train.seed", {"seed": seed}) for seed in (0, 43)),
     *(
         (kind, leaf, change)
-        for kind in ("dpo", "sft")
+        for kind in ("dpo", "sft", "reward", "grpo")
         for leaf, change in (
             ("train.grad_clip", {"clip": None}),
             ("optim.lr", {"lr": 0.04}),
@@ -91,6 +104,7 @@ def rows(folder):
             "preference": {"prompt": prompt, "chosen": good, "rejected": bad},
             "rated": {"prompt": prompt, "completion": good if n % 3 else bad, "label": bool(n % 3)},
             "completion": {"prompt": prompt, "completion": good},
+            "prompts": {"prompt": prompt},
         }.items():
             with (folder / f"{form}.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -99,15 +113,32 @@ def rows(folder):
 def recipe(kind):
     """Flat leaves and context of a recipe of this kind."""
     form = FORMS.get(kind, "preference")
-    section = "distill" if kind == "distill" else "preference"
-    method = {"kind": kind, **({section: dict(SETTINGS[kind])} if kind in SETTINGS else {}), **ADAPTED.get(kind, {})}
+    section = SECTIONS.get(kind, "preference")
+    method = {"kind": kind, **({section: dict(SETTINGS[kind])} if SETTINGS.get(kind) else {}), **ADAPTED.get(kind, {})}
+    if kind == "grpo":
+        method["grpo"] |= GRPO
     if kind == "distill":
         method["distill"]["teacher"] = "./teacher"
-    train = {**RECIPE["train"], **({"neftune_alpha": 5.0} if kind == "noisy" else {})}
+    more = {"noisy": {"neftune_alpha": 5.0}, "grpo": {"batch": {"global": 2}}}
+    train = {**RECIPE["train"], **more.get(kind, {})}
     data = {"train": f"./{form}.jsonl", "format": form, "max_length": 64}
     text = yaml.safe_dump({**RECIPE, "train": train, "method": method, "data": data})
     made = parse(text, base="/x")
     return made, made.flat(), context_of(made.flat(), Target())
+
+
+def answers(generations=4, most=8):
+    """The answers of each step to two prompts, of unequal lengths and rewards, as trainers leave them; half are cut off at the most."""
+    dice = random.Random(3)
+    for _ in range(STEPS):
+        step = []
+        for _ in range(2):
+            prompt = [dice.randrange(4, 250) for _ in range(dice.randrange(3, 9))]
+            for n in range(generations):
+                said = [dice.randrange(4, 250) for _ in range(most if n % 2 else dice.randrange(1, most))]
+                said = said if n % 2 else [*said, END]
+                step.append({"prompt_ids": prompt, "completion_ids": said, "rewards": [len(said) / 8, sum(said) % 64 / 64]})
+        yield json.dumps(step) + "\n"
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +150,8 @@ def folder(trainer_python, tmp_path_factory):
     (work / "cache").mkdir()
     (work / "inputs").mkdir()
     rows(work / "inputs")
+    for name, changed in {"answers": {}, "short": {"most": 4}, "few": {"generations": 2}}.items():
+        (work / f"{name}.jsonl").write_text("".join(answers(**changed)))
     made, _, _ = recipe("dpo")
     spec = next(file.text for file in plan(BACKENDS["torchtune"], made, Target()).files if file.path == "model.json")
     (work / "model.json").write_text(spec)
@@ -190,7 +223,8 @@ def test_the_same_training_passes(found, kind):
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda n: "-".join([MISTAKES[n][0], MISTAKES[n][1], str(n)]))
 def test_each_mistake_is_named(found, number):
-    """A run with another beta, without smoothing, margin, weights or clipping, near another model, or with another optimizer fails, and
+    """A run with another beta, without smoothing, margin, weights or clipping, near another model, with another head, or with another optimizer
+    fails, and
     the leaf is named.
     """
     kind, leaf, _ = MISTAKES[number]
@@ -201,12 +235,30 @@ def test_each_mistake_is_named(found, number):
     assert verdict.detail.startswith(f"{leaf}: "), verdict.detail
 
 
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ("short", "method.grpo.max_new_tokens: an answer is cut off after 4 tokens, not after 8"),
+        ("few", "method.grpo.generations: a prompt is answered 2 times, not 4 times"),
+    ],
+)
+def test_what_shows_in_the_answers_is_named(folder, file, said):
+    """A run whose answers are shorter or fewer than the recipe has them fails, whatever its losses, and the leaf is named."""
+    _, flat, context = recipe("grpo")
+    wish = {**wished(BACKENDS["trl"], flat, context), "answers": f"{file}.jsonl", "variants": []}
+    wish["data_spec"]["train"]["path"] = "inputs/prompts.jsonl"
+    text = folder(wish)
+    verdict = truth(ran(json.loads(text)), flat, context, text, LOSS["fp32"])
+    assert (verdict.outcome, verdict.detail) == ("failed", said)
+
+
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_no_setting_of_a_method_is_left_out(kind):
-    """Each number that a recipe may give for the method is among the mistakes."""
+    """Each number that a recipe may give for the method is among the mistakes, or has no effect."""
     _, flat, _ = recipe(kind)
-    sections = ("method.preference.", "method.distill.")
+    sections = ("method.preference.", "method.distill.", "method.grpo.")
     own = {
         leaf for leaf, value in flat.items() if leaf.startswith(sections) and isinstance(value, float) and has_effect(leaf, flat)
     }
-    assert own == {leaf for case, leaf, _ in MISTAKES if case == kind and leaf.startswith(sections)}
+    found = {leaf for case, leaf, _ in MISTAKES if case == kind and leaf.startswith(sections)}
+    assert own - set(SILENT) == found - {"method.grpo.generations", "method.grpo.rewards"}

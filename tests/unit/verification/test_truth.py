@@ -10,7 +10,8 @@ from backends.recipe.flat import nest
 from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
-from orchestrator.verification.truth import changes, wished
+from orchestrator.verification.mistakes import changes
+from orchestrator.verification.truth import wished
 
 LEAST = {
     **{"version": 1, "name": "truth", "model.id": "./base", "data.train": "rows.jsonl", "data.format": "chat"},

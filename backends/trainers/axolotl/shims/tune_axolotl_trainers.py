@@ -14,7 +14,9 @@ import tune_shared
 from axolotl.core.trainers import AxolotlCPOTrainer, AxolotlKTOTrainer, AxolotlORPOTrainer, AxolotlRewardTrainer, AxolotlTrainer
 from axolotl.core.trainers.dpo import AxolotlDPOTrainer
 from axolotl.core.trainers.grpo.trainer import AxolotlGRPOTrainer
-from tune_hf_trainer import Answering, Exact, Prepared, Ready, TokenMean
+from tune_hf_answers import Answering
+from tune_hf_heads import Scoring
+from tune_hf_trainer import Prepared, Ready, TokenMean
 
 __all__ = ["Dpo", "Grpo", "Kto", "Orpo", "Reward", "Sft", "Simpo"]
 
@@ -68,7 +70,7 @@ class Kto(Unrouted, tune_hf_losses.StepKto, Prepared, AxolotlKTOTrainer):
     """kto."""
 
 
-class Reward(Exact, AxolotlRewardTrainer):
+class Reward(Scoring, AxolotlRewardTrainer):
     """reward: takes chosen_ids and rejected_ids as they are."""
 
 

@@ -6,7 +6,9 @@ import tune_hf_losses
 from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
-from tune_hf_trainer import Answering, Exact, Prepared, Ready, TokenMean
+from tune_hf_answers import Answering
+from tune_hf_heads import Scoring
+from tune_hf_trainer import Prepared, Ready, TokenMean
 
 
 class Sft(TokenMean, SFTTrainer):
@@ -21,7 +23,7 @@ class Kto(tune_hf_losses.StepKto, Prepared, KTOTrainer):
     """kto."""
 
 
-class Reward(Exact, RewardTrainer):
+class Reward(Scoring, RewardTrainer):
     """reward: takes chosen_ids and rejected_ids as they are."""
 
 

@@ -223,6 +223,7 @@ def grpo(variant: Variant, see: str, *, scaled: Value = True) -> tuple[Row, ...]
         "num_iterations": (1, "answers are learned from once"),
         "mask_truncated_completions": (False, "answers that were cut off count too"),
         "sync_ref_model": (False, "the reference stays where the model started"),
+        "use_bias_correction_kl": (False, "the divergence alone: times the ratio its gradient is another (arXiv:2512.02556)"),
     }
     return (
         couple(

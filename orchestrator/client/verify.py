@@ -213,9 +213,17 @@ def measured(runs: Sequence[Run], recipe: Recipe, where: Target, tolerance: Tole
     ]
     evidence = [each.evidence for run, each in pairs if run.ok]
     found += [counts(each, evidence[0], flat) for each in evidence]
-    found += parity([run for run in runs if run.ok], tolerance)
+    trained = [run for run in runs if run.ok]
+    found += _drawn(trained) if recipe.method.kind == "grpo" else parity(trained, tolerance)
     shared = "" if _own_truth(recipe) else next((each.truth for each in remains if each.truth), "")
     return found + [truth(run, flat, context, each.truth or shared, tolerance) for run, each in pairs if run.ok]
+
+
+def _drawn(runs: Sequence[Run]) -> list[Verdict]:
+    """Losses over answers that each run drew for itself are compared with none but its own."""
+    names = tuple(run.trainer for run in runs)
+    why = "each run learns from answers of its own; level 6 has what it learned from them"
+    return [Verdict(5, names, "not possible", why)] if len(names) > 1 else []
 
 
 def _remains(here: Session, run: Run, *, adapter: bool) -> _Remains:

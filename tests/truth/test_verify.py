@@ -110,8 +110,8 @@ def rows(folder):
                 file.write(json.dumps(row) + "\n")
 
 
-def recipe(kind):
-    """Flat leaves and context of a recipe of this kind."""
+def text_of(kind):
+    """A recipe of this kind."""
     form = FORMS.get(kind, "preference")
     section = SECTIONS.get(kind, "preference")
     method = {"kind": kind, **({section: dict(SETTINGS[kind])} if SETTINGS.get(kind) else {}), **ADAPTED.get(kind, {})}
@@ -122,8 +122,12 @@ def recipe(kind):
     more = {"noisy": {"neftune_alpha": 5.0}, "grpo": {"batch": {"global": 2}}}
     train = {**RECIPE["train"], **more.get(kind, {})}
     data = {"train": f"./{form}.jsonl", "format": form, "max_length": 64}
-    text = yaml.safe_dump({**RECIPE, "train": train, "method": method, "data": data})
-    made = parse(text, base="/x")
+    return yaml.safe_dump({**RECIPE, "train": train, "method": method, "data": data})
+
+
+def recipe(kind):
+    """It, its flat leaves and their context."""
+    made = parse(text_of(kind), base="/x")
     return made, made.flat(), context_of(made.flat(), Target())
 
 
@@ -262,3 +266,25 @@ def test_no_setting_of_a_method_is_left_out(kind):
     }
     found = {leaf for case, leaf, _ in MISTAKES if case == kind and leaf.startswith(sections)}
     assert own - set(SILENT) == found - {"method.grpo.generations", "method.grpo.rewards"}
+
+
+PAY = """def length(completion_ids, **_):
+    return [len(ids) / 8 for ids in completion_ids]
+
+
+def sum(completion_ids, **_):
+    return [float(ids[0] % 7 + ids[-1] % 5) for ids in completion_ids]
+"""
+
+
+@pytest.mark.thorough(3)
+@pytest.mark.parametrize("trainer", ["trl", "axolotl"])
+@pytest.mark.parametrize("kind", ["reward", "grpo"])
+def test_a_run_of_a_trainer_passes(tune, home, kind, trainer):
+    """A reward model whose head was not there, and answers of the run's own: each figure of six steps is plain PyTorch's."""
+    rows(tune.cwd)
+    (tune.cwd / "rewards.py").write_text(PAY)
+    (tune.cwd / "r.yaml").write_text(text_of(kind))
+    found = tune.json("verify", "r.yaml", "--to", trainer, "--set", "train.batch.micro=1", "--steps", STEPS)["levels"]
+    told = [each for each in found if each["level"] == 6]
+    assert [(each["trainers"], each["outcome"]) for each in told] == [([trainer], "passed")], told

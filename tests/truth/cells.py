@@ -49,7 +49,9 @@ class Cell:
         if self.kind == "grpo":
             return SIGNED
         if self.adapter == "qlora" and NF4[self.trainer] == "bitsandbytes":
-            return MIDDLES
+            return SCORED if self.kind == "reward" else MIDDLES
+        if self.kind == "kto" and self.adapter != "none":
+            return {"kl": 3e-5}  # a sum of log-ratios, as in ROUNDING; 1.5e-5 with `dora` in TRL
         rounded = self.trainer == "torchtune" or self.whole
         return ROUNDING if self.kind == "dpo" and self.adapter != "none" and rounded else {}
 
@@ -59,6 +61,8 @@ SIGNED = {"grad_norm": 1e-4}
 MIDDLES = {"loss": 1e-3, "grad_norm": 5e-3, "eval_loss": 1e-3, "checkpoint": 2e-2, "adapter": 2e-3}
 MIDDLES |= dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/margins"), 5e-3)
 """bitsandbytes rounds a scale that lies within 1e-5 of the middle of two levels to either, one in a thousand: docs/methods.md."""
+SCORED = {**MIDDLES, "loss": 1e-2, "grad_norm": 1e-2, "eval_loss": 5e-3}
+"""A score of one token has no other tokens to average with: 5e-3 in TRL, which is not explained further."""
 ROUNDING = {"grad_norm": 3e-5}
 """What float32 alone makes of DPO over the wider model that NF4 wants. With weights that are off by at most half a unit in the last place
 plain PyTorch's own norms spread by 4.5e-6 (standard deviation; 9e-6 at most in ten runs), with `lora` over the same model by 5.9e-6:
@@ -69,7 +73,7 @@ Most of it is one sum. Trainers add up an answer's log-probabilities, 100 and mo
 takes them away token by token. As long as policy and reference are the same both give 0, in the first two steps here, and after that the
 order counts: over `lora`, micro-batches of 4, plain PyTorch is 2.9e-6 from float64 at the fifth step, and 6.5e-6 once it adds up as torchtune
 does (1.5e-6 to 3.3e-6, and 1.7e-6 to 6.5e-6, in seven runs with weights half a unit in the last place off). torchtune's 1.05e-5 from plain
-PyTorch is two such sums, of opposite signs.
+PyTorch is such sums alone: trained in float64, it has plain PyTorch's losses and norms to 14 digits.
 """
 NF4 = {"torchtune": "torchao", "axolotl": "bitsandbytes", "trl": "bitsandbytes", "unsloth": "bitsandbytes", "maxtext": "qwix"}
 """Trainer -> whose NF4 it has."""

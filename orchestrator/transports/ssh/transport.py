@@ -43,7 +43,7 @@ class Ssh(Served[SshConnection]):
         try:
             return self._connected(given_up)
         except TransportError as error:
-            if self.name in str(error).partition(":")[0]:
+            if self.name == self.host.name or self.name in str(error).partition(":")[0]:
                 raise
             raise type(error)(f"{self.name}: {error}") from None
 

@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from test_methods import SAME, felt, gaps, sharp, trained, truth
 
 from tests.truth.cells import STEPS, Cell
+from tests.truth.test_methods import SAME, felt, gaps, sharp, trained, truth
 from tests.truth.wishes import OPTIM, claimed, recipe, wish
 
 __all__ = ["sharp"]

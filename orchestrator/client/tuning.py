@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from backends.backend import Inexpressible
 from backends.compile import plan as compiled
@@ -64,16 +65,30 @@ def tune(
     where = target(on, cut)
     plans, refused = able(cut, where, to, accept)
     id, until = new_id(f"{recipe.name}-tune"), time.monotonic() + 60 * minutes
-    axes = axes_of(cut)
+    asked = _Asked(cut, where, room, accept, allowed_for(cut, tolerance), axes_of(cut), until, say)
     trials: list[Trial] = []
     finished = in_time = True
     for name in plans:
-        search = Search(cut, name, where, room, accept, allowed_for(cut, tolerance), f"{id}-{name}", axes, until, say)
+        search = Search(name, asked, f"{id}-{name}")
         trials += search.run()
         finished, in_time = finished and search.finished, in_time and search.in_time
         if not finished:
             break
-    return TuningResult(id, recipe.name, where.name, steps, axes, trials, refused, fastest(trials), finished, in_time)
+    return TuningResult(id, recipe.name, where.name, steps, asked.axes, trials, refused, fastest(trials), finished, in_time)
+
+
+class _Asked(NamedTuple):
+    """The same for each trainer."""
+
+    recipe: Recipe
+    where: Target
+    room: Sequence[Candidate]
+    accept: Sequence[str]
+    allowed: Tolerance | None
+    axes: Axes
+    until: float
+    """By the monotonic clock."""
+    say: Say
 
 
 def axes_of(recipe: Recipe) -> Axes:
@@ -87,38 +102,32 @@ def axes_of(recipe: Recipe) -> Axes:
     return {COMPILE: (False, True), MICRO: tuple(sorted(micros)), RECOMPUTE: (False, True)}
 
 
+@dataclass
 class Search:
-    """Of one trainer."""
+    """Of one trainer's fastest setting."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        name: str,
-        where: Target,
-        room: Sequence[Candidate],
-        accept: Sequence[str],
-        allowed: Tolerance | None,
-        stem: str,
-        axes: Axes,
-        until: float,
-        say: Say,
-    ) -> None:
-        self._recipe, self._name, self._where, self._room, self._accept = recipe, name, where, room, accept
-        self._allowed, self._stem, self._axes, self._until, self._say = allowed, stem, axes, until, say
-        self._own: Run | None = None
-        """The recipe as it is."""
-        self._longest = 0.0
-        self._barred: set[tuple[int, int | bool]] = set()
-        """Axes and values with which the trainer cannot train, or trains something else."""
-        self.finished = self.in_time = True
+    trainer: str
+    asked: _Asked
+    stem: str
+    """With which the ids of its jobs begin."""
+    finished: bool = True
+    """False: Ctrl-C cut it short."""
+    in_time: bool = True
+    """False: the time was up before it had ended by itself."""
+    _own: Run | None = None
+    """Of the recipe as it is."""
+    _longest: float = 0.0
+    """Seconds that a run took."""
+    _barred: set[tuple[int, int | bool]] = field(default_factory=set)
+    """Axes and values with which the trainer cannot train, or trains something else."""
 
     def run(self) -> list[Trial]:
         """Until nothing near the fastest is left to try, or the time is up."""
         trials: list[Trial] = []
         speeds: dict[Choice, float | None] = {}
         start = self._start()
-        while (choice := next_choice(self._axes, start, speeds, self._fits)) is not None:
-            if trials and time.monotonic() + self._longest > self._until:
+        while (choice := next_choice(self.asked.axes, start, speeds, self._fits)) is not None:
+            if trials and time.monotonic() + self._longest > self.asked.until:
                 self.in_time = False
                 break
             trial = self._try(choice, len(trials) + 1)
@@ -140,23 +149,23 @@ class Search:
 
     def _start(self) -> Choice:
         """What the recipe, or else the trainer, would take."""
-        flat, micros = self._recipe.flat(), self._axes[MICRO]
-        training = memory_fit(self._recipe, self._plan(self._recipe), self._where).training
+        flat, micros = self.asked.recipe.flat(), self.asked.axes[MICRO]
+        training = memory_fit(self.asked.recipe, self._plan(self.asked.recipe), self.asked.where).training
         compiles = flat[COMPILE] if flat[COMPILE] is not None else bool(training and training.compiled)
         return (compiles, flat[MICRO] or max(micros), bool(flat[RECOMPUTE]))
 
     def _plan(self, recipe: Recipe) -> Plan:
-        return compiled(trainer(self._name), recipe, self._where, self._accept)
+        return compiled(trainer(self.trainer), recipe, self.asked.where, self.asked.accept)
 
     def _with(self, choice: Choice) -> Recipe:
-        return load(self._recipe, dict(zip(self._axes, choice, strict=True)))
+        return load(self.asked.recipe, dict(zip(self.asked.axes, choice, strict=True)))
 
     def _fits(self, choice: Choice) -> bool:
         if self._barred.intersection(enumerate(choice)):
             return False
         try:
             recipe = self._with(choice)
-            return memory_fit(recipe, self._plan(recipe), self._where).fits is not False
+            return memory_fit(recipe, self._plan(recipe), self.asked.where).fits is not False
         except Inexpressible:
             return True  # tried, and told why it is refused
 
@@ -166,8 +175,10 @@ class Search:
         except Inexpressible as error:
             return self._trial(choice, "REFUSED", why=refusal(error.backend, error.report))
         began = time.monotonic()
-        labels = {"tuning": self._stem}
-        runs, self.finished = run_all(f"{self._stem}-{number}", {self._name: decided}, self._room, self._say, labels=labels)
+        labels = {"tuning": self.stem}
+        runs, self.finished = run_all(
+            f"{self.stem}-{number}", {self.trainer: decided}, self.asked.room, self.asked.say, labels=labels
+        )
         self._longest = max(self._longest, time.monotonic() - began)
         if not runs:
             return self._trial(choice, "CANCELLED")
@@ -178,11 +189,11 @@ class Search:
     def _measured(self, choice: Choice, run: Run, own: Run) -> Trial:
         [lap] = laps([run], None)
         ours, theirs = curve(run.points, "loss"), curve(own.points, "loss")
-        same = run is own or self._allowed is None or not own.ok or agree(ours, theirs, self._allowed.nats)
+        same = run is own or self.asked.allowed is None or not own.ok or agree(ours, theirs, self.asked.allowed.nats)
         apart = None if run is own else gap(ours, theirs)
         why = lap.why or ("" if same else "other losses than the recipe as it is")
         return Trial(
-            self._name,
+            self.trainer,
             choice,
             lap.state,
             lap.speed,
@@ -194,4 +205,4 @@ class Search:
         )
 
     def _trial(self, choice: Choice, state: str, why: str = "") -> Trial:
-        return Trial(self._name, choice, state, None, None, None, None, counts=False, why=why)
+        return Trial(self.trainer, choice, state, None, None, None, None, counts=False, why=why)

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from backends.backend import Backend, ReadOnly
 from backends.command_line import OUTSIDE
@@ -61,6 +62,15 @@ def convert(
     """
     dialect, wild, because = opened(text, wanted, beside, sets, line, is_folder)
     return _Import(dialect, importer(dialect.name), wild).run(name, because)
+
+
+class _LeftOver(NamedTuple):
+    """What becomes of a key that no row has read."""
+
+    fate: Fate
+    why: str
+    is_set: bool = False
+    """Its own trainer is still given it, verbatim."""
 
 
 class _Import:
@@ -159,7 +169,8 @@ class _Import:
             if f"native.{self.backend.name}.{section}" in made:
                 for each in below:
                     if each not in read:
-                        self.take({}, [each], *self.left_over(each)[:2])
+                        left = self.left_over(each)
+                        self.take({}, [each], left.fate, left.why)
         return said
 
     def take(self, made: Flat, said: Sequence[str], fate: Fate, why: str) -> None:
@@ -206,31 +217,33 @@ class _Import:
     def settle(self, key: str) -> None:
         """What no row has read."""
         if key not in self.entries:
-            fate, why, is_set = self.left_over(key)
-            self.take(self.verbatim(key) if is_set else {}, [key], fate, why)
+            left = self.left_over(key)
+            self.take(self.verbatim(key) if left.is_set else {}, [key], left.fate, left.why)
 
-    def left_over(self, key: str) -> tuple[Fate, str, bool]:
-        """What becomes of a key that no row has read, why, and whether its own trainer is still given it."""
+    def left_over(self, key: str) -> _LeftOver:
+        """What becomes of a key that no row has read."""
         value = self.wild.keys[key]
         rule, usual = self.dialect.rule(key, value), self.dialect.default(self.wild.keys, key)
         if key.startswith(OUTSIDE):
-            return "unmodelled", "is set outside of the script: give it as KEY=VALUE", False
+            return _LeftOver("unmodelled", "is set outside of the script: give it as KEY=VALUE")
         if value is None and usual in (None, ABSENT):
-            return "kept", "null: nothing is asked for", False
+            return _LeftOver("kept", "null: nothing is asked for")
         if value is False and rule and rule.fate == "unmodelled":
-            return "kept", "false: nothing is asked for", rule.carried
+            return _LeftOver("kept", "false: nothing is asked for", is_set=rule.carried)
         if rule and rule.fate == "job":
-            return "kept", rule.why, False
+            return _LeftOver("kept", rule.why)
         if key in self.strange:
-            return "unmodelled", f"{self.backend.package} knows no such key{self.guess(key)}", False
+            return _LeftOver("unmodelled", f"{self.backend.package} knows no such key{self.guess(key)}")
         if names_file(value) and not (rule and value == usual):
             why = rule.why if rule else "no recipe equivalent"
-            return "unmodelled", f"{why}; a file of yours, which does not come along", False
+            return _LeftOver("unmodelled", f"{why}; a file of yours, which does not come along")
         if rule and rule.fate == "kept":
-            return "kept", rule.why, True
+            return _LeftOver("kept", rule.why, is_set=True)
         if rule and value == usual:
-            return "kept", "the trainer's default", False
-        return ("unmodelled", rule.why, rule.carried) if rule else ("unmodelled", "no recipe equivalent", True)
+            return _LeftOver("kept", "the trainer's default")
+        if rule:
+            return _LeftOver("unmodelled", rule.why, is_set=rule.carried)
+        return _LeftOver("unmodelled", "no recipe equivalent", is_set=True)
 
     def verbatim(self, key: str) -> Flat:
         """The key as it stands, for its own trainer; nothing where that is not run, or does not know it, or it stands in a list."""

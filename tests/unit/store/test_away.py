@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -21,9 +22,11 @@ PATIENCE = 120.0
 
 
 @pytest.mark.postgres
-def test_a_database_that_is_away(tune, home, monkeypatch, server, postgres_url):
-    """A job ends while the server is down; what it reported and how it ended is there once the server is back, and `tune wait`, which
-    was under way, says so, having told once that it waits for the store. A command that asks meanwhile is told that the database does not answer.
+@pytest.mark.parametrize("seconds", [0, pytest.param(60, marks=pytest.mark.thorough(3))])
+def test_a_database_that_is_away(tune, home, monkeypatch, server, postgres_url, seconds):
+    """A job ends while the server is down, for a moment or as long as a controller's lease; what it reported and how it ended is there
+    once the server is back, and `tune wait`, which was under way, says so, having told once that it waits for the store. A command that
+    asks meanwhile is told that the database does not answer.
     """
     monkeypatch.setenv("TUNE_STORE", postgres_url)
     name = urlsplit(postgres_url).path.strip("/")
@@ -43,6 +46,7 @@ def test_a_database_that_is_away(tune, home, monkeypatch, server, postgres_url):
             (home / "go").touch()
             until((home / "jobs" / "j" / "1" / "exit.json").exists)
             assert "PostgreSQL: cannot open the store" in tune("status", code=None).stderr
+            time.sleep(seconds)
             assert waiting.poll() is None
         finally:
             start(Path(server))

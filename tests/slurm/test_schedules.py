@@ -282,7 +282,8 @@ def test_a_schedule(schedule, seed, number, record_property):  # noqa: F811
     fault(schedule)
     lab = schedule.lab
     follow(lab, schedule.jobs, PATIENCE)
-    print(schedule.site.log(), lab.log())  # seen where the test failed
+    said = [f"{path}:\n{path.read_text()}" for path in schedule.folder.glob("jobs/*/slurm/*/slurm.out")]
+    print(schedule.site.log(), lab.log(), *said, sep="\n")  # seen where the test failed
     for job in schedule.jobs:
         judge(lab, lab.job(job), [schedule.folder], bad=job in schedule.bad, allowed=schedule.allowed.get(job, ()))
     until(lambda: not _living(schedule))

@@ -37,6 +37,12 @@ LOST = {
     "REVOKED": "preempted",
 }
 """State at the end -> why the attempt is lost: the next may go on from its checkpoint."""
+NODE_SILENT = re.compile(
+    r"Task launch for \S+ failed on node \S+: (?:Communication|Zero Bytes|Socket timed out|Message|Connection|No route).*|Node failure on \S+"
+)
+"""What srun says where a node died before it took its part on, and Slurm has not found out (src/common/slurm_errno.c and
+src/api/step_launch.c, 22.05). Other failures to launch are the node's answer, and would be the same again.
+"""
 
 
 @dataclass(frozen=True)
@@ -182,6 +188,8 @@ def finished(observed: Observed | None, key: tuple[str, int], state: str, out: s
     elif state == "OUT_OF_MEMORY":
         evidence = "Slurm ended it as OUT_OF_MEMORY: `memory:` of the target asks for more"
         seen = replace(seen, phase="exited", why="", signal=9, cause="out_of_memory", evidence=evidence)
+    elif not placed and (silent := NODE_SILENT.search(out)):
+        seen = replace(seen, phase="lost", why=LOST["NODE_FAIL"], evidence=f"srun: {silent[0][:500]}")
     elif not placed:
         nothing = (
             f"its script ended as {state or 'nobody knows'} and wrote nothing that the login node sees: `tune targets check`"

@@ -181,6 +181,23 @@ def test_what_never_began_says_what_its_script_wrote():
     assert "wrote nothing" in end("FAILED", seen())[1]
 
 
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        ("Task launch for StepId=3.0 failed on node n2: Communication connection failure", True),
+        ("Task launch for StepId=3.0 failed on node n2: Zero Bytes were transmitted or received", True),
+        ("Task launch for StepId=3.0 failed on node n2: Socket timed out on send/recv operation", True),
+        ("Node failure on n2", True),
+        ("Task launch for StepId=3.0 failed on node n2: Invalid job credential", False),
+        ("Task launch for StepId=3.0 failed on node n2: Slurmd could not chdir to the working directory", False),
+    ],
+)
+def test_a_node_that_died_before_it_began(said, lost):
+    """What srun says of its silence is a node's failure, after which another attempt may begin, though Slurm calls the job FAILED."""
+    told = end("FAILED", seen(), f"srun: error: {said}\nsrun: error: Application launch failed: x\nsrun: Job step aborted\n")
+    assert told == (("lost", "node failed") if lost else ("exited", "could not start: srun: Job step aborted"))
+
+
 def test_a_supervisor_on_another_machine_is_no_dead_one():
     """Seen from the login node its lock is free and its boot another: while Slurm has the job, that says nothing."""
     for phase in ("unknown", "lost"):

@@ -63,6 +63,7 @@ def write(folder, cache, made):
         model.symlink_to(f"{model}-tokenizer")
 
 
+@pytest.mark.thorough(2)
 def test_what_axolotl_loads_is_the_plan(trainer_python, tmp_path):
     """Every method's config, loaded as a job does it, comes out as planned, key by key."""
     (tmp_path / "cache").mkdir()

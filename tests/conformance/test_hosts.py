@@ -49,6 +49,7 @@ targets:
     return hosts
 
 
+@pytest.mark.thorough(2)
 @pytest.mark.timeout(LONG + 300)
 def test_four_jobs_on_two_hosts(tune, lab, tmp_path):
     """LitGPT LoRA on one host and torchtune on the other at once, a third job waits and starts by itself, then one job over both

@@ -215,7 +215,7 @@ def agrees(ours, theirs):
     return type(ours) is type(theirs) and ours == theirs
 
 
-@pytest.mark.parametrize("trainer", EACH)
+@pytest.mark.parametrize("trainer", [pytest.param(each, marks=[pytest.mark.thorough(2)] * (each == "maxtext")) for each in EACH])
 def test_the_trainer_accepts_what_is_emitted(library, trainer):
     """The trainer's own loader takes every config, and knows every key in it."""
     jobs = library(trainer)

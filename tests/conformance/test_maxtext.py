@@ -249,6 +249,7 @@ def test_all_weights_by_its_own_loop(tune, train, yardstick, trainer_python, tmp
     assert gap["alone"] == []
 
 
+@pytest.mark.thorough(2)
 def test_lora_by_tunix(tune, train, yardstick, trainer_python, tmp_path):
     """LoRA on every kind of layer, the head too, with micro-batches: the same curves, merged weights that are the yardstick's, an adapter apart."""
     asked_rows(tune.cwd / "rows.jsonl")

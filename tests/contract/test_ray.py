@@ -88,6 +88,7 @@ def test_what_ray_users_do_by_hand(bench):
     bench.handles.clear()
 
 
+@pytest.mark.thorough(2)
 @pytest.mark.long
 @pytest.mark.parametrize("bench", ["two"], indirect=True)
 def test_the_head_dies_and_comes_back(bench, ray):

@@ -219,6 +219,7 @@ def test_a_cut_host_holds_nobody_up_and_is_found_again(far: Host) -> None:
     assert far.look("more").phase == "unknown"
 
 
+@pytest.mark.thorough(2)
 def test_a_sender_on_a_cut_host_is_let_go(far: Host, tmp_path: Path) -> None:
     """When a host is cut while more is being sent than all buffers hold, the sender is let go, and so is a poll behind it."""
     path = tmp_path / "file"

@@ -23,6 +23,7 @@ def gone(lab, job, *nodes):
     assert lab.processes(job, *nodes) == []
 
 
+@pytest.mark.thorough(2)
 def test_a_cancel_that_waits_says_so(lab, tune, hosts):
     """A host that does not answer keeps a cancel waiting; it names the way out."""
     begun(lab, "a", hosts[0])

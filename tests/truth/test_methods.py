@@ -143,7 +143,7 @@ def felt(want):
 @pytest.mark.parametrize(
     "cell",
     [
-        *CELLS,
+        *(pytest.param(each, marks=pytest.mark.thorough(2)) for each in CELLS),
         *(pytest.param(each, marks=pytest.mark.thorough) for each in OFTEN),
         *(pytest.param(each, marks=pytest.mark.thorough(3)) for each in MORE),
     ],

@@ -52,6 +52,7 @@ def losses(text):
     return re.findall(r"^Step (\d+) \| loss:(\S+) .*grad_norm:(\S+)", text, re.M)
 
 
+@pytest.mark.thorough(2)
 @pytest.mark.trainer
 def test_torchtune_there_and_back(tune, home, trainer_python):
     """A config of a model that no table knows, run by torchtune as it is, and as the recipe that import made of it: the same losses

@@ -22,7 +22,7 @@ PATIENCE = 120.0
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("seconds", [0, pytest.param(60, marks=pytest.mark.thorough(3))])
+@pytest.mark.parametrize("seconds", [0, pytest.param(60, marks=pytest.mark.thorough(2))])
 def test_a_database_that_is_away(tune, home, monkeypatch, server, postgres_url, seconds):
     """A job ends while the server is down, for a moment or as long as a controller's lease; what it reported and how it ended is there
     once the server is back, and `tune wait`, which was under way, says so, having told once that it waits for the store. A command that

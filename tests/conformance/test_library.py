@@ -215,7 +215,9 @@ def agrees(ours, theirs):
     return type(ours) is type(theirs) and ours == theirs
 
 
-@pytest.mark.parametrize("trainer", [pytest.param(each, marks=[pytest.mark.thorough(2)] * (each == "maxtext")) for each in EACH])
+@pytest.mark.parametrize(
+    "trainer", [pytest.param(each, marks=pytest.mark.thorough(2)) if each == "maxtext" else each for each in EACH]
+)
 def test_the_trainer_accepts_what_is_emitted(library, trainer):
     """The trainer's own loader takes every config, and knows every key in it."""
     jobs = library(trainer)

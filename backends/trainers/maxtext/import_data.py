@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from backends.command_line import DEVICES, HOSTS
-from backends.dialect import ROWS, ImportRow, Unfit, counted, number, text, whole
+from backends.dialect import ROWS, ImportRow, Unfit, counted, idle, number, text, whole
 from backends.mapping.rows import ABSENT, Flat, Value, Variant
 from backends.recipe.paths import HUB, is_file
 from backends.trainers.maxtext.data import COLUMNS
@@ -28,7 +28,7 @@ def rows(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("eval_interval", "eval_steps"), _eval_steps, also=("hf_eval_split", "hf_eval_files")),
         ImportRow(("train_split",), lambda word: {"data.train_split": text(word)} if isinstance(word, str) else {}),
         ImportRow(("max_target_length",), lambda n: {"data.max_length": whole(n)}),
-        ImportRow(("packing",), lambda on: {"data.pack": on is True and variant.kind not in ("dpo", "orpo")}),
+        ImportRow(("packing",), _packing(variant)),
         ImportRow(
             ("sft_train_on_completion_only",),
             lambda on: {"data.train_on_prompt": on is False} if variant.kind in ("sft", "distill") else {},
@@ -51,6 +51,15 @@ def rows(variant: Variant) -> tuple[ImportRow, ...]:
             "num_epoch repeats the rows, steps end the run",
         ),
     )
+
+
+def _packing(variant: Variant) -> Callable[..., Flat]:
+    def make(on: Value) -> Flat:
+        if variant.kind in ("dpo", "orpo"):
+            return {"data.pack": False, **idle("packing", "MaxText packs no pairs")}
+        return {"data.pack": on is True}
+
+    return make
 
 
 def per_device(size: Value, times: Value, devices: Value = 1, hosts: Value = 1) -> Flat:

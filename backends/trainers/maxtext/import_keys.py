@@ -181,7 +181,8 @@ def _unlisted(name: Value, tokenizer: Value, fresh: bool, start: Flat, scale: in
             "tied": named["tied"] is True,
         }
         architecture = {**own, **facts, "family": "llama", "max_length": whole(longest)}
-        return {"model.id": "default", "model.init": "random", "model.architecture": architecture}
+        lost = {} if tokenizer in _NOTHING else unmodelled("tokenizer_path", "a recipe's model of sizes has a tokenizer of bytes")
+        return {"model.id": "default", "model.init": "random", "model.architecture": architecture, **lost}
     kept = start if name in (*_NOTHING, "default") else {**start, **_verbatim(model_name=name)}
     if isinstance(tokenizer, str) and (HUB.fullmatch(tokenizer) or is_path(tokenizer)):
         raise Unfit(f"{name} is not in the model table: the tokenizer's model stands in for it", {"model.id": tokenizer, **kept})

@@ -23,7 +23,7 @@ mkdir -p $(dirname {METRICS}) checkpoint
 i=0; [ ! -e resume ] || i=$(cat resume/step)
 echo {HEADER} > {METRICS}
 while [ $i -lt {STEPS} ]; do
-  i=$((i+1)); sleep $(cat ../../pause 2>/dev/null || echo 0.2)
+  i=$((i+1)); pause=$(cat ../../pause 2>/dev/null || true); sleep ${{pause:-0.2}}  # the file may just be written
   echo "0,$i,0.01,0.001,2.5,$i,$((i*10)),$((i*10))" >> {METRICS}
   if [ $((i % {KEPT})) = 0 ]; then
     mkdir kept-$i; echo $i > kept-$i/step

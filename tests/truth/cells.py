@@ -46,10 +46,10 @@ class Cell:
     @property
     def unlike(self):
         """What may differ by more than anything else: metric -> how far it may be from the truth."""
-        if self.kind == "grpo":
-            return SIGNED
         if self.adapter == "qlora" and NF4[self.trainer] == "bitsandbytes":
             return SCORED if self.kind == "reward" else MIDDLES
+        if self.kind == "grpo":
+            return SIGNED
         if self.kind == "kto" and self.adapter != "none":
             return {"kl": 3e-5}  # a sum of log-ratios, as in ROUNDING; 1.5e-5 with `dora` in TRL
         rounded = self.trainer == "torchtune" or self.whole

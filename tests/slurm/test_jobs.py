@@ -227,7 +227,7 @@ def test_a_job_near_its_time_limit_goes_on_in_a_new_one(lab, site):
     """The signal before the end ends the attempt in order, though Slurm sends it to the trainer, too; the next is another job of Slurm's."""
     first = "trap 'echo told; exit 0' TERM; touch began; while :; do sleep 0.1; done"
     script = f"set -e; case $PWD in */1/work) {first};; esac;" + training(2)
-    lab.submit("a", script, steps=2, where=hpc(time=2, signal=119), retry={"lost": 1})
+    lab.submit("a", script, steps=2, where=hpc(time=2, signal=80), retry={"lost": 1})
     began(lab, "a")
     job = lab.wait("a", 200)
     assert (job.state, job.attempt) == ("SUCCEEDED", 2), (job, lab.log())

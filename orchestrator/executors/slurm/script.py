@@ -48,12 +48,15 @@ def alike(plan: Plan, site: Site) -> tuple[str, ...]:
 
 def _text(plan: Plan, site: Site, options: list[str], named: str, *first: str) -> str:
     load = [f"module load {shlex.quote(name)}" for name in site.modules]
+    # the notice before the time limit would end the shell; where our program did not hear it, Slurm's TERM at the limit ends it in order
+    deaf = ["trap '' USR1"] if site.signal and plan.hosts == 1 else []
     lines = [
         "#!/bin/bash",
         *(f"#SBATCH {option}" for option in options),
         "",
         f"# {named}. By hand: sbatch this file, in its folder.",
         "set -e",
+        *deaf,
         *load,
         *first,
         f"exec {_launch(plan, site)}",

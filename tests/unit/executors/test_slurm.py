@@ -1,6 +1,8 @@
 """Slurm, as far as it is decided without one: what a target says, the script, what states mean, who goes first."""
 
 import re
+import signal
+import subprocess
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -101,7 +103,17 @@ def test_the_script_is_what_was_decided_and_nothing_else():
     alone = script(plan(4, 1), Site.of(entry))
     assert "module load cuda/12.1\nexec apptainer exec" in alone, "the script is what runs on one node: no step of srun"
     assert "#SBATCH --signal=B:USR1@120" in alone, "there is no step that could be told"
+    assert "set -e\ntrap '' USR1\nmodule load" in alone
     assert limits(plan(4, 2), Site.of(entry)) == {"partition": "gpu", "nodes": 2, "minutes": 1440}
+
+
+def test_a_notice_before_our_program_begins_ends_no_job():
+    """Slurm sends it a minute early or more, and `module load` may take as long: a script that dies of it has trained nothing."""
+    entry = target("{kind: slurm, nodes: 1, modules: [cuda], container: ['true']}")
+    text = script(plan(1, 1), Site.of(entry)).replace("#!/bin/bash\n", "module() { kill -USR1 $$; }\n", 1)
+    assert subprocess.run(["bash", "-c", text], check=False).returncode == 0
+    unheard = text.replace("trap '' USR1\n", "")
+    assert subprocess.run(["bash", "-c", unheard], check=False).returncode == -signal.SIGUSR1
 
 
 def test_a_name_from_a_recipe_is_no_line_of_the_script():

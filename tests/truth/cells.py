@@ -131,6 +131,8 @@ _ALL = [
     *(Cell(trainer, "sft", "lora", whole=("embeddings", "head", "norms")) for trainer in WHOLE),
     *(Cell(trainer, "sft", "lora", whole=("embeddings", "norms"), tied=True) for trainer in WHOLE),
     *(Cell(trainer, "dpo", "lora", whole=("embeddings", "head", "norms")) for trainer in ("axolotl", "trl")),
+    Cell("torchtune", "distill", "lora", whole=("embeddings", "head", "norms")),
+    Cell("torchtune", "distill", "lora", whole=("embeddings", "norms"), tied=True),
     Cell("axolotl", "sft", "lora", devices=2, whole=("embeddings", "head", "norms")),
     Cell("axolotl", "reward", "lora", whole=("embeddings", "norms")),
 ]

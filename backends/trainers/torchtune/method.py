@@ -137,8 +137,6 @@ def _whole(variant: Variant) -> Row:
     if learns(variant) == "dpo":
         why = "torchtune's reference is the trained model with its adapters off, and whole modules have no such switch"
         return cannot("method.lora.train_fully", why, see=see)
-    if learns(variant) == "distill":
-        return cannot("method.lora.train_fully", "not tried with a teacher yet", kind="todo", see=see)
     keys = ("model.train_fully", "checkpointer.train_fully", "export.json:train_fully")
 
     def to(words: list[str], context: Context) -> Values:

@@ -61,6 +61,10 @@ def test_torchtunes_three_places():
     keys = ("model.train_fully", "checkpointer.train_fully", "export.json:train_fully")
     assert line("torchtune", words="[norms]", model="meta-llama/Llama-3.2-1B").native == {key: ["norms"] for key in keys}
     assert line("torchtune", words="[]", model="meta-llama/Llama-3.2-1B").native == {}
+    distilled = {"kind": "distill", "sets": ["method.distill.teacher=meta-llama/Llama-3.2-3B"]}
+    assert line("torchtune", words="[norms]", model="meta-llama/Llama-3.2-1B", **distilled).native == {
+        key: ["norms"] for key in keys
+    }
     text = RECIPE.format(model="meta-llama/Llama-3.2-1B", words=ALL, kind="sft", form="chat") + "resources: {devices: 2}\n"
     with pytest.raises(Inexpressible, match="train_fully"):
         plan(BACKENDS["torchtune"], parse(text), Target(devices=2))

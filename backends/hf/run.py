@@ -178,7 +178,7 @@ def judge(ending: Ending) -> tuple[str, str] | None:
     return found
 
 
-_REWARDS = ("rewards", "reward", "eval_rewards", "kl")
+_REWARDS = ("rewards", "reward", "eval_rewards", "kl", "class_loss", "kd_loss")
 
 
 def _speed(kept: Flat, row: Mapping[str, Value], count: str) -> list[Point]:

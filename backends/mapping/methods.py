@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import ABSENT, Context, Row, Unsupported, Value, Values, cannot, couple, handled_by_us, idle
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, cannot, couple, handled_by_us, idle
 from backends.recipe.leaves import beta_for_null
+from backends.recipe.paths import is_hub
 from backends.report import Kind as Lack
 
 
@@ -24,6 +25,23 @@ def grpo_idle() -> tuple[Row, ...]:
 def distill_idle() -> tuple[Row, ...]:
     """method.distill, for other kinds."""
     return idle("method.distill", "no teacher")
+
+
+def teacher(name: str | None, see: str) -> tuple[Flat, str]:
+    """What tune_model.py is told of method.distill.teacher (teacher.json), and the folder that it makes ready.
+
+    Args:
+        name: of the leaf, a Hugging Face id or a folder.
+        see: the trainer's source.
+
+    Raises:
+        Unsupported: there is none.
+    """
+    if name is None:
+        raise Unsupported("method.distill.teacher", "distillation needs a teacher: a model with the same token ids", see=see)
+    folder = f"cache/models/{name.replace('/', '--')}@main" if is_hub(name) else "inputs/teacher"
+    start: Flat = {"init": "pretrained", "revision": "main"} if is_hub(name) else {"init": "folder"}
+    return {"id": name, "folder": folder, **start}, folder
 
 
 def no_qat(kind: Lack, why: str, see: str = "") -> tuple[Row, ...]:

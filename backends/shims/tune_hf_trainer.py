@@ -14,6 +14,7 @@ Whoever names them has a class for each method: `class Dpo(Prepared, DPOTrainer)
     neftune_alpha  null or the alpha of NEFTune's noise; only with `rows`
     start         safetensors with A and B of LoRA in Hugging Face names; null: as PEFT draws them
     train_fully   words of method.lora.train_fully; only with an adapter
+    ratio         of distill: the teacher's share in the loss
     muon          true: Muon for the matrices inside the layers, AdamW for the rest (tune_muon.py)
     liger         true: Liger's kernels in the place of the model's own, where weights are bfloat16 (in float32 sums are as they are written)
 

@@ -58,7 +58,15 @@ class Cell:
 
 SIGNED = {"grad_norm": 1e-4}
 """Of grpo: the first norm was 5e-5 off once, and nobody knows why yet; six steps of another model were within 2e-7 (axolotl)."""
-MIDDLES = {"loss": 1e-3, "grad_norm": 5e-3, "eval_loss": 1e-3, "checkpoint": 2e-2, "adapter": 2e-3}
+MIDDLES = {
+    "loss": 1e-3,
+    "class_loss": 1e-3,
+    "kd_loss": 1e-3,
+    "grad_norm": 5e-3,
+    "eval_loss": 1e-3,
+    "checkpoint": 2e-2,
+    "adapter": 2e-3,
+}
 MIDDLES |= dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/margins"), 5e-3)
 """bitsandbytes rounds a scale that lies within 1e-5 of the middle of two levels to either, one in a thousand: docs/methods.md."""
 SCORED = {**MIDDLES, "loss": 1e-2, "grad_norm": 1e-2, "eval_loss": 5e-3}
@@ -85,7 +93,7 @@ CLAIMED = {
     "torchtune": {**dict.fromkeys((*_LM, "dpo"), _PEFT), "distill": ("lora", "dora", "qlora")},
     "axolotl": dict.fromkeys(_HF, _PEFT),
     "maxtext": {**dict.fromkeys(_LM, ("none", "lora", "qlora")), **dict.fromkeys(("distill", "dpo", "orpo"), ("none",))},
-    "trl": dict.fromkeys(_HF, _PEFT),
+    "trl": dict.fromkeys((*_HF, "distill"), _PEFT),
     "unsloth": dict.fromkeys(_LM, _PEFT),
 }
 """Trainer -> method -> adapters that it claims; tests/laws/test_effect.py holds it to what is planned."""
@@ -94,7 +102,7 @@ SHARED = {
     "torchtune": ("sft lora", "dpo lora", "distill lora"),
     "axolotl": ("sft lora", "orpo none", "kto none", "dpo none"),
     "maxtext": ("sft lora", "orpo none", "dpo none", "distill none"),
-    "trl": ("sft lora", "orpo none", "kto none"),
+    "trl": ("sft lora", "orpo none", "kto none", "distill lora"),
     "unsloth": ("sft lora",),
 }
 """Cells that are also held with micro-batches of 1 and of 4: of each loss that a trainer has, whatever the adapter."""
@@ -103,7 +111,7 @@ SPREAD = {
     "torchtune": ("sft lora", "dpo lora"),
     "axolotl": ("sft lora", "sft none", "orpo none", "kto none", "dpo none", "simpo none", "reward none"),
     "maxtext": ("sft lora",),
-    "trl": ("sft lora",),
+    "trl": ("sft lora", "distill lora"),
 }
 """Those also held with two processes."""
 WHOLE = ("litgpt", "torchtune", "axolotl", "trl", "unsloth")

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from backends.mapping.launch import LAUNCH
-from backends.mapping.methods import beta, distill_idle, kinds, lora_idle, lora_scale, no_qat, preference_idle, preferring
-from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
-from backends.recipe.paths import is_hub
+from backends.mapping.methods import (
+    beta,
+    distill_idle,
+    kinds,
+    lora_idle,
+    lora_scale,
+    no_qat,
+    preference_idle,
+    preferring,
+    teacher,
+)
+from backends.mapping.rows import ABSENT, Context, Row, Unsupported, Value, Values, Variant, cannot, const, couple, same
 from backends.report import Kind
 from backends.trainers.torchtune.release import RELEASE
 
@@ -201,11 +210,7 @@ def preference(variant: Variant) -> tuple[Row, ...]:
 
 
 def _teacher(name: str | None, _: Context) -> Values:
-    if name is None:
-        raise Unsupported("method.distill.teacher", "distillation needs a teacher: a model with the same token ids", see=RECIPES)
-    folder = f"cache/models/{name.replace('/', '--')}@main" if is_hub(name) else "inputs/teacher"
-    spec: Flat = {"id": name, "folder": folder}
-    spec |= {"init": "pretrained", "revision": "main"} if is_hub(name) else {"init": "folder"}
+    spec, folder = teacher(name, RECIPES)
     return spec, folder, folder
 
 

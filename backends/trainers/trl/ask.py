@@ -17,6 +17,7 @@ METHODS = {
     "reward": "trl:RewardConfig",
     "distillation": "trl:DistillationConfig",
     "orpo": "trl.experimental.orpo:ORPOConfig",
+    "gkd": "trl.experimental.gkd:GKDConfig",
     "cpo": "trl.experimental.cpo:CPOConfig",
     "grpo script": "trl.scripts.grpo:GRPOScriptArguments",
 }

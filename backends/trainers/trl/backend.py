@@ -13,7 +13,6 @@ from backends.hf import run as hf
 from backends.hf.arguments import trackers
 from backends.hf.method import grpo, preference
 from backends.mapping.launch import identity, resources
-from backends.mapping.methods import distill_idle
 from backends.mapping.rows import ABSENT, Flat, Row, Variant, cannot
 from backends.plan import Step
 from backends.trainers.trl import method, train
@@ -57,7 +56,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *method.lora(shape),
         *preference(shape.kind, SEE),
         *(own if shape.kind != "grpo" else (own[0], train.batch(shape), *own[1:])),
-        *distill_idle(),
+        *method.distill(shape.kind),
         *method.qat(),
         *train.data(shape),
         *train.train(shape),
@@ -66,8 +65,9 @@ def rows(variant: Variant) -> tuple[Row, ...]:
 
 
 def steps(launch: Flat, python: str) -> tuple[Step, ...]:
-    """Draw A and B, train, export."""
-    return hf.steps(launch, python, "tune_trl.py", "trl.yaml")
+    """Make the teacher ready where there is one; draw A and B, train, export."""
+    teacher = (Step("teacher", (python, "tune_model.py", "teacher.json")),) if launch["kind"] == "distill" else ()
+    return (*teacher, *hf.steps(launch, python, "tune_trl.py", "trl.yaml"))
 
 
 TRL = Backend(

@@ -6,28 +6,22 @@ from backends.hf import method as hf
 from backends.hf.method import four_bits
 from backends.hf.names import TRAINER
 from backends.mapping.launch import LAUNCH
-from backends.mapping.methods import kinds, no_qat
+from backends.mapping.methods import distill_idle, kinds, no_qat, teacher
 from backends.mapping.rows import ABSENT, Context, Row, Value, Values, Variant, const, couple
 from backends.trainers.trl.release import RELEASE
 
 SEE = RELEASE.source("trl/")
 
 KINDS = kinds(
-    *("sft", "pretrain", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo"),
-    lacks={
-        "distill": (
-            "todo",
-            "TRL's DistillationTrainer learns from answers of the student's own; over the answers of the rows is not translated yet",
-            SEE + "trainer/distillation_trainer.py",
-        )
-    },
+    *("sft", "pretrain", "dpo", "ipo", "orpo", "simpo", "kto", "reward", "grpo", "distill"),
+    lacks={},
     why="each kind has a trainer and a config class of TRL's",
 )
 
-FUSED = ("sft", "pretrain", "dpo", "ipo", "kto", "grpo")
-"""Kinds whose loss multiplies the hidden states by the output embedding itself."""
+FUSED = ("sft", "pretrain", "dpo", "ipo", "kto", "grpo", "distill")
+"""Kinds whose loss multiplies the hidden states by the output embedding itself, or whose trainer refuses an adapter there as these do."""
 
-OFFLOADING = ("sft", "pretrain", "dpo", "ipo", "kto", "reward")
+OFFLOADING = ("sft", "pretrain", "dpo", "ipo", "kto", "reward", "distill")
 """Kinds whose config has activation_offloading."""
 
 _SFT: dict[str, Value] = {**hf.SFT, **hf.ROUTER}
@@ -50,6 +44,7 @@ _WRITTEN: dict[str, dict[str, Value]] = {
         **{"loss_type": "simpo", "alpha": 0.0, "label_smoothing": 0.0},
     },
     "reward": {"disable_dropout": False, "center_rewards_coefficient": None},
+    "distill": {**_SFT, "disable_dropout": False, "lmbda": 0.0, "seq_kd": False, "beta": 0.0, "temperature": 1.0},
     "grpo": {
         **hf.ROUTER,
         **{"disable_dropout": False, "remove_unused_columns": False, "shuffle_dataset": False},
@@ -59,7 +54,13 @@ _WRITTEN: dict[str, dict[str, Value]] = {
 }
 """Kind -> keys of its config whose defaults decide what is learned."""
 
-_CONFIGS = {"pretrain": "sft", "ipo": "dpo", "distill": "sft", "orpo": "experimental/orpo/orpo", "simpo": "experimental/cpo/cpo"}
+_CONFIGS = {
+    "pretrain": "sft",
+    "ipo": "dpo",
+    "distill": "experimental/gkd/gkd",
+    "orpo": "experimental/orpo/orpo",
+    "simpo": "experimental/cpo/cpo",
+}
 
 
 def kind(variant: Variant) -> tuple[Row, ...]:
@@ -114,6 +115,35 @@ def lora(variant: Variant) -> tuple[Row, ...]:
     """method.lora."""
     why = "TRL's loss multiplies by the weights of the output embedding, and would never train an adapter there"
     return hf.lora(variant, unheaded=(why, SEE + "trainer/sft_trainer.py") if variant.kind in FUSED else ("", ""))
+
+
+def distill(kind: str) -> tuple[Row, ...]:
+    """method.distill."""
+    if kind != "distill":
+        return distill_idle()
+    see = SEE + "experimental/gkd/gkd_trainer.py"
+
+    def to(name: str | None, _: Context) -> Values:
+        spec, folder = teacher(name, see)
+        return spec, folder
+
+    return (
+        couple(
+            ("method.distill.teacher",),
+            ("teacher.json:", "teacher_model_name_or_path"),
+            to,
+            lambda spec, *_: (spec["id"],),
+            why="a second folder in Hugging Face layout, made ready by a step of its own",
+        ),
+        couple(
+            ("method.distill.ratio",),
+            (f"{TRAINER}:ratio",),
+            lambda ratio, _: (ratio,),
+            lambda ratio, _: (ratio,),
+            why="GKD's loss over the answers of the rows (lmbda 0) is the forward KL (beta 0); our class adds the cross entropy",
+            see=see,
+        ),
+    )
 
 
 def qat() -> tuple[Row, ...]:

@@ -22,6 +22,7 @@ import transformers
 import tune_attention
 import tune_hf_rows
 import tune_resolved
+import tune_trl_teacher
 import tune_trl_trainers
 import tune_whole
 from trl import (
@@ -37,6 +38,7 @@ from trl import (
     get_quantization_config,
 )
 from trl.experimental.cpo import CPOConfig
+from trl.experimental.gkd import GKDConfig
 from trl.experimental.orpo import ORPOConfig
 from trl.scripts.grpo import GRPOScriptArguments
 
@@ -44,6 +46,7 @@ SETTINGS = {
     **dict.fromkeys(("sft", "pretrain"), SFTConfig),
     **dict.fromkeys(("dpo", "ipo"), DPOConfig),
     **{"kto": KTOConfig, "orpo": ORPOConfig, "simpo": CPOConfig, "reward": RewardConfig, "grpo": GRPOConfig},
+    "distill": GKDConfig,
 }
 """method.kind -> TRL's class of its config."""
 
@@ -67,12 +70,25 @@ def train(path: str) -> None:
         eval_dataset=evaluated,
         processing_class=tokenizer,
         peft_config=_peft(model, wish["kind"]),
-        **({"reward_funcs": [_function(name) for name in script.reward_funcs]} if wish["kind"] == "grpo" else {}),
+        **_beside(wish["kind"], settings, model, script),
     )
     trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
     trainer.save_model(settings.output_dir)
     if hasattr(trainer, "end"):  # since transformers 5.20 or so; what stands at the target may be older
         trainer.end()
+
+
+def _beside(kind: str, settings: Any, model: ModelConfig, script: Any) -> dict[str, Any]:
+    """What a method's trainer is given besides model and rows: reward functions; a teacher."""
+    if kind == "grpo":
+        return {"reward_funcs": [_function(name) for name in script.reward_funcs]}
+    if kind != "distill":
+        return {}
+    folder = settings.teacher_model_name_or_path
+    tune_trl_teacher.check(folder, model.model_name_or_path)
+    attention = tune_attention.suited(folder, model.attn_implementation)
+    settings.teacher_model_init_kwargs = {"attn_implementation": attention, "dtype": model.dtype}
+    return {"teacher_model": folder}
 
 
 def parsed(path: str, kind: str) -> tuple[Any, ModelConfig, ScriptArguments]:

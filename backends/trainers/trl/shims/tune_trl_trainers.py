@@ -5,10 +5,12 @@ from __future__ import annotations
 import tune_hf_losses
 from trl import DPOTrainer, GRPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
 from trl.experimental.cpo import CPOTrainer
+from trl.experimental.gkd import GKDTrainer
 from trl.experimental.orpo import ORPOTrainer
 from tune_hf_answers import Answering
 from tune_hf_heads import Scoring
 from tune_hf_trainer import Prepared, Ready, TokenMean
+from tune_trl_teacher import Taught
 
 
 class Sft(TokenMean, SFTTrainer):
@@ -35,6 +37,10 @@ class Simpo(Ready, CPOTrainer):
     """simpo."""
 
 
+class Distill(Taught, TokenMean, GKDTrainer):
+    """distill, over the answers of the rows."""
+
+
 class Grpo(Answering, GRPOTrainer):
     """grpo."""
 
@@ -42,6 +48,6 @@ class Grpo(Answering, GRPOTrainer):
 TRAINERS = {
     **dict.fromkeys(("sft", "pretrain"), Sft),
     **dict.fromkeys(("dpo", "ipo"), Dpo),
-    **{"kto": Kto, "orpo": Orpo, "simpo": Simpo, "reward": Reward, "grpo": Grpo},
+    **{"kto": Kto, "orpo": Orpo, "simpo": Simpo, "reward": Reward, "grpo": Grpo, "distill": Distill},
 }
 """method.kind -> its trainer."""

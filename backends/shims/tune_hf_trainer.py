@@ -7,6 +7,7 @@ Whoever names them has a class for each method: `class Dpo(Prepared, DPOTrainer)
     dtype         float32 or bfloat16: of weights, gradients and optimizer state
     decay_on      all or matrices
     shuffle       a new order each epoch, by the trainer; only without `rows`
+    columns       a column's name -> what the trainer's own types of rows call it, where they leave no choice; only without `rows`
     eval_batches  micro-batches of an evaluation during training; null: all
     patience      null or evaluations in a row without a lower loss, after which training ends
     eval_on_start  an evaluation of all rows before the first step too

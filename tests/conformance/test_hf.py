@@ -46,17 +46,17 @@ def recipe(kind="sft", adapter="none", **more):
     }
 
 
-def write(folder, kind, rows=40):
-    """Rows for a method, and evaluation rows."""
+def write(folder, kind, rows=40, column="prompt"):
+    """Rows for a method, and evaluation rows; `column` is what the prompt's is called."""
     for name, count in (("rows", rows), ("val", 5)):
         lines = []
         for n in range(count):
             good, bad = f"It is {n + 2}.", "No idea" + "!" * (n % 5)
             prompt = f"{name}: add {n} and 2" + " please" * (n % 3) + ". "
             row = {
-                "preference": {"prompt": prompt, "chosen": good, "rejected": bad},
+                "preference": {column: prompt, "chosen": good, "rejected": bad},
                 "rated": {"prompt": prompt, "completion": good if n % 2 else bad, "label": bool(n % 2)},
-                "prompts": {"prompt": prompt, "answer": good},
+                "prompts": {column: prompt, "answer": good},
                 "text": {"text": prompt + good},
             }
             lines.append(json.dumps(row.get(FORMATS.get(kind, ""), {"prompt": prompt, "completion": good})))
@@ -113,7 +113,7 @@ def test_axolotls_own_schema_accepts_every_method(trainer_python, tmp_path):
     wishes |= {name: recipe(**more) for name, more in CUDA.items()}
     for form in ("instruct", "chat", "text", "completion"):
         wishes[f"native-{form}"] = recipe(data={"format": form, "rendering": "native", "pack": True, "eval": "val.jsonl"})
-    for kind in ("dpo", "kto"):
+    for kind in ("dpo", "kto", "orpo", "reward", "grpo"):
         wishes[f"native-{kind}"] = recipe(kind, "lora", data={"rendering": "native"}, eval={})
     paths = []
     for name, wish in wishes.items():
@@ -130,12 +130,12 @@ def test_axolotls_own_schema_accepts_every_method(trainer_python, tmp_path):
     assert "RESULT" in done.stdout, done.stderr[-3000:]
     found = json.loads(done.stdout.rpartition("RESULT ")[2])
     assert {path: what for path, what in found.items() if what != {"unknown": [], "changed": {}}} == {}
-    assert len(found) == len(wishes) == 47
+    assert len(found) == len(wishes) == 50
 
 
-def run(tune, home, trainer, wish, *words):
+def run(tune, home, trainer, wish, *words, column="prompt"):
     """A job that succeeds: its points by name and step, and its work folder."""
-    write(tune.cwd, wish["method"]["kind"])
+    write(tune.cwd, wish["method"]["kind"], column=column)
     (tune.cwd / "r.yaml").write_text(yaml.safe_dump(wish))
     job = tune("submit", "r.yaml", "--to", trainer, "--follow", *words).stdout.strip()
     points = {}

@@ -30,8 +30,19 @@ def shared() -> tuple[Row, ...]:
     )
 
 
-def _type(form: str, columns: Flat, roles: list[str]) -> Flat:
+_FIXED: dict[str, tuple[Flat, dict[str, str]]] = {
+    "orpo": ({}, {name: name for name in ("prompt", "chosen", "rejected")}),
+    "reward": ({"type": "bradley_terry.chat_template"}, {"prompt": "input", "chosen": "chosen", "rejected": "rejected"}),
+    "grpo": ({}, {"prompt": "prompt"}),
+}
+"""Kinds whose rows have names of columns that no key of axolotl's changes: what it is told of them, our column -> its own. Without a type
+it takes rows as they are (utils/data/rl.py), and orpo has no other type for texts (prompt_strategies/orpo)."""
+
+
+def _type(form: str, columns: Flat, roles: list[str], kind: str) -> Flat:
     """What axolotl is told of the rows of a format."""
+    if kind in _FIXED:
+        return _FIXED[kind][0]
     if form == "instruct":
         return {"type": "alpaca"}
     if form == "text":
@@ -61,7 +72,13 @@ def _data_set(source: Flat, about: Flat, rows: str) -> Flat:
     return {"path": source["path"], **kind, "split": "train", **about}
 
 
-def _own() -> Row:
+def _renamed(kind: str, columns: Flat) -> Value:
+    """Columns that tune_axolotl.py gives the names that axolotl's types have for them: all of them where one is called otherwise."""
+    named = {columns[ours]: theirs for ours, theirs in _FIXED[kind][1].items()} if kind in _FIXED else {}
+    return named if any(ours != theirs for ours, theirs in named.items()) else ABSENT
+
+
+def _own(variant: Variant) -> Row:
     """All that says what the rows are, in axolotl's list of data sets."""
     columns = tuple(f"data.columns.{name}" for name in COLUMNS)
     ours = ("data.train", "data.train_split", "data.eval", "data.eval_split", "data.format", *columns, "data.loss_roles")
@@ -69,20 +86,22 @@ def _own() -> Row:
     def to(*wish: Value) -> Values:
         *values, _ = wish
         train, part, other, split, form, *named, roles = values
-        about = _type(form, dict(zip(COLUMNS, named, strict=True)), roles)
+        columns = dict(zip(COLUMNS, named, strict=True))
+        about = _type(form, columns, roles, variant.kind)
         sets = [_data_set(each, about, form) for each in sources("data.train", train, part)]
         tests = [_data_set(each, about, form) for each in sources("data.eval", other, split)]
-        written = {"datasets": sets, "test_datasets": tests or ABSENT, f"{LAUNCH}:data": values}
-        if loss := _refused(train, form, dict(zip(COLUMNS, named, strict=True))):
+        renamed = _renamed(variant.kind, columns)
+        written = {"datasets": sets, "test_datasets": tests or ABSENT, f"{TRAINER}:columns": renamed, f"{LAUNCH}:data": values}
+        if loss := _refused(train, form, columns):
             raise Unsupported(loss[0], loss[1], see=DOCS, fallback=written)
         return tuple(written.values())
 
     return couple(
         ours,
-        ("datasets", "test_datasets", f"{LAUNCH}:data"),
+        ("datasets", "test_datasets", f"{TRAINER}:columns", f"{LAUNCH}:data"),
         to,
-        lambda _sets, _tests, values, _: tuple(values),
-        absent=("test_datasets",),
+        lambda _sets, _tests, _columns, values, _: tuple(values),
+        absent=("test_datasets", f"{TRAINER}:columns"),
         why="axolotl's own data sets, read by their format",
         see=DOCS,
     )
@@ -110,7 +129,7 @@ def native(variant: Variant) -> tuple[Row, ...]:
         return cannot(leaf, why, supported=(value,), see=DOCS)
 
     return (
-        _own(),
+        _own(variant),
         couple(
             ("data.eval_share",),
             ("val_set_size",),
@@ -125,13 +144,13 @@ def native(variant: Variant) -> tuple[Row, ...]:
         couple(
             ("data.rendering",),
             (f"{TRAINER}:rows",),
-            lambda _value, _context: _rendering(variant),
+            lambda *_: (None,),
             lambda *_: ("native",),
             status="approximated",
-            why="axolotl's own templates, truncation and order",
+            why=_READ.get(variant.kind, "axolotl's own templates, truncation and order"),
             see=DOCS,
         ),
-        same("data.max_length", "sequence_len"),
+        _length(variant),
         const("excess_length_strategy", "truncate", "axolotl would leave longer rows out in silence", DOCS),
         _pack(variant),
         same("data.train_on_prompt", "train_on_inputs"),
@@ -167,11 +186,26 @@ def _template(template: str | None, _: Context) -> Values:
     return ()
 
 
-def _rendering(variant: Variant) -> Values:
-    if variant.kind in ("orpo", "reward", "grpo"):
-        why = f"axolotl's own data sets for {variant.kind} are not translated yet; use data.rendering: shared"
-        raise Unsupported("data.rendering", why, kind="todo", see=DOCS, fallback={f"{TRAINER}:rows": None})
-    return (None,)
+_READ = {
+    "orpo": "texts as they are: axolotl's own truncation and order",
+    "reward": "each pair goes through the model's chat template; axolotl's own truncation and order",
+    "grpo": "prompts as they are, in axolotl's own order",
+}
+
+
+def _length(variant: Variant) -> Row:
+    """data.max_length."""
+    if variant.kind != "grpo":
+        return same("data.max_length", "sequence_len")
+    return couple(
+        ("data.max_length",),
+        ("sequence_len",),
+        lambda v, _: (v,),
+        lambda v, _: (v,),
+        status="approximated",
+        why="axolotl cuts no prompts and leaves none out, however long they are",
+        see=SEE + "utils/data/rl.py",
+    )
 
 
 def _pack(variant: Variant) -> Row:

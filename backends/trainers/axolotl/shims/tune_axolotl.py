@@ -76,8 +76,24 @@ def _data(cfg: Any, wish: dict[str, Any]) -> TrainDatasetMeta:
         answers = cfg.trl.num_generations if wish["kind"] == "grpo" else 1
         sets = tune_hf_rows.data_sets(wish["rows"], wish["kind"], taken=taken, answers=answers)
         return TrainDatasetMeta(*sets, tune_shared.manifest(wish["rows"])["steps"])
+    _name_columns(wish)
     load = load_preference_datasets if cfg.rl else load_datasets
     return load(cfg=cfg, cli_args=TrainerCliArgs())
+
+
+def _name_columns(wish: dict[str, Any]) -> None:
+    """Rows of which axolotl's types leave no choice how their columns are called."""
+    import axolotl.prompt_strategies.bradley_terry.chat_template
+    import axolotl.utils.data.rl
+
+    if wish["kind"] == "reward":
+        import tune_axolotl_pairs
+
+        own = axolotl.prompt_strategies.bradley_terry.chat_template
+        _replace(own, "BTChatTemplateStrategy", tune_axolotl_pairs.Pairs)
+    elif columns := wish.get("columns"):
+        load = axolotl.utils.data.rl.load_dataset_with_config
+        _replace(axolotl.utils.data.rl, load.__name__, lambda *args, **kw: load(*args, **kw).rename_columns(columns))
 
 
 def _resolved(cfg: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from backends.hf import train as hf
 from backends.hf.names import HF, TRAINER
 from backends.mapping.data import shared_data
 from backends.mapping.launch import LAUNCH
-from backends.mapping.rows import Context, Row, Value, Values, Variant, cannot, const, couple
+from backends.mapping.rows import Context, Row, Value, Values, Variant, const, couple
 from backends.recipe.leaves import PROJECT
 from backends.records import replace
 from backends.report import Kind
@@ -34,17 +34,15 @@ def trackers() -> Row:
     )
 
 
-def data(*lengths: str, why: str, see: str) -> tuple[Row, ...]:
+def data(*lengths: str, rendering: Row | None = None) -> tuple[Row, ...]:
     """The section data: rows of the data step, handed over as tokens.
 
     Args:
         lengths: keys that get data.max_length too.
-        why: why the trainer's own reading of files is not to be had.
-        see: upstream's source of that.
+        rendering: the row of data.rendering of a trainer whose own reading of files is not to be had.
     """
-    native = cannot("data.rendering", why, kind="todo", see=see)
     return (
-        *(replace(row, to=native.to) if row.ours == native.ours else row for row in shared_data(*lengths)),
+        *(replace(row, to=rendering.to) if rendering and row.ours == rendering.ours else row for row in shared_data(*lengths)),
         const(f"{TRAINER}:rows", "data", "made by the data step"),
         const(f"{TRAINER}:shuffle", False, "the order is in the data step's file"),
         const("train_sampling_strategy", "sequential", "the order is in the data step's file", SOURCE),

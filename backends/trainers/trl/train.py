@@ -8,7 +8,7 @@ from backends.hf import arguments
 from backends.hf import train as hf
 from backends.hf.fused import fused
 from backends.hf.names import HF
-from backends.mapping.rows import Context, Row, Variant
+from backends.mapping.rows import Context, Row, Variant, cannot
 from backends.report import Kind
 from backends.trainers.trl.method import OFFLOADING, SEE
 
@@ -16,7 +16,8 @@ from backends.trainers.trl.method import OFFLOADING, SEE
 def data(variant: Variant) -> tuple[Row, ...]:
     """The section data."""
     why = "TRL's own templates and truncation are not translated yet; use data.rendering: shared"
-    return arguments.data(*(() if variant.kind == "grpo" else ("max_length",)), why=why, see=SEE + "scripts/utils.py")
+    own = cannot("data.rendering", why, kind="todo", see=SEE + "scripts/utils.py")
+    return arguments.data(*(() if variant.kind == "grpo" else ("max_length",)), rendering=own)
 
 
 def batch(variant: Variant) -> Row:

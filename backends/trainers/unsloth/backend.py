@@ -43,7 +43,6 @@ def rows(variant: Variant) -> tuple[Row, ...]:
     """All rows, in the schema's order."""
     shape = variant._replace(native=False)
     version, _, description = identity()
-    why = "Unsloth's own data sets and templates are not translated yet; use data.rendering: shared"
     table = (
         version,
         trackers(),
@@ -57,7 +56,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         *grpo_idle(),
         *distill_idle(),
         *method.qat(),
-        *arguments.data("max_length", "model.max_seq_length", why=why, see=SEE),
+        *arguments.data("max_length", "model.max_seq_length", rendering=method.rendering()),
         arguments.batch(shape._replace(kind="sft"), SEE),
         *train.train(shape),
         *resources(*one_device(_ONE, "in Unsloth's own words several GPUs are not yet supported (a beta on request)", "waiting")),

@@ -6,7 +6,7 @@ from backends.hf import method as hf
 from backends.hf.names import TRAINER
 from backends.mapping.launch import LAUNCH
 from backends.mapping.methods import kinds, no_qat
-from backends.mapping.rows import ABSENT, Context, Row, Values, Variant, const, couple
+from backends.mapping.rows import ABSENT, Context, Row, Values, Variant, cannot, const, couple
 from backends.report import Kind
 from backends.trainers.unsloth.release import RELEASE
 
@@ -79,6 +79,16 @@ def lora(variant: Variant) -> tuple[Row, ...]:
         *hf.lora(variant, unheaded=(why, SEE)),
         const("lora.bias", "none", "biases are not trained"),
     )
+
+
+def rendering() -> Row:
+    """data.rendering."""
+    why = (
+        "on GPUs Unsloth makes tokens of rows by code of its own (unsloth_zoo's sft_prepare_dataset), on a CPU TRL does, "
+        "so that it could not be held against what GPUs get; use data.rendering: shared"
+    )
+    see = RELEASE.source("unsloth/models/rl_replacements.py")
+    return cannot("data.rendering", why, kind="waiting", see=see)
 
 
 def qat() -> tuple[Row, ...]:

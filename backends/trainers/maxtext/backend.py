@@ -48,7 +48,6 @@ from backends.trainers.maxtext.method import (
     lacks,
     module,
     preference,
-    tunix,
 )
 from backends.trainers.maxtext.optimizer import optimizer
 from backends.trainers.maxtext.release import RELEASE
@@ -192,8 +191,8 @@ def _hosts(variant: Variant) -> Row:
     """A process on each, which meet by JAX's own rules; the first gathers what was trained (shims/tune_maxtext_hosts.py)."""
     keys = (f"{JOB}:hosts", f"{LAUNCH}:hosts")
     lack = ""
-    if tunix(variant):
-        lack = "Tunix's checkpoints are not gathered from several hosts yet"
+    if variant.adapter == "qlora" or variant.kind in ("orpo", "distill"):
+        lack = f"{variant.kind if variant.adapter == 'none' else variant.adapter} was not tried on several hosts"
     elif variant.native:
         lack = "rows that MaxText reads itself were not tried on several hosts; use data.rendering: shared"
 

@@ -63,8 +63,9 @@ class Checkpoints(CheckpointManager):
         """Nothing: rows are begun where they should by tune_maxtext_rows.py."""
 
     def wait_until_finished(self) -> None:
-        """Of saving beside the training."""
-        self._checkpoint_manager.wait_until_finished()
+        """Of saving beside the training. Several hosts have no manager of Orbax's (tune_maxtext_hosts.py)."""
+        if self._checkpoint_manager:
+            self._checkpoint_manager.wait_until_finished()
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def _written(wish: Mapping[str, Any]) -> None:
     shape, last = tune_shape.read(wish["model"], tune_shape.FAMILIES), _last(Path(wish["trained"]))
     lora = wish.get("lora")
     if lora:
-        adapter = tune_maxtext_weights.lora_to_hugging_face(_restore(last / "model_params"), shape)
+        adapter = tune_maxtext_weights.lora_to_hugging_face(_kept(last), shape)
         weights = tune_maxtext_weights.to_hugging_face(_restore(Path(wish["weights"]) / "0/items")["params"]["params"], shape)
         _merge(weights, adapter, lora["alpha"] / lora["rank"], nf4=lora["nf4"])
         tune_layout.whole("adapter", lambda place: tune_layout.write_adapter(adapter, lora["rank"], lora["alpha"], place, _write))
@@ -65,12 +65,16 @@ def _last(folder: Path) -> Path:
 
 def _trained(last: Path) -> Tree:
     """Weights of either trainer's checkpoint: MaxText's own loop keeps `items`, Tunix `model_params`, several hosts a file."""
-    if (gathered := tune_maxtext_hosts.read(last)) is not None:
-        return gathered
     if (last / "items").is_dir():
         return _restore(last / "items", "params")["params"]["params"]
-    tree = _restore(last / "model_params")
+    tree = _kept(last)
     return tree.get("base", tree)  # DPO trains the model inside an adapter
+
+
+def _kept(last: Path) -> Tree:
+    """What several hosts gathered, or what Tunix keeps."""
+    gathered = tune_maxtext_hosts.read(last)
+    return _restore(last / "model_params") if gathered is None else gathered
 
 
 def _restore(path: Path, only: str = "") -> Tree:

@@ -76,9 +76,14 @@ def _by_interface(name: str) -> None:
 
 def gather() -> None:
     """Have the first host write the weights of all, after each `checkpoint_period` steps and at the end."""
+    FOLDER.mkdir(parents=True, exist_ok=True)  # without a manager of checkpoints nobody makes it
+    _from_maxtext()
+    _from_tunix()
+
+
+def _from_maxtext() -> None:
     from maxtext.common import checkpointing
 
-    FOLDER.mkdir(parents=True, exist_ok=True)  # without a manager of checkpoints nobody makes it
     saved = set()  # the same on all hosts, which wait for each other: what lies on a disk is not
 
     def save(_manager: Any, state: Any, config: Any, _iterator: Any, step: int | None = None) -> None:
@@ -95,6 +100,37 @@ def gather() -> None:
     checkpointing.maybe_save_checkpoint = save
 
 
+def _from_tunix() -> None:
+    """What google-tunix 0.1.7 would keep: an adapter's matrices where there is one, else all weights. Its own manager would have all
+    hosts write into one folder.
+
+    https://github.com/google/tunix/blob/v0.1.7/tunix/sft/checkpoint_manager.py
+    """
+    from flax import nnx
+    from tunix.sft.checkpoint_manager import CheckpointManager
+
+    plain, saved = CheckpointManager.__init__, set()
+
+    def begin(self: Any, root_directory: str | None = None, options: Any = None) -> None:  # noqa: ARG001 - nothing is written there
+        plain(self, None)
+        self.period = options.save_interval_steps
+
+    def save(
+        self: Any, step: int, model: Any, *_: Any, save_only_lora_params: bool = False, force: bool = False, **__: Any
+    ) -> bool:
+        due = step % self.period == 0
+        if step in saved or not (due or force):
+            return False
+        saved.add(step)
+        state = nnx.state(model, nnx.LoRAParam if save_only_lora_params else nnx.Param)
+        _write(FOLDER / str(step), _whole(nnx.to_pure_dict(state)))
+        if due and _first():
+            tune_checkpoints.complete(FOLDER / str(step), step, lacks=LACKS)
+        return True
+
+    CheckpointManager.__init__, CheckpointManager.save = begin, save
+
+
 def _first() -> bool:
     import jax
 
@@ -102,13 +138,19 @@ def _first() -> bool:
 
 
 def _weights(state: Any) -> dict[str, Any]:
-    """All weights by their path, whole in the main memory of each host. All hosts have to ask for them, in the same order."""
+    """All weights of MaxText's loop, as `_whole` has them."""
     from flax import nnx
-    from jax.experimental.multihost_utils import process_allgather
     from maxtext.common import train_state_nnx
 
     plain = nnx.state(state) if isinstance(state, train_state_nnx.TrainStateNNX) else state
     tree = train_state_nnx.to_checkpoint_dict(plain)["params"]["params"]
+    return _whole(tree)
+
+
+def _whole(tree: Any) -> dict[str, Any]:
+    """Weights by their path, whole in the main memory of each host. All hosts have to ask for them, in the same order."""
+    from jax.experimental.multihost_utils import process_allgather
+
     return {path: process_allgather(value, tiled=True) for path, value in sorted(_flat(tree))}
 
 

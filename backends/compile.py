@@ -200,7 +200,10 @@ def _by_file(native: Flat, config: str) -> dict[str, dict[str, Value]]:
         if not colon:
             file, key = config, name
         place = flat.setdefault(file, {})
-        place.update(value if not key else {key: value})
+        if key:
+            place[key] = value
+        else:
+            place.update(value)
     return {file: nest(keys) for file, keys in flat.items()}
 
 
@@ -210,7 +213,8 @@ def _files(backend: Backend, recipe: Recipe, flat: Flat, specs: Mapping[str, Val
         File(path, head + as_yaml(spec) if path.endswith((".yaml", ".yml")) else as_json(spec)) for path, spec in specs.items()
     ]
     if MODEL in specs:
-        written = {leaf: value for leaf, value in flat.items() if leaf in recipe.written}
+        told = recipe.written
+        written = {leaf: value for leaf, value in flat.items() if leaf in told}
         out.append(File(WRITTEN_RECIPE, as_json({"name": recipe.name, **written})))
     first = (script for spec, script in ((MODEL, "tune_model.py"), (DATA, "tune_data.py")) if spec in specs)
     shipped = [File(CHAT_TEMPLATE, CHAT_TEMPLATES[name])] if (name := _shipped_template(recipe)) and DATA in specs else []

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
 _json = json.JSONEncoder().encode
+_text = json.encoder.encode_basestring_ascii
 _CONSTANTS = {None: "null", True: "true", False: "false"}
 _WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n"))
 """Of YAML 1.1, in any case; as texts they need quotes."""
@@ -19,11 +20,15 @@ _WORDS = frozenset(("null", "true", "false", "yes", "no", "on", "off", "y", "n")
 
 def as_json(spec: Mapping[str, object]) -> str:
     """A JSON object, a key of the top a line."""
-    return "{\n " + ",\n ".join([f"{_json(key)}: {_compact(value)}" for key, value in spec.items()]) + "\n}\n"
+    return "{\n " + ",\n ".join([f"{_text(key)}: {_compact(value)}" for key, value in spec.items()]) + "\n}\n"
 
 
 def _compact(value: object) -> str:
-    """A value as JSON. The encoder is made anew for each that is no text, which takes longer than a number does."""
+    """A value as JSON. The encoder is made anew for each that is no text, which takes longer than a number does, and looks at options
+    for each that is one.
+    """
+    if type(value) is str:
+        return _text(value)
     if value is None or isinstance(value, bool):
         return _CONSTANTS[value]
     return repr(value) if type(value) is int else _json(value)

@@ -49,13 +49,14 @@ def translate(
     """
     native: Flat = {}
     lines: list[Line] = []
-    unread, names = set(ours), frozenset(ours)
+    names = frozenset(ours)
+    read: list[tuple[str, ...]] = []
     value_of = _Values(ours).__getitem__
     given, waived = frozenset(written), frozenset(accepted)
     for row in table:
         if not row.needed <= names:
             continue
-        unread.difference_update(row.ours)
+        read.append(row.ours)
         try:
             values, lost = dict(zip(row.theirs, row.to(*map(value_of, row.ours), context), strict=True)), None
         except Unsupported as loss:
@@ -69,7 +70,7 @@ def translate(
             lines += row.lines(values, given)
         else:
             lines += row.defaulted
-    return Translation(native, tuple(lines), frozenset(unread))
+    return Translation(native, tuple(lines), names.difference(*read))
 
 
 def _lost(

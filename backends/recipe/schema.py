@@ -70,11 +70,14 @@ class Recipe(Section):
         return out
 
 
+_NOT_PLAIN = (Section, list)
+
+
 def _flatten(section: Section, above: str, out: Flat) -> None:
     values = section.__dict__
     for name, called in section.section_names:
         value = values[name]
-        if not isinstance(value, Section | list):
+        if not isinstance(value, _NOT_PLAIN):
             out[above + called] = value
         elif isinstance(value, Section) and not isinstance(value, Whole):
             _flatten(value, f"{above}{called}.", out)

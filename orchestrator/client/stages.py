@@ -167,7 +167,7 @@ def _compressed(file: Path) -> str:
     """How a model's weights are compressed, by its config.json; what is wrong with that file is the engine's to say."""
     try:
         config = json.loads(file.read_text("utf-8"))
-    except ValueError:
+    except (OSError, ValueError):
         return ""
     return compression(config) if isinstance(config, dict) else ""
 

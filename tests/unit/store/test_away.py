@@ -31,16 +31,21 @@ def test_a_database_that_is_away(tune, home, monkeypatch, server, postgres_url, 
     monkeypatch.setenv("TUNE_STORE", postgres_url)
     name = urlsplit(postgres_url).path.strip("/")
     sessions = f"SELECT count(*) FROM pg_stat_activity WHERE datname = '{name}'"
+
+    def connected(number):
+        return lambda: execute(administrator(server), sessions) == [(number,)]
+
     (tune.cwd / "rows.jsonl").write_text('{"text": "a"}\n')
     (tune.cwd / "r.yaml").write_text(json.dumps(RECIPE))
     tune("submit", "r.yaml", "--to", "command", "--id", "j", *(word for leaf in ACCEPTED for word in ("--accept", leaf)))
     until(lambda: tune.json("status", "j")[0]["state"] == "RUNNING")
+    until(connected(1))  # the controller alone: the last status has gone
     argv = [sys.executable, "-m", "orchestrator.cli", "wait", "j"]
     waiting = subprocess.Popen(
         argv, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
-        until(lambda: execute(administrator(server), sessions) == [(2,)])  # and the controller
+        until(connected(2))
         stop(Path(server))
         try:
             (home / "go").touch()

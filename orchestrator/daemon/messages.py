@@ -73,7 +73,9 @@ def hear(inbox: socket.socket, secrets: dict[str, dict[str, str]]) -> bool:
     Raises:
         TimeoutError, BlockingIOError: no message came.
     """
-    data, fds, _, _ = socket.recv_fds(inbox, 1 << 20, 1)
+    # as long as it is: room for any would be a MiB of heap for each, in pieces soon
+    size = inbox.recv_into(bytearray(1), 1, socket.MSG_PEEK | socket.MSG_TRUNC)
+    data, fds, _, _ = socket.recv_fds(inbox, size, 1)
     try:
         with suppress(ValueError, TypeError, AttributeError):
             message = json.loads(data)

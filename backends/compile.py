@@ -300,7 +300,8 @@ def _reading(flat: Flat) -> dict[str, Value]:
         "first_lr": first_rate(facts, 1, flat["train.steps"]),
         "rate": facts,
         "devices": devices,
-        "accumulation": total // ((micro or total // devices) * devices),
+        "accumulation": total // ((micro or max(1, total // devices)) * devices),
+        **({"tensor": flat["resources.tensor"]} if flat["resources.tensor"] > 1 else {}),
     }
 
 
@@ -320,6 +321,7 @@ def context_of(flat: Flat, target: Target) -> Context:
         accelerator=target.accelerator,
         devices=flat["resources.devices"] * flat["resources.hosts"],
         hosts=flat["resources.hosts"],
+        tensor=flat["resources.tensor"],
         model=entry._asdict() if entry else {},
         parameters=sizes.parameters if sizes else None,
         tied=bool(sizes and sizes.tied),

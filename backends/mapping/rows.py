@@ -45,6 +45,8 @@ class Context:
     devices: int = 1
     """Accelerators of the job, over all hosts."""
     hosts: int = 1
+    tensor: int = 1
+    """Accelerators that share each matrix product."""
     model: Mapping[str, Value] = field(default_factory=dict)
     """Each trainer's names for the model, when it is in the model table."""
     parameters: int | None = None

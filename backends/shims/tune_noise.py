@@ -45,7 +45,8 @@ def put_on(embedding: torch.nn.Module, alpha: float, folder: str = "data", also:
         if not (module.training and torch.is_grad_enabled()):
             return out
         noise = torch.zeros(out.shape, dtype=torch.float32, device=out.device)
-        for place, row in zip(noise, given[0].cpu(), strict=True):
+        ids = given[0].full_tensor() if hasattr(given[0], "full_tensor") else given[0]
+        for place, row in zip(noise, ids.cpu(), strict=True):
             if length := _length(row, pads):
                 generator = torch.Generator(out.device).manual_seed(_seed(facts["seed"], taken[0], row[:length]))
                 drawn = torch.rand((length, out.shape[-1]), generator=generator, device=out.device)

@@ -13,7 +13,7 @@ HERE = Path(__file__).parent
 
 CLOSE = 1e-5
 """Largest difference of a step's loss, in nats."""
-CLUSTERS = "version: 1\ntargets: {local: {kind: local, accelerator: cpu, devices: 2}}\n"
+CLUSTERS = "version: 1\ntargets: {local: {kind: local, accelerator: cpu, devices: 4}}\n"
 RECIPE = """\
 version: 1
 name: tt
@@ -45,6 +45,14 @@ for name in [n for n in adapter if n.endswith("lora_A.weight")]:
     worst = max(worst, (new - merged[weight]).abs().max().item())
     moved = max(moved, (base[weight] - merged[weight]).abs().max().item())
 print(json.dumps([worst, moved]))
+"""
+
+FAR = """
+import sys
+from safetensors.torch import load_file
+one, two = map(load_file, sys.argv[1:])
+assert one.keys() == two.keys()
+print(max((one[name] - two[name]).abs().max().item() for name in one))
 """
 
 
@@ -87,6 +95,29 @@ def test_two_processes_learn_what_one_learns(train, words):
     assert one["loss"] == {step: pytest.approx(value, abs=CLOSE) for step, value in two["loss"].items()}
     assert one["lr"] == two["lr"]
     assert (work / "checkpoint" / "model.safetensors").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "processes"),
+    [
+        pytest.param((), 2, id="two", marks=pytest.mark.thorough(2)),
+        pytest.param((), 4, id="two-by-two", marks=pytest.mark.thorough(3)),
+        pytest.param(("family=qwen2", "tied=true"), 2, id="tied", marks=pytest.mark.thorough(3)),
+    ],
+)
+def test_processes_that_share_each_matrix_learn_what_one_learns(train, trainer_python, sizes, processes):
+    """resources.tensor: losses, norms before clipping and exported weights are those of one process, with noise on the embeddings too."""
+    sets = ["train.steps=3", "train.grad_clip=1.0", "train.neftune_alpha=5.0", *(f"model.architecture.{each}" for each in sizes)]
+    words = [word for each in sets for word in ("--set", each)]
+    shared = ("--set", f"resources.devices={processes}", "--set", "resources.tensor=2")
+    (alone, one), (work, two) = train(*words), train(*words, *shared)
+    for name in ("loss", "grad_norm"):
+        assert list(two[name]) == [1, 2, 3]
+        assert one[name] == {step: pytest.approx(value, abs=CLOSE) for step, value in two[name].items()}
+    assert one["tokens"] == two["tokens"]
+    files = [str(each / "checkpoint" / "model.safetensors") for each in (alone, work)]
+    done = subprocess.run([trainer_python("torchtune"), "-c", FAR, *files], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < CLOSE
 
 
 @pytest.mark.thorough

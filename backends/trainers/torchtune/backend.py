@@ -221,10 +221,42 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
             why="fsdp_reshard_after_forward: weights too",
             absent=(switch,),
         ),
-        cannot("resources.tensor", "the data step's rows are shared out to processes one by one", kind="todo", see=see),
+        _tensor(variant),
         const(
             f"{LAUNCH}:accelerator", lambda context: context.accelerator, "upstream's recipes for several processes want a GPU"
         ),
+    )
+
+
+def _tensor(variant: Variant) -> Row:
+    """Matrices shared by devices that stand side by side. torchtune's own plan leaves norms out, over which it cannot clip."""
+    see = RECIPES + f"full_finetune{MANY}.py"
+    if not method.shares(variant):
+        return cannot(
+            "resources.tensor",
+            "of torchtune's recipes that of supervised fine-tuning of all weights alone shares matrices",
+            see=see,
+        )
+    keys = (
+        "tensor_parallel_dim",
+        "tensor_parallel_plan._component_",
+        "model.tensor",
+        *(() if variant.native else ("dataset.tensor",)),
+    )
+
+    def to(count: int, _: Context) -> Values:
+        if count == 1:
+            return (ABSENT,) * len(keys)
+        return (count, "tune_torchtune_tensor.plan", *(count for _ in keys[2:]))
+
+    return couple(
+        ("resources.tensor",),
+        keys,
+        to,
+        lambda count, *_: (1 if count is ABSENT else count,),
+        absent=keys,
+        why="by a plan of ours that has the norms too; the devices of a group get the same rows",
+        see=see,
     )
 
 
@@ -317,7 +349,7 @@ _NAMES = {"lr": "lr", "grad_norm": "grad_norm", "peak_memory_alloc": "memory_gib
 
 def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
     """A line of its DiskLogger. The rate is the step's own (shims/tune_torchtune_log.py); tokens_per_second_per_gpu counts tokens
-    with loss only, in DPO all tokens of both answers, padding too.
+    with loss only, in DPO all tokens of both answers, padding too, and each as often as devices share a matrix.
     """
     found = _LINE.match(line)
     if not found or int(found[1]) <= progress.last:
@@ -326,7 +358,7 @@ def read(reading: Mapping[str, Value], progress: Progress, line: str) -> list[Po
     row = {name: float(value) for name, _, value in (pair.rpartition(":") for pair in found[2].split()) if name}
     if "loss" not in row:
         return []
-    speed = row.get("tokens_per_second_per_gpu", 0.0) * reading.get("devices", 1)
+    speed = row.get("tokens_per_second_per_gpu", 0.0) * reading.get("devices", 1) / reading.get("tensor", 1)
     progress.unlabelled |= speed == 0
     progress.step(step, row["loss"])
     counted = "tokens_per_second" if "rewards/chosen" in row else "loss_tokens_per_second"

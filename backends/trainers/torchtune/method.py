@@ -48,6 +48,16 @@ def upstream(variant: Variant, devices: int) -> str:
     return stem + (MANY if many else "_single_device")
 
 
+def sharing(variant: Variant, context: Context) -> int:
+    """Devices that share each matrix product; 1 where upstream's recipe has no tensor_parallel_dim."""
+    return context.tensor if shares(variant) else 1
+
+
+def shares(variant: Variant) -> bool:
+    """Of upstream's recipes full_finetune_distributed alone shares matrices."""
+    return upstream(variant, 2) == f"full_finetune{MANY}"
+
+
 def kind(variant: Variant) -> Row:
     """method.kind."""
     has = ("sft", "pretrain", "dpo", *(("distill",) if variant.lora else ()))

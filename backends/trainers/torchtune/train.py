@@ -21,8 +21,9 @@ from backends.mapping.rows import (
     same,
 )
 from backends.mapping.schedule import rates, warmup_steps
+from backends.records import replace
 from backends.report import Kind
-from backends.trainers.torchtune.method import RECIPES, SEE, learns
+from backends.trainers.torchtune.method import RECIPES, SEE, learns, sharing
 
 _FULL = RECIPES + "full_finetune_single_device.py"
 
@@ -75,7 +76,21 @@ def _refused(name: str, context: Context) -> str:
     return _NO_OPTIMIZER.get(name, "")
 
 
-def _optimizer() -> Row:
+def _batch(variant: Variant) -> Row:
+    """Devices that share each matrix product have the same rows, and count once."""
+    row = batch_per_device("batch_size", "gradient_accumulation_steps", *(() if variant.native else (f"{DATA}:batch",)))
+
+    def once(context: Context) -> Context:
+        return replace(context, devices=context.devices // sharing(variant, context))
+
+    return replace(
+        row,
+        to=lambda *wish: row.to(*wish[:-1], once(wish[-1])),
+        back=lambda *values: row.back(*values[:-1], once(values[-1])),
+    )
+
+
+def _optimizer(variant: Variant) -> Row:
     """The optimizer, and what it takes: those with state in 8 bits have a single kernel anyway, SGD neither betas nor eps."""
     ours = ("optim.name", "optim.decay_on", "optim.fused", "optim.betas", "optim.eps")
     theirs = tuple(f"optimizer.{key}" for key in ("_component_", "decay_on", "fused", "betas", "eps", "momentum"))
@@ -84,7 +99,8 @@ def _optimizer() -> Row:
         lack = _refused(name, context)
         known = "adamw" if lack else name
         path = "tune_torchtune.adamw" if known == "adamw" and on != "all" else _OPTIMIZERS[known]
-        one = ABSENT if known.endswith("8bit") else context.accelerator == "cuda" if fused is None else fused
+        alone = sharing(variant, context) == 1
+        one = ABSENT if known.endswith("8bit") else (context.accelerator == "cuda" if fused is None else fused) and alone
         adam = (ABSENT, ABSENT, 0.0) if known == "sgd" else (betas, eps, ABSENT)
         values = (path, on if path.startswith("tune") else ABSENT, one, *adam)
         written = dict(zip(theirs, values, strict=True))
@@ -92,11 +108,15 @@ def _optimizer() -> Row:
             raise Unsupported("optim.name", lack, see=_FULL, fallback=written)
         if known != "adamw" and on != "all":
             raise Unsupported("optim.decay_on", f"not translated for {name} yet", kind="todo", see=_FULL, fallback=written)
+        if fused and one is False:
+            why = "torchtune shares each matrix product with optimizers that are not fused only"
+            raise Unsupported("optim.fused", why, see=RECIPES + "full_finetune_distributed.py", fallback=written)
         return values
 
     def back(path: str, on: Value, fused: Value, betas: Value, eps: Value, _momentum: Value, context: Context) -> Values:
         word = next((word for word, native in _OPTIMIZERS.items() if native == path), "adamw")
-        one = None if fused in (ABSENT, context.accelerator == "cuda") else fused
+        usual = context.accelerator == "cuda" and sharing(variant, context) == 1
+        one = None if fused in (ABSENT, usual) else fused
         return (word, "all" if on is ABSENT else on, one, *(([0.9, 0.95], 1e-8) if betas is ABSENT else (betas, eps)))
 
     return couple(ours, theirs, to, back, status="same", absent=theirs[1:])
@@ -162,7 +182,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
     shared = () if variant.native else (f"{DATA}:seed",)
     mixed: tuple[Kind, str] = ("never", "torchtune has no mixed precision: weights, gradients and optimizer share one type")
     return (
-        batch_per_device("batch_size", "gradient_accumulation_steps", *(() if variant.native else (f"{DATA}:batch",))),
+        _batch(variant),
         choice(
             "train.precision",
             "dtype",
@@ -182,7 +202,7 @@ def train(variant: Variant) -> tuple[Row, ...]:
             see=SEE + "torchtune/modules/attention_utils.py",
         ),
         default_for_null("train.compile", "compile", lambda context: context.accelerator == "cuda", "on for CUDA"),
-        _optimizer(),
+        _optimizer(variant),
         rates("optimizer.lr", "lr_scheduler.min_ratio"),
         same("optim.weight_decay", "optimizer.weight_decay"),
         *_schedule(),

@@ -19,6 +19,7 @@ import tune_checkpoints
 import tune_noise
 import tune_shape
 import tune_shared
+import tune_torchtune_tensor
 import tune_torchtune_whole
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -98,14 +99,19 @@ def model(
     folder: str = "data",
     neftune_alpha: float | None = None,
     qat_group: int | None = None,
+    tensor: int = 1,
 ) -> TransformerDecoder:
     """The model of a Hugging Face folder, built from its config.json, or by a builder of torchtune's that is named; with NEFTune's noise
     where there is an alpha of it.
 
     `qat_group`: its linear layers see what they would be in 4 bits, weights by groups of so many inputs, and inputs in 8 bits.
+    `tensor`: processes that share each of its matrices.
     """
-    name, sizes = (builder, {}) if builder else _builder(read(path), folder)
+    shape = read(path)
+    name, sizes = (builder, {}) if builder else _builder(shape, folder)
     built = _noisy(_component(name)(**sizes), neftune_alpha, folder)
+    if tensor > 1:
+        tune_torchtune_tensor.shared(built, shape, tensor)
     return _rounding(built, qat_group) if qat_group else built
 
 

@@ -32,7 +32,7 @@ class _Stream(Dataset):
     another. It does (a DistributedSampler without shuffle, no loader workers), and every request is checked against that.
     """
 
-    def __init__(self, folder: str, parts: int, example: Callable[[int], dict[str, Any]]) -> None:
+    def __init__(self, folder: str, parts: int, example: Callable[[int], dict[str, Any]], tensor: int = 1) -> None:
         steps = tune_shared.manifest(folder)["steps"]
         if parts < 1 or steps % parts:
             raise ValueError(f"dataset.parts: {steps} steps cannot be cut into {parts} equal parts")
@@ -40,8 +40,9 @@ class _Stream(Dataset):
         self._order = tune_shared.order(folder)
         self._parts = parts
         self._size = len(self._order) // parts
-        self._rank = int(os.environ.get("RANK", "0"))
-        self._world = int(os.environ.get("WORLD_SIZE", "1"))
+        # processes that share each matrix stand side by side (recipes/full_finetune_distributed.py, _setup_model: dp x tp)
+        self._rank = _rank() // tensor
+        self._world = int(os.environ.get("WORLD_SIZE", "1")) // tensor
         self._served = tune_checkpoints.begun() * tune_shared.manifest(folder)["batch"] // self._world
 
     def __len__(self) -> int:
@@ -54,32 +55,36 @@ class _Stream(Dataset):
         if index != self._rank + place * self._world:
             raise RuntimeError(
                 f"the trainer asks for row {index} of part {part}, where row {self._rank + place * self._world} is due: "
-                "shuffle must be False, batch_size x gradient_accumulation_steps x processes must be the global batch, "
-                "and tensor parallelism is not supported"
+                "shuffle must be False, batch_size x gradient_accumulation_steps x processes / tensor must be the global batch"
             )
         self._served += 1
         return self._example(self._order[part * self._size + index])
 
 
-def rows(tokenizer: Any, *, folder: str = "data", parts: int = 1) -> Dataset:  # noqa: ARG001 - the recipe hands it over
+def _rank() -> int:
+    return int(os.environ.get("RANK", "0"))
+
+
+def rows(tokenizer: Any, *, folder: str = "data", parts: int = 1, tensor: int = 1) -> Dataset:  # noqa: ARG001 - the recipe hands it over
     """The data step's rows, in the data step's order.
 
     torchtune saves a checkpoint at the end of an epoch and nowhere else, so the stream may be cut into `parts` equal
     trainer's epochs; the config then says `epochs: <parts>`. Works with several processes (each takes its share of every
-    global batch), with `parts` as well.
+    global batch), with `parts` as well; the `tensor` processes that share each matrix take the same rows.
 
     Raises:
         ValueError: the steps do not divide by `parts`.
     """
     made = tune_shared.Rows(folder)
-    # The recipes look the function up by its name, after they have made the data set
-    torchtune.data.padded_collate_sft = tune_witness.watched(torchtune.data.padded_collate_sft, _tensors, folder)
+    if _rank() % tensor == 0:  # the others of a group see no other rows
+        # The recipes look the function up by its name, after they have made the data set
+        torchtune.data.padded_collate_sft = tune_witness.watched(torchtune.data.padded_collate_sft, _tensors, folder)
 
     def example(number: int) -> dict[str, Any]:
         ids, labels = made.row(number)
         return {"tokens": ids, "labels": labels}
 
-    return _Stream(folder, parts, example)
+    return _Stream(folder, parts, example, tensor)
 
 
 def _tensors(batch: dict[str, Any]) -> tuple[Any, Any]:

@@ -213,8 +213,8 @@ def grad_clip() -> Row:
 def neftune(variant: Variant) -> Row:
     """train.neftune_alpha."""
     if variant.native:
-        why = "drawn by row, which the data step knows; use data.rendering: shared"
-        return cannot("train.neftune_alpha", why, kind="todo", see=HF + "integrations/neftune.py")
+        why = "tune's noise is drawn by row, which the data step knows; use data.rendering: shared, or the trainer's own under native"
+        return cannot("train.neftune_alpha", why, see=HF + "integrations/neftune.py")
     return couple(
         ("train.neftune_alpha",),
         ("neftune_noise_alpha", f"{TRAINER}:neftune_alpha"),

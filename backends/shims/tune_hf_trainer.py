@@ -3,6 +3,7 @@
 Whoever names them has a class for each method: `class Dpo(Prepared, DPOTrainer)`. What is added comes from trainer.json, which has
 
     rows          folder of the data step; null: the trainer reads files itself
+    eval          evaluation rows that TRL reads, as its DatasetConfig names them; only without `rows`
     kind          method.kind
     dtype         float32 or bfloat16: of weights, gradients and optimizer state
     decay_on      all or matrices

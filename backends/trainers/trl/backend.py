@@ -15,7 +15,7 @@ from backends.hf.method import grpo, preference
 from backends.mapping.launch import identity, resources
 from backends.mapping.rows import ABSENT, Flat, Row, Variant, cannot
 from backends.plan import Step
-from backends.trainers.trl import method, train
+from backends.trainers.trl import data, method, train
 from backends.trainers.trl.method import SEE
 from backends.trainers.trl.release import RELEASE
 from backends.trainers.trl.signs import SIGNS
@@ -41,25 +41,24 @@ _TENSOR = cannot("resources.tensor", "TRL trains on several devices by DDP, FSDP
 
 
 def rows(variant: Variant) -> tuple[Row, ...]:
-    """All rows, in the schema's order. The trainer reads no files itself, so a native variant has the same."""
-    shape = variant._replace(native=False)
+    """All rows, in the schema's order."""
     version, _, description = identity()
-    own = grpo(shape, SEE, scaled="group")
+    own = grpo(variant, SEE, scaled="group")
     return (
         version,
         trackers(),
         description,
-        *hf.files(shape),
-        hf.model_folder(shape),
-        *method.kind(shape),
-        *method.adapter(shape),
-        *method.lora(shape),
-        *preference(shape.kind, SEE),
-        *(own if shape.kind != "grpo" else (own[0], train.batch(shape), *own[1:])),
-        *method.distill(shape.kind),
+        *hf.files(variant),
+        hf.model_folder(variant),
+        *method.kind(variant),
+        *method.adapter(variant),
+        *method.lora(variant),
+        *preference(variant.kind, SEE),
+        *(own if variant.kind != "grpo" else (own[0], train.batch(variant), *own[1:])),
+        *method.distill(variant.kind),
         *method.qat(),
-        *train.data(shape),
-        *train.train(shape),
+        *(data.native(variant) if variant.native else data.shared(variant)),
+        *train.train(variant),
         *resources(*hf.devices(variant, _STRATEGIES, tuple(_WHOLE), _MANY, tensor=_TENSOR)),
     )
 

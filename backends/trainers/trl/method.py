@@ -54,6 +54,9 @@ _WRITTEN: dict[str, dict[str, Value]] = {
 }
 """Kind -> keys of its config whose defaults decide what is learned."""
 
+_OF_ROWS = ("dataset_kwargs.skip_prepare_dataset", "completion_only_loss", "assistant_only_loss", "shuffle_dataset")
+"""Of these, keys that say what becomes of rows that TRL reads itself: data.py has them then."""
+
 _CONFIGS = {
     "pretrain": "sft",
     "ipo": "dpo",
@@ -68,6 +71,8 @@ def kind(variant: Variant) -> tuple[Row, ...]:
     stem = _CONFIGS.get(variant.kind, variant.kind)
     see = SEE + (f"{stem}_config.py" if "/" in stem else f"trainer/{stem}_config.py")
     written = _WRITTEN.get(variant.kind, _SFT)
+    if variant.native:
+        written = {key: value for key, value in written.items() if key not in _OF_ROWS}
     return (
         KINDS,
         const(f"{TRAINER}:kind", variant.kind, "chooses TRL's trainer and its config"),

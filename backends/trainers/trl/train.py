@@ -8,16 +8,9 @@ from backends.hf import arguments
 from backends.hf import train as hf
 from backends.hf.fused import fused
 from backends.hf.names import HF
-from backends.mapping.rows import Context, Row, Variant, cannot
+from backends.mapping.rows import Context, Row, Variant
 from backends.report import Kind
 from backends.trainers.trl.method import OFFLOADING, SEE
-
-
-def data(variant: Variant) -> tuple[Row, ...]:
-    """The section data."""
-    why = "TRL's own templates and truncation are not translated yet; use data.rendering: shared"
-    own = cannot("data.rendering", why, kind="todo", see=SEE + "scripts/utils.py")
-    return arguments.data(*(() if variant.kind == "grpo" else ("max_length",)), rendering=own)
 
 
 def batch(variant: Variant) -> Row:

@@ -2,7 +2,7 @@
 
 It does what trl/scripts/sft.py and its siblings do, with TRL's own parser, config classes and trainers, but for what has no key:
 a key that the config class does not know is refused (the scripts drop it, when torchrun starts them), rows are those of the data
-step, and trainers are those of tune_trl_trainers.py. What these add is in trainer.json, whose keys tune_hf_trainer.py explains, and
+step or (data.rendering: native) what TRL makes of its own `datasets`, and trainers are those of tune_trl_trainers.py. What these add is in trainer.json, whose keys tune_hf_trainer.py explains, and
 besides
 
     project       what W&B's projects and MLflow's experiments are called
@@ -26,6 +26,7 @@ import tune_trl_teacher
 import tune_trl_trainers
 import tune_whole
 from trl import (
+    DatasetMixtureConfig,
     DPOConfig,
     GRPOConfig,
     KTOConfig,
@@ -34,6 +35,7 @@ from trl import (
     ScriptArguments,
     SFTConfig,
     TrlParser,
+    get_dataset,
     get_peft_config,
     get_quantization_config,
 )
@@ -53,14 +55,26 @@ SETTINGS = {
 
 def train(path: str) -> None:
     """Train as trl.yaml and trainer.json say."""
+    trainer, settings = made(path)
+    trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
+    trainer.save_model(settings.output_dir)
+    if hasattr(trainer, "end"):  # since transformers 5.20 or so; what stands at the target may be older
+        trainer.end()
+
+
+def made(path: str) -> tuple[Any, Any]:
+    """The trainer, with its rows, and the config of the method."""
     wish = json.loads(Path("trainer.json").read_text())
-    settings, model, script = parsed(path, wish["kind"])
-    tune_resolved.record(path, resolved(settings, model, script))
+    settings, model, script, sets = parsed(path, wish["kind"])
+    tune_resolved.record(path, resolved(settings, model, script, sets))
     _tell_trackers(wish)
     transformers.set_seed(settings.seed)  # a reward model's head is drawn before the trainer seeds
     sequences = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * settings.world_size
     answers = settings.num_generations if wish["kind"] == "grpo" else 1
-    rows, evaluated = tune_hf_rows.data_sets(wish["rows"], wish["kind"], taken=sequences, answers=answers)
+    if wish["rows"]:
+        rows, evaluated = tune_hf_rows.data_sets(wish["rows"], wish["kind"], taken=sequences, answers=answers)
+    else:
+        rows, evaluated = _own_rows(sets, wish["eval"])
     tokenizer = transformers.AutoTokenizer.from_pretrained(model.model_name_or_path)
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # ORPO's and CPO's rows are padded with it; Mistral has none
     trainer = tune_trl_trainers.TRAINERS[wish["kind"]](
@@ -72,10 +86,13 @@ def train(path: str) -> None:
         peft_config=_peft(model, wish["kind"]),
         **_beside(wish["kind"], settings, model, script),
     )
-    trainer.train(resume_from_checkpoint=settings.resume_from_checkpoint)
-    trainer.save_model(settings.output_dir)
-    if hasattr(trainer, "end"):  # since transformers 5.20 or so; what stands at the target may be older
-        trainer.end()
+    return trainer, settings
+
+
+def _own_rows(sets: DatasetMixtureConfig, tests: list[dict[str, Any]]) -> tuple[Any, Any]:
+    """Training rows and evaluation rows as TRL's scripts read them; they have no key for evaluation rows of another data set."""
+    split = get_dataset(sets)
+    return split["train"], get_dataset(DatasetMixtureConfig(tests))["train"] if tests else split.get("test")
 
 
 def _beside(kind: str, settings: Any, model: ModelConfig, script: Any) -> dict[str, Any]:
@@ -91,19 +108,21 @@ def _beside(kind: str, settings: Any, model: ModelConfig, script: Any) -> dict[s
     return {"teacher_model": folder}
 
 
-def parsed(path: str, kind: str) -> tuple[Any, ModelConfig, ScriptArguments]:
-    """The config of the method, of the model, and of TRL's script.
+def parsed(path: str, kind: str) -> tuple[Any, ModelConfig, ScriptArguments, DatasetMixtureConfig]:
+    """The config of the method, of the model, of TRL's script, and of its data sets.
 
     Raises:
         ValueError: a key that none of them has, or a value that TRL refuses.
     """
     script = GRPOScriptArguments if kind == "grpo" else ScriptArguments
-    return TrlParser((SETTINGS[kind], ModelConfig, script)).parse_args_and_config(["--config", path])
+    return TrlParser((SETTINGS[kind], ModelConfig, script, DatasetMixtureConfig)).parse_args_and_config(["--config", path])
 
 
 def resolved(*parts: Any) -> dict[str, Any]:
-    """All that was parsed, by its keys."""
-    return {name: value for part in reversed(parts) for name, value in vars(part).items()}
+    """All that was parsed, by its keys; of data sets what is set."""
+    found = {name: value for part in reversed(parts) for name, value in vars(part).items()}
+    found["datasets"] = [{key: value for key, value in vars(each).items() if value is not None} for each in found["datasets"]]
+    return found
 
 
 def _peft(model: ModelConfig, kind: str) -> Any:

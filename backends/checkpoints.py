@@ -14,7 +14,7 @@ from typing import NamedTuple
 from backends.emit import as_json
 from backends.mapping.schedule import rate, warmup_steps
 from backends.plan import File, Plan
-from backends.recipe.flat import Value
+from backends.recipe.flat import Flat, Value
 from backends.records import replace
 
 INDEX = "checkpoints.json"
@@ -76,6 +76,21 @@ def _set(text: str, keys: Mapping[str, Value]) -> str:
     for key, value in keys.items():
         text = re.sub(rf"^{key}: .*$", f"{key}: {json.dumps(value)}", text, flags=re.MULTILINE)
     return text
+
+
+def reading(flat: Flat) -> dict[str, Value]:
+    """What readers need: the first rate, since two trainers log each step's next one; how often; the accumulation."""
+    facts = {name: flat[f"optim.{name}"] for name in ("lr", "schedule", "warmup_steps", "warmup_share", "min_lr")}
+    total, micro = flat["train.batch.global"], flat["train.batch.micro"]
+    devices = flat["resources.devices"] * flat["resources.hosts"]
+    return {
+        "every": flat["log.every"],
+        "first_lr": first_rate(facts, 1, flat["train.steps"]),
+        "rate": facts,
+        "devices": devices,
+        "accumulation": total // ((micro or max(1, total // devices)) * devices),
+        **({"tensor": flat["resources.tensor"]} if flat["resources.tensor"] > 1 else {}),
+    }
 
 
 def first_rate(facts: Mapping[str, Value], step: int, steps: int | None) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from backends.backend import HF_LAYOUT, Backend, Inexpressible
 from backends.bundle import CHAT_TEMPLATES, LOCKS, with_imports
-from backends.checkpoints import first_rate
+from backends.checkpoints import reading
 from backends.emit import as_json, as_yaml
 from backends.mapping.data import CHAT_TEMPLATE, DATA, chat_template_path, reward_files, sources
 from backends.mapping.launch import LAUNCH
@@ -75,7 +75,7 @@ def _decided(backend: Backend, recipe: Recipe, target: Target, accepted: frozens
         secrets=_secrets(flat),
         promise=Promise(flat["train.steps"], HF_LAYOUT),
         watch=backend.watch,
-        reading=_reading(flat),
+        reading=reading(flat),
         devices=flat["resources.devices"],
         hosts=flat["resources.hosts"],
         retry=_retry(flat, report),
@@ -288,21 +288,6 @@ def _secrets(flat: Flat) -> tuple[str, ...]:
         "WANDB_API_KEY": "wandb" in flat["log.trackers"] and flat["log.wandb_mode"] == "online",
     }
     return tuple(dict.fromkeys([*flat["secrets"], *(name for name, is_wanted in wanted.items() if is_wanted)]))
-
-
-def _reading(flat: Flat) -> dict[str, Value]:
-    """What readers need: the first rate, since two trainers log each step's next one; how often; the accumulation."""
-    facts = {name: flat[f"optim.{name}"] for name in ("lr", "schedule", "warmup_steps", "warmup_share", "min_lr")}
-    total, micro = flat["train.batch.global"], flat["train.batch.micro"]
-    devices = flat["resources.devices"] * flat["resources.hosts"]
-    return {
-        "every": flat["log.every"],
-        "first_lr": first_rate(facts, 1, flat["train.steps"]),
-        "rate": facts,
-        "devices": devices,
-        "accumulation": total // ((micro or max(1, total // devices)) * devices),
-        **({"tensor": flat["resources.tensor"]} if flat["resources.tensor"] > 1 else {}),
-    }
 
 
 def _retry(flat: Flat, report: Report) -> dict[str, Value]:

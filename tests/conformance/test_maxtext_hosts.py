@@ -4,6 +4,8 @@ import json
 import os
 import socket
 import subprocess
+from pathlib import Path
+from tempfile import mkdtemp
 
 import pytest
 
@@ -21,6 +23,9 @@ pytestmark = [pytest.mark.trainer, pytest.mark.thorough(3), pytest.mark.timeout(
 CLOSE = 1e-5
 """Largest difference of a step's loss, in nats, and of a weight."""
 SHORT = ("train.steps=4", "train.batch.micro=null", "checkpoint.every=2", "checkpoint.resume=false", "optim.warmup_steps=1")
+HELD = ("data.eval=rows.held.jsonl",)
+PAIRS = ("data.train=pairs.jsonl", "data.eval=pairs.held.jsonl", "data.format=preference")
+RANK_4 = ("method.lora.rank=4",)
 FAR = """
 import sys
 from safetensors.flax import load_file
@@ -41,7 +46,8 @@ def trained(tmp_path, shared_home, trainer_python):
     def run(hosts, *sets):
         wanted = parse(RECIPE, base=str(tmp_path), sets=[*SHORT, f"resources.hosts={hosts}", *sets])
         made, python = plan(BACKENDS["maxtext"], wanted, Target(hosts=hosts)), trainer_python("maxtext")
-        each = [Attempt("maxtext", made, tmp_path / f"{hosts}-{rank}", python, shared_home).make() for rank in range(hosts)]
+        folder = Path(mkdtemp(dir=tmp_path))
+        each = [Attempt("maxtext", made, folder / str(rank), python, shared_home).make() for rank in range(hosts)]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -63,14 +69,17 @@ def trained(tmp_path, shared_home, trainer_python):
 @pytest.mark.parametrize(
     "sets",
     [
-        pytest.param(("method.adapter=lora", "method.lora.rank=4", "data.eval=rows.held.jsonl"), id="lora"),
-        pytest.param(
-            ("method.kind=dpo", "data.train=pairs.jsonl", "data.eval=pairs.held.jsonl", "data.format=preference"), id="dpo"
-        ),
+        pytest.param(("method.adapter=lora", *RANK_4, *HELD), id="lora"),
+        pytest.param(("method.adapter=qlora", *RANK_4, *HELD), id="qlora"),
+        pytest.param(("method.kind=dpo", *PAIRS), id="dpo"),
+        pytest.param(("method.kind=orpo", *PAIRS), id="orpo"),
+        pytest.param(("method.kind=distill", "method.distill.teacher=./teacher", *HELD), id="distill"),
     ],
 )
-def test_two_hosts_train_what_one_does(trained, trainer_python, sets):
+def test_two_hosts_train_what_one_does(trained, trainer_python, tmp_path, sets):
     """Losses, norms, the evaluation and what the first host exports are those of one process, checkpoints on the way included."""
+    if "method.kind=distill" in sets:
+        (trained(1).work / "checkpoint").rename(tmp_path / "teacher")
     two, one = trained(2, *sets), trained(1, *sets)
     for name in ("loss", "grad_norm", "eval_loss"):
         alone = one.curve(name)

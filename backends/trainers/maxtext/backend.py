@@ -190,11 +190,7 @@ _STRATEGIES = {
 def _hosts(variant: Variant) -> Row:
     """A process on each, which meet by JAX's own rules; the first gathers what was trained (shims/tune_maxtext_hosts.py)."""
     keys = (f"{JOB}:hosts", f"{LAUNCH}:hosts")
-    lack = ""
-    if variant.adapter == "qlora" or variant.kind in ("orpo", "distill"):
-        lack = f"{variant.kind if variant.adapter == 'none' else variant.adapter} was not tried on several hosts"
-    elif variant.native:
-        lack = "rows that MaxText reads itself were not tried on several hosts; use data.rendering: shared"
+    lack = "rows that MaxText reads itself were not tried on several hosts; use data.rendering: shared" if variant.native else ""
 
     def to(count: int, _: Context) -> Values:
         if count > 1 and lack:

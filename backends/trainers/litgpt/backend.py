@@ -131,6 +131,11 @@ def _files(variant: Variant) -> tuple[Row, ...]:
     )
 
 
+_FOUR_BITS = (
+    "over a base in 4 bits LitGPT would have to leave the head and the embedding out: it quantizes the one and swaps the other"
+)
+
+
 def _whole() -> Row:
     """method.lora.train_fully."""
     leaf = "method.lora.train_fully"
@@ -139,12 +144,13 @@ def _whole() -> Row:
     def to(words: list[str], context: Context) -> Values:
         lacks = {
             "our data module lets them learn; use data.rendering: shared": context.variant.native,
-            "over a base in 4 bits LitGPT quantizes the head too, and swaps the embedding": context.variant.adapter == "qlora",
+            _FOUR_BITS: context.variant.adapter == "qlora",
             "several devices share the weights, where whole modules beside LoRA are not tried yet": context.devices > 1,
             "models that LitGPT's own converters take are not tried yet": _named(context),
         }
         if words and (why := next((each for each, so in lacks.items() if so), "")):
-            raise Unsupported(leaf, why, kind="todo", see=LORA, fallback=dict.fromkeys(keys, ABSENT))
+            kind: Kind = "waiting" if why == _FOUR_BITS else "todo"
+            raise Unsupported(leaf, why, kind=kind, see=LORA, fallback=dict.fromkeys(keys, ABSENT))
         return (words or ABSENT,) * len(keys)
 
     def back(words: Value, *_: Value | Context) -> Values:

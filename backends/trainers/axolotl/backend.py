@@ -63,7 +63,12 @@ _STRATEGIES: dict[str, Flat] = {
 }
 
 _MANY = SEE + "utils/distributed.py"
-_TENSOR = cannot("resources.tensor", "tensor parallelism is not translated yet", kind="todo", see=_MANY)
+_TENSOR = cannot(
+    "resources.tensor",
+    "accelerate has to clip gradients of shared and of whole weights together first: torch refuses the mixture that axolotl leaves it",
+    kind="waiting",
+    see="https://github.com/huggingface/accelerate/blob/v1.13.0/src/accelerate/accelerator.py",
+)
 
 
 def rows(variant: Variant) -> tuple[Row, ...]:

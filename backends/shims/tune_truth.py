@@ -9,6 +9,7 @@ truth.json:
     answers             null or a file with a line for each step of grpo: its answers, see tune_truth_losses.grpo
     adapter             null or {kind: lora|qlora|dora, start, alpha, nf4 (a library), quantized (ends of layers' names), whole (words of
                         method.lora.train_fully)}: A and B begin as in `start`, everything but `whole` is frozen
+    qat                 null or {group}: linear layers round their inputs and weights, those of the reference too, as torchao does for axolotl
     optimizer           adamw (if not there), sgd or muon
     seed                of a reward model's head that the base has not got
     lr, betas, eps, weight_decay, decay_on (all|matrices), clip (null or the largest norm of the gradient)
@@ -158,6 +159,7 @@ def models_of(wish: dict[str, Any]) -> tuple[Models, Weights]:
     for p in params.values():
         p.requires_grad_()
     policy = Model(facts, weights, adapter)
+    policy.group = start.group = (wish.get("qat") or {}).get("group")
     taught = wish["teacher"] and read_model(wish["teacher"])
     teacher = Model(taught[0], {name: value.to(DEVICE) for name, value in taught[1].items()}) if taught else None
     return Models(policy, policy if wish.get("reference") == "policy" else start, teacher), params
@@ -252,6 +254,7 @@ def compared(trained: Model, wish: dict[str, Any], rows: list[list[int]]) -> dic
             facts, weights = base_of(wish)
             adapter, whole = _peft(folder)
             model = Model(facts, {**weights, **whole}, adapter)
+        model.group = trained.group
         pairs = [(model.logits(tensor([ids])), trained.logits(tensor([ids]))) for ids in rows]
         out[name] = max(((one - other).abs().max() / other.abs().max().clamp(min=1)).item() for one, other in pairs)
     return out

@@ -60,13 +60,15 @@ class Model:
         self.facts, self.weights, self.adapter = facts, weights, adapter or Adapter({}, 1.0)
         self.noise: Callable[[torch.Tensor, int], torch.Tensor] | None = None
         """What is added to the embeddings of a row by its ids and their width, while there is a gradient."""
+        self.group: int | None = None
+        """Weights that share a scale where linear layers round (`in_eight_bits`, `in_four_bits`); none does without."""
 
     def linear(self, x: torch.Tensor, name: str) -> torch.Tensor:
         """Input times the layer with its adapter, plus its bias. DoRA (arXiv:2402.09353, eq. 5) gives each row of the sum a trained
         length; its own is a constant for the gradient (section 4.3).
         """
         weight, (parts, scale) = self.weights[f"{name}.weight"], self.adapter
-        out = F.linear(x, weight)
+        out = F.linear(in_eight_bits(x), in_four_bits(weight, self.group)) if self.group else F.linear(x, weight)
         if f"{name}.lora_A.weight" in parts:
             a, b = parts[f"{name}.lora_A.weight"], parts[f"{name}.lora_B.weight"]
             out = out + scale * F.linear(F.linear(x, a), b)
@@ -119,9 +121,8 @@ class Model:
         """Logits at every position; of a reward model its scores."""
         x = self.hidden(ids)
         if "score.weight" in self.weights:
-            return F.linear(x, self.weights["score.weight"])
-        tied = self.facts.get("tie_word_embeddings")
-        return F.linear(x, self.weights["model.embed_tokens.weight"]) if tied else self.linear(x, "lm_head")
+            return self.linear(x, "score")
+        return self.linear(x, "model.embed_tokens" if self.facts.get("tie_word_embeddings") else "lm_head")
 
     def loss_sum(self, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Sum of the losses of all tokens that carry loss; labels are unshifted."""
@@ -139,6 +140,31 @@ class Model:
                 whole = out[f"{name}.weight"]
                 out[f"{name}.weight"] = whole * (length.detach() / whole.norm(dim=1))[:, None]
         return out
+
+
+# Quantization-aware training: numbers are rounded forwards (arXiv:1712.05877), backwards it is as if they were not (arXiv:1308.3432).
+
+
+def _rounded(levels: torch.Tensor) -> torch.Tensor:
+    return levels + (levels.round() - levels).detach()
+
+
+def in_eight_bits(x: torch.Tensor) -> torch.Tensor:
+    """Activations in 8 bits, each token by itself: from its least to its largest, and 0 stays 0. The range has no gradient."""
+    with torch.no_grad():
+        low, high = x.amin(-1, keepdim=True).clamp(max=0), x.amax(-1, keepdim=True).clamp(min=0)
+        scale = ((high - low) / 255).clamp(min=torch.finfo(torch.float32).eps)
+        zero = (-128 - torch.round(low / scale)).clamp(-128, 127)
+    return ((_rounded(x * (1 / scale)) + zero).clamp(-128, 127) - zero) * scale
+
+
+def in_four_bits(weight: torch.Tensor, size: int) -> torch.Tensor:
+    """Weights in 4 bits, by groups of inputs: 16 even levels from a group's least to its largest, which both have a gradient."""
+    parts = weight.reshape(weight.shape[0], -1, size)
+    low = parts.amin(-1, keepdim=True)
+    scale = (parts.amax(-1, keepdim=True) - low).clamp(min=1e-6) / 15
+    levels = _rounded((parts - low) / scale).clamp(0, 15)
+    return ((levels - 8) * scale + (low + 8 * scale)).reshape(weight.shape)
 
 
 # NF4: arXiv:2305.14314, section 3 and appendix E. What is around its 16 levels differs from library to library.

@@ -46,7 +46,10 @@ def untold(recipe: Flat, context: Context) -> str:
         "data.rendering is native: the trainer makes tokens of the rows in its own way": recipe["data.rendering"] == "native",
         f"plain PyTorch knows adamw, not {recipe['optim.name']}": recipe["optim.name"] != "adamw",
         "dropout draws other numbers in each trainer": recipe["method.adapter"] != "none" and recipe["method.lora.dropout"] > 0,
-        "quantization-aware training is not written out": recipe["method.qat.scheme"] != "none",
+        "quantization-aware training rounds a number between two levels to either, so that later steps part": recipe[
+            "method.qat.scheme"
+        ]
+        != "none",
         f"the family {family} is not written out: {', '.join(_FAMILIES)} are": family is not None and family not in _FAMILIES,
     }
     return next((why for why, lacking in lacks.items() if lacking), "")

@@ -40,6 +40,7 @@ UP = {
     "train.grad_clip": ("clip", 2.0),
     "train.neftune_alpha": ("neftune", {"alpha": 10.0}),
     "method.lora.alpha": ("adapter", {"alpha": 16.0}),
+    "method.qat.group": ("qat", {"group": 32}),
 }
 """Leaf -> a key of truth.json, and another value of it."""
 _GIVEN = (
@@ -51,7 +52,6 @@ ELSEWHERE = {
     "method.lora.dropout": "it draws other numbers in each trainer: no curve is the right one (tests/conformance/test_resume.py)",
     "method.grpo.generations": f"{_GIVEN}, by the answers that a run gave",
     "method.grpo.max_new_tokens": f"{_GIVEN}, by the answers that a run gave",
-    "method.qat.group": "plain PyTorch does not write quantization out (tests/conformance/qat_by_hand.py)",
     "data.eval_share": f"{_RENDERED} (tests/unit/shims/test_tune_data.py)",
     "data.max_length": f"{_RENDERED} (tests/unit/shims/test_tune_data.py)",
     "train.epochs": "it says how many steps there are, as train.steps does, and nothing of any one",
@@ -72,6 +72,8 @@ def recipe(cell, model, teacher=None):
     flat |= {f"{cell.section}.{name}": value for name, value in cell.settings.items()}
     if cell.adapter != "none":
         flat |= {"method.lora.rank": RANK, "method.lora.alpha": ALPHA, "method.lora.train_fully": list(cell.whole)}
+    if cell.group:
+        flat |= {"method.qat.scheme": "int8-int4", "method.qat.group": cell.group}
     if cell.kind == "distill":
         flat["method.distill.teacher"] = str(teacher)
     if cell.kind == "grpo":
@@ -132,6 +134,7 @@ def wish(cell, flat, model, work, teacher=None):
         "neftune": {"alpha": flat["train.neftune_alpha"], "seed": flat.get("train.seed", 42)}
         if "train.neftune_alpha" in flat
         else None,
+        "qat": {"group": cell.group} if cell.group else None,
         "schedule": {
             "kind": flat.get("optim.schedule", "cosine"),
             "warmup": flat.get("optim.warmup_steps", 0),

@@ -97,9 +97,9 @@ def grpo(variant: Variant) -> tuple[Row, ...]:
 
 def qat(variant: Variant) -> tuple[Row, ...]:
     """method.qat."""
-    if variant.lora or variant.kind not in ("sft", "pretrain"):
-        why = "axolotl's quantization-aware training is for all weights" if variant.lora else "tried with sft and pretrain only"
-        return no_qat("never" if variant.lora else "todo", why, SEE + "utils/schemas/validation.py")
+    if variant.lora:
+        return no_qat("never", "axolotl's quantization-aware training is for all weights", SEE + "utils/schemas/config.py")
+    referring = variant.kind in ("dpo", "ipo", "kto", "grpo")
     keys = ("qat.weight_dtype", "qat.activation_dtype", "qat.group_size")
 
     def to(scheme: str, group: int, _: Context) -> Values:
@@ -115,7 +115,7 @@ def qat(variant: Variant) -> tuple[Row, ...]:
             to,
             back,
             absent=keys,
-            why="torchao rounds in the forward pass",
+            why="torchao rounds in the forward pass" + (", that of the reference too" if referring else ""),
             see=SEE + "utils/quantization.py",
         ),
     )

@@ -5,6 +5,7 @@ Each is a class of axolotl's (core/trainers, 0.19.0) or TRL's with one of tune_h
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import Any
 
@@ -14,6 +15,7 @@ import tune_shared
 from axolotl.core.trainers import AxolotlCPOTrainer, AxolotlKTOTrainer, AxolotlORPOTrainer, AxolotlRewardTrainer, AxolotlTrainer
 from axolotl.core.trainers.dpo import AxolotlDPOTrainer
 from axolotl.core.trainers.grpo.trainer import AxolotlGRPOTrainer
+from torchao.quantization.qat import FakeQuantizedLinear
 from tune_hf_answers import Answering
 from tune_hf_heads import Scoring
 from tune_hf_trainer import Prepared, Ready, TokenMean
@@ -58,6 +60,21 @@ class Unrouted:
         super().__init__(*args, **kw)
 
 
+class Rounded:
+    """With quantization-aware training the reference rounds as the policy does, so that both are the same before the first step. axolotl
+    rounds that of dpo and ipo, which it loads itself (loaders/model.py, _configure_qat); those of kto and grpo are loaded by TRL.
+    """
+
+    def __init__(self, *args: Any, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        own = next((layer for layer in self.model.modules() if isinstance(layer, FakeQuantizedLinear)), None)
+        for layer in self.ref_model.modules() if own and self.ref_model else ():
+            if type(layer) is torch.nn.Linear:  # changed in place: FSDP knows its layers by identity
+                layer.__class__ = FakeQuantizedLinear
+                layer.activation_fake_quantizer = copy.deepcopy(own.activation_fake_quantizer)
+                layer.weight_fake_quantizer = copy.deepcopy(own.weight_fake_quantizer)
+
+
 class Dpo(Unrouted, Prepared, AxolotlDPOTrainer):
     """dpo and ipo."""
 
@@ -66,7 +83,7 @@ class Dpo(Unrouted, Prepared, AxolotlDPOTrainer):
         return super(AxolotlDPOTrainer, self).training_step(*args, **kw)
 
 
-class Kto(Unrouted, tune_hf_losses.StepKto, Prepared, AxolotlKTOTrainer):
+class Kto(Rounded, Unrouted, tune_hf_losses.StepKto, Prepared, AxolotlKTOTrainer):
     """kto."""
 
 
@@ -82,7 +99,7 @@ class Simpo(Ready, AxolotlCPOTrainer):
     """simpo."""
 
 
-class Grpo(Unrouted, Answering, AxolotlGRPOTrainer):
+class Grpo(Rounded, Unrouted, Answering, AxolotlGRPOTrainer):
     """grpo."""
 
 

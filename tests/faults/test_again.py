@@ -5,6 +5,7 @@ had when the host is gone, and who waits gets its turn.
 import hashlib
 import json
 import os
+import signal
 import time
 from dataclasses import replace
 
@@ -129,9 +130,12 @@ def test_an_interrupted_input_goes_on(lab, hosts, tmp_path):
         hosts[0],
     )
     blobs, parts, end = hosts[0].home / "tune/blobs", [], time.monotonic() + SSH
+    [controller] = lab.controllers()
     while not parts and time.monotonic() < end:
         parts = [part for part in blobs.glob("*.part") if part.stat().st_size >= 8 << 20]
+    os.kill(controller, signal.SIGSTOP)  # it would send the rest before sshd has ended
     hosts[0].reset_ssh()
+    os.kill(controller, signal.SIGCONT)
     began = parts[0].stat()
     assert began.st_size < 64 << 20
     hosts[0].start_ssh()

@@ -44,7 +44,8 @@ def serve(lab):
     def submit(id, where, port, **settings):
         context = StageContext("tiny", model=Input("inputs/model", "model"))
         plan = STAGES["serve"].plan(checked("serve", {"port": port, **settings}), context)
-        files = [file for file in plan.files if file.path in ("serve.json", "tune_serve.py", "tune_served.py", "tune_process.py")]
+        kept = ("serve.json", "tune_serve.py", "tune_served.py", "tune_apart.py", "tune_process.py")
+        files = [file for file in plan.files if file.path in kept]
         made = replace(
             plan,
             environment=Environment("serve", "/bin/sh", "", "cpu"),

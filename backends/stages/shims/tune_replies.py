@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import torch
+import tune_apart
 
 CLOSE = 1e-5
 """Nats by which log-probabilities of float32 may differ between two programs that run the same weights."""
@@ -85,20 +84,9 @@ def apart(expected: list[dict[str, Any]], found: list[list[float | None]]) -> tu
     Raises:
         ValueError: there is nothing to compare.
     """
-    if not any(each is not None for row in found for each in row):
-        raise ValueError("no log-probability of it is known: give it more prompts")
-    largest, where = 0.0, ""
-    for number, (theirs, ours) in enumerate(zip(expected, found, strict=True)):
-        for place, (a, b) in enumerate(zip(theirs["logprobs"], ours, strict=True), 1):
-            if b is None:
-                continue
-            distance = abs(a - b)
-            if not distance <= largest:  # a NaN is the largest
-                largest, where = distance, f"prompt {number + 1}, token {place + 1}"
-    return largest, where
-
-
-def written(path: str, value: Any) -> None:
-    """Keep a value as JSON."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+    pairs = (
+        (a, b, f"prompt {number}, token {place}")
+        for number, (theirs, ours) in enumerate(zip(expected, found, strict=True), 1)
+        for place, (a, b) in enumerate(zip(theirs["logprobs"], ours, strict=True), 2)
+    )
+    return tune_apart.farthest(pairs)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import tune_apart
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 CLOSE, HALF = 1e-5, 0.25
 """Nats by which two programs may differ over the same weights: all in float32; where either counts in 16 bits, whose logits are
@@ -36,23 +38,31 @@ def compared(spec: dict[str, Any], ask: Callable[[dict[str, Any]], dict[str, Any
         ask: a body for /v1/completions -> the answer.
 
     Raises:
-        ValueError: the server tells no log-probabilities.
+        ValueError: the server does not tell the log-probability of every token.
     """
     scores = json.loads(Path(spec["check"]).read_text("utf-8"))
+    distance, where = tune_apart.farthest(_pairs(spec, scores["rows"], ask))
+    return Compared(distance, _tolerance(spec, scores["dtype"]), where, scores["framework"], len(scores["rows"]))
+
+
+def _pairs(
+    spec: dict[str, Any], rows: list[dict[str, Any]], ask: Callable[[dict[str, Any]], dict[str, Any]]
+) -> Iterator[tuple[float, float | None, str]]:
+    """Each log-probability of the rows: the framework's, the server's and where."""
     names = [each["name"] for each in spec["models"] if each is spec["models"][0] or each.get("adapter")]
-    largest, where = 0.0, ""
     for name in names:
-        for number, row in enumerate(scores["rows"], 1):
+        for number, row in enumerate(rows, 1):
             ids = row["ids"][: spec["max_length"] - 1] if spec["max_length"] else row["ids"]
             answer = ask({"model": name, "prompt": ids, "echo": True, "logprobs": 0, "max_tokens": 0})
+            theirs = row["logprobs"][: len(ids) - 1]
             try:
-                found = answer["choices"][0]["logprobs"]["token_logprobs"][1 : len(ids)]
+                ours = answer["choices"][0]["logprobs"]["token_logprobs"][1 : len(ids)]
             except (KeyError, IndexError, TypeError):
                 raise ValueError(f"{name} tells no log-probabilities of row {number}: {str(answer)[:300]}") from None
-            for place, (theirs, ours) in enumerate(zip(row["logprobs"], found, strict=False), 2):
-                if ours is not None and not abs(theirs - ours) <= largest:  # a NaN is the largest
-                    largest, where = abs(theirs - ours), f"{name}, row {number}, token {place}"
-    return Compared(largest, _tolerance(spec, scores["dtype"]), where, scores["framework"], len(scores["rows"]))
+            if len(ours) < len(theirs):
+                raise ValueError(f"{name} tells {len(ours)} of the {len(theirs)} log-probabilities of row {number}")
+            for place, pair in enumerate(zip(theirs, ours, strict=True), 2):
+                yield *pair, f"{name}, row {number}, token {place}"
 
 
 def _tolerance(spec: dict[str, Any], dtype: str) -> float:

@@ -145,6 +145,15 @@ def check_refusals(server, model):
     assert found.stdout == b""
 
 
+def check_sampling(server, ids, new):
+    """Sampling as narrow as a request may ask for is the greedy reply, and ends nobody's who is answered beside it."""
+    narrow = [{"top_p": 0}, {"temperature": 1e-40}, {"temperature": 1e-5}, {"top_p": 1e-9}, {"temperature": 0}]
+    body = {"model": "tiny", "prompt": ids, "max_tokens": len(new), "ignore_eos": True, "return_token_ids": True}
+    with ThreadPoolExecutor(len(narrow)) as pool:
+        answers = list(pool.map(lambda change: server.ask("/v1/completions", {**body, **change}), narrow))
+    assert [each["choices"][0]["token_ids"] for each in answers] == [new] * len(narrow)
+
+
 def check_restart(server, engine):
     """Killed, it answers again on its port, and nothing of it is left beside the new one."""
     port, before = server.ready()["port"], children(server.process.pid)
@@ -184,6 +193,8 @@ def test_what_is_served_is_the_model(serving, own, engine):
             assert logprobs(server, model, ids) == pytest.approx(expected, abs=1e-5)
             assert reply(server, model, ids) == new
     assert logprobs(server, "base", ROWS[0]) != pytest.approx(own["model"][0][0], abs=1e-3)
+    if engine == "transformers":
+        check_sampling(server, ROWS[1], own["model"][1][1])
     check_refusals(server, "tiny")
     check_restart(server, engine)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 WIDEST = 32
 """Rows of a batch at most."""
+COLD = 1e-5
+"""A temperature below this is 0, as in vLLM (vllm/sampling_params.py: _SAMPLING_EPS): logits divided by it have no shares any more."""
 
 
 class Generator:
@@ -142,12 +144,14 @@ def _generator(ask: Ask, device: Any) -> Any:
 
 
 def _choose(logits: Any, ask: Ask, dice: Any) -> int:
-    """The next token: the most likely at temperature 0, else drawn from the smallest set that has the share `top_p`."""
-    if ask.temperature == 0:
+    """The next token: the most likely at temperature 0, else drawn from the smallest set that has the share `top_p`, of one at least."""
+    if ask.temperature < COLD:
         return int(logits.argmax())
     shares = torch.softmax(logits / ask.temperature, -1)
     if ask.top_p < 1:
         ordered, places = shares.sort(descending=True)
-        ordered[ordered.cumsum(-1) - ordered >= ask.top_p] = 0
+        beyond = ordered.cumsum(-1) - ordered >= ask.top_p
+        beyond[0] = False
+        ordered[beyond] = 0
         shares = torch.zeros_like(shares).scatter(0, places, ordered)
     return int(torch.multinomial(shares, 1, generator=dice))

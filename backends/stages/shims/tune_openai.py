@@ -7,6 +7,7 @@ use: token ids as a prompt, `echo` with log-probabilities, `return_token_ids`.
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tune_asks import Ask, Counters, Token
@@ -84,8 +85,8 @@ def _chat_ids(body: Body, served: Served) -> list[int]:
         raise Refusal(400, "messages should be a list of {role, content}")
     if served.tokenizer.chat_template is None:
         raise Refusal(400, "the model has no chat template: use /v1/completions, or set data.chat_template and train again")
+    flat = [{**each, "content": _content(each.get("content"))} for each in messages]
     try:
-        flat = [{**each, "content": _content(each.get("content"))} for each in messages]
         found = served.tokenizer.apply_chat_template(flat, tools=body.get("tools"), add_generation_prompt=True, return_dict=True)
     except Exception as error:  # the template's author is a stranger
         raise Refusal(400, f"the chat template refuses the messages: {error}") from None
@@ -93,10 +94,17 @@ def _chat_ids(body: Body, served: Served) -> list[int]:
 
 
 def _content(content: Any) -> Any:
-    """A message's text, also where it comes in parts."""
+    """A message's text, also where it comes in parts.
+
+    Raises:
+        Refusal: a part is no text: the model would answer without it.
+    """
     if not isinstance(content, list):
         return content if content is not None else ""
-    return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+    texts = [part.get("text") if isinstance(part, dict) else None for part in content]
+    if not all(isinstance(each, str) for each in texts):
+        raise Refusal(400, "content should be a text, or parts that are texts: {type: text, text}")
+    return "".join(texts)
 
 
 def _prompts(body: Body, served: Served) -> list[list[int]]:
@@ -123,7 +131,10 @@ class Reply:
         if not isinstance(self.stop, list) or not all(isinstance(each, str) and each for each in self.stop):
             raise Refusal(400, "stop should be a text or a list of texts")
         self.with_ids = body.get("return_token_ids") is True
-        self.usage = (body.get("stream_options") or {}).get("include_usage") is True
+        options = body.get("stream_options") or {}
+        if not isinstance(options, dict):
+            raise Refusal(400, f"stream_options should be an object, got {str(options)[:100]}")
+        self.usage = options.get("include_usage") is True
 
     def whole(self) -> Body:
         """All of it."""
@@ -175,29 +186,33 @@ class Reply:
         """The same piece by piece; the choices of several come one after the other."""
         total = 0
         for index, ask in enumerate(self.asks):
-            sent, ids, why = "", [], "length"
             if self.chat:
-                yield self._part(index, "", None, role=True)
-            for token in ask.tokens():
+                yield self._part(index, "", None, [], role=True)
+            coming = ask.tokens()
+            if ask.echo:
+                echoed = list(islice(coming, len(ask.ids)))
+                yield self._part(index, self._text(ask.ids), None, echoed)
+            sent, ids, untold, why = "", [], list[Token](), "length"
+            for token in coming:
                 total += 1
+                untold.append(token)
                 if token.id in ask.stops:
                     why = "stop"
                     break
                 ids.append(token.id)
                 text, cut = self._until_stop(self._text(ids))
-                if cut:
-                    ask.given_up, why = True, "stop"
                 # half a character, and what may become the beginning of a stop, is held back
                 ready = text if cut else self._safe(text)
                 if len(ready) > len(sent):
-                    yield self._part(index, ready[len(sent) :], None)
-                    sent = ready
+                    yield self._part(index, ready[len(sent) :], None, untold)
+                    sent, untold = ready, []
                 if cut:
+                    ask.given_up, why = True, "stop"
                     break
             rest = self._until_stop(self._text(ids))[0][len(sent) :]
             if rest:
-                yield self._part(index, rest, None)
-            yield self._part(index, "", why)
+                yield self._part(index, rest, None, [])
+            yield self._part(index, "", why, untold)
         if self.usage:
             yield {**self._head(".chunk"), "choices": [], "usage": self._usage(total)}
 
@@ -205,10 +220,12 @@ class Reply:
         held = max((n for each in self.stop for n in range(1, len(each)) if text.endswith(each[:n])), default=0)
         return text[: len(text) - held].rstrip("\ufffd")
 
-    def _part(self, index: int, text: str, why: str | None, *, role: bool = False) -> Body:
+    def _part(self, index: int, text: str, why: str | None, tokens: list[Token], *, role: bool = False) -> Body:
+        """One piece: its text, and the tokens that came since the last, whose log-probabilities are told where they are asked for."""
         piece: Body = {"content": text} if text or role else {}
         body = {"delta": {"role": "assistant", **piece} if role else piece} if self.chat else {"text": text}
-        return {**self._head(".chunk"), "choices": [{"index": index, **body, "finish_reason": why, "logprobs": None}]}
+        told = self._logprobs(tokens) if tokens and self.asks[index].logprobs is not None else None
+        return {**self._head(".chunk"), "choices": [{"index": index, **body, "finish_reason": why, "logprobs": told}]}
 
     def give_up(self) -> None:
         """Nobody reads on."""

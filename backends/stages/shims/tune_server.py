@@ -87,9 +87,9 @@ class Handler(tune_http.Handler):
         """The model's, whole or streamed."""
         chat = self.path == "/v1/chat/completions"
         asks = tune_openai.asks(body, self.served, chat=chat)
+        reply = tune_openai.Reply(self.served.tokenizer, body, asks, chat=chat, id=uuid.uuid4().hex)
         for each in asks:
             self.served.generator.ask(each)
-        reply = tune_openai.Reply(self.served.tokenizer, body, asks, chat=chat, id=uuid.uuid4().hex)
         if body.get("stream"):
             self._stream(reply)
         else:

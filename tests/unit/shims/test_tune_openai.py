@@ -44,6 +44,7 @@ def asked(body, chat=True):
         ({"temperature": True}, 400, "temperature should be a number"),
         ({"n": 99}, 400, "n should be a number from 1 to 16"),
         ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "parts that are texts"),
     ],
 )
 def test_a_wrong_request_is_refused(change, code, said):
@@ -100,3 +101,38 @@ def test_a_reply_ends_where_it_should(text, stop, content, why):
     parts = list(reply(text, {**body, "stream": True}).parts())
     assert "".join(part["choices"][0]["delta"].get("content", "") for part in parts) == content
     assert parts[-1]["choices"][0]["finish_reason"] == why
+    told = [one for part in parts for one in (part["choices"][0]["logprobs"] or {"content": []})["content"]]
+    assert told == choice["logprobs"]["content"][: len(told)]
+    assert len(told) == len(text) - ("##" in text)  # what follows a text that ends the reply is not waited for
+
+
+def test_an_echo_is_no_reply():
+    """Streamed as whole the prompt comes first, with a log-probability for each token but the first; a token of it that ends replies ends
+    none, and it is not counted as one of the reply.
+    """
+    body = {"model": "tiny", "prompt": [97, 0, 98], "echo": True, "logprobs": 0, "stream_options": {"include_usage": True}}
+
+    def echoed():
+        made = reply("", body, chat=False)
+        [ask] = made.asks
+        ask.answers.get()
+        for id, logprob in ((97, None), (0, -1.0), (98, -2.0), (99, -3.0), (0, -4.0)):
+            ask.answers.put(Token(id, logprob))
+        ask.answers.put(None)
+        return made
+
+    whole = echoed().whole()
+    parts = list(echoed().parts())
+    texts = [part["choices"][0] for part in parts if part["choices"]]
+    assert "".join(each["text"] for each in texts) == whole["choices"][0]["text"] == "abc"
+    told = [one for each in texts for one in (each["logprobs"] or {"token_logprobs": []})["token_logprobs"]]
+    assert told == whole["choices"][0]["logprobs"]["token_logprobs"] == [None, -1.0, -2.0, -3.0, -4.0]
+    assert texts[-1]["finish_reason"] == whole["choices"][0]["finish_reason"] == "stop"
+    assert parts[-1]["usage"] == whole["usage"]
+
+
+@pytest.mark.parametrize(("options", "said"), [({"stream_options": [1]}, "stream_options"), ({"stop": [""]}, "stop should be")])
+def test_options_of_a_reply_are_refused_before_it_is_asked_for(options, said):
+    """A wrong one is the asker's mistake, and told as such."""
+    with pytest.raises(tune_openai.Refusal, match=said):
+        tune_openai.Reply(SERVED.tokenizer, {**HELLO, **options}, [], chat=True, id="1")

@@ -91,9 +91,9 @@ class Handler(tune_http.Handler):
         """llama.cpp's, whole or streamed."""
         if body.get("model") != self.engine.name:
             raise Refusal(404, f"model: there is no {body.get('model')!r}; there is {self.engine.name}")
-        if body.get("echo") is True:
-            return self.send_whole(200, json.dumps(self.engine.echoed(body)))
         try:
+            if body.get("echo") is True:
+                return self.send_whole(200, json.dumps(self.engine.echoed(body)))
             with self.engine.ask(self.path, json.dumps(body).encode()) as answer:
                 if not body.get("stream"):
                     return self.send_whole(200, answer.read())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
@@ -19,11 +20,14 @@ from orchestrator.targets.connect import ssh_address
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
+    from backends.plan import Plan
+    from orchestrator.home import Home
     from orchestrator.store import Job
 
-SUMMARY = "work/summary.json"
+SUMMARY, SETTINGS = "work/summary.json", "serve.json"
 LARGEST = 1 << 16
 """Bytes of what a server says of itself at most."""
+ENDED = "ended before its reply did; ask again once it is READY"
 
 
 class Endpoint(NamedTuple):
@@ -56,7 +60,7 @@ def endpoint(name: str) -> Iterator[Endpoint]:
         here.keep_alive()
         job = _server(here, name)
         plan = JobRequest.unpacked(here.store.request(job.id)).plan
-        key = next(iter(secret_values(plan.secrets, here.home).values()), "")
+        key = key_of(plan, here.home)
         try:
             with reached(here.home, here.store, job.id, job.attempt) as hosts:
                 [(node, transport, *_), *_] = hosts
@@ -89,6 +93,17 @@ def _server(here: Session, name: str) -> Job:
     return job
 
 
+def key_of(plan: Plan, home: Home) -> str:
+    """The API key that a server asks for, by the name in its settings; its plan may have other secrets, such as the hub's token.
+
+    Raises:
+        MissingSecret: it has no value here.
+    """
+    [settings] = [json.loads(file.text) for file in plan.files if file.path == SETTINGS]
+    name = settings["key"]
+    return secret_values([name], home)[name] if name else ""
+
+
 def _port_and_models(data: bytes, job: Job) -> tuple[int, tuple[str, ...]]:
     """The port and the models of a server's summary; it comes from a host."""
     try:
@@ -118,7 +133,7 @@ def reply(
 
     Raises:
         InvalidRequest: the server refuses the request; with its words.
-        Unreachable: it does not answer.
+        Unreachable: it does not answer, or ends before its reply does.
     """
     if model and model not in where.models:
         rule = f"is not served; there are {', '.join(where.models)}"
@@ -134,9 +149,16 @@ def reply(
         raise InvalidRequest(_why(error)) from None
     except OSError as error:
         raise Unreachable(where.url, f"does not answer: {getattr(error, 'reason', error)}") from None
+    except http.client.HTTPException:
+        raise Unreachable(where.url, ENDED) from None
 
 
 def _pieces(lines: Iterable[bytes]) -> Iterator[str]:
+    """The texts of a streamed reply.
+
+    Raises:
+        HTTPException: it stops before its end.
+    """
     for line in lines:
         text = line.decode("utf-8", "replace").strip()
         if text == "data: [DONE]":
@@ -145,6 +167,7 @@ def _pieces(lines: Iterable[bytes]) -> Iterator[str]:
             for choice in json.loads(text[6:]).get("choices", ()):
                 if piece := choice.get("delta", {}).get("content"):
                     yield piece
+    raise http.client.HTTPException
 
 
 def _why(error: urllib.error.HTTPError) -> str:

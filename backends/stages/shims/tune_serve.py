@@ -143,11 +143,20 @@ class Keeper:
         self.compared = f", {found}"
 
     def _completed(self, body: dict[str, object]) -> dict[str, object]:
-        """The server's answer to one request."""
+        """The server's answer to one request.
+
+        Raises:
+            ValueError: it refuses it; with its words.
+        """
+        import urllib.error
+
         request = self._request("/v1/completions", json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
-        with tune_process.opener().open(request, timeout=3600) as answer:
-            return dict(json.load(answer))
+        try:
+            with tune_process.opener().open(request, timeout=3600) as answer:
+                return dict(json.load(answer))
+        except urllib.error.HTTPError as error:
+            raise ValueError(f"it answers {error.code}: {error.read(300).decode('utf-8', 'replace')}") from None
 
     def _say_ready(self) -> None:
         names = ", ".join(each["name"] for each in self.spec["models"])

@@ -137,6 +137,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+    def do_POST(self):
+        self.send_response(400)
+        self.end_headers()
+        self.wfile.write(b"row too long for me")
     def log_message(self, *words):
         pass
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Handler).serve_forever()
@@ -149,8 +153,9 @@ def keeper(tmp_path):
     (tmp_path / "tune_server.py").write_text(ENGINE)
     started = []
 
-    def start(port=None):
-        spec = {"program": "tune_server.py", "host": "127.0.0.1", "port": port, "key": None, "models": [{"name": "tiny"}]}
+    def start(port=None, **more):
+        models = [{"name": "tiny"}]
+        spec = {"program": "tune_server.py", "host": "127.0.0.1", "port": port, "key": None, "models": models, **more}
         (tmp_path / "serve.json").write_text(json.dumps(spec))
         argv = [sys.executable, SHIM, "serve.json"]
         started.append(subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
@@ -225,6 +230,17 @@ def test_an_engine_that_never_answers_fails_the_job(tmp_path, keeper):
     (tmp_path / "broken").touch()
     assert keeper().wait(60) == 1
     assert "exit code 7" in json.loads((tmp_path / "reason.json").read_text())["detail"]
+
+
+def test_a_server_that_cannot_be_compared_is_told_to_nobody(tmp_path, keeper):
+    """It was never READY, and the engine's own words are in the reason."""
+    scores = {"framework": "LitGPT", "dtype": "float32", "rows": [{"ids": [1, 2], "logprobs": [-1.0]}]}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    assert keeper(check="scores.json", max_length=None, dtype="auto").wait(60) == 1
+    reason = json.loads((tmp_path / "reason.json").read_text())
+    assert reason["reason"] == "serve_differs"
+    assert "could not be compared: it answers 400: row too long for me" in reason["detail"]
+    assert summary(tmp_path) is None
 
 
 def test_an_export_is_planned_by_its_forms():

@@ -33,9 +33,9 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         raise Unplannable("model", why, "or set engine: hf")
     if settings["baseline"] and not context.base:
         raise Unplannable("baseline", "has no start model to compare with")
-    if relative := [each.text for each in gates if each.base and not settings["baseline"]]:
-        raise Unplannable("gates", f"{relative[0]} needs the start model's figures", "set baseline: true")
     tasks, inputs = _tasks(settings["tasks"], context)
+    by_name = any("rows" not in task for task in tasks)
+    _check_gates(gates, settings, None if by_name else [task["name"] for task in tasks])
     spec = {
         "model": {"folder": BASE, "adapter": ADAPTER} if settings["model"] == "adapter" else {"folder": context.folder},
         "baseline": {"folder": BASE} if settings["baseline"] else None,
@@ -44,7 +44,6 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         **{name: settings[name] for name in ("shots", "limit", "batch", "seed", "chat", "dtype")},
         **({"accelerator": context.accelerator} if vllm else {}),
     }
-    by_name = any("rows" not in task for task in tasks)
     promised = (RESULTS, "summary.json")
     return stage_plan(
         "evaluate", context, spec, (script,), environment=environment, inputs=inputs, promised=promised, online=by_name
@@ -56,6 +55,24 @@ def _gate(text: str) -> Gate:
         return gate(text)
     except ValueError as error:
         raise Unplannable("gates", f"{text!r}: {error}") from None
+
+
+def _check_gates(gates: list[Gate], settings: Mapping[str, Value], names: list[str] | None) -> None:
+    """There will be the figures that gates ask for.
+
+    Args:
+        gates: of the evaluation.
+        settings: its section of the recipe.
+        names: its tasks; None: a name of the harness is among them, which may be a group whose tasks it alone knows.
+
+    Raises:
+        Unplannable: there will not.
+    """
+    if relative := [each.text for each in gates if each.base and not settings["baseline"]]:
+        raise Unplannable("gates", f"{relative[0]} needs the start model's figures", "set baseline: true")
+    if names is not None and (unknown := [each for each in gates if each.task not in names]):
+        first = unknown[0]
+        raise Unplannable("gates", f"{first.text}: there is no task {first.task}; there are {', '.join(names)}")
 
 
 def _tasks(wanted: list[Value], context: StageContext) -> tuple[list[dict[str, Value]], list[Input]]:

@@ -95,6 +95,7 @@ def test_a_plan_without_stages_is_written_as_before():
     ("old", "new", "said"),
     [
         ("    baseline: true\n", "", "baseline: true"),
+        ("wmdp_bio, ./q.jsonl", "./r.jsonl", "q.acc >= base - 0.01: there is no task q; there are r, bio"),
         ("name: bio}", "name: q}", "q is there twice"),
         ("./q.jsonl", "'./a b.jsonl'", "is no name for figures"),
         ("    baseline: true\n", "    baseline: true\n    model: adapter\n", "no adapter was trained"),

@@ -103,6 +103,10 @@ class JobKind(Protocol):
         """Keys by which an attempt goes on from a checkpoint."""
 
     @property
+    def resumes_over_hosts(self) -> bool:
+        """Whether the first of several hosts has all that is needed for that."""
+
+    @property
     def signs(self) -> tuple[Sign, ...]:
         """What its log is looked through for when it fails."""
 
@@ -147,6 +151,8 @@ class Backend:
     backends/checkpoints.py. Where the trainer cannot, the row of checkpoint.resume says so."""
     resumes_smaller: bool = False
     """A checkpoint may be gone on from with a smaller micro-batch than it was made with: its place in the rows counts optimizer steps."""
+    resumes_over_hosts: bool = False
+    """A checkpoint of a job over several hosts lies whole on the first of them, and going on needs it there only."""
     room: Callable[[Variant, str], str] = lambda shape, accelerator: accelerator
     """(shape, accelerator) -> which of the trainer's locks: `envs/<name>-<room>.txt`."""
     scripts: Mapping[str, str] = field(default_factory=dict)

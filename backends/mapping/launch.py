@@ -60,16 +60,17 @@ def identity() -> tuple[Row, ...]:
     )
 
 
-def resume(cannot: Callable[[Context], tuple[Lack, str, str] | None]) -> Row:
+def resume(cannot: Callable[[Context], tuple[Lack, str, str] | None], *, over_hosts: bool = False) -> Row:
     """checkpoint.resume. What goes on is a retry, whose plan differs by a few keys (backends/checkpoints.py).
 
     Args:
         cannot: what is in the way of that on a machine, if anything: kind of loss, reason, upstream's word.
+        over_hosts: the first of several hosts has all that the others need (`Backend.resumes_over_hosts`).
     """
 
     def to(wanted: bool, context: Context) -> Values:
         apart: tuple[Lack, str, str] = ("todo", "the checkpoint lies on the first host only, and the others need it too", "")
-        if wanted and (lack := cannot(context) or (apart if context.hosts > 1 else None)):
+        if wanted and (lack := cannot(context) or (apart if context.hosts > 1 and not over_hosts else None)):
             raise Unsupported("checkpoint.resume", lack[1], kind=lack[0], see=lack[2])
         return ()
 

@@ -40,15 +40,18 @@ def complete(folder: str | Path, step: int, *, keep: int | None = None, lacks: s
         shutil.rmtree(each["folder"], ignore_errors=True)
 
 
-def begun() -> int:
+def begun(*, here: bool = True) -> int:
     """Optimizer steps that lie behind this attempt when it begins: 0 but where it goes on from a checkpoint.
+
+    Args:
+        here: it has to lie on this host. Of several hosts one may have it, and give it to the others.
 
     Raises:
         FileNotFoundError: the checkpoint is gone.
     """
     if not Path("resume.json").exists():
         return 0
-    if not RESUME.is_dir():
+    if here and not RESUME.is_dir():
         raise FileNotFoundError("resume: the checkpoint to go on from is gone; begin anew with `tune retry`")
     return int(json.loads(Path("resume.json").read_text())["step"])
 

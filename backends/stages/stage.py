@@ -142,6 +142,7 @@ class Stage:
     signs: tuple[Sign, ...] = (*EVERYWHERE, *TORCH)
     config: str = ""
     resume: Mapping[str, Value] = field(default_factory=dict)
+    resumes_over_hosts: bool = False
 
     def read(self, _reading: Mapping[str, Value], progress: Progress, line: str) -> list[Point]:
         """A line of POINTS. It comes from a host: what is no figure is left out."""

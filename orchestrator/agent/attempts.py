@@ -40,6 +40,19 @@ def located(folder: str) -> str:
     return mine if os.path.exists(mine) else folder
 
 
+def part_with(path: str) -> str:
+    """A path in an attempt's folder; with a home that several machines of it share, in the folder of the machine that has it."""
+    folder, work, rest = path.partition("/work/")
+    if not work or os.path.exists(path):
+        return path
+    parent, name = os.path.split(folder)
+    try:
+        others = ["%s/%s/work/%s" % (parent, each, rest) for each in os.listdir(parent) if each.startswith(name + "@")]
+    except OSError:  # no such folder
+        others = []
+    return next(filter(os.path.exists, others), path)
+
+
 def alive(folder: str) -> bool:
     """Does the supervisor live?"""
     # a clean-up may have taken the lock as an old file, which says nothing

@@ -39,7 +39,7 @@ import os
 import sys
 import time
 
-from orchestrator.agent.attempts import located, observe, read, reap, status, stop, wait
+from orchestrator.agent.attempts import located, observe, part_with, read, reap, status, stop, wait
 from orchestrator.agent.files import (
     attempt_folder,
     dump_json,
@@ -93,7 +93,7 @@ def fill(aside: str, home: str, document: Json) -> None:
         path = "%s/work/%s" % (aside, name)
         make_folder(os.path.dirname(path))
         if name in links:
-            os.symlink(os.path.join(home, links[name]), path)
+            os.symlink(part_with(os.path.join(home, links[name])), path)
         else:
             with open_new(path) as file:
                 file.write(files[name].encode())

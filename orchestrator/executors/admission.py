@@ -59,9 +59,10 @@ def _fits(ask: Ask, candidate: Candidate, used: Mapping[str, set[int]], closed: 
     room = {
         node.name: [device for device in range(node.devices) if device not in used.get(node.name, ())]
         for node in candidate.usable
-        if node.name not in closed and ask.node in (None, node.name)
+        if node.name not in closed
     }
-    fitting = sorted((name for name in room if len(room[name]) >= ask.devices), key=lambda name: len(room[name]))
-    if len(fitting) < ask.hosts:
+    fitting = [name for name in room if len(room[name]) >= ask.devices]
+    if len(fitting) < ask.hosts or ask.node not in (None, *fitting):
         return None
+    fitting.sort(key=lambda name: (name != ask.node, len(room[name])))
     return Placement(candidate.name, {name: tuple(room[name][: ask.devices]) for name in fitting[: ask.hosts]})

@@ -63,12 +63,13 @@ class Ask:
     candidates: tuple[Candidate, ...] = ()
     """Where it may run, the preferred first."""
     node: str | None = None
-    """It has to run there, since the checkpoint lies there from which it goes on."""
+    """It has to run there, since the checkpoint lies there from which it goes on; of several hosts the first."""
 
     @property
     def nodes(self) -> list[str]:
         """Where it may run, by name."""
-        return [node.name for each in self.candidates for node in each.usable if self.node in (None, node.name)]
+        bound = None if self.hosts > 1 else self.node
+        return [node.name for each in self.candidates for node in each.usable if bound in (None, node.name)]
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,10 @@ def outcome(ended: Ended, index: str, hosts: int, owed: Sequence[str] = (), step
         owed: of these, those that did not answer, and have still to be told that it is over.
         step: of the plan, that ran last.
     """
-    found = (each if hosts == 1 else each._replace(lacks=SPREAD) for each in checkpoints(index))
-    return Outcome(classify(ended, reader(ended.backend).signs).kind, tuple(found), tuple(owed), step)
+    kind = reader(ended.backend)
+    whole = hosts == 1 or kind.resumes_over_hosts
+    found = (each if whole else each._replace(lacks=each.lacks or SPREAD) for each in checkpoints(index))
+    return Outcome(classify(ended, kind.signs).kind, tuple(found), tuple(owed), step)
 
 
 def tried(store: Store, id: str, attempts: int, last: AttemptRecord | None = None) -> list[Tried]:

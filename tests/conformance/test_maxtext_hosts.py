@@ -1,4 +1,4 @@
-"""MaxText's Tunix on two hosts: two processes with a folder each, which meet over the loopback and share no file of the job."""
+"""MaxText on two hosts: two processes with a folder each, which meet over the loopback and share no file of the job."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from tempfile import mkdtemp
 
 import pytest
 
-from backends.checkpoints import checkpoints
+from backends.checkpoints import LINK, checkpoints, resumed
 from backends.compile import plan
 from backends.plan import HEAD, PORT, RANK
 from backends.recipe.parse import parse
@@ -37,17 +37,21 @@ print(max(abs(one[name] - two[name]).max().item() for name in one))
 
 @pytest.fixture
 def trained(tmp_path, shared_home, trainer_python):
-    """Runs a recipe on so many hosts; what lies on the first one."""
+    """Runs a recipe on so many hosts, perhaps from a checkpoint that lies on the first; what lies there then."""
     pairs = [{"prompt": f"Add {n}: ", "chosen": prose(n), "rejected": prose(n + 3)} for n in range(56)]
     for name, rows in {"rows": [{"text": prose(n)} for n in range(56)], "pairs": pairs}.items():
         for part, some in (("", rows[:48]), (".held", rows[48:])):
             (tmp_path / f"{name}{part}.jsonl").write_text("\n".join(map(json.dumps, some)) + "\n")
 
-    def run(hosts, *sets):
+    def run(hosts, *sets, after=None):
         wanted = parse(RECIPE, base=str(tmp_path), sets=[*SHORT, f"resources.hosts={hosts}", *sets])
-        made, python = plan(BACKENDS["maxtext"], wanted, Target(hosts=hosts)), trainer_python("maxtext")
-        folder = Path(mkdtemp(dir=tmp_path))
-        each = [Attempt("maxtext", made, folder / str(rank), python, shared_home).make() for rank in range(hosts)]
+        made, python = plan(BACKENDS["maxtext"], wanted, Target(devices=2, hosts=hosts)), trainer_python("maxtext")
+        folder, links = Path(mkdtemp(dir=tmp_path)), [{}] * hosts
+        if after:
+            chosen = after.checkpoints()[0]
+            made = resumed(made, chosen.step, 4, BACKENDS["maxtext"].resume, "maxtext.yml")
+            links = [{LINK: place} for place in (after.work / chosen.folder, folder / "nowhere")]
+        each = [Attempt("maxtext", made, folder / str(rank), python, shared_home, links[rank]).make() for rank in range(hosts)]
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -93,3 +97,28 @@ def test_two_hosts_train_what_one_does(trained, trainer_python, tmp_path, sets):
         argv = [trainer_python("maxtext"), "-c", FAR, *(str(each.work / file) for each in (one, two))]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
         assert float(done.stdout) < CLOSE
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        pytest.param(("resources.devices=2",), id="full"),
+        pytest.param(("method.adapter=lora", *RANK_4), id="lora"),
+    ],
+)
+def test_two_hosts_go_on_from_a_checkpoint_of_the_first(trained, trainer_python, sets):
+    """Of two hosts with devices of their own, losses, norms and rates after the checkpoint are those of a run that was not interrupted,
+    and so are the weights at the end; the second host has nothing of it.
+    """
+    whole = trained(2, *sets, "checkpoint.resume=true")
+    assert [(each.step, each.lacks) for each in whole.checkpoints()] == [(2, ""), (4, "")]
+    again = trained(2, *sets, "checkpoint.resume=true", after=whole)
+    assert [each.step for each in again.checkpoints()] == [2, 4]
+    for name in ("loss", "grad_norm", "lr"):
+        due = {step: value for step, value in whole.curve(name).items() if step > 2}
+        assert again.curve(name) == pytest.approx(due, rel=1e-6)
+        assert list(due) == [3, 4]
+    files = [str(each.work / "checkpoint/model.safetensors") for each in (whole, again)]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([trainer_python("maxtext"), "-c", FAR, *files], env=env, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 1e-6

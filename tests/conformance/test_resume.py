@@ -165,6 +165,8 @@ def attempt(tmp_path, shared_home, trainer_python):
         pytest.param("maxtext", KEEP, id="maxtext-weights", marks=THOROUGH),
         pytest.param("maxtext", (*LORA, *KEEP), id="maxtext-lora", marks=THOROUGH),
         pytest.param("maxtext", DPO, id="maxtext-pairs", marks=THOROUGH),
+        pytest.param("maxtext", TWO, id="maxtext-devices", marks=THOROUGH),
+        pytest.param("maxtext", (*LORA, *TWO), id="maxtext-lora-devices", marks=THOROUGH),
     ],
 )
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(attempt, trainer, sets):

@@ -29,13 +29,8 @@ def _keep(variant: Variant) -> Row:
 
 
 def _unresumed(context: Context) -> tuple[Lack, str, str] | None:
-    if context.variant.native:
-        return (
-            "never",
-            "MaxText does not take up the place in rows that it reads itself; use data.rendering: shared",
-            _CHECKPOINTS,
-        )
-    return ("todo", "not tried with several devices yet", _CHECKPOINTS) if context.devices > 1 else None
+    why = "MaxText does not take up the place in rows that it reads itself; use data.rendering: shared"
+    return ("never", why, _CHECKPOINTS) if context.variant.native else None
 
 
 def around(variant: Variant) -> tuple[Row, ...]:
@@ -71,7 +66,7 @@ def around(variant: Variant) -> tuple[Row, ...]:
             why="no checkpoints on the way is a period that is never reached",
         ),
         _keep(variant),
-        resume(_unresumed),
+        resume(_unresumed, over_hosts=True),
         const("enable_checkpointing", lambda context: context.hosts == 1, "the result is one; of several hosts tune gathers it"),
         const("async_checkpointing", False, "a run ends when its checkpoint is whole"),
         const("save_checkpoint_on_start", False, "the start is in the cache"),

@@ -344,5 +344,6 @@ MAXTEXT = Backend(
     python="3.12",
     accelerators=("cpu", "cuda", "tpu"),
     resumes_smaller=True,
+    resumes_over_hosts=True,
     ahead=question,
 )

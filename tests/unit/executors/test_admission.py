@@ -35,6 +35,13 @@ def test_each_device_once():
     assert found == {"0": {"a": (1,)}, "1": {"b": (2,)}, "2": {"b": (3,)}}
 
 
+def test_a_wide_job_goes_on_where_its_checkpoint_lies():
+    """Of several hosts the one with the checkpoint is the first; while it is taken the job waits."""
+    again = Ask("again", 2, "x", (0, 1), 2, 1, (offer("three", ("a", 2), ("b", 4), ("c", 1)),), "b")
+    assert list(placed(admit([], [[again]]))["again"]) == ["b", "c"]
+    assert admit([{"b": range(4)}], [[again]]) == {}
+
+
 def test_a_wide_job_is_not_starved():
     """Behind a job that does not fit none is started on its nodes, in no lane; elsewhere others go on."""
     wide, narrow, other = job("wide", 1, hosts=2, devices=2), job("narrow", 2), job("other", 3, ONE, lane="y")

@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 from backends.backend import Inexpressible, Progress
 from backends.checkpoints import SPEC, SavedCheckpoint, checkpoints, resumed
 from backends.compile import plan
+from backends.log_signs import Ended
 from backends.mapping.schedule import rate
 from backends.recipe.parse import parse
 from backends.recipe.problems import RecipeError
 from backends.registry import BACKENDS
 from backends.target import Target
+from orchestrator.jobs.attempt_history import outcome
 
 RECIPE = """\
 version: 1
@@ -67,7 +69,7 @@ def test_a_plan_says_the_rules(trainer):
 
 
 def test_what_cannot_go_on_says_so():
-    """LitGPT's LoRA, and any job of several hosts; accepted, the job is planned and begins anew when it is tried again."""
+    """LitGPT's LoRA, and jobs of several hosts of most trainers; accepted, the job is planned and begins anew when it is tried again."""
     sets = ("method.adapter=lora", "checkpoint.every=5")
     with pytest.raises(Inexpressible) as refused:
         planned("litgpt", *sets)
@@ -78,6 +80,16 @@ def test_what_cannot_go_on_says_so():
     for trainer in ("torchtune", "axolotl"):
         with pytest.raises(Inexpressible, match=r"checkpoint\.resume"):
             planned(trainer, "resources.hosts=2", target=Target(hosts=2))
+    assert planned("maxtext", "resources.hosts=2", target=Target(hosts=2)).retry["resume"]
+
+
+@pytest.mark.parametrize(("trainer", "goes_on"), [("maxtext", True), ("torchtune", False)])
+def test_what_an_attempt_over_several_hosts_leaves(trainer, goes_on):
+    """Its checkpoints are gone on from where the trainer needs them on the first host only; else it is said why not."""
+    index = json.dumps([{"step": 5, "folder": "out/a", "lacks": ""}, {"step": 10, "folder": "out/b", "lacks": "a part"}])
+    whole, lacking = outcome(Ended(trainer, "slice_gone", None, None, "", ""), index, 2).checkpoints
+    assert (whole.lacks == "") == goes_on
+    assert lacking.lacks == "a part"
 
 
 def test_going_on_needs_checkpoints():

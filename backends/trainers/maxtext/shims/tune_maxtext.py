@@ -184,9 +184,10 @@ def _train(wish: Mapping[str, Any], module: str, where: Sequence[str]) -> None:
     lacks = "" if wish["data"] else "MaxText does not take up the place in rows that it reads itself"
     tune_maxtext_checkpoints.on_time(wish.get("keep"), lacks)
     if where:
-        tune_maxtext_hosts.gather()
-    tune_maxtext_checkpoints.taken_over()
-    tune_maxtext_evaluation.at_the_ends(first=wish["eval_on_start"] and not tune_checkpoints.begun())
+        tune_maxtext_hosts.gather(wish.get("keep"), lacks)
+    if not where or tune_maxtext_hosts.is_first():
+        tune_maxtext_checkpoints.taken_over()
+    tune_maxtext_evaluation.at_the_ends(first=wish["eval_on_start"] and not tune_checkpoints.begun(here=False))
     if wish["data"]:
         tune_maxtext_mends.own_rows(wish)
     if wish["lora"]:

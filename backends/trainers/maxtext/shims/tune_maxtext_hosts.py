@@ -1,8 +1,8 @@
 """MaxText 0.2.5 on several hosts, one process each: how they find each other, and what they leave. Put in before its program runs.
 
 By itself each host writes its part of a checkpoint into a folder that all have to share. Here the first host gathers the weights and
-writes them on its own disk, whole: what is exported there needs no other host. The state of the optimizer is not kept, so that a
-training over several hosts begins anew when it is tried again.
+writes them on its own disk, whole, and the state of the optimizer with them: what is exported there needs no other host, and an
+attempt that goes on needs the checkpoint on its first host only, which gives the values to the others.
 """
 # ruff: noqa: PLC0415 - JAX must not be imported before its environment is set
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 FOLDER = Path("out/run/checkpoints")
 WEIGHTS = "params.safetensors"
 """Of a checkpoint of several hosts: weights by their path in MaxText's tree."""
+OPTIMIZER = "optimizer.safetensors"
+"""The state of the optimizer, its count of steps included, by the path there."""
 WHOLE = "commit_success.txt"
 """Written last, as Orbax does."""
-LACKS = "it has the weights of all hosts, and not the state of the optimizer"
 
 
 def join(wish: Mapping[str, Any], head: str, port: str, rank: str) -> None:
@@ -74,17 +75,34 @@ def _by_interface(name: str) -> None:
     _jax.make_gloo_tcp_collectives = partial(_jax.make_gloo_tcp_collectives, interface=name)
 
 
-def gather() -> None:
-    """Have the first host write the weights of all, after each `checkpoint_period` steps and at the end."""
+def gather(keep: int | None, lacks: str) -> None:
+    """Have the first host write the weights of all, after each `checkpoint_period` steps and at the end, and all begin with what it has
+    where they go on. `keep` and `lacks` as for one host (tune_maxtext_checkpoints.on_time).
+    """
     FOLDER.mkdir(parents=True, exist_ok=True)  # without a manager of checkpoints nobody makes it
-    _from_maxtext()
-    _from_tunix()
+    _from_maxtext(partial(_complete, keep=keep, lacks=lacks))
+    _from_tunix(partial(_complete, keep=keep, lacks=lacks))
 
 
-def _from_maxtext() -> None:
+def _complete(place: Path, step: int, **words: Any) -> None:
+    if is_first():
+        tune_checkpoints.complete(place, step, **words)
+
+
+def _from_maxtext(complete: Callable[[Path, int], None]) -> None:
     from maxtext.common import checkpointing
+    from maxtext.utils import train_utils
 
-    saved = set()  # the same on all hosts, which wait for each other: what lies on a disk is not
+    plain, saved = (
+        train_utils.setup_train_loop,
+        set(),
+    )  # the same on all hosts, which wait for each other: what lies on a disk is not
+
+    def set_up(*args: Any, **kw: Any) -> Any:
+        made = plain(*args, **kw)
+        if tune_checkpoints.begun(here=False):
+            _put_back(made[-1].model, made[-1].optimizer)
+        return made
 
     def save(_manager: Any, state: Any, config: Any, _iterator: Any, step: int | None = None) -> None:
         if step is not None and (step + 1) % config.checkpoint_period:
@@ -93,14 +111,14 @@ def _from_maxtext() -> None:
         place = FOLDER / str(done - 1)
         if done not in saved:
             saved.add(done)
-            _write(place, _weights(state))
-        if step is not None and _first():
-            tune_checkpoints.complete(place, done, lacks=LACKS)
+            _write(place, *_parts(state))
+        if step is not None:
+            complete(place, done)
 
-    checkpointing.maybe_save_checkpoint = save
+    train_utils.setup_train_loop, checkpointing.maybe_save_checkpoint = set_up, save
 
 
-def _from_tunix() -> None:
+def _from_tunix(complete: Callable[[Path, int], None]) -> None:
     """What google-tunix 0.1.7 would keep: an adapter's matrices where there is one, else all weights. Its own manager would have all
     hosts write into one folder.
 
@@ -116,42 +134,63 @@ def _from_tunix() -> None:
         self.period = options.save_interval_steps
 
     def save(
-        self: Any, step: int, model: Any, *_: Any, save_only_lora_params: bool = False, force: bool = False, **__: Any
+        self: Any,
+        step: int,
+        model: Any,
+        optimizer: Any = None,
+        save_only_lora_params: bool = False,
+        force: bool = False,
+        **_: Any,
     ) -> bool:
         due = step % self.period == 0
         if step in saved or not (due or force):
             return False
         saved.add(step)
         state = nnx.state(model, nnx.LoRAParam if save_only_lora_params else nnx.Param)
-        _write(FOLDER / str(step), _whole(nnx.to_pure_dict(state)))
-        if due and _first():
-            tune_checkpoints.complete(FOLDER / str(step), step, lacks=LACKS)
+        optimizer_state = nnx.state(optimizer, nnx.optimizer.OptState) if optimizer else {}
+        _write(FOLDER / str(step), *(nnx.to_pure_dict(each) for each in (state, optimizer_state)))
+        if due:
+            complete(FOLDER / str(step), step)
         return True
 
-    CheckpointManager.__init__, CheckpointManager.save = begin, save
+    def restore(_self: Any, model: Any, optimizer: Any = None, *_: Any, restore_only_lora_params: bool = False, **__: Any) -> Any:
+        step = tune_checkpoints.begun(here=False)
+        if step:
+            _put_back(model, optimizer, nnx.LoRAParam if restore_only_lora_params else nnx.Param)
+            saved.add(step)
+        return step, {}
+
+    CheckpointManager.__init__, CheckpointManager.save, CheckpointManager.maybe_restore = begin, save, restore
 
 
-def _first() -> bool:
+def is_first() -> bool:
+    """Whether this is the first host, or the only one."""
     import jax
 
     return jax.process_index() == 0
 
 
-def _weights(state: Any) -> dict[str, Any]:
-    """All weights of MaxText's loop, as `_whole` has them."""
+def _parts(state: Any) -> tuple[Any, Any]:
+    """Weights and optimizer of MaxText's loop, as trees."""
     from flax import nnx
     from maxtext.common import train_state_nnx
 
     plain = nnx.state(state) if isinstance(state, train_state_nnx.TrainStateNNX) else state
-    tree = train_state_nnx.to_checkpoint_dict(plain)["params"]["params"]
-    return _whole(tree)
+    return train_state_nnx.to_checkpoint_dict(plain)["params"]["params"], nnx.to_pure_dict(plain.optimizer)
 
 
 def _whole(tree: Any) -> dict[str, Any]:
-    """Weights by their path, whole in the main memory of each host. All hosts have to ask for them, in the same order."""
+    """Values by their path, whole in the main memory of the first host; nothing on the others. All have to ask, in the same order."""
+    import numpy as np
     from jax.experimental.multihost_utils import process_allgather
 
-    return {path: process_allgather(value, tiled=True) for path, value in sorted(_flat(tree))}
+    kept = {}
+    for path, value in sorted(_flat(tree)):
+        apart = not getattr(value, "is_fully_addressable", True)  # else each host has it, such as a count of steps
+        whole = process_allgather(value, tiled=True) if apart else value
+        if is_first():
+            kept[path] = np.asarray(whole)
+    return kept
 
 
 def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -162,14 +201,58 @@ def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, getattr(tree, "value", tree)
 
 
-def _write(place: Path, weights: dict[str, Any]) -> None:
+def _write(place: Path, weights: Any, optimizer: Any) -> None:
+    import jax
     import jax.numpy as jnp
     from safetensors.flax import save_file
 
-    if _first():
+    files = {WEIGHTS: _whole(weights), OPTIMIZER: _whole(optimizer)}
+    if is_first():
         place.mkdir(parents=True, exist_ok=True)
-        save_file({name: jnp.asarray(value) for name, value in weights.items()}, place / WEIGHTS)
+        with jax.default_device(jax.local_devices(backend="cpu")[0]):  # a chip has no room for all of it
+            for name, values in files.items():
+                save_file({path: jnp.asarray(value) for path, value in values.items()}, place / name)
         (place / WHOLE).write_text("")
+
+
+def _put_back(model: Any, optimizer: Any, kind: Any = None) -> None:
+    """Begin with the weights and the state that the checkpoint has, which the first host reads and gives to the others.
+
+    Args:
+        model: whose weights of a kind are replaced.
+        optimizer: whose state is.
+        kind: of nnx's variables; None: all weights.
+    """
+    from flax import nnx
+
+    for module, variables, file in ((model, kind or nnx.Param, WEIGHTS), (optimizer, nnx.optimizer.OptState, OPTIMIZER)):
+        state = nnx.state(module, variables)
+        nnx.replace_by_pure_dict(state, _given(nnx.to_pure_dict(state), _stored(tune_checkpoints.RESUME / file)))
+        nnx.update(module, state)
+
+
+def _stored(file: Path) -> dict[str, Any]:
+    """Values of a file by their path; on the first host alone."""
+    import jax
+    from safetensors.flax import load_file
+
+    if not is_first():
+        return {}
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        return load_file(file)
+
+
+def _given(tree: Any, stored: Mapping[str, Any], path: str = "") -> Any:
+    """A tree of the same form, each value split over the devices as the one that it replaces."""
+    import jax
+    import numpy as np
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    if hasattr(tree, "items"):
+        return {name: _given(tree[name], stored, f"{path}/{name}" if path else str(name)) for name in sorted(tree, key=str)}
+    mine = np.asarray(stored[path], tree.dtype) if is_first() else np.zeros(tree.shape, tree.dtype)
+    whole = np.asarray(broadcast_one_to_all(mine))
+    return jax.make_array_from_callback(tree.shape, tree.sharding, lambda part: whole[part])
 
 
 def read(place: Path) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ def batches(wish: Mapping[str, Any], split: str, config: Any) -> Batches:
     rows = Pairs(wish["data"], split, config) if pairs else Tokens(wish["data"], split, config.max_target_length)
     order = tune_shared.order(wish["data"]) if split == "train" else range(len(rows))
     if split == "train":  # neither of the loops takes up the place in the rows
-        order = order[tune_checkpoints.begun() * tune_shared.manifest(wish["data"])["batch"] :]
+        order = order[tune_checkpoints.begun(here=False) * tune_shared.manifest(wish["data"])["batch"] :]
     size = config.global_batch_size_to_load if split == "train" else config.global_batch_size_to_load_eval
     if pairs:
         order = order[: len(order) // size * size]  # the loss is a mean over pairs: there are none without

@@ -94,7 +94,8 @@ def request(
     files = {file.path: file.text for file in plan.files}
     links = {"cache": "cache", **plan.there, **paths.inputs}
     if resume:
-        links[LINK] = f"jobs/{job}/{resume.attempt}/work/{resume.folder}"
+        sent = paths.inputs.get(LINK)  # by the name that it had, which trainers read
+        links[LINK] = f"{sent}/{Path(resume.folder).name}" if sent else f"jobs/{job}/{resume.attempt}/work/{resume.folder}"
     values = {JOB: job}
     if granted:
         values |= {RANK: str(rank), HEAD: hosts[0][0].address, PORT: str(_port(job, attempt))}

@@ -19,6 +19,7 @@ from orchestrator.background import BackgroundCalls
 from orchestrator.executors.base import Ask, AttemptRequest, Capacity, ExecutorContext, Handle, Status, Watched
 from orchestrator.executors.hosts import HostsExecutor
 from orchestrator.executors.launch import PLACEMENT
+from orchestrator.executors.tpu.checkpoints import bring_checkpoint, due, here, with_checkpoint
 from orchestrator.executors.tpu.lifecycle import Attempt, Create, Key
 from orchestrator.executors.tpu.pool import Look, Pool, trouble
 from orchestrator.executors.tpu.results import Owed, bring, forget, note, noted, owed
@@ -47,7 +48,7 @@ class TpuExecutor:
         self._told: dict[Key, Status] = {}
         """What is to be told by the next poll."""
         self._index: dict[Key, str] = {}
-        """What an attempt said last of its checkpoints, where they outlive its slice."""
+        """What an attempt said last of its checkpoints."""
         self._gone: dict[Key, str] = {}
         """Attempt -> how its slice went."""
 
@@ -85,7 +86,7 @@ class TpuExecutor:
         """See `base.Executor.submit`. On a slice it is started; without one, one is waited for."""
         handle = request.handle
         if handle.placement.devices:
-            self.placed.submit(replace(request, handle=_with_nodes(handle)))
+            self.placed.submit(with_checkpoint(self.home, replace(request, handle=_with_nodes(handle))))
             return handle
         self._requests[handle.key] = request
         self._told[handle.key] = Status(*handle.key, "pending", reason="a slice is looked for")
@@ -164,15 +165,18 @@ class TpuExecutor:
         return replace(each, handle=_with_nodes(each.handle), watch=watch if _asks_api(each.handle) else each.watch)
 
     def _indexed(self, status: Status, handle: Handle) -> Status:
-        """A status, with checkpoints where the next attempt finds them: on the same hosts, or on a disk that all slices share."""
+        """A status, with checkpoints where the next attempt finds them: on the same hosts, on a disk that all slices share, or here."""
         first = status.ranks[0] if status.ranks else None
-        if first is None or not _asks_api(handle):
+        if first is None or not first.index or not _asks_api(handle):
             return status
-        site = TpuSite.of(handle.candidate) if handle.candidate else TpuSite()
-        if first.index:
-            self._index[handle.key] = first.index if site.shared else ""
-        stays = site.shared or not site.queued
-        return status if stays or not first.index else replace(status, ranks=(replace(first, index=""), *status.ranks[1:]))
+        self._index[handle.key] = first.index
+        if _is_kept(handle):
+            return status
+        name = handle.placement.ref.rpartition("/")[2]
+        wanted = any(each.key == handle.key and each.resumes for each in noted(self.home, name))
+        if wanted and (newest := due(self.home, handle, first.index)):
+            self.calls.send(("keep", *handle.key), bring_checkpoint, self.home, handle, newest)
+        return replace(status, ranks=(replace(first, index=here(self.home, handle)), *status.ranks[1:]))
 
     def _look(self) -> None:
         for name, pool in self.pools.items():
@@ -236,7 +240,8 @@ class TpuExecutor:
         placed = placement(pool.name, view, pool.devices)
         request = self._requests.pop(handle.key)
         if pool.rules.ours:
-            note(self.home, view.name, Owed(*handle.key, placed, request.plan.promise.files))
+            resumes = bool(request.plan.retry.get("resume"))
+            note(self.home, view.name, Owed(*handle.key, placed, request.plan.promise.files, resumes))
         self.submit(replace(request, handle=replace(handle, placement=placed)))
         self._told[handle.key] = Status(*handle.key, "pending", reason=f"{view.name} is there", placement=placed)
 
@@ -244,7 +249,8 @@ class TpuExecutor:
         """An attempt whose slice is gone, with all of its hosts."""
         why = self._gone[handle.key]
         seen = AttemptStatus(*handle.key, "lost", why="slice gone", evidence=why)
-        first = Observed(seen, (), index=self._index.get(handle.key, ""))
+        index = self._index.get(handle.key, "") if _is_kept(handle) else here(self.home, handle)
+        first = Observed(seen, (), index=index)
         return Status.of(handle, [first, *[Observed(seen, ())] * (len(handle.placement.devices) - 1)], why)
 
     def _has(self, handle: Handle) -> bool:
@@ -269,6 +275,12 @@ def _known(candidate: Candidate) -> Placement | None:
 
 def _asks_api(handle: Handle) -> bool:
     return handle.candidate is not None and handle.candidate.nodes[0].stands_in
+
+
+def _is_kept(handle: Handle) -> bool:
+    """Do its checkpoints lie where they outlive its slice, or is the slice one that nobody but its user takes?"""
+    site = TpuSite.of(handle.candidate) if handle.candidate else TpuSite()
+    return site.shared or not site.queued
 
 
 def _with_nodes(handle: Handle) -> Handle:

@@ -35,6 +35,8 @@ class Owed(NamedTuple):
     placement: Placement
     promised: tuple[str, ...] = ()
     """Files that its plan promises."""
+    resumes: bool = False
+    """Another attempt may go on from its checkpoints: the newest is wanted here."""
 
     @property
     def key(self) -> Key:
@@ -57,7 +59,7 @@ def noted(home: Home, slice_: str) -> list[Owed]:
         listed = json.loads(_file(home, slice_).read_text("utf-8"))
     except FileNotFoundError:
         return []
-    return [Owed(job, attempt, Placement.from_dict(placed), tuple(*promised)) for job, attempt, placed, *promised in listed]
+    return [Owed(each[0], each[1], Placement.from_dict(each[2]), tuple(*each[3:4]), *each[4:5]) for each in listed]
 
 
 def owed(home: Home, slice_: str, alive: Collection[Key]) -> list[Owed]:
@@ -102,5 +104,5 @@ def _write(home: Home, slice_: str, listed: list[Owed]) -> None:
         return
     path.parent.mkdir(mode=0o700, exist_ok=True)
     aside = path.with_suffix(".new")
-    aside.write_text(json.dumps([(each.job, each.attempt, each.placement.as_dict(), each.promised) for each in listed]), "utf-8")
+    aside.write_text(json.dumps([(*each[:2], each.placement.as_dict(), *each[3:]) for each in listed]), "utf-8")
     aside.replace(path)

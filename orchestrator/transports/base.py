@@ -84,6 +84,8 @@ class SshAddress:
     """The file of this one host's keys, as whoever made the host told them; `known_hosts` is then for machines on the way."""
     via: str = "auto"
     """Who connects: `fabric`, `ssh` (the program), or `auto`: Fabric where it can honour what ssh_config says, and else ssh."""
+    proxy: str = ""
+    """A command whose streams are the connection, as ssh_config's ProxyCommand: `%h` and `%p` are address and port. Empty: ssh_config's."""
 
     @property
     def key(self) -> str:

@@ -1,6 +1,7 @@
 """Jobs on TPU slices as a user runs them: the API is a server on loopback, a slice's workers are hosts over real sshd."""
 
 import json
+import os
 import time
 from dataclasses import replace
 
@@ -25,6 +26,20 @@ NEVER = {"lost": 0, "hardware": 0, "unknown": 0}
 """Section `retry` of a recipe."""
 SLACK = 20
 """Seconds that a loaded machine may take besides."""
+TUNNEL = """#!/usr/bin/python3
+import os, socket, sys, threading
+open({told!r}, "a").write(" ".join(sys.argv[1:]) + "\\n")
+there = socket.create_connection(({addresses}[sys.argv[3]], int(sys.argv[4])))
+def come():
+    while data := there.recv(1 << 16):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    os._exit(0)
+threading.Thread(target=come, daemon=True).start()
+while data := os.read(0, 1 << 16):
+    there.sendall(data)
+"""
+"""Carries its streams to a host by its name, as `gcloud compute start-iap-tunnel --listen-on-stdin` does."""
 SLOW = 'mkdir -p checkpoint; i=0; while [ $i -lt {steps} ]; do i=$((i+1)); sleep {pause}; echo "{{\\"loss\\": 2.5, \\"lr\\": 0.1, \\"step\\": $i}}" >> lines.jsonl; done; echo x > checkpoint/x'
 """Trains so many steps, with a pause before each."""
 
@@ -144,6 +159,31 @@ def test_a_slice_of_ones_own_by_its_name(tune, fake, clusters, recipe, hosts):  
     assert "Nothing was sent" in refused
     assert not [call for call in fake.calls if call.startswith("DELETE") or call.endswith("/queuedResources")]
     assert list(fake.nodes) == [f"projects/{PROJECT}/locations/{ZONE}/nodes/mine"]
+
+
+@pytest.mark.parametrize("via", ["auto", pytest.param("ssh", marks=pytest.mark.thorough)])
+def test_workers_behind_an_identity_aware_proxy(tune, fake, clusters, recipe, hosts, tmp_path, monkeypatch, via):  # noqa: F811
+    """They are reached by gcloud's tunnel alone, each by the name that its VM told, and their keys are held to what they told; the dry run
+    shows the command. Here a program of gcloud's name does what the tunnel does.
+    """
+    (tmp_path / "bin").mkdir()
+    program, told = tmp_path / "bin/gcloud", tmp_path / "told"
+    program.write_text(TUNNEL.format(told=str(told), addresses={"t1v-n-1-w-0": hosts[0].address}))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    fake.keys[hosts[0].address].append(("hostname", "t1v-n-1-w-0"))
+    fake.add("mine")
+    clusters(name="mine", addresses="internal", iap=True, via=via)
+    words = f"--listen-on-stdin --project={PROJECT} --zone={ZONE} --verbosity=warning"
+    submit = recipe(SLOW.format(steps=2, pause=0))
+    assert f"gcloud compute start-iap-tunnel %h %p {words}" in tune(*submit, "--on", "slice", "--dry-run").stdout
+    tune(*submit, "--on", "slice", "--id", "one")
+    tune("wait", "one", "--timeout", "120")
+    assert tune.json("status", "one")[0]["state"] == "SUCCEEDED"
+    assert set(told.read_text().splitlines()) == {f"compute start-iap-tunnel t1v-n-1-w-0 22 {words}"}
+    fake.keys[hosts[0].address][0] = fake.keys[hosts[1].address][0]
+    refused = "Host key verification failed" if via == "ssh" else "is not one that it told its cloud"
+    assert refused in tune("targets", "check", "slice", code=4).stdout
 
 
 def test_all_workers_of_a_list_or_none(tune, clusters, recipe, hosts, clean):  # noqa: F811

@@ -122,9 +122,9 @@ class TpuApi:
             if not error.absent:
                 raise
 
-    def guest_attributes(self, zone: str, name: str) -> list[Json]:
-        """What each worker has told of its host keys, by worker."""
-        body = {"queryPath": "hostkeys/"}
+    def guest_attributes(self, zone: str, name: str, *, whole: bool = False) -> list[Json]:
+        """What each worker has told of its host keys, by worker; `whole`: also of itself."""
+        body = attributes_asked(whole=whole)
         found = self._call(Call("POST", f"{self._zone(zone)}/nodes/{quote(name)}:getGuestAttributes", body))
         return _listed(found, "guestAttributes")
 
@@ -158,6 +158,11 @@ class TpuApi:
         except (OSError, http.client.HTTPException) as error:  # also a time-out, and half an answer
             reason = getattr(error, "reason", None) or error
             raise ApiError(f"the Cloud TPU API does not answer {what}: {reason or type(error).__name__}") from None
+
+
+def attributes_asked(*, whole: bool) -> dict[str, object]:
+    """The body of a request for guest attributes: of host keys, or of everything, as gcloud asks."""
+    return {"workerIds": [""]} if whole else {"queryPath": "hostkeys/"}
 
 
 def create_call(project: str, zone: str, name: str, body: Mapping[str, object]) -> Call:

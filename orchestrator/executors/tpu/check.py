@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestrator.executors.base import EngineCheck
-from orchestrator.executors.tpu.api import Call, create_call, delete_call
+from orchestrator.executors.tpu.api import Call, attributes_asked, create_call, delete_call
 from orchestrator.executors.tpu.pool import Look, Pool, remembered, slice_lines
 from orchestrator.executors.tpu.section import TpuSite
 from orchestrator.executors.tpu.slices import nodes, placement
@@ -29,9 +29,9 @@ def requests(candidate: Candidate) -> str:
     path = f"projects/{site.project}/locations/{zone}"
     if not site.queued:
         calls = [Call("GET", f"{path}/nodes/{site.name}")]
-        if not site.known_hosts:
-            calls.append(Call("POST", f"{path}/nodes/{site.name}:getGuestAttributes", {"queryPath": "hostkeys/"}))
-        return "\n".join(each.text for each in calls)
+        if site.iap or not site.known_hosts:
+            calls.append(Call("POST", f"{path}/nodes/{site.name}:getGuestAttributes", attributes_asked(whole=site.iap)))
+        return "\n".join([*(each.text for each in calls), *_way(candidate, zone)])
     kind, name = site.types[0], "tune-NAME"
     lines = [create_call(site.project, zone, name, site.body(zone, kind, name)).text]
     if others := [f"{kind} in {zone}" for zone, kind in site.places[1:]]:
@@ -39,7 +39,18 @@ def requests(candidate: Candidate) -> str:
     idle = site.queue.get("idle", 0)
     lines.append("# when no job wants it any more" + (f", after {idle} minutes" if idle else ""))
     lines.append(delete_call(site.project, zone, name).text)
-    return "\n".join(lines)
+    return "\n".join([*lines, *_way(candidate, zone)])
+
+
+def _way(candidate: Candidate, zone: str) -> list[str]:
+    """How the workers are reached, where that is not directly."""
+    ssh = candidate.nodes[0].ssh
+    if ssh and ssh.proxy:
+        return [
+            "# workers are reached by ssh with this ProxyCommand, %h being the name of a worker's VM",
+            ssh.proxy.format(zone=zone),
+        ]
+    return [f"# workers are reached through {ssh.jump}"] if ssh and ssh.jump else []
 
 
 def check(home: Home, candidate: Candidate) -> EngineCheck:

@@ -143,8 +143,9 @@ class Pool:
         made = (view.name, view.began)
         try:
             if made not in self._workers:
-                attributes = None if self.site.known_hosts else api.guest_attributes(view.zone, view.name)
-                found = workers(node, attributes, external=self.site.external)
+                asks = self.site.iap or not self.site.known_hosts
+                attributes = api.guest_attributes(view.zone, view.name, whole=self.site.iap) if asks else None
+                found = workers(node, attributes, external=self.site.external, named=self.site.iap)
                 if not found:
                     raise ApiError("its workers have no addresses yet")
                 self._pin(view.name, found)

@@ -25,6 +25,10 @@ RUNTIMES = {
 PINNED = "hostkeys"
 """Folder of the state folder with the host keys that workers told their cloud, a file each."""
 
+TUNNEL = "gcloud compute start-iap-tunnel %h %p --listen-on-stdin --project={project} --zone={zone} --verbosity=warning"
+"""How workers are reached through Identity-Aware Proxy, as gcloud does it itself (`tpu-vm ssh --tunnel-through-iap`; google-cloud-sdk,
+command_lib/util/ssh/ssh.py). The zone is that of the slice."""
+
 
 def _slice(name: str) -> str:
     return TpuSlice.named(name).name
@@ -104,7 +108,10 @@ class TpuSection(SshAccess):
     zone: Annotated[list[_Zone], BeforeCheck(_one)] = []
     """Where it is; of a queued one several in the order of preference."""
     addresses: Literal["external", "internal"] = "external"
-    """By which the workers are reached from here; internal from within their network, or with `jump`."""
+    """By which the workers are reached from here; internal from within their network, with `jump` or with `iap`."""
+    iap: bool = False
+    """The workers are reached through Identity-Aware Proxy, by gcloud's tunnel, which has to be installed here and let in by a firewall
+    rule."""
     price: Annotated[float, Limits(ge=0)] | None = None
     """Of a chip and hour, in any currency; `tune targets` then says what a slice has cost."""
     accelerator: Literal["tpu", "cpu"] = "tpu"
@@ -139,6 +146,8 @@ class TpuSection(SshAccess):
             raise ValueError("several types or zones are for `queued`: a slice that there is has one of each")
         if self.hosts is not None and len(self.hosts) != slices[0].hosts:
             raise ValueError(f"{slices[0].words}: hosts should have {slices[0].hosts} addresses, got {len(self.hosts)}")
+        if self.iap and (self.hosts is not None or self.jump or self.addresses == "external"):
+            raise ValueError("iap is another way than hosts and jump, to workers with `addresses: internal`")
         if len({(each.hosts, each.host_devices) for each in slices}) > 1:
             shapes = "; ".join(each.words for each in slices)
             raise ValueError(f"one plan is made for all types, so they should have as many hosts and chips: {shapes}")
@@ -158,6 +167,7 @@ class TpuSite:
     """As the API calls them."""
     name: str = ""
     external: bool = True
+    iap: bool = False
     known_hosts: bool = False
     """The user has a file of host keys: the API is not asked for any."""
     price: float | None = None
@@ -226,6 +236,7 @@ def candidate(name: str, section: TpuSection) -> Candidate:
         key: str(Path(said).expanduser().absolute()) for key in ("identity", "known_hosts") if (said := getattr(section, key))
     }
     pinned = "" if section.hosts or section.known_hosts else PINNED
+    proxy = TUNNEL.replace("{project}", section.project or "") if section.iap else ""
     ssh = SshAddress(
         "",
         user=section.user or "",
@@ -235,6 +246,7 @@ def candidate(name: str, section: TpuSection) -> Candidate:
         via=section.via,
         folder=section.folder,
         interpreter=section.interpreter,
+        proxy=proxy,
         **files,
     )
     cpu = section.accelerator == "cpu"
@@ -268,6 +280,7 @@ def _settings(section: TpuSection) -> "Json":
         tuple(each.api for each in slices),
         section.name or "",
         section.addresses == "external",
+        section.iap,
         bool(section.known_hosts),
         section.price,
         slices[0].chips,

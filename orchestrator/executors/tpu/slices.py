@@ -106,16 +106,17 @@ def node_view(zone: str, name: str, node: Json | None) -> SliceView:
     return with_node(SliceView(name, zone), node)
 
 
-def workers(node: Json, attributes: Sequence[Json] | None, *, external: bool) -> tuple[Worker, ...]:
+def workers(node: Json, attributes: Sequence[Json] | None, *, external: bool, named: bool = False) -> tuple[Worker, ...]:
     """The hosts of a node that is ready, by number.
 
     Args:
         node: as the API has it.
         attributes: each worker's guest attributes; None where the keys come from elsewhere.
         external: they are reached from outside of their network.
+        named: they are reached by the names of their VMs, which they tell like their keys.
 
     Raises:
-        ApiError: an address or a key is missing, or is none.
+        ApiError: an address, a name or a key is missing, or is none.
     """
     endpoints = node.get("networkEndpoints") or []
     told = list(attributes) if attributes is not None else [{}] * len(endpoints)
@@ -132,8 +133,18 @@ def workers(node: Json, attributes: Sequence[Json] | None, *, external: bool) ->
         keys = _keys(said)
         if attributes is not None and not keys:
             raise ApiError(f"worker {number} has told no host key yet (guest attributes, hostkeys/)")
-        found.append(Worker(_address(number, outside if external else inside), _address(number, inside), keys))
+        address = _vm(number, said) if named else _address(number, outside if external else inside)
+        found.append(Worker(address, _address(number, inside), keys))
     return tuple(found)
+
+
+def _vm(number: int, said: Json) -> str:
+    """The name of a worker's VM, by which gcloud's tunnel finds it."""
+    items = (said.get("queryValue") or {}).get("items") or ()
+    name = next((str(item.get("value", "")).strip() for item in items if item.get("key") == "hostname"), "")
+    if not NAME.fullmatch(name):
+        raise ApiError(f"worker {number} has not told the name of its VM yet (guest attributes, hostname): got {name!r}")
+    return name
 
 
 def _address(number: int, text: str) -> str:
@@ -196,5 +207,7 @@ def placement(target: str, view: SliceView, devices: int) -> Placement:
 
 def nodes(candidate: Candidate, placed: Placement) -> tuple[Node, ...]:
     """The nodes of a placement as they are reached."""
-    known = {node.name: node for node in candidate.nodes}
-    return tuple(known.get(name) or candidate.nodes[0].named(name, *placed.addresses.get(name, ())) for name in placed.devices)
+    known, first = {node.name: node for node in candidate.nodes}, candidate.nodes[0]
+    if first.ssh and first.ssh.proxy:
+        first = replace(first, ssh=replace(first.ssh, proxy=first.ssh.proxy.format(zone=placed.ref.partition("/")[0])))
+    return tuple(known.get(name) or first.named(name, *placed.addresses.get(name, ())) for name in placed.devices)

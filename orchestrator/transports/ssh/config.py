@@ -63,7 +63,7 @@ def _route(host: SshAddress, passed: tuple[str, ...]) -> Route:
     only = host.pinned or host.known_hosts
     files = [only] if only else _words(said, ("userknownhostsfile", "globalknownhostsfile")) or list(KNOWN)
     keys = [*filter(None, [host.identity]), *(said.get("identityfile") or ([] if host.identity else KEYS))]
-    proxy = _last(said, "proxycommand", "none")
+    proxy = host.proxy or _last(said, "proxycommand", "none")
     jump = _last(said, "proxyjump", host.jump or "none")
     return Route(
         host,

@@ -55,7 +55,8 @@ def dial(way: Route) -> Connection:
     from paramiko import SSHConfig, SSHException  # noqa: PLC0415
 
     quiet_library()
-    gate = dial(way.through) if way.through else way.proxy or False
+    proxy = way.proxy.replace("%h", way.address).replace("%p", str(way.port))  # Fabric fills in port 22, whichever it is
+    gate = dial(way.through) if way.through else proxy or False
     keys = known(way.host.name, way.called, way.known_hosts, pinned=bool(way.host.pinned))
     about = {"key_filename": list(way.identities), "allow_agent": way.agent, "look_for_keys": False}
     limits = {"banner_timeout": CONNECT, "auth_timeout": CONNECT, "channel_timeout": CONNECT / 2}

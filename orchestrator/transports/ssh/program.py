@@ -61,6 +61,8 @@ def arguments(host: SshAddress, *words: str, more: Sequence[str] = (), **other: 
     options = OPTIONS | other
     if host.address:
         options |= {"HostName": host.address}
+    if host.proxy:
+        options |= {"ProxyCommand": host.proxy}
     if known := host.pinned or host.known_hosts:
         options |= {"UserKnownHostsFile": _quoted(known), "GlobalKnownHostsFile": "none"}
     flags = {"-F": host.config, "-l": host.user, "-p": host.port, "-J": host.jump, "-i": host.identity}

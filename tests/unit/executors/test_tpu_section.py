@@ -31,6 +31,7 @@ def targets(text, tmp_path):
         (f"type: v5e-8\n    name: My_TPU{API}", 6, "should be the name of a TPU VM"),
         ("type: v5e-8\n    name: x\n    project: my-project\n    zone: '../x'", 8, "should be a zone"),
         (f"type: v5e-8\n    name: x\n    price: -1{API}", 7, "price"),
+        (f"type: v5e-8\n    name: x\n    iap: true{API}", 3, "to workers with `addresses: internal`"),
     ],
 )
 def test_a_mistake_is_told_where_it_is(tmp_path, text, line, words):
@@ -49,7 +50,9 @@ def test_a_mistyped_key_of_queued_names_those_that_there_are(tmp_path):
     assert [each.hint for each in raised.value.problems] == ["did you mean spot?"]
 
 
-@pytest.mark.parametrize("more", ["", "\n    accelerator: cpu", "\n    via: ssh\n    jump: gate"])
+@pytest.mark.parametrize(
+    "more", ["", "\n    accelerator: cpu", "\n    via: ssh\n    jump: gate", "\n    iap: true\n    addresses: internal"]
+)
 def test_what_is_said_survives_the_store(tmp_path, more):
     """A target is kept with its jobs as plain values, and is the same afterwards."""
     said = targets(f"type: [v5e-16, v6e-16]\n    queued: {{spot: true, idle: 5, labels: {{team: a}}}}{API}{more}", tmp_path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.executors.base import EngineCheck
 from orchestrator.executors.tpu.api import Call, attributes_asked, create_call, delete_call
 from orchestrator.executors.tpu.pool import Look, Pool, remembered, slice_lines
-from orchestrator.executors.tpu.section import TpuSite
+from orchestrator.executors.tpu.site import TpuSite
 from orchestrator.executors.tpu.slices import nodes, placement
 from orchestrator.transports.base import TransportError
 

@@ -23,7 +23,7 @@ from orchestrator.executors.tpu.checkpoints import bring_checkpoint, due, here, 
 from orchestrator.executors.tpu.lifecycle import Attempt, Create, Key
 from orchestrator.executors.tpu.pool import Look, Pool, trouble
 from orchestrator.executors.tpu.results import Owed, bring, forget, note, noted, owed
-from orchestrator.executors.tpu.section import TpuSite
+from orchestrator.executors.tpu.site import TpuSite
 from orchestrator.executors.tpu.slices import GONE, SliceView, nodes, placement
 from orchestrator.monitoring.poll import Observed
 from orchestrator.targets.connect import connect

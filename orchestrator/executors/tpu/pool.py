@@ -16,7 +16,8 @@ from orchestrator.executors.tpu.api import ApiError, TpuApi
 from orchestrator.executors.tpu.credentials import Token, find_token
 from orchestrator.executors.tpu.lifecycle import Attempt, Create, Decision, Memory, SliceRules, decide, refused
 from orchestrator.executors.tpu.results import FOLDER
-from orchestrator.executors.tpu.section import PINNED, TpuSite
+from orchestrator.executors.tpu.section import PINNED
+from orchestrator.executors.tpu.site import TpuSite
 from orchestrator.executors.tpu.slices import SliceView, Worker, node_view, request_view, with_node, workers
 from orchestrator.transports.base import TransportError
 

@@ -1,11 +1,12 @@
 """What clusters.yaml says of a target of kind tpu, and the values that come of it."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from backends.recipe.section import AfterCheck, BeforeCheck, Limits
-from backends.tpu import GENERATIONS, NoSlice, TpuSlice
+from backends.tpu import NoSlice, TpuSlice
+from orchestrator.executors.tpu.site import RUNTIMES, TpuSite
 from orchestrator.executors.tpu.slices import NAME
 from orchestrator.targets.model import Candidate, TargetKind
 from orchestrator.targets.node import Node
@@ -15,13 +16,6 @@ from orchestrator.transports.base import SshAddress
 if TYPE_CHECKING:
     from orchestrator.agent.files import Json
 
-RUNTIMES = {
-    "v4": "tpu-ubuntu2204-base",
-    "v5e": "v2-alpha-tpuv5-lite",
-    "v5p": "v2-alpha-tpuv5",
-    "v6e": "v2-alpha-tpuv6e",
-}
-"""Images of the VMs, by version: https://cloud.google.com/tpu/docs/runtimes."""
 PINNED = "hostkeys"
 """Folder of the state folder with the host keys that workers told their cloud, a file each."""
 
@@ -155,78 +149,6 @@ class TpuSection(SshAccess):
             raise ValueError(f"queued.runtime: {late[0].name} has no usual image of the VMs, name one")
         if self.queued and self.queued.public_key and not self.user:
             raise ValueError("queued.public_key lets in `user`: say who that is")
-
-
-@dataclass(frozen=True)
-class TpuSite:
-    """What the executor has to know of a target, as it is kept with a job. Empty means: nothing was said."""
-
-    project: str = ""
-    zones: tuple[str, ...] = ()
-    types: tuple[str, ...] = ()
-    """As the API calls them."""
-    name: str = ""
-    external: bool = True
-    iap: bool = False
-    known_hosts: bool = False
-    """The user has a file of host keys: the API is not asked for any."""
-    price: float | None = None
-    chips: int = 1
-    pace: float = 15.0
-    shared: bool = False
-    queued: bool = False
-    queue: "Json" = field(default_factory=dict)
-    """`QueuedSection`, by its keys; `user` and the text of the public key with it."""
-
-    @classmethod
-    def of(cls, candidate: Candidate) -> "TpuSite":
-        """Of a target; a key that an older or newer release wrote alone has its default."""
-        values = {name: value for name, value in candidate.settings.items() if name in cls.__dataclass_fields__}
-        made: Json = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-        return cls(**made)
-
-    @property
-    def asks(self) -> bool:
-        """The API is asked for its workers."""
-        return self.queued or bool(self.name)
-
-    @property
-    def places(self) -> tuple[tuple[str, str], ...]:
-        """(zone, type), the preferred first: all zones for a type before the next type."""
-        return tuple((zone, kind) for kind in self.types for zone in self.zones)
-
-    def body(self, zone: str, kind: str, name: str) -> "Json":
-        """The queued resource that is asked for.
-
-        https://docs.cloud.google.com/tpu/docs/reference/rest/v2/projects.locations.queuedResources#QueuedResource
-        """
-        said = self.queue
-        parent = f"projects/{self.project}/locations/{zone}"
-        metadata = {"enable-guest-attributes": "TRUE"}  # by which workers tell their host keys
-        if said.get("key"):
-            metadata["ssh-keys"] = f"{said['user']}:{said['key']}"
-        network = {"enableExternalIps": self.external} | {key: said[key] for key in ("network", "subnetwork") if said.get(key)}
-        version = next(each.name for each in GENERATIONS if kind.startswith(f"{each.api}-"))
-        node: Json = {
-            "acceleratorType": kind,
-            "runtimeVersion": said.get("runtime") or RUNTIMES[version],
-            "networkConfig": network,
-            "metadata": metadata,
-            "labels": {**said.get("labels", {}), "tune": "yes"},
-        }
-        if said.get("service_account"):
-            node["serviceAccount"] = {
-                "email": said["service_account"],
-                "scope": ["https://www.googleapis.com/auth/cloud-platform"],
-            }
-        body: Json = {"tpu": {"nodeSpec": [{"parent": parent, "nodeId": name, "node": node}]}}
-        if said.get("spot"):
-            body["spot"] = {}
-        if said.get("reserved"):
-            body["reservationName"] = f"{parent}/reservations/-"
-        if said.get("valid_for"):
-            body["queueingPolicy"] = {"validUntilDuration": f"{60 * said['valid_for']}s"}
-        return body
 
 
 def candidate(name: str, section: TpuSection) -> Candidate:

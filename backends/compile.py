@@ -306,6 +306,7 @@ def context_of(flat: Flat, target: Target) -> Context:
         accelerator=target.accelerator,
         devices=flat["resources.devices"] * flat["resources.hosts"],
         hosts=flat["resources.hosts"],
+        slices=target.slices,
         tensor=flat["resources.tensor"],
         model=entry._asdict() if entry else {},
         parameters=sizes.parameters if sizes else None,

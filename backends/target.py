@@ -26,6 +26,8 @@ class Target:
     hosts: int = 1
     slice: str = ""
     """The TPU slice that it is, `v5e-16`: a job gets all of its hosts and devices, or none."""
+    slices: int = 1
+    """Of that kind, which train as one."""
     pythons: tuple[tuple[str, str], ...] = ()
     """As `python`, for some trainers only: (trainer, interpreter). They go before it."""
 

@@ -45,6 +45,8 @@ class Context:
     devices: int = 1
     """Accelerators of the job, over all hosts."""
     hosts: int = 1
+    slices: int = 1
+    """TPU slices of the job, each with as many of the hosts."""
     tensor: int = 1
     """Accelerators that share each matrix product."""
     model: Mapping[str, Value] = field(default_factory=dict)

@@ -33,10 +33,10 @@ def compiled(flat: Flat, decided: Plan, where: Target, *, ask: bool, say: Say) -
         say: is told of both, and why it cannot be asked.
 
     Returns:
-        None where the target is no TPU slice, the trainer's compiler cannot be asked, or no answer is kept.
+        None where the target is not one TPU slice, the trainer's compiler cannot be asked, or no answer is kept.
     """
     about = trainer(decided.backend).ahead
-    if not where.slice or about is None or not decided.environment.lock:
+    if not where.slice or where.slices > 1 or about is None or not decided.environment.lock:
         return None
     try:
         question = about(decided, flat, sizes_of(flat), where.slice)

@@ -124,7 +124,8 @@ def check_size(recipe: Recipe, on: Target) -> None:
     """
     if on.slice and (recipe.resources.hosts, recipe.resources.devices) != (on.hosts, on.devices):
         asks = f"the recipe asks for {recipe.resources.hosts} host(s) with {recipe.resources.devices} device(s)"
-        rule = f"a job gets all of {on.slice}, {on.hosts} host(s) with {on.devices} device(s) each; {asks}"
+        whole = f"{on.slices} x {on.slice}" if on.slices > 1 else on.slice
+        rule = f"a job gets all of {whole}, {on.hosts} host(s) with {on.devices} device(s) each; {asks}"
         hint = f"--set resources.hosts={on.hosts} --set resources.devices={on.devices}"
         raise NotExpressible("resources", rule, hint=hint)
     for leaf, asked, has in (

@@ -43,9 +43,9 @@ def trained(tmp_path, shared_home, trainer_python):
         for part, some in (("", rows[:48]), (".held", rows[48:])):
             (tmp_path / f"{name}{part}.jsonl").write_text("\n".join(map(json.dumps, some)) + "\n")
 
-    def run(hosts, *sets, after=None):
+    def run(hosts, *sets, after=None, slices=1):
         wanted = parse(RECIPE, base=str(tmp_path), sets=[*SHORT, f"resources.hosts={hosts}", *sets])
-        made, python = plan(BACKENDS["maxtext"], wanted, Target(devices=2, hosts=hosts)), trainer_python("maxtext")
+        made, python = plan(BACKENDS["maxtext"], wanted, Target(devices=2, hosts=hosts, slices=slices)), trainer_python("maxtext")
         folder, links = Path(mkdtemp(dir=tmp_path)), [{}] * hosts
         if after:
             chosen = after.checkpoints()[0]
@@ -122,3 +122,13 @@ def test_two_hosts_go_on_from_a_checkpoint_of_the_first(trained, trainer_python,
     env = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([trainer_python("maxtext"), "-c", FAR, *files], env=env, capture_output=True, text=True, check=True)
     assert float(done.stdout) < 1e-6
+
+
+def test_two_slices_train_what_one_does(trained):
+    """Each has all weights and rows of its own, on two devices: losses and norms are those of one process."""
+    two = trained(2, "resources.devices=2", slices=2)
+    assert "dcn_data_parallelism: 2" in (two.work / "maxtext.yml").read_text()
+    one = trained(1)
+    for name in ("loss", "grad_norm"):
+        assert two.curve(name) == {step: pytest.approx(value, abs=CLOSE) for step, value in one.curve(name).items()}
+        assert one.curve(name)

@@ -161,6 +161,27 @@ def test_a_slice_of_ones_own_by_its_name(tune, fake, clusters, recipe, hosts):  
     assert list(fake.nodes) == [f"projects/{PROJECT}/locations/{ZONE}/nodes/mine"]
 
 
+@pytest.mark.thorough
+def test_several_slices_are_one(tune, fake, clusters, recipe, hosts):  # noqa: F811
+    """One request for two slices of a host each: a job runs on both, they are taken as one, and both are given back."""
+    clusters(slices=2, queued={})
+    fake.hosts = [node.address for node in hosts[:2]]
+    both = ("--on", "slice", "--set", "resources.hosts=2")
+    tune(*recipe(SLOW.format(steps=2, pause=5), retry={"lost": 3}), *both, "--id", "one")
+    [first] = until(fake.active)
+    until(lambda: tune.json("status", "one")[0]["state"] == "RUNNING")
+    assert len(fake.nodes) == 2
+    with fake.lock:
+        fake.nodes[f"projects/{PROJECT}/locations/{ZONE}/nodes/{first.rpartition('/')[2]}-1"]["state"] = "PREEMPTED"
+    tune("wait", "one", "--timeout", "120")
+    [row] = tune.json("status", "one")
+    assert (row["state"], row["attempt"], row["step"]) == ("SUCCEEDED", 2, 2)
+    until(lambda: not fake.active())
+    assert fake.nodes == {}
+    specs = [body["tpu"]["nodeSpec"][0]["multisliceParams"] for body in fake.bodies]
+    assert [each["nodeCount"] for each in specs] == [2, 2]
+
+
 @pytest.mark.parametrize("via", ["auto", pytest.param("ssh", marks=pytest.mark.thorough)])
 def test_workers_behind_an_identity_aware_proxy(tune, fake, clusters, recipe, hosts, tmp_path, monkeypatch, via):  # noqa: F811
     """They are reached by gcloud's tunnel alone, each by the name that its VM told, and their keys are held to what they told; the dry run

@@ -6,6 +6,7 @@ It speaks to our client and to the real gcloud alike. `Cloud.hosts` are the mach
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from base64 import urlsafe_b64encode
@@ -54,7 +55,7 @@ class Cloud:
         """Take a slice."""
         with self.lock:
             self._of(self.queued, name)["state"] = {"state": "SUSPENDED"}
-            for key in [key for key in self.nodes if key.endswith(f"/{name}")]:
+            for key in self._nodes_of(name):
                 self.nodes[key]["state"] = "PREEMPTED"
 
     def add(self, name: str, state: str = "READY", kind: str = "v4-8") -> None:
@@ -62,11 +63,15 @@ class Cloud:
         with self.lock:
             self.nodes[f"{PARENT}/nodes/{name}"] = self._node(f"{PARENT}/nodes/{name}", {"acceleratorType": kind}, state)
 
+    def _nodes_of(self, name: str) -> list[str]:
+        return [key for key in self.nodes if re.fullmatch(rf".*/{re.escape(name)}(-\d)?", key)]
+
     def _of(self, table: dict[str, Any], name: str) -> Any:
         return next(value for key, value in table.items() if key.endswith(f"/{name}"))
 
-    def _node(self, name: str, said: dict[str, Any], state: str) -> dict[str, Any]:
-        ends = [{"ipAddress": each, "port": 8470, "accessConfig": {"externalIp": each}} for each in self.hosts]
+    def _node(self, name: str, said: dict[str, Any], state: str, hosts: list[str] | None = None) -> dict[str, Any]:
+        listed = self.hosts if hosts is None else hosts
+        ends = [{"ipAddress": each, "port": 8470, "accessConfig": {"externalIp": each}} for each in listed]
         return {**said, "name": name, "state": state, "createTime": _now(), "health": "HEALTHY", "networkEndpoints": ends}
 
     def settle(self, name: str) -> None:
@@ -81,8 +86,12 @@ class Cloud:
         elif word == "WAITING_FOR_RESOURCES":
             each["state"] = {"state": "ACTIVE"}
             for spec in each["tpu"]["nodeSpec"]:
-                node = f"{spec['parent']}/nodes/{spec['nodeId']}"
-                self.nodes[node] = self._node(node, spec["node"], "READY")
+                many = spec.get("multisliceParams")
+                ids = [f"{many['nodeIdPrefix']}-{number}" for number in range(many["nodeCount"])] if many else [spec["nodeId"]]
+                for place, id in enumerate(ids):
+                    node = f"{spec['parent']}/nodes/{id}"
+                    part = len(self.hosts) // len(ids)
+                    self.nodes[node] = self._node(node, spec["node"], "READY", self.hosts[place * part : (place + 1) * part])
 
     # What is asked
 
@@ -108,7 +117,8 @@ class Cloud:
                 if "force" not in query and path in self.queued and self.queued[path]["state"]["state"] == "ACTIVE":
                     return 400, "it has nodes: use force"
                 table.pop(path)
-                self.nodes.pop(path.replace("/queuedResources/", "/nodes/"), None)
+                for node in self._nodes_of(path.rpartition("/")[2]) if table is self.queued else ():
+                    self.nodes.pop(node)
                 return 200, {"name": f"{PARENT}/operations/d", "done": True, "response": {}}
             return 200, table[path]
 

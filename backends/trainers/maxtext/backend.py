@@ -216,8 +216,11 @@ def _devices(variant: Variant) -> tuple[Row, ...]:
         _hosts(variant),
         couple(("resources.strategy",), keys, strategy, lambda *values: (values[3],), why="axes of the mesh; -1 is what is left"),
         same("resources.tensor", "ici_tensor_parallelism"),
-        const("dcn_data_parallelism", 1, "one slice"),
-        const("num_slices", lambda context: 1 if context.hosts > 1 else ABSENT, "else JAX counts each process as one"),
+        const("dcn_data_parallelism", lambda context: context.slices, "each slice has all weights, and rows of its own"),
+        const(
+            "num_slices", lambda context: context.slices if context.hosts > 1 else ABSENT, "else JAX counts each process as one"
+        ),
+        const(f"{JOB}:slices", lambda context: context.slices if context.slices > 1 else ABSENT, "the target's"),
         const("sharding_tolerance", 1.0, "LoRA's A and B are not split; more of that than 2 % is refused otherwise", _SPLIT),
     )
 

@@ -28,9 +28,10 @@ def requests(candidate: Candidate) -> str:
     zone = site.zones[0]
     path = f"projects/{site.project}/locations/{zone}"
     if not site.queued:
-        calls = [Call("GET", f"{path}/nodes/{site.name}")]
+        calls = [Call("GET", f"{path}/nodes/{name}") for name in site.nodes(site.name)]
         if site.iap or not site.known_hosts:
-            calls.append(Call("POST", f"{path}/nodes/{site.name}:getGuestAttributes", attributes_asked(whole=site.iap)))
+            asked = attributes_asked(whole=site.iap)
+            calls += [Call("POST", f"{path}/nodes/{name}:getGuestAttributes", asked) for name in site.nodes(site.name)]
         return "\n".join([*(each.text for each in calls), *_way(candidate, zone)])
     kind, name = site.types[0], "tune-NAME"
     lines = [create_call(site.project, zone, name, site.body(zone, kind, name)).text]

@@ -18,7 +18,7 @@ from orchestrator.executors.tpu.lifecycle import Attempt, Create, Decision, Memo
 from orchestrator.executors.tpu.results import FOLDER
 from orchestrator.executors.tpu.section import PINNED
 from orchestrator.executors.tpu.site import TpuSite
-from orchestrator.executors.tpu.slices import SliceView, Worker, node_view, request_view, with_node, workers
+from orchestrator.executors.tpu.slices import SliceView, Worker, request_view, with_nodes, workers
 from orchestrator.transports.base import TransportError
 
 if TYPE_CHECKING:
@@ -80,17 +80,18 @@ class Pool:
         at, api = time.time(), self.api()
         if not self.rules.ours:
             zone, name = self.site.zones[0], self.site.name
-            node = _node(api, zone, name)
-            return Look((self._whole(api, node_view(zone, name, node), node),) if node else (), at)
+            nodes = [_node(api, zone, each) for each in self.site.nodes(name)]
+            view = with_nodes(SliceView(name, zone), nodes)
+            return Look((self._whole(api, view, nodes),) if any(nodes) else (), at)
         found = []
         for zone in dict.fromkeys(self.site.zones):
             for said in api.queued(zone):
                 if str(said.get("name", "")).rpartition("/")[2].startswith(f"{self.rules.prefix}-"):
-                    view, node = request_view(zone, said), None
+                    view, nodes = request_view(zone, said), []
                     if view.state == "ready":
-                        node = _node(api, zone, view.name)
-                        view = with_node(view, node)
-                    found.append(self._whole(api, view, node))
+                        nodes = [_node(api, zone, each) for each in self.site.nodes(view.name)]
+                        view = with_nodes(view, nodes)
+                    found.append(self._whole(api, view, nodes))
         return Look(tuple(found), at)
 
     def decide(self, attempts: Sequence[Attempt], look: Look) -> Decision:
@@ -137,23 +138,28 @@ class Pool:
             return ()
         return (*(view.name for view in self.views if view.state != "ending"), *self.memory.sent)
 
-    def _whole(self, api: TpuApi, view: SliceView, node: Json | None) -> SliceView:
+    def _whole(self, api: TpuApi, view: SliceView, nodes: Sequence[Json | None]) -> SliceView:
         """A view with its workers, whose host keys are pinned; one whose workers are not known yet is on its way."""
-        if view.state != "ready" or node is None:
+        if view.state != "ready":
             return view
         made = (view.name, view.began)
         try:
             if made not in self._workers:
-                asks = self.site.iap or not self.site.known_hosts
-                attributes = api.guest_attributes(view.zone, view.name, whole=self.site.iap) if asks else None
-                found = workers(node, attributes, external=self.site.external, named=self.site.iap)
-                if not found:
-                    raise ApiError("its workers have no addresses yet")
+                names = zip(self.site.nodes(view.name), nodes, strict=True)
+                found = tuple(each for name, node in names if node for each in self._of_node(api, view.zone, name, node))
                 self._pin(view.name, found)
                 self._workers[made] = found
         except ApiError as error:
             return view.on_its_way(str(error))
         return replace(view, workers=self._workers[made])
+
+    def _of_node(self, api: TpuApi, zone: str, name: str, node: Json) -> tuple[Worker, ...]:
+        asks = self.site.iap or not self.site.known_hosts
+        attributes = api.guest_attributes(zone, name, whole=self.site.iap) if asks else None
+        found = workers(node, attributes, external=self.site.external, named=self.site.iap)
+        if not found:
+            raise ApiError("its workers have no addresses yet")
+        return found
 
     def _pin(self, name: str, found: Sequence[Worker]) -> None:
         """Keep the keys of each worker in a file of its own."""

@@ -94,9 +94,12 @@ class TpuSection(SshAccess):
     kind: Literal["tpu"]
     type: Annotated[list[_Type], BeforeCheck(_one), Limits(min_length=1)]
     """Version and size, `v5e-16`; of a queued one several in the order of preference, with as many hosts and chips each."""
+    slices: Annotated[int, Limits(gt=0, le=256)] = 1
+    """So many of the type train as one job (multislice), each with all weights and with rows of its own."""
     name: _Name | None = None
+    """Of a slice that there is; of several the prefix of NAME-0, NAME-1, ..."""
     hosts: list[Address] | None = None
-    """Addresses of the workers by number, worker 0 first; no API is asked."""
+    """Addresses of the workers by slice and number, worker 0 first; no API is asked."""
     queued: QueuedSection | None = None
     project: _Project | None = None
     zone: Annotated[list[_Zone], BeforeCheck(_one)] = []
@@ -138,8 +141,9 @@ class TpuSection(SshAccess):
             raise ValueError(f"{ways[0]} is looked up in the Cloud TPU API: say project and zone")
         if self.queued is None and (len(slices) > 1 or len(self.zone) > 1):
             raise ValueError("several types or zones are for `queued`: a slice that there is has one of each")
-        if self.hosts is not None and len(self.hosts) != slices[0].hosts:
-            raise ValueError(f"{slices[0].words}: hosts should have {slices[0].hosts} addresses, got {len(self.hosts)}")
+        if self.hosts is not None and len(self.hosts) != (due := slices[0].hosts * self.slices):
+            words = f"{self.slices} slices of {slices[0].words}" if self.slices > 1 else slices[0].words
+            raise ValueError(f"{words}: hosts should have {due} addresses, got {len(self.hosts)}")
         if self.iap and (self.hosts is not None or self.jump or self.addresses == "external"):
             raise ValueError("iap is another way than hosts and jump, to workers with `addresses: internal`")
         if len({(each.hosts, each.host_devices) for each in slices}) > 1:
@@ -181,11 +185,11 @@ def candidate(name: str, section: TpuSection) -> Candidate:
         env=section.env,
         ssh=ssh,
         offline=section.provision == "offline",
-        count=first.hosts,
+        count=first.hosts * section.slices,
     )
     nodes = [about.named(f"{name}-w-{number}", each, each) for number, each in enumerate(section.hosts or ())]
     made = Candidate.of(name, "tpu", nodes or [about], section.python, section.threads)
-    return replace(made, target=replace(made.target, slice=first.name), settings=_settings(section))
+    return replace(made, target=replace(made.target, slice=first.name, slices=section.slices), settings=_settings(section))
 
 
 def _settings(section: TpuSection) -> "Json":
@@ -205,11 +209,12 @@ def _settings(section: TpuSection) -> "Json":
         section.iap,
         bool(section.known_hosts),
         section.price,
-        slices[0].chips,
+        slices[0].chips * section.slices,
         section.pace,
         section.shared,
         section.queued is not None,
         queue,
+        section.slices,
     )
     return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(site).items()}
 

@@ -40,6 +40,12 @@ class TpuSite:
     queued: bool = False
     queue: Json = field(default_factory=dict)
     """`QueuedSection`, by its keys; `user` and the text of the public key with it."""
+    slices: int = 1
+    """That make one job's."""
+
+    def nodes(self, name: str) -> tuple[str, ...]:
+        """The API's nodes of a slice, or of several that were asked for as one."""
+        return tuple(f"{name}-{number}" for number in range(self.slices)) if self.slices > 1 else (name,)
 
     @classmethod
     def of(cls, candidate: Candidate) -> TpuSite:
@@ -82,7 +88,9 @@ class TpuSite:
                 "email": said["service_account"],
                 "scope": ["https://www.googleapis.com/auth/cloud-platform"],
             }
-        body: Json = {"tpu": {"nodeSpec": [{"parent": parent, "nodeId": name, "node": node}]}}
+        many = {"multisliceParams": {"nodeCount": self.slices, "nodeIdPrefix": name}}
+        which = many if self.slices > 1 else {"nodeId": name}
+        body: Json = {"tpu": {"nodeSpec": [{"parent": parent, **which, "node": node}]}}
         if said.get("spot"):
             body["spot"] = {}
         if said.get("reserved"):

@@ -101,9 +101,14 @@ def with_node(view: SliceView, node: Json | None) -> SliceView:
     return SliceView(view.name, view.zone, kind, state, words, view.created or began, began)
 
 
-def node_view(zone: str, name: str, node: Json | None) -> SliceView:
-    """A TPU VM or slice that was not queued for."""
-    return with_node(SliceView(name, zone), node)
+_ORDER: tuple[State, ...] = ("over", "failed", "ending", "waiting", "provisioning", "ready")
+
+
+def with_nodes(view: SliceView, nodes: Sequence[Json | None]) -> SliceView:
+    """A view with what its nodes say, of several slices that train as one: the least ready speaks for all."""
+    first, *others = sorted((with_node(view, node) for node in nodes), key=lambda each: _ORDER.index(each.state))
+    began = [each.began for each in (first, *others) if each.began]
+    return replace(first, began=min(began, default=0.0))
 
 
 def workers(node: Json, attributes: Sequence[Json] | None, *, external: bool, named: bool = False) -> tuple[Worker, ...]:

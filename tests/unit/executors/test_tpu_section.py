@@ -4,6 +4,9 @@ import pytest
 
 from backends.recipe.problems import RecipeError
 from orchestrator.executors.registry import kinds
+from orchestrator.executors.tpu.check import requests
+from orchestrator.executors.tpu.site import TpuSite
+from orchestrator.executors.tpu.slices import SliceView, with_nodes
 from orchestrator.targets.load import parse
 
 API = "\n    project: my-project\n    zone: us-east5-b"
@@ -31,6 +34,12 @@ def targets(text, tmp_path):
         (f"type: v5e-8\n    name: My_TPU{API}", 6, "should be the name of a TPU VM"),
         ("type: v5e-8\n    name: x\n    project: my-project\n    zone: '../x'", 8, "should be a zone"),
         (f"type: v5e-8\n    name: x\n    price: -1{API}", 7, "price"),
+        (
+            "type: v5e-16\n    slices: 2\n    hosts: [10.0.0.1]",
+            3,
+            "2 slices of v5e-16: 16 chips on 4 hosts, 16 GiB a chip: hosts should have 8",
+        ),
+        (f"type: v5e-8\n    name: x\n    slices: 0{API}", 7, "slices"),
         (f"type: v5e-8\n    name: x\n    iap: true{API}", 3, "to workers with `addresses: internal`"),
     ],
 )
@@ -61,3 +70,33 @@ def test_what_is_said_survives_the_store(tmp_path, more):
     assert again == found
     assert again.nodes[0].stands_in
     assert (again.target.slice, again.target.hosts, again.target.devices) == ("v5e-16", 4, 1 if "cpu" in more else 4)
+
+
+def test_several_slices_are_asked_for_as_one(tmp_path):
+    """A plan has the hosts of all, and knows how many there are; the request is one, and all chips are paid for."""
+    found = targets(f"type: v5e-16\n    slices: 3\n    queued: {{}}{API}", tmp_path).candidates["s"]
+    site = TpuSite.of(found)
+    assert (found.target.slice, found.target.slices, found.target.hosts, site.chips) == ("v5e-16", 3, 12, 48)
+    [spec] = site.body("us-east5-b", "v5litepod-16", "q")["tpu"]["nodeSpec"]
+    assert spec["multisliceParams"] == {"nodeCount": 3, "nodeIdPrefix": "q"}
+    assert "nodeId" not in spec
+    assert site.nodes("q") == ("q-0", "q-1", "q-2")
+    text = f"type: v5e-16\n    slices: 2\n    name: mine{API}"
+    assert "nodes/mine-1:getGuestAttributes" in requests(targets(text, tmp_path).candidates["s"])
+
+
+@pytest.mark.parametrize(
+    ("states", "state"),
+    [
+        (["READY", "READY"], "ready"),
+        (["READY", "CREATING"], "provisioning"),
+        (["READY", "PREEMPTED"], "over"),
+        (["CREATING", None], "over"),
+    ],
+)
+def test_several_slices_are_as_ready_as_the_least(states, state):
+    """And are gone with the first that is: they train as one."""
+    nodes = [word and {"state": word, "createTime": f"2026-01-0{day}T00:00:00Z"} for day, word in enumerate(states, 1)]
+    view = with_nodes(SliceView("q", "z", created=1.0), nodes)
+    assert view.state == state
+    assert (view.name, view.created, view.began) == ("q", 1.0, 1767225600.0)

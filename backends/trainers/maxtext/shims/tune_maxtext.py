@@ -6,7 +6,7 @@
 maxtext.json: `{"kind": sft|pretrain|dpo|orpo|distill, "model": folder, "data": the data step's folder or null, "weights": the link of
 convert.json, "teacher": folder or null, whose weights are the link teacher-weights, "lora": bool, "steps": number or null (as the data give it), "schedule": constant|linear|cosine, "warmup_steps":
 number or null, "warmup_share": share or null, "evaluates": bool, "eval_every": number or null, "eval_every_share": share or null, "eval_on_start": bool, "block": tokens that sequences
-are multiples of, "devices": 1, "hosts": 1, "accelerator": "cpu", "parts": of a step that Tunix trains, "keep": checkpoints that remain or null, "wandb": the project there or null}`.
+are multiples of, "devices": 1, "hosts": 1, "slices": TPU slices or not there, "accelerator": "cpu", "parts": of a step that Tunix trains, "keep": checkpoints that remain or null, "wandb": the project there or null}`.
 """
 
 from __future__ import annotations

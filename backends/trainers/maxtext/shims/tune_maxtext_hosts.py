@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import tune_checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 FOLDER = Path("out/run/checkpoints")
 WEIGHTS = "params.safetensors"
@@ -34,6 +34,9 @@ def join(wish: Mapping[str, Any], head: str, port: str, rank: str) -> None:
 
     https://docs.jax.dev/en/latest/multi_process.html
     """
+    slices = wish.get("slices", 1)
+    if slices > 1:
+        os.environ |= megascale(head, slices, int(rank) * slices // wish["hosts"])
     import jax
 
     if wish["accelerator"] == "tpu":
@@ -43,8 +46,32 @@ def join(wish: Mapping[str, Any], head: str, port: str, rank: str) -> None:
             _by_interface(name)
         address = f"[{head}]:{port}" if ":" in head else f"{head}:{port}"
         jax.distributed.initialize(address, num_processes=wish["hosts"], process_id=int(rank))
+        _slices_of_cpus(slices)
     if jax.process_count() != wish["hosts"]:
         raise RuntimeError(f"{jax.process_count()} processes met, the plan has {wish['hosts']} hosts")
+
+
+def megascale(head: str, slices: int, place: int) -> dict[str, str]:
+    """What JAX and libtpu read of several slices; VMs that were asked for together have it in their metadata, too.
+
+    https://github.com/jax-ml/jax/blob/jax-v0.11.0/jax/_src/clusters/cloud_tpu_cluster.py
+    """
+    return {"MEGASCALE_COORDINATOR_ADDRESS": head, "MEGASCALE_NUM_SLICES": str(slices), "MEGASCALE_SLICE_ID": str(place)}
+
+
+def _slices_of_cpus(slices: int) -> None:
+    """CPUs are all of one slice to JAX, which has no setting for it: the mesh of several is made of the processes by their number."""
+    import numpy as np
+    from jax.experimental import mesh_utils
+
+    def hybrid(inner: Sequence[int], outer: Sequence[int], devices: Sequence[Any], **_: Any) -> Any:
+        count = len(inner)
+        pairs = [axis for pair in zip(range(count), range(count, 2 * count), strict=True) for axis in pair]
+        sizes = [one * other for one, other in zip(outer, inner, strict=True)]
+        return np.array(devices).reshape(*outer, *inner).transpose(pairs).reshape(sizes)
+
+    if slices > 1:
+        mesh_utils.create_hybrid_device_mesh = hybrid
 
 
 def at_once(run: Callable[[], int]) -> int:

@@ -53,8 +53,8 @@ def preview(
 
 
 def _render(home: Home, decided: Plan, count: int, say: Say) -> list[dict[str, Any]]:
-    """By the plan's own model and data steps, in a folder that is removed afterwards. A random model's weights are not made:
-    its tokenizer is enough.
+    """By the plan's own model and data steps, in a folder that is removed afterwards. Weights are neither made nor downloaded: the
+    tokenizer is enough.
     """
     python = decided.environment.python if not decided.environment.lock else f"{_environment(home, decided, say)}/bin/python"
     with tempfile.TemporaryDirectory(prefix="preview-", dir=home.path) as name:
@@ -81,9 +81,9 @@ def _environment(home: Home, decided: Plan, say: Say) -> Path:
 
 
 def _tokenizer_only(folder: Path) -> None:
-    """A random model's tokenizer is made beside the model's folder; the data step is to look there."""
+    """The tokenizer alone of a model that would be made or downloaded is beside the model's folder; the data step is to look there."""
     spec = json.loads((folder / "model.json").read_text("utf-8"))
-    if spec["init"] == "random":
+    if spec["init"] != "folder" and "base" not in spec:
         data = json.loads((folder / "data.json").read_text("utf-8"))
         data["tokenizer"] += "-tokenizer"
         (folder / "data.json").write_text(json.dumps(data), "utf-8")
@@ -93,7 +93,7 @@ def _step(decided: Plan, folder: Path, argv: list[str], say: Say) -> str:
     done = subprocess.run(argv, cwd=folder, env={**os.environ, **dict(decided.env)}, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ActionFailed(done.stderr.strip() or f"{argv[1]} ended with exit code {done.returncode}")
-    if argv[1] == "tune_data.py":  # what a person should know of the rows
-        for line in done.stderr.splitlines():
+    for line in done.stderr.splitlines():  # what a person should know of the rows, and of tokens that the recipe adds
+        if argv[1] == "tune_data.py" or line.startswith("tokens: "):
             say(line)
     return done.stdout

@@ -1,6 +1,7 @@
 """The main job as a user runs it: one recipe really trains, by each trainer, and what is said about it is true."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -145,3 +146,18 @@ def test_preview(tune):
     assert said.count("⟦") == 2
     rows = tune.json("preview", QUICKSTART, "--rows", "2")
     assert [r["row"] for r in rows] == [1, 2]
+
+
+def test_preview_of_a_model_of_the_hub(tune, home, monkeypatch):
+    """The tokenizer alone is fetched, here from the user's own cache: rows are shown although no weights are there."""
+    (home / "cache").unlink()
+    tune("preview", QUICKSTART, "--rows", "1")
+    made, commit = next((home / "cache/models").glob("random-*-tokenizer")), "c0ffee" * 6 + "c0ff"
+    repository = tune.cwd / "hf/hub/models--org--tiny"
+    shutil.copytree(made, repository / "snapshots" / commit, ignore=shutil.ignore_patterns(".*"))
+    (repository / "refs").mkdir()
+    (repository / "refs/main").write_text(commit)
+    monkeypatch.setenv("HF_HOME", str(tune.cwd / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    changed = ("--set=model.id=org/tiny", "--set=model.init=pretrained", "--set=model.architecture=null")
+    assert tune("preview", QUICKSTART, "--rows", "1", *changed).stdout.count("⟦") == 1

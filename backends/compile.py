@@ -14,7 +14,7 @@ from backends.mapping.launch import LAUNCH
 from backends.mapping.model import MODEL
 from backends.mapping.rows import Context, Flat, Value, Variant, variant_of
 from backends.mapping.translate import translate
-from backends.models import MODELS, ModelFacts, linear, sizes_of
+from backends.models import MODELS, NAMED, ModelFacts, linear, sizes_of
 from backends.plan import WRITTEN_RECIPE, Environment, File, Input, Plan, Promise, Step
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
@@ -302,13 +302,16 @@ def _retry(flat: Flat, report: Report) -> dict[str, Value]:
 def context_of(flat: Flat, target: Target) -> Context:
     """What rows may know of a recipe's model, and of the machine."""
     entry, sizes = _entry(flat), sizes_of(flat)
+    tokens = bool(flat["model.tokens"] or flat["model.special_tokens"])
+    model = entry._asdict() if entry else {}
     return Context(
         accelerator=target.accelerator,
         devices=flat["resources.devices"] * flat["resources.hosts"],
         hosts=flat["resources.hosts"],
         slices=target.slices,
         tensor=flat["resources.tensor"],
-        model=entry._asdict() if entry else {},
+        model={**model, **dict.fromkeys(NAMED, "")} if tokens and model else model,  # no name means a model with other ids
+        tokens=tokens,
         parameters=sizes.parameters if sizes else None,
         tied=bool(sizes and sizes.tied),
         linear=linear(sizes) if sizes else {},

@@ -10,7 +10,7 @@ from backends.backend import judge as judge_all
 from backends.hf.memory import whole_each
 from backends.hf.names import EXPORT, TRAINER
 from backends.mapping.launch import LAUNCH, sharing, torchrun
-from backends.mapping.model import model
+from backends.mapping.model import model, tokens
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, Variant, const, couple, same
 from backends.metrics import Point
 from backends.plan import Step
@@ -20,14 +20,15 @@ SHIMS = ("tune_hf_export.py", "tune_lora.py")
 """Scripts of `steps`, besides the trainer's own."""
 
 
-def model_folder(variant: Variant) -> Row:
-    """Whatever lies in Hugging Face layout."""
+def model_folder(variant: Variant) -> tuple[Row, Row]:
+    """Whatever lies in Hugging Face layout, and tokens beside its own."""
     also = ("lora.json:model",) if variant.lora else ()
-    return model(
+    row = model(
         theirs=("model_name_or_path", f"{EXPORT}:model", *also),
         to=lambda folder, _: (folder, folder, *(folder for _ in also)),
         shared=not variant.native,
     )
+    return row, tokens(variant.lora)
 
 
 def files(variant: Variant) -> tuple[Row, ...]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 
 from backends.mapping.data import DATA
-from backends.mapping.rows import Context, Flat, Row, Value, Values, couple
+from backends.mapping.rows import ABSENT, Context, Flat, Row, Unsupported, Value, Values, couple
 from backends.recipe.leaves import REVISION
 from backends.recipe.paths import is_hub
 
@@ -15,8 +15,12 @@ MODEL = "model.json"
 """The spec of the step that makes the model folder ready."""
 
 
+START = "start"
+"""Where the job finds the model with model.tokens in it: a link to a folder that the model step makes."""
+
+
 def model_folder(init: str, name: str, revision: str | None, shape: Flat | None) -> str:
-    """Where the job finds the model, relative to its folder. Random models are named by their content, hub models by id and
+    """Where the job finds the model as it is, relative to its folder. Random models are named by their content, hub models by id and
     revision; a folder of the user's is linked.
     """
     if init == "random":
@@ -43,7 +47,10 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared
 
     def forward(name: str, revision: str | None, init: str, shape: Flat | None, context: Context) -> Values:
         folder = model_folder(init, name, revision, shape)
-        return model_spec(folder, init, name, revision, shape), *own(folder), *to(folder, context)
+        spec = model_spec(folder, init, name, revision, shape)
+        if context.tokens:
+            spec, folder = {**spec, "base": folder, "folder": START}, START
+        return spec, *own(folder), *to(folder, context)
 
     def back(spec: Flat, *_: Value) -> Values:
         if spec["init"] == "random":
@@ -58,6 +65,39 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared
         back,
         why="a folder in Hugging Face layout, made, downloaded or linked by the model step",
         absent=absent,
+    )
+
+
+def trained_from(recipe: Flat) -> str:
+    """The folder that training starts from."""
+    has = recipe["model.tokens"] or recipe["model.special_tokens"]
+    return START if has else model_folder(*(recipe[f"model.{name}"] for name in ("init", "id", "revision", "architecture")))
+
+
+def tokens(lora: bool, *, lacks: str = "", see: str = "") -> Row:
+    """model.tokens and model.special_tokens, for the model step.
+
+    Args:
+        lora: an adapter is trained.
+        lacks: why the trainer cannot have them, where it reads rows with a tokenizer of its own.
+        see: upstream's word on that.
+    """
+    leaves, keys = ("model.tokens", "model.special_tokens"), (f"{MODEL}:tokens", f"{MODEL}:special_tokens")
+
+    def to(ordinary: list[str], special: list[str], _: Context) -> Values:
+        if lacks and (ordinary or special):
+            raise Unsupported(leaves[0 if ordinary else 1], lacks, see=see, fallback=dict.fromkeys(keys, ABSENT))
+        return ordinary or ABSENT, special or ABSENT
+
+    beside = ": beside an adapter they stay so, unless method.lora.train_fully has embeddings (and head, where it is apart)"
+    return couple(
+        leaves,
+        keys,
+        to,
+        lambda ordinary, special, _: tuple([] if each is ABSENT else each for each in (ordinary, special)),
+        status="same",
+        absent=keys,
+        why=f"the model step adds them; the new rows begin as the mean of the old ones{beside if lora else ''}",
     )
 
 

@@ -51,6 +51,8 @@ class Context:
     """Accelerators that share each matrix product."""
     model: Mapping[str, Value] = field(default_factory=dict)
     """Each trainer's names for the model, when it is in the model table."""
+    tokens: bool = False
+    """The recipe adds tokens to the model."""
     parameters: int | None = None
     """Of the model; None where only the host can count them."""
     tied: bool = False

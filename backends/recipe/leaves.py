@@ -74,6 +74,12 @@ _ON_THE_WAY = Needs(
     lambda steps, share: bool(steps or share),
     "has no effect without eval.every or eval.every_share",
 )
+_KNOWN_TO_TEACHER = Needs(
+    ("method.kind",),
+    lambda kind: kind != "distill",
+    "should not be there with method.kind: {}: the teacher has not these tokens",
+    hint="train them into both models first, or leave them out",
+)
 _RANDOM = {
     **{"family": "llama", "vocab_size": 320, "hidden_size": 64, "intermediate_size": 128, "layers": 2, "heads": 4, "kv_heads": 2},
     **{"head_dim": None, "max_length": 2048, "rope_theta": 10000.0, "norm_eps": 1e-5, "tied": False, "seed": 0},
@@ -143,6 +149,8 @@ LEAVES: Mapping[str, Leaf] = {
     "model.revision": Leaf("result", ("v1",), lambda _: REVISION, (only_from_hub("model.id"),)),
     "model.init": Leaf("result", ("random",)),
     "model.architecture": Leaf("result", (_RANDOM,), "nothing", (only_with("model.init", "random"),), required=True),
+    "model.tokens": Leaf("result", (["<call>", "</call>"],), needs=(_KNOWN_TO_TEACHER,)),
+    "model.special_tokens": Leaf("result", (["<|call|>"],), needs=(_KNOWN_TO_TEACHER,)),
     "method.kind": Leaf("result"),
     "method.adapter": Leaf("result"),
     "method.lora.rank": Leaf("result", (7,)),

@@ -98,6 +98,14 @@ def _model_rules(at: At, problem: Complain) -> Iterable[Problem]:
     name = at("model.id")
     if isinstance(name, str) and at("model.init") != "random" and not is_path(name) and not HUB.fullmatch(name):
         yield problem("model.id", "should be a Hugging Face id (org/name) or a folder that begins with ./ ../ / or ~")
+    seen: set[str] = set()
+    for leaf in ("model.tokens", "model.special_tokens"):
+        for number, text in enumerate(at(leaf) if isinstance(at(leaf), list) else ()):
+            if isinstance(text, str) and text in seen:
+                yield problem(
+                    f"{leaf}.{number}", "should be there once, in one of model.tokens and model.special_tokens", value=text
+                )
+            seen.add(text if isinstance(text, str) else "")
 
 
 def _data_rules(at: At, problem: Complain) -> Iterable[Problem]:

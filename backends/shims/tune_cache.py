@@ -44,3 +44,15 @@ def remove(folder):
     import shutil  # noqa: PLC0415 - not where the folder is ready
 
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def link_or_copy(source, target):
+    """Give a file a second name; across file systems, copy it."""
+    import shutil  # noqa: PLC0415 - not where the folder is ready
+
+    if os.path.lexists(target):
+        os.remove(target)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)

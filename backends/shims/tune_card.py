@@ -19,9 +19,12 @@ FIGURES = ("rows_in", "rows", "tokens", "loss_tokens", "truncated", "dropped_emp
 def finish(place: Path) -> None:
     """Complete a folder with a model or an adapter: adapter_config.json, chat_template.jinja, README.md."""
     base, revision = base_model()
-    config = place / "adapter_config.json"
+    model, config = found("model.json"), place / "adapter_config.json"
     if config.exists():
-        facts = json.loads(config.read_text()) | {"base_model_name_or_path": base, "revision": revision}
+        start = (
+            (base, revision) if "base" not in model else (str(Path(model["folder"]).resolve()), None)
+        )  # with model.tokens in it
+        facts = json.loads(config.read_text()) | {"base_model_name_or_path": start[0], "revision": start[1]}
         config.unlink()  # it may be the trainer's own file, by another name
         config.write_text(json.dumps(facts, indent=2) + "\n")
     template = (found("data.json").get("chat_template") or {}).get("path")
@@ -40,9 +43,9 @@ def found(path: str) -> dict[str, Any]:
 
 
 def base_model() -> tuple[str | None, str | None]:
-    """The base model's name on the hub and its commit, or its folder on this host."""
+    """The base model's name on the hub and its commit, or its folder on this host; as it is without model.tokens."""
     model = found("model.json")
-    folder = Path(model.get("folder") or "")
+    folder = Path(model.get("base") or model.get("folder") or "")
     if model.get("init") != "pretrained":
         return (str(folder.resolve()) if model else None), None
     noted = folder / ".revision"

@@ -6,6 +6,8 @@ The folder is in Hugging Face layout, whatever the trainer; each trainer's own f
     {"init": "pretrained", "folder": "cache/models/KEY", "id": "org/name", "revision": "main"}    from the Hugging Face hub
     {"init": "folder", "folder": "inputs/model"}                                            the user's own: only checked
 
+With `"tokens": [...], "special_tokens": [...]` the model lies at `"base"` instead, and `folder` links to one that has them (tune_added.py).
+
 A folder is made once, aside and under a lock, and renamed into place; eight processes may start at once. A revision
 such as `main` is asked for once: delete the folder to ask again. With --tokenizer-only the configuration and the
 tokenizer alone go to the sibling folder `FOLDER-tokenizer`, for a random model without importing torch.
@@ -19,7 +21,7 @@ import json
 import os
 import sys
 
-from tune_cache import made_once, remove
+from tune_cache import link_or_copy, made_once, remove
 
 SPECIAL = ("<s>", "</s>", "<|pad|>", "<|im_start|>", "<|im_end|>")  # ids 256 to 260; the ids below are the bytes
 CHAT_TEMPLATE = (  # ChatML, opened by <s>
@@ -63,15 +65,31 @@ def main(argv):
 
 
 def make(spec, tokenizer_only):
-    """Do what the spec asks, and say in one line what is there now."""
-    folder = spec["folder"]
+    """Do what the spec asks, and say what is there now, first in one line."""
+    if "base" not in spec:
+        return made(spec, spec["folder"], tokenizer_only)[1]
+    import tune_added
+
+    base, said = made(spec, spec["base"], tokenizer_only)
+    tokens, special = (spec.get(key) or [] for key in ("tokens", "special_tokens"))
+    try:
+        notes = tune_added.made(base, tokens, special, spec["folder"], tokenizer_only=tokenizer_only)
+    except tune_added.Unfit as error:
+        raise Refused("bad_model", str(error)) from None
+    for note in notes:
+        print(note, file=sys.stderr)
+    return said
+
+
+def made(spec, folder, tokenizer_only):
+    """Have the model at a folder, or its tokenizer beside it: where it is, and in one line how it came there."""
     if spec["init"] == "folder":
         check(folder)
-        return f"model: {folder}, as given"
+        return folder, f"model: {folder}, as given"
     fill = {"random": fill_random, "pretrained": fill_pretrained}[spec["init"]]
     folder += "-tokenizer" * tokenizer_only
     fresh = made_once(folder, lambda aside: fill(spec, aside, tokenizer_only))
-    return f"model: {folder}, {'made' if fresh else 'was ready'}"
+    return folder, f"model: {folder}, {'made' if fresh else 'was ready'}"
 
 
 def read_spec(path):
@@ -391,18 +409,6 @@ def copy_cached(name, revision, folder, tokenizer_only):
     for file in wanted(os.listdir(snapshot), tokenizer_only):
         link_or_copy(os.path.realpath(os.path.join(snapshot, file)), os.path.join(folder, file))
     return True
-
-
-def link_or_copy(source, target):
-    """Give the file a second name; across file systems, copy it."""
-    import shutil
-
-    if os.path.exists(target):
-        os.remove(target)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
     what = settings["what"]
     if what == "adapter" and not context.adapter:
         raise Unplannable("what", "should be model: no adapter was trained")
+    if what == "adapter" and context.has_tokens:
+        why = "should be model: the adapter belongs to the start model with model.tokens in it, which no hub has"
+        raise Unplannable("what", why, "the model has tokens and adapter in it")
     if what == "export" and not context.exported:
         hint = "add after.export to the recipe; of a job that has ended, tune pull JOB.export and push its folder"
         raise Unplannable("what", "is export, and nothing is exported before", hint)

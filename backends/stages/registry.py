@@ -86,6 +86,7 @@ def context_of(trained: Plan) -> StageContext:
         adapter=made_by_training(ADAPTER, "adapter") if adapted else None,
         whole=tuple(written.get(_WHOLE, ())) if adapted and _WHOLE not in lost else (),
         base=made_by_training(BASE, folder) if folder else None,
+        has_tokens="base" in specs.get(MODEL_SPEC, {}),
         native=_native(trained, specs.get(_EXPORT, {})),
         token=TOKEN in trained.secrets,
         notes=tuple(f"{line.leaf}: {line.status}: {line.why}" for line in trained.report.lines if line.status in _OTHERWISE),

@@ -89,6 +89,8 @@ class StageContext:
     """Modules that were trained whole beside the adapter: method.lora.train_fully."""
     base: Input | None = None
     """The folder of the start model; None where it is not known."""
+    has_tokens: bool = False
+    """The start model is one of ours: the base with model.tokens in it."""
     native: Native | None = None
     """The trainer's own checkpoint; None where it is not known."""
     scores: Input | None = None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from backends.bundle import with_imports
 from backends.mapping.data import DATA
-from backends.mapping.model import model_folder
+from backends.mapping.model import model_folder, trained_from
 from backends.mapping.translate import translate
 from backends.plan import File, Step
 from backends.recipe.flat import nest
@@ -85,7 +85,7 @@ def wished(backend: Backend, recipe: Flat, context: Context) -> Flat:
     native = translate(backend.table(context.variant), recipe, context).native
     start = f"{DATA}:"
     spec = nest({key.removeprefix(start): value for key, value in native.items() if key.startswith(start)})
-    folder = model_folder(*(recipe[f"model.{name}"] for name in ("init", "id", "revision", "architecture")))
+    folder = trained_from(recipe)
     teacher = recipe["method.distill.teacher"] if recipe["method.kind"] == "distill" else None
     return {
         "kind": recipe["method.kind"],

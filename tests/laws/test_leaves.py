@@ -101,6 +101,8 @@ def test_what_has_no_effect_is_refused(leaf):
         base = {**BASE, "data.eval": "val.jsonl"}
     if leaf in ("data.pack", "data.train_on_prompt", "train.neftune_alpha"):
         base = {**BASE, "method.kind": "dpo", "data.format": "preference"}
+    if leaf in ("model.tokens", "model.special_tokens"):
+        base = {**BASE, "method.kind": "distill", "method.distill.teacher": "./teacher"}
     change = {each: base[each] for each in base if base[each] != BASE[each]} | {leaf: value}
     assert not has_effect(leaf, {**base, leaf: value})
     with pytest.raises(RecipeError) as caught:

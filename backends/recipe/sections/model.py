@@ -32,6 +32,9 @@ class Architecture(Whole):
     """Of the weights: normal with standard deviation 0.02, norms 1."""
 
 
+Tokens = Annotated[list[Annotated[str, Limits(min_length=1, max_length=200)]], Limits(max_length=10000)]
+
+
 class Model(Section):
     """What is trained."""
 
@@ -44,3 +47,10 @@ class Model(Section):
     """Where the first weights come from."""
     architecture: Architecture | None = None
     """Shape of a random model; not for pretrained ones."""
+    tokens: Tokens = []
+    """Ordinary tokens that the tokenizer and the model get before training: each text is one token wherever it stands in a row. Their
+    ids follow the tokenizer's last, those of `tokens` first, in order; their rows in the input embedding and in the head begin as the mean
+    of the rows before them, and the matrices grow where they have no rows left. It is done once, before any trainer: all have the same
+    start, and what is exported has the tokens. One that is in the vocabulary already keeps its id and its row."""
+    special_tokens: Tokens = []
+    """The same for special tokens: those that are left out where text is made of ids (`skip_special_tokens`)."""

@@ -80,7 +80,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         _trackers(),
         description,
         *hf.files(variant),
-        *respelled((hf.model_folder(variant),), {"model_name_or_path": "base_model"}),
+        *respelled(hf.model_folder(variant), {"model_name_or_path": "base_model"}),
         *method.kind(variant),
         *method.adapter(variant),
         *method.lora(variant),

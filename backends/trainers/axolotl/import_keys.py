@@ -21,6 +21,11 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
     return (
         ImportRow(("base_model",), lambda name: {"model.id": _model(text(name))}),
         ImportRow(("revision_of_model",), lambda word: {} if word in (ABSENT, None) else {"model.revision": text(word)}),
+        ImportRow(
+            ("tokens", "special_tokens.additional_special_tokens", "mean_resizing_embeddings"),
+            _tokens,
+            "ordinary ones first, each after the last id",
+        ),
         *_method(variant),
         ImportRow((section(variant), f"{section(variant)}.*"), data(variant), "the fields of a data set that its type reads"),
         ImportRow(("sequence_len",), lambda n: {"data.max_length": 512 if n in (ABSENT, None) else whole(n)}),
@@ -59,6 +64,25 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
 
 def _model(name: str) -> str:
     return name if HUB.fullmatch(name) or is_path(name) else f"./{name}"
+
+
+def _tokens(ordinary: Value, special: Value, mean: Value) -> Flat:
+    """Rows that a model has beyond its tokenizer's ids stay as they are in axolotl (loaders/model.py), and new ones begin as transformers
+    has it: very near the mean, unless mean_resizing_embeddings says otherwise.
+    """
+    wanted = {"model.tokens": ordinary, "model.special_tokens": special}
+    wanted = {leaf: value for leaf, value in wanted.items() if value not in (ABSENT, None, [])}
+    if not wanted:
+        return {}
+    both = [each for value in wanted.values() for each in (value if isinstance(value, list) else [None])]
+    if not all(isinstance(each, str) and each for each in both) or len(set(both)) < len(both):
+        own = {"tokens": ordinary, "special_tokens.additional_special_tokens": special}
+        carry = {f"{_NATIVE}{key}": value for key, value in own.items() if value not in (ABSENT, None)}
+        raise Unfit("tokens to add are a list of texts, each there once", carry)
+    if mean is False:
+        raise Unfit("rows of new tokens are drawn at random; those of a recipe begin as the mean of the others", wanted)
+    told = "rows of new tokens begin as the mean of all others; axolotl leaves those that the model has beyond its tokenizer as they are"
+    return {**wanted, **note(told)}
 
 
 def _excess(word: Value) -> Flat:

@@ -27,7 +27,7 @@ from backends.backend import judge as judge_all
 from backends.bundle import LOCKS
 from backends.mapping.complete import in_order
 from backends.mapping.data import DATA, input_path, shared_data
-from backends.mapping.model import model, model_folder
+from backends.mapping.model import model, tokens, trained_from
 from backends.mapping.rows import (
     Context,
     Flat,
@@ -91,7 +91,7 @@ def _rows(command: Command | None, variant: Variant, written: frozenset[str], fa
     used = command.used if command else frozenset()
     needs_model = not used.isdisjoint({"model", "data"})
     whole = (
-        *((model(theirs=(), to=lambda *_: (), shared="data" in used),) if needs_model else ()),
+        *((model(theirs=(), to=lambda *_: (), shared="data" in used), tokens(lora=variant.lora)) if needs_model else ()),
         *(_rendered(native=variant.native) if "data" in used else ()),
         _native(faults),
     )
@@ -216,7 +216,7 @@ def _value(name: str, flat: Flat, python: str) -> Value:
     if name in ("data.train", "data.eval", "method.distill.teacher") and not is_hub(flat[name]):
         return "inputs/teacher" if name == "method.distill.teacher" else input_path(name, flat[name])
     if name == "model":
-        return model_folder(flat["model.init"], flat["model.id"], flat["model.revision"], flat["model.architecture"])
+        return trained_from(flat)
     return {"python": python, "data": "data"}.get(name) or flat[name]
 
 

@@ -16,7 +16,7 @@ from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import shared_data
 from backends.mapping.launch import LAUNCH, resources, torchrun
 from backends.mapping.methods import distill_idle, grpo_idle, kinds, lora_idle, lora_scale, no_qat, preference_idle
-from backends.mapping.model import model
+from backends.mapping.model import model, tokens
 from backends.mapping.rows import (
     ABSENT,
     Context,
@@ -250,6 +250,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         handled_by_us("name", "names the job") if variant.native else same("name", "data.init_args.name"),
         handled_by_us("description", "for people"),
         _model(variant),
+        tokens(variant.lora),
         *_files(variant),
         _kinds(variant),
         _adapter(variant),

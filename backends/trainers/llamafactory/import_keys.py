@@ -22,6 +22,9 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
         ImportRow(("stage", "do_train"), lambda *_: {}, "method.kind"),
         ImportRow(("model_name_or_path",), lambda name: {"model.id": _model(text(name))}),
         ImportRow(("model_revision",), lambda word: {} if word in (*NOTHING, "main") else {"model.revision": text(word)}),
+        ImportRow(
+            ("add_tokens", "add_special_tokens", "resize_vocab", "init_special_tokens"), _tokens, "texts with commas between"
+        ),
         *_adapter(variant),
         *_method(variant),
         *data(variant),
@@ -48,6 +51,22 @@ def reads(variant: Variant) -> tuple[ImportRow, ...]:
 
 def _model(name: str) -> str:
     return name if HUB.fullmatch(name) or is_path(name) else f"./{name}"
+
+
+def _tokens(ordinary: Value, special: Value, _resized: Value, _init: Value) -> Flat:
+    """Both are texts with commas; the embeddings grow to a multiple of 64 (model/model_utils/embedding.py)."""
+    both = {"model.tokens": ordinary, "model.special_tokens": special}
+    wanted = {leaf: list(dict.fromkeys(_listed(value))) for leaf, value in both.items()}
+    wanted["model.special_tokens"] = [each for each in wanted["model.special_tokens"] if each not in wanted["model.tokens"]]
+    if not any(wanted.values()):
+        return {}
+    why = "rows of new tokens are drawn about the mean of the others, and are a multiple of 64; a recipe's begin as that mean"
+    raise Unfit(why, {leaf: value for leaf, value in wanted.items() if value})
+
+
+def _listed(names: Value) -> list[str]:
+    listed = names.split(",") if isinstance(names, str) else names if isinstance(names, list) else []
+    return [each for name in listed if (each := str(name).strip())]
 
 
 def _adapter(variant: Variant) -> tuple[ImportRow, ...]:

@@ -16,7 +16,7 @@ from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.mapping.data import DATA
 from backends.mapping.launch import LAUNCH, identity, resources
 from backends.mapping.methods import grpo_idle, no_qat
-from backends.mapping.model import model
+from backends.mapping.model import model, tokens
 from backends.mapping.rows import (
     ABSENT,
     Context,
@@ -257,6 +257,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
     return (
         *identity(),
         _model(variant),
+        tokens(adapts(variant)),
         *_files(variant),
         KINDS,
         *adapter(variant),

@@ -15,7 +15,7 @@ from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import DATA, shared_data
 from backends.mapping.launch import LAUNCH, OFFLINE, identity, resources, resume, torchrun
 from backends.mapping.methods import grpo_idle
-from backends.mapping.model import model
+from backends.mapping.model import model, tokens
 from backends.mapping.rows import (
     ABSENT,
     Context,
@@ -70,6 +70,12 @@ def _model(variant: Variant) -> Row:
         absent=("model.builder", "tokenizer._component_", "tokenizer.path", "tokenizer.merges_file"),
     )
     return replace(row, to=lambda *wish: _known(row, variant, *wish))
+
+
+def _tokens(variant: Variant) -> Row:
+    """model.tokens. torchtune's own tokenizers read the model's first files, and know special tokens of their own only."""
+    lacks = "torchtune's own tokenizer reads none but the model's own; use data.rendering: shared" if variant.native else ""
+    return tokens(lora=variant.lora, lacks=lacks, see=SEE + "torchtune/modules/transforms/tokenizers")
 
 
 def _known(
@@ -301,6 +307,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         description,
         *_components(variant),
         _model(variant),
+        _tokens(variant),
         method.kind(variant),
         method.adapter(variant),
         *method.lora(variant),

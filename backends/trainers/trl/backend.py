@@ -49,7 +49,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         trackers(),
         description,
         *hf.files(variant),
-        hf.model_folder(variant),
+        *hf.model_folder(variant),
         *method.kind(variant),
         *method.adapter(variant),
         *method.lora(variant),

@@ -48,7 +48,7 @@ def rows(variant: Variant) -> tuple[Row, ...]:
         trackers(),
         description,
         *hf.files(shape),
-        hf.model_folder(shape),
+        *hf.model_folder(shape),
         *method.kind(shape),
         *method.adapter(shape),
         *method.lora(shape),

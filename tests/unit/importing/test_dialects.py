@@ -498,3 +498,28 @@ def test_another_release_of_axolotl():
         convert(AXOLOTL, name="x.yaml", wanted="axolotl@0.3")
     with pytest.raises(Refused, match="known are none"):
         convert(TORCHTUNE, name="x.yaml", wanted="torchtune@0.5")
+
+
+def test_axolotls_tokens():
+    """`tokens` and additional special tokens are the recipe's, and the way back writes the same start for axolotl; where axolotl draws
+    their rows at random, as it does unless it is told otherwise, it is told, and what is no list of texts stays axolotl's own.
+    """
+    more = "tokens: [<a>, <b>]\nspecial_tokens: {additional_special_tokens: [<c>]}\n"
+    found = convert(AXOLOTL + more, name="x.yaml")
+    assert (found.recipe.model.tokens, found.recipe.model.special_tokens) == (["<a>", "<b>"], ["<c>"])
+    assert found.recipe.native.get("axolotl", {}).get("tokens") is None
+    assert (
+        entry(found, "tokens").why == "rows of new tokens are drawn at random; those of a recipe begin as the mean of the others"
+    )
+    spec = json.loads(next(f.text for f in plan(BACKENDS["axolotl"], found.recipe, Target()).files if f.path == "model.json"))
+    assert (spec["folder"], spec["tokens"], spec["special_tokens"]) == ("start", ["<a>", "<b>"], ["<c>"])
+    mean = convert(AXOLOTL + more + "mean_resizing_embeddings: true\n", name="x.yaml")
+    assert (mean.recipe.model.tokens, entry(mean, "tokens").fate) == (["<a>", "<b>"], "modelled")
+    assert any("leaves those that the model has beyond its tokenizer" in each for each in mean.notes)
+    odd = convert(AXOLOTL + "tokens: [<a>, <a>]\n", name="x.yaml")
+    assert (odd.recipe.model.tokens, odd.recipe.native["axolotl"]["tokens"]) == ([], ["<a>", "<a>"])
+    bos = convert(AXOLOTL + "special_tokens: {eos_token: <|im_end|>}\n", name="x.yaml")
+    assert (bos.recipe.model.special_tokens, entry(bos, "special_tokens.eos_token").why) == (
+        [],
+        "other tokens than the model's own",
+    )

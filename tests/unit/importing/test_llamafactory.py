@@ -164,6 +164,14 @@ def test_what_keys_say(keys, leaves):
     assert [key for key in untold(made) if key in keys] == []
 
 
+def test_tokens_to_add():
+    """They are the recipe's, in order and each once; that their first rows are others is told."""
+    made = found(add_tokens="<a>, <b>", add_special_tokens="<c>,<a>", resize_vocab=True)
+    assert (made.recipe.model.tokens, made.recipe.model.special_tokens) == (["<a>", "<b>"], ["<c>"])
+    assert "add_tokens" in untold(made)
+    assert found(resize_vocab=True).recipe.model.tokens == []
+
+
 @pytest.mark.parametrize(
     ("stage", "dataset", "leaves"),
     [

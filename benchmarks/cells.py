@@ -20,7 +20,8 @@ import yaml
 
 from backends.backend import Progress
 from backends.compile import plan
-from backends.memory.estimate import GIB, Unknown, estimate
+from backends.memory.estimate import GIB, estimate
+from backends.memory.facts import Unknown
 from backends.memory.training import training_of
 from backends.models import of_architecture
 from backends.plan import Plan, Step

@@ -6,11 +6,13 @@ gradients of weights only where an earlier micro-batch left some), the last laye
 
 from __future__ import annotations
 
+from math import ceil
 from typing import NamedTuple
 
+from backends.memory.facts import Training, Unknown, head_learns, trained_weights, whole_weights
 from backends.memory.footprint import Footprint, Layer
-from backends.models import ModelFacts, linear
-from backends.records import dataclass
+from backends.memory.layers import COPY, copied, flowing, inputs, norms_of, one_layer
+from backends.models import linear
 
 GIB = 2**30
 WEIGHT = {"fp32": 4.0, "bf16": 2.0, "bf16-mixed": 4.0, "fp16-mixed": 4.0}
@@ -22,8 +24,8 @@ STATES = {"adamw": 2.0, "adamw_8bit": 0.0, "paged_adamw_8bit": 0.0, "adafactor":
 not counted apart. Adafactor's rows and columns are next to nothing, and SGD has none without momentum."""
 BITS8 = {"adamw_8bit": 2.03, "paged_adamw_8bit": 0.0}
 """Optimizer -> bytes of a trained weight: two bytes, and a float32 for each 256 (arXiv:2110.02861); paged ones may lie in main memory."""
-EAGER = 6.0
-"""Bytes of each score of an attention that keeps them: the softmax in float32 and its copy in 16 bits."""
+TILE = 4096
+"""Tokens whose logits a loss in tiles has at once (trl/kernels/chunked_logprob.py, TOKEN_CHUNK_SIZE)."""
 WORKSPACE = 0.75
 """GiB of a CUDA device that torch does not count: the context of CUDA and the libraries' workspaces."""
 
@@ -54,52 +56,6 @@ class Parts(NamedTuple):
         return sum(self) - self.workspace
 
 
-@dataclass(frozen=True)
-class Training:
-    """A training, as far as memory goes."""
-
-    model: ModelFacts
-    precision: str
-    """Of train.precision."""
-    optimizer: str
-    adapter: str
-    """Of method.adapter."""
-    rank: int
-    targets: tuple[str, ...]
-    """Linear layers that have an adapter."""
-    rows: int
-    """Of a micro-batch of one device; a pair of answers counts twice."""
-    length: int
-    """Tokens of a row."""
-    devices: int
-    strategy: str
-    """Of resources.strategy, decided: ddp, fsdp, zero1, zero2, zero3; `one` on one device."""
-    tensor: int = 1
-    """Devices that share each matrix product."""
-    accumulates: bool = False
-    """A step has several micro-batches."""
-    recomputes: bool = False
-    """Activations are recomputed."""
-    offloads: bool = False
-    compiled: bool = False
-    fused: bool = False
-    """The loss makes no logits: it is summed up from hidden states, some tokens at a time."""
-    eager: bool = False
-    """The attention keeps its scores."""
-    copies: int = 1
-    """Of the model: with a frozen reference beside it 2."""
-    accelerator: str = "cuda"
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """As `Footprint` has it."""
-        return "full" if self.adapter == "none" else "adapter", self.precision
-
-
-class Unknown(Exception):
-    """Nothing is known of how much memory such a training takes; says why."""
-
-
 def estimate(training: Training, footprint: Footprint) -> Parts:
     """The fullest moment of one device.
 
@@ -107,17 +63,18 @@ def estimate(training: Training, footprint: Footprint) -> Parts:
         Unknown: the trainer's table says nothing of such a training.
     """
     layer, logit, head = _measured(training, footprint)
-    held = _held(training, footprint)
-    activations, logits = _activations(training, layer), training.rows * training.length * training.model.vocab_size * logit
-    if training.adapter == "none":
-        logits += training.model.vocab_size * training.model.hidden_size * head
+    held, copies = _held(training, footprint), copied(training)
+    one, back = one_layer(training, layer, footprint) + copies / training.model.layers, flowing(training, footprint)
+    kept = training.model.layers * one
+    at_loss, at_last = kept, kept + back
+    if training.recomputes:  # autocast has the copies of weights that learn until the forward pass has ended
+        at_loss = inputs(training) + (copies if training.adapter == "none" else 0.0)
+        at_last = inputs(training) + one + back
     early = held.gradients if training.accumulates else 0.0
-    layer_bytes = training.rows * training.length / training.tensor * _layer_bytes(training, layer)
-    flowing = training.rows * training.length / training.tensor * _flowing(training)
     moments = (
-        (early, activations, logits / training.tensor),
-        (early, activations + (layer_bytes if training.recomputes else 0.0) + flowing, 0.0),
-        (held.gradients, layer_bytes + flowing, 0.0),
+        (early, at_loss, _logits(training, footprint, logit, head) / training.tensor),
+        (early, at_last, 0.0),
+        (held.gradients, one + back, 0.0),
     )
     gradient, kept, lost = max(moments, key=sum)
     workspace = WORKSPACE * GIB if training.accelerator == "cuda" else 0.0
@@ -133,14 +90,44 @@ def _measured(training: Training, footprint: Footprint) -> tuple[Layer, float, f
         layers, logits = footprint.fused_layers, dict.fromkeys(footprint.fused_layers, 0.0)
     own = (training.adapter, training.precision)
     layer = layers.get(own, layers.get(training.key))
+    how = "compiled" if training.compiled else "uncompiled"
     if layer is None or training.key not in logits:
-        how = "compiled" if training.compiled else "uncompiled"
         raise Unknown(
             f"nothing was measured of {training.precision}, {training.adapter if training.rank else 'all weights'}, {how}"
         )
+    of_norms, in_four = "norms that learn beside an adapter", training.adapter == "qlora" and training.precision in COPY
+    for what, asked, table in (
+        ("DoRA", training.adapter == "dora", {} if training.compiled and own not in layers else footprint.dora),
+        (of_norms, "norms" in training.whole, norms_of(training, footprint)),
+        ("a base in 4 bits", in_four, {}),
+    ):
+        if asked and training.precision not in table:
+            raise Unknown(f"nothing was measured of {what} in {training.precision}, {how}")
     if training.fused:
-        return layer, 0.0, footprint.fused_head
+        return layer, 0.0, footprint.fused_head[training.precision]
     return layer, logits[training.key] + 4 * min(1.0, footprint.chunk / training.length), footprint.head
+
+
+def _logits(training: Training, footprint: Footprint, each: float, head: float) -> float:
+    """The loss at the moment when it is differentiated: logits and what is made of them, and where the head learns its gradient.
+
+    Args:
+        training: whose.
+        footprint: of the trainer.
+        each: bytes of a token and word.
+        head: bytes of a weight of the head.
+    """
+    model, tokens = training.model, training.rows * training.length
+    weights = model.vocab_size * model.hidden_size
+    logits = tokens * model.vocab_size * each
+    if training.fused:
+        words = min(footprint.fused_words, model.vocab_size)
+        logits += min(tokens, TILE) * words * (4.0 if training.precision == "fp32" else 2.0)
+    learns = training.adapter == "none" or head_learns(training)
+    if not training.fused:  # autocast copies a head that learns once, and a frozen one anew for each product
+        products = 1 if learns or not footprint.chunk else ceil(training.length / footprint.chunk)
+        logits += products * weights * COPY.get(training.precision, 0.0)
+    return logits + (weights * head if learns else 0.0)
 
 
 class _Held(NamedTuple):
@@ -150,21 +137,6 @@ class _Held(NamedTuple):
     gradients: float
     optimizer: float
     gathered: float
-
-
-def trained_weights(training: Training) -> int:
-    """Weights that are trained."""
-    if training.adapter == "none":
-        return training.model.parameters
-    shapes = linear(training.model)
-    wide = {**shapes, "head": (training.model.hidden_size, training.model.vocab_size)}
-    one = sum(
-        training.rank * sum(wide[each]) + (wide[each][1] if training.adapter == "dora" else 0)
-        for each in training.targets
-        if each != "head"
-    )
-    head = training.rank * sum(wide["head"]) if "head" in training.targets else 0
-    return one * training.model.layers + head
 
 
 def _held(training: Training, footprint: Footprint) -> _Held:
@@ -177,7 +149,10 @@ def _held(training: Training, footprint: Footprint) -> _Held:
         inside = model.layers * sum(rows * columns for rows, columns in linear(model).values()) * max(1, model.experts)
         inside = min(inside, model.parameters)
         base = inside * NF4 + (model.parameters - inside) * size
-    base = base * training.copies + (0 if full else trained * own)
+    added = trained - (0 if footprint.copies_whole else whole_weights(training))
+    if footprint.unties and model.tied and not full and not head_learns(training):
+        base += model.vocab_size * model.hidden_size * size
+    base = base * training.copies + (0 if full else added * own)
     gradients = trained * own
     optimizer = trained * (STATES[training.optimizer] * own + BITS8.get(training.optimizer, 0.0))
     return _shared(training, base, gradients, optimizer)
@@ -199,30 +174,3 @@ def _shared(training: Training, weights: float, gradients: float, optimizer: flo
     ends = training.model.vocab_size * training.model.hidden_size * WEIGHT[training.precision] / matrix
     # two layers are whole at once, one at work and the next on its way, and with them the embedding, which is no layer's
     return _Held(weights / share, gradients / share, optimizer / share, 2 * layer + ends)
-
-
-def _activations(training: Training, layer: Layer) -> float:
-    """What all layers keep until the loss: all of it, or with recomputation the input of each (arXiv:1604.06174)."""
-    tokens = training.rows * training.length / training.tensor
-    if not training.recomputes:
-        return training.model.layers * tokens * _layer_bytes(training, layer)
-    kept = training.model.layers * tokens * training.model.hidden_size * _compute(training)
-    return 0.0 if training.offloads else kept
-
-
-def _layer_bytes(training: Training, layer: Layer) -> float:
-    scores = EAGER * training.model.heads * training.length if training.eager else 0.0
-    return layer.of(training.model, training.rank) + scores
-
-
-def _flowing(training: Training) -> float:
-    """Bytes a token of gradients on their way through one feed-forward block: of its two inner products, of their product, and of its
-    ends.
-    """
-    inner = training.model.intermediate_size * max(1, training.model.active)
-    return (3 * inner + 2 * training.model.hidden_size) * _compute(training)
-
-
-def _compute(training: Training) -> float:
-    """Bytes of a value that layers hand on: mixed precision keeps the residual stream in float32."""
-    return 2.0 if training.precision == "bf16" else 4.0

@@ -2,7 +2,7 @@
 
 What the backward pass of a decoder layer needs is a sum over its tensors, so it is linear in the widths of the layer. The counts below
 were solved from the peaks of the trainers' own models run on torch's fake tensors, layer by layer (`tests/conformance/test_memory.py`
-runs them again), and hold against peaks of GPUs to 4 per cent (docs/fit.md).
+runs them again), some of compiled layers from torch's own partition of their graphs, and hold against peaks of GPUs to 6 per cent (docs/fit.md).
 """
 
 from __future__ import annotations
@@ -67,12 +67,30 @@ class Footprint:
     """As `layers`, on CUDA and uncompiled, with a loss of `fused_kinds`, which makes no logits."""
     fused_kinds: tuple[str, ...] = ()
     """Words of method.kind."""
+    fused_words: int = 0
+    """Words of the vocabulary whose logits such a loss has at once, of 4096 tokens at most; 0: they are too few to count."""
     head: float = 2.0
     """Bytes for each weight of an output head that is trained when the loss is differentiated: its gradient, and what adds up to it."""
-    fused_head: float = 8.0
-    """The same, where the loss makes no logits."""
+    fused_head: Mapping[str, float] = field(default_factory=dict)
+    """The same by word of train.precision, where the loss makes no logits."""
+    dora: Mapping[str, float] = field(default_factory=dict)
+    """Word of train.precision -> bytes a token for each output of a linear layer with DoRA, beside what `layers` says: its product and LoRA's
+    are both kept for the gradient of the magnitudes. Of a compiled model `compiled_layers` has a layer of its own for it."""
+    norms: Mapping[str, float] = field(default_factory=dict)
+    """Word of train.precision -> bytes a token times the hidden size that a layer keeps more, uncompiled, where its norms learn beside an adapter."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Word of train.precision -> bytes of each score that the attention keeps on CUDA where keys and values have fewer heads than queries, as no
+    kernel of torch without scores takes them so; none: it keeps none."""
+    fused_norms: Mapping[str, float] = field(default_factory=dict)
+    """As `norms`, with `fused_layers`."""
+    compiled_norms: Mapping[str, float] = field(default_factory=dict)
+    """As `norms`, of a compiled model."""
+    unties: bool = False
+    """Tied embeddings are two matrices beside an adapter, until one of them learns."""
+    copies_whole: bool = False
+    """A module that learns whole beside an adapter is a copy; the frozen one stays."""
     chunk: int = 0
-    """Tokens of a row whose logits have a gradient in float32 at once, beside `logits`; 0: none."""
+    """Tokens of a row whose logits are made at once, and have a gradient in float32 at once, beside `logits`; 0: all, and none has."""
     adapter_bytes: int = 0
     """Of each weight of an adapter; 0: as the other weights."""
     compiles: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ Operations a token are counted; what a device reaches of its peak was taken from
 
 from __future__ import annotations
 
-from backends.memory.estimate import Training
+from backends.memory.facts import Training
 from backends.records import dataclass, replace
 from backends.tpu import TpuSlice
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from backends.mapping.launch import Sharing, is_small
-from backends.memory.estimate import Parts, Training, Unknown, estimate
+from backends.memory.estimate import Parts, estimate
+from backends.memory.facts import Training, Unknown
 from backends.memory.footprint import Footprint
 from backends.models import ModelFacts
 from backends.recipe.flat import Flat
@@ -45,10 +46,6 @@ def training_of(
         )
     if kind in UNTOLD:
         raise Unknown(f"method.kind {kind}: {UNTOLD[kind]}")
-    if adapter == "dora":
-        raise Unknown("method.adapter dora: what the norms of its matrices take was not measured")
-    if adapter != "none" and flat["method.lora.train_fully"]:
-        raise Unknown("method.lora.train_fully: what whole modules beside an adapter take was not measured")
     if flat["method.qat.scheme"] != "none":
         raise Unknown("method.qat: what the rounded copies take was not measured")
     devices = flat["resources.devices"] * flat["resources.hosts"]
@@ -77,6 +74,7 @@ def training_of(
         compiled=compiled,
         fused=fused,
         eager=flat["train.attention"] == "eager",
+        whole=() if adapter == "none" else tuple(flat["method.lora.train_fully"]),
         copies=2 if kind in REFERENCED and adapter == "none" else 1,
         accelerator=accelerator,
     )

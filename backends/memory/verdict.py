@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from backends.memory.ahead import Compiled
-from backends.memory.estimate import GIB, Parts, Training
+from backends.memory.estimate import GIB, Parts
+from backends.memory.facts import Training
 from backends.memory.training import Remedy
 
 

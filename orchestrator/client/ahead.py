@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.memory.ahead import Compiled, Question
-from backends.memory.estimate import Unknown
+from backends.memory.facts import Unknown
 from backends.models import sizes_of
 from orchestrator.client.errors import ActionFailed
 from orchestrator.client.plan import trainer

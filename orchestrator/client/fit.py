@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.memory.estimate import GIB, Parts, Training, Unknown, estimate
+from backends.memory.estimate import GIB, Parts, estimate
+from backends.memory.facts import Training, Unknown
 from backends.memory.footprint import Footprint
 from backends.memory.training import Remedy, devices_for, remedies, smaller_that_fits, training_of
 from backends.memory.verdict import Fit

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from backends.memory.estimate import Unknown
+from backends.memory.facts import Unknown
 from backends.memory.footprint import Footprint
 from backends.memory.speed import mfu, peak_of, reckoned, slice_peak
 from backends.memory.training import training_of

@@ -2,9 +2,11 @@
 
     python memory_peaks.py TRAINER < cases.json       # one peak in bytes a case, as JSON
 
-A case: layers, hidden, inner, heads, kv_heads, head_dim, vocab, rows, length, rank (0: all weights), recomputes, dtype.
+A case: layers, hidden, inner, heads, kv_heads, head_dim, vocab, rows, length, rank (0: all weights), recomputes, dtype (`mixed`: weights in
+float32 under autocast), dora, norms (they learn beside LoRA).
 """
 
+import contextlib
 import gc
 import json
 import sys
@@ -39,6 +41,28 @@ class Alive(TorchDispatchMode):
         self.now -= self.sizes.pop(key, 0)
 
 
+class Flash(torch.autograd.Function):
+    """What a kernel without scores keeps, as CUDA has it: queries, keys, values, the result, and a float32 of each row."""
+
+    @staticmethod
+    def forward(ctx, q, k, v):
+        """Sizes alone."""
+        rows, heads, length, size = q.shape
+        out = torch.empty(rows, length, heads, size, dtype=q.dtype).transpose(1, 2)
+        ctx.save_for_backward(q, k, v, out, torch.empty(rows, heads, length))
+        return out
+
+    @staticmethod
+    def backward(ctx, _):
+        """Sizes alone."""
+        return tuple(torch.empty_like(each) for each in ctx.saved_tensors[:3])
+
+
+def attend(q, k, v, *_, **__):
+    """torch's scaled_dot_product_attention under autocast."""
+    return Flash.apply(*(each.to(torch.bfloat16) for each in (q, k, v)))
+
+
 class Lora(torch.nn.Module):
     """As peft.tuners.lora.Linear adds it, which cannot be made of fake tensors."""
 
@@ -52,6 +76,22 @@ class Lora(torch.nn.Module):
         """The product beside that of the base."""
         result = self.base(x)
         return result + self.b(self.a(x.to(self.a.weight.dtype))) * 2.0
+
+
+class Dora(Lora):
+    """As peft.tuners.lora.dora has it: the norms of the rows of the base and LoRA's product."""
+
+    def __init__(self, base, rank):
+        super().__init__(base, rank)
+        self.magnitude = torch.nn.Parameter(torch.zeros(base.weight.shape[0], dtype=base.weight.dtype))
+
+    def forward(self, x):
+        """The products of the base and of LoRA, each by its share of the magnitude."""
+        result = self.base(x)
+        dense = self.b(self.a(torch.eye(x.shape[-1], dtype=self.a.weight.dtype))).T.to(x.dtype)
+        norm = torch.linalg.norm(self.base.weight.to(x.dtype) + 2.0 * dense.detach(), dim=1).to(x.dtype).detach()
+        scale = (self.magnitude / norm).view(1, -1)
+        return (result + (scale - 1) * result + scale * self.b(self.a(x.to(self.a.weight.dtype))) * 2.0).to(result.dtype)
 
 
 def torchtune(case):
@@ -73,10 +113,11 @@ def torchtune(case):
     if case["rank"]:
         attention = ["q_proj", "k_proj", "v_proj", "output_proj"]
         model = lora_llama3(
-            lora_attn_modules=attention, apply_lora_to_mlp=True, lora_rank=case["rank"], lora_alpha=32, lora_dropout=0.0, **shape
-        )
+            lora_attn_modules=attention, apply_lora_to_mlp=True, lora_rank=case["rank"], lora_alpha=32, lora_dropout=0.0,
+            use_dora=case.get("dora", False), **shape
+        )  # fmt: skip
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_("lora" in name)
+            parameter.requires_grad_("lora" in name or "magnitude" in name)
     else:
         model = llama3(**shape)
     if case["recomputes"]:
@@ -107,7 +148,9 @@ def trl(case):
         for layer in model.model.layers:
             for part, names in ((layer.self_attn, "qkvo"), (layer.mlp, ("gate", "up", "down"))):
                 for name in names:
-                    setattr(part, f"{name}_proj", Lora(getattr(part, f"{name}_proj"), case["rank"]))
+                    setattr(
+                        part, f"{name}_proj", (Dora if case.get("dora") else Lora)(getattr(part, f"{name}_proj"), case["rank"])
+                    )
     if case["recomputes"]:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if case["rank"]:
@@ -165,12 +208,29 @@ def litgpt(case):
     return model, loss
 
 
+ATTENTION = torch.nn.functional.scaled_dot_product_attention
+
+
+@contextlib.contextmanager
+def attending(way):
+    """With an attention in the place of torch's."""
+    torch.nn.functional.scaled_dot_product_attention = way
+    yield
+    torch.nn.functional.scaled_dot_product_attention = ATTENTION
+
+
 def peak(make, case):
     """Bytes of a step at its fullest, with AdamW's two means beside the weights that are trained."""
-    with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive:
-        torch.set_default_dtype(getattr(torch, case["dtype"]))
+    mixed = case["dtype"] == "mixed"
+    with FakeTensorMode(allow_non_fake_inputs=True), Alive() as alive, attending(attend if mixed else ATTENTION):
+        torch.set_default_dtype(torch.float32 if mixed else getattr(torch, case["dtype"]))
         model, loss = make(case)
         torch.set_default_dtype(torch.float32)
+        if case.get("norms"):
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(parameter.requires_grad or "norm" in name or "ln_f" in name)
+        if mixed:
+            model.forward = torch.autocast("cpu", torch.bfloat16)(model.forward)
         state = [torch.zeros_like(each) for each in model.parameters() if each.requires_grad for _ in range(2)]
         gc.collect()
         alive.peak = alive.now

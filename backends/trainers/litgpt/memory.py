@@ -20,14 +20,23 @@ FOOTPRINT = Footprint(
         ("full", "bf16"): Layer(20, 10, 0, 8),
         ("adapter", "bf16"): Layer(12, 10, 0, 8, 14),
         ("qlora", "bf16"): Layer(12, 10, 0, 10, 14),
+        ("full", "bf16-mixed"): Layer(22, 8, 0, 8),
+        ("adapter", "bf16-mixed"): Layer(14, 8, 0, 8, 14),
         ("full", "fp32"): Layer(24, 18, 12, 16),
         ("adapter", "fp32"): Layer(16, 18, 12, 16, 28),
     },
     # in float32 the logits and their logarithms, in bf16 the gradients of all, and besides in float32 the gradient of one chunk
-    logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0, ("full", "fp32"): 10.0, ("adapter", "fp32"): 10.0},
+    logits={(how, word): 10.0 for how in ("full", "adapter") for word in ("bf16", "bf16-mixed", "fp32")},
     chunk=128,
-    compiled_layers={("full", "bf16"): _COMPILED, ("adapter", "bf16"): _COMPILED},
-    compiled_logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0},
+    compiled_layers={
+        ("full", "bf16"): _COMPILED,
+        ("adapter", "bf16"): _COMPILED,
+        ("adapter", "bf16-mixed"): Layer(10, 8, 0, 6, 14),
+    },
+    compiled_logits={("full", "bf16"): 10.0, ("adapter", "bf16"): 10.0, ("adapter", "bf16-mixed"): 10.0},
+    norms={"bf16": 8.0, "bf16-mixed": 8.0, "fp32": 8.0},
+    compiled_norms={"bf16": 0.0, "bf16-mixed": 0.0},  # the input and its mean square, which are there without it
+    unties=True,
     compiles=("none", "lora", "dora"),
     whole_each=whole_each,
 )

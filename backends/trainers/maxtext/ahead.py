@@ -6,7 +6,7 @@ import json
 
 from backends.bundle import with_imports
 from backends.memory.ahead import Question
-from backends.memory.estimate import Unknown
+from backends.memory.facts import Unknown
 from backends.models import ModelFacts
 from backends.plan import File, Plan
 from backends.recipe.flat import Flat

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from backends.compile import plan
-from backends.memory.estimate import GIB, Training, Unknown, estimate, trained_weights
+from backends.memory.estimate import GIB, estimate
+from backends.memory.facts import Training, Unknown, trained_weights
 from backends.memory.training import devices_for, remedies, training_of
 from backends.models import MODELS, sizes_of
 from backends.recipe.parse import parse
@@ -57,8 +58,8 @@ optim: {lr: 1e-4}
 
 @pytest.mark.parametrize("seen", PEAKS, ids=lambda seen: "-".join(map(str, seen.values())))
 def test_recipes_on_an_h200(seen):
-    """What `tune fit` tells of a recipe (trainers x all weights, LoRA, QLoRA x lengths x recomputation x compilation) against the peak
-    that torch's allocator had on one H200: within 15 per cent, never under by more than 5.
+    """What `tune fit` tells of a recipe (trainers x all weights, LoRA, QLoRA, DoRA x lengths x recomputation x compilation x precision, whole modules
+    beside an adapter) against the peak that torch's allocator had on one H200: within 15 per cent, never under by more than 5.
     """
     sets = {
         "method.adapter": seen["adapter"], "data.max_length": seen["length"],
@@ -67,6 +68,7 @@ def test_recipes_on_an_h200(seen):
     }  # fmt: skip
     if seen["adapter"] != "none":
         sets["method.lora.targets"] = "[q,k,v,o,gate,up,down]"
+        sets["method.lora.train_fully"] = f"[{seen.get('train_fully', '')}]"
     flat = parse(JOB, sets=[f"{leaf}={value}" for leaf, value in sets.items()]).flat()
     footprint = BACKENDS[seen["trainer"]].memory
     found = estimate(training_of(flat, sizes_of(flat), footprint, "cuda"), footprint).counted / GIB
@@ -81,18 +83,59 @@ def test_peaks_of_every_kind():
     } - {("trl", "qlora")}
 
 
-def test_dora_is_not_guessed():
-    """The norms of its matrices took 0.4 to 0.6 GiB of a small model on a GPU, and nothing counts them: nothing is told."""
-    flat = parse(JOB, sets=["method.adapter=dora"]).flat()
-    with pytest.raises(Unknown, match="dora"):
-        training_of(flat, sizes_of(flat), BACKENDS["trl"].memory, "cuda")
+def told(trainer, **sets):
+    """The parts of the peak job in a trainer on CUDA, with some leaves set."""
+    flat = parse(JOB, sets=[f"{leaf}={value}" for leaf, value in sets.items()]).flat()
+    footprint = BACKENDS[trainer].memory
+    return estimate(training_of(flat, sizes_of(flat), footprint, "cuda"), footprint)
 
 
-def test_whole_modules_are_not_guessed():
-    """What embeddings take that learn beside an adapter was not measured: nothing is told."""
-    flat = parse(JOB, sets=["method.adapter=lora", "method.lora.train_fully=[embeddings]"]).flat()
-    with pytest.raises(Unknown, match="train_fully"):
-        training_of(flat, sizes_of(flat), BACKENDS["trl"].memory, "cuda")
+@pytest.mark.parametrize(
+    ("trainer", "sets", "why"),
+    [
+        ("torchtune", {"method.adapter": "dora", "train.precision": "fp32"}, "fp32, dora, compiled"),
+        ("torchtune", {"train.precision": "bf16-mixed"}, "bf16-mixed, all weights"),
+        ("litgpt", {"train.precision": "bf16-mixed", "train.compile": "true"}, "bf16-mixed, all weights, compiled"),
+        ("axolotl", {"method.adapter": "qlora", "train.precision": "bf16-mixed"}, "a base in 4 bits in bf16-mixed"),
+        ("trl", {"method.adapter": "dora", "train.compile": "true"}, "compiled"),
+    ],
+)
+def test_what_no_run_and_no_count_knows_is_not_guessed(trainer, sets, why):
+    """Nothing is told, and the reason is."""
+    with pytest.raises(Unknown, match=why):
+        told(trainer, **sets)
+
+
+def test_whole_modules_beside_an_adapter():
+    """Tied embeddings learn once, with a gradient and AdamW's two means in bf16, and where PEFT trains a copy the frozen ones stay; every
+    norm of Llama's 16 layers and the last one learn with 2048 weights each.
+    """
+    words, norms = 128256 * 2048, 33 * 2048
+    lora = {"method.adapter": "lora", "train.compile": "false"}
+    for trainer, copies in (("torchtune", 0), ("trl", 1), ("axolotl", 1)):
+        plain = told(trainer, **lora)
+        ends = told(trainer, **lora, **{"method.lora.train_fully": "[embeddings,head]"})
+        assert ends.optimizer - plain.optimizer == 4 * words, trainer
+        assert ends.weights - plain.weights == 2 * copies * words, trainer
+        small = told(trainer, **lora, **{"method.lora.train_fully": "[norms]"})
+        assert small.optimizer - plain.optimizer == 4 * norms, trainer
+
+
+def test_litgpt_has_two_of_tied_embeddings_beside_lora():
+    """Its LoRA ties nothing, unless one of them learns."""
+    lora, words = {"method.adapter": "lora", "train.compile": "false"}, 128256 * 2048
+    assert told("litgpt", **lora).weights - told("torchtune", **lora).weights == 2 * words
+    whole = {**lora, "method.lora.train_fully": "[embeddings]"}
+    assert told("litgpt", **whole).weights == told("torchtune", **whole).weights
+
+
+def test_scores_are_kept_in_float32_where_heads_share_keys():
+    """transformers' attention on CUDA then has no kernel without them: 4 bytes each, which grow with the square of the length."""
+    sets = {"method.adapter": "lora", "train.precision": "fp32", "train.batch.micro": "1"}
+    short, long = (told("trl", **sets, **{"data.max_length": length}).activations for length in (1024, 2048))
+    assert long - 2 * short > 16 * 32 * 4 * (2048**2 - 2 * 1024**2)
+    grouped, same = ({**sets, "model.architecture.kv_heads": heads} for heads in (8, 32))
+    assert told("trl", **grouped).activations > told("trl", **same).activations
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def _write(form: str, spec: dict[str, Any], report: dict[str, Any]) -> None:
         facts = report["forms"].setdefault(form, {})
 
         def say(model: Any) -> None:
-            facts["packed"] = [tune_replies.foretold(model, each) for each in report["expected"]]
+            facts["packed"] = _foretold(model, report["expected"])
 
         tune_compress.write(_loaded(spec["model"], "auto"), OUT / form, form, spec["data"], say)
         AutoTokenizer.from_pretrained(spec["model"]).save_pretrained(OUT / form)
@@ -100,49 +100,56 @@ def _check(form: str, spec: dict[str, Any], report: dict[str, Any]) -> None:
         Differs: with the largest distance, and where it is.
     """
     expected = report["expected"]
-    whole = [each["prompt"] + each["reply"] for each in expected]
-    exact = False
-    if form == "merged":
-        _same_prompts(OUT / "merged", spec, expected)
-        kept = spec["dtype"] in ("auto", report["dtype"])
-        bound, exact = tune_replies.CLOSE if kept else tune_replies.HALF, kept
-        found = _logprobs(_loaded(OUT / "merged", "auto"), whole)
-    elif form == "adapter":
-        from peft import PeftModel  # noqa: PLC0415  # where there is an adapter
-
-        exact = report["dtype"] == "float32"
-        bound = tune_replies.CLOSE if exact else tune_replies.HALF
-        found = _logprobs(PeftModel.from_pretrained(_loaded(spec["base"], "auto"), OUT / "adapter").eval(), whole)
-    elif form in tune_compress.KINDS:
-        bound = tune_compress.KINDS[form].tolerance
-        _same_prompts(OUT / form, spec, expected)
-        found = _compressed(form, report)
-    elif form == "gguf-adapter":
-        bound = GGUF["f32"] if report["dtype"] == "float32" else GGUF["f16"]
-        start = Path("base-f32.gguf")
-        tune_gguf.write(Path(spec["base"]), start, "f32")
-        replies = tune_replies_gguf.replies(start, expected, OUT / _file(form, spec["name"]))
-        start.unlink()
-        found = [each["logprobs"] for each in replies]
-    else:
-        kind = form.removeprefix("gguf-")
-        bound, exact = GGUF[kind], kind == "f32"
-        replies = tune_replies_gguf.replies(OUT / _file(form, spec["name"]), expected)
-        found = [each["logprobs"] for each in replies]
-        report["forms"].setdefault(form, {})["same_tokens"] = _share(expected, replies)
-        if exact and _share(expected, replies) < 1:
-            raise Differs(f"{form}: {_share(expected, replies):.1%} of the greedy tokens are the checkpoint's")
-    distance, where = tune_replies.apart(expected, found)
-    report["forms"].setdefault(form, {}).update({"largest_difference": distance, "tolerance": bound})
+    bound, exact, replies = _replies(form, spec, report)
+    share = _share(expected, replies)
+    distance, where = tune_replies.apart(expected, [each["logprobs"] for each in replies])
+    facts = {"largest_difference": distance, "tolerance": bound, "same_tokens": share}
+    report["forms"].setdefault(form, {}).update(facts)
     if not distance <= bound:
         raise Differs(
             f"{form}: a log-probability is {distance:.3g} nats from the checkpoint's ({where}), at most {bound:g} is allowed"
         )
+    if exact and share < 1:
+        raise Differs(f"{form}: {share:.1%} of the greedy tokens are the checkpoint's")
     print(f"{form}: log-probabilities within {distance:.3g} nats of the checkpoint's", flush=True)
 
 
-def _compressed(form: str, report: dict[str, Any]) -> list[list[float]]:
-    """Log-probabilities by a compressed form; what it changes goes into the report: most likely tokens, and the rows' figures.
+def _replies(form: str, spec: dict[str, Any], report: dict[str, Any]) -> tuple[float, bool, list[dict[str, Any]]]:
+    """How far a form's log-probabilities may be, whether its greedy tokens are to be the same, and what its own engine says. In 16 bits
+    two tokens are often equally likely, and one in a longer text may be another.
+
+    Raises:
+        Differs: its tokenizer makes other tokens, or its folder is not what the compressor had.
+    """
+    expected = report["expected"]
+    whole = report["dtype"] == "float32"
+    if form == "merged":
+        _same_prompts(OUT / form, spec, expected)
+        kept = spec["dtype"] in ("auto", report["dtype"])
+        bound = tune_replies.CLOSE if kept else tune_replies.HALF
+        return bound, kept and whole, _foretold(_loaded(OUT / form, "auto"), expected)
+    if form == "adapter":
+        from peft import PeftModel  # noqa: PLC0415  # where there is an adapter
+
+        model = PeftModel.from_pretrained(_loaded(spec["base"], "auto"), OUT / form).eval()
+        return tune_replies.CLOSE if whole else tune_replies.HALF, whole, _foretold(model, expected)
+    if form in tune_compress.KINDS:
+        _same_prompts(OUT / form, spec, expected)
+        return tune_compress.KINDS[form].tolerance, False, _compressed(form, report)
+    file = OUT / _file(form, spec["name"])
+    if form == "gguf-adapter":
+        start = Path("base-f32.gguf")
+        tune_gguf.write(Path(spec["base"]), start, "f32")
+        replies = tune_replies_gguf.replies(start, expected, file)
+        start.unlink()
+        return GGUF["f32" if whole else "f16"], whole, replies
+    kind = form.removeprefix("gguf-")
+    bound = GGUF[kind] if whole else max(GGUF[kind], tune_replies.HALF)  # transformers runs it in 16 bits, llama.cpp sums in 32
+    return bound, whole and kind == "f32", tune_replies_gguf.replies(file, expected)
+
+
+def _compressed(form: str, report: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a compressed form says; what it changes over the rows goes into the report.
 
     Raises:
         Differs: what lies on the disk is not what the compressor had: a compression may change much, and this nothing.
@@ -150,19 +157,18 @@ def _compressed(form: str, report: dict[str, Any]) -> list[list[float]]:
     model = _loaded(OUT / form, "auto")
     if getattr(model.config, "quantization_config", None) is None:
         raise Differs(f"{form}: the folder says nothing of its compression")
-    replies = [tune_replies.foretold(model, each) for each in report["expected"]]
+    replies = _foretold(model, report["expected"])
     facts = report["forms"].setdefault(form, {})
     apart, where = tune_replies.apart(facts.pop("packed"), [each["logprobs"] for each in replies])
     bound = tune_replies.CLOSE if report["dtype"] == "float32" else tune_replies.HALF
     if not apart <= bound:
         rule = f"the folder is {apart:.3g} nats from what the compressor had in memory ({where}), at most {bound:g} is allowed"
         raise Differs(f"{form}: {rule}")
-    facts["same_tokens"] = _share(report["expected"], replies)
     if rows := report.get("rows"):
         found = [tune_replies.logprobs(model, each["ids"]) for each in rows]
         facts["rows_mean_difference"] = tune_replies.mean_apart([each["logprobs"] for each in rows], found)
         facts["rows_largest_difference"], _ = tune_replies.apart(rows, found)
-    return [each["logprobs"] for each in replies]
+    return replies
 
 
 def _share(expected: list[dict[str, Any]], replies: list[dict[str, Any]]) -> float:
@@ -183,8 +189,8 @@ def _same_prompts(folder: Path, spec: dict[str, Any], expected: list[dict[str, A
             raise Differs(f"{folder.name}: its tokenizer or chat template makes other tokens of prompt {number}")
 
 
-def _logprobs(model: Any, whole: list[list[int]]) -> list[list[float]]:
-    return [tune_replies.logprobs(model, ids) for ids in whole]
+def _foretold(model: Any, expected: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [tune_replies.foretold(model, each) for each in expected]
 
 
 def _finish(report: dict[str, Any]) -> None:

@@ -169,18 +169,32 @@ def test_a_teacher_who_says_the_same(train, tune):
     assert small["loss"] == {step: pytest.approx(value, abs=CLOSE) for step, value in whole["loss"].items()}
 
 
-def test_a_model_that_rounds_rounds_as_the_recipe_says(call, python, twin, tmp_path):
-    """method.qat int8-int4: logits and gradients are those of rounding by hand, and far from those of no rounding. A group that does
-    not divide a layer's inputs is refused by name, which torchao would pass over.
-    """
+@pytest.fixture
+def beside(tmp_path):
+    """A folder with our programs and what a job's data step writes beside them."""
     for shim in (HERE.parents[1] / "backends").rglob("shims/tune_*.py"):
         shutil.copy(shim, tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "manifest.json").write_text('{"longest": 64}')
+    return tmp_path
+
+
+def test_adapters_that_read_one_input_are_multiplied_together(beside, python, twin, call):
+    """Joined or each by itself, compiled or not, q, k, v, gate and up have the same logits and gradients, and nothing of a step stays in memory."""
+    found = json.loads(
+        call([python("torchtune"), str(HERE / "joined_by_hand.py"), str(twin("llama-2"))], beside).stdout.splitlines()[-1]
+    )
+    assert found == {"layers": 10, "logits": pytest.approx(0, abs=CLOSE), "gradients": pytest.approx(0, abs=CLOSE), "kept": 0}
+
+
+def test_a_model_that_rounds_rounds_as_the_recipe_says(beside, call, python, twin):
+    """method.qat int8-int4: logits and gradients are those of rounding by hand, and far from those of no rounding. A group that does
+    not divide a layer's inputs is refused by name, which torchao would pass over.
+    """
     argv = [python("torchtune"), str(HERE / "qat_by_hand.py"), str(twin("llama-2"))]
-    found = json.loads(call([*argv, "16"], tmp_path).stdout.splitlines()[-1])
+    found = json.loads(call([*argv, "16"], beside).stdout.splitlines()[-1])
     assert found["logits"] < 1e-5
     assert found["gradients"] < 1e-5
     assert found["plain"] > 0.1
-    refused = call([*argv, "40"], tmp_path, check=False)
+    refused = call([*argv, "40"], beside, check=False)
     assert "method.qat.group: 40 does not divide the 64 inputs of layers.0.attn.q_proj" in refused.stderr

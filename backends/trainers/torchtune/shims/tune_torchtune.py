@@ -20,6 +20,7 @@ import tune_noise
 import tune_shape
 import tune_shared
 import tune_torchtune_tensor
+import tune_torchtune_together
 import tune_torchtune_whole
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -187,6 +188,7 @@ def lora_model(
             layer.register_state_dict_post_hook(_apart)
     if start:
         _preset(built, start, shape)
+    tune_torchtune_together.join(built)
     tune_torchtune_whole.learn(built, train_fully)
     return _noisy(built, neftune_alpha, folder)
 

@@ -18,15 +18,18 @@ from typing import Any
 
 Json = dict[str, Any]
 """A document."""
-TORCHTUNE = """\
-output_dir: out
-model:
-  _component_: torchtune.models.llama3_2.lora_llama3_2
+ADAPTER = """\
   lora_attn_modules: [q_proj, k_proj, v_proj, output_proj]
   apply_lora_to_mlp: true
   lora_rank: 16
   lora_alpha: 32
   lora_dropout: 0.0
+"""
+TORCHTUNE = """\
+output_dir: out
+model:
+  _component_: {builder}
+{adapter_lines}\
   vocab_size: {vocab_size}
   num_layers: {layers}
   num_heads: {heads}
@@ -35,15 +38,15 @@ model:
   intermediate_dim: {intermediate_size}
   max_seq_len: {length}
 tokenizer: {{_component_: by_hand_rows.Tokenizer}}
-dataset: {{_component_: by_hand_rows.rows, path: {texts}, count: {count}, length: {length}}}
+dataset: {{_component_: by_hand_rows.rows, path: {texts}, count: {count}, length: {length}, packed: {packed}}}
 checkpointer:
   _component_: torchtune.training.FullModelHFCheckpointer
   checkpoint_dir: {model}
-  checkpoint_files: [model.safetensors]
+  checkpoint_files: {files}
   output_dir: out
-  model_type: LLAMA3_2
+  model_type: {model_type}
 resume_from_checkpoint: false
-save_adapter_weights_only: true
+{recipe_lines}\
 seed: 1
 shuffle: false
 batch_size: {batch}
@@ -57,7 +60,7 @@ clip_grad_norm: null
 compile: {cuda}
 dtype: bf16
 device: {device}
-enable_activation_checkpointing: false
+enable_activation_checkpointing: {recompute}
 enable_activation_offloading: false
 metric_logger: {{_component_: torchtune.training.metric_logging.DiskLogger, log_dir: out, filename: train.log}}
 log_every_n_steps: 1
@@ -71,9 +74,14 @@ class Tokenizer:
     pad_id = 0
 
 
-def rows(tokenizer, *, path, count, length):
+def rows(tokenizer, *, path, count, length, packed):
     texts = [json.loads(line)["text"] for line in open(path)]
     ids = [[256, *text.encode()][:length] for text in texts]
+    if packed:
+        from torchtune.datasets import PackedDataset
+
+        rows = [{"tokens": row, "labels": list(row)} for row in ids]
+        return PackedDataset(rows, max_seq_len=length, max_packs=count)
     return [{"tokens": row, "labels": list(row)} for row in (ids[n % len(ids)] for n in range(count))]
 """
 LITGPT = """\
@@ -97,11 +105,7 @@ optimizer: {{class_path: torch.optim.AdamW, init_args: {{fused: {cuda}, lr: 2.0e
 AXOLOTL = """\
 base_model: {model}
 output_dir: out
-adapter: lora
-lora_r: 16
-lora_alpha: 32
-lora_dropout: 0.0
-lora_target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
+{adapter_lines}\
 datasets: [{{path: rows.jsonl, ds_type: json, type: completion, field: text}}]
 dataset_prepared_path: prepared
 sequence_len: {length}
@@ -128,6 +132,13 @@ liger_rms_norm: true
 liger_glu_activation: true
 liger_fused_linear_cross_entropy: true
 """
+AXOLOTL_LORA = """\
+adapter: lora
+lora_r: 16
+lora_alpha: 32
+lora_dropout: 0.0
+lora_target_modules: [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]
+"""
 TRL = """\
 import torch
 from datasets import load_dataset
@@ -146,7 +157,7 @@ settings = SFTConfig(
 )
 lora = LoraConfig(r=16, lora_alpha=32, lora_dropout=0.0, task_type="CAUSAL_LM", target_modules="all-linear")
 rows = load_dataset("json", data_files="rows.jsonl", split="train")
-SFTTrainer(model, args=settings, train_dataset=rows, processing_class=tokenizer, peft_config=lora).train()
+SFTTrainer(model, args=settings, train_dataset=rows, processing_class=tokenizer, peft_config={peft}).train()
 print("peak", torch.cuda.max_memory_allocated() / 2**30 if cuda else 0.0)
 """
 
@@ -159,10 +170,10 @@ def by_hand(trainer: str, python: str, place: Path, facts: Json, log: Path) -> J
         python: an interpreter that has it.
         place: an empty folder.
         facts: sizes of the model, `length`, `batch`, `count` of rows, `texts` (a file of rows), `model` (its folder), `lit` (the same as LitGPT has it),
-            `cuda` and `device`.
+            `cuda` and `device`, `adapter` (none, lora, qlora), `recompute`, `packed`, `tied`.
         log: the file that its output goes to.
     """
-    words = {**facts, "cuda": str(facts["cuda"]).lower()}
+    words = {**facts, **{name: str(facts[name]).lower() for name in ("cuda", "recompute", "packed")}}
     argv = _written(trainer, python, place, words)
     times: list[float] = []
     ran = subprocess.Popen(argv, cwd=place, stdout=subprocess.PIPE, stderr=log.with_suffix(".err").open("wb"), text=True)
@@ -184,9 +195,10 @@ def _written(trainer: str, python: str, place: Path, words: Json) -> list[str]:
     rows = [texts[number % len(texts)] for number in range(count)]
     (place / "rows.jsonl").write_text("".join(json.dumps({"text": row[: words["length"] - 2]}) + "\n" for row in rows))
     if trainer == "torchtune":
-        (place / "by_hand.yaml").write_text(TORCHTUNE.format(**words))
+        (place / "by_hand.yaml").write_text(TORCHTUNE.format(**words, **_torchtune(words)))
         (place / "by_hand_rows.py").write_text(ROWS)
-        return [python, "-m", "torchtune._cli.tune", "run", "lora_finetune_single_device", "--config", "by_hand.yaml"]
+        recipe = f"{'full' if words['adapter'] == 'none' else 'lora'}_finetune_single_device"
+        return [python, "-m", "torchtune._cli.tune", "run", recipe, "--config", "by_hand.yaml"]
     if trainer == "litgpt":
         (place / "by_hand.yaml").write_text(LITGPT.format(**words))
         (place / "pairs").mkdir()
@@ -196,10 +208,26 @@ def _written(trainer: str, python: str, place: Path, words: Json) -> list[str]:
         start = "from litgpt.finetune.lora import setup\nfrom jsonargparse import CLI, set_config_read_mode\n"
         return [python, "-c", f"{start}CLI(setup)", "--config", "by_hand.yaml"]
     if trainer == "axolotl":
-        (place / "by_hand.yaml").write_text(AXOLOTL.format(**words))
+        lines = AXOLOTL_LORA if words["adapter"] == "lora" else ""
+        (place / "by_hand.yaml").write_text(AXOLOTL.format(**words, adapter_lines=lines))
         return [python, "-u", "-m", "axolotl.cli.train", "by_hand.yaml"]
-    (place / "by_hand.py").write_text(TRL.format(**words))
+    (place / "by_hand.py").write_text(TRL.format(**words, peft="lora" if words["adapter"] == "lora" else None))
     return [python, "-u", "by_hand.py"]
+
+
+def _torchtune(words: Json) -> Json:
+    """What torchtune's config has of the method: llama3_2 ties the head to the embedding, llama3 does not."""
+    room = "llama3_2" if words["tied"] else "llama3"
+    lora = words["adapter"] != "none"
+    recipe = "save_adapter_weights_only: true\n" if lora else "optimizer_in_bwd: false\n"
+    files = sorted(each.name for each in Path(words["model"]).glob("model*.safetensors"))
+    return {
+        "builder": f"torchtune.models.{room}.{'lora_' if lora else ''}{room}",
+        "adapter_lines": (ADAPTER if lora else "") + ("  quantize_base: true\n" if words["adapter"] == "qlora" else ""),
+        "model_type": room.upper(),
+        "files": json.dumps(files),
+        "recipe_lines": recipe,
+    }
 
 
 def _figures(trainer: str, place: Path, text: str, times: list[float], facts: Json) -> Json:

@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = dict[str, Any]
 """A document."""
@@ -40,7 +40,6 @@ from backends.models import of_architecture  # noqa: E402
 from backends.recipe.parse import parse  # noqa: E402
 from backends.records import replace  # noqa: E402
 
-HANDS = ("torchtune", "litgpt", "axolotl", "trl")
 LEFT_OUT = 5
 LLAMA = {"vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "layers": 16, "heads": 32, "kv_heads": 8}
 LLAMA_8B = {"vocab_size": 128256, "hidden_size": 4096, "intermediate_size": 14336, "layers": 32, "heads": 32, "kv_heads": 8}
@@ -61,23 +60,54 @@ PACKAGES = (
 )
 ALL = {"rank": 16, "alpha": 32, "targets": ["q", "k", "v", "o", "gate", "up", "down"]}
 LORA: Json = {"adapter": "lora", "lora": ALL}
-JOBS: dict[str, tuple[dict[str, int], Json, int, int, int, Json]] = {
-    "lora": (LLAMA, LORA, 2048, 8, 30, {}),
-    "full": (LLAMA, {"adapter": "none"}, 2048, 8, 16, {}),
-    "qlora-8b": (LLAMA_8B, {"adapter": "qlora", "lora": ALL}, 2048, 4, 12, {}),
-    "long": (LLAMA, LORA, 32768, 1, 12, {"activation_checkpointing": True}),
-    "tune": (LLAMA, LORA, 2048, 2, 12, {}),
+
+
+class Job(NamedTuple):
+    """What is raced."""
+
+    about: str
+    shape: dict[str, int]
+    method: Json
+    length: int
+    """Tokens of a row."""
+    batch: int
+    """Rows of a step."""
+    steps: int
+    train: Json | None = None
+    """More of the section."""
+    data: Json | None = None
+    """More of the section; where it is given rows are short and of many lengths, else they fill the length."""
+    hands: tuple[str, ...] = ("torchtune",)
+    """Trainers with a config made by hand (by_hand.py)."""
+
+
+_AGAIN: Json = {"activation_checkpointing": True}
+JOBS = {
+    "lora": Job(
+        "LoRA, 1B shape, 8 x 2048 tokens a step", LLAMA, LORA, 2048, 8, 30, hands=("torchtune", "litgpt", "axolotl", "trl")
+    ),
+    "full": Job(
+        "all weights, 1B shape, 8 x 2048 tokens a step",
+        LLAMA,
+        {"adapter": "none"},
+        2048,
+        8,
+        16,
+        hands=("torchtune", "axolotl", "trl"),
+    ),
+    "qlora-8b": Job("QLoRA, 8B shape, 4 x 2048 tokens a step", LLAMA_8B, {"adapter": "qlora", "lora": ALL}, 2048, 4, 12),
+    "long": Job("LoRA, 1B shape, one row of 32,768 tokens a step, activations recomputed", LLAMA, LORA, 32768, 1, 12, _AGAIN),
+    "packed": Job("LoRA, 1B shape, short rows packed to 8 x 2048 tokens a step", LLAMA, LORA, 2048, 8, 16, data={"pack": True}),
+    "padded": Job("LoRA, 1B shape, the same short rows, padded, 8 a step", LLAMA, LORA, 2048, 8, 16, data={"pack": False}),
+    "dpo": Job(
+        "DPO with LoRA, 1B shape, 4 pairs of 2 x 1024 tokens a step", LLAMA, {"kind": "dpo", **LORA}, 1024, 4, 12, hands=()
+    ),
+    "tune": Job(
+        "`tune race --tune` beside all settings: LoRA, 1B shape, 2 x 2048 tokens a step", LLAMA, LORA, 2048, 2, 12, hands=()
+    ),
 }
-"""Name -> shape, method, tokens of a row, rows of a step, steps, more of train."""
 SLOW = ("--set", "train.batch.micro=1", "--set", "train.activation_checkpointing=true")
 """Where the search begins: the slowest of those that are compiled (adapters in bf16 have other losses when they are not)."""
-ABOUT = {
-    "lora": "LoRA, 1B shape, 8 x 2048 tokens a step",
-    "full": "all weights, 1B shape, 8 x 2048 tokens a step",
-    "qlora-8b": "QLoRA, 8B shape, 4 x 2048 tokens a step",
-    "long": "LoRA, 1B shape, one row of 32,768 tokens a step, activations recomputed",
-    "tune": "`tune race --tune` beside all settings: LoRA, 1B shape, 2 x 2048 tokens a step",
-}
 
 
 def main() -> int:
@@ -86,7 +116,7 @@ def main() -> int:
     asked.add_argument("--job", default="lora", choices=tuple(JOBS))
     asked.add_argument("--pythons", type=Path, help="a JSON object: trainer -> interpreter")
     asked.add_argument("--to", default="torchtune,litgpt,axolotl,trl,maxtext")
-    asked.add_argument("--hands", default=",".join(HANDS), help="trainers whose hand-made configs are run")
+    asked.add_argument("--hands", help="trainers whose hand-made configs are run, with commas between; all of the job")
     asked.add_argument("--parts", default="race,hand")
     asked.add_argument("--seconds", type=float, default=3600.0, help="no part begins that would not end within this time")
     asked.add_argument("--out", type=Path, help="folder for results.json and logs")
@@ -120,9 +150,9 @@ class Bench:
     def __init__(self, args: argparse.Namespace, folder: Path) -> None:
         self.args, self.folder = args, folder
         self.out = (args.out or folder / "out").absolute()
-        self.shape, self.method, self.length, self.batch, self.steps, self.train = JOBS[args.job]
+        self.job = JOBS[args.job]
         if args.tiny:
-            self.shape, self.length, self.steps = TINY, 64, 8
+            self.job = self.job._replace(shape=TINY, length=64, steps=8)
         self.until = time.monotonic() + args.seconds
         self.pythons: dict[str, str] = json.loads(args.pythons.read_text()) if args.pythons else {}
         self.env = os.environ | {"TUNE_HOME": str(folder / "home"), "TUNE_CLUSTERS": str(folder / "clusters.yaml")}
@@ -152,21 +182,35 @@ class Bench:
             target["python"] = self.pythons
         (self.folder / "clusters.yaml").write_text(json.dumps({"version": 1, "targets": {"local": target}}))
         (self.folder / "race.yaml").write_text(json.dumps(self.recipe()))
-        draws = random.Random(0)
-        texts = ("".join(draws.choices(string.ascii_letters + " ", k=self.length + 50)) for _ in range(64))
-        (self.folder / "rows.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        (self.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in self.rows()))
+
+    def rows(self) -> Iterator[Json]:
+        """That fill the length; pairs whose two answers do; or short ones, of many lengths."""
+        draws, job = random.Random(0), self.job
+
+        def words(size: int) -> str:
+            return "".join(draws.choices(string.ascii_letters + " ", k=size))
+
+        for _ in range(2048 if job.data else 64):
+            if job.method.get("kind") == "dpo":
+                yield {"prompt": words(30), "chosen": words(job.length), "rejected": words(job.length)}
+            else:
+                short = draws.randint(job.length // 20, job.length * 19 // 20) if job.data else 0
+                yield {"text": words(short or job.length + 50)}
 
     def recipe(self) -> Json:
         """The job; it asks for nothing that concerns speed but what JOBS says."""
-        facts = {**self.shape, "max_length": self.length, "rope_theta": 500000.0, "tied": self.shape is not LLAMA_8B}
-        batch = {"global": self.batch, "micro": self.batch}
+        job = self.job
+        facts = {**job.shape, "max_length": job.length, "rope_theta": 500000.0, "tied": job.shape is not LLAMA_8B}
+        batch = {"global": job.batch, "micro": job.batch}
+        form = "preference" if job.method.get("kind") == "dpo" else "text"
         return {
             "version": 1,
             "name": self.args.job,
             "model": {"id": "random-shape", "init": "random", "architecture": facts},
-            "method": self.method,
-            "data": {"train": "rows.jsonl", "format": "text", "max_length": self.length},
-            "train": {"steps": self.steps, "batch": batch, "precision": "bf16", **self.train},
+            "method": job.method,
+            "data": {"train": "rows.jsonl", "format": form, "max_length": job.length, **(job.data or {})},
+            "train": {"steps": job.steps, "batch": batch, "precision": "bf16", **(job.train or {})},
             "optim": {"lr": 2e-4, "weight_decay": 0.0, "warmup_steps": 5},
         }
 
@@ -187,7 +231,7 @@ class Bench:
 
     def race(self) -> Iterator[Json]:
         """`tune race`; a trainer that failed leaves its log."""
-        found = self.command("race", "race.yaml", "--to", self.args.to, "--steps", str(self.steps), "--rounds", "1")
+        found = self.command("race", "race.yaml", "--to", self.args.to, "--steps", str(self.job.steps), "--rounds", "1")
         for each in found.get("trainers", ()):
             each["losses"] = self.losses(each["job"])
             each["hook_gib"] = self.hook(each["job"])
@@ -215,18 +259,23 @@ class Bench:
 
     def hands(self) -> Iterator[Json]:
         """Each trainer's own program, on the weights that the race has made."""
-        model = next(self.folder.glob("home/cache/models/*/model.safetensors")).parent
+        model = next(self.folder.glob("home/cache/models/*/model*.safetensors")).parent
         lit = next(self.folder.rglob("lit_model.pth"), model / "none").parent
         cuda = self.args.accelerator == "cuda"
-        facts = {**self.shape, "length": self.length, "batch": self.batch, "count": self.steps * self.batch}
+        job = self.job
+        facts = {**job.shape, "length": job.length, "batch": job.batch, "count": job.steps * job.batch}
         facts |= {
+            "adapter": job.method["adapter"],
+            "recompute": bool(job.train),
+            "packed": bool(job.data and job.data["pack"]),
+            "tied": job.shape is not LLAMA_8B,
             "texts": self.folder / "rows.jsonl",
             "model": model,
             "lit": lit,
             "cuda": cuda,
             "device": "cuda" if cuda else "cpu",
         }
-        for trainer in self.args.hands.split(","):
+        for trainer in self.args.hands.split(",") if self.args.hands else job.hands:
             if time.monotonic() < self.until:
                 log = self.out / f"by-hand-{trainer}.log"
                 found = by_hand(trainer, self.python(trainer), self.folder / f"hand-{trainer}", facts, log)
@@ -240,12 +289,12 @@ class Bench:
 
     def tune(self) -> Iterator[Json]:
         """`tune race --tune` of the first trainer."""
-        words = ("--to", self.args.to.split(",")[0], "--steps", str(self.steps), "--tune", "--minutes", "9", *SLOW)
+        words = ("--to", self.args.to.split(",")[0], "--steps", str(self.job.steps), "--tune", "--minutes", "9", *SLOW)
         yield {"kind": "tune", **self.command("race", "race.yaml", *words)}
 
     def grid(self, parts: Sequence[Json]) -> Iterator[Json]:
         """Every micro-batch, with activations kept and recomputed, compiled and not, each by a race of one; what `parts` have tried is left out."""
-        trainer, micro = self.args.to.split(",")[0], self.batch
+        trainer, micro = self.args.to.split(",")[0], self.job.batch
         tried = [each["set"] for part in parts for each in part.get("trials", ())]
         while micro:
             for compiled, again in ((True, False), (True, True), (False, False), (False, True)):
@@ -255,7 +304,9 @@ class Bench:
                 if sets in tried:
                     continue
                 words = [word for leaf, value in sets.items() for word in ("--set", f"{leaf}={str(value).lower()}")]
-                found = self.command("race", "race.yaml", "--to", trainer, "--steps", str(self.steps), "--rounds", "1", *words)
+                found = self.command(
+                    "race", "race.yaml", "--to", trainer, "--steps", str(self.job.steps), "--rounds", "1", *words
+                )
                 yield {"kind": "grid", "set": sets, **found}
             micro //= 2
 
@@ -283,7 +334,7 @@ def page(results: Json) -> str:
     versions = ", ".join(f"{name} {value}" for name, value in machine["versions"].items() if value)
     rate = machine["matmul_tflops"]
     bound = rate and rate * 1e12 / results["flops"]
-    head = f"{ABOUT[results['job']]}. Device: {machine['device']}, driver {machine['driver']}. {versions}."
+    head = f"{JOBS[results['job']].about}. Device: {machine['device']}, driver {machine['driver']}. {versions}."
     if bound:
         head += f" Products of 8192 x 8192 matrices in bf16: {rate:,.0f} TFLOP/s; at {results['flops'] / 1e9:.2f} GFLOP a token that is {bound:,.0f} tokens/s."
     rows = [row for part in results["parts"] for row in _rows(part, bound)]

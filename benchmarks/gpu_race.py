@@ -120,6 +120,7 @@ def main() -> int:
     asked.add_argument("--parts", default="race,hand")
     asked.add_argument("--seconds", type=float, default=3600.0, help="no part begins that would not end within this time")
     asked.add_argument("--out", type=Path, help="folder for results.json and logs")
+    asked.add_argument("--cache", type=Path, help="folder for weights that are made, which further races then find")
     asked.add_argument(
         "--from", dest="results", type=Path, nargs="+", help="results.json of runs of one job, which are not run again"
     )
@@ -177,6 +178,10 @@ class Bench:
     def prepare(self) -> None:
         """The target, the recipe and the rows."""
         self.out.mkdir(parents=True, exist_ok=True)
+        if self.args.cache:
+            self.args.cache.mkdir(parents=True, exist_ok=True)
+            (self.folder / "home").mkdir()
+            (self.folder / "home" / "cache").symlink_to(self.args.cache.absolute())
         target: Json = {"kind": "local", "accelerator": self.args.accelerator, "devices": 1}
         if self.pythons:
             target["python"] = self.pythons
@@ -259,8 +264,8 @@ class Bench:
 
     def hands(self) -> Iterator[Json]:
         """Each trainer's own program, on the weights that the race has made."""
-        model = next(self.folder.glob("home/cache/models/*/model*.safetensors")).parent
-        lit = next(self.folder.rglob("lit_model.pth"), model / "none").parent
+        model = next((self.folder / "home" / "cache").resolve().glob("models/*/model*.safetensors")).parent
+        lit = next((self.folder / "home" / "cache").resolve().rglob("lit_model.pth"), model / "none").parent
         cuda = self.args.accelerator == "cuda"
         job = self.job
         facts = {**job.shape, "length": job.length, "batch": job.batch, "count": job.steps * job.batch}

@@ -81,6 +81,32 @@ def order(folder: str) -> Any:
     return np.load(Path(folder) / "train.order.npy", mmap_mode="r")
 
 
+_EVEN = 64
+"""Lengths of micro-batches are multiples of it on CUDA."""
+
+
+def even(ids: torch.Tensor, labels: torch.Tensor, pad: int, longest: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A micro-batch padded on to an even length where a GPU trains, but to no more than the longest row has.
+
+    Of attention kernels torch prefers cuDNN's on an H100 or H200, which are 1.6 times as fast as the others there, but are planned
+    anew for each length that was not seen before: 0.13 s on an H200 (torch 2.11), about a step of a small model.
+
+    Args:
+        ids: rows x tokens.
+        labels: of the same shape.
+        pad: the id of padding.
+        longest: tokens of the longest row, for which models have their table of positions.
+    """
+    import torch
+
+    length = ids.shape[1]
+    more = min(-length % _EVEN, longest - length)
+    if more <= 0 or not torch.cuda.is_available():
+        return ids, labels
+    wider = torch.nn.functional.pad
+    return wider(ids, (0, more), value=pad), wider(labels, (0, more), value=NO_LOSS)
+
+
 class OptimizerSteps:
     """What each optimizer step really used, whichever optimizer of torch's makes it: its learning rate, since a schedule has gone on to
     the next one's by the time a trainer logs the step, and the norm of its gradient, which some trainers do not report.

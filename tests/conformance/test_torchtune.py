@@ -198,3 +198,22 @@ def test_a_model_that_rounds_rounds_as_the_recipe_says(beside, call, python, twi
     assert found["plain"] > 0.1
     refused = call([*argv, "40"], beside, check=False)
     assert "method.qat.group: 40 does not divide the 64 inputs of layers.0.attn.q_proj" in refused.stderr
+
+
+LENGTHS = """
+import torch, tune_shared
+torch.cuda.is_available = lambda: True
+def of(length, longest):
+    ids, labels = tune_shared.even(torch.ones(2, length, dtype=torch.long), torch.ones(2, length, dtype=torch.long), 7, longest)
+    assert ids.shape == labels.shape and (ids[:, length:] == 7).all() and (labels[:, length:] == -100).all() and (ids[:, :length] == 1).all()
+    return ids.shape[1]
+print([of(*each) for each in ((1, 500), (64, 500), (65, 500), (65, 100), (100, 100))])
+torch.cuda.is_available = lambda: False
+print(of(65, 500))
+"""
+
+
+def test_lengths_are_even_on_a_gpu(beside, python, call):
+    """Micro-batches are padded to multiples of 64, without loss, and never beyond the longest row; on a CPU they stay as they are."""
+    found = call([python("torchtune"), "-c", LENGTHS], beside).stdout.splitlines()
+    assert [json.loads(line) for line in found[-2:]] == [[64, 64, 128, 100, 100], 65]

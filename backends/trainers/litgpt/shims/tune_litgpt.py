@@ -18,6 +18,7 @@ if __name__ == "__main__":  # before the imports: a conversion that lies in the 
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
@@ -76,13 +77,16 @@ class _Items(Dataset):
 class _Collate:
     """Pads the items of one micro-batch, and announces its weight to the loss."""
 
-    def __init__(self, pad_id: int, loss: TokenMean | None) -> None:
+    def __init__(self, pad_id: int, longest: int, loss: TokenMean | None) -> None:
         self._pad, self._loss = get_sft_collate_fn(pad_id=pad_id), loss
+        self._even = partial(tune_shared.even, pad=pad_id, longest=longest)
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, Any]:
         if self._loss:
             self._loss.weight = sum(item["weight"] for item in items)
-        return self._pad(items)
+        made = self._pad(items)
+        made["input_ids"], made["labels"] = self._even(made["input_ids"], made["labels"])
+        return made
 
 
 @dataclass
@@ -224,9 +228,12 @@ class Rows(DataModule):
         batch, step = self.facts["batch"], self.batch_size * self.world
         if batch % step:
             raise ValueError(f"the batch of {batch} rows is no multiple of micro_batch_size x processes = {step}")
-        longest = max(tune_shared.Rows(self.folder, split).longest() for split in self._splits())
+        longest = self._longest()
         if max_seq_length and max_seq_length < longest:
             raise ValueError(f"train.max_seq_length: {max_seq_length} would cut rows of {longest} tokens; use null")
+
+    def _longest(self) -> int:
+        return max(tune_shared.Rows(self.folder, split).longest() for split in self._splits())
 
     def _splits(self) -> list[str]:
         return [split for split in ("train", "eval") if Path(self.folder, f"{split}.starts.npy").exists()]
@@ -285,7 +292,7 @@ class Rows(DataModule):
         )
 
     def _collate(self) -> Any:
-        return _Collate(self.facts["pad_id"], self.loss)
+        return _Collate(self.facts["pad_id"], self._longest(), self.loss)
 
     def _tensors(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and labels of what `_collate` makes."""

@@ -17,6 +17,8 @@ from torch.utils.data import Dataset
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import torch
+
 
 class PadOnly:
     """Stands where the config wants a tokenizer: the recipes read nothing of it but `pad_id`."""
@@ -76,6 +78,7 @@ def rows(tokenizer: Any, *, folder: str = "data", parts: int = 1, tensor: int = 
         ValueError: the steps do not divide by `parts`.
     """
     made = tune_shared.Rows(folder)
+    torchtune.data.padded_collate_sft = _even(torchtune.data.padded_collate_sft, made.longest())
     if _rank() % tensor == 0:  # the others of a group see no other rows
         # The recipes look the function up by its name, after they have made the data set
         torchtune.data.padded_collate_sft = tune_witness.watched(torchtune.data.padded_collate_sft, _tensors, folder)
@@ -85,6 +88,17 @@ def rows(tokenizer: Any, *, folder: str = "data", parts: int = 1, tensor: int = 
         return {"tokens": ids, "labels": labels}
 
     return _Stream(folder, parts, example, tensor)
+
+
+def _even(pad: Callable[..., dict[str, torch.Tensor]], longest: int) -> Callable[..., dict[str, torch.Tensor]]:
+    """torchtune's padding, and on to an even length (`tune_shared.even`)."""
+
+    def padded(batch: list[dict[str, Any]], padding_idx: int = 0, **more: Any) -> dict[str, torch.Tensor]:
+        made = pad(batch, padding_idx, **more)
+        made["tokens"], made["labels"] = tune_shared.even(made["tokens"], made["labels"], padding_idx, longest)
+        return made
+
+    return padded
 
 
 def _tensors(batch: dict[str, Any]) -> tuple[Any, Any]:

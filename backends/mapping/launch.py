@@ -9,6 +9,11 @@ from backends.mapping.rows import Context, Row, Unsupported, Values, cannot, han
 from backends.plan import HEAD, PORT, RANK
 from backends.report import Kind as Lack
 
+ROUNDED = {"TORCHINDUCTOR_EMULATE_PRECISION_CASTS": "1"}
+"""Environment of trainers on torch: a compiled model rounds where the same model does that is not compiled. Without it compiled adapters
+in bf16 train otherwise (docs/races.md), and DPO's first loss is not ln 2, since with gradients and without a compiled model rounds at different
+places (torch 2.11 and 2.13, torch/_inductor/config.py: emulate_precision_casts).
+"""
 LAUNCH = "launch"
 """Rows write what becomes a command, not a config key, under `launch:`."""
 

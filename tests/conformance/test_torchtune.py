@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from backends.registry import BACKENDS
+
 pytestmark = pytest.mark.trainer
 HERE = Path(__file__).parent
 
@@ -217,3 +219,16 @@ def test_lengths_are_even_on_a_gpu(beside, python, call):
     """Micro-batches are padded to multiples of 64, without loss, and never beyond the longest row; on a CPU they stay as they are."""
     found = call([python("torchtune"), "-c", LENGTHS], beside).stdout.splitlines()
     assert [json.loads(line) for line in found[-2:]] == [[64, 64, 128, 100, 100], 65]
+
+
+@pytest.mark.thorough(3)
+def test_a_compiled_model_rounds_as_it_does_uncompiled(beside, python, twin, call, monkeypatch):
+    """In bf16 a compiled model with adapters that change nothing has the log-probabilities of its reference, to the bit; by torch's own
+    choice it has not.
+    """
+    argv = [python("torchtune"), str(HERE / "rounded_by_hand.py"), str(twin("llama-2"))]
+    (beside / "data" / "manifest.json").write_text('{"longest": 512}')
+    ((name, value),) = ((name, value) for name, value in BACKENDS["torchtune"].env.items() if "EMULATE" in name)
+    assert json.loads(call(argv, beside).stdout.splitlines()[-1]) > 1e-2
+    monkeypatch.setenv(name, value)
+    assert json.loads(call(argv, beside).stdout.splitlines()[-1]) == 0

@@ -12,7 +12,7 @@ from backends.hf import run as hf
 from backends.hf.memory import LIGER
 from backends.hf.names import respelled
 from backends.log_signs import EVERYWHERE, TORCH
-from backends.mapping.launch import LAUNCH, identity, resources
+from backends.mapping.launch import LAUNCH, ROUNDED, identity, resources
 from backends.mapping.methods import distill_idle
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Values, Variant, cannot, couple
 from backends.plan import Step
@@ -118,5 +118,9 @@ AXOLOTL = Backend(
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
     resumes_smaller=True,
-    env={"AXOLOTL_DO_NOT_TRACK": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
+    env={
+        **ROUNDED,
+        "AXOLOTL_DO_NOT_TRACK": "1",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+    },  # MLflow 3.17 refuses files without the second
 )

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import shared_data
-from backends.mapping.launch import LAUNCH, resources, torchrun
+from backends.mapping.launch import LAUNCH, ROUNDED, resources, torchrun
 from backends.mapping.methods import distill_idle, grpo_idle, kinds, lora_idle, lora_scale, no_qat, preference_idle
 from backends.mapping.model import model, tokens
 from backends.mapping.rows import (
@@ -330,6 +330,7 @@ LITGPT = Backend(
     package=RELEASE.pinned,
     title=RELEASE.named,
     requires=RELEASE.requires,
+    env=ROUNDED,
     config="litgpt.yaml",
     rows=rows,
     steps=steps,

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from backends.backend import Backend, Progress, dialect_beside, judge
 from backends.log_signs import EVERYWHERE, TORCH
 from backends.mapping.data import DATA, shared_data
-from backends.mapping.launch import LAUNCH, OFFLINE, identity, resources, resume, torchrun
+from backends.mapping.launch import LAUNCH, OFFLINE, ROUNDED, identity, resources, resume, torchrun
 from backends.mapping.methods import grpo_idle
 from backends.mapping.model import model, tokens
 from backends.mapping.rows import (
@@ -394,7 +394,7 @@ TORCHTUNE = Backend(
     judge=judge,
     memory=FOOTPRINT,
     nf4="torchao",
-    env={"TIKTOKEN_CACHE_DIR": ""},  # tiktoken remembers a vocabulary by its path, which is the same in every job
+    env={**ROUNDED, "TIKTOKEN_CACHE_DIR": ""},  # tiktoken remembers a vocabulary by its path, which is the same in every job
     resume={"resume_from_checkpoint": True},
     resumes_smaller=True,
 )

@@ -12,7 +12,7 @@ from backends.hf import memory
 from backends.hf import run as hf
 from backends.hf.arguments import trackers
 from backends.hf.method import grpo, preference
-from backends.mapping.launch import identity, resources
+from backends.mapping.launch import ROUNDED, identity, resources
 from backends.mapping.rows import ABSENT, Flat, Row, Variant, cannot
 from backends.plan import Step
 from backends.trainers.trl import data, method, train
@@ -88,5 +88,9 @@ TRL = Backend(
     nf4="bitsandbytes",
     resume={"resume_from_checkpoint": "resume"},
     resumes_smaller=True,
-    env={"TRL_EXPERIMENTAL_SILENCE": "1", "MLFLOW_ALLOW_FILE_STORE": "true"},  # MLflow 3.17 refuses files without the second
+    env={
+        **ROUNDED,
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+        "MLFLOW_ALLOW_FILE_STORE": "true",
+    },  # MLflow 3.17 refuses files without the second
 )

@@ -10,6 +10,7 @@ import pytest
 from orchestrator.executors.tpu.api import OVERRIDE
 from tests.hosts.lab import laboratory, missing
 from tests.hosts.tpu import PROJECT, ZONE, cloud, service_account
+from tests.processes import CONTROLLER, kill_all, pids_of
 from tests.waiting import until
 
 from .test_main_job import curve
@@ -39,7 +40,7 @@ SLICES = [
 
 
 @pytest.fixture
-def slice_of(tmp_path, shared_home, trainer_python, monkeypatch, tune):
+def slice_of(tmp_path, home, shared_home, trainer_python, monkeypatch, tune):
     """Makes hosts with the trainer's environment, and a clusters.yaml that calls them `slice`, by its name or its addresses, and this
     machine `here`.
     """
@@ -75,6 +76,7 @@ def slice_of(tmp_path, shared_home, trainer_python, monkeypatch, tune):
             return lab.nodes, api
 
         yield make
+    kill_all(pids_of(home, CONTROLLER))  # it stays while an API that is gone has not said that its slices are
 
 
 def made(node, shared_home):

@@ -12,6 +12,7 @@ from orchestrator.client.submit import enqueue
 from orchestrator.executors.tpu import api as api_module
 from orchestrator.executors.tpu.section import TpuSection, candidate
 from tests.hosts.tpu import PROJECT, TOKEN, ZONE, cloud, service_account
+from tests.processes import CONTROLLER, kill_all, pids_of
 from tests.waiting import until
 
 from .conftest import shell_plan, training
@@ -45,7 +46,7 @@ SLOW = 'mkdir -p checkpoint; i=0; while [ $i -lt {steps} ]; do i=$((i+1)); sleep
 
 
 @pytest.fixture
-def fake(tune, hosts, monkeypatch, tmp_path, clean):  # noqa: F811
+def fake(tune, home, hosts, monkeypatch, tmp_path, clean):  # noqa: F811
     """The API, whose slices consist of the first host, and the keys that its hosts told."""
     with cloud() as made:
         monkeypatch.setenv(api_module.OVERRIDE, made.url)
@@ -55,6 +56,7 @@ def fake(tune, hosts, monkeypatch, tmp_path, clean):  # noqa: F811
             kind, key = (node.folder / "hostkey.pub").read_text().split()[:2]
             made.keys[node.address] = [(kind, key)]
         yield made
+    kill_all(pids_of(home, CONTROLLER))  # it stays while an API that is gone has not said that its slices are
 
 
 @pytest.fixture

@@ -203,13 +203,18 @@ class Page:
         return self._shown(request, "login.html", {"wrong": request.query_params.get("wrong", "")}, status=401)
 
     async def events(self, _request: Request) -> Response:
-        """Changed jobs as server-sent events: rows of the list, rendered here."""
+        """Changed jobs as server-sent events: rows of the list, rendered here. It begins once changes are told, so that a page which asks anew
+        when it hears the beginning misses none.
+        """
         return StreamingResponse(self._events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
     async def _events(self) -> AsyncIterator[str]:
         row = self.templates.get_template("row.html")
-        yield "retry: 2000\n\n"
+        begun = False
         async for changed in self.feed.listen():
+            if not begun:
+                begun = True
+                yield "retry: 2000\n\n"
             now = time.time()
             for job in changed:
                 shown = views.JobRow.of(job, now)

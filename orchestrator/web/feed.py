@@ -26,16 +26,22 @@ class Feed:
         """Nothing is looked at until somebody listens."""
         self._listeners: set[asyncio.Queue[list[Job]]] = set()
         self._looking: asyncio.Task[None] | None = None
+        self._began = asyncio.Event()
+        """There was a look, from which on changes are told."""
 
     async def listen(self) -> AsyncIterator[list[Job]]:
-        """Changed jobs, whenever there are some; an empty list now and then, which keeps the line open. It ends for a listener that
-        lags far behind: who comes again begins with what there is then.
+        """An empty list at once after a look: whatever changes from then on is told. Then changed jobs, whenever there are some, and an
+        empty list now and then, which keeps the line open. It ends for a listener that lags far behind: who comes again begins with
+        what there is then.
         """
         queue: asyncio.Queue[list[Job]] = asyncio.Queue(BEHIND)
         self._listeners.add(queue)
         if self._looking is None:
+            self._began.clear()
             self._looking = asyncio.create_task(self._look())
         try:
+            await self._began.wait()
+            yield []
             while queue in self._listeners:
                 try:
                     yield await asyncio.wait_for(queue.get(), 15)
@@ -56,6 +62,7 @@ class Feed:
                 changed = await loop.run_in_executor(thread, live.look)
                 if changed:
                     self._tell(changed)
+                self._began.set()
                 await asyncio.sleep(PACE)
         finally:
             with suppress(RuntimeError):  # the interpreter ends

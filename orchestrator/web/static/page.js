@@ -32,12 +32,15 @@
   };
 
   const parts = here ? ["#facts", "#state"] : sweep ? ["h1", "#facts", "#points tbody"] : ["#jobs tbody"];
-  let due = 0;
+  let due = 0, asked = 0;
   const refresh = async () => {
     due = 0;
+    const mine = ++asked;
     const answer = await fetch(location.href);
     if (!answer.ok) return;
-    const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const text = await answer.text();
+    if (mine !== asked) return;  // an older answer that came late
+    const fresh = new DOMParser().parseFromString(text, "text/html");
     for (const part of parts) {
       const old = document.querySelector(part), now = fresh.querySelector(part);
       if (old && now) swap(old, now);

@@ -79,7 +79,7 @@ def test_one_look_for_all_viewers(monkeypatch):
 
     async def heard(told):
         listener = told.listen()
-        out = [await anext(listener) for _ in range(3)]
+        out = [await anext(listener) for _ in range(4)]
         await listener.aclose()
         return out
 
@@ -91,12 +91,41 @@ def test_one_look_for_all_viewers(monkeypatch):
 
     found = asyncio.run(all_heard())
     assert len(found) == VIEWERS
-    assert all(each == [[1], [2], [3]] for each in found)
+    assert all(each == [[], [1], [2], [3]] for each in found)
     end = time.monotonic() + 60
     while looks[-1] != "closed":  # by the thread of the looks, which nobody waits for
         assert time.monotonic() < end, looks
         time.sleep(0.01)
     assert len(looks) < 10
+
+
+def test_nothing_is_missed_before_the_first_look(monkeypatch):
+    """A listener hears nothing before the first look, however long that takes: a page that asks anew at the beginning misses no change."""
+    looked, go = [], threading.Event()
+
+    class Slow:
+        def look(self):
+            go.wait(60)
+            looked.append(1)
+            return []
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(feed, "LiveJobs", Slow)
+
+    async def tried():
+        told = feed.Feed()
+        listener = told.listen()
+        first = asyncio.create_task(anext(listener))
+        done, _ = await asyncio.wait([first], timeout=0.2)
+        before = (bool(done), list(looked))
+        go.set()
+        after = (await first, list(looked))
+        await listener.aclose()
+        return before, after
+
+    assert asyncio.run(tried()) == ((False, []), ([], [1]))
 
 
 def test_who_does_not_read_is_let_go(monkeypatch):
@@ -106,12 +135,14 @@ def test_who_does_not_read_is_let_go(monkeypatch):
     async def tried():
         told = feed.Feed()
         told._looking = asyncio.create_task(asyncio.sleep(0))
+        told._began.set()
         slow, quick = told.listen(), told.listen()
         starting = asyncio.gather(anext(slow), anext(quick))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
+        assert await starting == [[], []]
         told._tell(["first"])
-        await starting
+        assert await anext(quick) == ["first"]
         for n in range(4):
             told._tell([n])
             assert await anext(quick) == [n]

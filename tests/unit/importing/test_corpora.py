@@ -24,9 +24,9 @@ from tests.unit.importing.conftest import COUNTS
 
 pytestmark = pytest.mark.long
 
-SAME = {"torchtune": 0.94, "axolotl": 0.99, "litgpt": 0.91, "maxtext": 1.0}
+SAME = {"torchtune": 0.94, "axolotl": 0.98, "litgpt": 0.91, "maxtext": 1.0}
 """Least share of the files that come back that are the same then. Each other file is printed with its keys and reasons, and each that
-does not come back with what tune refuses of it."""
+does not come back with what tune refuses of it. Two of axolotl's add a token whose row it draws at random, where a recipe's begins as the mean."""
 
 WHY = {
     ("torchtune", "quantizer.*"): "torchtune's quantization-aware training is lost: method.qat.scheme",

@@ -210,11 +210,10 @@ class Page:
 
     async def _events(self) -> AsyncIterator[str]:
         row = self.templates.get_template("row.html")
-        begun = False
-        async for changed in self.feed.listen():
-            if not begun:
-                begun = True
-                yield "retry: 2000\n\n"
+        news = self.feed.listen()
+        await anext(news)  # changes are told from here on
+        yield "retry: 2000\n\n"
+        async for changed in news:
             now = time.time()
             for job in changed:
                 shown = views.JobRow.of(job, now)

@@ -9,10 +9,9 @@ from __future__ import annotations
 from math import ceil
 from typing import NamedTuple
 
-from backends.memory.facts import Training, Unknown, head_learns, trained_weights, whole_weights
+from backends.memory.facts import Training, Unknown, head_learns, linear_weights, trained_weights, whole_weights
 from backends.memory.footprint import Footprint, Layer
 from backends.memory.layers import COPY, copied, flowing, inputs, norms_of, one_layer
-from backends.models import linear
 
 GIB = 2**30
 WEIGHT = {"fp32": 4.0, "bf16": 2.0, "bf16-mixed": 4.0, "fp16-mixed": 4.0}
@@ -146,8 +145,7 @@ def _held(training: Training, footprint: Footprint) -> _Held:
     own = size if full or not footprint.adapter_bytes else float(footprint.adapter_bytes)
     base = model.parameters * size
     if training.adapter == "qlora":  # the linear layers inside the decoder are in 4 bits
-        inside = model.layers * sum(rows * columns for rows, columns in linear(model).values()) * max(1, model.experts)
-        inside = min(inside, model.parameters)
+        inside = min(linear_weights(model), model.parameters)
         base = inside * NF4 + (model.parameters - inside) * size
     added = trained - (0 if footprint.copies_whole else whole_weights(training))
     if footprint.unties and model.tied and not full and not head_learns(training):

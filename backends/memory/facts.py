@@ -69,6 +69,11 @@ def trained_weights(training: Training) -> int:
     return one * training.model.layers + head + whole_weights(training)
 
 
+def linear_weights(model: ModelFacts) -> int:
+    """Weights of the linear layers inside the decoder, of all experts."""
+    return model.layers * sum(rows * columns for rows, columns in linear(model).values()) * max(1, model.experts)
+
+
 def head_learns(training: Training) -> bool:
     """The output head learns whole beside an adapter."""
     return "head" in training.whole or (training.model.tied and "embeddings" in training.whole)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from backends.memory.facts import Training
+from backends.memory.facts import Training, linear_weights
 from backends.memory.footprint import Footprint, Layer
 from backends.models import linear
 
@@ -52,9 +52,7 @@ def norms_of(training: Training, footprint: Footprint) -> Mapping[str, float]:
 
 def copied(training: Training) -> float:
     """Copies in 16 bits that autocast makes of the linear layers inside the decoder, kept until their backward pass."""
-    model = training.model
-    inside = model.layers * sum(rows * columns for rows, columns in linear(model).values()) * max(1, model.experts)
-    return COPY.get(training.precision, 0.0) * inside / training.tensor
+    return COPY.get(training.precision, 0.0) * linear_weights(training.model) / training.tensor
 
 
 def flowing(training: Training, footprint: Footprint) -> float:

@@ -4,13 +4,13 @@ slice on which another goes on from it. What lay on the disks of a slice goes wi
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from backends.checkpoints import INDEX, LINK, SavedCheckpoint, checkpoints
 from backends.plan import Input
+from orchestrator.agent.files import write_json
 from orchestrator.executors.tpu.slices import nodes
 from orchestrator.targets.connect import connect
 
@@ -56,9 +56,7 @@ def bring_checkpoint(home: Home, handle: Handle, saved: SavedCheckpoint) -> None
         transport.close()
     if saved in checkpoints(index):  # else its files were removed meanwhile
         (aside / "work" / saved.folder).parent.replace(place)
-        known = place.with_name(f"{INDEX}.new")
-        known.write_text(json.dumps([saved._asdict()]), "utf-8")
-        known.replace(place.with_name(INDEX))
+        write_json(str(place.with_name(INDEX)), [saved._asdict()])
         _drop_older(place.parent, handle.attempt, saved.step)
     shutil.rmtree(aside, ignore_errors=True)
 

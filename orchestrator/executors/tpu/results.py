@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.agent.files import write_json
 from orchestrator.executors.attempt_files import brought, results
 from orchestrator.executors.tpu.section import PINNED
 from orchestrator.executors.tpu.slices import nodes
@@ -103,6 +104,4 @@ def _write(home: Home, slice_: str, listed: list[Owed]) -> None:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(mode=0o700, exist_ok=True)
-    aside = path.with_suffix(".new")
-    aside.write_text(json.dumps([(*each[:2], each.placement.as_dict(), *each[3:]) for each in listed]), "utf-8")
-    aside.replace(path)
+    write_json(str(path), [(*each[:2], each.placement.as_dict(), *each[3:]) for each in listed])

@@ -11,7 +11,7 @@ from backends.checkpoints import reading
 from backends.emit import as_json, as_yaml
 from backends.mapping.data import CHAT_TEMPLATE, DATA, chat_template_path, reward_files, sources
 from backends.mapping.launch import LAUNCH
-from backends.mapping.model import MODEL
+from backends.mapping.model import MODEL, adds_tokens
 from backends.mapping.rows import Context, Flat, Value, Variant, variant_of
 from backends.mapping.translate import translate
 from backends.models import MODELS, NAMED, ModelFacts, linear, sizes_of
@@ -302,7 +302,7 @@ def _retry(flat: Flat, report: Report) -> dict[str, Value]:
 def context_of(flat: Flat, target: Target) -> Context:
     """What rows may know of a recipe's model, and of the machine."""
     entry, sizes = _entry(flat), sizes_of(flat)
-    tokens = bool(flat["model.tokens"] or flat["model.special_tokens"])
+    tokens = adds_tokens(flat)
     model = entry._asdict() if entry else {}
     return Context(
         accelerator=target.accelerator,

@@ -68,10 +68,18 @@ def model(*, theirs: Sequence[str], to: Callable[[str, Context], Values], shared
     )
 
 
+def adds_tokens(recipe: Flat) -> bool:
+    """The recipe has model.tokens or model.special_tokens."""
+    return bool(recipe["model.tokens"] or recipe["model.special_tokens"])
+
+
 def trained_from(recipe: Flat) -> str:
     """The folder that training starts from."""
-    has = recipe["model.tokens"] or recipe["model.special_tokens"]
-    return START if has else model_folder(*(recipe[f"model.{name}"] for name in ("init", "id", "revision", "architecture")))
+    return (
+        START
+        if adds_tokens(recipe)
+        else model_folder(*(recipe[f"model.{name}"] for name in ("init", "id", "revision", "architecture")))
+    )
 
 
 def tokens(lora: bool, *, lacks: str = "", see: str = "") -> Row:

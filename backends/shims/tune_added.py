@@ -25,8 +25,6 @@ INDEX = "model.safetensors.index.json"
 ENDS = ("embed_tokens.weight", "embed_in.weight", "word_embeddings.weight", "wte.weight")
 """How the names of input embeddings end."""
 HEADS = ("lm_head.weight", "embed_out.weight", "lm_head.bias")
-KINDS = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-"""Types of numbers in safetensors files; those of bfloat16 are the upper half of a float32."""
 PIECE = 4096
 """Rows of a matrix in memory at a time."""
 FLAGS = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
@@ -91,7 +89,7 @@ def write(base, place, tokens, special, tokenizer_only):
     for name, content in changed.items():
         save(place, name, content)
     proved(place, ids)
-    save(place, ".said", said(ids, first, before, fresh))
+    save(place, ".said", notes(ids, first, before, fresh))
 
 
 def read(folder, name):
@@ -189,12 +187,14 @@ def sized(base, config, files, first):
     Raises:
         Unfit: there is none that can grow.
     """
+    from tune_changed import WORDS
+
     rows = config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
     found = {}
     for name in files:
         if name.endswith(".safetensors"):
             found |= matrices(os.path.join(base, name))[0]
-    odd = [name for name, about in found.items() if about["shape"][0] != rows or about["dtype"] not in KINDS]
+    odd = [name for name, about in found.items() if about["shape"][0] != rows or about["dtype"] not in WORDS]
     if odd or not any(name.endswith(ENDS) for name in found) or "vocab_size_per_layer_input" in json.dumps(config):
         which = (
             f"{odd[0]} has not the {rows} rows that config.json says" if odd else "no input embedding that could be made longer"
@@ -257,14 +257,14 @@ def copied(old, new, count):
 def fill(path, place, about, first, fresh):
     """Set the rows of the new ids in a matrix: the mean of those of the ids before them."""
     import numpy as np
+    from tune_changed import WORDS, wide
 
     kind = about["dtype"]
-    rows = np.memmap(path, KINDS[kind], "r+", place, tuple(about["shape"]))
+    rows = np.memmap(path, WORDS[kind], "r+", place, tuple(about["shape"]))
     total = np.zeros(rows.shape[1:], np.float64)
     for start in range(0, first, PIECE):
         part = rows[start : min(start + PIECE, first)]
-        wide = (part.astype("<u4") << 16).view("<f4") if kind == "BF16" else part
-        total += wide.astype(np.float64).sum(axis=0)
+        total += (wide(part, kind) if kind == "BF16" else part).astype(np.float64).sum(axis=0)
     rows[fresh] = narrowed(total / first, kind)
     rows.flush()
 
@@ -272,14 +272,14 @@ def fill(path, place, about, first, fresh):
 def narrowed(values, kind):
     """Numbers of a mean in the type of a matrix; of two as near the even one."""
     import numpy as np
+    from tune_changed import WORDS, rounded
 
     if kind != "BF16":
-        return values.astype(KINDS[kind])
-    bits = np.atleast_1d(values).astype("<f4").view("<u4")
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").reshape(values.shape)
+        return values.astype(WORDS[kind])
+    return rounded(np.atleast_1d(values).astype("<f4"), kind).reshape(values.shape)
 
 
-def said(ids, first, before, fresh):
+def notes(ids, first, before, fresh):
     """What a person should know."""
     old = [f"{text} ({number})" for text, number in ids.items() if number < first]
     lines = [f"tokens: {', '.join(old[:9])} in the vocabulary already: their rows stay as they are"] if old else []

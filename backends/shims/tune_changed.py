@@ -154,27 +154,27 @@ def _differing(before: np.ndarray, of_before: str, after: np.ndarray, of_after: 
     count, moved, whole = 0, 0.0, 0.0
     for start in range(0, after.size, PIECE):
         old, new = before[start : start + PIECE], after[start : start + PIECE]
-        one = _wide(old, of_before)
+        one = wide(old, of_before)
         if of_before != of_after:
-            one = _wide(_rounded(one, of_after), of_after)
+            one = wide(rounded(one, of_after), of_after)
         whole += float(np.dot(one, one))
         if of_before == of_after and np.array_equal(old, new):
             continue
         with np.errstate(all="ignore"):  # weights of a run that went astray
-            apart = _wide(new, of_after) - one
+            apart = wide(new, of_after) - one
         count += int(np.count_nonzero(apart))
         moved += float(np.dot(apart, apart))
     return count, moved, whole
 
 
-def _wide(values: np.ndarray, kind: str) -> np.ndarray:
+def wide(values: np.ndarray, kind: str) -> np.ndarray:
     """As float32; bfloat16 is its upper half."""
     if kind == "BF16":
         return (values.astype("<u4") << 16).view("<f4")
     return values.astype("<f4")
 
 
-def _rounded(values: np.ndarray, kind: str) -> np.ndarray:
+def rounded(values: np.ndarray, kind: str) -> np.ndarray:
     """Of float32 to a kind, the nearest, of two the even one."""
     if kind == "BF16":
         bits = values.view("<u4")

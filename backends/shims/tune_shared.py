@@ -101,10 +101,15 @@ def even(ids: torch.Tensor, labels: torch.Tensor, pad: int, longest: int) -> tup
 
     length = ids.shape[1]
     more = min(-length % _EVEN, longest - length)
-    if more <= 0 or not torch.cuda.is_available():
-        return ids, labels
+    return longer(ids, labels, pad, more) if torch.cuda.is_available() else (ids, labels)
+
+
+def longer(ids: torch.Tensor, labels: torch.Tensor, pad: int, more: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A micro-batch with so many tokens of padding after each row, without loss; of 0 or fewer none."""
+    import torch
+
     wider = torch.nn.functional.pad
-    return wider(ids, (0, more), value=pad), wider(labels, (0, more), value=NO_LOSS)
+    return (wider(ids, (0, more), value=pad), wider(labels, (0, more), value=NO_LOSS)) if more > 0 else (ids, labels)
 
 
 class OptimizerSteps:

@@ -182,9 +182,7 @@ class Rows(tune_litgpt.Rows):
         def batch(items: list[dict[str, Any]]) -> _Batch:
             padded = pad(items)
             ids, labels = padded["input_ids"], padded["labels"]
-            more = max(0, least - ids.shape[1])
-            ids = torch.nn.functional.pad(ids, (0, more), value=self.facts["pad_id"])
-            return _Batch(ids, torch.nn.functional.pad(labels, (0, more), value=tune_shared.NO_LOSS))
+            return _Batch(*tune_shared.longer(ids, labels, self.facts["pad_id"], least - ids.shape[1]))
 
         return batch
 

@@ -120,10 +120,8 @@ def _from_maxtext(complete: Callable[[Path, int], None]) -> None:
     from maxtext.common import checkpointing
     from maxtext.utils import train_utils
 
-    plain, saved = (
-        train_utils.setup_train_loop,
-        set(),
-    )  # the same on all hosts, which wait for each other: what lies on a disk is not
+    plain = train_utils.setup_train_loop
+    saved = set()  # the same on all hosts, which wait for each other: what lies on a disk is not
 
     def set_up(*args: Any, **kw: Any) -> Any:
         made = plain(*args, **kw)

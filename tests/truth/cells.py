@@ -80,7 +80,7 @@ MIDDLES = {
     "checkpoint": 2e-2,
     "adapter": 2e-3,
 }
-MIDDLES |= dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/margins"), 5e-3)
+MIDDLES |= dict.fromkeys(("rewards/chosen", "rewards/rejected", "rewards/margins", "kl"), 5e-3)
 """bitsandbytes rounds a scale that lies within 1e-5 of the middle of two levels to either, one in a thousand: docs/methods.md."""
 SCORED = {**MIDDLES, "loss": 1e-2, "grad_norm": 1e-2, "eval_loss": 5e-3}
 """A score of one token has no other tokens to average with: 5e-3 in TRL, which is not explained further."""

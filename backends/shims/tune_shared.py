@@ -81,7 +81,7 @@ def order(folder: str) -> Any:
     return np.load(Path(folder) / "train.order.npy", mmap_mode="r")
 
 
-_EVEN = 64
+EVEN = 64
 """Lengths of micro-batches are multiples of it on CUDA."""
 
 
@@ -100,7 +100,7 @@ def even(ids: torch.Tensor, labels: torch.Tensor, pad: int, longest: int) -> tup
     import torch
 
     length = ids.shape[1]
-    more = min(-length % _EVEN, longest - length)
+    more = min(-length % EVEN, longest - length)
     return longer(ids, labels, pad, more) if torch.cuda.is_available() else (ids, labels)
 
 

@@ -189,6 +189,16 @@ def test_adapters_that_read_one_input_are_multiplied_together(beside, python, tw
     assert found == {"layers": 10, "logits": pytest.approx(0, abs=CLOSE), "gradients": pytest.approx(0, abs=CLOSE), "kept": 0}
 
 
+@pytest.mark.parametrize(("rows", "graphs"), [((40, 33, 21, 9), 2), ((40, 40, 40, 9), 4)], ids=["many", "one"])
+def test_layers_are_compiled_once_for_many_lengths(beside, python, twin, call, rows, graphs):
+    """Where micro-batches have many lengths there are two graphs, one for the first layer, whose input is not trained; where most have
+    one, that length has graphs of its own. The logits are the same.
+    """
+    argv = [python("torchtune"), str(HERE / "lengths_by_hand.py"), str(twin("llama-2")), *map(str, rows)]
+    found = json.loads(call(argv, beside).stdout.splitlines()[-1])
+    assert found == {"graphs": graphs, "logits": pytest.approx(0, abs=CLOSE)}
+
+
 def test_a_model_that_rounds_rounds_as_the_recipe_says(beside, call, python, twin):
     """method.qat int8-int4: logits and gradients are those of rounding by hand, and far from those of no rounding. A group that does
     not divide a layer's inputs is refused by name, which torchao would pass over.

@@ -30,6 +30,7 @@ import litgpt.model
 import torch
 import tune_checkpoints
 import tune_convert
+import tune_lengths
 import tune_litgpt_log
 import tune_resolved
 import tune_shared
@@ -189,7 +190,7 @@ class Rows(DataModule):
         """A block's forward pass as it is wanted. What is recomputed is what was compiled."""
         forward = own(litgpt.model.Block, "forward")
         if self.compile and self.by_block:
-            forward = torch.compile(forward)
+            forward = tune_lengths.compiled_once(torch.compile(forward), self.folder)
             replace(litgpt.lora.LoRAQKVLinear, "conv1d", by_products)
         replace(litgpt.model.Block, "forward", recomputed(forward) if self.recompute else forward)
 

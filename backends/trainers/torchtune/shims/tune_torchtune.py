@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import tune_checkpoints
+import tune_lengths
 import tune_noise
 import tune_shape
 import tune_shared
@@ -110,7 +111,7 @@ def model(
     """
     shape = read(path)
     name, sizes = (builder, {}) if builder else _builder(shape, folder)
-    built = _noisy(_component(name)(**sizes), neftune_alpha, folder)
+    built = _ready(_component(name)(**sizes), neftune_alpha, folder)
     if tensor > 1:
         tune_torchtune_tensor.shared(built, shape, tensor)
     return _rounding(built, qat_group) if qat_group else built
@@ -124,7 +125,9 @@ def _rounding(built: TransformerDecoder, group: int) -> TransformerDecoder:
     return Int8DynActInt4WeightQATQuantizer(groupsize=group, precision=torch.get_default_dtype()).prepare(built)
 
 
-def _noisy(built: TransformerDecoder, alpha: float | None, folder: str) -> TransformerDecoder:
+def _ready(built: TransformerDecoder, alpha: float | None, folder: str) -> TransformerDecoder:
+    """With noise, and layers that one compilation does for."""
+    tune_lengths.compile_once(built.layers, folder)
     if alpha:
         tune_noise.put_on(built.tok_embeddings, alpha, folder)
     return built
@@ -190,7 +193,7 @@ def lora_model(
         _preset(built, start, shape)
     tune_torchtune_together.join(built)
     tune_torchtune_whole.learn(built, train_fully)
-    return _noisy(built, neftune_alpha, folder)
+    return _ready(built, neftune_alpha, folder)
 
 
 def _quantizable(shape: tune_shape.Shape) -> None:

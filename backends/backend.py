@@ -178,6 +178,8 @@ class Backend:
     """The operation of a model (a line of the model table) that it has not; empty where it trains what the model is."""
     fit: Callable[[Recipe], Backend] | None = None
     """Of a backend whose table hangs on the recipe: the backend for this one."""
+    releases: tuple[Backend, ...] = ()
+    """The trainer as it is in other releases than the pinned one, each of which a recipe may ask for by `release`."""
     finish: Callable[[Plan], Plan] = lambda plan: plan
     """The last word on a plan, for what only the recipe says: other steps, promises, files to read."""
 

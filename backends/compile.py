@@ -19,6 +19,7 @@ from backends.plan import WRITTEN_RECIPE, Environment, File, Input, Plan, Promis
 from backends.recipe.flat import leaves, nest
 from backends.recipe.paths import absolute, is_hub, is_template_file
 from backends.records import replace
+from backends.releases import of_release
 from backends.report import Line, Report
 from backends.smaller_batches import with_smaller
 from backends.upstream.known_keys import KnownKeys
@@ -53,10 +54,10 @@ def plan(backend: Backend, recipe: Recipe, target: Target, accept: Iterable[str]
 def _decided(backend: Backend, recipe: Recipe, target: Target, accepted: frozenset[str]) -> Plan:
     """The plan of the recipe as it is."""
     flat = recipe.flat()
-    backend = backend.fit(recipe) if backend.fit else backend
+    backend, asked = of_release(backend.fit(recipe) if backend.fit else backend, recipe, accepted)
     context = context_of(flat, target)
     native, report = _translated(backend, recipe, flat, context, accepted)
-    report = Report(report.lines + _misplaced(backend, flat, target, accepted))
+    report = Report(report.lines + asked + _misplaced(backend, flat, target, accepted))
     if report.refused:
         raise Inexpressible(backend.name, report)
     specs = _by_file(native, backend.config)

@@ -95,6 +95,7 @@ def resources(*between: Row) -> tuple[Row, ...]:
         *idle("retry", "read by whoever runs the job"),
         *idle("after", "a job of its own, once this one has succeeded"),
         handled_by_us("secrets", "into the environment of the steps, by the runner's standard input"),
+        handled_by_us("release", "chooses the trainer's table, its keys and its environment"),
         handled_by_us("native", "written over everything else; one line a key"),
     )
 

@@ -298,6 +298,7 @@ LEAVES: Mapping[str, Leaf] = {
     "after.push": Leaf("job", (_PUSH,), "nothing"),
     "after.serve": Leaf("job", (_SERVE,), "nothing"),
     "secrets": Leaf("label", (["NAME"],), unordered=True),
+    "release": Leaf("run", ({},)),
     "native": Leaf("label", ({},)),
 }
 """All leaves, in the schema's order."""

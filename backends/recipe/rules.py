@@ -188,6 +188,8 @@ def check_rules(values: dict[str, Value], source: Source, changed: set[str], tra
             yield problem(f"native.{name}", "should hold keys of the trainer's config, which have no colon in them")
         for key in _not_empty(keys) if isinstance(keys, dict) else ():
             yield problem(f"native.{name}.{key}", "should be null: ~ takes the key away")
-    for name in native if isinstance(native, dict) and trainers else ():
-        if name not in trainers:
-            yield problem(f"native.{name}", "is not a trainer", nearest(name, trainers) or f"known: {', '.join(trainers)}")
+    for leaf in ("native", "release"):
+        named = at(leaf)
+        for name in named if isinstance(named, dict) and trainers else ():
+            if name not in trainers:
+                yield problem(f"{leaf}.{name}", "is not a trainer", nearest(name, trainers) or f"known: {', '.join(trainers)}")

@@ -35,6 +35,8 @@ class Recipe(Section):
     after: After = After()
     secrets: list[Annotated[str, Limits(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,99}$")]] = []
     """Names of environment variables that the job needs and that are shown to no one."""
+    release: dict[str, Annotated[str, Limits(pattern=r"^[0-9]+(\.[0-9]+)*$")]] = {}
+    """Trainer -> the release of it to run, as text: `{axolotl: "0.21"}`. Without: the one whose keys and lock tune has as its default."""
     native: dict[str, dict[str, Value]] = {}
     """Trainer -> keys of its config, set as they are over everything else; `~key: null` takes one away. All are in the report."""
 

@@ -22,9 +22,9 @@ class Defaults:
         self.path = path
 
     @classmethod
-    def beside(cls, module: str) -> Defaults:
-        """`defaults.txt` in the folder of a module, by its `__file__`."""
-        return cls(Path(module).with_name("defaults.txt"))
+    def beside(cls, module: str, name: str = "defaults.txt") -> Defaults:
+        """`defaults.txt`, or another release's table, in the folder of a module, by its `__file__`."""
+        return cls(Path(module).with_name(name))
 
     @cached_property
     def table(self) -> Mapping[str, Value]:

@@ -24,9 +24,9 @@ class KnownKeys:
         self.text = text
 
     @classmethod
-    def beside(cls, module: str) -> KnownKeys:
-        """`keys.txt` in the folder of a module, by its `__file__`."""
-        return cls(Path(module).with_name("keys.txt").read_text("utf-8"))
+    def beside(cls, module: str, name: str = "keys.txt") -> KnownKeys:
+        """`keys.txt`, or another release's table, in the folder of a module, by its `__file__`."""
+        return cls(Path(module).with_name(name).read_text("utf-8"))
 
     @cached_property
     def keys(self) -> frozenset[str]:

@@ -1,4 +1,5 @@
-"""Make the lock files of all environments: `trainers/<trainer>/env.in` and `stages/<room>/env.in` -> `env-<accelerator>.txt` beside it.
+"""Make the lock files of all environments: `trainers/<trainer>/env.in` and `stages/<room>/env.in` -> `env-<accelerator>.txt` beside it,
+and `env-NAME.in` -> `env-NAME-<accelerator>.txt` where a trainer has another release.
 
     python backends/upstream/lock.py               lock again; pins that still fit are kept
     python backends/upstream/lock.py --upgrade     lock again, newest versions
@@ -52,7 +53,7 @@ def locks() -> list[tuple[Path, str, Path]]:
     return [
         (source, accelerator, source.with_name(f"{source.stem}-{accelerator}.txt"))
         for room in ROOMS
-        for source in sorted((BACKENDS / room).glob("*/env.in"))
+        for source in sorted((BACKENDS / room).glob("*/env*.in"))
         for accelerator in declared(source.read_text(), "accelerators").split()
     ]
 

@@ -80,7 +80,7 @@ def check_accepted(recipe: Recipe, accept: Iterable[str]) -> None:
     Raises:
         NotFound: one is not.
     """
-    known = (*leaves(), *_dotted("native", recipe.native))
+    known = (*leaves(), *_dotted("native", recipe.native), *_dotted("release", recipe.release))
     for leaf in accept:
         if leaf not in known:
             raise NotFound(leaf, "is not a setting of the recipe", argument="accept", hint=did_you_mean(leaf, known))

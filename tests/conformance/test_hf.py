@@ -105,12 +105,12 @@ CUDA = {
 }
 
 
-def test_axolotls_own_schema_accepts_every_method(trainer_python, tmp_path):
-    """For each kind with each adapter, each format of its own data sets, and each strategy: accepted, no key unknown, no value
-    changed. axolotl itself would drop an unknown key in silence.
+def every_method(python, folder, **more):
+    """What axolotl's schema says of each kind with each adapter, of each format of its own data sets, and of each strategy: config -> keys
+    that are unknown and values that are changed. `more` is said in every recipe.
     """
     wishes = {f"{kind}-{a}": recipe(kind, a) for kind in (*FORMATS, "sft") for a in ("none", "lora", "qlora", "dora")}
-    wishes |= {name: recipe(**more) for name, more in CUDA.items()}
+    wishes |= {name: recipe(**wish) for name, wish in CUDA.items()}
     for form in ("instruct", "chat", "text", "completion"):
         wishes[f"native-{form}"] = recipe(data={"format": form, "rendering": "native", "pack": True, "eval": "val.jsonl"})
     for kind in ("dpo", "kto", "orpo", "reward", "grpo"):
@@ -118,19 +118,28 @@ def test_axolotls_own_schema_accepts_every_method(trainer_python, tmp_path):
     paths = []
     for name, wish in wishes.items():
         accelerator = "cuda" if name in CUDA else "cpu"
-        made = plan(BACKENDS["axolotl"], parse(json.dumps(wish), base="/somewhere"), Target("t", accelerator, 2, hosts=2))
+        target = Target("t", accelerator, 2, hosts=2)
+        made = plan(BACKENDS["axolotl"], parse(json.dumps({**wish, **more}), base="/somewhere"), target)
         for file in made.files:
             if file.path in ("axolotl.yaml", "deepspeed.json"):
-                (tmp_path / name).mkdir(exist_ok=True)
-                (tmp_path / name / file.path).write_text(file.text)
+                (folder / name).mkdir(exist_ok=True)
+                (folder / name / file.path).write_text(file.text)
         paths.append(f"{name}/axolotl.yaml")
     env = {"AXOLOTL_DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    argv = [trainer_python("axolotl"), "-c", CHECK, *paths]
-    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=600, check=False)
+    argv = [python, "-c", CHECK, *paths]
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=600, check=False)
     assert "RESULT" in done.stdout, done.stderr[-3000:]
     found = json.loads(done.stdout.rpartition("RESULT ")[2])
-    assert {path: what for path, what in found.items() if what != {"unknown": [], "changed": {}}} == {}
     assert len(found) == len(wishes) == 50
+    return found
+
+
+def test_axolotls_own_schema_accepts_every_method(trainer_python, tmp_path):
+    """For each kind with each adapter, each format of its own data sets, and each strategy: accepted, no key unknown, no value
+    changed. axolotl itself would drop an unknown key in silence.
+    """
+    found = every_method(trainer_python("axolotl"), tmp_path)
+    assert {path: what for path, what in found.items() if what != {"unknown": [], "changed": {}}} == {}
 
 
 def run(tune, home, trainer, wish, *words, column="prompt"):

@@ -85,7 +85,7 @@ def test_samples_are_recipes(leaf):
 def test_some_sample_is_no_default(leaf):
     """Asking for a sample value is not asking for the default again."""
     values = [each.value if isinstance(each, Also) else each for each in facts(leaf).samples or choices(leaf)]
-    assert any(value != defaults()[leaf] for value in values) or leaf in ("native", "version")
+    assert any(value != defaults()[leaf] for value in values) or leaf in ("native", "release", "version")
 
 
 REFUSED = [leaf for leaf in leaves() if any(need.refused for need in needs_of(leaf))]

@@ -23,27 +23,28 @@ KNOWN = {**BACKENDS, **READ_ONLY}
 """Trainers with a folder: those that run jobs, and those whose configs are only read."""
 
 
-def release(trainer: str) -> str:
-    """The version that a trainer is pinned to."""
-    return KNOWN[trainer].package.split()[1]
+RELEASES = [(name, "", each.package) for name, each in KNOWN.items()]
+RELEASES += [(name, "-next", other.package) for name, each in BACKENDS.items() for other in each.releases]
+"""Trainer, what the names of its tables end with, package with version: the pinned releases, and those that a recipe may ask for."""
 
 
-@pytest.mark.parametrize("trainer", list(KNOWN))
-def test_a_release_is_written_once(trainer):
+@pytest.mark.parametrize(("trainer", "package"), [(trainer, package) for trainer, _, package in RELEASES])
+def test_a_release_is_written_once(trainer, package):
     """The version stands in the trainer's release.py, and in no other module."""
-    version = re.compile(rf"(?<![\d.]){re.escape(release(trainer))}(?![\d.])")
+    version = re.compile(rf"(?<![\d.]){re.escape(package.split()[1])}(?![\d.])")
     places = [path.relative_to(ROOT) for path in modules() if version.search(path.read_text("utf-8"))]
     assert places == [Path("backends/trainers") / trainer / "release.py"]
 
 
-@pytest.mark.parametrize("trainer", list(KNOWN))
-def test_everything_is_of_that_release(trainer):
+@pytest.mark.parametrize(("trainer", "end", "package"), RELEASES)
+def test_everything_is_of_that_release(trainer, end, package):
     """The declaration of the environment, its locks, the known keys and the defaults are of the version in release.py."""
-    folder, package = TRAINERS / trainer, KNOWN[trainer].package
-    for path in (*folder.glob("env.in"), *folder.glob("env-*.txt")):
+    folder = TRAINERS / trainer
+    locks = [path for path in folder.glob(f"env{end}-*.txt") if end or "-next-" not in path.name]
+    for path in (*folder.glob(f"env{end}.in"), *locks):
         assert re.search(rf"^{package.replace(' ', '==')}\b", path.read_text("utf-8"), re.MULTILINE), path
-    assert trainer in READ_ONLY or (folder / "env.in").is_file()
-    for name in ("keys.txt", "defaults.txt"):
+    assert trainer in READ_ONLY or (locks and (folder / f"env{end}.in").is_file())
+    for name in (f"keys{end}.txt", f"defaults{end}.txt"):
         assert (folder / name).read_text("utf-8").startswith(f"# {package}\n")
 
 

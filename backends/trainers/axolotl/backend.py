@@ -17,9 +17,11 @@ from backends.mapping.methods import distill_idle
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Values, Variant, cannot, couple
 from backends.plan import Step
 from backends.recipe.leaves import PROJECT
+from backends.records import replace
 from backends.trainers.axolotl import data, method, train
+from backends.trainers.axolotl.following import next_rows
 from backends.trainers.axolotl.method import SEE
-from backends.trainers.axolotl.release import RELEASE
+from backends.trainers.axolotl.release import NEXT, RELEASE
 from backends.upstream.known_keys import KnownKeys
 
 
@@ -99,7 +101,7 @@ def steps(launch: Flat, python: str) -> tuple[Step, ...]:
     return hf.steps(launch, python, "tune_axolotl.py", "axolotl.yaml")
 
 
-AXOLOTL = Backend(
+_PINNED = Backend(
     name="axolotl",
     package=RELEASE.pinned,
     title=RELEASE.named,
@@ -124,3 +126,16 @@ AXOLOTL = Backend(
         "MLFLOW_ALLOW_FILE_STORE": "true",
     },  # MLflow 3.17 refuses files without the second
 )
+
+_NEXT = replace(
+    _PINNED,
+    package=NEXT.pinned,
+    title=NEXT.named,
+    requires=NEXT.requires,
+    rows=next_rows(rows),
+    known_keys=KnownKeys.beside(__file__, "keys-next.txt"),
+    python="3.12",
+    room=lambda _shape, accelerator: f"next-{accelerator}",
+)
+
+AXOLOTL = replace(_PINNED, releases=(_NEXT,))

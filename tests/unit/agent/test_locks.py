@@ -33,6 +33,11 @@ def copy(tmp_path: Path) -> Path:
     return Path(shutil.copytree(ROOMS, tmp_path / "backends"))
 
 
+def declaration(lock: Path) -> str:
+    """What a lock was made from: `env.in`, or another release's `env-next.in`."""
+    return lock.with_name(f"{lock.stem.rpartition('-')[0]}.in").read_text()
+
+
 def named(lock: Path) -> dict[str, str]:
     """Package -> version."""
     return dict(pin.split("==") for pin in pins(lock.read_text()))
@@ -42,7 +47,7 @@ def test_every_lock_is_the_one_made_from_its_declaration() -> None:
     """Declarations and locks are kept equal, and the check of that needs neither uv nor network."""
     done = check(ROOMS)
     assert (done.returncode, done.stderr) == (0, "")
-    assert len(LOCKS) == 19
+    assert len(LOCKS) == 21
 
 
 @pytest.mark.parametrize("name", ["env.in", "env-cpu.txt"])
@@ -75,7 +80,7 @@ def test_a_lock_names_no_index_host_or_local_version(lock: Path) -> None:
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_nvidia_packages_are_in_the_cuda_locks_only(lock: Path) -> None:
     """A CPU host downloads no CUDA; a CUDA host gets what its torch was built with."""
-    anyway = re.findall(r"^# without cuda too: (.+)$", lock.with_name("env.in").read_text(), re.MULTILINE)
+    anyway = re.findall(r"^# without cuda too: (.+)$", declaration(lock), re.MULTILINE)
     cuda = [name for name in named(lock) if name not in anyway and (name.startswith("nvidia-") or name == "triton")]
     assert bool(cuda) == lock.stem.endswith("-cuda")
 
@@ -92,8 +97,8 @@ def test_cpu_and_cuda_lock_of_a_trainer_agree() -> None:
     """The same versions, but for what only CUDA needs: a run on a CPU says something about one on a GPU. A server whose builds for the two
     are packages of two names, with dependencies of their own, is no trainer; what it serves is compared each time.
     """
-    for lock in ROOMS.glob("*/*/env-cpu.txt"):
-        cuda, declared = named(lock.with_name(lock.name.replace("-cpu", "-cuda"))), lock.with_name("env.in").read_text()
+    for lock in ROOMS.glob("*/*/env*-cpu.txt"):
+        cuda, declared = named(lock.with_name(lock.name.replace("-cpu", "-cuda"))), declaration(lock)
         if "\n# cpu: " in declared and lock not in TRAINERS:
             continue
         extra = re.findall(r"^# without cuda too: (.+)$", declared, re.MULTILINE)

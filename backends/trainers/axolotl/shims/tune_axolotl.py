@@ -1,4 +1,4 @@
-"""axolotl 0.19.0's side: `python tune_axolotl.py axolotl.yaml`, in the job's folder, in each process of the job.
+"""axolotl's side (0.19 and 0.21): `python tune_axolotl.py axolotl.yaml`, in the job's folder, in each process of the job.
 
 axolotl is called from Python, as its own tests do: `load_cfg`, then `train` with data sets. Its command line does the same but
 for four things that have no key, each of them stated in `train`. What a key can do is in axolotl.yaml; what the trainer classes of
@@ -49,7 +49,7 @@ def train(path: str) -> None:
     cfg.lora_modules_to_save, cfg.peft_ensure_weight_tying = names, tied
     cfg.torch_dtype = getattr(torch, wish["dtype"])  # with `bf16: true` axolotl makes the weights bfloat16, mixed or not
     if wish["dtype"] == "bfloat16":
-        cfg.bf16 = "full"  # no autocast: core/builders/base.py knows the word, the schema of 0.19.0 does not
+        cfg.bf16 = "full"  # no autocast: core/builders/base.py knows the word, the schema does not
     if on_cpu and cfg.world_size > 1:
         cfg.device_map = {"": "cpu"}  # it puts rank n on the n-th GPU (utils/config/__init__.py, normalize_config)
     for name in cfg.trl.reward_funcs or [] if cfg.trl else []:
@@ -135,7 +135,7 @@ def _train_on_cpu(settings: type) -> None:
 
 def _replace(module: ModuleType, name: str, new: Any) -> None:
     if not hasattr(module, name):
-        raise RuntimeError(f"{module.__name__} has no {name}: this is not axolotl 0.19.0, for which this file is written")
+        raise RuntimeError(f"{module.__name__} has no {name}: this is none of the releases of axolotl that tune is written for")
     setattr(module, name, new)
 
 

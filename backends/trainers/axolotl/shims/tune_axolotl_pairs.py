@@ -1,4 +1,4 @@
-"""Pairs for a reward model as axolotl 0.19.0 renders them: its type `bradley_terry.chat_template`, for rows as they are.
+"""Pairs for a reward model as axolotl renders them: its type `bradley_terry.chat_template`, for rows as they are.
 
 Its docs say that `system` may be missing. Its code looks it up in each row (prompt_strategies/bradley_terry/chat_template.py), and of one that
 is there and empty makes an empty turn (prompt_strategies/chat_template.py, get_conversation_thread). A module of its own, since the processes

@@ -1,6 +1,6 @@
 """axolotl's trainers, made to do what the recipe means: the `trainer_cls` of an axolotl.yaml.
 
-Each is a class of axolotl's (core/trainers, 0.19.0) or TRL's with one of tune_hf_trainer.py before it.
+Each is a class of axolotl's (core/trainers, 0.19 and 0.21) or TRL's with one of tune_hf_trainer.py before it.
 """
 
 from __future__ import annotations

@@ -144,6 +144,8 @@ class Dialect:
     """Pattern of keys that a later release has and the one that tune runs has not -> that release, and what they do."""
     releases: Mapping[str, Flat] = field(default_factory=dict)
     """Other releases whose configs are known, `0.15` -> key -> its default there, where it is another than that of the pinned one."""
+    release: str = ""
+    """Of which of these it is; empty: of the pinned one."""
 
     program: Callable[[str], NativeConfig | None] | None = None
     """Of a trainer that is called by programs: the keys that a text of one says, read and never run; None when it is none."""
@@ -165,7 +167,7 @@ class Dialect:
             known = ", ".join(self.releases) or "none"
             raise Refused(f"nothing is known of {self.name} {release} beside the release that tune runs: known are {known}")
         table, usual = self.releases[near], self.default
-        return replace(self, default=lambda keys, key: table[key] if key in table else usual(keys, key))
+        return replace(self, release=near, default=lambda keys, key: table[key] if key in table else usual(keys, key))
 
     def later(self, key: str) -> str:
         """Of a key that the pinned release has not: which one has it, and what it does there; empty where none is known to."""

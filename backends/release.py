@@ -34,6 +34,11 @@ class Release(NamedTuple):
         """The supported range: `litgpt>=1.2.3,<1.3`."""
         return f"{self.package}>={self.version},<{self.before}"
 
+    @property
+    def short(self) -> str:
+        """`1.2` of 1.2.3, as recipes ask for it."""
+        return ".".join(self.version.split(".")[:2])
+
     def source(self, path: str = "") -> str:
         """Address of a file or folder of its source."""
         return self.tree.format(self.version) + path

@@ -20,7 +20,7 @@ from backends.importing.entries import Fate as Fate  # noqa: PLC0414  # for thos
 from backends.importing.entries import Imported as Imported  # noqa: PLC0414  # as above
 from backends.importing.entries import KeyEntry as KeyEntry  # noqa: PLC0414  # as above
 from backends.importing.entries import less_secrets
-from backends.importing.recognise import is_unknown, opened
+from backends.importing.recognise import is_unknown, opened, runner
 from backends.importing.reversed_rows import believed, same
 from backends.mapping.rows import ABSENT, Context, Flat, Row, Value
 from backends.mapping.translate import reverse
@@ -61,7 +61,7 @@ def convert(
         Refused: it is no training config, or none that a recipe can hold.
     """
     dialect, wild, because = opened(text, wanted, beside, sets, line, is_folder)
-    return _Import(dialect, importer(dialect.name), wild).run(name, because)
+    return _Import(dialect, runner(dialect), wild).run(name, because)
 
 
 class _LeftOver(NamedTuple):
@@ -312,6 +312,7 @@ class _Import:
             "method.kind": self.shape.kind,
             "method.adapter": self.shape.adapter,
             "data.rendering": "native" if self.shape.native else "shared",
+            **({} if self.backend is importer(self.backend.name) else {"release": {self.backend.name: self.dialect.release}}),
         }
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from backends.backend import Backend, ReadOnly
 from backends.bundle import SHIMS
 from backends.command_line import OUTSIDE, over
 from backends.dialect import Beside, Dialect, IsFolder, Refused
@@ -14,6 +15,7 @@ from backends.mapping.rows import Flat
 from backends.native_config import NativeConfig, Unreadable, read
 from backends.recipe.paths import is_path
 from backends.registry import dialects, importer
+from backends.releases import is_release
 from backends.upstream.known_keys import KnownKeys
 
 
@@ -55,6 +57,13 @@ def opened(
     wild = dialect.resolve(_with_folders(wild, dialect, is_folder), beside)
     _refuse_own(wild)
     return dialect, wild, because
+
+
+def runner(dialect: Dialect) -> Backend | ReadOnly:
+    """The trainer of a config; in the release that was named, where tune runs that."""
+    backend = importer(dialect.name)
+    others = () if isinstance(backend, ReadOnly) else backend.releases
+    return next((each for each in others if dialect.release and is_release(each, dialect.release)), backend)
 
 
 def program(text: str) -> tuple[Dialect, NativeConfig] | None:

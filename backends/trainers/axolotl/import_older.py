@@ -10,6 +10,8 @@ import re
 from typing import NamedTuple
 
 from backends.mapping.rows import Flat, Value
+from backends.trainers.axolotl.release import NEXT
+from backends.upstream.defaults import Defaults
 
 RENAMED = {
     "dpo_beta": "rl_beta",
@@ -62,7 +64,7 @@ NEWER = {
     "dpo_ld_alpha": "axolotl 0.21 has it: weighs the end of longer answers",
     "sync_profiler_*": "axolotl 0.21 has it: a profile of the run",
     "logging_nan_inf_filter": "axolotl 0.21 has it: what is printed",
-    "*datasets.*.weight": "axolotl 0.21 has it: that share of the rows, drawn once; the release that tune runs takes all of them",
+    "*datasets.*.weight": "axolotl 0.21 has it: that share of the rows, drawn once; a recipe takes all of them",
 }
 """Pattern of keys -> what a later release does with them (utils/schemas of its wheel beside the pinned one's)."""
 
@@ -71,9 +73,9 @@ RELEASES: dict[str, Flat] = {
     "0.15": {"tf32": None},
     "0.17": {},
     "0.18": {},
-    "0.21": {"fsdp_version": None},
+    NEXT.short: dict(Defaults.beside(__file__, "defaults-next.txt").table),
 }
-"""Release -> defaults that are others than the pinned release's (utils/schemas of each; no other key has another one)."""
+"""Release -> defaults that are others than the pinned release's (utils/schemas of each); of one that a recipe may ask for, all of them."""
 
 
 class Today(NamedTuple):

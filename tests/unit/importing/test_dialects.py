@@ -10,7 +10,7 @@ from backends.dialect import Refused
 from backends.importing import shell
 from backends.importing.convert import convert
 from backends.native_config import Unreadable, flat, read
-from backends.registry import BACKENDS
+from backends.registry import BACKENDS, dialects
 from backends.target import Target
 from orchestrator.client.importing import moves_of
 
@@ -480,6 +480,20 @@ def test_keys_of_a_later_axolotl(line):
     told = next(each for each in found.entries if each.key.startswith(line.partition(":")[0]))
     assert (told.fate, "; axolotl 0.21 has it: " in told.why) == ("unmodelled", True)
     assert line.partition(":")[0] not in found.recipe.native.get("axolotl", {})
+
+
+def test_a_config_of_the_other_axolotl_that_recipes_may_ask_for():
+    """Named by its release it is read with that release's keys and defaults: the recipe asks for it, and a key that only it has is carried
+    and planned; one that it has no longer is told by its name.
+    """
+    lines = "use_dft: true\nfsdp_version: 2\nfsdp_config: {use_orig_params: true}\n"
+    found = convert(f"{AXOLOTL}{lines}", name="x.yaml", wanted="axolotl@0.21.0")
+    assert found.recipe.release == {"axolotl": "0.21"}
+    assert found.recipe.native["axolotl"]["use_dft"] is True
+    assert "axolotl 0.21.0 knows no such key" in entry(found, "fsdp_config.use_orig_params").why
+    dialect = dialects()["axolotl"]
+    assert (dialect.default({}, "fsdp_version"), dialect.of_release("0.21").default({}, "fsdp_version")) == (None, 2)
+    assert convert(AXOLOTL, name="x.yaml", wanted="axolotl@0.18").recipe.release == {}
 
 
 def test_a_share_of_a_data_set_of_a_later_axolotl():

@@ -33,9 +33,12 @@ RECIPE = {
     "optim": {"lr": 0.002, "warmup_steps": 2},
     "checkpoint": {"every": 4},
 }
+LORA = ("method.adapter=lora", "method.lora.rank=4")
 SLICES = [
-    pytest.param("name", 4, ("method.adapter=lora", "method.lora.rank=4"), id="name-4-lora"),
+    pytest.param("name", 4, LORA, id="name-4-lora"),
     pytest.param("hosts", 4, (), id="hosts-4-full"),
+    pytest.param("hosts", 4, LORA, id="hosts-4-lora", marks=pytest.mark.thorough(2)),
+    pytest.param("name", 4, (), id="name-4-full", marks=pytest.mark.thorough(2)),
 ]
 
 

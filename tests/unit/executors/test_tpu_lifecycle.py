@@ -75,7 +75,8 @@ class Jobs:
             job["slice"] = view.name
         for name, _ in decision.lost:
             job = self.jobs[name]
-            assert job["slice"] not in {each.name for each in views if each.state == "ready"}
+            alive = self.cloud.slices.get(job["slice"])
+            assert not alive or alive.state != "ready", "two slices would write one job's checkpoints"
             self.jobs[name] = {**job, "attempt": job["attempt"] + 1, "slice": "", "step": job["saved"], "lost": job["lost"] + 1}
         for asked in decision.create:
             if error := self.cloud.create(asked):

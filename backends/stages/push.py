@@ -9,6 +9,8 @@ from backends.recipe.flat import Value
 from backends.records import replace
 from backends.stages.stage import ADAPTER, Stage, StageContext, Unplannable, stage_plan
 
+ADAPTERS = ("adapter", "gguf-adapter")
+"""Forms that are nothing without the start model."""
 EXPORTED, FIGURES = "inputs/export", "inputs/evaluation.json"
 """Where it finds the other forms of the model, and figures of its evaluation."""
 
@@ -18,8 +20,9 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
     what = settings["what"]
     if what == "adapter" and not context.adapter:
         raise Unplannable("what", "should be model: no adapter was trained")
-    if what == "adapter" and context.has_tokens:
-        why = "should be model: the adapter belongs to the start model with model.tokens in it, which no hub has"
+    alone = [each for each in context.forms if each in ADAPTERS] if what == "export" else [what] if what == "adapter" else []
+    if alone and context.has_tokens:
+        why = f"should be model: {alone[0]} belongs to the start model with model.tokens in it, which no hub has"
         raise Unplannable("what", why, "the model has tokens and adapter in it")
     if what == "export" and not context.exported:
         hint = "add after.export to the recipe; of a job that has ended, tune pull JOB.export and push its folder"
@@ -34,10 +37,9 @@ def plan(settings: Mapping[str, Value], context: StageContext) -> Plan:
         "name": context.name,
         **{name: settings[name] for name in ("repo", "private", "token_name", "branch")},
     }
-    alone = replace(context, adapter=context.adapter if what == "adapter" else None, base=None)
     return stage_plan(
         "push",
-        alone,
+        replace(context, adapter=context.adapter if what == "adapter" else None, base=None),
         spec,
         ("tune_push.py",),
         inputs=inputs,

@@ -45,7 +45,7 @@ def following(
         try:
             made = with_scores(stage, settings, context)
             plans += made
-            context = _known_after(name, context)
+            context = _known_after(name, settings, context)
         except Unplannable as error:
             rule = f"{error.path} {error.rule}" + (f"; {error.hint}" if error.hint else "")
             lines.append(Line(f"after.{name}", "lost", {}, rule, "never"))
@@ -64,11 +64,13 @@ def with_scores(stage: Stage, settings: Mapping[str, Value], context: StageConte
     return scored, stage.plan(settings, replace(context, scores=Input("", SCORES, SCORE.name)))
 
 
-def _known_after(stage: str, context: StageContext) -> StageContext:
+def _known_after(stage: str, settings: Mapping[str, Value], context: StageContext) -> StageContext:
     """What a stage leaves for those after it."""
     if stage == "evaluate":
         return replace(context, figures=Input("", "summary.json", stage))
-    return replace(context, exported=Input("", "export", stage)) if stage == "export" else context
+    if stage == "export":
+        return replace(context, exported=Input("", "export", stage), forms=tuple(settings["formats"]))
+    return context
 
 
 def context_of(trained: Plan) -> StageContext:

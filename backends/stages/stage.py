@@ -97,6 +97,8 @@ class StageContext:
     """What the trainer's own framework says of rows, where it is asked before."""
     exported: Input | None = None
     """The folder of other forms, where the model is exported before."""
+    forms: tuple[str, ...] = ()
+    """Which forms these are, where that is known."""
     figures: Input | None = None
     """summary.json of its evaluation, where it is evaluated before."""
     notes: tuple[str, ...] = ()

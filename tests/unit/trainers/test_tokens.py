@@ -137,3 +137,9 @@ def test_an_adapter_is_not_pushed_without_its_start():
     assert plan(
         BACKENDS["trl"], recipe(tokens="[]", special="[]", method="{adapter: lora}", more=more.format(what="adapter")), Target()
     )
+    forms = "after: {{export: {{formats: {forms}}}, push: {{repo: me/x, what: export}}}}"
+    for form in ("adapter", "gguf-adapter"):
+        with pytest.raises(Inexpressible) as refused:
+            plan(BACKENDS["trl"], recipe(method="{adapter: lora}", more=forms.format(forms=f"[merged, {form}]")), Target())
+        assert f"{form} belongs to the start model" in refused.value.report.refused[0].why
+    assert plan(BACKENDS["trl"], recipe(method="{adapter: lora}", more=forms.format(forms="[merged]")), Target())

@@ -227,13 +227,18 @@ def scores(own):
     "engine",
     ["transformers", pytest.param("llama.cpp", marks=pytest.mark.thorough), pytest.param("vllm", marks=pytest.mark.thorough(6))],
 )
-def test_a_server_is_ready_when_it_is_the_trained_model(serving, scores, engine):
-    """Compared before anybody is told of it: the distance is a figure of the job, and stands beside the address."""
-    server = serving(scores, engine=engine, check=3)
+def test_a_server_is_ready_when_it_is_the_trained_model(serving, scores, own, engine):
+    """Compared before anybody is told of it: the distance is a figure of the job, and stands beside the address. vLLM serves the merged
+    model here, with its greedy tokens.
+    """
+    server = serving(scores, engine=engine, check=3, adapters=engine != "vllm")
     assert "nats of Transformers's own on 3 rows" in server.ready()["detail"]
     points = [json.loads(line) for line in (server.folder / "out/points.jsonl").read_text().splitlines()]
     [distance] = [point["value"] for point in points if point["name"] == "served/largest_difference"]
     assert distance <= (1e-3 if engine == "llama.cpp" else 1e-5)
+    if engine == "vllm":
+        assert server.ready()["models"] == ["tiny"]
+        assert [reply(server, "tiny", ids) for ids in ROWS] == [new for _, new in own["model"]]
 
 
 def test_a_server_of_another_model_is_caught(serving, scores, adapted):

@@ -183,7 +183,7 @@ FULL = ("method: {adapter: lora, lora: {rank: 4, alpha: 32}}\n", ""), ("[merged,
 @pytest.mark.thorough(3)
 @pytest.mark.parametrize(
     ("trainer", "adapter"),
-    [("litgpt", "none"), ("torchtune", "lora"), ("torchtune", "none"), ("trl", "lora"), ("trl", "none")],
+    [(trainer, adapter) for trainer in ("litgpt", "torchtune", "trl") for adapter in ("lora", "none")],
 )
 def test_a_recipe_to_its_clients(tune, trained, clients, trainer, adapter):
     """By one command from the recipe to a server that is READY, with another trainer's own framework, over an adapter and over all weights,

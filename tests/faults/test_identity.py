@@ -1,5 +1,6 @@
 """Which machine, whose folder: absence is not death, another machine's word counts for nothing, a home may be shared."""
 
+import fcntl
 import json
 import shutil
 import sys
@@ -107,10 +108,16 @@ def test_a_clone_says_nothing_about_the_job(lab, hosts):
     assert (job.state, job.attempt, ran(hosts[0]), ran(hosts[1])) == ("SUCCEEDED", 1, ["run"], []), (job, lab.log())
 
 
-@pytest.fixture
-def shared(hosts, clean):  # noqa: F811
-    """Two hosts with one home."""
-    hosts[1].share(hosts[0])
+@pytest.fixture(params=["locks", "apart"])
+def shared(hosts, clean, request):  # noqa: F811
+    """Two hosts with one home; also where the locks that one takes are unknown to the other."""
+    if request.param == "apart" and not (shutil.which("bindfs") and Path("/dev/fuse").exists()):
+        pytest.skip("a home without common locks needs bindfs and FUSE")
+    hosts[1].share(hosts[0], locks=request.param == "locks")
+    with (hosts[0].home / "held").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        taken = hosts[1].run("sh", "-c", "flock -n /home/tunelab/held true && echo taken || echo held")
+    assert taken.strip() == ("held" if request.param == "locks" else "taken")
     return hosts[:2]
 
 

@@ -35,13 +35,13 @@ def fill(node):
 
 
 def test_a_sweep_with_one_full_host(lab, hosts):
-    """Twenty jobs on two hosts, the first of which is full: all SUCCEEDED, on the other one; the full one is told of, with its reason."""
+    """Two hundred jobs on two hosts, the first of which is full: all SUCCEEDED, on the other one; the full one is told of, with its reason."""
     fill(hosts[0])
-    for number in range(20):
+    for number in range(200):
         lab.submit(f"j{number}", lab.training(1), steps=1, where=[there(*hosts[:2], devices=2)])
     told = until(lambda: closed(lab).get("node0"), lab)
     assert "No space left on device" in told
-    ends = [lab.wait(f"j{number}", 3 * SSH) for number in range(20)]
+    ends = [lab.wait(f"j{number}", 3 * SSH) for number in range(200)]
     assert {(end.state, end.attempt) for end in ends} == {("SUCCEEDED", 1)}, (ends, lab.log())
 
 

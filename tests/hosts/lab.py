@@ -96,9 +96,11 @@ class Node:
         """A disk of a size (`2m`) for the home, empty, until the next boot."""
         self._do("disk", "reboot", size)
 
-    def share(self, other: Node) -> None:
-        """Have the home of another host, as nodes of a cluster have one in common; sessions that are open keep the old one."""
-        self._do("share", "unshare", str(other.index))
+    def share(self, other: Node, *, locks: bool = True) -> None:
+        """Have the home of another host, as nodes of a cluster have one in common; sessions that are open keep the old one. Without
+        `locks` each host has its own, as over many a network file system.
+        """
+        self._do("share", "unshare", str(other.index), *(() if locks else ("apart",)))
         self.reset_ssh()
         self.start_ssh()
 

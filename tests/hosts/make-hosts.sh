@@ -9,7 +9,7 @@
 #   make-hosts.sh wire I [--delay MS] [--loss PERCENT] [--rate MBIT]   a slow wire; without options a good one again
 #   make-hosts.sh exec I CMD...               as root
 #   make-hosts.sh disk I SIZE                 a small disk for the home
-#   make-hosts.sh share I J | unshare I       host I has the home of host J; its own again
+#   make-hosts.sh share I J [apart] | unshare I   host I has the home of host J, `apart` without common locks (bindfs); its own again
 #   make-hosts.sh clone I J | unclone I       host I answers at the address of host J too, with its host key (host J is to be cut)
 # LAB: the folder; NET: a number from 2 to 254, the third octet of the addresses and part of all names. SHOWN: a folder below /tmp
 # that the hosts have too, if any.
@@ -146,7 +146,8 @@ reboot)    end_all "${2:?I}"; rm -rf "$LAB/h$2/holder.pid" "$LAB/h$2/sshd.pid" "
 wire)      i=${2:?I}; shift 2; good_wire "$i"; [ $# -eq 0 ] || slow_wire "$i" "$@" ;;
 exec)      i=${2:?I}; shift 2; inside "$i" "$@" ;;
 disk)      inside "${2:?I}" mount -t tmpfs -o "size=${3:?SIZE},uid=$(id -u "$LOGIN"),mode=700" tmpfs "$HOME_" ;;
-share)     inside "${2:?I}" mount --bind "$LAB/h${3:?J}/home" "$HOME_" ;;
+share)     if [ "${4-}" ]; then inside "${2:?I}" bindfs "$LAB/h${3:?J}/home" "$HOME_" # locks of a FUSE mount are its own
+           else inside "${2:?I}" mount --bind "$LAB/h${3:?J}/home" "$HOME_"; fi ;;
 unshare)   inside "${2:?I}" umount -l "$HOME_" ;;
 clone)     i=${2:?I} j=${3:?J}; inside "$i" ip addr add "$(address "$j")/24" dev eth0
            sed "s,^PidFile.*,PidFile $LAB/h$i/clone.pid," "$LAB/h$j/sshd_config" >"$LAB/h$i/clone_config"

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,28 @@ def test_a_host_without_python(lab, hosts):
     lab.submit("a", lab.training(1), steps=1, where=[both])
     assert "/nowhere/python3" in until(lambda: closed(lab).get("node0"), lab)
     assert lab.wait("a", 2 * SSH).state == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("via", ["fabric", "ssh"])
+def test_an_interpreter_of_ones_own_does_everything(lab, hosts, via):
+    """Where python3 does nothing and `interpreter` is named, a job begins, is followed, cancelled and ends, and its log comes here: nothing
+    else is started there as Python.
+    """
+    node, usual = hosts[0], str(Path("/usr/bin/python3").resolve())
+    node.run("cp", usual, "/home/tunelab/my python")
+    node.run("mount", "--bind", "/bin/false", usual)
+    try:
+        where = [there(node, interpreter="/home/tunelab/my python", via=via)]
+        lab.submit("a", lab.training(2), steps=2, where=where)
+        assert lab.wait("a", 2 * SSH).state == "SUCCEEDED", lab.log()
+        assert "step" in lab.home.log_of("a", 1, 0).read_text()
+        lab.submit("b", lab.training(1) + "sleep 300", steps=2, where=where)
+        lab.wait("b", SSH, state="RUNNING")
+        lab.tune("cancel", "b")
+        job = lab.wait("b", SSH)
+        assert job.state == "CANCELLED", (job, lab.log())
+    finally:
+        node.run("umount", usual)
 
 
 def test_a_folder_that_is_a_link_to_nowhere(lab, hosts):

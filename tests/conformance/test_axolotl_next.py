@@ -19,6 +19,7 @@ from backends.recipe.parse import parse
 from backends.registry import BACKENDS
 from backends.target import Target
 from orchestrator.agent.provision import build
+from orchestrator.agent.uv_settings import pip_settings
 from tests.conformance.test_hf import every_method, recipe, run
 from tests.conformance.test_library import ACCEPTED, LIBRARY, ROOT, agrees, asked, load, wanted, write
 
@@ -35,10 +36,10 @@ def next_python(shared_home):
     """An interpreter that has the release; skipped where none can be had."""
     if given := os.environ.get(VARIABLE):
         return given
-    links = os.environ.get("PIP_FIND_LINKS", "").split()
-    if links and not any(Path(link).glob("torch-*+cpu-cp312-*.whl") for link in links):
+    links = pip_settings(os.environ).get("find-links", "").split()
+    if links and not any(path for link in links for path in Path(link).glob("torch-*+cpu-cp312-*.whl")):
         pytest.skip(
-            f"PIP_FIND_LINKS has no torch for Python 3.12 without CUDA, and {VARIABLE} names no interpreter with {NEXT.package}"
+            f"pip's find-links have no torch for Python 3.12 without CUDA, and {VARIABLE} names no interpreter with {NEXT.package}"
         )
     environment = plan(PINNED, parse(json.dumps(asking(recipe()))), Target()).environment
     return str(build(shared_home / "envs", environment, say=print) / "bin" / "python")

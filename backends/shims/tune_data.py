@@ -32,6 +32,7 @@ import json
 import os
 import re
 import sys
+from itertools import chain
 from types import SimpleNamespace
 
 import tune_pairs
@@ -259,7 +260,7 @@ def write(spec, sources, folder):
     np.save(os.path.join(folder, "train.order.npy"), order)
     check_warmup(spec, len(order) // spec.batch)
     digest = hashlib.sha256()
-    for part in (order, *train.content):
+    for part in chain([order], train.content):  # one by one: together they are as large as all rows
         digest.update(part)
     counts = {name: one.counted(tokens) for name, one in sets.items()}
     named = [{"name": source.name, "rows": rows, "weight": source.weight} for source, rows in parts]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 import shutil
 import struct
@@ -706,3 +707,18 @@ def test_arrays_are_plain_npy(data_job):
         raw = (data_job.folder / f"data/train.{name}.npy").read_bytes()
         assert raw[:8] == b"\x93NUMPY\x01\x00"
         assert f"'descr': '{kind}'".encode() in raw[10 : 10 + struct.unpack("<H", raw[8:10])[0]]
+
+
+def test_memory_does_not_grow_with_the_rows(data_job):
+    """Ten times as many rows, whose ids and labels are 88 MB more, take at most 25 MB more of memory."""
+
+    def peak(count):
+        source = data_job.write(f"{count}.jsonl", [{"text": f"{n} {'word ' * 800}"} for n in range(count)])
+        process = data_job.start("tune_data", data_job.spec | {"train": source, "format": "text"})
+        _, status, used = os.wait4(process.pid, 0)
+        process.communicate()
+        assert status == 0
+        return used.ru_maxrss / 1024
+
+    few, many = peak(300), peak(3000)
+    assert many - few < 25, (few, many)

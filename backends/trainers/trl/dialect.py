@@ -60,6 +60,8 @@ def resolve(config: NativeConfig, _: Beside) -> NativeConfig:
 
 def _command(keys: Flat) -> str:
     """By the keys that only one command takes."""
+    if "normalize_advantages" in keys or "reward_clip_range" in keys:
+        return "rloo"
     if "reward_funcs" in keys or "num_generations" in keys:
         return "grpo"
     if "desirable_weight" in keys or "undesirable_weight" in keys:

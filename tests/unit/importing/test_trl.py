@@ -105,9 +105,12 @@ def test_the_method_by_its_keys(more, kind, lr):
 
 
 def test_a_method_that_recipes_have_not():
-    """RLOO is refused by its name, and never taken for another method."""
+    """RLOO is refused by its name, and never taken for another method; also where its own keys alone tell it from GRPO."""
     with pytest.raises(Refused, match="trl rloo"):
         found(SFT.replace("trl sft", "trl rloo"))
+    for own in ("normalize_advantages: true", "reward_clip_range: [-1, 1]"):
+        with pytest.raises(Refused, match="trl rloo"):
+            found(f"model_name_or_path: a/b\ndataset_name: a/pairs\nreward_funcs: [m.f]\nnum_generations: 2\n{own}\n")
 
 
 def test_older_names():

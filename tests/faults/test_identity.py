@@ -91,7 +91,7 @@ def test_a_clone_says_nothing_about_the_job(lab, hosts):
     """Another machine answers at the address: the job is unreachable, in words, is not tried again, and is followed when its own is back."""
     script = "echo run >> ~/runs; while [ ! -e ~/go ]; do sleep 0.1; done; " + lab.training(2)
     for node in hosts[:2]:
-        node.run("rm", "-f", "/home/tunelab/runs")
+        node.run("rm", "-rf", "/home/tunelab/runs")
     lab.submit("a", script, steps=2, where=[there(hosts[0])], retry={"lost": 3})
     lab.wait("a", SSH, state="RUNNING")
     hosts[1].impersonate(hosts[0])
@@ -134,7 +134,7 @@ def test_a_job_over_two_hosts_of_one_home_runs_on_both(lab, shared):
 def test_devices_of_hosts_with_one_home_are_each_its_own(lab, shared):
     """Two hosts with a device each run two jobs at once; and one that fails on one host is stopped on the other."""
     script = "echo $(hostname) >> ~/runs; while [ ! -e ~/go ]; do sleep 0.1; done; " + lab.training(1)
-    shared[0].run("rm", "-f", "/home/tunelab/runs")
+    shared[0].run("rm", "-rf", "/home/tunelab/runs")
     for name in "ab":
         lab.submit(name, script, steps=1, where=[there(*shared)])
     for name in "ab":
@@ -147,7 +147,7 @@ def test_devices_of_hosts_with_one_home_are_each_its_own(lab, shared):
 def test_two_names_of_one_home_are_two_machines(lab, shared):
     """Whichever of several login nodes answers at an address: what the other one runs is not known there, and not run again."""
     script = "echo run >> ~/runs; while [ ! -e ~/go ]; do sleep 0.1; done; " + lab.training(2)
-    shared[0].run("rm", "-f", "/home/tunelab/runs")
+    shared[0].run("rm", "-rf", "/home/tunelab/runs")
     lab.submit("a", script, steps=2, where=[there(shared[0])], retry={"lost": 3})
     lab.wait("a", SSH, state="RUNNING")
     shared[1].impersonate(shared[0])
@@ -199,7 +199,7 @@ def test_an_id_of_another_is_refused(lab, hosts, tmp_path):
     """Two people with one account: the second `--id exp1` is refused in words, and neither shows, cancels nor ends the first's job."""
     other = type(lab)(tmp_path / "other")
     script = "echo run >> ~/runs; while [ ! -e ~/go ]; do sleep 0.1; done; " + lab.training(2)
-    hosts[0].run("rm", "-f", "/home/tunelab/runs")
+    hosts[0].run("rm", "-rf", "/home/tunelab/runs")
     where = [there(hosts[0], devices=2)]
     lab.submit("exp1", script, steps=2, where=where)
     lab.wait("exp1", SSH, state="RUNNING")
@@ -222,7 +222,7 @@ def test_an_id_of_another_is_refused(lab, hosts, tmp_path):
 def test_ones_own_is_found_again_after_the_store_was_lost(lab, hosts, lost):
     """The store, or the whole state folder here, is gone: the same job submitted again goes on as the one that runs."""
     script = "echo run >> ~/runs; while [ ! -e ~/go ]; do sleep 0.1; done; " + lab.training(2)
-    hosts[0].run("rm", "-f", "/home/tunelab/runs")
+    hosts[0].run("rm", "-rf", "/home/tunelab/runs")
     lab.submit("exp1", script, steps=2, where=[there(hosts[0])])
     lab.wait("exp1", SSH, state="RUNNING")
     lab.kill_controllers()

@@ -117,7 +117,7 @@ FAULTS = {
 
 def submit(lab, hosts, job):
     """Queue a job on the two hosts; was it new?"""
-    script = f"set -e; mkdir -p ~/runs; echo once >> ~/runs/{job}"
+    script = f"set -e; mkdir -p ~/schedule; echo once >> ~/schedule/{job}"
     where = [there(*hosts[:2], devices=2, interpreter=f"{CLOCKED}/python")]
     return lab.submit(job, script, "set -e" + lab.training(STEPS, pause=0.15), steps=STEPS, where=where)
 
@@ -140,7 +140,7 @@ def test_a_schedule(lab, hosts, seed, schedule, record_property):
     fault = list(FAULTS)[schedule % len(FAULTS)]
     jobs = [f"{fault.__name__}-{number}" for number in range(3)]
     for node in hosts[:2]:
-        node.run("rm", "-rf", "/home/tunelab/tune", "/home/tunelab/runs", user=True)
+        node.run("rm", "-rf", "/home/tunelab/tune", "/home/tunelab/schedule", user=True)
         if fault is disk_full:
             node.small("3m")
         clocked(node)
@@ -151,7 +151,7 @@ def test_a_schedule(lab, hosts, seed, schedule, record_property):
     fault(lab, hosts, chance, jobs)
     ends = {job: lab.wait(job, 2 * SSH) for job in jobs}
     for job, end in ends.items():
-        runs = [node.run("sh", "-c", f"cat /home/tunelab/runs/{job} || true").count("once") for node in hosts[:2]]
+        runs = [node.run("sh", "-c", f"cat /home/tunelab/schedule/{job} || true").count("once") for node in hosts[:2]]
         assert (end.state == "SUCCEEDED") <= sum(runs) <= (len(runs) if fault is disk_full else 1), (end, runs)
         assert max(runs) <= 1, (end, runs)
         if end.state == "SUCCEEDED":

@@ -26,7 +26,7 @@ def team(request, tmp_path, monkeypatch, hosts):
     url = str(tmp_path / "store.db") if request.param == "sqlite" else request.getfixturevalue("postgres_url")
     monkeypatch.setenv("TUNE_STORE", url)
     monkeypatch.setenv("TUNE_LEASE", str(LEASE))
-    hosts[0].run("rm", "-f", f"{HOME}/runs")
+    hosts[0].run("rm", "-rf", f"{HOME}/runs")
     labs = [Lab(tmp_path / name) for name in "ab"]
     for lab, name in zip(labs, "ab", strict=True):
         lab.submit(f"{name}-busy", f"until [ -e {tmp_path}/go ]; do sleep 0.1; done; {lab.training(1)}", steps=1)
